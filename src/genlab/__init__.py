@@ -1,0 +1,11 @@
+"""genlab: config-driven experiments for generative models.
+
+Importing the package loads no library: it only makes sure that a CPU build of torch can stand beside the registry's
+torchvision, whose compiled part needs CUDA (see :mod:`genlab.torchvision_ops`).
+"""
+
+from genlab import torchvision_ops
+
+__version__ = "0.1.0"
+
+torchvision_ops.install()

@@ -1,0 +1,31 @@
+"""What a user did wrong or ran into, as one line and one exit code. The command line prints it; nothing else does."""
+
+
+class GenlabError(Exception):
+    """An error with a remedy in its text: what, where, what to do. ``exit_code`` is what the process ends with."""
+
+    exit_code = 1
+
+
+class ConfigError(GenlabError):
+    exit_code = 2
+
+
+class CheckpointError(GenlabError):
+    exit_code = 3
+
+
+class StorageError(GenlabError):
+    exit_code = 4
+
+
+class DataError(GenlabError):
+    exit_code = 5
+
+
+class NumericsError(GenlabError):
+    exit_code = 6
+
+
+class ResourceError(GenlabError):
+    exit_code = 7

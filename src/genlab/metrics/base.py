@@ -1,0 +1,38 @@
+"""The contract of metrics: torchmetrics.Metric subclasses that are fed batches of real and of generated examples.
+
+A batch is a mapping with fixed keys: ``image`` (N, C, H, W) uint8; ``features`` (N, D) float32, from the extractor of the
+evaluation; ``label`` (N,) int64 where the data or the request had one. A metric reads the keys that it needs.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+MetricBatch = Mapping[str, Tensor]
+
+
+class SampleMetric(Protocol):
+    """Compares generated examples with real ones."""
+
+    def update(self, batch: MetricBatch, real: bool) -> None:
+        """Take in a batch of the reference (``real``) or of the model."""
+        ...
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars by name, e.g. {"precision": ..., "recall": ...}."""
+        ...
+
+
+class FeatureExtractor(Protocol):
+    """Images to feature vectors. ``name`` goes into the metrics' names (``fid_<name>_<n>``)."""
+
+    name: str
+
+    def fingerprint(self) -> str:
+        """A hash of everything that its features depend on: architecture, weights, resize and scaling."""
+        ...
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 (N, C, H, W), C of 1 or 3, any size -> float32 (N, D)."""
+        ...

@@ -1,0 +1,135 @@
+"""The contract between model families and the rest of genlab: one base class and a few protocols.
+
+A slot in a config is typed by one of these. A class fits a protocol if it has the protocol's methods with the same
+parameter names (``genlab.build`` checks this before anything is built), so a network or an objective needs no base
+class and no registration.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from genlab.seeding import RandomStream, derive_seed
+
+Batch = Mapping[str, Tensor]  # fixed keys: image in [-1, 1] (N, C, H, W); label (N,), -1 = none; index (N,)
+Condition = Mapping[str, Tensor]  # the part of a batch that a sample can be asked for: label (N,)
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass
+class Progress:
+    """How far a run has come, in the three currencies of a budget. Kept in the checkpoint."""
+
+    examples: int = 0  # training examples seen, over all ranks
+    flops: float = 0.0  # floating-point operations of training, over all ranks
+    seconds: float = 0.0  # spent training, evaluation and saving left out
+    fraction: float = 0.0  # of the budget, in [0, 1]
+
+
+class LearningRateSchedule(Protocol):
+    """A multiple of the optimiser's learning rate, as a function of progress."""
+
+    def scale(self, examples: int, fraction: float) -> float: ...
+
+
+class GenerativeModel(LightningModule, ABC):
+    """What every family is: a LightningModule that can also sample.
+
+    Networks are made in :meth:`configure_model` (which Lightning calls more than once: make them only if they are not
+    there), so that a sharding strategy can place them. Everything else arrives built, through the constructor.
+    """
+
+    modalities: ClassVar[frozenset[str]]  # the kinds of data it can be trained on, e.g. {"image"}
+
+    def __init__(self, seed: int, schedule: LearningRateSchedule):
+        super().__init__()
+        self.seed = seed
+        self.schedule = schedule
+        self.progress = Progress()
+
+    @abstractmethod
+    def configure_model(self) -> None: ...
+
+    @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> Any: ...
+
+    @abstractmethod
+    def sample(
+        self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
+    ) -> Tensor:
+        """Draw from the model, in data space: images (N, C, H, W), nominally in [-1, 1] and not clamped."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The training losses of a batch without dropout, as scalars by name: what validation averages."""
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Noise and dropout are a function of (seed, examples seen, rank); the learning rate of progress."""
+        torch.manual_seed(derive_seed(self.seed, self.progress.examples, self.global_rank))
+        scale = self.schedule.scale(self.progress.examples, self.progress.fraction)
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * scale
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["progress"] = asdict(self.progress)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.progress = Progress(**checkpoint["progress"])
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """VAE (a bound), diffusion (an ODE's estimate), transformer and flow (exact)."""
+
+    def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        """Nats of each example, (N,), as a density over data space scaled to [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class HasLatent(Protocol):
+    """What interpolation and editing need."""
+
+    def encode(self, x: Tensor) -> Tensor: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+class DenoisingNetwork(Protocol):
+    """Tensors to tensors of the same shape, told how noisy they are."""
+
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Condition | None) -> Tensor:
+        """``x``: (N, C, H, W) of about unit variance; ``noise_level``: (N,), whatever scalar the objective uses, of the
+        order of 1. Returns (N, C, H, W)."""
+        ...
+
+
+class DenoisingObjective(Protocol):
+    """What to minimise, and how the trained network is read as a denoiser."""
+
+    def loss(self, network: nn.Module, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
+        """The loss of clean data ``x`` (N, C, H, W), a scalar; ``progress`` in [0, 1]."""
+        ...
+
+    def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        """D(x; sigma), the expected clean data given ``x`` = clean + sigma * noise. ``sigma``: (N,). -> like ``x``."""
+        ...
+
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # D(x; sigma): (N, C, H, W), (N,) -> (N, C, H, W)
+
+
+class Sampler(Protocol):
+    """Noise to samples. Knows only D(x; sigma), owns its grid of sigmas; guidance is bound into ``denoise``."""
+
+    def __call__(self, denoise: Denoiser, noise: Tensor, generator: RandomStream) -> Tensor:
+        """``noise``: standard normal, (N, C, H, W). Returns data of that shape."""
+        ...
+
+

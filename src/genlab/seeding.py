@@ -1,0 +1,68 @@
+"""Randomness as a function of integers: what makes a resume exact and a grid the same on any batch size."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+
+
+def derive_seed(*keys: int) -> int:
+    """A 63-bit seed that depends on every key and on their order, e.g. ``derive_seed(seed, step, rank)``."""
+    state = 0x9E3779B97F4A7C15
+    for key in keys:
+        state = _mix((state ^ (key & _MASK)) + 0x9E3779B97F4A7C15 & _MASK)
+    return state >> 1
+
+
+def _mix(x: int) -> int:
+    """The output function of SplitMix64 (Steele et al. 2014): a bijection of 64-bit integers that scatters its input."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
+    return x ^ (x >> 31)
+
+
+def uniform_by_index(seed: int, indices: np.ndarray) -> np.ndarray:
+    """One number in [0, 1) for each index, the same whatever else is asked for. ``indices``: (N,) integers -> (N,)."""
+    x = (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(seed & _MASK)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+class RandomStream:
+    """Random tensors whose row i comes from row i's own generator.
+
+    Row i of every tensor depends on ``seeds[i]`` alone, so a sample is the same in a batch of 1 or 64 and on any number
+    of devices. Numbers are drawn on the CPU and then moved, so that they are the same on every kind of device too.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.device = torch.device(device)
+
+    @classmethod
+    def for_samples(cls, seed: int, indices: Sequence[int], device: torch.device | str = "cpu") -> "RandomStream":
+        """The stream of the samples ``indices`` of the run of samples that is named by ``seed``."""
+        return cls([derive_seed(seed, index) for index in indices], device)
+
+    def __len__(self) -> int:
+        return len(self.generators)
+
+    def randn(self, *shape: int) -> Tensor:
+        """Standard normal, (len(self), \\*shape)."""
+        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.device)
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        """Standard normal of the shape of ``x``, whose first dimension is ``len(self)``."""
+        return self.randn(*x.shape[1:]).to(x.dtype)
+
+    def randint(self, high: int, *shape: int) -> Tensor:
+        """Integers in [0, high), (len(self), \\*shape)."""
+        return torch.stack([torch.randint(high, shape, generator=g) for g in self.generators]).to(self.device)
+
+    def rand(self, *shape: int) -> Tensor:
+        """Uniform on [0, 1), (len(self), \\*shape)."""
+        return torch.stack([torch.rand(shape, generator=g) for g in self.generators]).to(self.device)
