@@ -115,6 +115,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def check(self, world_size: int) -> None:
         """Raises ConfigError, with what to set, if no batch can be made for ``world_size`` ranks."""
+        if self.batch_size < 1:
+            raise ConfigError(f"data.batch_size must be a whole number >= 1, got {self.batch_size}.")
         count = len(self.table("train"))
         if count < self.batch_size:
             raise ConfigError(
@@ -158,12 +160,14 @@ class ImageDataModule(LightningDataModule, ABC):
         return {**batch, "image": to_float(batch["image"])}
 
     def state_dict(self) -> dict[str, Any]:
+        """Where training stands: the epoch, and how many of its batches have been trained on."""
         trainer = self.trainer
         assert trainer is not None
-        epoch, batches = trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        if batches >= trainer.num_training_batches:
-            epoch, batches = epoch + 1, 0
-        return {"epoch": epoch, "batches": batches}
+        started: int = trainer.fit_loop.epoch_progress.current.started  # type: ignore[attr-defined]
+        batches: int = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        if batches >= trainer.num_training_batches:  # until the next epoch starts, both still speak of this one
+            return {"epoch": started, "batches": 0}
+        return {"epoch": max(0, started - 1), "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._position = (state_dict["epoch"], state_dict["batches"])

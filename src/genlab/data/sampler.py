@@ -13,9 +13,9 @@ Keys = list[tuple[int, int]]  # (epoch, index) of each example: all that augment
 class ResumableBatchSampler(Sampler[Keys]):
     """Yields, for each global batch, this rank's share of it.
 
-    The order of an epoch is a permutation drawn from (seed, epoch). A global batch is ``batch_size`` consecutive entries
-    of it, whatever the number of ranks; rank r takes entries r, r + world_size, ... of the batch. What does not fill
-    a batch at the end of an epoch is left out of that epoch.
+    The order of an epoch is a permutation drawn from (seed, epoch). A global batch is ``batch_size`` consecutive
+    entries of it, whatever the number of ranks; rank r takes entries r, r + world_size, ... of the batch. What does not
+    fill a batch at the end of an epoch is left out of that epoch.
 
     ``start`` batches of the first epoch are passed over: where a resumed run goes on. ``len`` stays that of a whole
     epoch, which is what Lightning counts against.

@@ -1,13 +1,16 @@
 """The contract of metrics: torchmetrics.Metric subclasses that are fed batches of real and of generated examples.
 
-A batch is a mapping with fixed keys: ``image`` (N, C, H, W) uint8; ``features`` (N, D) float32, from the extractor of the
-evaluation; ``label`` (N,) int64 where the data or the request had one. A metric reads the keys that it needs.
+A batch is a mapping with fixed keys: ``image`` (N, C, H, W) uint8; ``index`` (N,) int64, the examples' places in
+their set, the same on any number of devices; ``features`` (N, D) float32, from the extractor of the evaluation;
+``label`` (N,) int64 where the data or the request had one. A metric reads the keys that it needs.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
+
+from genlab.data.base import ImageDataModule
 
 MetricBatch = Mapping[str, Tensor]
 
@@ -15,12 +18,31 @@ MetricBatch = Mapping[str, Tensor]
 class SampleMetric(Protocol):
     """Compares generated examples with real ones."""
 
+    reads_features: ClassVar[bool]  # then the extractor's name is part of the name of the number
+
     def update(self, batch: MetricBatch, real: bool) -> None:
         """Take in a batch of the reference (``real``) or of the model."""
         ...
 
     def compute(self) -> dict[str, Tensor]:
         """Scalars by name, e.g. {"precision": ..., "recall": ...}."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what was taken in."""
+        ...
+
+    def settings(self) -> dict[str, int | float | str]:
+        """What the number depends on beside the examples, as it was used; part of the protocol on record."""
+        ...
+
+
+@runtime_checkable
+class NeedsData(Protocol):
+    """A metric that looks at more than the reference, e.g. at the training images."""
+
+    def prepare(self, data: ImageDataModule) -> None:
+        """Called once for a data set, before the first update."""
         ...
 
 

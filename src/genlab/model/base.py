@@ -5,6 +5,7 @@ parameter names (``genlab.build`` checks this before anything is built), so a ne
 class and no registration.
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -51,6 +52,7 @@ class GenerativeModel(LightningModule, ABC):
         self.seed = seed
         self.schedule = schedule
         self.progress = Progress()
+        self.step_began = 0.0  # on the clock of time.perf_counter; the wait for data belongs to the step
 
     @abstractmethod
     def configure_model(self) -> None: ...
@@ -67,6 +69,12 @@ class GenerativeModel(LightningModule, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The training losses of a batch without dropout, as scalars by name: what validation averages."""
+
+    def on_train_start(self) -> None:
+        self.step_began = time.perf_counter()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self.step_began = time.perf_counter()  # after all callbacks: evaluation and saving are not training
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Noise and dropout are a function of (seed, examples seen, rank); the learning rate of progress."""
@@ -131,5 +139,3 @@ class Sampler(Protocol):
     def __call__(self, denoise: Denoiser, noise: Tensor, generator: RandomStream) -> Tensor:
         """``noise``: standard normal, (N, C, H, W). Returns data of that shape."""
         ...
-
-

@@ -1,0 +1,106 @@
+"""What ends a run: a number of examples, of floating-point operations, or of seconds. The same for every family.
+
+A budget is also the run's clock: it counts all three, beside each other, into ``model.progress``. Optimiser steps are no
+currency, since a step of a GAN and one of a diffusion model are not the same thing.
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.utils.flop_counter import FlopCounterMode
+
+from genlab.errors import ConfigError
+from genlab.model.base import GenerativeModel, Progress
+
+
+class Budget(Callback):
+    """Counts progress and stops the trainer when it is used up."""
+
+    def __init__(self, value: float):
+        if value <= 0:
+            raise ConfigError(f"budget.value must be above 0, got {value}.")
+        self.value = value
+        self._flops_per_batch: float | None = None  # of one batch on one rank: measured on the first
+        self._counter: FlopCounterMode | None = None
+
+    @abstractmethod
+    def used(self, progress: Progress) -> float:
+        """How much of :attr:`value` has gone."""
+
+    def finished(self, progress: Progress) -> bool:
+        return self.used(progress) >= self.value
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._flops_per_batch is None:
+            self._counter = FlopCounterMode(display=False)
+            self._counter.__enter__()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Mapping[str, Any], batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        if self._counter is not None:
+            self._counter.__exit__(None, None, None)
+            self._flops_per_batch = float(self._counter.get_total_flops())
+            self._counter = None
+        assert self._flops_per_batch is not None
+        progress = pl_module.progress
+        progress.examples += len(next(iter(batch.values()))) * trainer.world_size
+        progress.flops += self._flops_per_batch * trainer.world_size
+        progress.seconds = self.agree(trainer, progress.seconds + time.perf_counter() - pl_module.step_began)
+        progress.fraction = min(1.0, self.used(progress) / self.value)
+        pl_module.log_dict(
+            {"progress/examples": float(progress.examples), "progress/flops": progress.flops,
+             "progress/seconds": progress.seconds}
+        )  # fmt: skip
+        if self.finished(progress):
+            trainer.should_stop = True
+
+    def agree(self, trainer: Trainer, seconds: float) -> float:
+        """The time that every rank goes by. Only a budget of seconds needs them to agree."""
+        return seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"flops_per_batch": self._flops_per_batch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._flops_per_batch = state_dict["flops_per_batch"]
+
+    @property
+    def state_key(self) -> str:
+        return "Budget"  # a run may be continued under another budget
+
+
+class Examples(Budget):
+    """Training examples, over all devices."""
+
+    def __init__(self, value: int):
+        super().__init__(value)
+
+    def used(self, progress: Progress) -> float:
+        return progress.examples
+
+
+class Flops(Budget):
+    """Floating-point operations of training (forward, backward, all networks), as torch's FlopCounterMode counts them."""
+
+    def used(self, progress: Progress) -> float:
+        return progress.flops
+
+
+class Seconds(Budget):
+    """Seconds of training on the clock of the first rank; evaluation, sample grids and saving do not count."""
+
+    def used(self, progress: Progress) -> float:
+        return progress.seconds
+
+    def agree(self, trainer: Trainer, seconds: float) -> float:
+        if trainer.world_size == 1:
+            return seconds
+        shared = torch.tensor(seconds, dtype=torch.float64, device=trainer.strategy.root_device)
+        torch.distributed.broadcast(shared, src=0)
+        return shared.item()

@@ -1,0 +1,63 @@
+"""When a run is saved: every so many minutes, when it is asked to stop, and at its end."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from genlab import checkpoint
+from genlab.callbacks.stop import stop_requested
+from genlab.model.base import GenerativeModel
+
+
+class Checkpoints(Checkpoint):
+    """Keeps the newest ``keep`` states of a run.
+
+    States are named by the examples seen, and saved only where an optimiser step has just been made, which is what makes
+    continuing from one exact. Lightning's ModelCheckpoint counts optimiser steps, which differ between families.
+    """
+
+    def __init__(self, every_minutes: float = 10.0, keep: int = 2):
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}.")
+        self.every_minutes, self.keep = every_minutes, keep
+        self._last_save = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last_save = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+            return
+        stopping = stop_requested(trainer)
+        due = time.monotonic() - self._last_save > 60 * self.every_minutes
+        if trainer.world_size > 1 and not (stopping or trainer.should_stop):
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+        if stopping or trainer.should_stop or due:
+            self.save(trainer, pl_module)
+        if stopping:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        if not self._path(trainer, pl_module).exists():  # an epoch limit, not the budget, ended the run
+            self.save(trainer, pl_module)
+
+    def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        trainer.save_checkpoint(self._path(trainer, pl_module))
+        if trainer.is_global_zero:
+            for old in checkpoint.saved(Path(trainer.default_root_dir))[self.keep :]:
+                old.unlink()
+        self._last_save = time.monotonic()
+
+    def _path(self, trainer: Trainer, model: GenerativeModel) -> Path:
+        return Path(trainer.default_root_dir) / checkpoint.FOLDER / checkpoint.file_name(model.progress.examples)
+
+
+class NoCheckpoints(Checkpoint):
+    """Keeps Lightning from adding a checkpoint callback of its own."""

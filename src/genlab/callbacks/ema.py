@@ -1,0 +1,104 @@
+"""Exponential moving average of the weights: what sampling, evaluation and export use."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from genlab.model.base import GenerativeModel
+
+
+class EMA(Callback):
+    """Averages the trainable weights after every optimiser step.
+
+    The decay is given as a half-life in examples (Karras et al. 2022, app. F.2), so it means the same at any batch size. At the
+    start the half-life is ``ramp_up`` times the examples seen, which lets the average forget the initial weights.
+
+    Lightning's own averaging counts optimiser steps, which run twice as fast in a GAN, and its average can be overwritten
+    by the initial weights at the end of such a fit; hence this one. Averages are float32, placed and sharded like the
+    weights, and stand in the checkpoint under ``ema``.
+    """
+
+    def __init__(self, half_life: int = 500_000, ramp_up: float = 0.05):
+        self.half_life, self.ramp_up = half_life, ramp_up
+        self.averages: dict[str, Tensor] = {}
+        self._seen = 0  # examples at the last update
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loaded = self.averages
+        self.averages = {
+            name: _like(loaded[name], p) if name in loaded else p.detach().float().clone()
+            for name, p in _trainable(pl_module)
+        }
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        self._seen = pl_module.progress.examples
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+            return
+        examples = pl_module.progress.examples
+        half_life = min(self.half_life, examples * self.ramp_up)
+        decay = 0.5 ** ((examples - self._seen) / max(half_life, 1e-8))
+        self._seen = examples
+        weights = [p.detach().float() for _, p in _trainable(pl_module)]
+        torch._foreach_lerp_(list(self.averages.values()), weights, 1 - decay)
+
+    @contextmanager
+    def swapped_in(self, model: nn.Module) -> Iterator[None]:
+        """The averages in place of the weights, for as long as the block runs."""
+        weights = {name: p.detach().clone() for name, p in _trainable(model)}
+        load_averages(model, self.averages)
+        try:
+            yield
+        finally:
+            load_averages(model, weights)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ema"] = {name: _whole(average) for name, average in self.averages.items()}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.averages = dict(checkpoint.get("ema", {}))  # a run may start to average when it is continued
+
+
+@contextmanager
+def averaged_weights(trainer: Trainer, model: nn.Module) -> Iterator[str]:
+    """The weights that samples are made with: the average where the run keeps one. Yields "ema" or "raw"."""
+    ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
+    if ema is None:
+        yield "raw"
+    else:
+        with ema.swapped_in(model):
+            yield "ema"
+
+
+@torch.no_grad()
+def load_averages(model: nn.Module, averages: dict[str, Tensor]) -> None:
+    for name, p in model.named_parameters():
+        if name in averages:
+            p.copy_(_like(averages[name], p))
+
+
+def _trainable(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, p) for name, p in module.named_parameters() if p.requires_grad)
+
+
+def _whole(x: Tensor) -> Tensor:
+    """A sharded tensor put together; collective over ranks."""
+    return x.full_tensor() if isinstance(x, torch.distributed.tensor.DTensor) else x
+
+
+def _like(x: Tensor, parameter: Tensor) -> Tensor:
+    """``x`` placed, and if need be sharded, like ``parameter``; float32."""
+    x = x.to(parameter.device, torch.float32)
+    if isinstance(parameter, torch.distributed.tensor.DTensor) and not isinstance(x, torch.distributed.tensor.DTensor):
+        return torch.distributed.tensor.distribute_tensor(x, parameter.device_mesh, parameter.placements)
+    return x

@@ -1,0 +1,73 @@
+"""A cheap evaluation every so often during training: validation losses, and metrics of a few samples."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from genlab.callbacks.ema import averaged_weights
+from genlab.callbacks.milestones import Milestones
+from genlab.callbacks.stop import stop_requested
+from genlab.metrics.evaluation import Evaluation, Result
+from genlab.model.base import GenerativeModel
+from genlab.seeding import derive_seed
+
+
+class PeriodicEvaluation(Callback):
+    """Logs ``val/loss`` and metrics of ``num_samples`` samples; their names say how many, since it matters."""
+
+    def __init__(self, evaluation: Evaluation, times: int = 4, num_samples: int = 500):
+        self.evaluation, self.num_samples = evaluation, num_samples
+        self.milestones = Milestones(times)
+        self.final: Result | None = None  # of the full evaluation, once the run has ended
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        self.milestones.start(pl_module.progress.fraction)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        fraction = pl_module.progress.fraction
+        if self.milestones.reached(fraction) and fraction < 1:  # the full evaluation follows at once
+            self.evaluate(trainer, pl_module, self.num_samples)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        if not stop_requested(trainer):  # a run that was stopped will be continued, and judged then
+            self.final = self.evaluate(trainer, pl_module, num_samples=None)
+
+    def evaluate(self, trainer: Trainer, model: GenerativeModel, num_samples: int | None) -> Result:
+        """Validation losses and metrics of the averaged weights. ``num_samples`` None: the full evaluation."""
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        with averaged_weights(trainer, model) as weights:
+            losses = validation_losses(trainer, model)
+            result = self.evaluation.run(model, datamodule, num_samples, weights=weights)
+        values = {f"val/{name}": value for name, value in (losses | result.values).items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+        return result
+
+
+@torch.no_grad()
+def validation_losses(trainer: Trainer, model: GenerativeModel) -> dict[str, float]:
+    """Mean losses over the held-out split, over all ranks, with the same noise every time."""
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    was_training = model.training
+    model.eval()
+    totals: dict[str, Tensor] = {}
+    count = 0
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        for position, batch in enumerate(datamodule.val_dataloader()):
+            torch.manual_seed(derive_seed(model.seed, position, trainer.global_rank))
+            batch = datamodule.on_after_batch_transfer({k: v.to(model.device) for k, v in batch.items()}, 0)
+            size = len(batch["index"])
+            for name, value in model.losses(batch).items():
+                totals[name] = totals.get(name, torch.zeros((), device=model.device)) + value * size
+            count += size
+    model.train(was_training)
+    summed = {name: trainer.strategy.reduce(total, reduce_op="sum") for name, total in totals.items()}
+    everything = trainer.strategy.reduce(torch.tensor(float(count), device=model.device), reduce_op="sum")
+    return {name: float(total / everything) for name, total in summed.items()}

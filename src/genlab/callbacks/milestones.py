@@ -1,0 +1,24 @@
+"""When to do what is done every so often: spread evenly over the budget, whatever it is counted in."""
+
+
+class Milestones:
+    """``times`` points of a run, the last one its end.
+
+    A run that is continued does not go back to the points it has passed.
+    """
+
+    def __init__(self, times: int):
+        if times < 0:
+            raise ValueError(f"times must be 0 or more, got {times}.")
+        self.times = times
+        self._passed = 0
+
+    def start(self, fraction: float) -> None:
+        """``fraction`` of the budget, in [0, 1], has been used before."""
+        self._passed = int(fraction * self.times)
+
+    def reached(self, fraction: float) -> bool:
+        """Whether a point was passed since the last call."""
+        passed = int(fraction * self.times + 1e-9)
+        new, self._passed = passed > self._passed, max(passed, self._passed)
+        return new

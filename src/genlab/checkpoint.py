@@ -1,0 +1,148 @@
+"""Checkpoints on disk: written whole or not at all, and read without running what is in them."""
+
+import os
+import pickle
+import re
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import nn
+
+from genlab.callbacks.ema import load_averages
+from genlab.errors import CheckpointError, StorageError
+from genlab.model.base import Progress
+
+FOLDER = "checkpoints"
+
+
+def file_name(examples: int) -> str:
+    return f"examples={examples:012d}.ckpt"
+
+
+def saved(run_dir: Path) -> list[Path]:
+    """A run's checkpoints, the newest first."""
+    return sorted((run_dir / FOLDER).glob("examples=*.ckpt"), reverse=True)
+
+
+def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
+    """Let ``write`` fill a file that appears under ``path`` complete and flushed to disk, or not at all."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise StorageError(f"cannot write to {path.parent} ({(error.strerror or str(error)).lower()}).") from error
+
+
+def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint. The only loader there is: weights and plain values, no code, no fallback.
+
+    Raises:
+        CheckpointError: missing, damaged, or holding anything but tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint {path}.") from error
+    except pickle.UnpicklingError as error:
+        named = re.search(r"(?:GLOBAL|[Gg]lobal)\s+([\w.]+)", str(error))
+        if named and zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path.name} contains code (global '{named[1]}'); genlab loads weights only."
+            ) from error
+        raise CheckpointError(f"{path} is damaged ({path.stat().st_size} bytes).") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged ({path.stat().st_size} bytes).") from error
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was read."""
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @property
+    def state(self) -> Mapping[str, torch.Tensor]:
+        return self.content["state_dict"]
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(**self.content["progress"])
+
+    @property
+    def step(self) -> int:
+        """Batches that were logged before it was written."""
+        return self.content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] + 1
+
+
+def newest(run: Path) -> Saved:
+    """The newest checkpoint of a run that can be read; a damaged one is passed over with a warning.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = saved(run)
+    if not found:
+        raise CheckpointError(f"run folder {run} holds no checkpoint.")
+    for path, earlier in zip(found, [*found[1:], None], strict=True):
+        try:
+            return Saved(path, load(path))
+        except CheckpointError as error:
+            if earlier is None:
+                raise
+            print(f"warning: checkpoint {error} Using {earlier.name} instead.", file=sys.stderr)
+    raise AssertionError("the loop returns or raises")
+
+
+def check_same_model(model: nn.Module, state: Mapping[str, torch.Tensor], run: Path) -> None:
+    """Raises CheckpointError if the weights in ``state`` are not those of a model like ``model``."""
+    own = model.state_dict()
+    for name in [*own, *state]:
+        if name not in own or name not in state or own[name].shape != state[name].shape:
+            theirs = tuple(state[name].shape) if name in state else "missing"
+            ours = tuple(own[name].shape) if name in own else "missing"
+            raise CheckpointError(
+                f"the checkpoint of {run} was made by another model ({name} is {theirs} there and {ours} here). "
+                "Change model.* back, or start a new run."
+            )
+
+
+def load_for_sampling(model: nn.Module, last: Saved, run: Path) -> str:
+    """Put a checkpoint's weights into a model, the averages on top where there are any. Returns "ema" or "raw"."""
+    check_same_model(model, last.state, run)
+    model.load_state_dict(last.state)
+    averages = last.content.get("ema", {})
+    load_averages(model, averages)
+    return "ema" if averages else "raw"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written whole or not at all and read by :func:`load`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return load(Path(path), map_location)

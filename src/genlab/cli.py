@@ -1,0 +1,231 @@
+"""The command line: ``genlab train|sample|evaluate``, which train.py and scripts/ call too.
+
+One grammar everywhere, Hydra's ``name=value``. Whatever is wrong with it is said in one line, before a folder is made and,
+where that can be known without it, before torch is imported.
+
+Exit codes: 0 done; 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources; 130 Ctrl-C, 143 SIGTERM. With
+GENLAB_TRACE=1 an error shows its traceback.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genlab.errors import ConfigError, GenlabError
+
+OPTIONS: dict[
+    str, dict[str, tuple[Any, str]]
+] = {  # of each command, with default and meaning; all else is the config's
+    "train": {"run": (None, "continue this run, with what else is typed changed")},
+    "sample": {
+        "run": (..., "the run to sample from"),
+        "n": (64, "how many samples"),
+        "seed": (0, "sample i of a seed is always the same, on any batch size"),
+        "label": (None, "the class of all samples; by default one class after the other"),
+        "batch_size": (64, "how many at a time"),
+        "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each. Default: in the run's samples/"),
+    },
+    "evaluate": {
+        "run": (..., "the run to evaluate"),
+        "n": (None, "how many samples; by default as many as at the end of training"),
+        "seed": (None, "of the samples; by default the config's evaluation.seed"),
+        "baselines": (False, "also score noise, a Gaussian a class, copies of training images, and real ones"),
+    },
+}
+FLAGS = ("--help", "--cfg", "--config-dir", "--shell-completion", "--version")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its code; an error is one line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    trace = bool(os.environ.get("GENLAB_TRACE"))
+    try:
+        run(arguments)
+    except GenlabError as error:
+        if trace and not isinstance(error, ConfigError):
+            raise
+        from genlab.config import redact
+
+        print(redact(f"error: {error}"), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped before the first step; nothing was lost.", file=sys.stderr)
+        sys.exit(130)
+
+
+def run(arguments: list[str]) -> None:
+    """Run a command. Raises GenlabError."""
+    command, *rest = arguments or ["--help"]
+    if command == "--version":
+        from genlab import __version__
+
+        print(__version__)
+        return
+    if command in ("--help", "-h"):
+        print(_usage())
+        return
+    if command not in OPTIONS:
+        from genlab.config import did_you_mean
+
+        raise ConfigError(f"unknown command '{command}'.{did_you_mean(command, list(OPTIONS))} "
+                          f"Commands: {', '.join(OPTIONS)}.")  # fmt: skip
+    flags, overrides = _split(rest)
+    _run_command(command, flags, overrides)
+
+
+def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """``--flag value`` pairs, and the rest. Raises ConfigError."""
+    from genlab.config import did_you_mean
+
+    flags: dict[str, str] = {}
+    overrides = []
+    queue = list(arguments)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flag, equals, value = word.partition("=")
+        flag = {"-h": "--help", "-c": "--cfg", "-cd": "--config-dir", "-sc": "--shell-completion"}.get(flag, flag)
+        if flag not in FLAGS:
+            raise ConfigError(f"unknown flag '{word}'.{did_you_mean(flag, FLAGS)} Options are written name=value.")
+        if flag in ("--help", "--version"):
+            flags[flag] = ""
+        elif equals or queue:
+            flags[flag] = value if equals else queue.pop(0)
+        else:
+            raise ConfigError(f"{flag} needs a value.")
+    return flags, overrides
+
+
+def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> None:
+    from genlab.config import ConfigTree
+
+    tree = ConfigTree(flags.get("--config-dir"))
+    if "--help" in flags:
+        print(_command_help(command, tree))
+        return
+    if "--shell-completion" in flags:
+        _shell_completion(flags["--shell-completion"], tree, overrides)
+        return
+    options, overrides = _take_options(command, overrides)
+    config, saved_overrides = _config(tree, options["run"], overrides)
+    if "--cfg" in flags:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(config))
+        return
+
+    from genlab.config import check_complete
+
+    check_complete(config)
+    from genlab.build import Misfit
+    from genlab.experiment import check_config  # imports torch and Lightning: seconds, so only now
+
+    try:
+        check_config(config)
+    except Misfit as error:
+        options = [name for name, target in tree.targets(error.path) if _would_fit(name, target, error)]
+        hint = f" Use {error.path.replace('.', '/')}={' or '.join(options)}." if options else ""
+        raise ConfigError(f"{error}{hint}") from error
+    folder = None if options["run"] is None else Path(options["run"])
+    if command == "train":
+        from genlab.experiment import train
+        from genlab.run_folder import show
+
+        show(config)
+        train(config, saved_overrides + overrides, folder)
+        return
+    from genlab import inference
+
+    assert folder is not None
+    if command == "sample":
+        inference.sample(config, folder, **{k: options[k] for k in ("n", "seed", "label", "batch_size", "out")})
+    else:
+        inference.evaluate(config, folder, **{k: options[k] for k in ("n", "seed", "baselines")})
+
+
+def _would_fit(name: str, target: str, error: Any) -> bool:
+    from genlab.build import fits, resolve
+
+    found = resolve(target, name)
+    return fits(found, error.slot, partial=False) or fits(found, error.slot, partial=True)
+
+
+def _config(tree: Any, run: str | None, overrides: list[str]) -> tuple[Any, list[str]]:
+    """The config of a command line, on top of a saved run's if there is one, and what had been typed for that."""
+    if run is None:
+        return tree.compose(overrides), []
+    from genlab.run_folder import find, read_config, read_overrides
+
+    folder = find(run)
+    saved = read_overrides(folder)
+    return tree.change(read_config(folder), saved, overrides), saved
+
+
+def _take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The command's own options, typed as their defaults are, and the config's. Raises ConfigError."""
+    from genlab.config import parse
+
+    known = OPTIONS[command]
+    values = {name: default for name, (default, _) in known.items()}
+    rest = []
+    for override in parse(overrides):
+        name = str(override.key_or_group)
+        if name in known:
+            values[name] = override.value()
+        else:
+            rest.append(override.input_line or "")
+    for name, kind in (("n", int), ("seed", int), ("label", int), ("batch_size", int), ("baselines", bool)):
+        value = values.get(name)
+        if value is not None and type(value) is not kind:
+            words = {int: "a whole number", bool: "true or false"}[kind]
+            raise ConfigError(f"{name} must be {words}, got {value!r}.")
+        if kind is int and name in ("n", "batch_size") and value is not None and value < 1:
+            raise ConfigError(f"{name} must be a whole number >= 1, got {value}.")
+    missing = [name for name, value in values.items() if value is ...]
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value. Set it: {missing[0]}=outputs/<model>-<data>/<run>")
+    return values, rest
+
+
+def _shell_completion(argument: str, tree: Any, overrides: list[str]) -> None:
+    """Hydra's completion for bash, fish and zsh: ``install=bash``, ``uninstall=bash``, ``query=bash``."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    with tree.hydra():
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        hydra.shell_completion(config_name="train", overrides=[argument, *overrides])
+
+
+def _usage() -> str:
+    return "\n".join([
+        "usage: genlab <command> [name=value ...]", "",
+        "  train      train a model and evaluate it        (python train.py ...)",
+        "  sample     draw from a trained run              (python scripts/sample.py ...)",
+        "  evaluate   measure a trained run                (python scripts/evaluate.py ...)", "",
+        "genlab <command> --help lists the options of a command.",
+    ])  # fmt: skip
+
+
+def _command_help(command: str, tree: Any) -> str:
+    script = "python train.py" if command == "train" else f"python scripts/{command}.py"
+    lines = [f"usage: {script} [name=value ...]     (or: genlab {command} ...)", ""]
+    for name, (default, meaning) in OPTIONS[command].items():
+        shown = "" if default is None else " (needed)" if default is ... else f" [{default}]"
+        lines.append(f"  {name + '=':14}{meaning}{shown}")
+    lines += ["", "Parts, chosen by name:" if command == "train" else "Parts of the run that may be changed:"]
+    for group, options in tree.groups().items():
+        lines.append(f"  {group + '=':32}{' | '.join(options)}")
+    lines += [
+        "",
+        "Any value of the config, by its path: model.optimizer.lr=2e-4 data.batch_size=64 trainer.devices=2",
+        "",
+        "  --cfg job            print the config and stop",
+        "  --config-dir DIR     a folder of your own configs, laid out like the packaged one",
+        '  --shell-completion install=bash|fish|zsh     for: eval "$(genlab train -sc install=bash)"',
+    ]
+    return "\n".join(lines)

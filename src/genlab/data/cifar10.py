@@ -1,0 +1,61 @@
+"""CIFAR-10, as published by its authors."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from genlab.data.base import ImageDataModule, ImageTable, Split
+from genlab.data.download import Archive, fetch
+from genlab.data.folder import locked_folder
+
+
+class Cifar10(ImageDataModule):
+    """60,000 colour photographs in 10 classes (Krizhevsky 2009): (3, 32, 32), 50,000 to train, its 10,000 to validate.
+
+    The files are torchvision's: a folder that torchvision filled is used as it is, also if it cannot be written.
+    """
+
+    def __init__(
+        self,
+        root: str = "data",  # holds, or gets, cifar-10-python.tar.gz and cifar-10-batches-py/
+        download: bool = True,  # 163 MiB, if it is not there
+        batch_size: int = 128,  # examples in a step, over all ranks together
+        flip: bool = True,  # mirror training images, half of the time
+        num_workers: int = 0,
+        seed: int = 0,  # of the order of the data and of the flips
+    ):
+        super().__init__(batch_size, flip, num_workers, seed)
+        self.root, self.download = root, download
+
+    def load(self, split: Split) -> ImageTable:
+        """(50000 or 10000, 3, 32, 32) uint8. Raises DataError if the archive is missing and cannot be downloaded."""
+        table = self._read(split)
+        if table is None:
+            with locked_folder(self.root) as folder:
+                table = self._read(split)  # another process may have been at it
+                if table is None:
+                    self._unpack(folder)
+                    table = self._read(split)
+        assert table is not None, "the archive has its checksum, so its members have theirs"
+        return table
+
+    def _read(self, split: Split) -> ImageTable | None:
+        """None if a file is missing or does not have its checksum."""
+        from torchvision.datasets import CIFAR10
+
+        try:
+            source = CIFAR10(os.path.expanduser(self.root), train=split == "train")
+        except RuntimeError:
+            return None
+        images = np.ascontiguousarray(source.data.transpose(0, 3, 1, 2))  # (N, H, W, C) -> (N, C, H, W)
+        return ImageTable(images, np.array(source.targets, dtype=np.int64), tuple(source.classes))
+
+    def _unpack(self, folder: Path) -> None:
+        from torchvision.datasets import CIFAR10
+
+        archive = Archive(CIFAR10.filename, CIFAR10.tgz_md5, (CIFAR10.url,))
+        fetch("CIFAR-10", [archive], folder, os.path.join(self.root, ""), self.download)
+        with tarfile.open(folder / archive.name) as tar:
+            tar.extractall(folder, filter="data")

@@ -1,0 +1,88 @@
+"""Published archives: fetched once, whole or not at all, and never without their checksum."""
+
+import hashlib
+import http.client
+import os
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from genlab.data.progress import progress
+from genlab.errors import DataError
+
+_TIMEOUT = 15.0  # seconds without a byte after which a server counts as unreachable
+_CHUNK = 1 << 18  # bytes
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to have: its name, its MD5 as published, and the addresses to try in order."""
+
+    name: str
+    md5: str
+    urls: tuple[str, ...]
+
+
+def fetch(title: str, archives: Sequence[Archive], folder: Path, shown: str, download: bool) -> None:
+    """Make sure that ``folder`` holds all ``archives``. The caller holds the lock.
+
+    Args:
+        title: of the data set, for messages
+        archives: a file that is there with the right checksum is left alone
+        folder: made if need be
+        shown: the folder as the user wrote it, for messages
+        download: whether the network may be used
+
+    Raises:
+        DataError: some are missing and cannot be had; the text names them all, with their checksums.
+        OSError: the folder cannot be written.
+    """
+    missing = [archive for archive in archives if _md5(folder / archive.name) != archive.md5]
+    for position, archive in enumerate(missing):
+        failure = _download(archive, folder) if download else "data.download=false"
+        if failure:
+            files = [f"{item.name} (md5 {item.md5})" for item in missing[position:]]
+            listed = " and ".join(part for part in (", ".join(files[:-1]), files[-1]) if part)
+            raise DataError(f"{title} is not in {shown} and cannot be downloaded ({failure}). Put {listed} there.")
+
+
+def _download(archive: Archive, folder: Path) -> str:
+    """Try each address; "" once the file is in place, else why the last one failed."""
+    failure, partial = "", folder / f"{archive.name}.part"
+    for url in archive.urls:
+        try:
+            request = urllib.request.Request(url, headers={"User-Agent": "genlab"})
+            with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+                _save(response, partial, f"downloading {archive.name}")
+        except urllib.error.HTTPError as error:
+            failure = f"{urlsplit(url).hostname} answers {error.code}"
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError):
+            failure = "no network"
+        else:
+            if _md5(partial) == archive.md5:
+                os.replace(partial, folder / archive.name)
+                return ""
+            failure = f"what {urlsplit(url).hostname} sent has another checksum"
+        partial.unlink(missing_ok=True)
+    return failure
+
+
+def _save(response: http.client.HTTPResponse, path: Path, title: str) -> None:
+    with open(path, "wb") as file, progress(title, response.length) as advance:
+        while chunk := response.read(_CHUNK):
+            file.write(chunk)
+            advance(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _md5(path: Path) -> str | None:
+    """None if there is no such file."""
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

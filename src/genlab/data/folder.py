@@ -1,0 +1,27 @@
+"""Folders that the user names, and what is written into them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from genlab.errors import StorageError
+
+
+@contextmanager
+def locked_folder(name: str) -> Iterator[Path]:
+    """The folder, made if need be, for this process alone; ``~`` is the home folder.
+
+    Raises:
+        StorageError: it, or something inside the ``with`` block, cannot be written.
+    """
+    folder = Path(name).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".genlab.lock"):
+            yield folder
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        raise StorageError(f"cannot write to {os.path.join(name, '')} ({cause}).") from error

@@ -1,0 +1,189 @@
+"""A folder of image files of any size."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from genlab.data.base import ImageDataModule, ImageTable, Split
+from genlab.data.decode import DECODER, Channels, UnreadableImageError, decode
+from genlab.data.image_files import ImageFile, class_names, list_images, split_files
+from genlab.data.pixel_cache import cached_pixels, default_folder
+from genlab.data.progress import progress
+from genlab.errors import ConfigError, DataError
+
+_BAD_FRACTION = 0.001  # of the files of a split that on_bad=skip may leave out
+_TASK = 32  # files that a thread decodes at a time
+_WINDOW = 4096  # files in flight: bounds the memory
+
+_log = logging.getLogger(__name__)
+
+
+class ImageFolder(ImageDataModule):
+    """PNG, JPEG and WebP files under a folder: (channels, S, S).
+
+    Folders at the top are classes, in sorted order, and whatever lies below them belongs to them; a folder without
+    images is no class. Images all at the top have no labels. A mixture is refused. See
+    :func:`genlab.data.decode.decode` for what happens to sizes, colours, transparency and orientation.
+
+    Images are decoded once, by all CPUs, into a cache that later runs map into memory. Its key is made of the names,
+    sizes and times of the files and of the settings here, so a change of any of them decodes again. Old entries stay
+    until they are deleted; they can be at any time.
+    """
+
+    def __init__(
+        self,
+        root: str,  # folder of images, or of one folder a class
+        val_root: str | None = None,  # the held-out images; null: a fixed part of root, see val_fraction
+        val_fraction: float = 0.1,  # in (0, 1): held out by the hash of the file name, so it stays when files are added
+        image_size: int | None = None,  # pixels; null: the files are squares of one size
+        channels: Channels = 3,  # 3: RGB, 1: grey
+        on_bad: Literal["stop", "skip"] = "stop",  # a damaged file: stop, or leave out up to 0.1 % of the files
+        cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
+        batch_size: int = 128,  # examples in a step, over all ranks together
+        flip: bool = False,  # mirror training images, half of the time
+        num_workers: int = 0,
+        seed: int = 0,  # of the order of the data and of the flips
+    ):
+        """Raises ConfigError if a value is out of its range."""
+        super().__init__(batch_size, flip, num_workers, seed)
+        if not 0 < val_fraction < 1:
+            raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
+        if image_size is not None and image_size < 1:
+            raise ConfigError(f"data.image_size must be a whole number >= 1 or null, got {image_size}.")
+        self.root, self.val_root, self.val_fraction = root, val_root, val_fraction
+        self.image_size, self.channels, self.on_bad = image_size, channels, on_bad
+        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+
+    def load(self, split: Split) -> ImageTable:
+        """Decode a split, or find it in the cache.
+
+        Raises:
+            DataError: there are no images, or some are damaged, of unequal sizes or of an unsupported format.
+            StorageError: the cache cannot be written.
+        """
+        root, files, names = self._files(split)
+        expected = self.table("train").images.shape[-1] if split == "val" and self.image_size is None else None
+        decoding = _Decoding(root, files, self.image_size, self.channels, self.on_bad, expected)
+        pixels, kept = cached_pixels(self.cache, decoding.key(), decoding.rows)
+        if len(kept) < len(files):
+            _log.warning(
+                "left out %d of %d images in %s that cannot be read.", len(files) - len(kept), len(files), root
+            )
+        if pixels.shape[-1] != (expected or pixels.shape[-1]):
+            decoding.refuse_size(files[int(kept[0])], pixels.shape)
+        if not names:
+            return ImageTable(pixels)
+        index = {name: i for i, name in enumerate(names)}
+        labels = np.array([index[files[i].folder or ""] for i in kept], dtype=np.int64)
+        return ImageTable(pixels, labels, names)
+
+    def _files(self, split: Split) -> tuple[str, list[ImageFile], tuple[str, ...]]:
+        """Where the files of a split are, which they are, and the classes, always those of the training folder."""
+        files = list_images(self.root)
+        names = class_names(self.root, files)
+        if self.val_root is None:
+            if len(files) < 2:
+                raise DataError(f"{self.root} has one image; one to train and one to hold out are the least.")
+            train, held_out = split_files(files, self.val_fraction)
+            return self.root, train if split == "train" else held_out, names
+        if split == "train":
+            return self.root, files, names
+        held_out = list_images(self.val_root)
+        held_out_names = class_names(self.val_root, held_out)
+        if bool(names) != bool(held_out_names):
+            raise DataError(f"only one of {self.root} and {self.val_root} has folders for classes; both or none must.")
+        if unknown := sorted(set(held_out_names) - set(names)):
+            raise DataError(f"{self.val_root} has the class '{unknown[0]}', which {self.root} has not.")
+        return self.val_root, held_out, names
+
+
+class _Decoding:
+    """The files of a split on their way to pixels."""
+
+    def __init__(
+        self,
+        root: str,
+        files: Sequence[ImageFile],
+        image_size: int | None,
+        channels: Channels,
+        on_bad: Literal["stop", "skip"],
+        expected: int | None,  # side that files of their own size must have; None: that of the first
+    ):
+        self.root, self.files, self.image_size, self.channels = root, files, image_size, channels
+        self.on_bad, self.expected = on_bad, expected
+
+    def key(self) -> str:
+        """Of all that the pixels depend on."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(repr((DECODER, self.image_size, self.channels, self.on_bad)).encode())
+        for file in self.files:
+            digest.update(repr((file.name, file.size, file.modified)).encode())
+        return f"images-{digest.hexdigest()}"
+
+    def rows(self) -> Iterator[np.ndarray | None]:
+        """(C, S, S) uint8 of each file in order, None for a damaged one that is skipped."""
+        threads = os.cpu_count() or 1
+        title = f"decoding {len(self.files):,} images"
+        bad = 0
+        with progress(title, len(self.files)) as advance, ThreadPoolExecutor(threads) as pool:
+            for window in range(0, len(self.files), _WINDOW):
+                tasks = range(window, min(window + _WINDOW, len(self.files)), _TASK)
+                for task, results in zip(tasks, pool.map(self._decode, tasks), strict=True):
+                    for file, result in zip(self.files[task : task + _TASK], results, strict=True):
+                        if isinstance(result, UnreadableImageError):
+                            bad += 1
+                            self._refuse_bad(file, result, bad)
+                            yield None
+                        else:
+                            self._check_size(file, result)
+                            yield result
+                    advance(len(results))
+
+    def _decode(self, start: int) -> list[np.ndarray | UnreadableImageError]:
+        results: list[np.ndarray | UnreadableImageError] = []
+        for file in self.files[start : start + _TASK]:
+            try:
+                results.append(decode(self._path(file), self.image_size, self.channels))
+            except UnreadableImageError as error:
+                results.append(error)
+        return results
+
+    def _path(self, file: ImageFile) -> Path:
+        return Path(self.root).expanduser() / file.name
+
+    def _refuse_bad(self, file: ImageFile, error: UnreadableImageError, bad: int) -> None:
+        if self.on_bad == "stop":
+            raise DataError(
+                f"cannot read image {self._path(file)} ({error}). Remove it, or set data.on_bad=skip (max 0.1 %)."
+            )
+        if bad > _BAD_FRACTION * len(self.files):
+            raise DataError(
+                f"more than 0.1 % of the {len(self.files)} images in {self.root} cannot be read, "
+                f"{self._path(file)} for one ({error}). Remove them."
+            )
+
+    def _check_size(self, file: ImageFile, pixels: np.ndarray) -> None:
+        if self.image_size is None:
+            if pixels.shape[1] != pixels.shape[2] or pixels.shape[1] != (self.expected or pixels.shape[1]):
+                self.refuse_size(file, pixels.shape)
+            self.expected = pixels.shape[1]
+
+    def refuse_size(self, file: ImageFile, shape: tuple[int, ...]) -> None:
+        """Raises DataError: ``file`` has not the expected size; ``shape`` ends in (H, W)."""
+        height, width = shape[-2:]
+        if self.expected is None:
+            side = min(width, height)
+            raise DataError(
+                f"images must be square: {self._path(file)} is {width}x{height}. Set data.image_size={side}."
+            )
+        side = self.expected
+        raise DataError(
+            f"images differ in size: {self._path(file)} is {width}x{height}, expected {side}x{side}. "
+            f"Set data.image_size={side}."
+        )

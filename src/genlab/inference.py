@@ -1,0 +1,99 @@
+"""What one does with a trained run: draw samples, and measure it again. Needs the run's folder, and for samples no data."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+
+from genlab import checkpoint, run_folder
+from genlab.callbacks.samples import sample_images, save_grid
+from genlab.config import resolved
+from genlab.errors import ConfigError
+from genlab.experiment import build_data, build_evaluation, build_model
+from genlab.metrics.baselines import baselines as baseline_images
+from genlab.metrics.evaluation import Result
+from genlab.model.base import GenerativeModel
+
+
+def load_run(config: DictConfig, run: Path) -> tuple[GenerativeModel, str]:
+    """A run's model with the weights of its newest checkpoint, on the fastest device, and which weights they are."""
+    plain = resolved(config)
+    model = build_model(plain)
+    model.configure_model()
+    weights = checkpoint.load_for_sampling(model, checkpoint.newest(run), run)
+    use_gpu = torch.cuda.is_available() and plain["trainer"].get("accelerator") != "cpu"
+    return model.to("cuda" if use_gpu else "cpu").eval(), weights
+
+
+def sample(
+    config: DictConfig, run: Path, n: int, seed: int, label: int | None, batch_size: int, out: str | None
+) -> None:
+    """Draw ``n`` samples of a run and write them where ``out`` says."""
+    classes = config.spec.condition.label.size
+    if label is not None:
+        if classes is None:
+            raise ConfigError(f"label={label}: the data of {run} have no labels.")
+        if not 0 <= label < classes:
+            raise ConfigError(f"label={label} must be a class from 0 to {classes - 1}.")
+    model, _ = load_run(config, run)
+    batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
+    images = torch.cat([sample_images(model, batch, seed, classes, label) for batch in batches])
+    name = f"seed={seed}-n={n}" + ("" if label is None else f"-label={label}")
+    path = run / "samples" / f"{name}.png" if out is None else Path(out)
+    write_images(images, path, columns=10 if classes == 10 and label is None else max(1, round(n**0.5)))
+    print(f"{n} samples: {path}")
+
+
+def write_images(images: Tensor, path: Path, columns: int) -> None:
+    """uint8 images (N, C, H, W) as a grid (``.png``), as an array ``images`` (N, H, W, C) (``.npz``), or one PNG each."""
+    if path.suffix == ".png":
+        save_grid(images, columns, path)
+        return
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    if path.suffix == ".npz":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, images=pixels)
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    for i, picture in enumerate(pixels):
+        Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path / f"{i:06d}.png")
+
+
+def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, baselines: bool) -> None:
+    """Measure a run, print a table and keep it as ``evaluation-<protocol>.json`` in the run folder."""
+    if seed is not None:
+        config.evaluation.seed = seed
+    data = build_data(config)
+    evaluation = build_evaluation(resolved(config))
+    model, weights = load_run(config, run)
+    rows: dict[str, Result] = {str(run): evaluation.run(model, data, n, weights=weights)}
+    if baselines:
+        count = n or evaluation.num_samples
+        for name, (images, labels) in baseline_images(data, count, evaluation.seed).items():
+            rows[name] = evaluation.score(images, labels, data)
+    print(table({name: result.values for name, result in rows.items()}))
+    result = rows[str(run)]
+    path = run / f"evaluation-{result.protocol_id}.json"
+    report = {"metrics": result.values, "protocol": result.protocol, "protocol_id": result.protocol_id,
+              "samples_per_second": result.samples_per_second,
+              "baselines": {name: row.values for name, row in rows.items() if name != str(run)}}  # fmt: skip
+    run_folder.write_text(path, json.dumps(report, indent=2))
+    print(f"protocol {result.protocol_id}: {path}")
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Names down, metrics across, in columns that line up."""
+    columns = list(dict.fromkeys(name for values in rows.values() for name in values))
+    left = max(len(name) for name in rows)
+    lines = [" " * left + "".join(f"  {name:>{max(10, len(name))}}" for name in columns)]
+    for name, values in rows.items():
+        cells = (f"{values[c]:.4f}" if c in values else "" for c in columns)
+        widths = (max(10, len(c)) for c in columns)
+        lines.append(
+            name.ljust(left) + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        )
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""Where metrics go: always into a CSV file of the run, and to other services as long as they work."""
+
+import csv
+import warnings
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from genlab.checkpoint import write_atomically
+
+
+class MetricsFile(Logger):
+    """``metrics.csv`` in the run folder: a row a step, a column a metric, empty where a metric was not measured.
+
+    Lightning's CSVLogger starts its file afresh when a run goes on; this one keeps the rows up to the step it continues
+    from.
+    """
+
+    def __init__(self, run_dir: Path):
+        super().__init__()
+        self.path = run_dir / "metrics.csv"
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._columns: list[str] = ["step"]
+        self._header: list[str] = []  # the columns of the file as it is; empty: write it afresh
+        self._written = -1  # the last step in it
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                self._columns = list(reader.fieldnames or self._columns)
+                complete = (row for row in reader if None not in row.values())  # a kill may have cut the last one
+                self._rows = {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in complete}
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def forget_after(self, step: int) -> None:
+        """Drop rows of steps that will be made again. ``step``: the number of steps already made."""
+        self._rows = {number: row for number, row in self._rows.items() if number < step}
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        pass  # they stand in config.yaml
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        number = 0 if step is None else step
+        row = self._rows.setdefault(number, {"step": number})
+        row.update(metrics)
+        self._columns += [name for name in metrics if name not in self._columns]
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Append the rows that are complete: all but the newest, which may still gain values."""
+        self._write(sorted(self._rows)[:-1])
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._write(sorted(self._rows))
+
+    def _write(self, steps: list[int]) -> None:
+        if self._header == self._columns:
+            new = [step for step in steps if step > self._written]
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                self._writer(file).writerows(self._rows[step] for step in new)
+        else:
+            write_atomically(self.path, lambda file: self._write_afresh(_Lines(file), steps))
+            self._header = list(self._columns)
+        self._written = max(steps, default=-1)
+
+    def _write_afresh(self, file: Any, steps: list[int]) -> None:
+        writer = self._writer(file)
+        writer.writeheader()
+        writer.writerows(self._rows[step] for step in steps)
+
+    def _writer(self, file: Any) -> "csv.DictWriter[str]":
+        return csv.DictWriter(file, self._columns, lineterminator="\n")
+
+
+class _Lines:
+    """Text into a binary file."""
+
+    def __init__(self, file: Any):
+        self.file = file
+
+    def write(self, text: str) -> int:
+        return self.file.write(text.encode("utf-8"))
+
+
+class IsolatedLogger(Logger):
+    """Another logger that may fail: the first failure is one warning, and from then on it is left alone.
+
+    A run never depends on a service. Its metrics are complete in ``metrics.csv``.
+    """
+
+    def __init__(self, make: Callable[[], Logger], label: str, run_dir: Path):
+        super().__init__()
+        self._make, self.label, self.run_dir = make, label, run_dir
+        self._inner: Logger | None = None
+        self._failed = False
+
+    def _attempt(self, act: Callable[[Logger], Any]) -> Any:
+        if self._failed:
+            return None
+        try:
+            if self._inner is None:
+                self._inner = self._make()
+            return act(self._inner)
+        except Exception as error:
+            self._failed = True
+            reason = " ".join(str(error).split()) or type(error).__name__
+            warnings.warn(
+                f"{self.label} stopped working ({reason[:200]}). Metrics go to {self.run_dir / 'metrics.csv'}.",
+                stacklevel=2,
+            )
+            return None
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    @rank_zero_only
+    def experiment(self) -> Any:
+        return self._attempt(lambda logger: logger.experiment)  # type: ignore[attr-defined]
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self._attempt(lambda logger: logger.log_hyperparams(params))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self._attempt(lambda logger: logger.log_metrics(metrics, step))
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any]) -> None:
+        """Show pictures, if the service can: W&B does, and TensorBoard through its writer."""
+        self._attempt(lambda logger: logger.log_image(key, images) if hasattr(logger, "log_image") else None)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self._attempt(lambda logger: logger.save())
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._attempt(lambda logger: logger.finalize(status))

@@ -1,0 +1,161 @@
+"""Diffusion models: a network trained to denoise, and a sampler that denoises step by step."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genlab.model.base import (
+    Batch,
+    Condition,
+    Denoiser,
+    DenoisingNetwork,
+    DenoisingObjective,
+    GenerativeModel,
+    LearningRateSchedule,
+    OptimizerFactory,
+    Sampler,
+)
+from genlab.model.probability_flow import Hutchinson, Trace, log_likelihood
+from genlab.model.sharding import shard
+from genlab.seeding import RandomStream, derive_seed
+
+
+class Diffusion(GenerativeModel):
+    """DDPM, EDM, flow matching: whatever can be read as D(x; sigma), the expected clean image of a noisy one."""
+
+    modalities = frozenset({"image"})
+    network: nn.Module  # made in configure_model
+
+    def __init__(
+        self,
+        network: Callable[[], DenoisingNetwork],
+        objective: DenoisingObjective,
+        sampler: Sampler,
+        optimizer: OptimizerFactory,
+        schedule: LearningRateSchedule,
+        shape: Sequence[int],  # of an image: (C, H, W)
+        num_classes: int | None,  # None: labels are not used
+        label_dropout: float = 0.1,  # share of training examples without their label, which guidance needs
+        guidance: float = 1.0,  # strength w of classifier-free guidance; 1 is none
+        guidance_interval: tuple[float, float] | None = None,  # noise levels (sigma) that are guided; None: all
+        compile: bool = False,  # the network, with torch.compile
+        seed: int = 0,
+    ):
+        super().__init__(seed, schedule)
+        if not 0 <= label_dropout <= 1:
+            raise ValueError(f"model.label_dropout={label_dropout} is outside [0, 1]. It is a share of the examples.")
+        self.make_network, self.objective, self.sampler, self.make_optimizer = network, objective, sampler, optimizer
+        self.shape, self.num_classes, self.label_dropout = tuple(shape), num_classes, label_dropout
+        self.guidance = guidance
+        self.guidance_interval = tuple(guidance_interval) if guidance_interval is not None else (0.0, float("inf"))
+        self.compile_network = compile
+        self.register_module("network", None)
+
+    def configure_model(self) -> None:
+        if self.network is not None:
+            return
+        network = self.make_network()
+        assert isinstance(network, nn.Module)
+        if self.compile_network:
+            network.compile()
+        if self.device_mesh is not None:
+            shard(network, self.device_mesh)
+        self.network = network
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(self.parameters())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, condition = batch["image"], self.condition_of(batch)
+        if condition is not None:
+            dropped = torch.rand(len(x), device=x.device) < self.label_dropout
+            condition = {"label": condition["label"].masked_fill(dropped, -1)}
+        loss = self.objective.loss(self.network, x, condition, self.progress.fraction)
+        self.log("train/loss", loss, on_step=True, prog_bar=True, batch_size=len(x))
+        return loss
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
+        loss = self.objective.loss(self.network, batch["image"], self.condition_of(batch), self.progress.fraction)
+        return {"loss": loss}
+
+    def condition_of(self, batch: Batch) -> Condition | None:
+        """The part of a batch that the network is told."""
+        return {"label": batch["label"]} if self.num_classes is not None else None
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
+    ) -> Tensor:
+        """Images (N, C, H, W), nominally in [-1, 1] and not clamped.
+
+        The caller puts the model in eval mode, or dropout is on. Without a condition nobody has a label. Without a
+        generator, one is seeded from torch's global generator.
+
+        Raises:
+            ValueError: a label that the model does not know.
+        """
+        self.check(condition)
+        if generator is None:
+            seed = int(torch.randint(2**62, ()))
+            generator = RandomStream.for_samples(seed, range(num_samples), self.device)
+        assert len(generator) == num_samples
+        return self.sampler(self.denoiser(condition), generator.randn(*self.shape), generator)
+
+    def denoiser(self, condition: Condition | None) -> Denoiser:
+        """D(x; sigma) under a condition, with classifier-free guidance (Ho and Salimans 2022, eq. 6) at noise levels in
+        an interval (Kynkäänniemi et al. 2024): D_u + w (D_c - D_u), both from one call of the network."""
+
+        def plain(x: Tensor, sigma: Tensor) -> Tensor:
+            return self.objective.denoise(self.network, x, sigma, condition)
+
+        if condition is None or self.guidance == 1:
+            return plain
+        labels = torch.cat([torch.full_like(condition["label"], -1), condition["label"]])  # (2N,)
+        low, high = self.guidance_interval
+
+        def guided(x: Tensor, sigma: Tensor) -> Tensor:
+            inside = (low <= sigma) & (sigma <= high)
+            if not inside.any():
+                return plain(x, sigma)
+            both = self.objective.denoise(self.network, x.repeat(2, 1, 1, 1), sigma.repeat(2), {"label": labels})
+            unconditional, conditional = both.chunk(2)
+            weight = torch.where(inside, self.guidance, 1.0).to(x.dtype)[:, None, None, None]
+            return torch.lerp(unconditional, conditional, weight)
+
+        return guided
+
+    def log_likelihood(self, x: Tensor, condition: Condition | None = None, trace: Trace | None = None) -> Tensor:
+        """Nats of each image of ``x`` (N, C, H, W) on [-1, 1], without guidance. -> (N,).
+
+        ``trace`` is exact (``ExactTrace()``) or an estimate; by default Hutchinson's, with signs from the model's seed.
+        The caller puts the model in eval mode, or dropout is on.
+
+        Raises:
+            ValueError: a label that the model does not know.
+        """
+        self.check(condition)
+
+        with torch.inference_mode(False), torch.no_grad():  # Lightning evaluates in inference mode: no derivatives
+            if condition is not None:
+                condition = {"label": condition["label"].clone()}
+
+            def denoise(y: Tensor, sigma: Tensor) -> Tensor:
+                return self.objective.denoise(self.network, y, sigma, condition)
+
+            return log_likelihood(denoise, x.clone(), trace or Hutchinson(seed=derive_seed(self.seed)))
+
+    def check(self, condition: Condition | None) -> None:
+        """Raises ValueError if a label is not one of the model's."""
+        if condition is None:
+            return
+        if self.num_classes is None:
+            raise ValueError("this model has no labels: the data that it was trained on have none. Sample without.")
+        label = condition["label"]
+        if ((label < -1) | (label >= self.num_classes)).any():
+            raise ValueError(
+                f"the labels {sorted(set(label.tolist()))} are not all among the model's. "
+                f"Use 0 to {self.num_classes - 1}, or -1 for no label."
+            )

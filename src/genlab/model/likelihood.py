@@ -1,0 +1,29 @@
+"""From nats over continuous data to bits per dimension of 8-bit images, the unit in which likelihoods are compared."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from genlab.model.base import Condition, HasLikelihood
+from genlab.seeding import RandomStream
+
+
+def bits_per_dim(model: HasLikelihood, pixels: Tensor, condition: Condition | None, generator: RandomStream) -> Tensor:
+    """Bits for each dimension of each image of ``pixels`` (N, C, H, W) uint8. -> (N,).
+
+    Pixels are dequantised with uniform noise, so in expectation this bounds the discrete likelihood from above (Theis
+    et al. 2016, section 3.1).
+    """
+    nats = model.log_likelihood(dequantise(pixels, generator), condition)
+    return nats_to_bits_per_dim(nats, pixels[0].numel())
+
+
+def dequantise(pixels: Tensor, generator: RandomStream) -> Tensor:
+    """uint8 (N, C, H, W) plus uniform noise, from [0, 256) to [-1, 1) float32."""
+    return (pixels.to(torch.float32) + generator.rand(*pixels.shape[1:])) / 128 - 1
+
+
+def nats_to_bits_per_dim(nats: Tensor, dimensions: int) -> Tensor:
+    """``nats``: log-density (N,) on [-1, 1], where 256 levels lie 1/128 apart: 7 bits more per dimension. -> (N,)."""
+    return 7 - nats / (dimensions * math.log(2))

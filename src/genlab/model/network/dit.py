@@ -1,0 +1,115 @@
+"""The diffusion transformer (Peebles and Xie 2023): patches as tokens, conditioned through adaptive layer norms."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genlab.model.network.attention import SelfAttention
+from genlab.model.network.embedding import LabelEmbedding, NoiseLevelEmbedding, sinusoids
+
+NUM_FREQUENCY_FEATURES = 256  # of the noise level, as published
+
+
+class DiT(nn.Module):
+    """A denoiser for images. The default size is DiT-S/2."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],  # of an image: (C, H, W)
+        num_classes: int | None,  # None: no labels
+        patch_size: int = 2,  # pixels; a token is a square of that side
+        width: int = 384,  # of a token
+        depth: int = 12,  # blocks
+        num_heads: int = 6,
+        mlp_ratio: float = 4.0,  # hidden width of a block's perceptron over its width
+        dropout: float = 0.0,  # of what each half of a block adds
+    ):
+        """
+        Raises:
+            ValueError: patches do not tile the image, or the width cannot be split into heads or positions.
+        """
+        super().__init__()
+        channels, self.height, self.width = shape
+        if self.height % patch_size or self.width % patch_size:
+            raise ValueError(
+                f"model/network=dit cuts the image into squares of {patch_size} pixels: {self.height}x{self.width} is "
+                f"not divisible by {patch_size}. Change model.network.patch_size or data.image_size."
+            )
+        if width % num_heads or width % 4:
+            raise ValueError(
+                f"model.network.width={width} must be a multiple of model.network.num_heads={num_heads} and of 4. "
+                "Change one of them."
+            )
+        self.patch_size = patch_size
+        self.stem = nn.Linear(channels * patch_size**2, width)
+        self.noise_level = NoiseLevelEmbedding(NUM_FREQUENCY_FEATURES, width)
+        self.label = LabelEmbedding(num_classes, width) if num_classes is not None else None
+        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio, dropout) for _ in range(depth))
+        self.modulation = nn.Linear(width, 2 * width)  # of the last layer norm
+        self.out = nn.Linear(width, channels * patch_size**2)
+        positions = grid_positions(self.height // patch_size, self.width // patch_size, width)
+        self.positions: Tensor
+        self.register_buffer("positions", positions, persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As published; what is zero makes every block, and the whole network, start as a residual of nothing."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        small = [self.noise_level.hidden.weight, self.noise_level.out.weight]  # so that all conditions start alike
+        if self.label is not None:
+            small.append(self.label.rows.weight)
+        for weight in small:
+            nn.init.normal_(weight, std=0.02)
+        for module in [*self.blocks, self]:  # adaLN-Zero
+            nn.init.zeros_(module.modulation.weight)  # type: ignore[union-attr, arg-type]
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition["label"]``: (N,), -1 for none. -> (N, C, H, W)."""
+        patches = F.pixel_unshuffle(x.to(self.stem.weight.dtype), self.patch_size)  # (N, C * p * p, H / p, W / p)
+        tokens = self.stem(patches.flatten(2).mT) + self.positions  # (N, T, width)
+        embedding = self.noise_level(noise_level)  # (N, width)
+        if self.label is not None:
+            embedding = embedding + self.label(condition)
+        embedding = F.silu(embedding)
+        for block in self.blocks:
+            tokens = block(tokens, embedding)
+        scale, shift = self.modulation(embedding)[:, None].chunk(2, dim=2)
+        patches = self.out(modulate(tokens, scale, shift)).mT.unflatten(2, patches.shape[2:])
+        return F.pixel_shuffle(patches, self.patch_size)
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each scaled, shifted and gated by the embedding (figure 3, adaLN-Zero)."""
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, dropout: float):
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.attention = SelfAttention(width, num_heads)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+        self.modulation = nn.Linear(width, 6 * width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+        """(N, T, width), (N, width) -> (N, T, width)."""
+        scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(embedding)[:, None].chunk(6, dim=2)
+        tokens = tokens + gate1 * self.dropout(self.attention(modulate(tokens, scale1, shift1)))
+        return tokens + gate2 * self.dropout(self.mlp(modulate(tokens, scale2, shift2)))
+
+
+def modulate(tokens: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """A layer norm whose scale and shift depend on the example. (N, T, width), (N, 1, width) twice -> (N, T, width)."""
+    return F.layer_norm(tokens, tokens.shape[2:], eps=1e-6) * (1 + scale) + shift
+
+
+def grid_positions(height: int, width: int, num_features: int) -> Tensor:
+    """Fixed positions: half the features say the row, half say the column. -> (height * width, num_features)."""
+    half = num_features // 2
+    rows = sinusoids(torch.arange(height).float(), half)[:, None].expand(height, width, half)
+    columns = sinusoids(torch.arange(width).float(), half)[None].expand(height, width, half)
+    return torch.cat([rows, columns], dim=2).flatten(0, 1)

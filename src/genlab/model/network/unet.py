@@ -1,0 +1,180 @@
+"""The U-Net of diffusion models: DDPM++ (Song et al. 2021) with the blocks of ADM (Dhariwal and Nichol 2021)."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genlab.model.network.attention import SelfAttention
+from genlab.model.network.embedding import LabelEmbedding, NoiseLevelEmbedding
+
+
+class UNet(nn.Module):
+    """A denoiser for images: coarse to fine and back, with a skip connection from every block to its mirror image."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],  # of an image: (C, H, W)
+        num_classes: int | None,  # None: no labels
+        channels: int = 128,  # at full resolution
+        channel_mult: Sequence[int] = (1, 2, 2, 2),  # of the channels, one for each resolution: each halves the last
+        num_blocks: int = 2,  # at each resolution on the way down; one more on the way up
+        attention_resolutions: Sequence[int] = (16,),  # heights of feature maps that get attention, if they occur
+        num_heads: int = 4,
+        dropout: float = 0.1,  # between the two convolutions of a block
+    ):
+        """Attention also stands between the way down and the way up, whatever ``attention_resolutions`` says.
+
+        Raises:
+            ValueError: the image cannot be halved that often, or the channels cannot be split into groups or heads.
+        """
+        super().__init__()
+        in_channels, height, width = shape
+        _check(height, width, channels, len(channel_mult), num_heads)
+        embedding_width = 4 * channels
+        self.noise_level = NoiseLevelEmbedding(channels, embedding_width)
+        self.label = LabelEmbedding(num_classes, embedding_width) if num_classes is not None else None
+        self.stem = nn.Conv2d(in_channels, channels, 3, padding=1)
+
+        levels = [(channels * mult, height >> i) for i, mult in enumerate(channel_mult)]  # (channels, resolution)
+        self.encoder, self.decoder = Encoder(), Decoder()
+        current, skips = channels, [channels]
+        for i, (width, resolution) in enumerate(levels):
+            heads = num_heads if resolution in attention_resolutions else 0
+            if i > 0:
+                self.encoder.blocks.append(Block(current, current, embedding_width, nn.AvgPool2d(2), 0, dropout))
+                skips.append(current)
+            for _ in range(num_blocks):
+                self.encoder.blocks.append(Block(current, width, embedding_width, nn.Identity(), heads, dropout))
+                skips.append(current := width)
+
+        for heads in (num_heads, 0):  # the middle: at the coarsest resolution, without a skip connection
+            self.decoder.append(
+                Block(current, current, embedding_width, nn.Identity(), heads, dropout), takes_skip=False
+            )
+        for i, (width, resolution) in reversed(list(enumerate(levels))):
+            heads = num_heads if resolution in attention_resolutions else 0
+            for _ in range(num_blocks + 1):
+                block = Block(current + skips.pop(), width, embedding_width, nn.Identity(), heads, dropout)
+                self.decoder.append(block, takes_skip=True)
+                current = width
+            if i > 0:
+                up = nn.Upsample(scale_factor=2)
+                self.decoder.append(Block(current, current, embedding_width, up, 0, dropout), takes_skip=False)
+
+        self.out_norm = _norm(current)
+        self.out = _zero(nn.Conv2d(current, in_channels, 3, padding=1))  # an untrained network predicts the mean, 0
+
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition["label"]``: (N,), -1 for none. -> (N, C, H, W)."""
+        embedding = self.noise_level(noise_level)  # (N, 4 * channels)
+        if self.label is not None:
+            embedding = embedding + self.label(condition)
+        embedding = F.silu(embedding)
+        x = x.to(self.stem.weight.dtype, memory_format=torch.channels_last)  # quicker convolutions
+        skips = self.encoder(self.stem(x), embedding)
+        h = self.decoder(skips, embedding)
+        return self.out(F.silu(self.out_norm(h)))
+
+
+class Encoder(nn.Module):
+    """The way down: what the stem and every block put out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
+        outputs = [x]
+        for block in self.blocks:
+            outputs.append(block(outputs[-1], embedding))
+        return outputs
+
+
+class Decoder(nn.Module):
+    """The middle and the way up. A block that takes a skip sees the encoder's latest unused output beside its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        self.takes_skip: list[bool] = []
+
+    def append(self, block: "Block", takes_skip: bool) -> None:
+        self.blocks.append(block)
+        self.takes_skip.append(takes_skip)
+
+    def forward(self, skips: list[Tensor], embedding: Tensor) -> Tensor:
+        x = skips[-1]
+        for block, takes_skip in zip(self.blocks, self.takes_skip, strict=True):
+            x = block(torch.cat([x, skips.pop()], dim=1) if takes_skip else x, embedding)
+        return x
+
+
+class Block(nn.Module):
+    """A residual block, modulated by the embedding, that may resample and may attend (ADM, section 3 and table 3)."""
+
+    def __init__(
+        self, in_channels: int, channels: int, embedding_width: int, resample: nn.Module, num_heads: int, dropout: float
+    ):
+        super().__init__()
+        self.resample = resample
+        self.norm1 = _norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.modulation = nn.Linear(embedding_width, 2 * channels)
+        self.norm2 = _norm(channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = _zero(nn.Conv2d(channels, channels, 3, padding=1))  # a block starts as the identity
+        self.shortcut = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
+        self.attention = PixelAttention(channels, num_heads) if num_heads > 0 else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(N, in_channels, H, W), (N, embedding_width) -> (N, channels, H', W')."""
+        h = self.conv1(self.resample(F.silu(self.norm1(x))))
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)  # (N, channels, 1, 1) each
+        h = torch.addcmul(shift.to(h.dtype), self.norm2(h).to(h.dtype), 1 + scale.to(h.dtype))
+        h = self.conv2(self.dropout(F.silu(h)))
+        return self.attention(self.shortcut(self.resample(x)) + h)
+
+
+class PixelAttention(nn.Module):
+    """Residual self-attention among the pixels of a feature map."""
+
+    def __init__(self, channels: int, num_heads: int):
+        super().__init__()
+        self.norm = _norm(channels)
+        self.attention = SelfAttention(channels, num_heads)
+        _zero(self.attention.out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = self.norm(x).flatten(2).mT  # (N, H * W, channels)
+        return x + self.attention(pixels).mT.unflatten(2, x.shape[2:])
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    """Up to 32 groups, as published, of at least 4 channels each, so that narrow networks keep their statistics."""
+    return nn.GroupNorm(math.gcd(32, channels // 4), channels)
+
+
+def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _check(height: int, width: int, channels: int, num_levels: int, num_heads: int) -> None:
+    multiple = 2 ** (num_levels - 1)
+    if height % multiple or width % multiple:
+        size = multiple * math.ceil(max(height, width) / multiple)
+        raise ValueError(
+            f"model/network=unet halves the image {num_levels - 1} times: {height}x{width} is not divisible by "
+            f"{multiple}. Use fewer entries in model.network.channel_mult, or data.image_size={size}."
+        )
+    unit = math.lcm(4, num_heads)
+    if channels % unit:
+        raise ValueError(
+            f"model.network.channels={channels} must be a multiple of {unit} (4 for its groups, {num_heads} attention "
+            f"heads). Use model.network.channels={unit * math.ceil(channels / unit)}."
+        )

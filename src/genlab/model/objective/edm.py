@@ -1,0 +1,34 @@
+"""The preconditioned denoiser of EDM (Karras et al. 2022)."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class EDM:
+    """Denoising score matching at log-normal noise levels, with inputs, outputs and losses of unit size at each."""
+
+    def __init__(
+        self,
+        sigma_data: float = 0.5,  # standard deviation of the data
+        p_mean: float = -1.2,  # of the logarithm of the noise level in training
+        p_std: float = 1.2,
+    ):
+        self.sigma_data, self.p_mean, self.p_std = sigma_data, p_mean, p_std
+
+    def loss(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None, progress: float) -> Tensor:
+        """Eq. 2 with the weight of table 1, the mean over elements. ``x``: (N, C, H, W). -> ()."""
+        sigma = torch.exp(self.p_mean + self.p_std * torch.randn(len(x), device=x.device, dtype=x.dtype))
+        noisy = x + sigma[:, None, None, None] * torch.randn_like(x)
+        weight = (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2  # (N,)
+        error = self.denoise(network, noisy, sigma, condition) - x
+        return (weight[:, None, None, None] * error**2).mean()
+
+    def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """D(x; sigma), eq. 7 with table 1. ``x``: (N, C, H, W) = clean + ``sigma`` (N,) * noise. -> like ``x``."""
+        variance = (sigma**2 + self.sigma_data**2)[:, None, None, None]
+        c_skip = self.sigma_data**2 / variance
+        c_out = sigma[:, None, None, None] * self.sigma_data * variance.rsqrt()
+        output = network(variance.rsqrt() * x, sigma.log() / 4, condition)
+        return c_skip * x + c_out * output.to(x.dtype)

@@ -1,0 +1,33 @@
+"""Flow matching along straight paths from noise to data (Lipman et al. 2023; rectified flow, Liu et al. 2023)."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genlab.model.objective.time_distribution import TimeDistribution
+
+
+class FlowMatching:
+    """Regress the velocity of a point that moves from noise at time 0 to data at time 1 on a straight line."""
+
+    def __init__(self, time_distribution: TimeDistribution):
+        self.time_distribution = time_distribution
+
+    def loss(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None, progress: float) -> Tensor:
+        """Squared error of the velocity (Lipman et al. 2023, eq. 23), mean over elements. ``x``: (N, C, H, W)."""
+        noise = torch.randn_like(x)
+        t = self.time_distribution(len(x), x.device).to(x.dtype)
+        output = network(torch.lerp(noise, x, t[:, None, None, None]), t, condition)
+        return F.mse_loss(output.to(x.dtype), x - noise)
+
+    def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """D(x; sigma): where the straight line from here ends. ``x``: (N, C, H, W) = clean + ``sigma`` (N,) * noise.
+
+        The path has noise over signal (1 - t) / t = sigma, so ``t`` = 1 / (1 + sigma) and the point is ``t * x``.
+        """
+        t = 1 / (1 + sigma)
+        x_t = t[:, None, None, None] * x
+        velocity = network(x_t, t, condition).to(x.dtype)
+        return x_t + (1 - t)[:, None, None, None] * velocity

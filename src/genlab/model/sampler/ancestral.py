@@ -1,0 +1,34 @@
+"""The sampler of DDPM: every step draws from the posterior."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+from torch import Tensor
+
+from genlab.model.sampler.grid import SigmaGrid
+from genlab.seeding import RandomStream
+
+
+class Ancestral:
+    """From level t to level s < t, the mean is x0 + s^2/t^2 (x - x0) and the variance s^2 (t^2 - s^2) / t^2, where x0
+    is D(x; t): the posterior of Ho et al. (2020), eq. 6 and 7, with data not scaled."""
+
+    def __init__(self, num_steps: int, grid: SigmaGrid):
+        self.num_steps, self.grid = num_steps, grid
+
+    @property
+    def evaluations(self) -> int:
+        """Of the denoiser, for one sample."""
+        return self.num_steps
+
+    def __call__(self, denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, generator: RandomStream) -> Tensor:
+        """``noise``: standard normal (N, C, H, W). -> data of that shape."""
+        sigmas = self.grid(self.num_steps).tolist()
+        x = sigmas[0] * noise
+        for t, s in pairwise(sigmas):
+            clean = denoise(x, x.new_full((len(x),), t))
+            x = clean + (s / t) ** 2 * (x - clean)
+            if s > 0:
+                x = x + s * math.sqrt(t**2 - s**2) / t * generator.randn_like(x)
+        return x

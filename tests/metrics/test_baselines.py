@@ -1,0 +1,57 @@
+"""Baselines are what their names say."""
+
+import numpy as np
+import pytest
+import torch
+
+from genlab.data.digits import Digits
+from genlab.metrics.baselines import baselines, gaussian_draws
+
+
+@pytest.fixture(scope="module")
+def data() -> Digits:
+    return Digits()
+
+
+def test_shapes_labels_and_seeds(data: Digits) -> None:
+    first, again, other = baselines(data, 95, seed=0), baselines(data, 95, seed=0), baselines(data, 95, seed=1)
+    assert list(first) == ["uniform_noise", "class_means", "class_gaussian", "copies", "floor"]
+    for name, (images, labels) in first.items():
+        assert images.shape == (95, 1, 16, 16)
+        assert images.dtype == torch.uint8
+        assert torch.equal(images, again[name][0])
+        assert name == "class_means" or not torch.equal(images, other[name][0])
+        if name != "floor":
+            assert labels.tolist() == [i % 10 for i in range(95)]
+
+
+def test_gaussian_draws_have_the_mean_and_the_full_covariance() -> None:
+    """Of 20 images of 6 pixels: within sampling error, 1 / sqrt(draws)."""
+    images = np.random.default_rng(0).normal(3.0, 1.0, (20, 1, 2, 3)).cumsum(axis=3)
+    draws = gaussian_draws(images, 200_000, np.random.default_rng(1)).reshape(200_000, 6)
+    flat = images.reshape(20, 6)
+    np.testing.assert_allclose(draws.mean(axis=0), flat.mean(axis=0), atol=0.02)
+    np.testing.assert_allclose(np.cov(draws, rowvar=False), np.cov(flat, rowvar=False), atol=0.06)
+
+
+def test_class_means_are_the_means(data: Digits) -> None:
+    images, labels = baselines(data, 10, seed=0)["class_means"]
+    table = data.table("train")
+    for image, label in zip(images.numpy(), labels.numpy(), strict=True):
+        np.testing.assert_array_equal(image, np.rint(table.images[table.labels == label].mean(axis=0)))
+
+
+def test_copies_are_training_images_of_their_class_and_the_floor_is_distinct(data: Digits) -> None:
+    table, samples = data.table("train"), baselines(data, 1297, seed=0)
+    known = {(image.tobytes(), int(label)) for image, label in zip(table.images, table.labels, strict=True)}
+    for name in ("copies", "floor"):
+        images, labels = samples[name]
+        assert {(i.tobytes(), int(c)) for i, c in zip(images.numpy(), labels, strict=True)} <= known
+    assert sorted(i.tobytes() for i in samples["floor"][0].numpy()) == sorted(i.tobytes() for i in table.images)
+    assert "floor" not in baselines(data, 1298, seed=0)
+
+
+def test_noise_is_uniform(data: Digits) -> None:
+    images = baselines(data, 500, seed=0)["uniform_noise"][0].float()
+    assert images.mean() == pytest.approx(127.5, abs=1.0)
+    assert images.std() == pytest.approx(73.9, abs=0.5)

@@ -1,0 +1,51 @@
+"""Two real processes measure what one does, on 101 examples, which two do not share evenly."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from genlab.data.digits import Digits
+from genlab.metrics.baselines import baselines
+from genlab.metrics.evaluation import Evaluation
+from genlab.metrics.extractor.random_conv import RandomConv
+from genlab.metrics.fid import FID
+from genlab.metrics.kid import KID
+from genlab.metrics.label_agreement import LabelAgreement
+from genlab.metrics.nearest_neighbor import NearestNeighbor
+from genlab.metrics.precision_recall import PrecisionRecall
+
+
+def score() -> dict[str, float]:
+    metrics = (FID(), KID(subset_size=50, num_subsets=5), PrecisionRecall(), LabelAgreement(), NearestNeighbor())
+    evaluation = Evaluation(RandomConv(), {type(metric).__name__: metric for metric in metrics})
+    data = Digits()
+    images, labels = baselines(data, 101, seed=0)["class_gaussian"]
+    return evaluation.score(images, labels, data).values
+
+
+def fid(rank: int, world: int) -> float:
+    features = torch.randn(2, 101, 16, generator=torch.Generator().manual_seed(0))
+    metric = FID()
+    metric.update({"features": features[0, rank::world]}, real=True)
+    metric.update({"features": features[1, rank::world]}, real=False)
+    return float(metric.compute()["fid"])
+
+
+def measure_on_rank(rank: int, world: int, store: str, results: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    torch.save({"fid": fid(rank, world), "scores": score()}, f"{results}.{rank}")
+    dist.destroy_process_group()
+
+
+def test_two_processes_agree_with_one(tmp_path) -> None:
+    results = str(tmp_path / "results")
+    mp.spawn(measure_on_rank, args=(2, str(tmp_path / "store"), results), nprocs=2)
+    expected = score()
+    assert len(expected) == 8
+    for rank in range(2):
+        result = torch.load(f"{results}.{rank}")
+        assert result["fid"] == pytest.approx(fid(0, 1), rel=1e-9)
+        # an evaluation takes features in other chunks of 64, which moves their float32 sums
+        assert result["scores"] == pytest.approx(expected, rel=1e-5)

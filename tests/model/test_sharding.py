@@ -1,0 +1,41 @@
+"""Sharding over a mesh of one process: what is sharded, and that nothing changes in what is computed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule
+
+from genlab.model.network.dit import DiT
+from genlab.model.network.unet import UNet
+from genlab.model.sharding import shard
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[DeviceMesh]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1, 1), mesh_dim_names=("data_parallel", "tensor_parallel"))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "network",
+    [DiT((1, 8, 8), 3, width=32, depth=2, num_heads=2), UNet((1, 8, 8), 3, channels=16, channel_mult=(1, 2))],
+    ids=["dit", "unet"],
+)
+def test_blocks_are_sharded(mesh: DeviceMesh, network: DiT | UNet) -> None:
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, noise_level, condition = torch.randn(2, 1, 8, 8), torch.rand(2), {"label": torch.tensor([0, -1])}
+    network.eval()
+    expected = network(x, noise_level, condition)
+    shard(network, mesh)
+    blocks = [block for name, block in network.named_modules() if name.split(".")[-2:-1] == ["blocks"]]
+    assert len(blocks) >= 2
+    assert all(isinstance(module, FSDPModule) for module in [*blocks, network])
+    output = network(x, noise_level, condition)
+    torch.testing.assert_close(output, expected)
+    output.square().mean().backward()
