@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.flop_counter import FlopCounterMode
 
+from genlab.callbacks.accumulation import at_optimizer_step
 from genlab.errors import ConfigError
 from genlab.model.base import GenerativeModel, Progress
 
@@ -57,7 +58,7 @@ class Budget(Callback):
             {"progress/examples": float(progress.examples), "progress/flops": progress.flops,
              "progress/seconds": progress.seconds}
         )  # fmt: skip
-        if self.finished(progress):
+        if self.finished(progress) and at_optimizer_step(trainer, batch_idx):
             trainer.should_stop = True
 
     def agree(self, trainer: Trainer, seconds: float) -> float:

@@ -7,8 +7,10 @@ Exit codes: 0 done; 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 res
 GENLAB_TRACE=1 an error shows its traceback.
 """
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code; an error is one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     trace = bool(os.environ.get("GENLAB_TRACE"))
+    warnings.showwarning = _one_line_warning
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     try:
         run(arguments)
     except GenlabError as error:
@@ -53,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("stopped before the first step; nothing was lost.", file=sys.stderr)
         sys.exit(130)
+
+
+def _one_line_warning(message: Any, *where: Any) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def run(arguments: list[str]) -> None:

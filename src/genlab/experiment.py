@@ -18,7 +18,6 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger
-from torch import nn
 from torchmetrics import Metric
 
 from genlab import checkpoint, run_folder
@@ -26,6 +25,7 @@ from genlab.budget import Budget
 from genlab.build import LATER, build, check
 from genlab.callbacks.checkpoint import NoCheckpoints
 from genlab.callbacks.evaluation import PeriodicEvaluation
+from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import sample_images
 from genlab.callbacks.stop import StopOnSignal
@@ -164,6 +164,7 @@ def build_trainer(
         "limit_val_batches": 0,  # validation runs in a callback, spread over the budget
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
     }
     node = dict(config["trainer"])
     if node.get("max_epochs") is None:
@@ -192,6 +193,11 @@ def _check_devices(trainer: Mapping[str, Any]) -> None:
 
 def train(config: DictConfig, overrides: Sequence[str], run: Path | None = None) -> None:
     """Train and evaluate. ``run``: continue that run with ``config``; None: start one in a new folder."""
+    with quiet():
+        _train(config, overrides, run)
+
+
+def _train(config: DictConfig, overrides: Sequence[str], run: Path | None) -> None:
     data = build_data(config)
     if config.check:
         try_out(config, data)
@@ -228,8 +234,7 @@ def train(config: DictConfig, overrides: Sequence[str], run: Path | None = None)
 
 def fit(trainer: pl.Trainer, model: GenerativeModel, data: ImageDataModule, last: Path | None) -> None:
     torch.manual_seed(derive_seed(model.seed))  # of the initial weights, the same on every rank
-    with quiet():
-        trainer.fit(model, datamodule=data, ckpt_path=None if last is None else str(last), weights_only=True)
+    trainer.fit(model, datamodule=data, ckpt_path=None if last is None else str(last), weights_only=True)
 
 
 @contextmanager
@@ -240,7 +245,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for message in ("(?s).*num_workers", "(?s).*dataloader is not resumable", "(?s).*LeafSpec", "(?s).*pytree",
                         "(?s).*litlogger", "(?s).*log_every_n_steps", "(?s).*Checkpoint directory",
-                        "(?s).*in eval mode", "(?s).*GPU available but not used", "(?s).*train_dataloader"):  # fmt: skip
+                        "(?s).*validation_step", "(?s).*in eval mode", "(?s).*GPU available but not used", "(?s).*train_dataloader"):  # fmt: skip
             warnings.filterwarnings("ignore", message)
         for name in ("pytorch_lightning", "lightning_fabric"):
             for logger in (logging.getLogger(name), logging.getLogger(f"{name}.utilities.rank_zero")):

@@ -8,6 +8,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from genlab import checkpoint
+from genlab.callbacks.accumulation import at_optimizer_step
 from genlab.callbacks.stop import stop_requested
 from genlab.model.base import GenerativeModel
 
@@ -31,21 +32,17 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+        if not at_optimizer_step(trainer, batch_idx):
             return
         stopping = stop_requested(trainer)
+        ending = trainer.should_stop or (trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs)
         due = time.monotonic() - self._last_save > 60 * self.every_minutes
-        if trainer.world_size > 1 and not (stopping or trainer.should_stop):
+        if trainer.world_size > 1 and not (stopping or ending):
             due = trainer.strategy.reduce_boolean_decision(due, all=False)
-        if stopping or trainer.should_stop or due:
+        if stopping or ending or due:
             self.save(trainer, pl_module)
         if stopping:
             trainer.should_stop = True
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GenerativeModel)
-        if not self._path(trainer, pl_module).exists():  # an epoch limit, not the budget, ended the run
-            self.save(trainer, pl_module)
 
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GenerativeModel)

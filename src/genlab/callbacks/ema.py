@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from genlab.callbacks.accumulation import at_optimizer_step
 from genlab.model.base import GenerativeModel
 
 
@@ -43,7 +44,7 @@ class EMA(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, GenerativeModel)
-        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+        if not at_optimizer_step(trainer, batch_idx):
             return
         examples = pl_module.progress.examples
         half_life = min(self.half_life, examples * self.ramp_up)

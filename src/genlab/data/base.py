@@ -57,6 +57,9 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self.images)
 
+    def first(self, count: int) -> "ImageTable":
+        return ImageTable(self.images[:count], None if self.labels is None else self.labels[:count], self.names)
+
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
     """Batches of an :class:`ImageTable`, taken by (epoch, index) keys; flips are a function of (seed, epoch, index)."""
@@ -84,16 +87,24 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
 class ImageDataModule(LightningDataModule, ABC):
     """Images by split. A subclass says where the pixels come from, in :meth:`load`."""
 
-    def __init__(self, batch_size: int = 128, flip: bool = False, num_workers: int = 0, seed: int = 0):
+    def __init__(
+        self,
+        batch_size: int = 128,
+        flip: bool = False,
+        num_workers: int = 0,
+        limit: int | None = None,
+        seed: int = 0,
+    ):
         """
         Args:
             batch_size: examples in a step, over all ranks together
             flip: mirror training images left to right, half of the time
             num_workers: processes that assemble batches; decoded images are quick enough without (0)
+            limit: train on the first so many images only; None: on all
             seed: of the order of the data and of the flips
         """
         super().__init__()
-        self.batch_size, self.flip, self.num_workers, self.seed = batch_size, flip, num_workers, seed
+        self.batch_size, self.flip, self.num_workers, self.limit, self.seed = batch_size, flip, num_workers, limit, seed
         self._tables: dict[Split, ImageTable] = {}
         self._position = (0, 0)  # epoch, batches of it consumed: where the next training loader starts
 
@@ -104,7 +115,8 @@ class ImageDataModule(LightningDataModule, ABC):
     def table(self, split: Split) -> ImageTable:
         """The images of a split, loaded once."""
         if split not in self._tables:
-            self._tables[split] = self.load(split)
+            table = self.load(split)
+            self._tables[split] = table.first(self.limit) if split == "train" and self.limit is not None else table
         return self._tables[split]
 
     @property

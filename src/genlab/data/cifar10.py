@@ -24,9 +24,10 @@ class Cifar10(ImageDataModule):
         batch_size: int = 128,  # examples in a step, over all ranks together
         flip: bool = True,  # mirror training images, half of the time
         num_workers: int = 0,
+        limit: int | None = None,
         seed: int = 0,  # of the order of the data and of the flips
     ):
-        super().__init__(batch_size, flip, num_workers, seed)
+        super().__init__(batch_size, flip, num_workers, limit, seed)
         self.root, self.download = root, download
 
     def load(self, split: Split) -> ImageTable:

@@ -48,10 +48,11 @@ class ImageFolder(ImageDataModule):
         batch_size: int = 128,  # examples in a step, over all ranks together
         flip: bool = False,  # mirror training images, half of the time
         num_workers: int = 0,
+        limit: int | None = None,
         seed: int = 0,  # of the order of the data and of the flips
     ):
         """Raises ConfigError if a value is out of its range."""
-        super().__init__(batch_size, flip, num_workers, seed)
+        super().__init__(batch_size, flip, num_workers, limit, seed)
         if not 0 < val_fraction < 1:
             raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
         if image_size is not None and image_size < 1:

@@ -31,9 +31,10 @@ class Mnist(ImageDataModule):
         batch_size: int = 128,  # examples in a step, over all ranks together
         flip: bool = False,  # a mirrored digit is another sign
         num_workers: int = 0,
+        limit: int | None = None,
         seed: int = 0,  # of the order of the data
     ):
-        super().__init__(batch_size, flip, num_workers, seed)
+        super().__init__(batch_size, flip, num_workers, limit, seed)
         self.root, self.download = root, download
 
     def load(self, split: Split) -> ImageTable:
@@ -53,9 +54,10 @@ class FashionMnist(ImageDataModule):
         batch_size: int = 128,  # examples in a step, over all ranks together
         flip: bool = False,  # mirror training images, half of the time
         num_workers: int = 0,
+        limit: int | None = None,
         seed: int = 0,  # of the order of the data and of the flips
     ):
-        super().__init__(batch_size, flip, num_workers, seed)
+        super().__init__(batch_size, flip, num_workers, limit, seed)
         self.root, self.download = root, download
 
     def load(self, split: Split) -> ImageTable:

@@ -23,6 +23,7 @@ class UNet(nn.Module):
         num_blocks: int = 2,  # at each resolution on the way down; one more on the way up
         attention_resolutions: Sequence[int] = (16,),  # heights of feature maps that get attention, if they occur
         num_heads: int = 4,
+        patch_size: int = 1,  # pixels to a side that the finest feature map takes as one: 2 costs a quarter
         dropout: float = 0.1,  # between the two convolutions of a block
     ):
         """Attention also stands between the way down and the way up, whatever ``attention_resolutions`` says.
@@ -32,13 +33,17 @@ class UNet(nn.Module):
         """
         super().__init__()
         in_channels, height, width = shape
-        _check(height, width, channels, len(channel_mult), num_heads)
+        _check(height, width, channels, patch_size, len(channel_mult), num_heads)
         embedding_width = 4 * channels
         self.noise_level = NoiseLevelEmbedding(channels, embedding_width)
         self.label = LabelEmbedding(num_classes, embedding_width) if num_classes is not None else None
-        self.stem = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.to_patches, self.to_pixels = nn.PixelUnshuffle(patch_size), nn.PixelShuffle(patch_size)
+        patch_channels = in_channels * patch_size**2
+        self.stem = nn.Conv2d(patch_channels, channels, 3, padding=1)
 
-        levels = [(channels * mult, height >> i) for i, mult in enumerate(channel_mult)]  # (channels, resolution)
+        levels = [
+            (channels * mult, height // patch_size >> i) for i, mult in enumerate(channel_mult)
+        ]  # (channels, resolution)
         self.encoder, self.decoder = Encoder(), Decoder()
         current, skips = channels, [channels]
         for i, (width, resolution) in enumerate(levels):
@@ -65,7 +70,7 @@ class UNet(nn.Module):
                 self.decoder.append(Block(current, current, embedding_width, up, 0, dropout), takes_skip=False)
 
         self.out_norm = _norm(current)
-        self.out = _zero(nn.Conv2d(current, in_channels, 3, padding=1))  # an untrained network predicts the mean, 0
+        self.out = _zero(nn.Conv2d(current, patch_channels, 3, padding=1))  # an untrained network predicts the mean, 0
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition["label"]``: (N,), -1 for none. -> (N, C, H, W)."""
@@ -73,10 +78,10 @@ class UNet(nn.Module):
         if self.label is not None:
             embedding = embedding + self.label(condition)
         embedding = F.silu(embedding)
-        x = x.to(self.stem.weight.dtype, memory_format=torch.channels_last)  # quicker convolutions
+        x = self.to_patches(x).to(self.stem.weight.dtype, memory_format=torch.channels_last)  # quicker convolutions
         skips = self.encoder(self.stem(x), embedding)
         h = self.decoder(skips, embedding)
-        return self.out(F.silu(self.out_norm(h)))
+        return self.to_pixels(self.out(F.silu(self.out_norm(h))))
 
 
 class Encoder(nn.Module):
@@ -164,13 +169,13 @@ def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Module:
     return layer
 
 
-def _check(height: int, width: int, channels: int, num_levels: int, num_heads: int) -> None:
-    multiple = 2 ** (num_levels - 1)
+def _check(height: int, width: int, channels: int, patch_size: int, num_levels: int, num_heads: int) -> None:
+    multiple = patch_size * 2 ** (num_levels - 1)
     if height % multiple or width % multiple:
         size = multiple * math.ceil(max(height, width) / multiple)
         raise ValueError(
-            f"model/network=unet halves the image {num_levels - 1} times: {height}x{width} is not divisible by "
-            f"{multiple}. Use fewer entries in model.network.channel_mult, or data.image_size={size}."
+            f"model/network=unet takes patches of {patch_size} and halves them {num_levels - 1} times: {height}x{width} "
+            f"is not divisible by {multiple}. Use fewer entries in model.network.channel_mult, or data.image_size={size}."
         )
     unit = math.lcm(4, num_heads)
     if channels % unit:
