@@ -1,26 +1,30 @@
 """The one place that instantiates: config nodes to objects, each checked against the slot it is meant for.
 
 A node with a ``_target_`` names a class; its other keys are constructor arguments. Before anything is built,
-:func:`check` resolves every target below a node and compares it with the annotation of the argument that it is passed to
-(its *slot*), and every plain value with its annotation. So a network in the place of a sampler, a misspelt number, and a
-hostile config are refused by the same few lines. Only classes can be targets, and only where an annotation asks for one.
+:func:`check` resolves every target below a node and compares it with the annotation of the argument that it is passed
+to (its *slot*), and every plain value with its annotation. So a network in the place of a sampler, a misspelt number,
+and a hostile config are refused by the same few lines. Only classes can be targets, and only where an annotation asks
+for one.
 """
 
+import difflib
 import functools
 import importlib
 import inspect
+import re
+import sys
 import types
-import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from genlab.errors import ConfigError, GenlabError
+from genlab.annotation import LATER, describe, item_annotation, matches, takes
+from genlab.errors import ConfigError, GenlabError, did_you_mean
 
 T = TypeVar("T")
 Node = Mapping[str, Any]
 
-LATER = object()  # stands in a node for a value that is not known yet: fits every slot
+# Any, object, Path, Callable ...: whatever is typed so has no place for a target.
+_NO_SLOT = ("builtins", "typing", "collections.abc", "pathlib")
 
 # Lower bounds that Lightning checks late or not at all, and its annotations cannot say.
 _AT_LEAST = {"max_epochs": 1, "accumulate_grad_batches": 1, "log_every_n_steps": 1, "num_nodes": 1}
@@ -89,15 +93,12 @@ def check(node: Any, slot: Any, path: str, given: frozenset[str] = frozenset()) 
     partial = bool(node.get("_partial_"))
     if not fits(target, slot, partial):
         raise Misfit(target, slot, path)
-    annotations = parameters(target)
-    arguments = _arguments(node)
+    annotations, arguments = parameters(target), _arguments(node)
     for key, value in arguments.items():
-        if key not in annotations:
-            raise ConfigError(
-                f"unknown option '{path}.{key}': {target.__name__} has no such argument. "
-                f"It has: {', '.join(sorted(set(annotations) - given))}."
-            )
-        check(value, annotations[key], f"{path}.{key}")
+        if key in given:
+            raise ConfigError(f"{path}.{key} cannot be set: genlab gives {target.__name__} its own.")
+        _check_name(key, target, path, sorted(set(annotations) - given))
+        check(value, annotations.get(key, Any), f"{path}.{key}")
         bound = _AT_LEAST.get(key)
         if bound is not None and isinstance(value, int) and value < bound:
             raise ConfigError(_must_be(f"{path}.{key}", f"a whole number >= {bound} or null", value))
@@ -107,9 +108,29 @@ def check(node: Any, slot: Any, path: str, given: frozenset[str] = frozenset()) 
             raise ConfigError(f"{path}.{missing[0]} has no value. Set it: {path}.{missing[0]}=...")
 
 
+def _check_name(key: str, target: type, path: str, known: Sequence[str]) -> None:
+    """Raises ConfigError for an argument that the constructor lacks. One that takes any (``**kwargs``) lacks only what
+    looks like a misspelt one of its own."""
+    if key in known:
+        return
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
+    if takes_any and not key.startswith("_") and not difflib.get_close_matches(key, known, cutoff=0.8):
+        return
+    guess = did_you_mean(key, known, prefix=f"{path}.") or f" It has: {', '.join(known)}."
+    raise ConfigError(f"unknown option '{path}.{key}': {target.__name__} has no such argument.{guess}")
+
+
 def resolve(name: Any, path: str) -> type:
-    """The class that a ``_target_`` names. Raises ConfigError: not a dotted name, not found, or not a class."""
+    """The class that a ``_target_`` names. Raises ConfigError: not a dotted name, not found, or not a class.
+
+    The module is imported to look at the class, which runs the module's own code: what is installed is trusted. Never
+    imported here are the standard library (no part of an experiment is in it, and some of its modules act when they are
+    imported) and names with a leading underscore, ``__main__`` among them.
+    """
     module_name, _, attribute = str(name).rpartition(".")
+    is_plausible = re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", str(name), re.ASCII)
+    if not is_plausible or module_name.split(".")[0] in sys.stdlib_module_names:
+        raise ConfigError(f"{path}._target_: '{name}' cannot be a part of an experiment.")
     try:
         target = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -156,8 +177,8 @@ def fits(target: type, slot: Any, partial: bool) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(target, option, partial) for option in get_args(slot))
     if origin is Callable:
-        return partial and fits(target, get_args(slot)[1], partial=False)
-    if partial or not inspect.isclass(slot):
+        return partial and fits(target, (*get_args(slot), None)[1], partial=False)
+    if partial or not inspect.isclass(slot) or slot.__module__ in _NO_SLOT:
         return False
     if getattr(slot, "_is_protocol", False):
         return all(_has_method(target, slot, name) for name in _protocol_methods(slot))
@@ -191,91 +212,22 @@ def _needs(slot: Any) -> str:
         return f"This place needs a {slot.__name__}, which has {' and '.join(methods)}."
     if inspect.isclass(slot) and slot not in (int, float, str, bool):
         return f"This place needs a {slot.__name__}."
-    return f"This place needs {_describe(slot)}."
-
-
-# --- does a plain value fit an annotation ---------------------------------------------------------------------------
+    return f"This place needs {describe(slot)}."
 
 
 def _check_value(value: Any, annotation: Any, path: str) -> None:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            check(item, _item_annotation(annotation), f"{path}.{key}")
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        for i, item in enumerate(value):
-            check(item, _item_annotation(annotation), f"{path}.{i}")
-    elif not _matches(value, annotation):
-        raise ConfigError(_must_be(path, _describe(annotation, path.rpartition(".")[2]), value))
+    """Check a value that is no target, and the targets in it at any depth: what is built must have been checked."""
+    holds_mapping = _holds_mapping(value)
+    if not (takes(type(value), annotation) if holds_mapping else matches(value, annotation)):
+        raise ConfigError(_must_be(path, describe(annotation, _AT_LEAST.get(path.rpartition(".")[2])), value))
+    if holds_mapping:
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            check(item, item_annotation(annotation), f"{path}.{key}")
+
+
+def _holds_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(map(_holds_mapping, value)))
 
 
 def _must_be(path: str, what: str, value: Any) -> str:
     return f"{path} must be {what}, got {value!r}."
-
-
-def _item_annotation(annotation: Any) -> Any:
-    """What the items of a container are: X of list[X], Sequence[X], Mapping[str, X], also inside a union."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        items = [_item_annotation(option) for option in arguments if option is not type(None)]
-        return Union[tuple(items)] if items else Any  # noqa: UP007
-    return arguments[-1] if inspect.isclass(origin) and issubclass(origin, Iterable) and arguments else Any
-
-
-def _matches(value: Any, annotation: Any) -> bool:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if value is LATER or annotation is Any or isinstance(annotation, TypeVar):
-        return True
-    if annotation is None or annotation is type(None):
-        return value is None
-    if origin is typing.Annotated:
-        return _matches(value, arguments[0])
-    if origin in (Union, types.UnionType):
-        return any(_matches(value, option) for option in arguments)
-    if origin is Literal:
-        return value in arguments and type(value) in {type(option) for option in arguments}
-    if annotation is bool or isinstance(value, bool):
-        return isinstance(value, bool) and annotation is bool
-    if annotation is float:
-        return isinstance(value, int | float)
-    if annotation in (str, Path):
-        return isinstance(value, str)
-    if origin is tuple and isinstance(value, list | tuple):
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return all(_matches(item, arguments[0]) for item in value)
-        return len(value) == len(arguments) and all(map(_matches, value, arguments))
-    if isinstance(value, list | tuple):
-        container = origin or annotation
-        if not (inspect.isclass(container) and issubclass(list, container)):
-            return False
-        return all(_matches(item, _item_annotation(annotation)) for item in value)
-    return inspect.isclass(annotation) and isinstance(value, annotation)
-
-
-def _describe(annotation: Any, name: str = "") -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        options = dict.fromkeys(_describe(option, name) for option in arguments if _plain(option))
-        if "a number" in options:
-            options.pop("a whole number", None)
-        return " or ".join(options)
-    if origin is Literal:
-        return " or ".join(repr(option) for option in arguments)
-    if annotation is int and name in _AT_LEAST:
-        return f"a whole number >= {_AT_LEAST[name]}"
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
-    if annotation in (None, type(None)):
-        return "null"
-    if annotation in words:
-        return words[annotation]
-    if origin in (tuple, list, Sequence) or origin is Iterable:
-        if origin is tuple and Ellipsis not in arguments:
-            return f"a list of {len(arguments)} values"
-        return f"a list of {_describe(arguments[0]).removeprefix('a ')}s" if arguments else "a list"
-    return f"a {getattr(annotation, '__name__', annotation)}, given by its _target_"
-
-
-def _plain(annotation: Any) -> bool:
-    """Whether a user could type a value of it: torch's Tensor beside float is not worth a word."""
-    if get_origin(annotation) in (Literal, tuple, list, Sequence, Union, types.UnionType):
-        return True
-    return annotation in (int, float, str, bool, None, type(None), Path)

@@ -4,7 +4,7 @@ import os
 import pickle
 import re
 import sys
-import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from genlab.errors import CheckpointError, StorageError
 from genlab.model.base import Progress
 
 FOLDER = "checkpoints"
+PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
 def file_name(examples: int) -> str:
@@ -32,46 +33,62 @@ def saved(run_dir: Path) -> list[Path]:
 
 
 def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
-    """Let ``write`` fill a file that appears under ``path`` complete and flushed to disk, or not at all."""
+    """Let ``write`` fill a file that appears under ``path`` complete and flushed to disk, or not at all.
+
+    Raises:
+        StorageError: it cannot be written; what was there before is untouched.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            try:
+        try:
+            with partial.open("wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
-        raise StorageError(f"cannot write to {path.parent} ({(error.strerror or str(error)).lower()}).") from error
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch.save covers up what the disk said
+        if not isinstance(cause, OSError):
+            raise
+        raise StorageError(f"cannot write to {path.parent} ({(cause.strerror or str(cause)).lower()}).") from error
+
+
+def remove_partial_files(run_dir: Path) -> None:
+    """Clear away what a killed process was writing."""
+    for partial in run_dir.rglob(f".*{PARTIAL}"):
+        partial.unlink()
 
 
 def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint. The only loader there is: weights and plain values, no code, no fallback.
 
     Raises:
-        CheckpointError: missing, damaged, or holding anything but tensors and plain values.
+        CheckpointError: missing, damaged (one flipped bit is found), or holding anything but tensors and plain values.
     """
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    if archive.testzip() is not None:  # torch.load does not look at the checksums
+                        raise zipfile.BadZipFile
+            return torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint {path}.") from error
-    except pickle.UnpicklingError as error:
-        named = re.search(r"(?:GLOBAL|[Gg]lobal)\s+([\w.]+)", str(error))
-        if named and zipfile.is_zipfile(path):
+    except Exception as error:  # damage, and malice, can make anything fail
+        named = re.search(r"(?:GLOBAL|[Gg]lobal):?\s+(?:GLOBAL\s+)?([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and named:
             raise CheckpointError(
                 f"{path.name} contains code (global '{named[1]}'); genlab loads weights only."
             ) from error
-        raise CheckpointError(f"{path} is damaged ({path.stat().st_size} bytes).") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged ({path.stat().st_size} bytes).") from error
 
 
@@ -89,6 +106,13 @@ class Saved:
     @property
     def progress(self) -> Progress:
         return Progress(**self.content["progress"])
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were complete."""
+        loops = self.content["loops"]["fit_loop"]
+        last_batch = loops["epoch_loop.batch_progress"]["is_last_batch"]  # saved before Lightning counts its epoch
+        return loops["epoch_progress"]["current"]["completed"] + bool(last_batch)
 
     @property
     def step(self) -> int:

@@ -1,7 +1,7 @@
 """The command line: ``genlab train|sample|evaluate``, which train.py and scripts/ call too.
 
-One grammar everywhere, Hydra's ``name=value``. Whatever is wrong with it is said in one line, before a folder is made and,
-where that can be known without it, before torch is imported.
+One grammar everywhere, Hydra's ``name=value``. Whatever is wrong with it is said in one line, before a folder is made
+and, where that can be known without it, before torch is imported.
 
 Exit codes: 0 done; 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources; 130 Ctrl-C, 143 SIGTERM. With
 GENLAB_TRACE=1 an error shows its traceback.
@@ -10,16 +10,17 @@ GENLAB_TRACE=1 an error shows its traceback.
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genlab.errors import ConfigError, GenlabError
+from genlab import __version__
+from genlab.errors import ConfigError, GenlabError, did_you_mean
 
-OPTIONS: dict[
-    str, dict[str, tuple[Any, str]]
-] = {  # of each command, with default and meaning; all else is the config's
+# Of each command, with default and meaning; all else is the config's.
+OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     "train": {"run": (None, "continue this run, with what else is typed changed")},
     "sample": {
         "run": (..., "the run to sample from"),
@@ -36,23 +37,26 @@ OPTIONS: dict[
         "baselines": (False, "also score noise, a Gaussian a class, copies of training images, and real ones"),
     },
 }
+REFUSED = {
+    "--multirun": "a command is one run. Start one command for each.",
+    "--experimental-rerun": "it would run whatever a pickle says. Continue a run with run=<its folder>.",
+}
+SHORT = {"-h": "--help", "-c": "--cfg", "-cd": "--config-dir", "-sc": "--shell-completion", "-m": "--multirun"}
 FLAGS = ("--help", "--cfg", "--config-dir", "--shell-completion", "--version")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code; an error is one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    trace = bool(os.environ.get("GENLAB_TRACE"))
-    warnings.showwarning = _one_line_warning
+    warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
     try:
         run(arguments)
     except GenlabError as error:
-        if trace and not isinstance(error, ConfigError):
-            raise
         from genlab.config import redact
 
-        print(redact(f"error: {error}"), file=sys.stderr)
+        text = traceback.format_exc() if os.environ.get("GENLAB_TRACE") else ""
+        print(redact(f"{text}error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("stopped before the first step; nothing was lost.", file=sys.stderr)
@@ -67,16 +71,14 @@ def run(arguments: list[str]) -> None:
     """Run a command. Raises GenlabError."""
     command, *rest = arguments or ["--help"]
     if command == "--version":
-        from genlab import __version__
-
         print(__version__)
         return
     if command in ("--help", "-h"):
         print(_usage())
         return
+    if command in ("--shell-completion", "-sc"):  # the shell asks the program, which then finds the command in the line
+        command, rest = "train", arguments
     if command not in OPTIONS:
-        from genlab.config import did_you_mean
-
         raise ConfigError(f"unknown command '{command}'.{did_you_mean(command, list(OPTIONS))} "
                           f"Commands: {', '.join(OPTIONS)}.")  # fmt: skip
     flags, overrides = _split(rest)
@@ -85,8 +87,6 @@ def run(arguments: list[str]) -> None:
 
 def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """``--flag value`` pairs, and the rest. Raises ConfigError."""
-    from genlab.config import did_you_mean
-
     flags: dict[str, str] = {}
     overrides = []
     queue = list(arguments)
@@ -96,7 +96,9 @@ def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
             overrides.append(word)
             continue
         flag, equals, value = word.partition("=")
-        flag = {"-h": "--help", "-c": "--cfg", "-cd": "--config-dir", "-sc": "--shell-completion"}.get(flag, flag)
+        flag = SHORT.get(flag, flag)
+        if flag in REFUSED:
+            raise ConfigError(f"{flag} is refused: {REFUSED[flag]}")
         if flag not in FLAGS:
             raise ConfigError(f"unknown flag '{word}'.{did_you_mean(flag, FLAGS)} Options are written name=value.")
         if flag in ("--help", "--version"):
@@ -105,12 +107,17 @@ def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
             flags[flag] = value if equals else queue.pop(0)
         else:
             raise ConfigError(f"{flag} needs a value.")
+    if flags.get("--cfg", "job") != "job":
+        raise ConfigError(f"--cfg shows the config of a job: --cfg job, not --cfg {flags['--cfg']}.")
     return flags, overrides
 
 
 def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> None:
     from genlab.config import ConfigTree
 
+    if "--version" in flags:
+        print(__version__)
+        return
     tree = ConfigTree(flags.get("--config-dir"))
     if "--help" in flags:
         print(_command_help(command, tree))
@@ -123,27 +130,27 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
     if "--cfg" in flags:
         from omegaconf import OmegaConf
 
-        print(OmegaConf.to_yaml(config))
+        from genlab.config import redact
+
+        print(redact(OmegaConf.to_yaml(config)))
         return
 
     from genlab.config import check_complete
 
     check_complete(config)
+    from genlab.assemble import check_config  # imports torch and Lightning: seconds, so only now
     from genlab.build import Misfit
-    from genlab.experiment import check_config  # imports torch and Lightning: seconds, so only now
 
     try:
         check_config(config)
     except Misfit as error:
-        options = [name for name, target in tree.targets(error.path) if _would_fit(name, target, error)]
-        hint = f" Use {error.path.replace('.', '/')}={' or '.join(options)}." if options else ""
+        fitting = [name for name, target in tree.targets(error.path) if _would_fit(name, target, error)]
+        hint = f" Use {error.path.replace('.', '/')}={' or '.join(fitting)}." if fitting else ""
         raise ConfigError(f"{error}{hint}") from error
     folder = None if options["run"] is None else Path(options["run"])
     if command == "train":
         from genlab.experiment import train
-        from genlab.run_folder import show
 
-        show(config)
         train(config, saved_overrides + overrides, folder)
         return
     from genlab import inference
@@ -158,7 +165,10 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
 def _would_fit(name: str, target: str, error: Any) -> bool:
     from genlab.build import fits, resolve
 
-    found = resolve(target, name)
+    try:
+        found = resolve(target, name)
+    except ConfigError:  # a file of the user's that names nothing
+        return False
     return fits(found, error.slot, partial=False) or fits(found, error.slot, partial=True)
 
 
@@ -182,27 +192,44 @@ def _take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], l
     rest = []
     for override in parse(overrides):
         name = str(override.key_or_group)
-        if name in known:
-            values[name] = override.value()
-        else:
+        if name not in known:
             rest.append(override.input_line or "")
-    for name, kind in (("n", int), ("seed", int), ("label", int), ("batch_size", int), ("baselines", bool)):
-        value = values.get(name)
-        if value is not None and type(value) is not kind:
-            words = {int: "a whole number", bool: "true or false"}[kind]
-            raise ConfigError(f"{name} must be {words}, got {value!r}.")
-        if kind is int and name in ("n", "batch_size") and value is not None and value < 1:
-            raise ConfigError(f"{name} must be a whole number >= 1, got {value}.")
+        elif override.is_delete():
+            raise ConfigError(f"{override.input_line}: nothing to delete, {name} is no part of the config.")
+        else:
+            values[name] = _typed(name, override.value(), known[name][0])
     missing = [name for name, value in values.items() if value is ...]
     if missing:
         raise ConfigError(f"{missing[0]} has no value. Set it: {missing[0]}=outputs/<model>-<data>/<run>")
     return values, rest
 
 
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """The value of a command's own option. Raises ConfigError if it is of another type."""
+    if value is None and default in (None, ...):
+        return default
+    if name in ("run", "out"):
+        return str(value)
+    kind, words = (bool, "true or false") if name == "baselines" else (int, "a whole number")
+    if name in ("n", "batch_size"):
+        words = "a whole number >= 1"
+    if type(value) is not kind or (name in ("n", "batch_size") and value < 1):
+        raise ConfigError(f"{name} must be {words}, got {value!r}.")
+    return value
+
+
 def _shell_completion(argument: str, tree: Any, overrides: list[str]) -> None:
     """Hydra's completion for bash, fish and zsh: ``install=bash``, ``uninstall=bash``, ``query=bash``."""
     from hydra.core.global_hydra import GlobalHydra
 
+    program, _, words = os.environ.get("COMP_LINE", "").partition(" ")
+    command, space, _ = words.partition(" ")
+    if Path(program).name == "genlab" and argument.startswith("query=") and not space:
+        print(" ".join(name for name in OPTIONS if name.startswith(command)))
+        return
+    if Path(program).name == "genlab" and command in OPTIONS:  # Hydra knows no commands
+        os.environ["COMP_LINE"] = f"{program} {words.removeprefix(command).lstrip()}"
+        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
     with tree.hydra():
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
@@ -237,3 +264,7 @@ def _command_help(command: str, tree: Any) -> str:
         '  --shell-completion install=bash|fish|zsh     for: eval "$(genlab train -sc install=bash)"',
     ]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

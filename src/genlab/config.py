@@ -1,12 +1,12 @@
 """From a command line to a checked config: Hydra composes, and every mistake is one line with a remedy.
 
-Nothing here imports torch, so a misspelt word is answered at once. What only a constructor can know (the type of a value,
-whether a part fits its place) is checked in :mod:`genlab.build`.
+Nothing here imports torch, so a misspelt word is answered at once. What only a constructor can know (the type of a
+value, whether a part fits its place) is checked in :mod:`genlab.build`.
 """
 
-import difflib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import genlab.configs
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, did_you_mean
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
 FILLED_LATER = ("spec", "run_dir", "run_id")  # by the run itself: from the data, and when its folder is made
@@ -48,12 +48,23 @@ class ConfigTree:
     def targets(self, path: str) -> list[tuple[str, str]]:
         """The options that can be chosen for the node at ``path``, each with its ``_target_``."""
         group = path.replace(".", "/")
-        found = ((option, self._file(group, option)) for option in self.groups().get(group, []))
-        loaded = ((option, OmegaConf.load(file)) for option, file in found)
-        return [(option, node["_target_"]) for option, node in loaded if "_target_" in node]  # type: ignore[index]
+        found = ((option, self._target(group, option)) for option in self.groups().get(group, []))
+        return [(option, target) for option, target in found if target is not None]
+
+    def _target(self, group: str, option: str) -> str | None:
+        """A file's own ``_target_``, or that of the file beside it that it builds on."""
+        node: Any = OmegaConf.load(self._file(group, option))
+        bases = [entry for entry in node.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+        inherited = next((target for base in bases if (target := self._target(group, base))), None)
+        return node.get("_target_", inherited)
 
     def _file(self, group: str, option: str) -> Path:
         return next(f for folder in self.folders if (f := folder / group / f"{option}.yaml").exists())
+
+    def _defaults(self, file: Path) -> dict[str, Any]:
+        """The parts that a file chooses, by group. A list: several may be chosen together."""
+        entries = OmegaConf.to_container(OmegaConf.load(file)).get("defaults", [])  # type: ignore[union-attr]
+        return {group: option for entry in entries if isinstance(entry, dict) for group, option in entry.items()}
 
     def description(self, group: str, option: str) -> str:
         """The comment that opens an option's file."""
@@ -64,62 +75,100 @@ class ConfigTree:
     def hydra(self) -> Iterator[None]:
         """Hydra, set up on these folders."""
         GlobalHydra.instance().clear()
-        with initialize_config_dir(str(self.folders[0]), version_base="1.3", job_name="genlab"):
+        with initialize_config_dir(str(PACKAGED), version_base="1.3", job_name="genlab"):
+            loader: Any = GlobalHydra.instance().config_loader()
+            search_path = loader.get_search_path()
+            for folder in self.folders[:-1]:
+                search_path.prepend(provider="--config-dir", path=str(folder), anchor="main")
+            loader.repository.initialize_sources(search_path)
             yield
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a command line, interpolations left in place. Raises ConfigError."""
-        searchpath = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in self.folders[1:])}]"]
         parsed = parse(overrides)
         groups = self.groups()
-        choices = [o for o in parsed if _group_name(o) in groups]
+        choices = [o for o in parsed if _name(o) in groups]
         for override in choices:
             self._check_choice(override, groups)
         with self.hydra():
-            base = _compose([*searchpath, *(o.input_line or "" for o in choices)])
-            lines = [_line(override, base, groups) for override in parsed]
-            config = _compose([*searchpath, *lines])
-        known = [str(name) for name in base]
-        for name in map(str, config):
-            if name not in known:
-                raise ConfigError(f"unknown option '{name}'.{did_you_mean(name, [*known, *groups])}")
+            base = self._compose(list(map(_line, choices)))
+            lines = []
+            for override in parsed:
+                self._check_is_value(override, groups)
+                new = _name(override) not in groups and is_new(base, override, groups)
+                lines.append(f"+{_line(override)}" if new and not override.is_delete() else _line(override))
+            config = self._compose(lines)
+        for name in map(str, base):
+            if name not in list(config):
+                raise ConfigError(f"~{name}: a run needs its {name}, only parts of it can be deleted.")
         return config
 
     def change(self, saved: Mapping[str, Any], typed_then: Sequence[str], overrides: Sequence[str]) -> DictConfig:
-        """A saved run's config with what is typed now. A part that is chosen anew comes as it would have come then.
+        """A saved run's config with what is typed now.
 
-        Raises ConfigError.
+        A part that is chosen anew comes as it would have come then, with all that it brings (data bring metrics);
+        what had been typed for the part in its place is forgotten. Raises ConfigError.
         """
         config = OmegaConf.create(dict(saved))
-        assert isinstance(config, DictConfig)
         groups = self.groups()
         parsed = parse(overrides)
-        choices = [o for o in parsed if _group_name(o) in groups]
+        choices = [o for o in parsed if _name(o) in groups]
         if choices:
-            fresh = self.compose([*typed_then, *(o.input_line or "" for o in choices)])
-            fresh.spec, fresh.run_dir, fresh.run_id = config.spec, config.run_dir, config.run_id
-            for override in choices:
-                path = _group_name(override).replace("/", ".")
-                OmegaConf.update(config, path, OmegaConf.select(fresh, path), merge=False)
-            config = OmegaConf.merge(config, {})
+            paths = [_name(o).replace("/", ".") for o in choices]
+            kept = [line for line, o in zip(typed_then, parse(typed_then), strict=True) if not _is_below(o, paths)]
+            before, after = self.compose(typed_then), self.compose([*kept, *map(_line, choices)])
+            _carry_over(before, after, config)
         for override in parsed:
-            key = _group_name(override)
+            key = _name(override)
             if key in groups:
                 continue
-            is_new(config, key, list(groups))
+            self._check_is_value(override, groups)
+            is_new(config, override, groups)
             if override.is_delete():
                 raise ConfigError(f"{override.input_line}: nothing can be deleted from a saved run's config.")
+            if key == "seed":
+                raise ConfigError("seed: a run keeps its seed, which its data and its noise follow. Start a new run.")
             OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
         return config
 
     def _check_choice(self, override: Override, groups: Mapping[str, Sequence[str]]) -> None:
-        group, value = _group_name(override), override.value()
+        """Raises ConfigError if a group has no such option, or takes one where several are named."""
+        group, value = _name(override), override.value()
+        available = f"Available: {', '.join(groups[group])}."
+        if override.is_delete():
+            raise ConfigError(f"{override.input_line}: a run needs its {group}. {available}")
+        several = isinstance(self._defaults(PACKAGED / "train.yaml").get(group), list)
+        if isinstance(value, list) and not several:
+            raise ConfigError(f"{group} takes one option, got {override.input_line}. {available}")
         for option in value if isinstance(value, list) else [value]:
-            if option is not None and not override.is_delete() and str(option) not in groups[group]:
-                raise ConfigError(
-                    f"unknown {group} '{option}'.{did_you_mean(str(option), groups[group])} "
-                    f"Available: {', '.join(groups[group])}."
-                )
+            if option is None or str(option) not in groups[group]:
+                name = "null" if option is None else str(option)
+                raise ConfigError(f"unknown {group} '{name}'.{did_you_mean(name, groups[group])} {available}")
+
+    def _check_is_value(self, override: Override, groups: Mapping[str, Sequence[str]]) -> None:
+        """Raises ConfigError for the name of a part after a dot: model.sampler=euler."""
+        name = _name(override)
+        group = name.replace(".", "/")
+        if name != group and group in groups and isinstance(override.value(), str):
+            raise ConfigError(f"{name} is a part of the model, chosen with slashes: {group}={override.value()}")
+
+    def _compose(self, lines: Sequence[str]) -> DictConfig:
+        try:
+            return compose("train", overrides=list(lines))
+        except (HydraException, OmegaConfBaseException) as error:
+            text = " ".join(str(error).split())
+            if (found := re.match(r"Could not override '([^']+)'\.", text)) and found[1] in self.groups():
+                text = self._no_place_for(found[1])
+            elif found := re.search(r"is not in struct full_key: (\S+)", text):
+                text = f"unknown option '{found[1]}'."
+            raise ConfigError(text) from error
+
+    def _no_place_for(self, group: str) -> str:
+        """What to say of a part that the chosen part above it does not have."""
+        above, _, name = group.rpartition("/")
+        having = [o for o in self.groups().get(above, []) if name in self._defaults(self._file(above, o))]
+        remedy = f" Choose one that has: {above}={' or '.join(having)}." if having else ""
+        return f"{group} cannot be chosen: the {above or 'run'} has no {name}.{remedy}"
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -133,59 +182,82 @@ def parse(overrides: Sequence[str]) -> list[Override]:
             if "=" not in override:
                 raise ConfigError(f"'{override}' is not an option. Options look like name=value.") from error
             name, _, value = override.partition("=")
+            value = value.replace('"', '\\"')
             raise ConfigError(
                 f"cannot read {name}={value}. Put text with special characters into quotes: '{name}=\"{value}\"'."
             ) from error
-    for override in parsed:
-        if override.is_sweep_override():
-            raise ConfigError(f"{override.input_line} names several values, and a run takes one. Choose one of them.")
+    for option in parsed:
+        if option.is_sweep_override():
+            raise ConfigError(f"{option.input_line} names several values, and a run takes one. Choose one of them.")
+        if not _name(option):
+            raise ConfigError(f"'{option.input_line}' is not an option. Options look like name=value.")
+        if option.is_hydra_override() or _name(option).startswith("hydra/"):
+            raise ConfigError(f"unknown option '{_name(option)}'. Run folders are made in outputs=<folder>.")
     return parsed
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`` Did you mean 'x'?`` if something known is close to ``word``, else nothing."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" Did you mean '{close[0]}'?" if close else ""
-
-
-def _group_name(override: Override) -> str:
+def _name(override: Override) -> str:
     return str(override.key_or_group)
 
 
-def _compose(lines: Sequence[str]) -> DictConfig:
-    try:
-        return compose("train", overrides=list(lines))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+def _line(override: Override) -> str:
+    """The override without Hydra's leading ``+`` or ``++``: whether an option is new, is seen from the config."""
+    return (override.input_line or "").lstrip("+")
 
 
-def _line(override: Override, base: DictConfig, groups: Mapping[str, Sequence[str]]) -> str:
-    """The override as Hydra should see it: an argument that the YAML leaves out is added, an unknown one refused."""
-    line, key = override.input_line or "", _group_name(override)
-    if key in groups or key.startswith("hydra.") or override.is_add() or override.is_force_add():
-        return line
-    return f"+{line}" if is_new(base, key, list(groups)) else line
+def _is_below(override: Override, paths: Sequence[str]) -> bool:
+    name = _name(override).replace("/", ".")
+    return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
-def is_new(config: DictConfig, key: str, others: Sequence[str] = ()) -> bool:
-    """Whether ``key`` is missing from ``config`` and yet may be set: it would be an argument of the target above it.
+def _carry_over(before: DictConfig, after: DictConfig, config: DictConfig) -> None:
+    """Make the changes from ``before`` to ``after`` in ``config`` too. A part of another class is replaced whole."""
+    for key in {*before, *after} - set(FILLED_LATER):
+        if key not in list(after):
+            config.pop(key, None)
+            continue
+        new, old = after._get_node(key), before._get_node(key) if key in list(before) else None
+        if old is not None and _plain(old) == _plain(new):
+            continue
+        same_class = isinstance(old, DictConfig) and isinstance(new, DictConfig) and (
+            old.get("_target_") == new.get("_target_")
+        )  # fmt: skip
+        if same_class and isinstance(config._get_node(key), DictConfig):
+            _carry_over(old, new, config[key])  # type: ignore[arg-type]
+        else:
+            config[key] = _plain(new)
 
-    Raises ConfigError for a name that leads nowhere. The target's constructor has the last word, in genlab.build.
+
+def _plain(node: Any) -> Any:
+    """A node as plain values, interpolations and ``???`` as they are written."""
+    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node._value()
+
+
+def is_new(config: DictConfig, override: Override, groups: Iterable[str]) -> bool:
+    """Whether an option is missing from ``config`` and yet may be set.
+
+    It may as an argument of the target above it, and as a further part (``+callbacks.x={_target_: ...}``). Its target's
+    constructor has the last word, in genlab.build. Raises ConfigError for a name that leads nowhere.
     """
+    key = _name(override)
     node: Any = config
     names = key.split(".")
+    if names[0] in FILLED_LATER:
+        raise ConfigError(f"{key} cannot be set: the run fills it in.")
+    is_part = override.is_add() or override.is_force_add() or isinstance(override.value(), dict)
     for depth, name in enumerate(names):
-        if not isinstance(node, DictConfig):
-            raise ConfigError(f"unknown option '{key}': {'.'.join(names[:depth])} is a single value.")
-        if name not in node:
-            if "_target_" in node and depth == len(names) - 1:
+        above = ".".join(names[:depth])
+        if not isinstance(node, DictConfig) or node._is_interpolation():
+            raise ConfigError(f"unknown option '{key}': {above} is a single value.")
+        if name not in list(node):
+            if depth == len(names) - 1 and above and ("_target_" in node or is_part):
                 return True
-            known = [str(k) for k in node if not str(k).startswith("_")] + (list(others) if depth == 0 else [])
-            prefix = ".".join(names[:depth])
-            guess = did_you_mean(name, known)
-            has = f" {prefix or 'A run'} has: {', '.join(sorted(known))}." if not guess else ""
+            known = sorted({str(k) for k in node if not str(k).startswith("_")} | set(() if above else groups))
+            below = "".join(f".{rest}" for rest in names[depth + 1 :])
+            guess = did_you_mean(name, known, prefix=f"{above}." if above else "", suffix=below)
+            has = f" {above or 'A run'} has: {', '.join(known)}." if not guess else ""
             raise ConfigError(f"unknown option '{key}'.{guess}{has}")
-        node = node._get_node(name) if OmegaConf.is_missing(node, name) else node[name]
+        node = node._get_node(name)
     return False
 
 

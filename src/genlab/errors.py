@@ -1,5 +1,8 @@
 """What a user did wrong or ran into, as one line and one exit code. The command line prints it; nothing else does."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class GenlabError(Exception):
     """An error with a remedy in its text: what, where, what to do. ``exit_code`` is what the process ends with."""
@@ -29,3 +32,9 @@ class NumericsError(GenlabError):
 
 class ResourceError(GenlabError):
     exit_code = 7
+
+
+def did_you_mean(word: str, known: Sequence[str], prefix: str = "", suffix: str = "") -> str:
+    """`` Did you mean 'x'?`` if something known is close to ``word``, else nothing; x between prefix and suffix."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" Did you mean '{prefix}{close[0]}{suffix}'?" if close else ""

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from genlab import checkpoint, run_folder
+from genlab.assemble import build_data, build_evaluation, build_model
 from genlab.callbacks.samples import sample_images, save_grid
 from genlab.config import resolved
 from genlab.errors import ConfigError
-from genlab.experiment import build_data, build_evaluation, build_model
 from genlab.metrics.baselines import baselines as baseline_images
 from genlab.metrics.evaluation import Result
 from genlab.model.base import GenerativeModel

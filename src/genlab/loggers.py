@@ -1,16 +1,23 @@
 """Where metrics go: always into a CSV file of the run, and to other services as long as they work."""
 
 import csv
+import http.client
+import os
+import urllib.error
+import urllib.request
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers import Logger
+import numpy as np
+from PIL import Image
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genlab.checkpoint import write_atomically
+from genlab.errors import ConfigError, GenlabError
 
 
 class MetricsFile(Logger):
@@ -102,26 +109,41 @@ class IsolatedLogger(Logger):
     """
 
     def __init__(self, make: Callable[[], Logger], label: str, run_dir: Path):
+        """
+        Raises:
+            ConfigError: a package that the service needs is not installed.
+        """
         super().__init__()
-        self._make, self.label, self.run_dir = make, label, run_dir
+        self.label, self.run_dir = label, run_dir
         self._inner: Logger | None = None
-        self._failed = False
+        try:
+            self._inner = make()
+        except ModuleNotFoundError as error:
+            extra = label.lower().removesuffix("logger")
+            raise ConfigError(
+                f"{label} needs a package: pip install 'genlab[{extra}]', or choose another logger."
+            ) from error
+        except GenlabError:
+            raise
+        except Exception as error:
+            self._give_up(error)
 
     def _attempt(self, act: Callable[[Logger], Any]) -> Any:
-        if self._failed:
+        if self._inner is None:
             return None
         try:
-            if self._inner is None:
-                self._inner = self._make()
             return act(self._inner)
         except Exception as error:
-            self._failed = True
-            reason = " ".join(str(error).split()) or type(error).__name__
-            warnings.warn(
-                f"{self.label} stopped working ({reason[:200]}). Metrics go to {self.run_dir / 'metrics.csv'}.",
-                stacklevel=2,
-            )
+            self._give_up(error)
             return None
+
+    def _give_up(self, error: Exception) -> None:
+        self._inner = None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        warnings.warn(
+            f"{self.label} stopped working ({reason[:200]}). Metrics go to {self.run_dir / 'metrics.csv'}.",
+            stacklevel=3,
+        )
 
     @property
     def name(self) -> str:
@@ -145,9 +167,9 @@ class IsolatedLogger(Logger):
         self._attempt(lambda logger: logger.log_metrics(metrics, step))
 
     @rank_zero_only
-    def log_image(self, key: str, images: list[Any]) -> None:
-        """Show pictures, if the service can: W&B does, and TensorBoard through its writer."""
-        self._attempt(lambda logger: logger.log_image(key, images) if hasattr(logger, "log_image") else None)
+    def show_image(self, name: str, path: Path, step: int) -> None:
+        """Show a picture, if the service is one that does."""
+        self._attempt(lambda logger: _show_image(logger, name, path, step))
 
     @rank_zero_only
     def save(self) -> None:
@@ -156,3 +178,35 @@ class IsolatedLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self._attempt(lambda logger: logger.finalize(status))
+
+
+def _show_image(logger: Logger, name: str, path: Path, step: int) -> None:
+    if isinstance(logger, WandbLogger):
+        logger.log_image(name, [str(path)])
+    elif isinstance(logger, TensorBoardLogger):
+        pixels = np.array(Image.open(path).convert("RGB"))
+        logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+
+
+def choose_wandb_mode() -> None:
+    """Offline where nobody has logged in, or nobody answers; a mode that the user has set stands."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")  # seconds
+    if "WANDB_MODE" in os.environ:
+        return
+    if not (os.environ.get("WANDB_API_KEY") or _netrc_names_wandb()):
+        os.environ["WANDB_MODE"] = "offline"
+        return
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # it answers
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        os.environ["WANDB_MODE"] = "offline"
+        warnings.warn(f"W&B is unreachable at {url} ({error}); the run is kept offline.", stacklevel=2)
+
+
+def _netrc_names_wandb() -> bool:
+    file = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    return file.exists() and "wandb" in file.read_text(encoding="utf-8", errors="ignore")

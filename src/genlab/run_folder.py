@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from genlab.checkpoint import write_atomically
+from genlab.checkpoint import remove_partial_files, write_atomically
 from genlab.config import redact
 from genlab.errors import ConfigError, StorageError
 
@@ -90,7 +90,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_start(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """What stands in the folder before the first step."""
+    """What stands in the folder before the first step; what an earlier end of the run had left is no longer true."""
+    remove_partial_files(folder)
+    (folder / "summary.json").unlink(missing_ok=True)
     write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
     write_text(folder / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
     write_text(folder / "versions.json", json.dumps(versions(), indent=2))

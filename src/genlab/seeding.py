@@ -18,7 +18,7 @@ def derive_seed(*keys: int) -> int:
 
 
 def _mix(x: int) -> int:
-    """The output function of SplitMix64 (Steele et al. 2014): a bijection of 64-bit integers that scatters its input."""
+    """The output function of SplitMix64 (Steele et al. 2014): a bijection of 64-bit integers that scatters them."""
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
     return x ^ (x >> 31)

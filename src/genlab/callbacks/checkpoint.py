@@ -46,14 +46,27 @@ class Checkpoints(Checkpoint):
 
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GenerativeModel)
-        trainer.save_checkpoint(self._path(trainer, pl_module))
+        folder = Path(trainer.default_root_dir) / checkpoint.FOLDER
+        path = folder / checkpoint.file_name(pl_module.progress.examples)
+        _mend_epoch_count(trainer)
+        trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            for old in checkpoint.saved(Path(trainer.default_root_dir))[self.keep :]:
-                old.unlink()
+            earlier = [old for old in checkpoint.saved(folder.parent) if old.name < path.name]
+            for old in checkpoint.saved(folder.parent):  # one that claims to be newer was damaged, and passed over
+                if old != path and old not in earlier[: self.keep - 1]:
+                    old.unlink()
         self._last_save = time.monotonic()
 
-    def _path(self, trainer: Trainer, model: GenerativeModel) -> Path:
-        return Path(trainer.default_root_dir) / checkpoint.FOLDER / checkpoint.file_name(model.progress.examples)
+
+def _mend_epoch_count(trainer: Trainer) -> None:
+    """Count the epoch that is running as started.
+
+    Lightning forgets to when a run goes on from the last step of an epoch, and then loses its place when that run is
+    continued once more.
+    """
+    epochs = trainer.fit_loop.epoch_progress
+    for count in (epochs.total, epochs.current):
+        count.ready = count.started = count.completed + 1  # type: ignore[attr-defined]
 
 
 class NoCheckpoints(Checkpoint):

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from genlab.callbacks.accumulation import at_optimizer_step
 from genlab.model.base import GenerativeModel
@@ -59,7 +61,8 @@ class EMA(Callback):
         weights = {name: p.detach().clone() for name, p in _trainable(model)}
         load_averages(model, self.averages)
         try:
-            yield
+            with _gathered(model):
+                yield
         finally:
             load_averages(model, weights)
 
@@ -75,10 +78,26 @@ def averaged_weights(trainer: Trainer, model: nn.Module) -> Iterator[str]:
     """The weights that samples are made with: the average where the run keeps one. Yields "ema" or "raw"."""
     ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
     if ema is None:
-        yield "raw"
+        with _gathered(model):
+            yield "raw"
     else:
         with ema.swapped_in(model):
             yield "ema"
+
+
+@contextmanager
+def _gathered(model: nn.Module) -> Iterator[None]:
+    """Sharded weights whole on every rank: ranks may then call the model each as often as it has examples."""
+    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in sharded:
+        module.set_reshard_after_forward(False, recurse=False)
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in sharded:
+            module.reshard()
+            module.set_reshard_after_forward(True, recurse=False)
 
 
 @torch.no_grad()
@@ -94,12 +113,12 @@ def _trainable(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 def _whole(x: Tensor) -> Tensor:
     """A sharded tensor put together; collective over ranks."""
-    return x.full_tensor() if isinstance(x, torch.distributed.tensor.DTensor) else x
+    return x.full_tensor() if isinstance(x, DTensor) else x
 
 
 def _like(x: Tensor, parameter: Tensor) -> Tensor:
     """``x`` placed, and if need be sharded, like ``parameter``; float32."""
     x = x.to(parameter.device, torch.float32)
-    if isinstance(parameter, torch.distributed.tensor.DTensor) and not isinstance(x, torch.distributed.tensor.DTensor):
-        return torch.distributed.tensor.distribute_tensor(x, parameter.device_mesh, parameter.placements)
+    if isinstance(parameter, DTensor) and not isinstance(x, DTensor):
+        return distribute_tensor(x, parameter.device_mesh, parameter.placements)
     return x

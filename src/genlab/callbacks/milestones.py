@@ -15,10 +15,13 @@ class Milestones:
 
     def start(self, fraction: float) -> None:
         """``fraction`` of the budget, in [0, 1], has been used before."""
-        self._passed = int(fraction * self.times)
+        self._passed = self._points(fraction)
 
     def reached(self, fraction: float) -> bool:
         """Whether a point was passed since the last call."""
-        passed = int(fraction * self.times + 1e-9)
+        passed = self._points(fraction)
         new, self._passed = passed > self._passed, max(passed, self._passed)
         return new
+
+    def _points(self, fraction: float) -> int:
+        return int(fraction * self.times + 1e-9)  # 0.57 of 100 is 56.99999999999999

@@ -12,6 +12,7 @@ from torch import Tensor
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.data.base import to_uint8
+from genlab.loggers import IsolatedLogger
 from genlab.model.base import GenerativeModel
 from genlab.seeding import RandomStream
 
@@ -50,8 +51,8 @@ class SampleGrid(Callback):
             path = Path(trainer.default_root_dir) / FOLDER / f"examples={model.progress.examples:012d}.png"
             save_grid(images, self.columns, path)
             for logger in trainer.loggers:
-                if hasattr(logger, "log_image"):
-                    logger.log_image("samples", [str(path)])
+                if isinstance(logger, IsolatedLogger):
+                    logger.show_image("samples", path, trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
 def sample_images(

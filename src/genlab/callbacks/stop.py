@@ -4,46 +4,76 @@ import signal
 from types import FrameType
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-class StopOnSignal(Callback):
-    """Turns SIGINT, SIGTERM and SIGUSR1 into a wish that is granted at the end of the step, outside the handler.
+class Stopped(BaseException):
+    """A signal ended the program where it was. Not an Exception: no ``except Exception`` on the way may keep it."""
 
-    A second Ctrl-C ends the process at once, without saving.
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+class StopOnSignal(Callback):
+    """Listens to SIGINT, SIGTERM and SIGUSR1, for as long as it is entered as a context.
+
+    While steps are made, a signal is a wish that is granted at the end of the step, outside the handler, on all ranks. At any
+    other time, and on a second Ctrl-C, it raises :class:`Stopped` at once.
     """
 
     def __init__(self) -> None:
-        self.received: int | None = None
+        self.agreed: int | None = None  # the signal that all ranks stop for
+        self._received: int | None = None
+        self._training = False
         self._before: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def __enter__(self) -> "StopOnSignal":
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._restore()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._restore()
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            self._restore()
-            raise KeyboardInterrupt
-        self.received = number
-
-    def _restore(self) -> None:
+    def __exit__(self, *exception: Any) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._before = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for number in SIGNALS:  # again: Lightning has put handlers of its own in their place
+            signal.signal(number, self._handle)
+        self._training = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._agree(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._training = False
+        if self.agreed is None:
+            self._agree(trainer)
+            if self.agreed is not None:  # it came after the last step
+                raise Stopped(self.agreed)
+
+    def _agree(self, trainer: Trainer) -> None:
+        received = self._received or 0
+        if trainer.world_size > 1:
+            shared = torch.tensor(received, device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+            received = int(shared)
+        self.agreed = received or None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._training = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self._training or (self._received is not None and number == signal.SIGINT):
+            raise Stopped(number)
+        self._received = number
 
 
 def stop_requested(trainer: Trainer) -> bool:
-    """Whether any rank was asked to stop: all ranks get the same answer."""
+    """Whether any rank was asked to stop: the same answer on all of them."""
     stop = next((c for c in trainer.callbacks if isinstance(c, StopOnSignal)), None)  # type: ignore[attr-defined]
-    asked = stop is not None and stop.received is not None
-    if trainer.world_size > 1:
-        return trainer.strategy.reduce_boolean_decision(asked, all=False)
-    return asked
+    return stop is not None and stop.agreed is not None

@@ -172,14 +172,14 @@ class ImageDataModule(LightningDataModule, ABC):
         return {**batch, "image": to_float(batch["image"])}
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands: the epoch, and how many of its batches have been trained on."""
+        """Where training stands after a batch: the epoch, and how many of its batches have been trained on."""
         trainer = self.trainer
         assert trainer is not None
-        started: int = trainer.fit_loop.epoch_progress.current.started  # type: ignore[attr-defined]
+        epoch = trainer.current_epoch  # epochs completed; those started are miscounted after a resume at an epoch's end
         batches: int = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        if batches >= trainer.num_training_batches:  # until the next epoch starts, both still speak of this one
-            return {"epoch": started, "batches": 0}
-        return {"epoch": max(0, started - 1), "batches": batches}
+        if batches >= trainer.num_training_batches:
+            return {"epoch": epoch + 1, "batches": 0}
+        return {"epoch": epoch, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._position = (state_dict["epoch"], state_dict["batches"])

@@ -41,9 +41,8 @@ class UNet(nn.Module):
         patch_channels = in_channels * patch_size**2
         self.stem = nn.Conv2d(patch_channels, channels, 3, padding=1)
 
-        levels = [
-            (channels * mult, height // patch_size >> i) for i, mult in enumerate(channel_mult)
-        ]  # (channels, resolution)
+        finest = height // patch_size
+        levels = [(channels * mult, finest >> i) for i, mult in enumerate(channel_mult)]  # (channels, resolution)
         self.encoder, self.decoder = Encoder(), Decoder()
         current, skips = channels, [channels]
         for i, (width, resolution) in enumerate(levels):
@@ -174,8 +173,9 @@ def _check(height: int, width: int, channels: int, patch_size: int, num_levels: 
     if height % multiple or width % multiple:
         size = multiple * math.ceil(max(height, width) / multiple)
         raise ValueError(
-            f"model/network=unet takes patches of {patch_size} and halves them {num_levels - 1} times: {height}x{width} "
-            f"is not divisible by {multiple}. Use fewer entries in model.network.channel_mult, or data.image_size={size}."
+            f"model/network=unet takes patches of {patch_size} and halves them {num_levels - 1} times: "
+            f"{height}x{width} is not divisible by {multiple}. "
+            f"Use fewer entries in model.network.channel_mult, or data.image_size={size}."
         )
     unit = math.lcm(4, num_heads)
     if channels % unit:

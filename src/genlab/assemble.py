@@ -1,0 +1,156 @@
+"""From a config to objects. The data come first: what they say of themselves (``spec``) is what the rest is built from."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.loggers import Logger
+from torchmetrics import Metric
+
+from genlab import checkpoint
+from genlab.budget import Budget
+from genlab.build import LATER, build, check
+from genlab.callbacks.progress import ProgressBar
+from genlab.config import resolved
+from genlab.data.base import ImageDataModule
+from genlab.errors import ConfigError, ResourceError
+from genlab.loggers import IsolatedLogger, choose_wandb_mode
+from genlab.metrics.base import FeatureExtractor
+from genlab.metrics.evaluation import Evaluation
+from genlab.model.base import GenerativeModel
+
+SLOTS: dict[str, Any] = {
+    "data": ImageDataModule, "model": GenerativeModel, "trainer": pl.Trainer, "budget": Budget, "evaluation": Evaluation,
+}  # fmt: skip
+
+
+def check_config(config: DictConfig) -> None:
+    """All that can be known of a config before the data are looked at. Raises ConfigError."""
+    nodes = _known(config)
+    extractor = nodes["metrics"].pop("extractor")
+    check(extractor, FeatureExtractor, "metrics.extractor")
+    for name, node in nodes["metrics"].items():
+        check(node, Metric, f"metrics.{name}")
+    for name, slot in SLOTS.items():
+        check(
+            nodes[name], slot, name, given=frozenset({"extractor", "metrics"}) if name == "evaluation" else frozenset()
+        )
+    for name, node in nodes["callbacks"].items():
+        check(node, _callback_slot(node), f"callbacks.{name}")
+    for name, node in nodes["logger"].items():
+        check(node, Logger, f"logger.{name}")
+    for path, kind in (("seed", int), ("outputs", str), ("check", bool)):
+        check(nodes[path], kind, path)
+
+
+def _known(node: Any) -> Any:
+    """Plain values, with LATER for what is interpolated from values that the run fills in."""
+    if isinstance(node, ListConfig):
+        return [_known(item) for item in node]
+    if not isinstance(node, DictConfig):
+        return node
+    values = {}
+    for key in node:
+        try:
+            values[str(key)] = LATER if OmegaConf.is_missing(node, key) else _known(node[key])
+        except OmegaConfBaseException:
+            values[str(key)] = LATER
+    return values
+
+
+def _callback_slot(node: Mapping[str, Any]) -> Any:
+    return Callable[..., pl.Callback] if node.get("_partial_") else pl.Callback
+
+
+def build_data(config: DictConfig) -> ImageDataModule:
+    """The datamodule; what it says of itself goes into ``config.spec``."""
+    data = build(resolved(config.data), ImageDataModule, "data")
+    config.spec = data.spec.to_config()
+    return data
+
+
+def build_model(config: Mapping[str, Any]) -> GenerativeModel:
+    """The model of a resolved config, its networks not made yet. Raises ConfigError, also for what they would refuse."""
+    trial_model(config)
+    return build(config["model"], GenerativeModel, "model")
+
+
+def trial_model(config: Mapping[str, Any]) -> GenerativeModel:
+    """The model with its networks, on a device without memory: says at once, and for nothing, what does not fit."""
+    model = build(config["model"], GenerativeModel, "model")
+    modality = config["spec"]["modality"]
+    if modality not in model.modalities:
+        raise ConfigError(f"{type(model).__name__} cannot be trained on {modality} data.")
+    with torch.device("meta"):
+        model.configure_model()
+    return model
+
+
+def build_evaluation(config: Mapping[str, Any]) -> Evaluation:
+    """The evaluation with its extractor and metrics. Raises an error at once if weights are missing."""
+    metrics = dict(config["metrics"])
+    extractor: FeatureExtractor = build(metrics.pop("extractor"), FeatureExtractor, "metrics.extractor")
+    built = {name: build(node, Metric, f"metrics.{name}") for name, node in metrics.items()}
+    return build(config["evaluation"], Evaluation, "evaluation", given={"extractor": extractor, "metrics": built})
+
+
+def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[pl.Callback]:
+    """The budget, which counts what the others go by, and the configured callbacks. Lightning puts checkpoints last."""
+    callbacks: list[pl.Callback] = [build(config["budget"], Budget, "budget")]
+    for name, node in config["callbacks"].items():
+        callback = build(node, _callback_slot(node), f"callbacks.{name}")
+        callbacks.append(callback(evaluation=evaluation) if isinstance(callback, partial) else callback)
+    return callbacks
+
+
+def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[Logger]:
+    """The configured services, none of which can end a run."""
+    if "wandb" in config["logger"]:
+        choose_wandb_mode()
+    loggers: list[Logger] = []
+    for name, node in config["logger"].items():
+        make = partial(build, node, Logger, f"logger.{name}")
+        loggers.append(IsolatedLogger(make, node["_target_"].rpartition(".")[2], run_dir))
+    return loggers
+
+
+def build_trainer(
+    config: Mapping[str, Any], callbacks: list[pl.Callback], loggers: list[Logger], run_dir: Path
+) -> pl.Trainer:
+    _check_devices(config["trainer"])
+    given = {
+        "callbacks": callbacks,
+        "logger": loggers,
+        "plugins": [checkpoint.AtomicCheckpointIO()],
+        "default_root_dir": str(run_dir),
+        "use_distributed_sampler": False,  # ours knows ranks, and how to go on
+        "limit_val_batches": 0,  # validation runs in a callback, spread over the budget
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+    }
+    node = dict(config["trainer"])
+    if node.get("max_epochs") is None:
+        node["max_epochs"] = -1  # Lightning's word for no limit; its null means 1000
+        check(config["trainer"], pl.Trainer, "trainer", given=frozenset(given))
+        del node["max_epochs"]
+        given["max_epochs"] = -1
+    return build(node, pl.Trainer, "trainer", given=given)
+
+
+def _check_devices(trainer: Mapping[str, Any]) -> None:
+    devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
+    gpus = torch.cuda.device_count()
+    wants_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus > 0)
+    if wants_gpu and gpus == 0:
+        raise ResourceError("trainer.accelerator=gpu but this machine has no GPU that torch can use. Use trainer=cpu.")
+    if wants_gpu and isinstance(devices, int) and devices > gpus:
+        raise ResourceError(
+            f"trainer.devices={devices} but this machine has {gpus} GPU{'s' * (gpus > 1)}. "
+            f"Use trainer.devices={gpus}, or trainer=ddp_cpu for CPU processes."
+        )

@@ -1,0 +1,25 @@
+"""genlab comes before whatever imports torchvision, as in every program (see genlab.torchvision_ops); nothing goes online."""
+
+import os
+
+import genlab  # noqa: F401  isort: skip
+import pytest
+import torch
+
+from genlab.config import ConfigTree
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """Where run folders would be made. It does not exist yet."""
+    return tmp_path / "outputs"
+
+
+@pytest.fixture(scope="session")
+def config_groups():
+    """Options by group, as they lie in configs/."""
+    return ConfigTree().groups()

@@ -1,0 +1,225 @@
+"""A run that was stopped and continued is, to the last bit, the run that was never stopped."""
+
+import csv
+import signal
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_run import MLP, Order, SignalAt, only_run, popen, resume, same, start, train
+
+from genlab import checkpoint, run_folder
+from genlab.callbacks.stop import SIGNALS
+from genlab.errors import CheckpointError, ConfigError
+from genlab.experiment import Interrupted
+
+VARIANTS = {
+    "plain": MLP,
+    "dropout": (*MLP, "model.network.dropout=0.3", "data.flip=true", "model/schedule=cosine_decay"),
+    "accumulation": (*MLP, "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.1"),
+    "workers": (*MLP, "data.num_workers=2", "data.flip=true"),
+}
+STOPS = {"first step": 0, "second": 8, "mid-epoch": 16, "last of an epoch": 32, "first of the next": 40, "later": 88}
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    @cache
+    def run(variant: str) -> Path:
+        outputs = tmp_path_factory.mktemp(variant)
+        return train(*VARIANTS[variant], Order.OVERRIDE, outputs=outputs)
+
+    return run
+
+
+def state(run: Path) -> dict[str, Any]:
+    """All that must be equal: everything in the newest checkpoint but the clock."""
+    content = dict(checkpoint.newest(run).content)
+    content["progress"] = content["progress"] | {"seconds": None}
+    return {key: content[key] for key in ("state_dict", "ema", "optimizer_states", "progress", "Digits", "global_step")}
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "progress/seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    ("variant", "stop"),
+    [
+        *(("plain", stop) for stop in STOPS),
+        *(("dropout", stop) for stop in ("mid-epoch", "last of an epoch")),
+        *(("accumulation", stop) for stop in STOPS),
+        *(("workers", stop) for stop in ("mid-epoch", "last of an epoch")),
+    ],
+)
+def test_bit_identical(variant: str, stop: str, never_stopped: Any, tmp_path: Path) -> None:
+    reference = never_stopped(variant)
+    with pytest.raises(Interrupted, match=r"SIGINT; saved. Continue with: python train.py run="):
+        train(*VARIANTS[variant], Order.OVERRIDE, SignalAt.override(STOPS[stop]), outputs=tmp_path)
+    run = only_run(tmp_path)
+    assert checkpoint.newest(run).progress.examples in (STOPS[stop] + 8, STOPS[stop] + 16)
+    assert not (run / "summary.json").exists()
+    resume(run)
+    assert same(state(run), state(reference))
+    assert (run / "order.0.txt").read_text() == (reference / "order.0.txt").read_text()
+    assert metrics(run) == metrics(reference)
+    assert (run / "summary.json").exists()
+
+
+def test_stopped_again_and_again(never_stopped: Any, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(*MLP, SignalAt.override(16), outputs=tmp_path)
+    run = only_run(tmp_path)
+    for examples in (24, 32, 40, 72):  # right after the last stop, at an epoch's end, at its start
+        with pytest.raises(Interrupted):
+            resume(run, f"callbacks.signal.examples={examples}")
+    resume(run)
+    assert same(state(run), state(never_stopped("plain")))
+    assert metrics(run) == metrics(never_stopped("plain"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_from_outside(number: int, tmp_path: Path, never_stopped: Any) -> None:
+    process = start(*MLP, "budget.value=80000000", outputs=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    while "run folder" not in process.stdout.readline():
+        pass
+    run = only_run(tmp_path)
+    csv_file = run / "metrics.csv"
+    while not (csv_file.exists() and csv_file.read_text().count("\n") > 2):
+        assert process.poll() is None, process.stderr.read()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    said = [line for line in errors.splitlines() if not line.startswith("training")]
+    assert said == [f"error: stopped by {signal.Signals(number).name}; saved. Continue with: python train.py run={run}"]
+    last = checkpoint.newest(run)
+    target = (last.progress.examples // 8 + 3) * 8
+    resume(run, f"budget.value={target}")
+    straight = train(*MLP, f"budget.value={target}", outputs=tmp_path / "straight")
+    assert same(state(run)["state_dict"], state(straight)["state_dict"])
+    assert same(state(run)["ema"], state(straight)["ema"])
+
+
+def test_signal_before_the_first_step(tmp_path: Path) -> None:
+    process = popen([sys.executable, "-c", _SIGNALLED_EARLY, str(tmp_path)])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors.splitlines() == ["error: stopped by SIGTERM; nothing had been saved yet."]
+
+
+_SIGNALLED_EARLY = """
+import os, signal, sys
+import genlab
+from pathlib import Path
+from tiny_run import BARE, MLP
+from genlab import cli, experiment
+def build_model(config):
+    os.kill(os.getpid(), signal.SIGTERM)
+experiment.build_model = build_model
+cli.main(["train", *BARE, *MLP, f"outputs={sys.argv[1]}"])
+"""
+
+
+def test_signal_in_the_final_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genlab.metrics.evaluation import Evaluation
+
+    monkeypatch.setattr(Evaluation, "run", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted, match=r"not evaluated. Evaluate with: python scripts/evaluate.py run=") as caught:
+        train(*MLP, outputs=tmp_path)
+    assert caught.value.exit_code == 143
+    assert checkpoint.newest(only_run(tmp_path)).progress.fraction == 1
+
+
+def test_second_ctrl_c_leaves_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genlab.metrics.evaluation import Evaluation
+
+    def long(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGINT)  # a wish
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(Evaluation, "run", long)
+    with pytest.raises(Interrupted, match="nothing had been saved yet"):
+        train(*MLP, "callbacks.evaluation.times=4", outputs=tmp_path)
+
+
+def test_handlers_are_put_back(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    train(*MLP, "budget.value=8", outputs=tmp_path)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+# --- what is refused, and what is passed over -------------------------------------------------------------------------
+
+
+def test_finished_run_is_not_silently_done_again(tmp_path: Path) -> None:
+    run = train(*MLP, outputs=tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        resume(run)
+    assert str(caught.value) == (
+        f"run folder {run} already holds a finished run. Continue with a larger budget (budget.value=...), "
+        "or start a new run."
+    )
+    resume(run, "budget.value=120")
+    assert checkpoint.newest(run).progress.examples == 120
+    assert run_folder.read_config(run)["budget"]["value"] == 120
+
+
+def test_epoch_limit_ends_a_run(tmp_path: Path) -> None:
+    run = train(*MLP, "trainer.max_epochs=2", "budget.value=10000", outputs=tmp_path)
+    last = checkpoint.newest(run)
+    assert last.progress.examples == 80
+    assert last.epochs == 2
+    assert (run / "summary.json").exists()
+    with pytest.raises(ConfigError, match=r"finished run. Continue with a larger limit of epochs \(trainer.max_epochs="):
+        resume(run)
+    resume(run, "trainer.max_epochs=3")
+    assert checkpoint.newest(run).progress.examples == 120
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    run = train(*MLP, "budget.value=8", outputs=tmp_path)
+    with pytest.raises(CheckpointError, match="was made by another model") as caught:
+        resume(run, "budget.value=16", "model.network.width=16")
+    assert caught.value.exit_code == 3
+
+
+def test_another_budget_goes_on(tmp_path: Path) -> None:
+    run = train(*MLP, outputs=tmp_path)
+    flops = checkpoint.newest(run).progress.flops
+    resume(run, "budget=flops", f"budget.value={2 * flops}")
+    assert checkpoint.newest(run).progress.examples == 208
+
+
+def test_damaged_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str], never_stopped: Any) -> None:
+    run = train(*MLP, "callbacks.checkpoint.every_minutes=0", "callbacks.checkpoint.keep=3", outputs=tmp_path)
+    newest, middle, oldest = checkpoint.saved(run)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    middle.write_bytes(b"")
+    resume(run, "callbacks.checkpoint.keep=1")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert warnings == [
+        f"warning: checkpoint {newest} is damaged ({len(content)} bytes). Using {middle.name} instead.",
+        f"warning: checkpoint {middle} is damaged (0 bytes). Using {oldest.name} instead.",
+    ]
+    assert same(state(run), state(never_stopped("plain")))
+    assert checkpoint.saved(run) == [newest]
+
+
+def test_nothing_left_to_continue_from(tmp_path: Path) -> None:
+    run = train(*MLP, "budget.value=8", outputs=tmp_path)
+    (only,) = checkpoint.saved(run)
+    only.write_bytes(only.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="damaged") as caught:
+        resume(run, "budget.value=16")
+    assert caught.value.exit_code == 3
+    only.unlink()
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        resume(run, "budget.value=16")

@@ -1,0 +1,108 @@
+"""Runs of seconds, for the tests of everything around training."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+import genlab
+from genlab import experiment, run_folder
+from genlab.assemble import check_config
+from genlab.config import ConfigTree, check_complete
+
+REPOSITORY = Path(__file__).parents[1]
+MLP = ("model/network=mlp", "model.network.width=8", "model.network.depth=1")
+UNET = ("model/network=unet", "model.network.channels=8", "model.network.channel_mult=[1,2]",
+        "model.network.num_blocks=1", "model.network.attention_resolutions=[8]", "model.network.num_heads=1")  # fmt: skip
+# 40 examples in batches of 8: 5 steps an epoch, 13 steps in all; nothing but the steps.
+BARE = ("trainer=cpu", "logger=[none]", "data=digits", "data.limit=40", "data.batch_size=8", "budget.value=104",
+        "metrics=[]", "evaluation.num_samples=4", "callbacks.samples.times=0", "callbacks.samples.rows=1",
+        "callbacks.samples.columns=2", "callbacks.evaluation.times=0", "model.sampler.num_steps=2",
+        "trainer.log_every_n_steps=1")  # fmt: skip
+
+
+def compose(*overrides: str, outputs: Path) -> DictConfig:
+    config = ConfigTree().compose([*BARE, f"outputs={outputs}", *overrides])
+    check_complete(config)
+    check_config(config)
+    return config
+
+
+def train(*overrides: str, outputs: Path) -> Path:
+    """Train in this process. -> the run folder."""
+    config = compose(*overrides, outputs=outputs)
+    experiment.train(config, list(overrides))
+    return Path(config.run_dir)
+
+
+def resume(run: Path, *overrides: str) -> None:
+    """What ``train.py run=...`` does."""
+    config = ConfigTree().change(run_folder.read_config(run), run_folder.read_overrides(run), overrides)
+    check_config(config)
+    experiment.train(config, list(overrides), run)
+
+
+def only_run(outputs: Path) -> Path:
+    (run,) = outputs.glob("*/*")
+    return run
+
+
+def start(*overrides: str, outputs: Path, **env: str) -> "subprocess.Popen[str]":
+    """Train in another process, through train.py."""
+    command = [sys.executable, str(REPOSITORY / "train.py"), *BARE, f"outputs={outputs}", *overrides]
+    return popen(command, **env)
+
+
+def popen(command: list[str], **env: str) -> "subprocess.Popen[str]":
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    path = os.pathsep.join([str(Path(genlab.__file__).parents[1]), str(Path(__file__).parent)])
+    own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return subprocess.Popen(
+        command, env=inherited | own | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Nested values, tensors to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+class SignalAt(Callback):
+    """Sends this process a signal during the step that starts at ``examples``."""
+
+    def __init__(self, examples: int, number: int = signal.SIGINT):
+        self.examples, self.number = examples, number
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if pl_module.progress.examples == self.examples and trainer.is_global_zero:
+            os.kill(os.getpid(), self.number)
+
+    @classmethod
+    def override(cls, examples: int, number: int = signal.SIGINT) -> str:
+        return f"+callbacks.signal={{_target_: tiny_run.SignalAt, examples: {examples}, number: {int(number)}}}"
+
+
+class Order(Callback):
+    """Appends the indices of each batch to ``order.<rank>.txt`` in the run folder."""
+
+    OVERRIDE = "+callbacks.order={_target_: tiny_run.Order}"
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        with (Path(trainer.default_root_dir) / f"order.{trainer.global_rank}.txt").open("a") as file:
+            print(*batch["index"].tolist(), file=file)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
