@@ -1,4 +1,4 @@
-"""genlab comes before whatever imports torchvision, as in every program (see genlab.torchvision_ops); nothing goes online."""
+"""genlab comes before whatever imports torchvision (see genlab.torchvision_ops), and nothing goes online."""
 
 import os
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import MLP, UNET, compose, plain, resume, train
 from torch.utils.flop_counter import FlopCounterMode
 
 from genlab import assemble, checkpoint
@@ -16,6 +15,7 @@ from genlab.callbacks.milestones import Milestones
 from genlab.errors import ConfigError
 from genlab.model.base import Progress
 from genlab.model.schedule import LinearDecay
+from tiny_run import MLP, UNET, compose, plain, resume, train
 
 
 @pytest.mark.parametrize("budget", [Examples, Flops, Seconds])

@@ -111,7 +111,10 @@ TRAINING = [
         "error: --experimental-rerun is refused: it would run whatever a pickle says. "
         "Continue a run with run=<its folder>.",
     ),
-    ("run=/no/such", "error: run=/no/such: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/."),
+    (
+        "run=/no/such",
+        "error: run=/no/such: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/.",
+    ),
 ]
 
 
@@ -131,7 +134,9 @@ def test_a_mistake_is_one_line_and_no_folder(
 
 
 def test_an_impossible_network_names_a_way_out(capsys: pytest.CaptureFixture[str], outputs: Path) -> None:
-    said = refusal(capsys, "train", f"outputs={outputs}", "model/network=unet", "model.network.channel_mult=[1,1,1,1,1,1]")
+    said = refusal(
+        capsys, "train", f"outputs={outputs}", "model/network=unet", "model.network.channel_mult=[1,1,1,1,1,1]"
+    )
     assert "not divisible" in said
     assert "Use fewer entries in model.network.channel_mult" in said
     assert not outputs.exists()
@@ -183,7 +188,9 @@ def test_trace_adds_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_secrets_are_not_repeated(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "canary-5e7a1b")
     assert "canary-5e7a1b" not in refusal(capsys, "train", "model=canary-5e7a1b")
-    cli.main(["train", "logger.wandb.project=canary-5e7a1b", "logger.wandb.name=${oc.env:WANDB_API_KEY}", "--cfg", "job"])
+    cli.main(
+        ["train", "logger.wandb.project=canary-5e7a1b", "logger.wandb.name=${oc.env:WANDB_API_KEY}", "--cfg", "job"]
+    )
     shown = capsys.readouterr().out
     assert "canary-5e7a1b" not in shown
     assert "${oc.env:WANDB_API_KEY}" in shown

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tiny_run import BARE, MLP, REPOSITORY, Order, SignalAt, compose, only_run, popen, resume, start, train
 
 from genlab import checkpoint, experiment, inference, run_folder
 from genlab.errors import ConfigError
+from tiny_run import BARE, MLP, REPOSITORY, Order, SignalAt, compose, only_run, popen, resume, start, train
 
 # A model without noise or dropout, so that only rounding tells ranks apart.
-NOISELESS = (*MLP, "model.objective._target_=toy_objective.NoNoise", "~model.objective.p_mean", "~model.objective.p_std",
-             "~model.objective.sigma_data", "model.label_dropout=0", "model.optimizer.fused=false")  # fmt: skip
+NOISELESS = (*MLP, "model.objective._target_=toy_objective.NoNoise", "~model.objective.p_mean",
+             "~model.objective.p_std", "~model.objective.sigma_data", "model.label_dropout=0",
+             "model.optimizer.fused=false")  # fmt: skip
 DDP = "trainer=ddp_cpu"
 
 
@@ -107,7 +108,8 @@ def test_processes_started_by_torchrun_share_a_folder(tmp_path: Path) -> None:
 
 FSDP = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.gradient_clip_val=1.0",
         "trainer.strategy.process_group_backend=gloo", "trainer.strategy.data_parallel_size=2",
-        "model/network=dit", "model.network.width=16", "model.network.depth=2", "model.network.num_heads=1")  # fmt: skip
+        "model/network=dit", "model.network.width=16", "model.network.depth=2",
+        "model.network.num_heads=1")  # fmt: skip
 
 
 def test_shared_out_weights(tmp_path: Path) -> None:

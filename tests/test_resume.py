@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_run import MLP, Order, SignalAt, only_run, popen, resume, same, start, train
 
 from genlab import checkpoint, run_folder
 from genlab.callbacks.stop import SIGNALS
 from genlab.errors import CheckpointError, ConfigError
 from genlab.experiment import Interrupted
+from tiny_run import MLP, Order, SignalAt, only_run, popen, resume, same, start, train
 
 VARIANTS = {
     "plain": MLP,
@@ -83,7 +83,7 @@ def test_stopped_again_and_again(never_stopped: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_from_outside(number: int, tmp_path: Path, never_stopped: Any) -> None:
-    process = start(*MLP, "budget.value=80000000", outputs=tmp_path)
+    process = start(*MLP, "model/schedule=constant", "budget.value=80000000", outputs=tmp_path)
     assert process.stdout is not None
     assert process.stderr is not None
     while "run folder" not in process.stdout.readline():
@@ -100,7 +100,7 @@ def test_signal_from_outside(number: int, tmp_path: Path, never_stopped: Any) ->
     last = checkpoint.newest(run)
     target = (last.progress.examples // 8 + 3) * 8
     resume(run, f"budget.value={target}")
-    straight = train(*MLP, f"budget.value={target}", outputs=tmp_path / "straight")
+    straight = train(*MLP, "model/schedule=constant", f"budget.value={target}", outputs=tmp_path / "straight")
     assert same(state(run)["state_dict"], state(straight)["state_dict"])
     assert same(state(run)["ema"], state(straight)["ema"])
 
@@ -176,7 +176,7 @@ def test_epoch_limit_ends_a_run(tmp_path: Path) -> None:
     assert last.progress.examples == 80
     assert last.epochs == 2
     assert (run / "summary.json").exists()
-    with pytest.raises(ConfigError, match=r"finished run. Continue with a larger limit of epochs \(trainer.max_epochs="):
+    with pytest.raises(ConfigError, match=r"Continue with a larger limit of epochs \(trainer.max_epochs="):
         resume(run)
     resume(run, "trainer.max_epochs=3")
     assert checkpoint.newest(run).progress.examples == 120
@@ -196,7 +196,9 @@ def test_another_budget_goes_on(tmp_path: Path) -> None:
     assert checkpoint.newest(run).progress.examples == 208
 
 
-def test_damaged_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str], never_stopped: Any) -> None:
+def test_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], never_stopped: Any
+) -> None:
     run = train(*MLP, "callbacks.checkpoint.every_minutes=0", "callbacks.checkpoint.keep=3", outputs=tmp_path)
     newest, middle, oldest = checkpoint.saved(run)
     content = bytearray(newest.read_bytes())

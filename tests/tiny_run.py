@@ -19,7 +19,8 @@ from genlab.config import ConfigTree, check_complete
 REPOSITORY = Path(__file__).parents[1]
 MLP = ("model/network=mlp", "model.network.width=8", "model.network.depth=1")
 UNET = ("model/network=unet", "model.network.channels=8", "model.network.channel_mult=[1,2]",
-        "model.network.num_blocks=1", "model.network.attention_resolutions=[8]", "model.network.num_heads=1")  # fmt: skip
+        "model.network.num_blocks=1", "model.network.attention_resolutions=[8]",
+        "model.network.num_heads=1")  # fmt: skip
 # 40 examples in batches of 8: 5 steps an epoch, 13 steps in all; nothing but the steps.
 BARE = ("trainer=cpu", "logger=[none]", "data=digits", "data.limit=40", "data.batch_size=8", "budget.value=104",
         "metrics=[]", "evaluation.num_samples=4", "callbacks.samples.times=0", "callbacks.samples.rows=1",
@@ -37,15 +38,16 @@ def compose(*overrides: str, outputs: Path) -> DictConfig:
 def train(*overrides: str, outputs: Path) -> Path:
     """Train in this process. -> the run folder."""
     config = compose(*overrides, outputs=outputs)
-    experiment.train(config, list(overrides))
+    experiment.train(config, [*BARE, f"outputs={outputs}", *overrides])
     return Path(config.run_dir)
 
 
 def resume(run: Path, *overrides: str) -> None:
     """What ``train.py run=...`` does."""
-    config = ConfigTree().change(run_folder.read_config(run), run_folder.read_overrides(run), overrides)
+    typed = run_folder.read_overrides(run)
+    config = ConfigTree().change(run_folder.read_config(run), typed, overrides)
     check_config(config)
-    experiment.train(config, list(overrides), run)
+    experiment.train(config, [*typed, *overrides], run)
 
 
 def only_run(outputs: Path) -> Path:
@@ -63,9 +65,8 @@ def popen(command: list[str], **env: str) -> "subprocess.Popen[str]":
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     path = os.pathsep.join([str(Path(genlab.__file__).parents[1]), str(Path(__file__).parent)])
     own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    return subprocess.Popen(
-        command, env=inherited | own | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=inherited | own | env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def same(a: Any, b: Any) -> bool:

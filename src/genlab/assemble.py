@@ -1,4 +1,4 @@
-"""From a config to objects. The data come first: what they say of themselves (``spec``) is what the rest is built from."""
+"""From a config to objects. The data come first: the rest is built from what they say of themselves (``spec``)."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
 from genlab import checkpoint
@@ -25,13 +26,19 @@ from genlab.metrics.evaluation import Evaluation
 from genlab.model.base import GenerativeModel
 
 SLOTS: dict[str, Any] = {
-    "data": ImageDataModule, "model": GenerativeModel, "trainer": pl.Trainer, "budget": Budget, "evaluation": Evaluation,
-}  # fmt: skip
+    "data": ImageDataModule,
+    "model": GenerativeModel,
+    "trainer": pl.Trainer,
+    "budget": Budget,
+    "evaluation": Evaluation,
+}
 
 
 def check_config(config: DictConfig) -> None:
     """All that can be known of a config before the data are looked at. Raises ConfigError."""
     nodes = _known(config)
+    for path, kind in (("seed", int), ("outputs", str), ("check", bool)):
+        check(nodes[path], kind, path)
     extractor = nodes["metrics"].pop("extractor")
     check(extractor, FeatureExtractor, "metrics.extractor")
     for name, node in nodes["metrics"].items():
@@ -44,8 +51,6 @@ def check_config(config: DictConfig) -> None:
         check(node, _callback_slot(node), f"callbacks.{name}")
     for name, node in nodes["logger"].items():
         check(node, Logger, f"logger.{name}")
-    for path, kind in (("seed", int), ("outputs", str), ("check", bool)):
-        check(nodes[path], kind, path)
 
 
 def _known(node: Any) -> Any:
@@ -64,25 +69,26 @@ def _known(node: Any) -> Any:
 
 
 def _callback_slot(node: Mapping[str, Any]) -> Any:
-    return Callable[..., pl.Callback] if node.get("_partial_") else pl.Callback
+    is_partial = isinstance(node, Mapping) and node.get("_partial_")
+    return Callable[..., pl.Callback] if is_partial else pl.Callback
 
 
 def build_data(config: DictConfig) -> ImageDataModule:
     """The datamodule; what it says of itself goes into ``config.spec``."""
-    data = build(resolved(config.data), ImageDataModule, "data")
+    data: ImageDataModule = build(resolved(config.data), ImageDataModule, "data")
     config.spec = data.spec.to_config()
     return data
 
 
 def build_model(config: Mapping[str, Any]) -> GenerativeModel:
-    """The model of a resolved config, its networks not made yet. Raises ConfigError, also for what they would refuse."""
+    """The model of a resolved config, its networks not made yet. Raises ConfigError for what they would refuse too."""
     trial_model(config)
     return build(config["model"], GenerativeModel, "model")
 
 
 def trial_model(config: Mapping[str, Any]) -> GenerativeModel:
     """The model with its networks, on a device without memory: says at once, and for nothing, what does not fit."""
-    model = build(config["model"], GenerativeModel, "model")
+    model: GenerativeModel = build(config["model"], GenerativeModel, "model")
     modality = config["spec"]["modality"]
     if modality not in model.modalities:
         raise ConfigError(f"{type(model).__name__} cannot be trained on {modality} data.")
@@ -95,7 +101,7 @@ def build_evaluation(config: Mapping[str, Any]) -> Evaluation:
     """The evaluation with its extractor and metrics. Raises an error at once if weights are missing."""
     metrics = dict(config["metrics"])
     extractor: FeatureExtractor = build(metrics.pop("extractor"), FeatureExtractor, "metrics.extractor")
-    built = {name: build(node, Metric, f"metrics.{name}") for name, node in metrics.items()}
+    built: dict[str, Metric] = {name: build(node, Metric, f"metrics.{name}") for name, node in metrics.items()}
     return build(config["evaluation"], Evaluation, "evaluation", given={"extractor": extractor, "metrics": built})
 
 
@@ -114,9 +120,19 @@ def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[Logger]:
         choose_wandb_mode()
     loggers: list[Logger] = []
     for name, node in config["logger"].items():
-        make = partial(build, node, Logger, f"logger.{name}")
+        make = partial(_build_logger, name, node)
         loggers.append(IsolatedLogger(make, node["_target_"].rpartition(".")[2], run_dir))
     return loggers
+
+
+def _build_logger(name: str, node: Mapping[str, Any]) -> Logger:
+    if name == "wandb":
+        import wandb
+
+        rank_zero_only(
+            wandb.setup
+        )()  # now: else it is not silent yet when it is told what it finds wrong with Lightning
+    return build(node, Logger, f"logger.{name}")
 
 
 def build_trainer(
@@ -146,6 +162,9 @@ def build_trainer(
 def _check_devices(trainer: Mapping[str, Any]) -> None:
     devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
     gpus = torch.cuda.device_count()
+    precision = str(trainer.get("precision"))
+    if precision in ("16", "16-mixed") and (accelerator == "cpu" or (accelerator == "auto" and gpus == 0)):
+        raise ConfigError(f"trainer.precision={precision} needs a GPU. Use trainer.precision=bf16-mixed on the CPU.")
     wants_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus > 0)
     if wants_gpu and gpus == 0:
         raise ResourceError("trainer.accelerator=gpu but this machine has no GPU that torch can use. Use trainer=cpu.")

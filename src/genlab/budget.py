@@ -1,7 +1,7 @@
 """What ends a run: a number of examples, of floating-point operations, or of seconds. The same for every family.
 
-A budget is also the run's clock: it counts all three, beside each other, into ``model.progress``. Optimiser steps are no
-currency, since a step of a GAN and one of a diffusion model are not the same thing.
+A budget is also the run's clock: it counts all three, beside each other, into ``model.progress``. Optimiser steps are
+no currency, since a step of a GAN and one of a diffusion model are not the same thing.
 """
 
 import time
@@ -87,7 +87,7 @@ class Examples(Budget):
 
 
 class Flops(Budget):
-    """Floating-point operations of training (forward, backward, all networks), as torch's FlopCounterMode counts them."""
+    """Floating-point operations of training (forward, backward, all networks), by torch's FlopCounterMode."""
 
     def used(self, progress: Progress) -> float:
         return progress.flops

@@ -97,7 +97,7 @@ class ConfigTree:
                 self._check_is_value(override, groups)
                 new = _name(override) not in groups and is_new(base, override, groups)
                 lines.append(f"+{_line(override)}" if new and not override.is_delete() else _line(override))
-            config = self._compose(lines)
+            config = self._compose(lines) if len(lines) > len(choices) else base
         for name in map(str, base):
             if name not in list(config):
                 raise ConfigError(f"~{name}: a run needs its {name}, only parts of it can be deleted.")
@@ -114,8 +114,8 @@ class ConfigTree:
         parsed = parse(overrides)
         choices = [o for o in parsed if _name(o) in groups]
         if choices:
-            paths = [_name(o).replace("/", ".") for o in choices]
-            kept = [line for line, o in zip(typed_then, parse(typed_then), strict=True) if not _is_below(o, paths)]
+            chosen = [_name(o) for o in choices]
+            kept = [_line(o) for o in parse(typed_then) if not self._is_replaced(o, chosen)]
             before, after = self.compose(typed_then), self.compose([*kept, *map(_line, choices)])
             _carry_over(before, after, config)
         for override in parsed:
@@ -131,14 +131,22 @@ class ConfigTree:
             OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
         return config
 
+    def _takes_several(self, group: str) -> bool:
+        return isinstance(self._defaults(PACKAGED / "train.yaml").get(group), list)
+
+    def _is_replaced(self, override: Override, chosen: Sequence[str]) -> bool:
+        """Whether an override is of a part that is chosen anew. Of metrics, say, the extractor is a part that stays."""
+        path = _name(override).replace("/", ".")
+        owner = max((g for g in self.groups() if f"{path}.".startswith(f"{g.replace('/', '.')}.")), key=len, default="")
+        return any(owner == g or (owner.startswith(f"{g}/") and not self._takes_several(g)) for g in chosen)
+
     def _check_choice(self, override: Override, groups: Mapping[str, Sequence[str]]) -> None:
         """Raises ConfigError if a group has no such option, or takes one where several are named."""
         group, value = _name(override), override.value()
         available = f"Available: {', '.join(groups[group])}."
         if override.is_delete():
             raise ConfigError(f"{override.input_line}: a run needs its {group}. {available}")
-        several = isinstance(self._defaults(PACKAGED / "train.yaml").get(group), list)
-        if isinstance(value, list) and not several:
+        if isinstance(value, list) and not self._takes_several(group):
             raise ConfigError(f"{group} takes one option, got {override.input_line}. {available}")
         for option in value if isinstance(value, list) else [value]:
             if option is None or str(option) not in groups[group]:
@@ -203,11 +211,6 @@ def _name(override: Override) -> str:
 def _line(override: Override) -> str:
     """The override without Hydra's leading ``+`` or ``++``: whether an option is new, is seen from the config."""
     return (override.input_line or "").lstrip("+")
-
-
-def _is_below(override: Override, paths: Sequence[str]) -> bool:
-    name = _name(override).replace("/", ".")
-    return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
 def _carry_over(before: DictConfig, after: DictConfig, config: DictConfig) -> None:

@@ -121,7 +121,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for message in ("num_workers", "dataloader is not resumable", "LeafSpec", "pytree", "litlogger", "in eval mode",
                         "log_every_n_steps", "Checkpoint directory", "validation_step", "GPU available but not used",
-                        "train_dataloader"):  # fmt: skip
+                        "train_dataloader", "array is not writable"):  # fmt: skip
             warnings.filterwarnings("ignore", f"(?s).*{message}")
         for name in ("pytorch_lightning", "lightning_fabric"):
             for logger in (logging.getLogger(name), logging.getLogger(f"{name}.utilities.rank_zero")):
@@ -222,7 +222,7 @@ def try_out(config: DictConfig, data: ImageDataModule) -> None:
         plain = resolved(config)
         build_evaluation(plain)
         model = build_model(plain)
-        callbacks = [build(plain["budget"], Budget, "budget"), NoCheckpoints()]
+        callbacks: list[pl.Callback] = [build(plain["budget"], Budget, "budget"), NoCheckpoints()]
         trainer = build_trainer(plain | {"callbacks": {}}, callbacks, [], Path(folder))
         data.check(trainer.world_size)
         fit(trainer, model, data, None)

@@ -1,4 +1,4 @@
-"""What one does with a trained run: draw samples, and measure it again. Needs the run's folder, and for samples no data."""
+"""What one does with a trained run: draw samples, for which its folder is enough, and measure it again."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,7 @@ def sample(
 
 
 def write_images(images: Tensor, path: Path, columns: int) -> None:
-    """uint8 images (N, C, H, W) as a grid (``.png``), as an array ``images`` (N, H, W, C) (``.npz``), or one PNG each."""
+    """uint8 images (N, C, H, W) as a grid (``.png``), an array ``images`` (N, H, W, C) (``.npz``), or one PNG each."""
     if path.suffix == ".png":
         save_grid(images, columns, path)
         return

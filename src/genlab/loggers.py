@@ -120,9 +120,7 @@ class IsolatedLogger(Logger):
             self._inner = make()
         except ModuleNotFoundError as error:
             extra = label.lower().removesuffix("logger")
-            raise ConfigError(
-                f"{label} needs a package: pip install 'genlab[{extra}]', or choose another logger."
-            ) from error
+            raise ConfigError(f"logger={extra} needs a package: pip install 'genlab[{extra}]'") from error
         except GenlabError:
             raise
         except Exception as error:

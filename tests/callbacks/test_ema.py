@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from tiny_run import MLP, Callback, SignalAt, only_run, resume, same, train
 
 from genlab import checkpoint
 from genlab.callbacks.ema import EMA, averaged_weights, load_averages
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.experiment import Interrupted
+from tiny_run import MLP, Callback, SignalAt, only_run, resume, same, train
 
 
 class WeightsOfSteps(Callback):
@@ -94,9 +94,14 @@ def test_weights_come_back_when_the_block_fails() -> None:
     ema = EMA()
     ema.averages = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     raw = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with pytest.raises(KeyError), ema.swapped_in(model):
-        assert not model.weight.any()
-        raise KeyError
+
+    def fail() -> None:
+        with ema.swapped_in(model):
+            assert not model.weight.any()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert same(dict(model.state_dict()), raw)
 
 

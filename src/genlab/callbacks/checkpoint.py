@@ -16,8 +16,8 @@ from genlab.model.base import GenerativeModel
 class Checkpoints(Checkpoint):
     """Keeps the newest ``keep`` states of a run.
 
-    States are named by the examples seen, and saved only where an optimiser step has just been made, which is what makes
-    continuing from one exact. Lightning's ModelCheckpoint counts optimiser steps, which differ between families.
+    States are named by the examples seen, and saved only where an optimiser step has just been made, which is what
+    makes continuing from one exact. Lightning's ModelCheckpoint counts optimiser steps, which differ between families.
     """
 
     def __init__(self, every_minutes: float = 10.0, keep: int = 2):

@@ -17,12 +17,13 @@ from genlab.model.base import GenerativeModel
 class EMA(Callback):
     """Averages the trainable weights after every optimiser step.
 
-    The decay is given as a half-life in examples (Karras et al. 2022, app. F.2), so it means the same at any batch size. At the
-    start the half-life is ``ramp_up`` times the examples seen, which lets the average forget the initial weights.
+    The decay is given as a half-life in examples (Karras et al. 2022, app. F.2), so it means the same at any batch
+    size. At the start the half-life is ``ramp_up`` times the examples seen, which lets the average forget the initial
+    weights.
 
-    Lightning's own averaging counts optimiser steps, which run twice as fast in a GAN, and its average can be overwritten
-    by the initial weights at the end of such a fit; hence this one. Averages are float32, placed and sharded like the
-    weights, and stand in the checkpoint under ``ema``.
+    Lightning's own averaging counts optimiser steps, which run twice as fast in a GAN, and its average can be
+    overwritten by the initial weights at the end of such a fit; hence this one. Averages are float32, placed and
+    sharded like the weights, and stand in the checkpoint under ``ema``.
     """
 
     def __init__(self, half_life: int = 500_000, ramp_up: float = 0.05):
@@ -30,15 +31,13 @@ class EMA(Callback):
         self.averages: dict[str, Tensor] = {}
         self._seen = 0  # examples at the last update
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loaded = self.averages
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        loaded = self.averages  # by now: with sharded weights, a checkpoint is read after on_fit_start
         self.averages = {
             name: _like(loaded[name], p) if name in loaded else p.detach().float().clone()
             for name, p in _trainable(pl_module)
         }
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GenerativeModel)
         self._seen = pl_module.progress.examples
 
     @torch.no_grad()

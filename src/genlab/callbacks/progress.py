@@ -35,7 +35,8 @@ class ProgressBar(LightningProgressBar):
         if self._console.is_terminal and not self._console.quiet:
             columns = TextColumn("training"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}")
             self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console)
-            self._bar.add_task("", total=1.0, completed=pl_module.progress.fraction)
+            self._bar.add_task("", total=1.0)
+            self._bar.update(self._bar.task_ids[0], completed=pl_module.progress.fraction)
             self._bar.start()
 
     def on_train_batch_end(

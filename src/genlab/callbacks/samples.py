@@ -58,7 +58,7 @@ class SampleGrid(Callback):
 def sample_images(
     model: GenerativeModel, indices: range | list[int], seed: int, classes: int | None, label: int | None = None
 ) -> Tensor:
-    """The samples ``indices`` of a seed, (N, C, H, W) uint8 on the CPU. Sample i is of class ``label``, or i mod classes."""
+    """The samples ``indices`` of a seed, (N, C, H, W) uint8, on the CPU; each of class ``label``, or i mod classes."""
     was_training = model.training
     model.eval()
     condition = None

@@ -21,8 +21,8 @@ class Stopped(BaseException):
 class StopOnSignal(Callback):
     """Listens to SIGINT, SIGTERM and SIGUSR1, for as long as it is entered as a context.
 
-    While steps are made, a signal is a wish that is granted at the end of the step, outside the handler, on all ranks. At any
-    other time, and on a second Ctrl-C, it raises :class:`Stopped` at once.
+    While steps are made, a signal is a wish that is granted at the end of the step, outside the handler, on all ranks.
+    At any other time, and on a second Ctrl-C, it raises :class:`Stopped` at once.
     """
 
     def __init__(self) -> None:

@@ -89,7 +89,7 @@ class GenerativeModel(LightningModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Lightning's, which refuses fused optimisers in any mixed precision; only fp16 has a loss scale to undo first."""
+        """Lightning's, which refuses fused optimisers in all mixed precision; only fp16 has a loss scale to undo."""
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_val is not None:
             algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")

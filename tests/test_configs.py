@@ -1,0 +1,118 @@
+"""Every file under configs/ says what it is, composes with the defaults, and mirrors the code. None is listed here."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from genlab.assemble import build_evaluation, check_config, trial_model
+from genlab.build import build, resolve
+from genlab.config import PACKAGED, ConfigTree, resolved
+from genlab.errors import ResourceError
+
+TREE = ConfigTree()
+OPTIONS = [(group, option) for group, options in TREE.groups().items() for option in options]
+FILES = sorted(PACKAGED.rglob("*.yaml"))
+NAMES = [str(path.relative_to(PACKAGED)) for path in FILES]
+SPEC = {
+    "modality": "image",
+    "shape": [3, 32, 32],
+    "vocab_size": None,
+    "condition": {"label": {"size": 10, "names": []}},
+}
+
+
+def composed(*overrides: str) -> Any:
+    config = TREE.compose(["data.root=/pictures", *overrides] if "data=image_folder" in overrides else overrides)
+    check_config(config)
+    config.spec, config.run_dir, config.run_id = SPEC, "x", "x"
+    return resolved(config)
+
+
+def parents(group: str, option: str) -> list[list[str]]:
+    """What has to be chosen above a nested part for it to have a place: one option at each level, in every way."""
+    above, _, name = group.rpartition("/")
+    if above not in TREE.groups() or f"- {group}:" in (PACKAGED / "train.yaml").read_text():
+        return [[]]
+    having = [
+        o
+        for o in TREE.groups()[above]
+        if re.search(rf"^  - {name}:", (PACKAGED / above / f"{o}.yaml").read_text(), re.M)
+    ]
+    assert having, f"no {above} has a {name}"
+    return [[*more, f"{above}={o}"] for o in having for more in parents(above, o)]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
+def test_every_option_composes_and_fits_its_place(group: str, option: str) -> None:
+    """A part of a model is built too, and the networks on a device without memory."""
+    for above in parents(group, option):
+        config = composed(*above, f"{group}={option}")
+        if group.split("/")[0] == "model":
+            assert trial_model(config).modalities
+
+
+@pytest.mark.parametrize("option", [o for g, o in OPTIONS if g == "data"])
+def test_every_datamodule_is_built_without_its_data(option: str) -> None:
+    from genlab.data.base import ImageDataModule
+
+    build(composed(f"data={option}")["data"], ImageDataModule, "data")
+
+
+@pytest.mark.parametrize("option", [o for g, o in OPTIONS if g == "metrics"])
+def test_every_metric_is_built(option: str) -> None:
+    assert build_evaluation(composed(f"metrics=[{option}]", "metrics/extractor=random")).metrics
+
+
+@pytest.mark.parametrize("option", [o for g, o in OPTIONS if g == "metrics/extractor" and o != "inception"])
+def test_every_extractor_that_needs_no_download_is_built(option: str) -> None:
+    assert build_evaluation(composed(f"metrics/extractor={option}")).extractor
+
+
+def test_inception_from_a_file_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ResourceError, match="are not at /no/such"):
+        build_evaluation(composed("metrics/extractor=inception", "metrics.extractor.weights=/no/such"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_a_file_opens_with_what_it_is(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
+    assert re.match(r"# [A-Z0-9].*\w", lines[0]), lines[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_a_file_holds_values_and_plain_references(path: Path) -> None:
+    text = "\n".join(line.split("#")[0] for line in path.read_text().splitlines())
+    references = re.findall(r"\$\{[^}]*\}", text)
+    assert text.count("${") == len(references)
+    assert all(re.fullmatch(r"\$\{[a-z_]+(\.[a-z_]+)*\}", reference) for reference in references), references
+
+
+def targets(node: Any, path: str) -> list[tuple[str, str]]:
+    if not isinstance(node, dict):
+        return []
+    own = [(path, node["_target_"])] if "_target_" in node else []
+    return own + [found for key, value in node.items() for found in targets(value, f"{path}.{key}" if path else key)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_targets_are_where_the_file_is(path: Path) -> None:
+    """configs/X/Y/z.yaml names classes of genlab.X.Y, a module or a package; or of a third party."""
+    group = path.parent.relative_to(PACKAGED).as_posix()
+    is_global = "# @package _global_" in path.read_text()
+    for place, target in targets(yaml.safe_load(path.read_text()), ""):
+        assert resolve(target, place)
+        if not target.startswith("genlab."):
+            continue
+        package = place.split(".")[0] if is_global or group == "." else group.replace("/", ".")
+        if group == "." and package == "evaluation":
+            package = "metrics.evaluation"
+        assert target.startswith(f"genlab.{package}."), f"{target} is named in configs/{group}"
+
+
+def test_train_yaml_chooses_every_top_level_group() -> None:
+    entries = yaml.safe_load((PACKAGED / "train.yaml").read_text())["defaults"]
+    chosen = {key for entry in entries if isinstance(entry, dict) for key in entry}
+    assert {group for group in TREE.groups() if "/" not in group} <= chosen

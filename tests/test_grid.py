@@ -1,0 +1,94 @@
+"""Every network x objective x sampler, and every data set without a download: trains, samples, saves, reloads."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from genlab import assemble, checkpoint, run_folder
+from genlab.callbacks.samples import sample_images
+from genlab.config import ConfigTree
+from genlab.inference import load_run
+from tiny_run import compose, plain, train
+
+TREE = ConfigTree()
+GROUPS = TREE.groups()
+SMALL = {"width": 8, "channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "depth": 1, "num_heads": 1}
+PARTS = ("network", "objective", "sampler")
+FAMILIES = [name for name in GROUPS["model"] if all(f"model/{part}" in GROUPS for part in PARTS)]
+
+
+def shrink(node: DictConfig) -> None:
+    for name, value in SMALL.items():
+        if name in node:
+            node[name] = value
+
+
+def small_config(tmp_path: Path, *choices: str) -> DictConfig:
+    config = compose(*choices, "model.sampler.num_steps=3", outputs=tmp_path)
+    shrink(config.model.network)
+    return config
+
+
+def grid() -> list[tuple[str, ...]]:
+    """Networks x objectives, with the default sampler; and samplers x objectives, on the quickest network."""
+    networks, objectives, samplers = (GROUPS[f"model/{part}"] for part in PARTS)
+    pairs = {(n, o, "dpm_solver") for n, o in product(networks, objectives)}
+    pairs |= {("mlp", o, s) for o, s in product(objectives, samplers)}
+    return sorted((family, *rest) for family in FAMILIES for rest in pairs)
+
+
+@pytest.mark.parametrize("choice", grid(), ids="-".join)
+def test_two_steps_then_the_same_samples_after_a_reload(choice: tuple[str, ...], tmp_path: Path) -> None:
+    family, *parts = choice
+    config = small_config(tmp_path, f"model={family}", *(f"model/{p}={v}" for p, v in zip(PARTS, parts, strict=True)))
+    data = assemble.build_data(config)
+    config.run_dir, config.run_id = str(tmp_path), "grid"
+    model = assemble.build_model(plain(config))
+    model.configure_model()
+    optimizer = model.configure_optimizers()
+    table = data.table("train")
+    batch = {"image": torch.from_numpy(table.images[:8]) / 127.5 - 1, "label": torch.from_numpy(table.labels[:8])}
+    before = [p.detach().clone() for p in model.parameters()]
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(model.losses(batch).values()).backward()
+        optimizer.step()
+    assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    images = sample_images(model, range(4), seed=1, classes=10)
+    path = tmp_path / checkpoint.FOLDER / checkpoint.file_name(16)
+    checkpoint.AtomicCheckpointIO().save_checkpoint({"state_dict": model.state_dict()}, path)
+    run_folder.write_start(tmp_path, plain(config), [])
+    again, weights = load_run(DictConfig(run_folder.read_config(tmp_path)), tmp_path)
+    assert weights == "raw"
+    assert images.shape == (4, 1, 16, 16)
+    assert torch.equal(sample_images(again, range(4), seed=1, classes=10), images)
+    assert torch.equal(sample_images(again, [3], seed=1, classes=10), images[3:])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "images"
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_folder_of_images_trains(labels: bool, folder: Path, tmp_path: Path) -> None:
+    root = folder if labels else folder / "a"
+    run = train("model/network=mlp", "model.network.width=8", "model.network.depth=1", "data=image_folder",
+                f"data.root={root}", "data.val_fraction=0.2", f"data.cache_dir={tmp_path / 'cache'}", "metrics=[]",
+                "evaluation.num_samples=4", "metrics/extractor=random", "budget.value=16",
+                outputs=tmp_path / "o")  # fmt: skip
+    config = run_folder.read_config(run)
+    assert config["spec"]["shape"] == [3, 16, 16]
+    assert config["spec"]["condition"]["label"]["size"] == (2 if labels else None)
+    model, _ = load_run(DictConfig(config), run)
+    assert sample_images(model, range(2), 0, classes=2 if labels else None).shape == (2, 3, 16, 16)

@@ -1,0 +1,125 @@
+"""Sampling and measuring a trained run: the same seed, the same pictures, whatever the batch size."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from genlab import inference, run_folder
+from genlab.cli import main
+from genlab.errors import ConfigError
+from tiny_run import MLP, train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(*MLP, outputs=tmp_path_factory.mktemp("outputs"))
+
+
+def config_of(run: Path) -> DictConfig:
+    return DictConfig(run_folder.read_config(run))
+
+
+def sample(run: Path, out: Path, *overrides: str) -> np.ndarray:
+    main(["sample", f"run={run}", f"out={out}", *overrides])
+    return np.load(out)["images"]
+
+
+def test_same_seed_same_images_on_any_batch_size(run: Path, tmp_path: Path) -> None:
+    first = sample(run, tmp_path / "a.npz", "n=20", "seed=3", "batch_size=1")
+    assert first.shape == (20, 16, 16, 1)
+    assert first.dtype == np.uint8
+    for batch_size in (7, 64):
+        again = sample(run, tmp_path / "b.npz", "n=20", "seed=3", f"batch_size={batch_size}")
+        assert np.array_equal(first, again)
+    assert not np.array_equal(first, sample(run, tmp_path / "c.npz", "n=20", "seed=4"))
+    assert np.array_equal(first[:5], sample(run, tmp_path / "d.npz", "n=5", "seed=3"))
+
+
+def test_float_samples_agree(run: Path) -> None:
+    from genlab.seeding import RandomStream
+
+    model, weights = inference.load_run(config_of(run), run)
+    assert weights == "ema"
+    label = torch.arange(7)
+    together = model.sample(7, {"label": label}, RandomStream.for_samples(1, range(7)))
+    alone = torch.cat(
+        [model.sample(1, {"label": label[i : i + 1]}, RandomStream.for_samples(1, [i])) for i in range(7)]
+    )
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+
+
+def test_label(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genlab.model.diffusion import Diffusion
+
+    asked: list[int] = []
+    original = Diffusion.sample
+
+    def spy(self: Any, num_samples: int, condition: Any = None, generator: Any = None) -> Any:
+        asked.extend(condition["label"].tolist())
+        return original(self, num_samples, condition, generator)
+
+    monkeypatch.setattr(Diffusion, "sample", spy)
+    sample(run, tmp_path / "a.npz", "n=12", "label=3")
+    assert asked == [3] * 12
+    asked.clear()
+    sample(run, tmp_path / "a.npz", "n=12")
+    assert asked == [i % 10 for i in range(12)]
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_that_is_not_there(label: int, run: Path) -> None:
+    with pytest.raises(ConfigError, match="must be a class from 0 to 9"):
+        inference.sample(config_of(run), run, n=1, seed=0, label=label, batch_size=1, out=None)
+
+
+def test_another_sampler_and_guidance(run: Path, tmp_path: Path) -> None:
+    usual = sample(run, tmp_path / "a.npz", "n=4")
+    heun = sample(run, tmp_path / "b.npz", "n=4", "model/sampler=heun", "model.sampler.num_steps=4")
+    guided = sample(run, tmp_path / "c.npz", "n=4", "model.guidance=5")
+    assert not np.array_equal(usual, heun)
+    assert not np.array_equal(usual, guided)
+    assert np.array_equal(usual, sample(run, tmp_path / "d.npz", "n=4")), "the run itself is as it was"
+
+
+def test_where_samples_go(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["sample", f"run={run}", "n=6", f"out={tmp_path / 'folder'}"])
+    assert [path.name for path in sorted((tmp_path / "folder").iterdir())] == [f"{i:06d}.png" for i in range(6)]
+    with Image.open(tmp_path / "folder" / "000002.png") as picture:
+        assert np.array_equal(np.array(picture), sample(run, tmp_path / "a.npz", "n=6")[2, ..., 0])
+    main(["sample", f"run={run}", "n=6", f"out={tmp_path / 'grid.png'}"])
+    assert (tmp_path / "grid.png").exists()
+    capsys.readouterr()
+    main(["sample", f"run={run}", "n=6", "seed=2", "label=1"])
+    assert capsys.readouterr().out == f"6 samples: {run / 'samples' / 'seed=2-n=6-label=1.png'}\n"
+    assert (run / "samples" / "seed=2-n=6-label=1.png").exists()
+
+
+def test_evaluate(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", f"run={run}", "metrics=[fid,kid]", "metrics.kid.subset_size=20", "metrics.kid.num_subsets=2",
+          "n=70", "seed=5", "baselines=true"])  # fmt: skip
+    out = capsys.readouterr().out
+    table = [line for line in out.splitlines() if line and not line.startswith("protocol")]
+    assert len({len(line) for line in table}) == 1, "the columns line up"
+    assert sorted(table[0].split()) == ["fid_digits64_70", "kid_digits64_70", "kid_std_digits64_70"]
+    (file,) = run.glob("evaluation-*.json")
+    report = json.loads(file.read_text())
+    assert file.stem == f"evaluation-{report['protocol_id']}"
+    assert report["protocol"]["seed"] == 5
+    assert report["protocol"]["weights"] == "ema"
+    assert len(report["baselines"]) == len(table) - 2
+    assert report["metrics"]["fid_digits64_70"] > 0
+
+
+def test_evaluate_measures_what_training_measured(tmp_path: Path) -> None:
+    run = train(*MLP, "metrics=[kid]", "metrics.kid.subset_size=5", "metrics.kid.num_subsets=2",
+                "evaluation.num_samples=8", outputs=tmp_path)  # fmt: skip
+    main(["evaluate", f"run={run}"])
+    summary = json.loads((run / "summary.json").read_text())
+    report = json.loads((run / f"evaluation-{summary['protocol_id']}.json").read_text())
+    assert report["metrics"] == pytest.approx(summary["metrics"], rel=1e-9)

@@ -1,0 +1,194 @@
+"""metrics.csv is always complete; no service can end a run."""
+
+import csv
+import json
+import socket
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning.loggers import Logger
+
+from genlab.errors import ConfigError
+from genlab.experiment import Interrupted
+from genlab.loggers import IsolatedLogger, MetricsFile, choose_wandb_mode
+from tiny_run import MLP, SignalAt, only_run, popen, resume, start, train
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_file_grows_by_rows_and_columns(tmp_path: Path) -> None:
+    log = MetricsFile(tmp_path)
+    log.log_metrics({"a": 1.0}, step=0)
+    log.log_metrics({"a": 2.0}, step=1)
+    log.save()
+    assert rows(tmp_path) == [{"step": "0", "a": "1.0"}]  # the newest row may still gain values
+    inode = (tmp_path / "metrics.csv").stat().st_ino
+    log.log_metrics({"a": 3.0}, step=2)
+    log.save()
+    assert (tmp_path / "metrics.csv").stat().st_ino == inode, "appended, not written again"
+    log.log_metrics({"b": 4.0}, step=2)
+    log.finalize("success")
+    assert [row["step"] for row in rows(tmp_path)] == ["0", "1", "2"]
+    assert rows(tmp_path)[2] == {"step": "2", "a": "3.0", "b": "4.0"}
+
+
+def test_file_is_continued_from_a_step(tmp_path: Path) -> None:
+    log = MetricsFile(tmp_path)
+    for step in range(5):
+        log.log_metrics({"a": float(step)}, step)
+    log.finalize("success")
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("5")  # a kill cut this row
+    continued = MetricsFile(tmp_path)
+    continued.forget_after(3)
+    continued.log_metrics({"a": 30.0}, 3)
+    continued.finalize("success")
+    assert [row["a"] for row in rows(tmp_path)] == ["0.0", "1.0", "2.0", "30.0"]
+
+
+class Faulty(Logger):
+    """Fails in one of its methods, or when it is made."""
+
+    calls = 0
+
+    def __init__(self, where: str):
+        super().__init__()
+        self.where = where
+        self._fail("init")
+
+    def _fail(self, where: str) -> None:
+        Faulty.calls += 1
+        if self.where == where:
+            raise ConnectionResetError(f"service died\nin {where}")
+
+    name, version = "faulty", ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self._fail("hyperparams")
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self._fail("metrics")
+
+    def save(self) -> None:
+        self._fail("save")
+
+    def finalize(self, status: str) -> None:
+        self._fail("finalize")
+
+
+@pytest.mark.parametrize("where", ["init", "hyperparams", "metrics", "save", "finalize"])
+def test_a_failure_is_one_warning(where: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        log = IsolatedLogger(lambda: Faulty(where), "Faulty", tmp_path)
+        for _ in range(2):
+            log.log_hyperparams({})
+            log.log_metrics({"a": 1.0}, 0)
+            log.save()
+            log.finalize("success")
+            before = Faulty.calls
+    said = f"Faulty stopped working (service died in {where}). Metrics go to {tmp_path / 'metrics.csv'}."
+    assert [str(warning.message) for warning in caught] == [said]
+    log.save()
+    assert Faulty.calls == before, "it is left alone"
+
+
+def test_a_failing_service_costs_the_run_nothing(tmp_path: Path) -> None:
+    service = "+logger.faulty={_target_: test_loggers.Faulty, where: metrics}"
+    with pytest.warns(UserWarning, match="stopped working"):
+        run = train(*MLP, service, outputs=tmp_path)
+    assert [row["step"] for row in rows(run) if row["train/loss"]] == [str(step) for step in range(13)]
+
+
+def test_missing_package_is_said_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytorch_lightning.loggers import tensorboard
+
+    monkeypatch.setattr("lightning_fabric.loggers.tensorboard._TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr("lightning_fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
+    assert tensorboard
+    with pytest.raises(ConfigError, match=r"logger=tensorboard needs a package: pip install 'genlab\[tensorboard\]'"):
+        train(*MLP, "logger=[tensorboard]", outputs=tmp_path)
+
+
+def test_tensorboard_gets_numbers_and_pictures(tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = train(*MLP, "logger=[tensorboard]", "callbacks.samples.times=1", outputs=tmp_path)
+    events = reader.EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert len(events.Scalars("train/loss")) == 13
+    assert [image.step for image in events.Images("samples")] == [12]
+
+
+# --- W&B --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_INIT_TIMEOUT", "WANDB_SILENT"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what is set meanwhile is undone
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+
+
+@pytest.mark.usefixtures("no_login")
+def test_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("it went to the network"))
+    choose_wandb_mode()
+    assert os.environ["WANDB_MODE"] == "offline"
+    os.environ["WANDB_MODE"] = "online"
+    choose_wandb_mode()
+    assert os.environ["WANDB_MODE"] == "online", "the user's choice stands"
+
+
+@pytest.mark.usefixtures("no_login")
+def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts, and never answers
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        began = time.monotonic()
+        with pytest.warns(UserWarning, match="W&B is unreachable"):
+            choose_wandb_mode()
+        assert time.monotonic() - began < 7
+    assert os.environ["WANDB_MODE"] == "offline"
+
+
+def test_offline_run_keeps_its_id(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    wandb = ("logger=[wandb]",)
+    environment = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "HOME": str(tmp_path)}
+    process = start(*MLP, *wandb, SignalAt.override(32), outputs=tmp_path / "outputs", **environment)
+    _, errors = process.communicate(timeout=100)
+    run = only_run(tmp_path / "outputs")
+    said = [line for line in errors.splitlines() if not line.startswith("training")]
+    assert len(said) == 2, errors
+    assert said[0].startswith("warning: W&B is unreachable at http://127.0.0.1:9 (")
+    assert said[1].startswith("error: stopped by SIGINT; saved.")
+    command = [sys.executable, "-c", "from genlab.cli import main; main()", "train", f"run={run}"]
+    out, errors = (process := popen(command, HOME=str(tmp_path))).communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert f"wandb sync {run}/wandb/" in out
+    kept = sorted((run / "wandb").glob("offline-run-*"))
+    assert len(kept) == 2
+    assert all(folder.name.endswith(run.name) for folder in kept), "one id, the run folder's"
+    assert json.loads((run / "summary.json").read_text())["examples"] == 104
+
+
+def test_stopped_run_without_services(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(*MLP, SignalAt.override(32), outputs=tmp_path)
+    run = only_run(tmp_path)
+    assert [row["step"] for row in rows(run)] == [str(step) for step in range(5)]
+    resume(run)
+    assert len({row["step"] for row in rows(run)}) == len(rows(run))
