@@ -123,3 +123,36 @@ def test_evaluate_measures_what_training_measured(tmp_path: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     report = json.loads((run / f"evaluation-{summary['protocol_id']}.json").read_text())
     assert report["metrics"] == pytest.approx(summary["metrics"], rel=1e-9)
+
+
+def test_likelihood_of_held_out_images(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The reported mean is that of the images, one at a time; a model of 16x16 digits needs far fewer than 8 bits."""
+    from genlab.data.digits import Digits
+    from genlab.model.likelihood import bits_per_dim
+    from genlab.seeding import RandomStream
+
+    main(["evaluate", f"run={run}", "n=4", "likelihood=3"])
+    (report,) = [json.loads(path.read_text()) for path in run.glob("evaluation-*.json")]
+    reported = report["metrics"]["bits_per_dim_estimate_val_3"]
+
+    model, _ = inference.load_run(config_of(run), run)
+    table = Digits().table("val")
+    single = [
+        bits_per_dim(
+            model,
+            torch.from_numpy(table.images[i : i + 1]),
+            {"label": torch.from_numpy(table.labels[i : i + 1])},
+            RandomStream.for_samples(0, [i]),
+        ).item()
+        for i in (0, 250, 499)
+    ]
+    assert reported == pytest.approx(np.mean(single), rel=1e-4)
+    assert "bits_per_dim_estimate_val_3" in capsys.readouterr().out
+
+
+def test_likelihood_of_a_model_without(run: Path) -> None:
+    class Mute(torch.nn.Module):
+        pass
+
+    with pytest.raises(ConfigError, match="likelihood=5: Mute has no likelihood"):
+        inference.held_out_bits(Mute(), None, 5, 0)  # type: ignore[arg-type]

@@ -174,7 +174,7 @@ def test_offline_run_keeps_its_id(tmp_path: Path) -> None:
     said = [line for line in errors.splitlines() if not line.startswith("training")]
     assert len(said) == 2, errors
     assert said[0].startswith("warning: W&B is unreachable at http://127.0.0.1:9 (")
-    assert said[1].startswith("error: stopped by SIGINT; saved.")
+    assert said[1].startswith("stopped by SIGINT; saved.")
     command = [sys.executable, "-c", "from genlab.cli import main; main()", "train", f"run={run}"]
     out, errors = (process := popen(command, HOME=str(tmp_path))).communicate(timeout=100)
     assert process.returncode == 0, errors

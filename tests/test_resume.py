@@ -96,7 +96,7 @@ def test_signal_from_outside(number: int, tmp_path: Path, never_stopped: Any) ->
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     said = [line for line in errors.splitlines() if not line.startswith("training")]
-    assert said == [f"error: stopped by {signal.Signals(number).name}; saved. Continue with: python train.py run={run}"]
+    assert said == [f"stopped by {signal.Signals(number).name}; saved. Continue with: python train.py run={run}"]
     last = checkpoint.newest(run)
     target = (last.progress.examples // 8 + 3) * 8
     resume(run, f"budget.value={target}")
@@ -109,7 +109,7 @@ def test_signal_before_the_first_step(tmp_path: Path) -> None:
     process = popen([sys.executable, "-c", _SIGNALLED_EARLY, str(tmp_path)])
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert errors.splitlines() == ["error: stopped by SIGTERM; nothing had been saved yet."]
+    assert errors.splitlines() == ["stopped by SIGTERM; nothing had been saved yet."]
 
 
 _SIGNALLED_EARLY = """

@@ -21,7 +21,7 @@ from genlab.config import resolved
 from genlab.data.base import ImageDataModule
 from genlab.errors import ConfigError, ResourceError
 from genlab.loggers import IsolatedLogger, choose_wandb_mode
-from genlab.metrics.base import FeatureExtractor
+from genlab.metrics.base import FeatureExtractor, SampleMetric
 from genlab.metrics.evaluation import Evaluation
 from genlab.model.base import GenerativeModel
 
@@ -34,6 +34,9 @@ SLOTS: dict[str, Any] = {
 }
 
 
+_GIVEN = {"evaluation": frozenset({"extractor", "metrics"})}  # constructor arguments that are made by code
+
+
 def check_config(config: DictConfig) -> None:
     """All that can be known of a config before the data are looked at. Raises ConfigError."""
     nodes = _known(config)
@@ -43,10 +46,9 @@ def check_config(config: DictConfig) -> None:
     check(extractor, FeatureExtractor, "metrics.extractor")
     for name, node in nodes["metrics"].items():
         check(node, Metric, f"metrics.{name}")
+        check(node, SampleMetric, f"metrics.{name}")
     for name, slot in SLOTS.items():
-        check(
-            nodes[name], slot, name, given=frozenset({"extractor", "metrics"}) if name == "evaluation" else frozenset()
-        )
+        check(nodes[name], slot, name, given=_GIVEN.get(name, frozenset()))
     for name, node in nodes["callbacks"].items():
         check(node, _callback_slot(node), f"callbacks.{name}")
     for name, node in nodes["logger"].items():

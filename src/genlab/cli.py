@@ -34,6 +34,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "run": (..., "the run to evaluate"),
         "n": (None, "how many samples; by default as many as at the end of training"),
         "seed": (None, "of the samples; by default the config's evaluation.seed"),
+        "likelihood": (0, "also bits per dimension of so many held-out images (slow)"),
         "baselines": (False, "also score noise, a Gaussian a class, copies of training images, and real ones"),
     },
 }
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from genlab.config import redact
 
         text = traceback.format_exc() if os.environ.get("GENLAB_TRACE") else ""
-        print(redact(f"{text}error: {error}"), file=sys.stderr)
+        print(redact(f"{text}{error.prefix}{error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("stopped before the first step; nothing was lost.", file=sys.stderr)
@@ -159,7 +160,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
     if command == "sample":
         inference.sample(config, folder, **{k: options[k] for k in ("n", "seed", "label", "batch_size", "out")})
     else:
-        inference.evaluate(config, folder, **{k: options[k] for k in ("n", "seed", "baselines")})
+        inference.evaluate(config, folder, **{k: options[k] for k in ("n", "seed", "baselines", "likelihood")})
 
 
 def _would_fit(name: str, target: str, error: Any) -> bool:
@@ -211,9 +212,10 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     if name in ("run", "out"):
         return str(value)
     kind, words = (bool, "true or false") if name == "baselines" else (int, "a whole number")
-    if name in ("n", "batch_size"):
-        words = "a whole number >= 1"
-    if type(value) is not kind or (name in ("n", "batch_size") and value < 1):
+    lowest = {"n": 1, "batch_size": 1, "likelihood": 0}.get(name)
+    if lowest is not None:
+        words = f"a whole number >= {lowest}"
+    if type(value) is not kind or (lowest is not None and value < lowest):
         raise ConfigError(f"{name} must be {words}, got {value!r}.")
     return value
 

@@ -8,6 +8,7 @@ class GenlabError(Exception):
     """An error with a remedy in its text: what, where, what to do. ``exit_code`` is what the process ends with."""
 
     exit_code = 1
+    prefix = "error: "
 
 
 class ConfigError(GenlabError):

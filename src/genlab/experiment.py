@@ -47,7 +47,9 @@ RUN_DIR = "GENLAB_RUN_DIR"  # tells the processes that the first one starts whic
 
 
 class Interrupted(GenlabError):
-    """A signal ended the run."""
+    """A signal ended the run: nothing went wrong."""
+
+    prefix = ""
 
     def __init__(self, number: int, message: str):
         super().__init__(f"stopped by {Signals(number).name}; {message}")

@@ -13,10 +13,13 @@ from genlab import checkpoint, run_folder
 from genlab.assemble import build_data, build_evaluation, build_model
 from genlab.callbacks.samples import sample_images, save_grid
 from genlab.config import resolved
+from genlab.data.base import ImageDataModule
 from genlab.errors import ConfigError
 from genlab.metrics.baselines import baselines as baseline_images
 from genlab.metrics.evaluation import Result
-from genlab.model.base import GenerativeModel
+from genlab.model.base import GenerativeModel, HasLikelihood
+from genlab.model.likelihood import bits_per_dim
+from genlab.seeding import RandomStream
 
 
 def load_run(config: DictConfig, run: Path) -> tuple[GenerativeModel, str]:
@@ -63,7 +66,7 @@ def write_images(images: Tensor, path: Path, columns: int) -> None:
         Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path / f"{i:06d}.png")
 
 
-def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, baselines: bool) -> None:
+def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, baselines: bool, likelihood: int) -> None:
     """Measure a run, print a table and keep it as ``evaluation-<protocol>.json`` in the run folder."""
     if seed is not None:
         config.evaluation.seed = seed
@@ -71,6 +74,8 @@ def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, bas
     evaluation = build_evaluation(resolved(config))
     model, weights = load_run(config, run)
     rows: dict[str, Result] = {str(run): evaluation.run(model, data, n, weights=weights)}
+    if likelihood:
+        rows[str(run)].values.update(held_out_bits(model, data, likelihood, evaluation.seed))
     if baselines:
         count = n or evaluation.num_samples
         for name, (images, labels) in baseline_images(data, count, evaluation.seed).items():
@@ -83,6 +88,24 @@ def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, bas
               "baselines": {name: row.values for name, row in rows.items() if name != str(run)}}  # fmt: skip
     run_folder.write_text(path, json.dumps(report, indent=2))
     print(f"protocol {result.protocol_id}: {path}")
+
+
+def held_out_bits(model: GenerativeModel, data: ImageDataModule, count: int, seed: int) -> dict[str, float]:
+    """Mean bits/dim of ``count`` held-out images that represent the split evenly, each given its label if it has one.
+
+    The name says what the number is. Raises ConfigError if the model has no likelihood.
+    """
+    if not isinstance(model, HasLikelihood):
+        raise ConfigError(f"likelihood={count}: {type(model).__name__} has no likelihood.")
+    table = data.table("val")
+    chosen = np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int)
+    bits = []
+    for part in np.array_split(chosen, -(-len(chosen) // 64)):
+        pixels = torch.from_numpy(table.images[part]).to(model.device)
+        condition = None if table.labels is None else {"label": torch.from_numpy(table.labels[part]).to(model.device)}
+        noise = RandomStream.for_samples(seed, part.tolist(), model.device)
+        bits.append(bits_per_dim(model, pixels, condition, noise))
+    return {f"bits_per_dim_{model.likelihood_kind}_val_{len(chosen)}": float(torch.cat(bits).mean())}
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

@@ -64,7 +64,7 @@ def _open(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
         seal = json.loads(path.with_suffix(".json").read_text())
         if path.stat().st_size != seal["bytes"]:
             return None
-        pixels = np.lib.format.open_memmap(path, mode="r")
+        pixels = np.lib.format.open_memmap(path, mode="c")  # copy on write: torch wants writable arrays
         if _checksum(pixels) != seal["checksum"]:
             return None
         left_out = np.array(seal["left_out"], dtype=np.int64)
@@ -81,7 +81,7 @@ def _write(path: Path, rows: Iterable[np.ndarray | None]) -> None:
             _write_rows(file, rows, left_out)
             file.flush()
             os.fsync(file.fileno())
-        pixels = np.lib.format.open_memmap(partial, mode="r")
+        pixels = np.lib.format.open_memmap(partial, mode="c")
         seal = {"bytes": partial.stat().st_size, "checksum": _checksum(pixels), "left_out": left_out}
         os.replace(partial, path)
     finally:

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from pytorch_lightning import LightningModule
@@ -107,6 +107,8 @@ class GenerativeModel(LightningModule, ABC):
 @runtime_checkable
 class HasLikelihood(Protocol):
     """VAE (a bound), diffusion (an ODE's estimate), transformer and flow (exact)."""
+
+    likelihood_kind: ClassVar[Literal["exact", "bound", "estimate"]]
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
         """Nats of each example, (N,), as a density over data space scaled to [-1, 1]."""

@@ -1,6 +1,7 @@
 """Diffusion models: a network trained to denoise, and a sampler that denoises step by step."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class Diffusion(GenerativeModel):
     """DDPM, EDM, flow matching: whatever can be read as D(x; sigma), the expected clean image of a noisy one."""
 
     modalities = frozenset({"image"})
+    likelihood_kind: ClassVar[Literal["estimate"]] = "estimate"
     network: nn.Module  # made in configure_model
 
     def __init__(

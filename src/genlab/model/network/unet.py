@@ -173,8 +173,8 @@ def _check(height: int, width: int, channels: int, patch_size: int, num_levels: 
     if height % multiple or width % multiple:
         size = multiple * math.ceil(max(height, width) / multiple)
         raise ValueError(
-            f"model/network=unet takes patches of {patch_size} and halves them {num_levels - 1} times: "
-            f"{height}x{width} is not divisible by {multiple}. "
+            f"model/network=unet needs sides that are multiples of {multiple} (patch_size {patch_size}, "
+            f"{num_levels} entries in channel_mult), got {height}x{width}. "
             f"Use fewer entries in model.network.channel_mult, or data.image_size={size}."
         )
     unit = math.lcm(4, num_heads)
