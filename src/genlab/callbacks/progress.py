@@ -22,7 +22,7 @@ class ProgressBar(LightningProgressBar):
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
         self._lines = Milestones(10)
-        self._began = (0.0, 0)  # clock and examples when this process began to train
+        self._began = (0.0, 0)  # seconds and examples of training when this process took over
         self._shown_at = 0.0
 
     def disable(self) -> None:
@@ -30,7 +30,7 @@ class ProgressBar(LightningProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GenerativeModel)
-        self._began = (time.monotonic(), pl_module.progress.examples)
+        self._began = (pl_module.progress.seconds, pl_module.progress.examples)
         self._lines.start(pl_module.progress.fraction)
         if self._console.is_terminal and not self._console.quiet:
             columns = TextColumn("training"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}")
@@ -52,8 +52,8 @@ class ProgressBar(LightningProgressBar):
             self._console.print(f"training {fraction:4.0%}  {self._text(trainer, pl_module)}", highlight=False)
 
     def _text(self, trainer: Trainer, model: GenerativeModel) -> str:
-        clock, examples = self._began
-        rate = (model.progress.examples - examples) / max(time.monotonic() - clock, 1e-9)
+        seconds, examples = self._began
+        rate = (model.progress.examples - examples) / max(model.progress.seconds - seconds, 1e-9)
         loss = trainer.callback_metrics.get("train/loss")
         text = f"{model.progress.examples:,} examples  {rate:,.0f}/s"
         return text if loss is None else f"{text}  loss {float(loss):.4f}"
