@@ -15,7 +15,7 @@ from PIL import Image
 from genlab import assemble, experiment, run_folder
 from genlab.callbacks.samples import save_grid
 from genlab.config import ConfigTree
-from genlab.errors import ConfigError, ResourceError, StorageError
+from genlab.errors import ConfigError, NumericsError, ResourceError, StorageError
 from tiny_run import MLP, Order, compose, train
 
 METRICS = ("metrics=[kid]", "metrics.kid.subset_size=5", "metrics.kid.num_subsets=2", "evaluation.num_samples=8")
@@ -183,3 +183,29 @@ def test_grid_of_images(channels: int, mode: str, tmp_path: Path) -> None:
         assert picture.size == (3 * 65 - 1, 2 * 65 - 1)
         at = [picture.getpixel((65 * (i % 3) + 1, 65 * (i // 3) + 1)) for i in range(6)]
     assert [p if channels == 1 else p[0] for p in at] == [0, 50, 100, 150, 200, 255]
+
+
+def test_a_model_without_labels_on_labelled_data(tmp_path: Path) -> None:
+    run = train(*MLP, "model.num_classes=null", "model.network.num_classes=null", "callbacks.samples.times=1",
+                "metrics=[fid]", outputs=tmp_path)  # fmt: skip
+    assert list((run / "samples").glob("*.png"))
+    with pytest.raises(ConfigError, match="metrics=as_asked needs a model that takes labels"):
+        train(*MLP, "model.num_classes=null", "model.network.num_classes=null", "metrics=[as_asked]",
+              outputs=tmp_path / "other")  # fmt: skip
+    assert not (tmp_path / "other").exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(NumericsError, match="the weights are not finite after 104 examples"):
+        train(*MLP, "model.optimizer.lr=1e38", "model/schedule=constant", outputs=tmp_path)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_compiled_network_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting the first step's operations must not keep the later ones from being compiled."""
+    in_place = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: in_place(self, backend="eager"))  # quick to make
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    train(*MLP, "model.compile=true", "budget.value=24", outputs=tmp_path)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0

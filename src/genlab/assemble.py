@@ -131,9 +131,8 @@ def _build_logger(name: str, node: Mapping[str, Any]) -> Logger:
     if name == "wandb":
         import wandb
 
-        rank_zero_only(
-            wandb.setup
-        )()  # now: else it is not silent yet when it is told what it finds wrong with Lightning
+        # now: else it is not silent yet when it finds fault with an argument of Lightning's
+        rank_zero_only(wandb.setup)()
     return build(node, Logger, f"logger.{name}")
 
 

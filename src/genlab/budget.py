@@ -7,15 +7,21 @@ no currency, since a step of a GAN and one of a diffusion model are not the same
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
 
 from genlab.callbacks.accumulation import at_optimizer_step
 from genlab.errors import ConfigError
 from genlab.model.base import GenerativeModel, Progress
+
+_ATTENTION_ON_CPU = {  # which torch's own table leaves out
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+}
 
 
 class Budget(Callback):
@@ -27,6 +33,7 @@ class Budget(Callback):
         self.value = value
         self._flops_per_batch: float | None = None  # of one batch on one rank: measured on the first
         self._counter: FlopCounterMode | None = None
+        self._counting = ExitStack()
 
     @abstractmethod
     def used(self, progress: Progress) -> float:
@@ -37,15 +44,17 @@ class Budget(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._flops_per_batch is None:
-            self._counter = FlopCounterMode(display=False)
-            self._counter.__enter__()
+            self._counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
+            self._counting.enter_context(self._counter)
+            # A frame that torch.compile meets under the counter is never compiled: this step it shall meet none.
+            self._counting.enter_context(torch.compiler.set_stance("force_eager"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Mapping[str, Any], batch_idx: int
     ) -> None:
         assert isinstance(pl_module, GenerativeModel)
         if self._counter is not None:
-            self._counter.__exit__(None, None, None)
+            self._counting.close()
             self._flops_per_batch = float(self._counter.get_total_flops())
             self._counter = None
         assert self._flops_per_batch is not None
@@ -54,12 +63,13 @@ class Budget(Callback):
         progress.flops += self._flops_per_batch * trainer.world_size
         progress.seconds = self.agree(trainer, progress.seconds + time.perf_counter() - pl_module.step_began)
         progress.fraction = min(1.0, self.used(progress) / self.value)
-        pl_module.log_dict(
-            {"progress/examples": float(progress.examples), "progress/flops": progress.flops,
-             "progress/seconds": progress.seconds}
-        )  # fmt: skip
+        counts = {"examples": progress.examples, "flops": progress.flops, "seconds": progress.seconds}
+        pl_module.log_dict({f"progress/{name}": torch.tensor(n, dtype=torch.float64) for name, n in counts.items()})
         if self.finished(progress) and at_optimizer_step(trainer, batch_idx):
             trainer.should_stop = True
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._counting.close()
 
     def agree(self, trainer: Trainer, seconds: float) -> float:
         """The time that every rank goes by. Only a budget of seconds needs them to agree."""

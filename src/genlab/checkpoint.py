@@ -169,4 +169,4 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return load(Path(path), map_location)
+        return load(Path(path), "cpu" if map_location is None else map_location)  # also where no such GPU is

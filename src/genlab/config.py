@@ -24,7 +24,7 @@ from genlab.errors import ConfigError, did_you_mean
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
 FILLED_LATER = ("spec", "run_dir", "run_id")  # by the run itself: from the data, and when its folder is made
-EXAMPLES = {"root": "/path/to/images", "path": "/path/to/text.txt"}  # what a value for a missing option looks like
+EXAMPLES = {"root": "/path/to/images"}  # what a value for a missing option looks like
 
 
 class ConfigTree:
@@ -65,11 +65,6 @@ class ConfigTree:
         """The parts that a file chooses, by group. A list: several may be chosen together."""
         entries = OmegaConf.to_container(OmegaConf.load(file)).get("defaults", [])  # type: ignore[union-attr]
         return {group: option for entry in entries if isinstance(entry, dict) for group, option in entry.items()}
-
-    def description(self, group: str, option: str) -> str:
-        """The comment that opens an option's file."""
-        lines = self._file(group, option).read_text(encoding="utf-8").splitlines()
-        return next((line[1:].strip() for line in lines if line.startswith("#") and "@package" not in line), "")
 
     @contextmanager
     def hydra(self) -> Iterator[None]:

@@ -38,7 +38,7 @@ from genlab.callbacks.samples import sample_images
 from genlab.callbacks.stop import StopOnSignal, Stopped
 from genlab.config import resolved
 from genlab.data.base import ImageDataModule
-from genlab.errors import ConfigError, GenlabError
+from genlab.errors import ConfigError, GenlabError, ResourceError
 from genlab.loggers import MetricsFile
 from genlab.model.base import GenerativeModel
 from genlab.seeding import derive_seed
@@ -66,6 +66,11 @@ def train(config: DictConfig, overrides: Sequence[str], run: Path | None = None)
         if os.environ.get("LOCAL_RANK", "0") != "0":
             sys.exit(128 + stopped.number)  # the first process speaks for all
         raise Interrupted(stopped.number, _how_to_continue(config)) from None
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            "the GPU's memory is full. Use a smaller data.batch_size (trainer.accumulate_grad_batches makes up for it) "
+            "or evaluation.batch_size."
+        ) from error
 
 
 def _how_to_continue(config: DictConfig) -> str:
@@ -87,6 +92,7 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
     model = build_model(plain)
     evaluation = build_evaluation(plain)
     build_callbacks(plain, evaluation)
+    evaluation.check_labels(model)
     trial = build_trainer(plain, [NoCheckpoints()], [], Path())  # refuses what cannot be, before there is a folder
     data.check(trial.world_size)
     last = last_checkpoint(run, plain) if run is not None else None
@@ -195,7 +201,7 @@ def finish(trainer: pl.Trainer, model: GenerativeModel, run_dir: Path, seconds: 
         **asdict(model.progress),
         "wall_seconds": seconds,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
         "samples_per_second": None if final is None else final.samples_per_second,
     }
     run_folder.write_summary(run_dir, summary)
@@ -209,10 +215,10 @@ def finish(trainer: pl.Trainer, model: GenerativeModel, run_dir: Path, seconds: 
     print("\n".join(lines), flush=True)
 
 
-def peak_memory() -> int:
-    """Bytes: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU if that is where the run was, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -229,7 +235,7 @@ def try_out(config: DictConfig, data: ImageDataModule) -> None:
         data.check(trainer.world_size)
         fit(trainer, model, data, None)
         with averaged_weights(trainer, model):
-            images = sample_images(model, range(1), 0, config.spec.condition.label.size)
+            images = sample_images(model, range(1), 0)
     if trainer.is_global_zero:
         parameters = sum(p.numel() for p in model.parameters())
         losses = ", ".join(

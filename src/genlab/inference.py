@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genlab import checkpoint, run_folder
 from genlab.assemble import build_data, build_evaluation, build_model
+from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import sample_images, save_grid
 from genlab.config import resolved
 from genlab.data.base import ImageDataModule
@@ -36,17 +37,17 @@ def sample(
     config: DictConfig, run: Path, n: int, seed: int, label: int | None, batch_size: int, out: str | None
 ) -> None:
     """Draw ``n`` samples of a run and write them where ``out`` says."""
-    classes = config.spec.condition.label.size
+    model, _ = load_run(config, run)
+    classes = model.num_classes
     if label is not None:
         if classes is None:
-            raise ConfigError(f"label={label}: the data of {run} have no labels.")
+            raise ConfigError(f"label={label}: the model of {run} takes no labels.")
         if not 0 <= label < classes:
             raise ConfigError(f"label={label} must be a class from 0 to {classes - 1}.")
-    model, _ = load_run(config, run)
     batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
-    images = torch.cat([sample_images(model, batch, seed, classes, label) for batch in batches])
+    images = torch.cat([sample_images(model, batch, seed, label) for batch in batches])
     name = f"seed={seed}-n={n}" + ("" if label is None else f"-label={label}")
-    path = run / "samples" / f"{name}.png" if out is None else Path(out)
+    path = run / SAMPLES / f"{name}.png" if out is None else Path(out)
     write_images(images, path, columns=10 if classes == 10 and label is None else max(1, round(n**0.5)))
     print(f"{n} samples: {path}")
 
@@ -73,19 +74,20 @@ def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, bas
     data = build_data(config)
     evaluation = build_evaluation(resolved(config))
     model, weights = load_run(config, run)
-    rows: dict[str, Result] = {str(run): evaluation.run(model, data, n, weights=weights)}
+    own = "this run"
+    rows: dict[str, Result] = {own: evaluation.run(model, data, n, weights=weights)}
     if likelihood:
-        rows[str(run)].values.update(held_out_bits(model, data, likelihood, evaluation.seed))
+        rows[own].values.update(held_out_bits(model, data, likelihood, evaluation.seed))
     if baselines:
         count = n or evaluation.num_samples
         for name, (images, labels) in baseline_images(data, count, evaluation.seed).items():
-            rows[name] = evaluation.score(images, labels, data)
+            rows[name] = evaluation.score(images, labels, data, evaluation.device_of(model))
     print(table({name: result.values for name, result in rows.items()}))
-    result = rows[str(run)]
+    result = rows[own]
     path = run / f"evaluation-{result.protocol_id}.json"
     report = {"metrics": result.values, "protocol": result.protocol, "protocol_id": result.protocol_id,
               "samples_per_second": result.samples_per_second,
-              "baselines": {name: row.values for name, row in rows.items() if name != str(run)}}  # fmt: skip
+              "baselines": {name: row.values for name, row in rows.items() if name != own}}  # fmt: skip
     run_folder.write_text(path, json.dumps(report, indent=2))
     print(f"protocol {result.protocol_id}: {path}")
 
@@ -102,7 +104,9 @@ def held_out_bits(model: GenerativeModel, data: ImageDataModule, count: int, see
     bits = []
     for part in np.array_split(chosen, -(-len(chosen) // 64)):
         pixels = torch.from_numpy(table.images[part]).to(model.device)
-        condition = None if table.labels is None else {"label": torch.from_numpy(table.labels[part]).to(model.device)}
+        condition = None
+        if table.labels is not None and model.num_classes is not None:
+            condition = {"label": torch.from_numpy(table.labels[part]).to(model.device)}
         noise = RandomStream.for_samples(seed, part.tolist(), model.device)
         bits.append(bits_per_dim(model, pixels, condition, noise))
     return {f"bits_per_dim_{model.likelihood_kind}_val_{len(chosen)}": float(torch.cat(bits).mean())}

@@ -180,7 +180,7 @@ class IsolatedLogger(Logger):
 
 def _show_image(logger: Logger, name: str, path: Path, step: int) -> None:
     if isinstance(logger, WandbLogger):
-        logger.log_image(name, [str(path)])
+        logger.log_image(name, [str(path)], step=step)
     elif isinstance(logger, TensorBoardLogger):
         pixels = np.array(Image.open(path).convert("RGB"))
         logger.experiment.add_image(name, pixels, step, dataformats="HWC")

@@ -5,7 +5,7 @@ import torch
 
 from genlab.data.base import to_float, to_uint8
 from genlab.data.digits import Digits
-from genlab.errors import ConfigError, DataError
+from genlab.errors import ConfigError, NumericsError
 
 
 def test_bytes_survive_the_way_to_floats_and_back() -> None:
@@ -24,7 +24,7 @@ def test_floats_are_rounded_and_clamped() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_not_finite_are_refused(value: float) -> None:
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(NumericsError, match="not finite"):
         to_uint8(torch.tensor([0.0, value]))
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from genlab.data.base import ImageDataModule, ImageTable, Split, to_float
 from genlab.data.digits import Digits
-from genlab.errors import ConfigError, DataError
+from genlab.errors import ConfigError, DataError, NumericsError
 from genlab.metrics.baselines import baselines
 from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.extractor.digits import DigitsFeatures
@@ -31,6 +31,7 @@ class NoisyPrototypes(GenerativeModel):
     """A training image of the class asked for, plus noise: a conditional model that needs no training."""
 
     modalities = frozenset({"image"})
+    num_classes = 10
 
     def __init__(self, data: ImageDataModule, noise: float = 0.1):
         super().__init__(seed=0, schedule=Constant())
@@ -115,15 +116,19 @@ def test_protocol_id_tells_what_compares(data: Digits) -> None:
 
 
 def test_samples_are_asked_for_in_turn_and_the_model_is_left_as_it_was(data: Digits) -> None:
-    model, seen = NoisyPrototypes(data).train(), []
+    model = NoisyPrototypes(data).train()
     model.frozen.eval()
-    evaluation(batch_size=32).run(
-        model, data, weights="raw", num_samples=50, progress=lambda done, total: seen.append((done, total))
-    )
+    evaluation(batch_size=32).run(model, data, weights="raw", num_samples=50)
     assert model.asked == [i % 10 for i in range(50)]
     assert model.training
     assert not model.frozen.training
-    assert seen == [(32, 50), (50, 50)]
+
+
+def test_labels_that_a_model_does_not_take_cannot_be_measured(data: Digits) -> None:
+    model = NoisyPrototypes(data)
+    model.num_classes = None
+    with pytest.raises(ConfigError, match="metrics=as_asked needs a model that takes labels"):
+        evaluation().check_labels(model)
 
 
 def test_an_evaluation_can_be_used_again(data: Digits) -> None:
@@ -175,7 +180,7 @@ def test_unlabelled_data(data: Digits) -> None:
 
 
 def test_bad_samples_are_refused(data: Digits) -> None:
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(NumericsError, match="not finite"):
         evaluation().run(NoisyPrototypes(data, noise=float("nan")), data, weights="raw")
     with pytest.raises(DataError, match=r"samples have shape \(3, 8, 8\), the data \(1, 16, 16\)"):
         evaluation().score(torch.zeros(5, 3, 8, 8, dtype=torch.uint8), None, data)

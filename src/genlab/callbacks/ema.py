@@ -96,7 +96,7 @@ def _gathered(model: nn.Module) -> Iterator[None]:
     finally:
         for module in sharded:
             module.reshard()
-            module.set_reshard_after_forward(True, recurse=False)
+            module.set_reshard_after_forward(module is not sharded[0], recurse=False)  # the root: not before backward
 
 
 @torch.no_grad()

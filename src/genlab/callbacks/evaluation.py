@@ -10,7 +10,7 @@ from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.callbacks.stop import stop_requested
 from genlab.metrics.evaluation import Evaluation, Result
-from genlab.model.base import GenerativeModel
+from genlab.model.base import GenerativeModel, in_eval_mode
 from genlab.seeding import derive_seed
 
 
@@ -55,11 +55,10 @@ class PeriodicEvaluation(Callback):
 def validation_losses(trainer: Trainer, model: GenerativeModel) -> dict[str, float]:
     """Mean losses over the held-out split, over all ranks, with the same noise every time."""
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
-    was_training = model.training
-    model.eval()
     totals: dict[str, Tensor] = {}
     count = 0
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+    gpus = [model.device] if model.device.type == "cuda" else []
+    with in_eval_mode(model), torch.random.fork_rng(devices=gpus):
         for position, batch in enumerate(datamodule.val_dataloader()):
             torch.manual_seed(derive_seed(model.seed, position, trainer.global_rank))
             batch = datamodule.on_after_batch_transfer({k: v.to(model.device) for k, v in batch.items()}, 0)
@@ -67,7 +66,6 @@ def validation_losses(trainer: Trainer, model: GenerativeModel) -> dict[str, flo
             for name, value in model.losses(batch).items():
                 totals[name] = totals.get(name, torch.zeros((), device=model.device)) + value * size
             count += size
-    model.train(was_training)
     summed = {name: trainer.strategy.reduce(total, reduce_op="sum") for name, total in totals.items()}
     everything = trainer.strategy.reduce(torch.tensor(float(count), device=model.device), reduce_op="sum")
     return {name: float(total / everything) for name, total in summed.items()}

@@ -13,7 +13,7 @@ from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.data.base import to_uint8
 from genlab.loggers import IsolatedLogger
-from genlab.model.base import GenerativeModel
+from genlab.model.base import GenerativeModel, in_eval_mode
 from genlab.seeding import RandomStream
 
 FOLDER = "samples"
@@ -41,12 +41,8 @@ class SampleGrid(Callback):
             self.show(trainer, pl_module)
 
     def show(self, trainer: Trainer, model: GenerativeModel) -> None:
-        spec = trainer.datamodule.spec  # type: ignore[attr-defined]
-        label = spec.condition.get("label")
         with averaged_weights(trainer, model):
-            images = sample_images(
-                model, range(self.rows * self.columns), self.seed, classes=None if label is None else label.size
-            )
+            images = sample_images(model, range(self.rows * self.columns), self.seed)
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / FOLDER / f"examples={model.progress.examples:012d}.png"
             save_grid(images, self.columns, path)
@@ -55,18 +51,14 @@ class SampleGrid(Callback):
                     logger.show_image("samples", path, trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
-def sample_images(
-    model: GenerativeModel, indices: range | list[int], seed: int, classes: int | None, label: int | None = None
-) -> Tensor:
+def sample_images(model: GenerativeModel, indices: range, seed: int, label: int | None = None) -> Tensor:
     """The samples ``indices`` of a seed, (N, C, H, W) uint8, on the CPU; each of class ``label``, or i mod classes."""
-    was_training = model.training
-    model.eval()
     condition = None
-    if classes is not None:
-        wanted = [index % classes if label is None else label for index in indices]
+    if model.num_classes is not None:
+        wanted = [index % model.num_classes if label is None else label for index in indices]
         condition = {"label": torch.tensor(wanted, device=model.device)}
-    images = model.sample(len(indices), condition, RandomStream.for_samples(seed, indices, model.device))
-    model.train(was_training)
+    with in_eval_mode(model):
+        images = model.sample(len(indices), condition, RandomStream.for_samples(seed, indices, model.device))
     return to_uint8(images).cpu()
 
 

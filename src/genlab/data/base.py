@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from genlab.data.sampler import Keys, ResumableBatchSampler
-from genlab.errors import ConfigError, DataError
+from genlab.errors import ConfigError, NumericsError
 from genlab.seeding import derive_seed, uniform_by_index
 
 Split = Literal["train", "val"]
@@ -194,8 +194,8 @@ def to_uint8(images: Tensor) -> Tensor:
     """float [-1, 1] -> uint8 [0, 255], rounded; values outside are clamped to the range.
 
     Raises:
-        DataError: a value is not finite.
+        NumericsError: a value is not finite.
     """
     if not torch.isfinite(images).all():
-        raise DataError("the images hold values that are not finite (nan or inf); nothing was measured.")
+        raise NumericsError("the images hold values that are not finite (nan or inf); nothing was measured.")
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)

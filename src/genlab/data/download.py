@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from genlab.data.progress import progress
 from genlab.errors import DataError
+from genlab.progress import progress
 
 _TIMEOUT = 15.0  # seconds without a byte after which a server counts as unreachable
 _CHUNK = 1 << 18  # bytes

@@ -14,8 +14,8 @@ from genlab.data.base import ImageDataModule, ImageTable, Split
 from genlab.data.decode import DECODER, Channels, UnreadableImageError, decode
 from genlab.data.image_files import ImageFile, class_names, list_images, split_files
 from genlab.data.pixel_cache import cached_pixels, default_folder
-from genlab.data.progress import progress
 from genlab.errors import ConfigError, DataError
+from genlab.progress import progress
 
 _BAD_FRACTION = 0.001  # of the files of a split that on_bad=skip may leave out
 _TASK = 32  # files that a thread decodes at a time

@@ -18,6 +18,7 @@ MetricBatch = Mapping[str, Tensor]
 class SampleMetric(Protocol):
     """Compares generated examples with real ones."""
 
+    reads_labels: ClassVar[bool]  # then the model must take labels
     reads_features: ClassVar[bool]  # then the extractor's name is part of the name of the number
 
     def update(self, batch: MetricBatch, real: bool) -> None:

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +16,11 @@ from torchmetrics import Metric
 from genlab.data.base import ImageDataModule, Split, to_uint8
 from genlab.errors import ConfigError, DataError
 from genlab.metrics.base import FeatureExtractor, NeedsData
-from genlab.model.base import GenerativeModel
+from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.progress import progress
 from genlab.seeding import RandomStream
 
 CHUNK = 64  # images that features are taken of at a time, whatever the batch size: float32 sums depend on it
-ReportProgress = Callable[[int, int], None]  # samples made so far, samples to make; of this rank
 
 
 @dataclass(frozen=True)
@@ -67,18 +66,28 @@ class Evaluation:
         num_samples: int | None = None,  # null: the evaluation's own
         *,
         weights: str,  # which of the model's are in place, "ema" or "raw"; for the record
-        progress: ReportProgress | None = None,
     ) -> Result:
         """Sample, then measure. Raises DataError if samples are not finite or not of the data's shape."""
         count = num_samples or self.num_samples
         self._check(data, count)
+        self.check_labels(model)
         start = time.perf_counter()
-        images, labels = self.generate(model, data, count, progress)
+        images, labels = self.generate(model, data, count)
         samples_per_second = count / (time.perf_counter() - start)
-        device = model.device if model.device.type == "cuda" else torch.device("cpu")  # others lack float64
-        result = self._measure(images, labels, count, data, device)
+        result = self._measure(images, labels, count, data, self.device_of(model))
         protocol = result.protocol | {"weights": weights}
         return replace(result, protocol=protocol, samples_per_second=samples_per_second)
+
+    @staticmethod
+    def device_of(model: GenerativeModel) -> torch.device:
+        """Where a model's samples are measured."""
+        return model.device if model.device.type == "cuda" else torch.device("cpu")  # others lack float64
+
+    def check_labels(self, model: GenerativeModel) -> None:
+        """Raises ConfigError if a metric needs labels and the model takes none."""
+        for name, metric in self.metrics.items():
+            if metric.reads_labels and model.num_classes is None:
+                raise ConfigError(f"metrics={name} needs a model that takes labels. Leave it out of metrics=[...].")
 
     def score(
         self,
@@ -93,22 +102,19 @@ class Evaluation:
         my_labels = None if labels is None else labels[mine]
         return self._measure(images[mine], my_labels, len(images), data, torch.device(device))
 
-    def generate(
-        self, model: GenerativeModel, data: ImageDataModule, count: int, progress: ReportProgress | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def generate(self, model: GenerativeModel, data: ImageDataModule, count: int) -> tuple[Tensor, Tensor | None]:
         """This rank's share of ``count`` samples, uint8 (n, C, H, W) on the CPU, and the labels asked for (n,)."""
-        label = data.spec.condition.get("label")
         indices = list(range(_rank(), count, _world()))
-        labels = torch.tensor(indices) % label.size if label else None
+        labels = torch.tensor(indices) % model.num_classes if model.num_classes is not None else None
         images = []
-        with torch.no_grad(), _in_eval_mode(model):
+        title = f"drawing {count:,} samples"
+        with torch.no_grad(), in_eval_mode(model), progress(title, len(indices), quiet=_rank() != 0) as advance:
             for start in range(0, len(indices), self.batch_size):
                 batch = slice(start, start + self.batch_size)
                 stream = RandomStream.for_samples(self.seed, indices[batch], model.device)
                 condition = None if labels is None else {"label": labels[batch].to(model.device)}
                 images.append(to_uint8(model.sample(len(stream), condition, stream)).cpu())
-                if progress:
-                    progress(min(start + self.batch_size, len(indices)), len(indices))
+                advance(len(stream))
         return torch.cat(images), labels
 
     def _check(self, data: ImageDataModule, count: int) -> None:
@@ -183,18 +189,6 @@ class Evaluation:
         moved = {key: tensor.to(device) for key, tensor in batch.items()}
         for metric in self.metrics.values():
             metric.update(moved, real=real)
-
-
-@contextmanager
-def _in_eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Every module in eval mode, and afterwards as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _protocol_id(protocol: Mapping[str, Any]) -> str:

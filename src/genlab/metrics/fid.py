@@ -20,6 +20,7 @@ class FID(Metric):
     D = 64), so numbers of different n do not compare. 0 is best; the unit is that of the features, squared.
     """
 
+    reads_labels: ClassVar[bool] = False
     reads_features: ClassVar[bool] = True
     is_differentiable = False
     higher_is_better = False

@@ -18,6 +18,7 @@ class KID(Metric):
     Unbiased, unlike FID: it can be slightly negative, and numbers of different sample counts compare. 0 is best.
     """
 
+    reads_labels: ClassVar[bool] = False
     reads_features: ClassVar[bool] = True
     is_differentiable = False
     higher_is_better = False

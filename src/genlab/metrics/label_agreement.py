@@ -23,6 +23,7 @@ class LabelAgreement(Metric):
     model that ignores its condition gets 1 / classes.
     """
 
+    reads_labels: ClassVar[bool] = True
     reads_features: ClassVar[bool] = False
     is_differentiable = False
     higher_is_better = True

@@ -20,6 +20,7 @@ class NearestNeighbor(Metric):
     is what new images of the same kind have; near 0 the model copies; well above 1 its samples are far from the data.
     """
 
+    reads_labels: ClassVar[bool] = False
     reads_features: ClassVar[bool] = False
     is_differentiable = False
     higher_is_better = None

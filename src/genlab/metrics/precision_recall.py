@@ -21,6 +21,7 @@ class PrecisionRecall(Metric):
     best: precision falls with bad samples, recall with missing ones. Both depend on the sample counts.
     """
 
+    reads_labels: ClassVar[bool] = False
     reads_features: ClassVar[bool] = True
     is_differentiable = False
     higher_is_better = True

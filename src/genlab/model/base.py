@@ -7,7 +7,8 @@ class and no registration.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -48,6 +49,7 @@ class GenerativeModel(LightningModule, ABC):
     """
 
     modalities: ClassVar[frozenset[str]]  # the kinds of data it can be trained on, e.g. {"image"}
+    num_classes: int | None = None  # labels that samples can be asked for; None: unconditional
 
     def __init__(self, seed: int, schedule: LearningRateSchedule):
         super().__init__()
@@ -89,9 +91,11 @@ class GenerativeModel(LightningModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Lightning's, which refuses fused optimisers in all mixed precision; only fp16 has a loss scale to undo."""
+        """Lightning's, which refuses fused optimisers in mixed precision."""
         plugin = self.trainer.precision_plugin
-        if isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_val is not None:
+        if isinstance(plugin, MixedPrecision) and gradient_clip_val is not None:
+            if plugin.scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+                plugin.scaler.unscale_(optimizer)  # left to a fused optimiser's step, which comes after clipping
             algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
             Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
         else:
@@ -102,6 +106,18 @@ class GenerativeModel(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.progress = Progress(**checkpoint["progress"])
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in eval mode, and afterwards as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 @runtime_checkable

@@ -48,6 +48,8 @@ class Diffusion(GenerativeModel):
         super().__init__(seed, schedule)
         if not 0 <= label_dropout <= 1:
             raise ValueError(f"model.label_dropout={label_dropout} is outside [0, 1]. It is a share of the examples.")
+        if guidance != 1 and num_classes is not None and label_dropout == 0:
+            raise ValueError(f"model.guidance={guidance} needs a model trained with model.label_dropout above 0.")
         self.make_network, self.objective, self.sampler, self.make_optimizer = network, objective, sampler, optimizer
         self.shape, self.num_classes, self.label_dropout = tuple(shape), num_classes, label_dropout
         self.guidance = guidance
@@ -75,7 +77,7 @@ class Diffusion(GenerativeModel):
             dropped = torch.rand(len(x), device=x.device) < self.label_dropout
             condition = {"label": condition["label"].masked_fill(dropped, -1)}
         loss = self.objective.loss(self.network, x, condition, self.progress.fraction)
-        self.log("train/loss", loss, on_step=True, prog_bar=True, batch_size=len(x))
+        self.log("train/loss", loss, on_step=True, batch_size=len(x))
         return loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -104,11 +106,13 @@ class Diffusion(GenerativeModel):
             seed = int(torch.randint(2**62, ()))
             generator = RandomStream.for_samples(seed, range(num_samples), self.device)
         assert len(generator) == num_samples
-        return self.sampler(self.denoiser(condition), generator.randn(*self.shape), generator)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
+            return self.sampler(self.denoiser(condition), generator.randn(*self.shape), generator)
 
     def denoiser(self, condition: Condition | None) -> Denoiser:
-        """D(x; sigma) under a condition, with classifier-free guidance (Ho and Salimans 2022, eq. 6) at noise levels in
-        an interval (Kynkäänniemi et al. 2024): D_u + w (D_c - D_u), both from one call of the network."""
+        """D(x; sigma) under a condition, with classifier-free guidance (Ho and Salimans 2022, eq. 6; their w is ours
+        minus 1) at noise levels in an interval (Kynkäänniemi et al. 2024): D_u + w (D_c - D_u), both from one call of
+        the network."""
 
         def plain(x: Tensor, sigma: Tensor) -> Tensor:
             return self.objective.denoise(self.network, x, sigma, condition)
@@ -120,7 +124,7 @@ class Diffusion(GenerativeModel):
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
             inside = (low <= sigma) & (sigma <= high)
-            if not inside.any():
+            if self.guidance_interval != (0.0, float("inf")) and not inside.any():
                 return plain(x, sigma)
             both = self.objective.denoise(self.network, x.repeat(2, 1, 1, 1), sigma.repeat(2), {"label": labels})
             unconditional, conditional = both.chunk(2)

@@ -12,12 +12,13 @@ _PATIENCE = 2.0  # seconds in which nothing is shown
 
 
 @contextmanager
-def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(title: str, total: int | None, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """Gives ``advance(amount)``. Work of more than two seconds gets a bar, or one line where stderr is not a terminal.
 
     Args:
         title: what is going on, e.g. "decoding 50,000 images"
         total: the sum of all amounts; None if it is not known
+        quiet: show nothing, as on all ranks but the first
     """
     console = Console(stderr=True)
     bar = Progress(console=console, transient=True)
@@ -27,7 +28,7 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     def advance(amount: int) -> None:
         nonlocal shown
         bar.advance(task, amount)
-        if not shown and time.monotonic() - start > _PATIENCE:
+        if not quiet and not shown and time.monotonic() - start > _PATIENCE:
             shown = True
             if console.is_terminal:
                 bar.start()
