@@ -137,7 +137,7 @@ def test_an_impossible_network_names_a_way_out(capsys: pytest.CaptureFixture[str
     said = refusal(
         capsys, "train", f"outputs={outputs}", "model/network=unet", "model.network.channel_mult=[1,1,1,1,1,1]"
     )
-    assert "not divisible" in said
+    assert "multiples of 32" in said
     assert "Use fewer entries in model.network.channel_mult" in said
     assert not outputs.exists()
 

@@ -12,15 +12,28 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from genlab.callbacks.accumulation import at_optimizer_step
 from genlab.errors import ConfigError
 from genlab.model.base import GenerativeModel, Progress
 
+Shape = tuple[int, ...]
+
+
+def _attention(query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any, **options: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _attention_backward(
+    grad: Shape, query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any, **options: Any
+) -> int:
+    return sdpa_backward_flop_count(grad, query, key, value)
+
+
 _ATTENTION_ON_CPU = {  # which torch's own table leaves out
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
 
 

@@ -38,4 +38,5 @@ def progress(title: str, total: int | None, quiet: bool = False) -> Iterator[Cal
     try:
         yield advance
     finally:
-        bar.stop()
+        if shown and console.is_terminal:
+            bar.stop()  # one that was never started would leave an empty line
