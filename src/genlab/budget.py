@@ -44,7 +44,8 @@ class Budget(Callback):
         if value <= 0:
             raise ConfigError(f"budget.value must be above 0, got {value}.")
         self.value = value
-        self._flops_per_batch: float | None = None  # of one batch on one rank: measured on the first
+        self._flops: dict[str, float] = {}  # of one batch on one rank, by the kind of step: measured on the first
+        self._kind = ""  # of the step being made
         self._counter: FlopCounterMode | None = None
         self._counting = ExitStack()
 
@@ -56,7 +57,9 @@ class Budget(Callback):
         return self.used(progress) >= self.value
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._flops_per_batch is None:
+        assert isinstance(pl_module, GenerativeModel)
+        self._kind = pl_module.step_kind
+        if self._kind not in self._flops:
             self._counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
             self._counting.enter_context(self._counter)
             # A frame that torch.compile meets under the counter is never compiled: this step it shall meet none.
@@ -68,12 +71,11 @@ class Budget(Callback):
         assert isinstance(pl_module, GenerativeModel)
         if self._counter is not None:
             self._counting.close()
-            self._flops_per_batch = float(self._counter.get_total_flops())
+            self._flops[self._kind] = float(self._counter.get_total_flops())
             self._counter = None
-        assert self._flops_per_batch is not None
         progress = pl_module.progress
         progress.examples += len(next(iter(batch.values()))) * trainer.world_size
-        progress.flops += self._flops_per_batch * trainer.world_size
+        progress.flops += self._flops[self._kind] * trainer.world_size
         progress.seconds = self.agree(trainer, progress.seconds + time.perf_counter() - pl_module.step_began)
         progress.fraction = min(1.0, self.used(progress) / self.value)
         counts = {"examples": progress.examples, "flops": progress.flops, "seconds": progress.seconds}
@@ -89,10 +91,10 @@ class Budget(Callback):
         return seconds
 
     def state_dict(self) -> dict[str, Any]:
-        return {"flops_per_batch": self._flops_per_batch}
+        return {"flops": self._flops}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._flops_per_batch = state_dict["flops_per_batch"]
+        self._flops = dict(state_dict["flops"])
 
     @property
     def state_key(self) -> str:

@@ -17,7 +17,7 @@ from torch import nn
 
 from genlab.callbacks.ema import load_averages
 from genlab.errors import CheckpointError, StorageError
-from genlab.model.base import Progress
+from genlab.model.base import GenerativeModel, Progress
 
 FOLDER = "checkpoints"
 PARTIAL = ".partial"  # ends the name of a file that is being written
@@ -152,7 +152,7 @@ def check_same_model(model: nn.Module, state: Mapping[str, torch.Tensor], run: P
             )
 
 
-def load_for_sampling(model: nn.Module, last: Saved, run: Path) -> str:
+def load_for_sampling(model: GenerativeModel, last: Saved, run: Path) -> str:
     """Put a checkpoint's weights into a model, the averages on top where there are any. Returns "ema" or "raw"."""
     check_same_model(model, last.state, run)
     model.load_state_dict(last.state)

@@ -6,12 +6,33 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
 
 from genlab import checkpoint
 from genlab.callbacks.ema import EMA, averaged_weights, load_averages
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.experiment import Interrupted
+from genlab.model.base import Batch, GenerativeModel
+from genlab.model.schedule import Constant
 from tiny_run import MLP, Callback, SignalAt, only_run, resume, same, train
+
+
+class Line(GenerativeModel):
+    """The least that is a model."""
+
+    def __init__(self) -> None:
+        super().__init__(0, Constant())
+        self.network = torch.nn.Linear(2, 2)
+
+    def configure_model(self) -> None: ...
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None: ...
+
+    def sample(self, num_samples: int, condition: Any = None, generator: Any = None) -> Tensor:
+        return torch.empty(0)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return {}
 
 
 class WeightsOfSteps(Callback):
@@ -90,14 +111,14 @@ def test_evaluation_sees_the_average_and_training_goes_on_from_the_weights(
 
 
 def test_weights_come_back_when_the_block_fails() -> None:
-    model = torch.nn.Linear(2, 2)
+    model = Line()
     ema = EMA()
     ema.averages = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     raw = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     def fail() -> None:
         with ema.swapped_in(model):
-            assert not model.weight.any()
+            assert not model.network.weight.any()
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -106,9 +127,10 @@ def test_weights_come_back_when_the_block_fails() -> None:
 
 
 def test_frozen_weights_are_left_alone() -> None:
-    model = torch.nn.Linear(2, 2)
-    model.bias.requires_grad_(False)
-    bias = model.bias.clone()
-    load_averages(model, {"weight": torch.ones(2, 2)})
-    assert torch.equal(model.bias, bias)
-    assert torch.equal(model.weight, torch.ones(2, 2))
+    model = Line()
+    model.network.bias.requires_grad_(False)
+    bias = model.network.bias.clone()
+    load_averages(model, {"network.weight": torch.ones(2, 2), "network.bias": torch.ones(2)})
+    assert [name for name, _ in model.averaged()] == ["network.weight"]
+    assert torch.equal(model.network.bias, bias)
+    assert torch.equal(model.network.weight, torch.ones(2, 2))

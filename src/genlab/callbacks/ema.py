@@ -15,7 +15,7 @@ from genlab.model.base import GenerativeModel
 
 
 class EMA(Callback):
-    """Averages the trainable weights after every optimiser step.
+    """Averages what samples depend on (``model.averaged()``) after every optimiser step.
 
     The decay is given as a half-life in examples (Karras et al. 2022, app. F.2), so it means the same at any batch
     size. At the start the half-life is ``ramp_up`` times the examples seen, which lets the average forget the initial
@@ -36,7 +36,7 @@ class EMA(Callback):
         loaded = self.averages  # by now: with sharded weights, a checkpoint is read after on_fit_start
         self.averages = {
             name: _like(loaded[name], p) if name in loaded else p.detach().float().clone()
-            for name, p in _trainable(pl_module)
+            for name, p in pl_module.averaged()
         }
         self._seen = pl_module.progress.examples
 
@@ -51,13 +51,13 @@ class EMA(Callback):
         half_life = min(self.half_life, examples * self.ramp_up)
         decay = 0.5 ** ((examples - self._seen) / max(half_life, 1e-8))
         self._seen = examples
-        weights = [p.detach().float() for _, p in _trainable(pl_module)]
+        weights = [p.detach().float() for _, p in pl_module.averaged()]
         torch._foreach_lerp_(list(self.averages.values()), weights, 1 - decay)
 
     @contextmanager
-    def swapped_in(self, model: nn.Module) -> Iterator[None]:
+    def swapped_in(self, model: GenerativeModel) -> Iterator[None]:
         """The averages in place of the weights, for as long as the block runs."""
-        weights = {name: p.detach().clone() for name, p in _trainable(model)}
+        weights = {name: p.detach().clone() for name, p in model.averaged()}
         load_averages(model, self.averages)
         try:
             with _gathered(model):
@@ -73,7 +73,7 @@ class EMA(Callback):
 
 
 @contextmanager
-def averaged_weights(trainer: Trainer, model: nn.Module) -> Iterator[str]:
+def averaged_weights(trainer: Trainer, model: GenerativeModel) -> Iterator[str]:
     """The weights that samples are made with: the average where the run keeps one. Yields "ema" or "raw"."""
     ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
     if ema is None:
@@ -100,14 +100,10 @@ def _gathered(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def load_averages(model: nn.Module, averages: dict[str, Tensor]) -> None:
-    for name, p in model.named_parameters():
+def load_averages(model: GenerativeModel, averages: dict[str, Tensor]) -> None:
+    for name, p in model.averaged():
         if name in averages:
             p.copy_(_like(averages[name], p))
-
-
-def _trainable(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((name, p) for name, p in module.named_parameters() if p.requires_grad)
 
 
 def _whole(x: Tensor) -> Tensor:

@@ -50,12 +50,14 @@ class GenerativeModel(LightningModule, ABC):
 
     modalities: ClassVar[frozenset[str]]  # the kinds of data it can be trained on, e.g. {"image"}
     num_classes: int | None = None  # labels that samples can be asked for; None: unconditional
+    step_kind: str = "step"  # of the next training step; steps of one kind cost the same number of operations
 
     def __init__(self, seed: int, schedule: LearningRateSchedule):
         super().__init__()
         self.seed = seed
         self.schedule = schedule
         self.progress = Progress()
+        self.pretrained: dict[str, Mapping[str, Tensor]] = {}  # weights from another run for the part of that name
         self.step_began = 0.0  # on the clock of time.perf_counter; the wait for data belongs to the step
 
     @abstractmethod
@@ -73,6 +75,34 @@ class GenerativeModel(LightningModule, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The training losses of a batch without dropout, as scalars by name: what validation averages."""
+
+    def averaged(self) -> Iterator[tuple[str, Tensor]]:
+        """What an exponential moving average is kept of, by the names of the state dict: what samples depend on."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+    def condition_of(self, batch: Batch) -> Condition | None:
+        """The part of a batch that the networks are told."""
+        return {"label": batch["label"]} if self.num_classes is not None else None
+
+    def check(self, condition: Condition | None) -> None:
+        """Raises ValueError if a label is not one of the model's."""
+        if condition is None:
+            return
+        if self.num_classes is None:
+            raise ValueError("this model has no labels: the data that it was trained on have none. Sample without.")
+        label = condition["label"]
+        if ((label < -1) | (label >= self.num_classes)).any():
+            raise ValueError(
+                f"the labels {sorted(set(label.tolist()))} are not all among the model's. "
+                f"Use 0 to {self.num_classes - 1}, or -1 for no label."
+            )
+
+    def stream(self, num_samples: int, generator: RandomStream | None) -> RandomStream:
+        """``generator``, or where there is none, one that is seeded from torch's global generator."""
+        if generator is None:
+            return RandomStream.for_samples(int(torch.randint(2**62, ())), range(num_samples), self.device)
+        assert len(generator) == num_samples
+        return generator
 
     def on_train_start(self) -> None:
         self.step_began = time.perf_counter()
@@ -133,11 +163,17 @@ class HasLikelihood(Protocol):
 
 @runtime_checkable
 class HasLatent(Protocol):
-    """What interpolation and editing need."""
+    """What reconstruction, interpolation, editing and latent diffusion need."""
 
-    def encode(self, x: Tensor) -> Tensor: ...
+    latent_shape: tuple[int, ...]  # of one example's z
 
-    def decode(self, z: Tensor) -> Tensor: ...
+    def encode(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        """The most likely latent of data ``x`` (N, C, H, W). -> (N, *latent_shape)."""
+        ...
+
+    def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """The most likely data of latents ``z`` (N, *latent_shape). -> (N, C, H, W)."""
+        ...
 
 
 class DenoisingNetwork(Protocol):
@@ -146,6 +182,22 @@ class DenoisingNetwork(Protocol):
     def forward(self, x: Tensor, noise_level: Tensor, condition: Condition | None) -> Tensor:
         """``x``: (N, C, H, W) of about unit variance; ``noise_level``: (N,), whatever scalar the objective uses, of the
         order of 1. Returns (N, C, H, W)."""
+        ...
+
+
+class Encoder(Protocol):
+    """Images to what is known of their latents."""
+
+    def forward(self, image: Tensor, condition: Condition | None) -> Tensor:
+        """``image``: (N, C, H, W) -> (N, D, h, w); what the D channels are is up to the family."""
+        ...
+
+
+class Decoder(Protocol):
+    """Latents to images, or to the parameters of a distribution of images."""
+
+    def forward(self, latent: Tensor, condition: Condition | None) -> Tensor:
+        """``latent``: (N, Z, h, w) -> (N, D, H, W)."""
         ...
 
 

@@ -85,10 +85,6 @@ class Diffusion(GenerativeModel):
         loss = self.objective.loss(self.network, batch["image"], self.condition_of(batch), self.progress.fraction)
         return {"loss": loss}
 
-    def condition_of(self, batch: Batch) -> Condition | None:
-        """The part of a batch that the network is told."""
-        return {"label": batch["label"]} if self.num_classes is not None else None
-
     @torch.no_grad()
     def sample(
         self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
@@ -102,10 +98,7 @@ class Diffusion(GenerativeModel):
             ValueError: a label that the model does not know.
         """
         self.check(condition)
-        if generator is None:
-            seed = int(torch.randint(2**62, ()))
-            generator = RandomStream.for_samples(seed, range(num_samples), self.device)
-        assert len(generator) == num_samples
+        generator = self.stream(num_samples, generator)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
             return self.sampler(self.denoiser(condition), generator.randn(*self.shape), generator)
 
@@ -152,16 +145,3 @@ class Diffusion(GenerativeModel):
                 return self.objective.denoise(self.network, y, sigma, condition)
 
             return log_likelihood(denoise, x.clone(), trace or Hutchinson(seed=derive_seed(self.seed)))
-
-    def check(self, condition: Condition | None) -> None:
-        """Raises ValueError if a label is not one of the model's."""
-        if condition is None:
-            return
-        if self.num_classes is None:
-            raise ValueError("this model has no labels: the data that it was trained on have none. Sample without.")
-        label = condition["label"]
-        if ((label < -1) | (label >= self.num_classes)).any():
-            raise ValueError(
-                f"the labels {sorted(set(label.tolist()))} are not all among the model's. "
-                f"Use 0 to {self.num_classes - 1}, or -1 for no label."
-            )
