@@ -137,8 +137,13 @@ def _build_logger(name: str, node: Mapping[str, Any]) -> Logger:
 
 
 def build_trainer(
-    config: Mapping[str, Any], callbacks: list[pl.Callback], loggers: list[Logger], run_dir: Path
+    config: Mapping[str, Any],
+    model: GenerativeModel,
+    callbacks: list[pl.Callback],
+    loggers: list[Logger],
+    run_dir: Path,
 ) -> pl.Trainer:
+    """The configured trainer for ``model``, which takes over what Lightning refuses to do for it."""
     _check_devices(config["trainer"])
     given = {
         "callbacks": callbacks,
@@ -152,11 +157,15 @@ def build_trainer(
         "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
     }
     node = dict(config["trainer"])
+    check(node, pl.Trainer, "trainer", given=frozenset(given))
     if node.get("max_epochs") is None:
-        node["max_epochs"] = -1  # Lightning's word for no limit; its null means 1000
-        check(config["trainer"], pl.Trainer, "trainer", given=frozenset(given))
-        del node["max_epochs"]
-        given["max_epochs"] = -1
+        node.pop("max_epochs", None)
+        given["max_epochs"] = -1  # Lightning's word for no limit; its null means 1000
+    if not model.automatic_optimization:
+        model.accumulate_grad_batches = node.pop("accumulate_grad_batches", 1)
+        model.gradient_clip_val = node.pop("gradient_clip_val", None)
+        if node.get("strategy") == "ddp":
+            node["strategy"] = "ddp_find_unused_parameters_true"  # each of its steps is of one network
     return build(node, pl.Trainer, "trainer", given=given)
 
 

@@ -14,7 +14,6 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from genlab.callbacks.accumulation import at_optimizer_step
 from genlab.errors import ConfigError
 from genlab.model.base import GenerativeModel, Progress
 
@@ -58,7 +57,7 @@ class Budget(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(pl_module, GenerativeModel)
-        self._kind = pl_module.step_kind
+        self._kind = pl_module.step_kind(batch_idx)
         if self._kind not in self._flops:
             self._counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
             self._counting.enter_context(self._counter)
@@ -80,7 +79,7 @@ class Budget(Callback):
         progress.fraction = min(1.0, self.used(progress) / self.value)
         counts = {"examples": progress.examples, "flops": progress.flops, "seconds": progress.seconds}
         pl_module.log_dict({f"progress/{name}": torch.tensor(n, dtype=torch.float64) for name, n in counts.items()})
-        if self.finished(progress) and at_optimizer_step(trainer, batch_idx):
+        if self.finished(progress) and pl_module.at_optimizer_step(batch_idx):
             trainer.should_stop = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

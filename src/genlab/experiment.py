@@ -93,7 +93,9 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
     evaluation = build_evaluation(plain)
     build_callbacks(plain, evaluation)
     evaluation.check_labels(model)
-    trial = build_trainer(plain, [NoCheckpoints()], [], Path())  # refuses what cannot be, before there is a folder
+    trial = build_trainer(
+        plain, model, [NoCheckpoints()], [], Path()
+    )  # refuses what cannot be, before there is a folder
     data.check(trial.world_size)
     last = last_checkpoint(run, plain) if run is not None else None
     if trial.is_global_zero:
@@ -106,7 +108,7 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
         metrics_file = MetricsFile(run_dir)
         if last is not None:
             metrics_file.forget_after(last.step)
-        trainer = build_trainer(plain, callbacks, [metrics_file, *build_loggers(plain, run_dir)], run_dir)
+        trainer = build_trainer(plain, model, callbacks, [metrics_file, *build_loggers(plain, run_dir)], run_dir)
         if trainer.is_global_zero:
             run_folder.write_start(run_dir, plain, overrides)
             print(f"run folder: {run_dir}", flush=True)
@@ -231,7 +233,7 @@ def try_out(config: DictConfig, data: ImageDataModule) -> None:
         build_evaluation(plain)
         model = build_model(plain)
         callbacks: list[pl.Callback] = [build(plain["budget"], Budget, "budget"), NoCheckpoints()]
-        trainer = build_trainer(plain | {"callbacks": {}}, callbacks, [], Path(folder))
+        trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], Path(folder))
         data.check(trainer.world_size)
         fit(trainer, model, data, None)
         with averaged_weights(trainer, model):

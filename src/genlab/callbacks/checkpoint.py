@@ -9,7 +9,6 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from genlab import checkpoint
-from genlab.callbacks.accumulation import at_optimizer_step
 from genlab.callbacks.stop import stop_requested
 from genlab.errors import NumericsError
 from genlab.model.base import GenerativeModel
@@ -34,7 +33,8 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not at_optimizer_step(trainer, batch_idx):
+        assert isinstance(pl_module, GenerativeModel)
+        if not pl_module.at_optimizer_step(batch_idx):
             return
         stopping = stop_requested(trainer)
         ending = trainer.should_stop or (trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from genlab.callbacks.accumulation import at_optimizer_step
 from genlab.model.base import GenerativeModel
 
 
@@ -45,7 +44,7 @@ class EMA(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, GenerativeModel)
-        if not at_optimizer_step(trainer, batch_idx):
+        if not pl_module.at_optimizer_step(batch_idx):
             return
         examples = pl_module.progress.examples
         half_life = min(self.half_life, examples * self.ramp_up)

@@ -49,14 +49,18 @@ class ProgressBar(LightningProgressBar):
                 self._bar.update(self._bar.task_ids[0], completed=fraction, description=self._text(trainer, pl_module))
                 self._shown_at = now
         elif self._lines.reached(fraction):
-            self._console.print(f"training {fraction:4.0%}  {self._text(trainer, pl_module)}", highlight=False)
+            self._console.print(f"training {fraction:4.0%}  {self._text(trainer, pl_module)}", highlight=False, soft_wrap=True)
 
     def _text(self, trainer: Trainer, model: GenerativeModel) -> str:
         seconds, examples = self._began
         rate = (model.progress.examples - examples) / max(model.progress.seconds - seconds, 1e-9)
-        loss = trainer.callback_metrics.get("train/loss")
-        text = f"{model.progress.examples:,} examples  {rate:,.0f}/s"
-        return text if loss is None else f"{text}  loss {float(loss):.4f}"
+        losses = {
+            name.removeprefix("train/").replace("_", " "): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("train/") and name.endswith("loss")
+        }
+        text = "".join(f"  {name} {value:.4f}" for name, value in losses.items())
+        return f"{model.progress.examples:,} examples  {rate:,.0f}/s{text}"
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -50,7 +50,9 @@ class GenerativeModel(LightningModule, ABC):
 
     modalities: ClassVar[frozenset[str]]  # the kinds of data it can be trained on, e.g. {"image"}
     num_classes: int | None = None  # labels that samples can be asked for; None: unconditional
-    step_kind: str = "step"  # of the next training step; steps of one kind cost the same number of operations
+    # Of a model that makes its own optimiser steps; for the others Lightning's trainer has them.
+    accumulate_grad_batches: int = 1
+    gradient_clip_val: float | None = None
 
     def __init__(self, seed: int, schedule: LearningRateSchedule):
         super().__init__()
@@ -75,6 +77,15 @@ class GenerativeModel(LightningModule, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The training losses of a batch without dropout, as scalars by name: what validation averages."""
+
+    def step_kind(self, batch_idx: int) -> str:
+        """Of the training step that comes: steps of one kind cost the same number of operations."""
+        return "step"
+
+    def at_optimizer_step(self, batch_idx: int) -> bool:
+        """Whether optimisers step on this batch: only then is a state worth averaging, saving or stopping at."""
+        every = self.trainer.accumulate_grad_batches if self.automatic_optimization else self.accumulate_grad_batches
+        return (batch_idx + 1) % every == 0 or self.trainer.is_last_batch
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
         """What an exponential moving average is kept of, by the names of the state dict: what samples depend on."""
@@ -174,6 +185,32 @@ class HasLatent(Protocol):
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The most likely data of latents ``z`` (N, *latent_shape). -> (N, C, H, W)."""
         ...
+
+
+class Generator(Protocol):
+    """Noise to images."""
+
+    def forward(self, noise: Tensor, condition: Condition | None) -> Tensor:
+        """``noise``: (N, latent_dim), standard normal -> (N, C, H, W) in [-1, 1]."""
+        ...
+
+
+class Discriminator(Protocol):
+    """Images to scores: high for what it takes for real."""
+
+    def forward(self, candidate: Tensor, condition: Condition | None) -> Tensor:
+        """``candidate``: (N, C, H, W) -> (N,)."""
+        ...
+
+
+class AdversarialObjective(Protocol):
+    """What a discriminator and a generator minimise, each a scalar of scores (N,)."""
+
+    penalty: Any  # a genlab.model.objective.penalty.Penalty on the discriminator's slope
+
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor: ...
+
+    def generator_loss(self, fake_scores: Tensor) -> Tensor: ...
 
 
 class DenoisingNetwork(Protocol):

@@ -1,0 +1,80 @@
+"""DCGAN (Radford et al. 2016): strided convolutions, batch norm, and no more."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from genlab.model.network.embedding import LabelEmbedding
+from genlab.model.network.gan_blocks import ProjectionHead, layer_maker, smallest_map
+
+_WIDEST = 8  # times the channels at full resolution, as published
+_initialise = partial(nn.init.normal_, std=0.02)  # section 3
+
+
+class DCGANGenerator(nn.Module):
+    """A linear layer, then transposed convolutions that double the resolution. A label is a vector beside the noise."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],  # of an image: (C, H, W)
+        num_classes: int | None,  # None: no labels
+        latent_dim: int,
+        channels: int = 64,  # of the last feature map; each coarser one has twice as many, up to 8 times
+        batch_norm: bool = True,
+    ):
+        """Raises ValueError if the sides cannot be halved down to about 4."""
+        super().__init__()
+        (height, width), doublings = smallest_map(shape)
+        widths = [channels * min(_WIDEST, 2**i) for i in reversed(range(doublings))]
+        wrap = layer_maker(_initialise)
+        self.label = LabelEmbedding(num_classes, latent_dim) if num_classes is not None else None
+        inputs = latent_dim if self.label is None else 2 * latent_dim
+        self.stem = wrap(nn.Linear(inputs, widths[0] * height * width))
+        self.unflatten = nn.Unflatten(1, (widths[0], height, width))
+        self.blocks = nn.ModuleList()
+        for before, after in zip(widths, [*widths[1:], shape[0]], strict=True):
+            norm = nn.BatchNorm2d(before) if batch_norm else nn.Identity()
+            up = wrap(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1))
+            self.blocks.append(nn.Sequential(norm, nn.ReLU(), up))
+
+    def forward(self, noise: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """``noise``: (N, latent_dim); ``condition["label"]``: (N,), -1 for none. -> (N, C, H, W) in [-1, 1]."""
+        if self.label is not None:
+            noise = torch.cat([noise, self.label(condition).expand(len(noise), -1)], dim=1)
+        h = self.unflatten(self.stem(noise)).contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            h = block(h)
+        return torch.tanh(h)
+
+
+class DCGANDiscriminator(nn.Module):
+    """Strided convolutions down to about 4x4, and a linear layer, with the label's projection on its input."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],  # of an image: (C, H, W)
+        num_classes: int | None,  # None: no labels
+        channels: int = 64,  # of the first feature map; each coarser one has twice as many, up to 8 times
+        batch_norm: bool = True,  # not together with a gradient penalty, which is of each image by itself
+        spectral_norm: bool = False,
+    ):
+        """Raises ValueError if the sides cannot be halved down to about 4."""
+        super().__init__()
+        (height, width), halvings = smallest_map(shape)
+        widths = [channels * min(_WIDEST, 2**i) for i in range(halvings)]
+        wrap = layer_maker(_initialise, spectral_norm)
+        self.blocks = nn.ModuleList()
+        for i, (before, after) in enumerate(zip([shape[0], *widths], widths, strict=False)):
+            norm = nn.BatchNorm2d(after) if batch_norm and i > 0 else nn.Identity()
+            down = wrap(nn.Conv2d(before, after, 4, stride=2, padding=1))
+            self.blocks.append(nn.Sequential(down, norm, nn.LeakyReLU(0.2)))
+        self.head = ProjectionHead(widths[-1] * height * width, num_classes, wrap)
+
+    def forward(self, candidate: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """``candidate``: (N, C, H, W); ``condition["label"]``: (N,), -1 for none. -> scores (N,)."""
+        h = candidate.contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            h = block(h)
+        return self.head(h.flatten(1), None if condition is None else condition["label"])

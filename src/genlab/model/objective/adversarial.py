@@ -1,0 +1,68 @@
+"""What the two networks of a GAN play for, as functions of the discriminator's scores."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from genlab.model.objective.penalty import Penalty
+
+# Every score is a logit (N,), high for images that are taken for real, and every loss a scalar.
+
+
+class NonSaturating:
+    """The discriminator classifies; the generator makes its mistakes likely (Goodfellow et al. 2014, eq. 1, sec. 3)."""
+
+    def __init__(self, penalty: Penalty):
+        self.penalty = penalty
+
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+        """-E[log s(D(real))] - E[log(1 - s(D(fake)))], s the logistic function; 2 ln 2 where it cannot tell."""
+        return F.softplus(-real_scores).mean() + F.softplus(fake_scores).mean()
+
+    def generator_loss(self, fake_scores: Tensor) -> Tensor:
+        """-E[log s(D(fake))]."""
+        return F.softplus(-fake_scores).mean()
+
+
+class Hinge:
+    """Scores beyond a margin of 1 do not count for the discriminator (Lim and Ye 2017; Miyato et al. 2018, eq. 16)."""
+
+    def __init__(self, penalty: Penalty):
+        self.penalty = penalty
+
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+        """E[max(0, 1 - D(real))] + E[max(0, 1 + D(fake))]."""
+        return F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean()
+
+    def generator_loss(self, fake_scores: Tensor) -> Tensor:
+        """-E[D(fake)]."""
+        return -fake_scores.mean()
+
+
+class LeastSquares:
+    """Scores are pulled to 1 for real and 0 for fake (Mao et al. 2017, eq. 9)."""
+
+    def __init__(self, penalty: Penalty):
+        self.penalty = penalty
+
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+        """E[(D(real) - 1)^2] / 2 + E[D(fake)^2] / 2."""
+        return ((real_scores - 1).square().mean() + fake_scores.square().mean()) / 2
+
+    def generator_loss(self, fake_scores: Tensor) -> Tensor:
+        """E[(D(fake) - 1)^2] / 2."""
+        return (fake_scores - 1).square().mean() / 2
+
+
+class Wasserstein:
+    """The discriminator, kept Lipschitz by its penalty, estimates the earth mover's distance (Arjovsky et al. 2017)."""
+
+    def __init__(self, penalty: Penalty):
+        self.penalty = penalty
+
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+        """E[D(fake)] - E[D(real)], minus the estimated distance."""
+        return fake_scores.mean() - real_scores.mean()
+
+    def generator_loss(self, fake_scores: Tensor) -> Tensor:
+        """-E[D(fake)]."""
+        return -fake_scores.mean()
