@@ -109,7 +109,7 @@ def test_processes_started_by_torchrun_share_a_folder(tmp_path: Path) -> None:
 FSDP = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.gradient_clip_val=1.0",
         "trainer.strategy.process_group_backend=gloo", "trainer.strategy.data_parallel_size=2",
         "model/network=dit", "model.network.width=16", "model.network.depth=2",
-        "model.network.num_heads=1")  # fmt: skip
+        "model.network.num_heads=1", "model.sampler.num_steps=2")  # fmt: skip
 
 
 def test_shared_out_weights(tmp_path: Path) -> None:

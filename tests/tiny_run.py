@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,34 @@ from genlab.assemble import check_config
 from genlab.config import ConfigTree, check_complete
 
 REPOSITORY = Path(__file__).parents[1]
-MLP = ("model/network=mlp", "model.network.width=8", "model.network.depth=1")
+MLP = ("model/network=mlp", "model.network.width=8", "model.network.depth=1", "model.sampler.num_steps=2")
 UNET = ("model/network=unet", "model.network.channels=8", "model.network.channel_mult=[1,2]",
         "model.network.num_blocks=1", "model.network.attention_resolutions=[8]",
-        "model.network.num_heads=1")  # fmt: skip
+        "model.network.num_heads=1", "model.sampler.num_steps=2")  # fmt: skip
 # 40 examples in batches of 8: 5 steps an epoch, 13 steps in all; nothing but the steps.
 BARE = ("trainer=cpu", "logger=[none]", "data=digits", "data.limit=40", "data.batch_size=8", "budget.value=104",
         "metrics=[]", "evaluation.num_samples=4", "callbacks.samples.times=0", "callbacks.samples.rows=1",
-        "callbacks.samples.columns=2", "callbacks.evaluation.times=0", "model.sampler.num_steps=2",
-        "trainer.log_every_n_steps=1")  # fmt: skip
+        "callbacks.samples.columns=2", "callbacks.evaluation.times=0", "trainer.log_every_n_steps=1")  # fmt: skip
+# What makes a part small, by the name of the argument, wherever it stands below the model.
+SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1, "num_steps": 2,
+         "latent_dim": 8, "shared_width": 4}  # fmt: skip
+
+
+def small(*choices: str) -> tuple[str, ...]:
+    """``choices``, and the overrides that make the model they choose small."""
+    config = ConfigTree().compose([*BARE, *choices])
+
+    def walk(node: Any, path: str) -> Iterator[str]:
+        for key in node if isinstance(node, DictConfig) else ():
+            below = f"{path}.{key}"
+            if isinstance(node._get_node(key), DictConfig):
+                yield from walk(node[key], below)
+            elif key == "channel_mult":
+                yield f"{below}={[1] * len(node[key])}".replace(" ", "")
+            elif key in SMALL and not node._get_node(key)._is_interpolation():
+                yield f"{below}={SMALL[str(key)]}"
+
+    return (*choices, *walk(config.model, "model"))
 
 
 def compose(*overrides: str, outputs: Path) -> DictConfig:

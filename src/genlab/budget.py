@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 
 from genlab.errors import ConfigError
 from genlab.model.base import GenerativeModel, Progress
@@ -30,10 +31,28 @@ def _attention_backward(
     return sdpa_backward_flop_count(grad, query, key, value)
 
 
-_ATTENTION_ON_CPU = {  # which torch's own table leaves out
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-}
+_FORMULAS = flop_registry | {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: shape_wrapper(_attention),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: shape_wrapper(_attention_backward),
+}  # which torch's own table leaves out
+
+
+class OperationCounter(TorchDispatchMode):
+    """Floating-point operations, by torch's own formulas.
+
+    Torch's FlopCounterMode also tells modules apart, with hooks that a gradient of a gradient does not bear.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = _FORMULAS.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 class Budget(Callback):
@@ -45,7 +64,7 @@ class Budget(Callback):
         self.value = value
         self._flops: dict[str, float] = {}  # of one batch on one rank, by the kind of step: measured on the first
         self._kind = ""  # of the step being made
-        self._counter: FlopCounterMode | None = None
+        self._counter: OperationCounter | None = None
         self._counting = ExitStack()
 
     @abstractmethod
@@ -59,7 +78,7 @@ class Budget(Callback):
         assert isinstance(pl_module, GenerativeModel)
         self._kind = pl_module.step_kind(batch_idx)
         if self._kind not in self._flops:
-            self._counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
+            self._counter = OperationCounter()
             self._counting.enter_context(self._counter)
             # A frame that torch.compile meets under the counter is never compiled: this step it shall meet none.
             self._counting.enter_context(torch.compiler.set_stance("force_eager"))
@@ -70,7 +89,7 @@ class Budget(Callback):
         assert isinstance(pl_module, GenerativeModel)
         if self._counter is not None:
             self._counting.close()
-            self._flops[self._kind] = float(self._counter.get_total_flops())
+            self._flops[self._kind] = float(self._counter.total)
             self._counter = None
         progress = pl_module.progress
         progress.examples += len(next(iter(batch.values()))) * trainer.world_size
@@ -111,7 +130,7 @@ class Examples(Budget):
 
 
 class Flops(Budget):
-    """Floating-point operations of training (forward, backward, all networks), by torch's FlopCounterMode."""
+    """Floating-point operations of training (forward, backward, all networks), by torch's formulas."""
 
     def used(self, progress: Progress) -> float:
         return progress.flops
