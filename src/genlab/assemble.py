@@ -7,15 +7,15 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
-from genlab import checkpoint
+from genlab import checkpoint, run_folder
 from genlab.budget import Budget
-from genlab.build import LATER, build, check
+from genlab.build import LATER, build, check, parameters, resolve
 from genlab.callbacks.progress import ProgressBar
 from genlab.config import resolved
 from genlab.data.base import ImageDataModule
@@ -23,7 +23,7 @@ from genlab.errors import ConfigError, ResourceError
 from genlab.loggers import IsolatedLogger, choose_wandb_mode
 from genlab.metrics.base import FeatureExtractor, SampleMetric
 from genlab.metrics.evaluation import Evaluation
-from genlab.model.base import GenerativeModel
+from genlab.model.base import GenerativeModel, HasLatent
 
 SLOTS: dict[str, Any] = {
     "data": ImageDataModule,
@@ -39,6 +39,7 @@ _GIVEN = {"evaluation": frozenset({"extractor", "metrics"})}  # constructor argu
 
 def check_config(config: DictConfig) -> None:
     """All that can be known of a config before the data are looked at. Raises ConfigError."""
+    adopt_runs(config)
     nodes = _known(config)
     for path, kind in (("seed", int), ("outputs", str), ("check", bool)):
         check(nodes[path], kind, path)
@@ -53,6 +54,35 @@ def check_config(config: DictConfig) -> None:
         check(node, _callback_slot(node), f"callbacks.{name}")
     for name, node in nodes["logger"].items():
         check(node, Logger, f"logger.{name}")
+
+
+def adopt_runs(config: DictConfig) -> None:
+    """Where an argument of the model names the folder of another run, put that run's model in its place.
+
+    ``pretrained`` then says where its weights are. Raises ConfigError: there is no such run.
+    """
+    for name in list(config.model):
+        node = config.model._get_node(name)
+        if not name.startswith("_") and _is_model(config, name) and isinstance(node._value(), str):
+            if OmegaConf.is_missing(config.model, name):
+                continue
+            folder = run_folder.find(node._value())
+            with open_dict(config):
+                config.model[name] = run_folder.read_config(folder)["model"]
+                config.pretrained[name] = str(folder)
+
+
+def _is_model(config: DictConfig, argument: str) -> bool:
+    """Whether an argument of the model is another model."""
+    annotation = parameters(resolve(config.model._target_, "model")).get(argument)
+    return annotation is HasLatent
+
+
+def load_pretrained(model: GenerativeModel, config: Mapping[str, Any]) -> None:
+    """Give a new model the weights, averaged where they are, of the runs that parts of it come from."""
+    for name, run in config["pretrained"].items():
+        last = checkpoint.newest(Path(run))
+        model.pretrained[name] = {**last.state, **last.content.get("ema", {})}
 
 
 def _known(node: Any) -> Any:

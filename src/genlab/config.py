@@ -23,8 +23,11 @@ import genlab.configs
 from genlab.errors import ConfigError, did_you_mean
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
-FILLED_LATER = ("spec", "run_dir", "run_id")  # by the run itself: from the data, and when its folder is made
-EXAMPLES = {"root": "/path/to/images"}  # what a value for a missing option looks like
+FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
+EXAMPLES = {
+    "root": "/path/to/images",
+    "autoencoder": "outputs/vae-digits/<run>",
+}  # what a value for a missing option looks like
 
 
 class ConfigTree:

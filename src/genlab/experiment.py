@@ -26,6 +26,7 @@ from genlab.assemble import (
     build_loggers,
     build_model,
     build_trainer,
+    load_pretrained,
     trial_model,
 )
 from genlab.budget import Budget
@@ -98,6 +99,8 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
     )  # refuses what cannot be, before there is a folder
     data.check(trial.world_size)
     last = last_checkpoint(run, plain) if run is not None else None
+    if last is None:
+        load_pretrained(model, plain)
     if trial.is_global_zero:
         run_folder.show(config)  # all is checked: from here on it runs
 
@@ -232,6 +235,7 @@ def try_out(config: DictConfig, data: ImageDataModule) -> None:
         plain = resolved(config)
         build_evaluation(plain)
         model = build_model(plain)
+        load_pretrained(model, plain)
         callbacks: list[pl.Callback] = [build(plain["budget"], Budget, "budget"), NoCheckpoints()]
         trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], Path(folder))
         data.check(trainer.world_size)

@@ -49,7 +49,9 @@ class ProgressBar(LightningProgressBar):
                 self._bar.update(self._bar.task_ids[0], completed=fraction, description=self._text(trainer, pl_module))
                 self._shown_at = now
         elif self._lines.reached(fraction):
-            self._console.print(f"training {fraction:4.0%}  {self._text(trainer, pl_module)}", highlight=False, soft_wrap=True)
+            self._console.print(
+                f"training {fraction:4.0%}  {self._text(trainer, pl_module)}", highlight=False, soft_wrap=True
+            )
 
     def _text(self, trainer: Trainer, model: GenerativeModel) -> str:
         seconds, examples = self._began

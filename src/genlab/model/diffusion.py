@@ -72,13 +72,16 @@ class Diffusion(GenerativeModel):
         return self.make_optimizer(self.parameters())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x, condition = batch["image"], self.condition_of(batch)
+        loss = self.loss(batch["image"], self.condition_of(batch), self.progress.fraction)
+        self.log("train/loss", loss, on_step=True, batch_size=len(batch["image"]))
+        return loss
+
+    def loss(self, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
+        """The objective's loss of ``x`` (N, C, H, W), with some labels dropped. A scalar."""
         if condition is not None:
             dropped = torch.rand(len(x), device=x.device) < self.label_dropout
             condition = {"label": condition["label"].masked_fill(dropped, -1)}
-        loss = self.objective.loss(self.network, x, condition, self.progress.fraction)
-        self.log("train/loss", loss, on_step=True, batch_size=len(x))
-        return loss
+        return self.objective.loss(self.network, x, condition, progress)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""

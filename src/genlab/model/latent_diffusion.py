@@ -1,0 +1,134 @@
+"""Latent diffusion: a diffusion model of what a trained autoencoder makes of images (Rombach et al. 2022)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from genlab.model.base import (
+    Batch,
+    Condition,
+    DenoisingNetwork,
+    DenoisingObjective,
+    GenerativeModel,
+    HasLatent,
+    LearningRateSchedule,
+    OptimizerFactory,
+    Sampler,
+)
+from genlab.model.diffusion import Diffusion
+from genlab.seeding import RandomStream
+
+
+class LatentDiffusion(GenerativeModel):
+    """Any network, objective and sampler of diffusion, on latents of an autoencoder that stays as it is.
+
+    The autoencoder comes from a run (``model.autoencoder=outputs/...``). Its configuration becomes part of this run's,
+    and its weights of this run's checkpoints, so the other run is needed only once. Latents are shifted and scaled to
+    mean 0 and variance 1 in each channel, by their statistics in the first batch.
+    """
+
+    modalities = frozenset({"image"})
+    latent_mean: Tensor  # (Z, 1, 1)
+    latent_std: Tensor  # (Z, 1, 1); 0 before the first batch
+
+    def __init__(
+        self,
+        autoencoder: HasLatent,  # the model of a trained run
+        network: Callable[[], DenoisingNetwork],
+        objective: DenoisingObjective,
+        sampler: Sampler,
+        optimizer: OptimizerFactory,
+        schedule: LearningRateSchedule,
+        shape: Sequence[int],  # of a latent: (Z, h, w)
+        image_shape: Sequence[int],  # (C, H, W)
+        num_classes: int | None,  # None: labels are not used
+        label_dropout: float = 0.1,  # share of training examples without their label, which guidance needs
+        guidance: float = 1.0,  # strength of classifier-free guidance; 1 is none
+        guidance_interval: tuple[float, float] | None = None,  # noise levels (sigma) that are guided; None: all
+        compile: bool = False,  # the network, with torch.compile
+        seed: int = 0,
+    ):
+        """Raises ValueError if the autoencoder was trained on images of another size."""
+        super().__init__(seed, schedule)
+        assert isinstance(autoencoder, GenerativeModel)
+        if tuple(autoencoder.shape) != tuple(image_shape):  # type: ignore[arg-type]
+            raise ValueError(
+                f"model.autoencoder was trained on images of shape {tuple(autoencoder.shape)}, "  # type: ignore[arg-type]
+                f"the data have {tuple(image_shape)}. Name another run, or change the data."
+            )
+        self.autoencoder, self.num_classes = autoencoder, num_classes
+        self.diffusion = Diffusion(
+            network, objective, sampler, optimizer, schedule, shape, num_classes, label_dropout, guidance,
+            guidance_interval, compile, seed,
+        )  # fmt: skip
+        self.register_buffer("latent_mean", torch.zeros(shape[0], 1, 1))
+        self.register_buffer("latent_std", torch.zeros(shape[0], 1, 1))
+
+    def configure_model(self) -> None:
+        if self.diffusion.network is not None:
+            return
+        self.autoencoder.configure_model()
+        if "autoencoder" in self.pretrained:
+            self.autoencoder.load_state_dict(self.pretrained["autoencoder"])
+        self.autoencoder.requires_grad_(False).eval()
+        self.diffusion.configure_model()
+
+    def train(self, mode: bool = True) -> "LatentDiffusion":
+        super().train(mode)
+        self.autoencoder.eval()
+        return self
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.diffusion.configure_optimizers()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        z = self.encode(batch)
+        if not self.latent_std.any():
+            self.measure(z)
+        loss = self.diffusion.loss(self.standardised(z), self.condition_of(batch), self.progress.fraction)
+        self.log("train/loss", loss, on_step=True, batch_size=len(z))
+        return loss
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> Tensor:
+        """Latents (N, Z, h, w), as the autoencoder has them."""
+        return self.autoencoder.encode(batch["image"], self.known_to_autoencoder(self.condition_of(batch)))
+
+    def known_to_autoencoder(self, condition: Condition | None) -> Condition | None:
+        return condition if self.autoencoder.num_classes is not None else None
+
+    def measure(self, z: Tensor) -> None:
+        """Take the latents' statistics, over all ranks. ``z``: (N, Z, h, w), of the first batch."""
+        sums = torch.stack([torch.ones_like(z), z, z.square()]).double().sum(dim=(1, 3, 4))  # (3, Z)
+        count, total, squares = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        mean = total / count
+        self.latent_mean.copy_(mean[:, None, None])
+        self.latent_std.copy_((squares / count - mean.square()).clamp_min(1e-12).sqrt()[:, None, None])
+
+    def standardised(self, z: Tensor) -> Tensor:
+        return (z - self.latent_mean) / self.latent_std
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
+        z = self.standardised(self.encode(batch))
+        return {"loss": self.diffusion.objective.loss(
+            self.diffusion.network, z, self.condition_of(batch), self.progress.fraction)}  # fmt: skip
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
+    ) -> Tensor:
+        """Images (N, C, H, W), nominally in [-1, 1]: decoded samples of latents.
+
+        The caller puts the model in eval mode. Without a condition nobody has a label.
+
+        Raises:
+            ValueError: a label that the model does not know.
+        """
+        z = self.diffusion.sample(num_samples, condition, self.stream(num_samples, generator))
+        scale = torch.where(self.latent_std > 0, self.latent_std, 1.0)
+        if condition is None and self.autoencoder.num_classes is not None:
+            condition = {"label": torch.full((num_samples,), -1, device=z.device)}
+        return self.autoencoder.decode(z * scale + self.latent_mean, self.known_to_autoencoder(condition))
