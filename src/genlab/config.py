@@ -24,11 +24,11 @@ from genlab.errors import ConfigError, did_you_mean
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
 FILLED_LATER = ("spec", "run_dir", "run_id")  # by the run itself: from the data, and when its folder is made
-EXAMPLES = {
+EXAMPLES = {  # what a value for a missing option looks like
     "root": "/path/to/images",
     "path": "/path/to/images.npz",
     "name": "owner/name",
-}  # what a value for a missing option looks like
+}
 
 
 class ConfigTree:
