@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from genlab.data.base import ImageDataModule, ImageTable, Split
-from genlab.data.pixel_cache import cached_pixels, default_folder
+from genlab.data.held_out import cached_part, rows_of
+from genlab.data.pixel_cache import default_folder
 from genlab.errors import ConfigError, DataError
-from genlab.seeding import uniform_by_index
 
 _IMAGE_KEYS = ("images", "x", "arr_0")
 _LABEL_KEYS = ("labels", "y")
 _MOST_CLASSES = 1 << 16  # a larger label is a mistake, such as an index
-_SPLIT_SEED = 0  # never the run's: every run holds out the same images
 
 
 class Array(ImageDataModule):
@@ -90,15 +89,9 @@ class Array(ImageDataModule):
         self, images: np.ndarray, labels: np.ndarray | None, split: Split
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """The images of a split of one file, and their labels."""
-        if len(images) < 2:
-            raise DataError(f"{self.path} has one image; one to train and one to hold out are the least.")
-        hashes = uniform_by_index(_SPLIT_SEED, np.arange(len(images)))
-        held_out = hashes < self.val_fraction
-        held_out[hashes.argmin()], held_out[hashes.argmax()] = True, False  # each side has at least one
-        chosen = np.flatnonzero(held_out if split == "val" else ~held_out)
+        chosen = rows_of(split, len(images), self.val_fraction, self.path)
         if isinstance(images, np.memmap):
-            key = _key(self.path, images.shape, split, self.val_fraction)
-            images, _ = cached_pixels(self.cache, key, lambda: (images[i] for i in chosen))
+            images = cached_part(images, chosen, self.cache, _key(self.path, images.shape, split, self.val_fraction))
         else:
             images = images[chosen]
         return images, None if labels is None else labels[chosen]
