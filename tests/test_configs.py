@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from genlab.assemble import build_evaluation, check_config, trial_model
 from genlab.build import build, resolve
-from genlab.config import PACKAGED, ConfigTree, resolved
+from genlab.config import PACKAGED, ConfigTree, missing, resolved
 from genlab.errors import ResourceError
 
 TREE = ConfigTree()
@@ -20,12 +21,15 @@ SPEC = {
     "modality": "image",
     "shape": [3, 32, 32],
     "vocab_size": None,
-    "condition": {"label": {"size": 10, "names": []}},
+    "condition": {"label": {"size": 10, "names": []}, "caption": {"size": None, "length": None, "names": []}},
 }
 
 
 def composed(*overrides: str) -> Any:
-    config = TREE.compose(["data.root=/pictures", *overrides] if "data=image_folder" in overrides else overrides)
+    """A checked config; what only a user can know (``???``) is any text, as it is for a path or a name."""
+    config = TREE.compose(overrides)
+    for key in missing(config):
+        OmegaConf.update(config, key, "/given")
     check_config(config)
     config.spec, config.run_dir, config.run_id = SPEC, "x", "x"
     return resolved(config)

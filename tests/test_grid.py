@@ -92,3 +92,14 @@ def test_a_folder_of_images_trains(labels: bool, folder: Path, tmp_path: Path) -
     assert config["spec"]["condition"]["label"]["size"] == (2 if labels else None)
     model, _ = load_run(DictConfig(config), run)
     assert sample_images(model, range(2), 0).shape == (2, 3, 16, 16)
+
+
+def test_captioned_shapes_train_and_say_what_they_are(tmp_path: Path) -> None:
+    run = train("model/network=mlp", "model.network.width=8", "model.network.depth=1", "data=shapes", "metrics=[]",
+                "data.image_size=16", "data.num_train=64", "data.num_val=8", "data.batch_size=16", "budget.value=96",
+                "evaluation.num_samples=4", outputs=tmp_path / "o")  # fmt: skip
+    spec = run_folder.read_config(run)["spec"]
+    assert spec["shape"] == [3, 16, 16]
+    assert spec["condition"]["label"]["size"] == 4
+    assert spec["condition"]["caption"]["length"] == 17
+    assert spec["condition"]["caption"]["size"] == len(spec["condition"]["caption"]["names"])

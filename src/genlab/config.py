@@ -24,10 +24,12 @@ from genlab.errors import ConfigError, did_you_mean
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
 FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
-EXAMPLES = {
+EXAMPLES = {  # what a value for a missing option looks like
     "root": "/path/to/images",
+    "path": "/path/to/images.npz",
+    "name": "owner/name",
     "autoencoder": "outputs/vae-digits/<run>",
-}  # what a value for a missing option looks like
+}
 
 
 class ConfigTree:
@@ -264,9 +266,14 @@ def is_new(config: DictConfig, override: Override, groups: Iterable[str]) -> boo
 
 def check_complete(config: DictConfig) -> None:
     """Raises ConfigError for the first option without a value (``???``)."""
-    for key in _missing(OmegaConf.to_container(config, resolve=False), ""):
-        if key.split(".")[0] not in FILLED_LATER:
-            raise ConfigError(f"{key} has no value. Set it: {key}={EXAMPLES.get(key.rpartition('.')[2], '...')}")
+    for key in missing(config):
+        raise ConfigError(f"{key} has no value. Set it: {key}={EXAMPLES.get(key.rpartition('.')[2], '...')}")
+
+
+def missing(config: DictConfig) -> list[str]:
+    """The options without a value (``???``) that the user has to give."""
+    keys = _missing(OmegaConf.to_container(config, resolve=False), "")
+    return [key for key in keys if key.split(".")[0] not in FILLED_LATER]
 
 
 def _missing(node: Any, path: str) -> Iterator[str]:

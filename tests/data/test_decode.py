@@ -166,3 +166,30 @@ def test_every_truncation_is_refused_or_whole(tmp_path: Path) -> None:
             assert np.array_equal(decode(path, None, 3), pixels), length
         except UnreadableImageError:
             assert length < len(whole) - 12
+
+
+def test_a_crop_is_the_centred_square_of_that_side(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (21, 17, 3), dtype=np.uint8)
+    path = saved(tmp_path / "a.png", pixels)
+    assert np.array_equal(decode(path, 7, 3, crop=7), pixels[7:14, 5:12].transpose(2, 0, 1))
+    square = saved(tmp_path / "b.png", pixels[4:17, 2:15].copy())
+    assert np.array_equal(decode(path, 6, 3, crop=13), decode(square, 6, 3))
+    with pytest.raises(UnreadableImageError, match=r"^17x21, smaller than the crop of 18x18$"):
+        decode(path, 6, 3, crop=18)
+
+
+def test_a_crop_counts_the_pixels_of_the_file_also_where_a_jpeg_could_be_shrunk_first(tmp_path: Path) -> None:
+    pixels = np.zeros((160, 160, 3), dtype=np.uint8)
+    pixels[60:100, 60:100] = 255
+    decoded = decode(saved(tmp_path / "a.jpg", pixels, quality=100, subsampling=0), 10, 3, crop=40)
+    assert decoded[:, 1:-1, 1:-1].min() > 240
+
+
+def test_bytes_are_decoded_like_their_file(tmp_path: Path) -> None:
+    content = encoded("JPEG")
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert np.array_equal(decode(content, 16, 3), decode(tmp_path / "a.jpg", 16, 3))
+    with pytest.raises(UnreadableImageError, match=r"^truncated JPEG, 900 bytes$"):
+        decode(content[:900], 16, 3)
+    with pytest.raises(DataError, match=r"^row 3 is 16-bit; only 8-bit"):
+        decode(png_of_16_bit_colour(), 16, 3, name="row 3")

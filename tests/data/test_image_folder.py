@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genlab.data import image_folder
+from genlab.data import decoding
 from genlab.data.image_folder import ImageFolder
 from genlab.errors import ConfigError, DataError, StorageError
 
@@ -29,8 +29,8 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that were decoded."""
     names: list[str] = []
-    decode = image_folder.decode
-    monkeypatch.setattr(image_folder, "decode", lambda path, *rest: names.append(path.name) or decode(path, *rest))
+    decode = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda path, *rest: names.append(path.name) or decode(path, *rest))
     return names
 
 
@@ -278,14 +278,14 @@ def test_a_cache_that_cannot_be_written_says_so(root: Path) -> None:
 
 
 def _load_and_log(root: str, log: str) -> None:
-    decode = image_folder.decode
+    decode = decoding.decode
 
     def logged(path: Path, *rest: object) -> np.ndarray:
         with open(log, "a") as file:
             file.write(f"{path.name}\n")
         return decode(path, *rest)  # type: ignore[arg-type]
 
-    image_folder.decode = logged  # type: ignore[assignment]
+    decoding.decode = logged  # type: ignore[assignment]
     assert len(ImageFolder(root, val_root=root).table("train")) == 200
 
 

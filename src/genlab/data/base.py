@@ -20,10 +20,15 @@ Split = Literal["train", "val"]
 
 @dataclass(frozen=True)
 class ConditionSpec:
-    """One thing that a sample can be asked for. A label: ``size`` classes, with their names."""
+    """One thing that a sample can be asked for.
+
+    A label: ``size`` classes, with their names. A caption: a vocabulary of ``size`` words, ``names``, of which number 0
+    stands for nothing and fills captions up to ``length`` words.
+    """
 
     size: int
     names: tuple[str, ...] = ()
+    length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -33,35 +38,58 @@ class DataSpec:
     modality: Literal["image", "text", "video"]
     shape: tuple[int, ...]  # image (C, H, W); text (T,); video (T, C, H, W)
     vocab_size: int | None = None
-    condition: Mapping[str, ConditionSpec] = field(default_factory=dict)  # "label"
+    condition: Mapping[str, ConditionSpec] = field(default_factory=dict)  # "label", "caption"
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for the config node ``spec``. A condition that the data lack is there with size null."""
-        label = self.condition.get("label")
+        label, caption = self.condition.get("label"), self.condition.get("caption")
         return {
             "modality": self.modality,
             "shape": list(self.shape),
             "vocab_size": self.vocab_size,
-            "condition": {"label": {"size": label and label.size, "names": list(label.names) if label else []}},
+            "condition": {
+                "label": {"size": label and label.size, "names": list(label.names) if label else []},
+                "caption": {
+                    "size": caption and caption.size,
+                    "length": caption and caption.length,
+                    "names": list(caption.names) if caption else [],
+                },
+            },
         }
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """A split in memory, or mapped into it: decoded pixels and labels side by side."""
+    """A split in memory, or mapped into it: decoded pixels, labels and captions side by side."""
 
     images: np.ndarray  # (N, C, H, W) uint8
     labels: np.ndarray | None = None  # (N,) int64
     names: tuple[str, ...] = ()  # of the classes
+    captions: np.ndarray | None = None  # (N, T) int64
 
     def __len__(self) -> int:
         return len(self.images)
 
     def first(self, count: int) -> "ImageTable":
-        return ImageTable(self.images[:count], None if self.labels is None else self.labels[:count], self.names)
+        labels = None if self.labels is None else self.labels[:count]
+        captions = None if self.captions is None else self.captions[:count]
+        return ImageTable(self.images[:count], labels, self.names, captions)
 
 
-class ImageDataset(Dataset[dict[str, Tensor]]):
+class KeyedDataset(Dataset[dict[str, Tensor]], ABC):
+    """Whole batches, taken by the (epoch, index) keys of their examples."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Examples in an epoch."""
+
+    @abstractmethod
+    def __getitem__(self, keys: Keys) -> dict[str, Tensor]:
+        """``image`` (N, C, H, W) uint8, ``index`` (N,) and, where the data have them, ``label`` (N,) and ``caption``
+        (N, T), int64. A batch never spans epochs."""
+
+
+class ImageDataset(KeyedDataset):
     """Batches of an :class:`ImageTable`, taken by (epoch, index) keys; flips are a function of (seed, epoch, index)."""
 
     def __init__(self, table: ImageTable, flip: bool, seed: int):
@@ -71,16 +99,17 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return len(self.table)
 
     def __getitem__(self, keys: Keys) -> dict[str, Tensor]:
-        """``image`` (N, C, H, W) uint8, ``index`` (N,) and, where the data have them, ``label`` (N,)."""
         indices = np.array([index for _, index in keys])
         images = self.table.images[indices]
         if self.flip:
-            epoch = keys[0][0]  # a batch never spans epochs
+            epoch = keys[0][0]
             flipped = uniform_by_index(derive_seed(self.seed, epoch), indices) < 0.5
             images[flipped] = images[flipped, :, :, ::-1]
         batch = {"image": torch.from_numpy(images), "index": torch.from_numpy(indices)}
         if self.table.labels is not None:
             batch["label"] = torch.from_numpy(self.table.labels[indices])
+        if self.table.captions is not None:
+            batch["caption"] = torch.from_numpy(self.table.captions[indices])
         return batch
 
 
@@ -119,6 +148,10 @@ class ImageDataModule(LightningDataModule, ABC):
             self._tables[split] = table.first(self.limit) if split == "train" and self.limit is not None else table
         return self._tables[split]
 
+    def dataset(self, split: Split) -> KeyedDataset:
+        """What the loaders take batches from. Data that are made rather than stored put their own here."""
+        return ImageDataset(self.table(split), self.flip and split == "train", self.seed)
+
     @property
     def spec(self) -> DataSpec:
         table = self.table("train")
@@ -129,7 +162,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """Raises ConfigError, with what to set, if no batch can be made for ``world_size`` ranks."""
         if self.batch_size < 1:
             raise ConfigError(f"data.batch_size must be a whole number >= 1, got {self.batch_size}.")
-        count = len(self.table("train"))
+        count = len(self.dataset("train"))
         if count < self.batch_size:
             raise ConfigError(
                 f"data.batch_size={self.batch_size} leaves no batch: the training set has {count} items. "
@@ -145,7 +178,7 @@ class ImageDataModule(LightningDataModule, ABC):
         trainer = self.trainer
         assert trainer is not None
         epoch, start = self._position
-        dataset = ImageDataset(self.table("train"), self.flip, self.seed)
+        dataset = self.dataset("train")
         sampler = ResumableBatchSampler(
             len(dataset), self.batch_size, self.seed, trainer.global_rank, trainer.world_size, epoch, start
         )
@@ -160,7 +193,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def val_dataloader(self) -> DataLoader:
         """The held-out split in order, this rank's share of it: example i belongs to rank i mod world size."""
-        dataset = ImageDataset(self.table("val"), False, self.seed)
+        dataset = self.dataset("val")
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         indices = range(rank, len(dataset), world)
         size = max(1, self.batch_size // world)

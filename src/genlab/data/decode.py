@@ -1,5 +1,6 @@
 """One image file to one row of a table."""
 
+import io
 import os
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from PIL import Image, ImageFile, ImageOps
 from genlab.errors import DataError
 
 Channels = Literal[1, 3]
-DECODER = f"1 Pillow {Image.__version__}"  # part of what a cache is keyed by; raise the number when pixels change
+DECODER = f"2 Pillow {Image.__version__}"  # part of what a cache is keyed by; raise the number when pixels change
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _OPAQUE = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
@@ -21,7 +22,9 @@ class UnreadableImageError(Exception):
     """A damaged file; the text says in what way."""
 
 
-def decode(path: Path, image_size: int | None, channels: Channels) -> np.ndarray:
+def decode(
+    source: Path | bytes, image_size: int | None, channels: Channels, crop: int | None = None, name: str = ""
+) -> np.ndarray:
     """The pixels of a PNG, JPEG or WebP file, (C, H, W) uint8.
 
     The orientation that a camera wrote beside the pixels is applied. Transparency is laid on white: what lies under
@@ -31,36 +34,40 @@ def decode(path: Path, image_size: int | None, channels: Channels) -> np.ndarray
     to less than twice S: several times quicker, and not visible after the filter.
 
     Args:
-        path: the file
+        source: the file, or what is in it
         image_size: side of the result; None keeps the size, whatever it is
         channels: 3 for RGB, 1 for grey
+        crop: side of the centred square that is kept, in pixels of the file; None: the largest there is
+        name: of the file in messages; "": the path
 
     Raises:
-        UnreadableImageError: the file is damaged, empty or of another format.
+        UnreadableImageError: the file is damaged, empty, of another format or smaller than the crop.
         DataError: the file is fine, but has more than 8 bits a channel or a pixel format without a meaning here.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
             assert isinstance(image, ImageFile.ImageFile)
-            _check_format(image, path)
-            if image_size is not None:
+            _check_format(image, name or str(source))
+            if image_size is not None and crop is None:
                 image.draft(None, (2 * image_size, 2 * image_size))  # type: ignore[arg-type]  # keeps the mode
             ImageOps.exif_transpose(image, in_place=True)
             upright = _flatten(image, "RGB" if channels == 3 else "L")
     except DataError:
         raise
     except Exception as error:  # a decoder fails on hostile bytes in many ways
-        raise UnreadableImageError(_reason(path, error)) from error
+        raise UnreadableImageError(_reason(source, error)) from error
+    if crop is not None:
+        upright = _cropped(upright, crop)
     pixels = np.asarray(upright if image_size is None else _square(upright, image_size))  # (H, W) or (H, W, 3)
     return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))  # (C, H, W)
 
 
-def _check_format(image: ImageFile.ImageFile, path: Path) -> None:
+def _check_format(image: ImageFile.ImageFile, name: str) -> None:
     raw_mode = str(image.tile[0][3]) if image.tile else ""  # 16-bit colour PNGs say "RGB" and would lose 8 bits
     if image.mode.startswith("I") or (image.format == "PNG" and ";16" in raw_mode):
-        raise DataError(f"{path} is 16-bit; only 8-bit images are supported.")
+        raise DataError(f"{name} is 16-bit; only 8-bit images are supported.")
     if image.mode not in _OPAQUE + _ALPHA:
-        raise DataError(f"{path} has the pixel format '{image.mode}'; convert it to RGB or grey.")
+        raise DataError(f"{name} has the pixel format '{image.mode}'; convert it to RGB or grey.")
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
@@ -69,6 +76,15 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
+
+
+def _cropped(image: Image.Image, side: int) -> Image.Image:
+    """The centred square of that side; half a pixel is rounded as torchvision's CenterCrop does."""
+    width, height = image.size
+    if side > min(width, height):
+        raise UnreadableImageError(f"{width}x{height}, smaller than the crop of {side}x{side}")
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return image.crop((left, top, left + side, top + side))
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:
@@ -81,13 +97,11 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(source: Path | bytes, error: Exception) -> str:
     """What is wrong with the file, in a few words."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno).lower()
-    with open(path, "rb") as file:
-        head = file.read(12)
-        size = os.fstat(file.fileno()).st_size
+    head, size = _head(source)
     if size == 0:
         return "empty file"
     if head[:4] == b"RIFF" and (whole := int.from_bytes(head[4:8], "little") + 8) > size:
@@ -98,3 +112,11 @@ def _reason(path: Path, error: Exception) -> str:
         return "more pixels than any picture has"
     name = {b"\xff\xd8": "JPEG", b"\x89P": "PNG", b"RI": "WebP"}.get(head[:2], "image")
     return f"truncated {name}, {size} bytes" if "truncated" in str(error).lower() else f"damaged {name}, {size} bytes"
+
+
+def _head(source: Path | bytes) -> tuple[bytes, int]:
+    """The first 12 bytes, and how many there are."""
+    if isinstance(source, bytes):
+        return source[:12], len(source)
+    with open(source, "rb") as file:
+        return file.read(12), os.fstat(file.fileno()).st_size

@@ -1,25 +1,17 @@
 """A folder of image files of any size."""
 
-import hashlib
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from genlab.data.base import ImageDataModule, ImageTable, Split
-from genlab.data.decode import DECODER, Channels, UnreadableImageError, decode
+from genlab.data.decode import Channels
+from genlab.data.decoding import FileDecoding
 from genlab.data.image_files import ImageFile, class_names, list_images, split_files
 from genlab.data.pixel_cache import cached_pixels, default_folder
 from genlab.errors import ConfigError, DataError
-from genlab.progress import progress
-
-_BAD_FRACTION = 0.001  # of the files of a split that on_bad=skip may leave out
-_TASK = 32  # files that a thread decodes at a time
-_WINDOW = 4096  # files in flight: bounds the memory
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +62,7 @@ class ImageFolder(ImageDataModule):
         """
         root, files, names = self._files(split)
         expected = self.table("train").images.shape[-1] if split == "val" and self.image_size is None else None
-        decoding = _Decoding(root, files, self.image_size, self.channels, self.on_bad, expected)
+        decoding = FileDecoding(root, files, self.image_size, self.channels, on_bad=self.on_bad, expected=expected)
         pixels, kept = cached_pixels(self.cache, decoding.key(), decoding.rows)
         if len(kept) < len(files):
             _log.warning(
@@ -102,89 +94,3 @@ class ImageFolder(ImageDataModule):
         if unknown := sorted(set(held_out_names) - set(names)):
             raise DataError(f"{self.val_root} has the class '{unknown[0]}', which {self.root} has not.")
         return self.val_root, held_out, names
-
-
-class _Decoding:
-    """The files of a split on their way to pixels."""
-
-    def __init__(
-        self,
-        root: str,
-        files: Sequence[ImageFile],
-        image_size: int | None,
-        channels: Channels,
-        on_bad: Literal["stop", "skip"],
-        expected: int | None,  # side that files of their own size must have; None: that of the first
-    ):
-        self.root, self.files, self.image_size, self.channels = root, files, image_size, channels
-        self.on_bad, self.expected = on_bad, expected
-
-    def key(self) -> str:
-        """Of all that the pixels depend on."""
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(repr((DECODER, self.image_size, self.channels, self.on_bad)).encode())
-        for file in self.files:
-            digest.update(repr((file.name, file.size, file.modified)).encode())
-        return f"images-{digest.hexdigest()}"
-
-    def rows(self) -> Iterator[np.ndarray | None]:
-        """(C, S, S) uint8 of each file in order, None for a damaged one that is skipped."""
-        threads = os.cpu_count() or 1
-        title = f"decoding {len(self.files):,} images"
-        bad = 0
-        with progress(title, len(self.files)) as advance, ThreadPoolExecutor(threads) as pool:
-            for window in range(0, len(self.files), _WINDOW):
-                tasks = range(window, min(window + _WINDOW, len(self.files)), _TASK)
-                for task, results in zip(tasks, pool.map(self._decode, tasks), strict=True):
-                    for file, result in zip(self.files[task : task + _TASK], results, strict=True):
-                        if isinstance(result, UnreadableImageError):
-                            bad += 1
-                            self._refuse_bad(file, result, bad)
-                            yield None
-                        else:
-                            self._check_size(file, result)
-                            yield result
-                    advance(len(results))
-
-    def _decode(self, start: int) -> list[np.ndarray | UnreadableImageError]:
-        results: list[np.ndarray | UnreadableImageError] = []
-        for file in self.files[start : start + _TASK]:
-            try:
-                results.append(decode(self._path(file), self.image_size, self.channels))
-            except UnreadableImageError as error:
-                results.append(error)
-        return results
-
-    def _path(self, file: ImageFile) -> Path:
-        return Path(self.root).expanduser() / file.name
-
-    def _refuse_bad(self, file: ImageFile, error: UnreadableImageError, bad: int) -> None:
-        if self.on_bad == "stop":
-            raise DataError(
-                f"cannot read image {self._path(file)} ({error}). Remove it, or set data.on_bad=skip (max 0.1 %)."
-            )
-        if bad > _BAD_FRACTION * len(self.files):
-            raise DataError(
-                f"more than 0.1 % of the {len(self.files)} images in {self.root} cannot be read, "
-                f"{self._path(file)} for one ({error}). Remove them."
-            )
-
-    def _check_size(self, file: ImageFile, pixels: np.ndarray) -> None:
-        if self.image_size is None:
-            if pixels.shape[1] != pixels.shape[2] or pixels.shape[1] != (self.expected or pixels.shape[1]):
-                self.refuse_size(file, pixels.shape)
-            self.expected = pixels.shape[1]
-
-    def refuse_size(self, file: ImageFile, shape: tuple[int, ...]) -> None:
-        """Raises DataError: ``file`` has not the expected size; ``shape`` ends in (H, W)."""
-        height, width = shape[-2:]
-        if self.expected is None:
-            side = min(width, height)
-            raise DataError(
-                f"images must be square: {self._path(file)} is {width}x{height}. Set data.image_size={side}."
-            )
-        side = self.expected
-        raise DataError(
-            f"images differ in size: {self._path(file)} is {width}x{height}, expected {side}x{side}. "
-            f"Set data.image_size={side}."
-        )

@@ -1,0 +1,188 @@
+"""Images in a NumPy file."""
+
+import hashlib
+import os
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from genlab.data.base import ImageDataModule, ImageTable, Split
+from genlab.data.held_out import cached_part, rows_of
+from genlab.data.pixel_cache import default_folder
+from genlab.errors import ConfigError, DataError
+
+_IMAGE_KEYS = ("images", "x", "arr_0")
+_LABEL_KEYS = ("labels", "y")
+_MOST_CLASSES = 1 << 16  # a larger label is a mistake, such as an index
+
+
+class Array(ImageDataModule):
+    """Images in a .npy or .npz file, uint8 in 0..255: (C, H, W), C 1 or 3.
+
+    The array is (N, H, W), (N, H, W, C) or (N, C, H, W). One that could be both of the latter, because its second and
+    its last dimension are 1 or 3, is taken as (N, H, W, C). Labels are whole numbers from 0, in the same .npz or in a
+    file of their own; the classes are 0 to the largest label. Nothing in a file is ever run (no pickles).
+
+    A .npy is mapped into memory, not read into it. Where a part of it is held out, each part is written once into the
+    cache of :mod:`genlab.data.pixel_cache` and mapped from there; with ``val_path`` the file itself is mapped. A .npz
+    is compressed, so it is read into memory whole: turn one that does not fit into a .npy.
+    """
+
+    def __init__(
+        self,
+        path: str,  # of the images, .npy or .npz
+        val_path: str | None = None,  # the held-out images; null: a fixed part of path, see val_fraction
+        val_fraction: float = 0.1,  # in (0, 1): held out by the hash of the index, so it stays when images are appended
+        image_key: str | None = None,  # of the images in a .npz; null: images, x or arr_0
+        label_key: str | None = None,  # of the labels in a .npz; null: labels or y, if there
+        label_path: str | None = None,  # .npy or .npz with the labels of path; null: beside the images, or none
+        val_label_path: str | None = None,  # the same for val_path
+        cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
+        batch_size: int = 128,  # examples in a step, over all ranks together
+        flip: bool = False,  # mirror training images, half of the time
+        num_workers: int = 0,
+        limit: int | None = None,
+        seed: int = 0,  # of the order of the data and of the flips
+    ):
+        """Raises ConfigError if a value is out of its range, or one goes without another that it needs."""
+        super().__init__(batch_size, flip, num_workers, limit, seed)
+        if not 0 < val_fraction < 1:
+            raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
+        if val_label_path is not None and val_path is None:
+            raise ConfigError("data.val_label_path needs data.val_path: without it, labels come from data.label_path.")
+        self.path, self.val_path, self.val_fraction = path, val_path, val_fraction
+        self.image_key, self.label_key = image_key, label_key
+        self.label_path, self.val_label_path = label_path, val_label_path
+        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+
+    def load(self, split: Split) -> ImageTable:
+        """(N, C, H, W) uint8.
+
+        Raises:
+            DataError: a file is missing, damaged, or holds something else than such images and labels.
+            StorageError: the cache cannot be written.
+        """
+        images = self._images(self.path)
+        labels = self._labels(self.path, self.label_path, images)
+        classes = 0 if labels is None else int(labels.max()) + 1
+        if self.val_path is None:
+            images, labels = self._part(images, labels, split)
+        elif split == "val":
+            expected = images.shape[1:]
+            images = self._images(self.val_path)
+            if images.shape[1:] != expected:
+                raise DataError(f"{self.val_path} has images of shape {images.shape[1:]}, {self.path} of {expected}.")
+            labels = self._labels(self.val_path, self.val_label_path, images)
+            if (labels is None) != (classes == 0):
+                raise DataError(f"only one of {self.path} and {self.val_path} has labels; both or none must.")
+            if labels is not None and labels.max() >= classes:
+                raise DataError(
+                    f"{self.val_path} has the label {labels.max()}; those of {self.path} end at {classes - 1}."
+                )
+        return ImageTable(images, labels, tuple(str(label) for label in range(classes)))
+
+    def _part(
+        self, images: np.ndarray, labels: np.ndarray | None, split: Split
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The images of a split of one file, and their labels."""
+        chosen = rows_of(split, len(images), self.val_fraction, self.path)
+        if isinstance(images, np.memmap):
+            images = cached_part(images, chosen, self.cache, _key(self.path, images.shape, split, self.val_fraction))
+        else:
+            images = images[chosen]
+        return images, None if labels is None else labels[chosen]
+
+    def _images(self, path: str) -> np.ndarray:
+        """(N, C, H, W) uint8, mapped if the file is a .npy."""
+        found = _read(path, self.image_key, _IMAGE_KEYS, "image_key")
+        assert found is not None, "images are not optional"
+        images, where = found.values, found.where
+        if images.dtype != np.uint8:
+            raise DataError(
+                f"{where} has the type {images.dtype}; images must be uint8, 0 to 255. "
+                "Convert floats in [0, 1] with: (x * 255).round().astype('uint8')"
+            )
+        if images.ndim == 3:
+            images = images[:, None]
+        elif images.ndim == 4 and images.shape[-1] in (1, 3):
+            images = images.transpose(0, 3, 1, 2)
+        elif images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise DataError(
+                f"{where} has the shape {images.shape}; images must be (N, H, W), (N, H, W, C) or (N, C, H, W) "
+                "with C 1 or 3."
+            )
+        if images.size == 0:
+            raise DataError(f"{where} is empty: its shape is {found.values.shape}.")
+        return images
+
+    def _labels(self, path: str, label_path: str | None, images: np.ndarray) -> np.ndarray | None:
+        """(N,) int64 of the ``images`` in ``path``; None if there are none."""
+        if label_path is None and isinstance(images, np.memmap):
+            if self.label_key is not None:
+                raise ConfigError(
+                    f"data.label_key={self.label_key}: {path} is a .npy, which has no keys. Set data.label_path."
+                )
+            return None
+        optional = label_path is None and self.label_key is None
+        keys = _LABEL_KEYS if label_path is None else (*_LABEL_KEYS, "arr_0")
+        found = _read(label_path or path, self.label_key, keys, "label_key", optional=optional)
+        if found is None:
+            return None
+        labels, where = found.values, found.where
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise DataError(
+                f"{where} has the shape {labels.shape} and the type {labels.dtype}; labels must be (N,) whole numbers."
+            )
+        if len(labels) != len(images):
+            raise DataError(f"{where} has {len(labels)} labels for the {len(images)} images in {path}.")
+        if labels.min() < 0:
+            raise DataError(f"{where} has the label {labels.min()}; labels must be 0 or more.")
+        if labels.max() >= _MOST_CLASSES:
+            raise DataError(f"{where} has the label {labels.max()}; number the classes from 0 on.")
+        return np.array(labels, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Found:
+    values: np.ndarray
+    where: str  # for messages
+
+
+def _read(path: str, key: str | None, usual: tuple[str, ...], option: str, optional: bool = False) -> _Found | None:
+    """The array of a .npy, mapped, or of a .npz, under ``key`` or else under the first of the ``usual`` keys.
+
+    Raises:
+        DataError: there is no such file or key, or the file is damaged or holds Python objects.
+    """
+    try:
+        content = np.load(os.path.expanduser(path), mmap_mode="c", allow_pickle=False)  # copies on write: for torch
+        if isinstance(content, np.ndarray):
+            return _Found(content, path)
+        with content:
+            name = key or next((name for name in usual if name in content.files), None)
+            if name is None and optional:
+                return None
+            if name not in content.files:
+                wanted = key or " or ".join(usual)
+                raise DataError(f"{path} has no {wanted} (it has: {', '.join(content.files)}). Set data.{option}.")
+            return _Found(content[name], f"{path} ({name})")
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}.") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if re.search("Object arrays|Python objects", str(error)):
+            raise DataError(f"{path} holds Python objects; only arrays of numbers are read.") from error
+        raise DataError(f"{path} is damaged, or not a .npy or .npz file.") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({(error.strerror or str(error)).lower()}).") from error
+
+
+def _key(path: str, shape: tuple[int, ...], split: Split, val_fraction: float) -> str:
+    """Of all that the pixels of a part depend on."""
+    real = os.path.realpath(os.path.expanduser(path))
+    status = os.stat(real)
+    made_of = (1, real, status.st_size, status.st_mtime_ns, shape, split, val_fraction)
+    return f"array-{hashlib.blake2b(repr(made_of).encode(), digest_size=16).hexdigest()}"

@@ -1,0 +1,167 @@
+"""Image data sets in the formats of Hugging Face."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genlab.data import hub
+from genlab.data.base import ImageDataModule, ImageTable, Split
+from genlab.data.decode import DECODER, Channels, UnreadableImageError, decode
+from genlab.data.decoding import in_parallel
+from genlab.data.held_out import cached_part, rows_of
+from genlab.data.pixel_cache import cached_pixels, default_folder
+from genlab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from datasets import IterableDataset
+
+_LABEL_BYTES = 8  # an int64 at the end of each row of the cache
+
+
+class HFImages(ImageDataModule):
+    """A data set of the Hugging Face Hub, or a folder of parquet files or of another of its formats: (channels, S, S).
+
+    It is streamed once, decoded and cropped to squares as in :func:`genlab.data.decode.decode`, into the cache that
+    :class:`genlab.data.image_folder.ImageFolder` uses too; later runs need no network. The cache follows the commit of
+    the data set, or the files of the folder. Labels must be numbered classes, or whole numbers from 0.
+    """
+
+    def __init__(
+        self,
+        name: str,  # at the Hub, like ylecun/mnist; or a folder
+        config: str | None = None,  # of a data set that has several
+        split: str = "train",  # to train on
+        val_split: str | None = None,  # the held-out images, e.g. test; null: a fixed part of split, see val_fraction
+        val_fraction: float = 0.1,  # in (0, 1): held out by the hash of the row's number
+        image_column: str = "image",
+        label_column: str | None = None,  # null: no labels
+        revision: str | None = None,  # branch, tag or commit at the Hub; null: the newest
+        image_size: int = 64,  # pixels
+        channels: Channels = 3,  # 3: RGB, 1: grey
+        cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
+        batch_size: int = 128,  # examples in a step, over all ranks together
+        flip: bool = False,  # mirror training images, half of the time
+        num_workers: int = 0,
+        limit: int | None = None,
+        seed: int = 0,  # of the order of the data and of the flips
+    ):
+        """Raises ConfigError if a value is out of its range."""
+        super().__init__(batch_size, flip, num_workers, limit, seed)
+        if not 0 < val_fraction < 1:
+            raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
+        if image_size < 1:
+            raise ConfigError(f"data.image_size must be a whole number >= 1, got {image_size}.")
+        self.data_set, self.config, self.split, self.val_split = name, config, split, val_split
+        self.val_fraction, self.image_column, self.label_column = val_fraction, image_column, label_column
+        self.revision, self.image_size, self.channels = revision, image_size, channels
+        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+
+    def load(self, split: Split) -> ImageTable:
+        """Stream and decode a split, or find it in the cache: (N, C, S, S) uint8.
+
+        Raises:
+            ConfigError: the package datasets is not installed.
+            DataError: there is no such data set, split or column, it cannot be reached, or a row makes no sense.
+            StorageError: the cache cannot be written.
+        """
+        hub.require_datasets()
+        source = self.val_split if split == "val" and self.val_split is not None else self.split
+        form = DECODER, self.image_column, self.label_column, self.image_size, self.channels
+        key = hub.digest(1, self.data_set, self._version, self.config, source, form)
+        rows, _ = cached_pixels(self.cache, f"hf-{key}", lambda: self._rows(source))  # (N, C * S * S + 8)
+        if self.val_split is None:
+            chosen = rows_of(split, len(rows), self.val_fraction, f"{self.data_set} ({source})")
+            rows = cached_part(rows, chosen, self.cache, f"hf-{key}-{split}-{self.val_fraction}")
+        images = rows[:, :-_LABEL_BYTES].reshape(-1, self.channels, self.image_size, self.image_size)  # still mapped
+        if self.label_column is None:
+            return ImageTable(images)
+        labels = np.ascontiguousarray(rows[:, -_LABEL_BYTES:]).view("<i8")[:, 0].astype(np.int64)
+        return ImageTable(images, labels, self._class_names(split, labels))
+
+    @cached_property
+    def _version(self) -> str:
+        """One for both splits, also if the data set changes meanwhile."""
+        return hub.version(self.data_set, self.revision, self.cache)
+
+    def _class_names(self, split: Split, labels: np.ndarray) -> tuple[str, ...]:
+        """As the data set has them, else the numbers that occur in the training split."""
+        key = hub.digest(1, self.data_set, self._version, self.config, self.split, self.label_column)
+        note = self.cache / f"hf-{key}-names.json"
+        names = hub.recall(note)
+        if names is None:
+            feature = self._stream(self.split).features[self.label_column]
+            names = getattr(feature, "names", [])  # only a ClassLabel has them
+            hub.remember(note, names)
+        if not names:
+            training = labels if split == "train" else self.table("train").labels
+            assert training is not None, "both splits have the column"
+            names = [str(label) for label in range(int(training.max()) + 1)]
+        if labels.max() >= len(names):
+            raise DataError(
+                f"the held-out part of {self.data_set} has the label {labels.max()}; "
+                f"those to train on end at {len(names) - 1}."
+            )
+        return tuple(names)
+
+    def _rows(self, source: str) -> Iterator[np.ndarray]:
+        """The pixels of each image and its label, (C * S * S + 8,) uint8."""
+        from datasets import Image
+
+        stream = self._stream(source).cast_column(self.image_column, Image(decode=False))  # we have our rules
+        rows = enumerate(hub.read(stream, self.data_set, source))
+        return in_parallel(rows, self._row, f"streaming {self.data_set} ({source})", None)
+
+    def _stream(self, source: str) -> "IterableDataset":
+        """A split, with the columns that are needed. Raises DataError if they are not there or hold something else."""
+        from datasets import ClassLabel, Image, Value
+
+        stream = hub.open_stream(self.data_set, self.config, source, self._version)
+        options = {"image_column": self.image_column, "label_column": self.label_column}
+        columns = {option: column for option, column in options.items() if column is not None}
+        for option, column in columns.items():
+            if column not in stream.features:
+                has = ", ".join(stream.features)
+                raise DataError(
+                    f"the data set {self.data_set} has no column {column} (it has: {has}). Set data.{option}."
+                )
+        kind = stream.features[self.image_column]
+        if not isinstance(kind, Image):
+            raise DataError(f"the column {self.image_column} of the data set {self.data_set} does not hold images.")
+        if self.label_column is not None:
+            kind = stream.features[self.label_column]
+            if not isinstance(kind, ClassLabel) and not (isinstance(kind, Value) and "int" in kind.dtype):
+                raise DataError(
+                    f"the column {self.label_column} of the data set {self.data_set} does not hold numbered classes."
+                )
+        return stream.select_columns(list(columns.values()))
+
+    def _row(self, item: tuple[int, dict[str, Any]]) -> np.ndarray:
+        number, row = item
+        name = f"row {number} of {self.data_set}"
+        image, label = row[self.image_column], row[self.label_column] if self.label_column else -1
+        if image is None:
+            raise DataError(f"{name} has no image.")
+        if self.label_column and (label is None or label < 0):
+            raise DataError(f"{name} has no label (it is {label}). Choose another split, or data.label_column=null.")
+        try:
+            source = image["bytes"] if image["bytes"] is not None else _fetch(image["path"], name)
+            pixels = decode(source, self.image_size, self.channels, name=name)
+        except UnreadableImageError as error:
+            raise DataError(
+                f"cannot read {name} ({error}). Remove it from the data set; PNG, JPEG and WebP can be read."
+            ) from error
+        return np.concatenate([pixels.ravel(), np.array([label], dtype="<i8").view(np.uint8)])
+
+
+def _fetch(path: str, name: str) -> bytes:
+    """A file of its own: in a folder, in an archive, at the Hub."""
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb") as file:
+            return file.read()
+    except Exception as error:  # of the network, an archive, ...
+        raise DataError(f"cannot read {name} ({' '.join(str(error).split())}).") from error

@@ -1,0 +1,144 @@
+"""Data sets of the Hugging Face Hub, or of a folder in one of its formats: which version there is, and its rows."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genlab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from datasets import IterableDataset
+
+_TIMEOUT = 5.0  # seconds in which the Hub has to answer; its own library would try for half a minute
+_log = logging.getLogger(__name__)
+
+
+def require_datasets() -> None:
+    """Raises ConfigError, naming the extra, if the package is not installed."""
+    try:
+        import datasets  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("data=hf_images needs a package: pip install 'genlab[hf]'") from error
+
+
+def version(name: str, revision: str | None, memory: Path) -> str:
+    """What a data set is at present: the Hub's commit, or a hash of the names, sizes and times of a folder's files.
+
+    The commit that was seen last is remembered in the folder ``memory``. Where the Hub cannot be reached it is taken
+    to be still the present one, with a warning.
+
+    Raises:
+        DataError: there is no such data set, or the Hub cannot be reached and never was.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _version_of_folder(folder)
+    note = memory / f"hub-{digest(name, revision)}.json"
+    try:
+        commit = _ask_the_hub(name, revision)
+    except _Unreachable as error:
+        commit = recall(note)
+        if commit is None:
+            raise DataError(
+                f"the data set {name} is not here and the Hugging Face Hub cannot be reached ({error}). "
+                "Set data.name to a folder that holds it."
+            ) from error
+        _log.warning("the Hugging Face Hub cannot be reached (%s); using %s as of commit %s.", error, name, commit[:12])
+        return str(commit)
+    remember(note, commit)
+    return str(commit)
+
+
+def remember(note: Path, value: Any) -> None:
+    """Write a plain value; not at all where that is impossible, which the cache beside it will say."""
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        partial = note.with_suffix(f".{os.getpid()}.part")
+        partial.write_text(json.dumps(value))
+        os.replace(partial, note)
+    except OSError:
+        _log.debug("cannot write %s", note)
+
+
+def recall(note: Path) -> Any:
+    """The value that was written; None if there is none that can be read."""
+    try:
+        return json.loads(note.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+class _Unreachable(Exception):
+    """The Hub gave no answer; the text says why."""
+
+
+def _ask_the_hub(name: str, revision: str | None) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        return str(HfApi().dataset_info(name, revision=revision, timeout=_TIMEOUT).sha)
+    except HFValidationError as error:
+        raise DataError(f"{name} is neither a folder nor the name of a data set, which is like owner/name.") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        if status not in (401, 403, 404):
+            raise _Unreachable(f"it answers {status}") from error
+        what = name if revision is None else f"{name} at revision {revision}"
+        raise DataError(
+            f"the Hugging Face Hub has no data set {what} that you may read. If it is private or gated: hf auth login"
+        ) from error
+    except OfflineModeIsEnabled as error:
+        raise _Unreachable("HF_HUB_OFFLINE is set") from error
+    except Exception as error:  # of the network, in the classes of whichever HTTP library is below
+        raise _Unreachable("no network") from error
+
+
+def _version_of_folder(folder: Path) -> str:
+    files = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        status = path.stat()
+        files.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
+    return digest(*files)
+
+
+def digest(*parts: object) -> str:
+    """32 hex digits of plain values."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def open_stream(name: str, config: str | None, split: str, version: str) -> "IterableDataset":
+    """The rows of a split, one after the other, nothing of it stored. ``version``: see :func:`version`.
+
+    Raises:
+        DataError: there is no such config or split, or its columns cannot be told.
+    """
+    from datasets import load_dataset
+
+    folder = Path(name).expanduser()
+    source, revision = (str(folder), None) if folder.is_dir() else (name, version)
+    try:
+        stream = load_dataset(source, config, split=split, revision=revision, streaming=True)
+    except Exception as error:  # of many kinds, with texts made for users
+        raise DataError(f"cannot load the data set {name}: {' '.join(str(error).split())}") from error
+    if stream.features is None:
+        raise DataError(f"the columns of the data set {name} have no types. Save it as parquet.")
+    return stream
+
+
+def read(stream: "IterableDataset", name: str, split: str) -> Iterator[dict[str, Any]]:
+    """The rows. Raises DataError if the source breaks off, or has none."""
+    count = 0
+    try:
+        for row in stream:
+            yield row
+            count += 1
+    except Exception as error:  # of the network, a file format, ...
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"the data set {name} breaks off after {count} rows of {split} ({cause}).") from error
+    if count == 0:
+        raise DataError(f"the split {split} of the data set {name} is empty.")

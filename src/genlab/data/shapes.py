@@ -1,0 +1,127 @@
+"""Procedural scenes with captions: as many as one likes, with the truth about each of them."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab.data import scenes as drawing
+from genlab.data.base import ConditionSpec, DataSpec, ImageDataModule, ImageTable, KeyedDataset, Split
+from genlab.data.sampler import Keys
+from genlab.data.scenes import SHAPES, WORDS, Scenes
+from genlab.errors import ConfigError
+from genlab.seeding import derive_seed
+
+_HELD_OUT_SHARE = 0.5  # of the validation scenes: they have an object that no training scene has
+
+
+class Shapes(ImageDataModule):
+    """One to three small or large shapes in six colours on a plain background: (3, S, S), a caption and a label each.
+
+    Scene i of a split is a function of (scene_seed, split, epoch, i): with ``fresh`` every epoch brings new training
+    scenes, nothing is downloaded and nothing is stored. A batch holds ``caption`` (N, T) int64, numbers of the words
+    in ``genlab.data.scenes.WORDS`` filled up with 0, and ``label`` (N,), the shape that the caption names first: that
+    of the largest object. The combinations of shape and colour in ``genlab.data.scenes.HELD_OUT`` (the first shape in
+    the first colour, the second in the second, ...) occur in no training scene, and in half of the validation scenes:
+    what a model makes of their captions is composed, not remembered.
+
+    Metrics see epoch 0. Which scenes there are depends on ``scene_seed`` and not on the run's seed, so that runs of
+    different seeds are judged by the same pictures.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,  # pixels; a multiple of 16
+        max_objects: int = 3,  # 1 to 3
+        num_train: int = 20_000,  # scenes in an epoch
+        num_val: int = 2_000,
+        fresh: bool = True,  # every epoch brings new training scenes; false, or with a limit: those of epoch 0
+        scene_seed: int = 0,  # names the world that scenes are drawn from
+        batch_size: int = 128,  # examples in a step, over all ranks together
+        flip: Literal[False] = False,  # captions know left from right
+        num_workers: int = 0,
+        limit: int | None = None,
+        seed: int = 0,  # of the order of the data
+    ):
+        """Raises ConfigError if a value is out of its range."""
+        super().__init__(batch_size, flip, num_workers, limit, seed)
+        if image_size < 16 or image_size % 16:
+            raise ConfigError(f"data.image_size must be a multiple of 16, got {image_size}.")
+        if not 1 <= max_objects <= 3:
+            raise ConfigError(f"data.max_objects must be 1, 2 or 3, got {max_objects}.")
+        for name, count in (("num_train", num_train), ("num_val", num_val)):
+            if count < 1:
+                raise ConfigError(f"data.{name} must be a whole number >= 1, got {count}.")
+        self.image_size, self.max_objects, self.scene_seed = image_size, max_objects, scene_seed
+        self.counts: dict[Split, int] = {"train": min(num_train, limit or num_train), "val": num_val}
+        self.fresh = fresh and limit is None
+        self.caption_length = drawing.caption_length(max_objects)
+
+    @property
+    def spec(self) -> DataSpec:
+        """Known without rendering anything."""
+        label = ConditionSpec(len(SHAPES), SHAPES)
+        caption = ConditionSpec(len(WORDS), WORDS, self.caption_length)
+        return DataSpec("image", (3, self.image_size, self.image_size), condition={"label": label, "caption": caption})
+
+    def load(self, split: Split) -> ImageTable:
+        """Epoch 0 of a split, rendered: (N, 3, S, S) uint8."""
+        scenes = self.scenes(split, 0, np.arange(self.counts[split]))
+        return ImageTable(self.render(scenes), scenes.shape[:, 0], SHAPES, self.tokens(scenes))
+
+    def dataset(self, split: Split) -> KeyedDataset:
+        """Training scenes are rendered as they are asked for, where every epoch has its own."""
+        if split == "train" and self.fresh:
+            return FreshScenes(self.counts["train"], self.scene_seed, self.image_size, self.max_objects)
+        return super().dataset(split)
+
+    def scenes(self, split: Split, epoch: int, indices: np.ndarray | Sequence[int]) -> Scenes:
+        """What is in the scenes ``indices`` (N,) of an epoch: shape, colour, size, position of each object, exactly."""
+        return _scenes(self.scene_seed, split, epoch, np.asarray(indices), self.max_objects)
+
+    def render(self, scenes: Scenes) -> np.ndarray:
+        """(N, 3, S, S) uint8."""
+        return drawing.render(scenes, self.image_size)
+
+    def object_masks(self, scenes: Scenes) -> np.ndarray:
+        """(N, max_objects, S, S) bool: the pixels that an object covers by half or more."""
+        return drawing.coverage(scenes, self.image_size) >= 0.5
+
+    def tokens(self, scenes: Scenes) -> np.ndarray:
+        """The captions as (N, T) int64, numbers of words."""
+        return drawing.tokens(scenes)
+
+    def captions(self, scenes: Scenes) -> list[str]:
+        """In plain English, e.g. "a large blue square below a small red circle"."""
+        return drawing.to_text(self.tokens(scenes))
+
+    def tokenize(self, captions: Sequence[str]) -> np.ndarray:
+        """Captions of one's own, (N, T) int64; "" is no caption. Raises ConfigError for a word that is not known."""
+        return drawing.to_tokens(captions, self.caption_length)
+
+
+def _scenes(scene_seed: int, split: Split, epoch: int, indices: np.ndarray, max_objects: int) -> Scenes:
+    seed = derive_seed(scene_seed, ("train", "val").index(split), epoch)
+    return drawing.draw_scenes(seed, indices, max_objects, _HELD_OUT_SHARE if split == "val" else 0.0)
+
+
+class FreshScenes(KeyedDataset):
+    """Training scenes by (epoch, index), rendered when they are asked for."""
+
+    def __init__(self, count: int, scene_seed: int, image_size: int, max_objects: int):
+        self.count, self.scene_seed, self.image_size, self.max_objects = count, scene_seed, image_size, max_objects
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, keys: Keys) -> dict[str, Tensor]:
+        indices = np.array([index for _, index in keys])
+        scenes = _scenes(self.scene_seed, "train", keys[0][0], indices, self.max_objects)
+        return {
+            "image": torch.from_numpy(drawing.render(scenes, self.image_size)),
+            "index": torch.from_numpy(indices),
+            "label": torch.from_numpy(scenes.shape[:, 0]),
+            "caption": torch.from_numpy(drawing.tokens(scenes)),
+        }
