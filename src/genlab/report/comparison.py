@@ -27,6 +27,8 @@ def compare(
 
     Raises ConfigError for what is no run or cannot be compared, DataError for a damaged grid, StorageError.
     """
+    if not places:
+        raise ConfigError("runs=[] names no folder. Set it: runs=outputs/<model>-<data>")
     runs = read_runs(places)
     done, unfinished = ([run for run in runs if (run.costs is None) == missing] for missing in (False, True))
     if not done:

@@ -9,7 +9,7 @@ from typing import Any
 
 from genlab.report.runs import Run
 
-WIDEST = 40  # characters
+WIDEST = 48  # characters
 # Where a run wrote, what it showed and how it was measured (the protocol says that) do not make it another model.
 LEFT_OUT = ("run_dir", "run_id", "outputs", "logger", "check", "spec", "metrics", "evaluation",
             "callbacks.samples", "callbacks.evaluation", "callbacks.checkpoint", "callbacks.progress",

@@ -48,9 +48,9 @@ def choose(runs: Sequence[Run], names: Sequence[str], protocol: str | None, allo
     shared = [key for key in known if all(key in runs[i].measurements for i in having)]
     ended = Counter(next(iter(runs[i].measurements)) for i in having)
 
-    def rank(key: str) -> tuple[int, float, str]:
+    def rank(key: str) -> tuple[int, int]:
         samples = next(r.measurements[key] for r in runs if key in r.measurements).protocol.get("num_samples")
-        return ended[key], samples if isinstance(samples, int) else 0, key
+        return ended[key], samples if isinstance(samples, int) else 0
 
     best = protocol or max(shared or known, key=rank)
     ids = {i: best if best in runs[i].measurements else next(iter(runs[i].measurements)) for i in having}

@@ -51,10 +51,11 @@ class Table:
         lines = []
         for block in blocks:
             lines += [line("", head, block) for head in heads]
-            runs, baselines = ([line(self._name(row), cells[row], block) for row in self.order
-                                if (row < self.runs) == is_run and (is_run or any(cells[row][c].strip() for c in block))]
-                               for is_run in (True, False))  # fmt: skip
-            lines += [*runs, *([""] if baselines else []), *baselines, ""]
+            rows = [row for row in self.order if row < self.runs or any(cells[row][c].strip() for c in block)]
+            for place, row in enumerate(rows):
+                is_first_baseline = row >= self.runs and rows[place - 1] < self.runs
+                lines += [""] * is_first_baseline + [line(self._name(row), cells[row], block)]
+            lines.append("")
         return "\n".join(lines[:-1])
 
     def markdown(self) -> str:
