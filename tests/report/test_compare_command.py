@@ -77,7 +77,7 @@ MISTAKES = [
     ("runs={tmp}/good allow_unequal=1", "allow_unequal must be true or false, got 1."),
     ("runs={tmp}/other", "{tmp}/other: its config.yaml is not that of a run (no model or no data in it)."),
     ("runs={tmp}/list", "cannot read {tmp}/list/config.yaml (it holds no names and values)."),
-    ("runs={tmp}/half", "cannot read {tmp}/half/summary.json (Expecting property name enclosed in double quotes: line 1 column 14 (char 13))."),
+    ("runs={tmp}/half", "cannot read {tmp}/half/summary.json (Expecting value: line 1 column 13 (char 12))."),
     ("runs={tmp}/text", "{tmp}/text/summary.json: fid_digits64_1k is not a number."),
     ("runs={tmp}/bare", "{tmp}/bare/evaluation-a.json: not what genlab writes (no protocol in it, or a damaged one)."),
 ]  # fmt: skip
@@ -89,7 +89,7 @@ def test_a_mistake_is_one_line(typed: str, line: str, tmp_path: Path, capsys: py
     (tmp_path / "empty").mkdir()
     write(tmp_path / "other" / "config.yaml", "wandb_version: 1")
     write(tmp_path / "list" / "config.yaml", "[1, 2]")
-    write(make_run(tmp_path / "half") / "summary.json", '{"metrics": {')
+    write(make_run(tmp_path / "half") / "summary.json", '{"metrics": ')
     make_run(tmp_path / "text", {"fid_digits64_1k": "1.2"})  # type: ignore[dict-item]
     write(make_run(tmp_path / "bare") / "evaluation-a.json", '{"metrics": {}}')
     before = sorted(tmp_path.rglob("*"))

@@ -315,6 +315,33 @@ def test_unlike_machines_and_weights_are_named(outputs: Path, capsys: pytest.Cap
     assert "  weights: ema (diffusion seed=0); raw (diffusion seed=1)\n" in shown
 
 
+def test_what_did_not_fit_into_the_names_stands_with_the_folders(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dit = DIT | {"a_setting_with_a_long_name": 1, "with_a_longer_name": 2}
+    a = make_run(outputs / "a", model__network=dit)
+    b = make_run(outputs / "b", model__network={name: value for name, value in dit.items() if name != "depth"} | {
+        "a_setting_with_a_long_name": 3, "with_a_longer_name": 4})  # fmt: skip
+    compare([str(outputs)], out=str(outputs / "x"))
+    shown = capsys.readouterr().out
+    assert f"  diffusion a_setting_with_a_long_name=1 depth=6 (with_a_longer_name=2): {a}\n" in shown
+    assert f"  diffusion a_setting_with_a_long_name=3 (with_a_longer_name=4): {b}\n" in shown
+
+
+def test_captions_say_the_first_metric_whatever_the_order(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[str, str, Path | None]] = []
+    monkeypatch.setattr("genlab.report.comparison.side_by_side", lambda tiles, path: drawn.extend(tiles))
+    a = make_run(outputs / "a", costs={"seconds": 2.0})
+    b = make_run(outputs / "b", protocol={"seed": 1}, costs={"seconds": 1.0}, model__network=DIT)
+    compare([str(outputs)], out=str(outputs / "x"), sort="seconds", allow_unequal=True)
+    newest = Path("samples") / "examples=000000064000.png"
+    assert drawn == [("diffusion network=dit", "fid 1.250* (measured otherwise)", b / newest),
+                     ("diffusion network=unet", "fid 1.250", a / newest)]  # fmt: skip
+    drawn.clear()
+    compare([str(a)], out=str(outputs / "x"), sort="precision")
+    assert [caption for _, caption, _ in drawn] == ["precision_digits64_1k 0.7500"]
+
+
 def test_the_default_place_is_beside_the_runs(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unet, dit = pair(outputs)
     monkeypatch.chdir(outputs.parent)

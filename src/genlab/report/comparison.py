@@ -10,7 +10,7 @@ from genlab.errors import ConfigError, StorageError, did_you_mean
 from genlab.report.columns import Column, columns
 from genlab.report.grids import side_by_side
 from genlab.report.measurement import differences
-from genlab.report.names import Difference, names, printable
+from genlab.report.names import names, printable
 from genlab.report.protocol import Chosen, check_data, choose, described
 from genlab.report.runs import Run, read_runs
 from genlab.report.table import Table, escaped
@@ -38,12 +38,14 @@ def compare(
     check_data(done, labels, allow_unequal)
     chosen = choose(done, labels, protocol, allow_unequal)
     table, first, partial = _table(done, labels, chosen, sort)
-    notes = _notes(done, labels, chosen, partial, left_over)
-    where = [f"{labels[row]}: {done[row].folder}" for row in table.order if row < len(done)]
+    notes = _notes(done, labels, chosen, partial)
+    ranked = [row for row in table.order if row < len(done)]
+    more = [", ".join(word for d in left_over for word in d.of(row)) for row in range(len(done))]
+    where = [f"{labels[row]}{f' ({more[row]})' if more[row] else ''}: {done[row].folder}" for row in ranked]
     apart = [f"{run.folder}: {run.state()}" for run in unfinished]
 
     folder = _folder(out, [run.folder for run in runs])
-    tiles = [(labels[row], _caption(first, row, len(done)), done[row].grid) for row in table.order if row < len(done)]
+    tiles = [(labels[row], _caption(table, first, row), done[row].grid) for row in ranked]
     sections = [("Runs", where), ("Notes", notes), ("Not finished (no summary.json)", apart)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,9 +120,7 @@ def _headline(chosen: Chosen) -> str:
     return printable(f"{told}{marked}")
 
 
-def _notes(
-    runs: Sequence[Run], labels: Sequence[str], chosen: Chosen, partial: Sequence[str], left_over: Sequence[Difference]
-) -> list[str]:
+def _notes(runs: Sequence[Run], labels: Sequence[str], chosen: Chosen, partial: Sequence[str]) -> list[str]:
     """What has to be known to read the table rightly."""
     found = [f"* {labels[i]} was measured otherwise: {described(d)}" for i, d in chosen.unequal.items()]
     if partial:
@@ -134,8 +134,6 @@ def _notes(
     found += _unlike("weights", {i: str(m.protocol.get("weights")) for i, m in chosen.measured.items()}, labels)
     hardware = {i: run.hardware or "unknown" for i, run in enumerate(runs)}
     found += _unlike("seconds, memory and speed are of different hardware", hardware, labels)
-    for d in left_over:
-        found.append(f"they also differ in {d.path}: {', '.join(value or 'none' for value in d.values)}")
     return found
 
 
@@ -145,8 +143,11 @@ def _unlike(what: str, values: dict[int, str], labels: Sequence[str]) -> list[st
     return [f"{what}: " + "; ".join(f"{printable(value)} ({labels[i]})" for i, value in values.items())]
 
 
-def _caption(column: Column | None, row: int, runs: int) -> str:
-    return "" if column is None else f"{column.key} {column.cell(row, runs)}"
+def _caption(table: Table, sorted_by: Column | None, row: int) -> str:
+    """A run's first metric, or the one that is sorted by."""
+    column = sorted_by if sorted_by and sorted_by.is_quality else _sorted_by(table.columns, None)
+    mark = "* (measured otherwise)" if row in table.marked else ""
+    return "" if column is None else f"{column.key} {column.cell(row, table.runs)}{mark}"
 
 
 def _terminal(headline: str, table: Table, sections: Sequence[tuple[str, Sequence[str]]]) -> str:
