@@ -92,6 +92,14 @@ def test_metrics_and_callbacks_know_the_contract_of_models_and_no_model(name: st
         assert not [other for other in imported(name) if inside(other, "genlab.callbacks")]
 
 
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if inside(name, "genlab.report")))
+def test_reports_read_files_and_build_nothing(name: str) -> None:
+    for other in imported(name):
+        top = other.split(".")[0]
+        own = inside(other, "genlab.report") or other in ("genlab.errors", "genlab.config")
+        assert own or top in {"PIL", "yaml", *sys.stdlib_module_names}, f"{name} imports {other}"
+
+
 def test_config_and_command_line_start_without_torch() -> None:
     def at_the_top(name: str) -> set[str]:
         tree = ast.parse(MODULES[name].read_text())

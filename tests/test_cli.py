@@ -154,7 +154,7 @@ def test_the_config_is_shown_and_training_begins_once_all_is_checked(
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("trian", "error: unknown command 'trian'. Did you mean 'train'? Commands: train, sample, evaluate."),
+        ("trian", "error: unknown command 'trian'. Did you mean 'train'? Commands: train, sample, evaluate, compare."),
         ("sample", "error: run has no value. Set it: run=outputs/<model>-<data>/<run>"),
         ("sample run=null", "error: run has no value. Set it: run=outputs/<model>-<data>/<run>"),
         ("sample run=3", "error: run=3: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/."),
@@ -211,7 +211,7 @@ def test_help_lists_every_part_without_torch(config_groups: dict[str, list[str]]
         assert any(line.startswith(f"  {group}=") and line.endswith(" | ".join(options)) for line in shown)
 
 
-@pytest.mark.parametrize("script", ["train.py", "scripts/sample.py", "scripts/evaluate.py"])
+@pytest.mark.parametrize("script", ["train.py", "scripts/sample.py", "scripts/evaluate.py", "scripts/compare.py"])
 def test_scripts_are_the_commands(script: str) -> None:
     assert run(sys.executable, script, "--help") == run(sys.executable, "-m", "genlab.cli", Path(script).stem, "--help")
 
@@ -230,6 +230,7 @@ def test_usage_names_the_commands(arguments: list[str], capsys: pytest.CaptureFi
         ("python train.py model/network=d", ["train", "-sc", "query=bash"], "model/network=dit"),
         ("genlab train model/network=d", ["-sc", "query=bash"], "model/network=dit"),
         ("genlab tr", ["-sc", "query=bash"], "train"),
+        ("genlab com", ["-sc", "query=bash"], "compare"),
         ("genlab sample model/sampler=he", ["-sc", "query=bash"], "model/sampler=heun"),
         ("genlab train model.optimizer.l", ["-sc", "query=bash"], "model.optimizer.lr="),
     ],

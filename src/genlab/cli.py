@@ -1,4 +1,4 @@
-"""The command line: ``genlab train|sample|evaluate``, which train.py and scripts/ call too.
+"""The command line: ``genlab train|sample|evaluate|compare``, which train.py and scripts/ call too.
 
 One grammar everywhere, Hydra's ``name=value``. Whatever is wrong with it is said in one line, before a folder is made
 and, where that can be known without it, before torch is imported.
@@ -36,6 +36,13 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "seed": (None, "of the samples; by default the config's evaluation.seed"),
         "likelihood": (0, "also bits per dimension of so many held-out images (slow)"),
         "baselines": (False, "also score noise, a Gaussian a class, copies of training images, and real ones"),
+    },
+    "compare": {
+        "runs": (..., "the runs to compare: [a,b], or a folder that holds some at any depth"),
+        "out": (None, "the folder for comparison.md, .csv and .png. Default: comparison-<time> beside the runs"),
+        "sort": (None, "the column that comes best first. Default: the first metric"),
+        "protocol": (None, "the id of a protocol that all were measured with. Default: that of the most runs"),
+        "allow_unequal": (False, "show and mark numbers that were measured otherwise, instead of refusing them"),
     },
 }
 REFUSED = {
@@ -127,6 +134,9 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         _shell_completion(flags["--shell-completion"], tree, overrides)
         return
     options, overrides = _take_options(command, overrides)
+    if command == "compare":
+        _compare(options, [*flags, *overrides])
+        return
     config, saved_overrides = _config(tree, options["run"], overrides)
     if "--cfg" in flags:
         from omegaconf import OmegaConf
@@ -161,6 +171,17 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         inference.sample(config, folder, **{k: options[k] for k in ("n", "seed", "label", "batch_size", "out")})
     else:
         inference.evaluate(config, folder, **{k: options[k] for k in ("n", "seed", "baselines", "likelihood")})
+
+
+def _compare(options: dict[str, Any], others: list[str]) -> None:
+    """Reads files only: there is no config to change."""
+    if others:
+        name = others[0].lstrip("+").partition("=")[0]
+        raise ConfigError(f"unknown option '{name}'.{did_you_mean(name, list(options))} "
+                          f"compare takes: {', '.join(options)}.")  # fmt: skip
+    from genlab.report.comparison import compare
+
+    compare(options.pop("runs"), **options)
 
 
 def _would_fit(name: str, target: str, error: Any) -> bool:
@@ -201,7 +222,8 @@ def _take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], l
             values[name] = _typed(name, override.value(), known[name][0])
     missing = [name for name, value in values.items() if value is ...]
     if missing:
-        raise ConfigError(f"{missing[0]} has no value. Set it: {missing[0]}=outputs/<model>-<data>/<run>")
+        example = "outputs/<model>-<data>" + ("" if missing[0] == "runs" else "/<run>")
+        raise ConfigError(f"{missing[0]} has no value. Set it: {missing[0]}={example}")
     return values, rest
 
 
@@ -209,9 +231,11 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     """The value of a command's own option. Raises ConfigError if it is of another type."""
     if value is None and default in (None, ...):
         return default
-    if name in ("run", "out"):
+    if name in ("run", "out", "sort", "protocol"):
         return str(value)
-    kind, words = (bool, "true or false") if name == "baselines" else (int, "a whole number")
+    if name == "runs":
+        return [str(run) for run in (value if isinstance(value, list) else [value])]
+    kind, words = (bool, "true or false") if isinstance(default, bool) else (int, "a whole number")
     lowest = {"n": 1, "batch_size": 1, "likelihood": 0}.get(name)
     if lowest is not None:
         words = f"a whole number >= {lowest}"
@@ -243,7 +267,8 @@ def _usage() -> str:
         "usage: genlab <command> [name=value ...]", "",
         "  train      train a model and evaluate it        (python train.py ...)",
         "  sample     draw from a trained run              (python scripts/sample.py ...)",
-        "  evaluate   measure a trained run                (python scripts/evaluate.py ...)", "",
+        "  evaluate   measure a trained run                (python scripts/evaluate.py ...)",
+        "  compare    put runs side by side                (python scripts/compare.py ...)", "",
         "genlab <command> --help lists the options of a command.",
     ])  # fmt: skip
 
@@ -254,6 +279,8 @@ def _command_help(command: str, tree: Any) -> str:
     for name, (default, meaning) in OPTIONS[command].items():
         shown = "" if default is None else " (needed)" if default is ... else f" [{default}]"
         lines.append(f"  {name + '=':14}{meaning}{shown}")
+    if command == "compare":
+        return "\n".join(lines)
     lines += ["", "Parts, chosen by name:" if command == "train" else "Parts of the run that may be changed:"]
     for group, options in tree.groups().items():
         lines.append(f"  {group + '=':32}{' | '.join(options)}")

@@ -195,6 +195,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
                 f"cannot read {name}={value}. Put text with special characters into quotes: '{name}=\"{value}\"'."
             ) from error
     for option in parsed:
+        if option.is_sweep_override() and _name(option) == "runs":
+            raise ConfigError(f"{option.input_line}: put several folders into brackets, 'runs=[a,b]'.")
         if option.is_sweep_override():
             raise ConfigError(f"{option.input_line} names several values, and a run takes one. Choose one of them.")
         if not _name(option):

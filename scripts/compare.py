@@ -1,0 +1,8 @@
+"""Put runs side by side: see `python scripts/compare.py --help`."""
+
+import sys
+
+from genlab.cli import main
+
+if __name__ == "__main__":
+    main(["compare", *sys.argv[1:]])

@@ -1,0 +1,152 @@
+"""What stands beside what: quality, bits per dimension, cost and speed, each a column with its unit and direction."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from genlab.report.measurement import Measurement
+from genlab.report.protocol import Chosen
+from genlab.report.runs import COSTS, Run
+
+Direction = Literal["lower", "higher", "one"]  # what is better; "one": as near to 1 as can be
+
+# The metrics themselves know (higher_is_better) and import torch; a test holds this against them.
+DIRECTIONS: dict[str, Direction] = {"fid": "lower", "kid": "lower", "precision": "higher", "recall": "higher",
+                                    "as_asked": "higher", "nn_distance_ratio": "one"}  # fmt: skip
+ARROWS = {"lower": " ↓", "higher": " ↑", "one": " →1", None: ""}
+COST_HEADS: dict[str, tuple[str, str, Direction]] = {
+    "parameters": ("parameters", "", "lower"),
+    "seconds": ("training", "seconds", "lower"),
+    "examples": ("examples", "", "lower"),
+    "flops": ("training", "FLOP", "lower"),
+    "peak_memory_bytes": ("memory", "B", "lower"),
+    "samples_per_second": ("samples", "per second", "higher"),
+}
+SCALED = ("parameters", "examples", "flops", "peak_memory_bytes")
+PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+BITS = re.compile(r"(bits_per_dim)_([a-z]+)_(.+)")  # kind: exact, bound or estimate; which images, how many
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str  # fid
+    key: str  # fid_digits64_1k, where all rows share that
+    unit: str  # second line of the heading
+    direction: Direction | None
+    numbers: list[float | None]  # of the runs, then of the baselines
+    title: str = ""
+    scale: float = 1.0  # one of the unit
+    kinds: list[str] = field(default_factory=list)  # said behind each number, if it is not the same for all
+    is_quality: bool = False  # of samples, by the protocol
+
+    @property
+    def head(self) -> str:
+        return self.title or f"{self.name}{ARROWS[self.direction]}"
+
+    def worth(self, row: int) -> float:
+        """A row's place when sorted: lower is better, what is missing or not a number comes last."""
+        number = self.numbers[row]
+        if number is None or math.isnan(number):
+            return math.inf
+        return {"higher": -number, "one": abs(number - 1)}.get(str(self.direction), number)
+
+    def cell(self, row: int, runs: int) -> str:
+        """A row's number; all of a column have as many decimals as make four digits of the largest run's."""
+        number = self.numbers[row]
+        if number is None:
+            return "–" if row < runs else ""
+        shown = f"{number / self.scale:,.{self._decimals(runs)}f}"
+        return f"{shown} {self.kinds[row]}" if self.kinds else shown
+
+    def _decimals(self, runs: int) -> int:
+        sizes = [abs(n) / self.scale for n in self.numbers[:runs] if n is not None and math.isfinite(n)]
+        whole = all(n is None or float(n).is_integer() for n in self.numbers) and self.scale == 1
+        largest = max(sizes, default=0.0)
+        return 0 if whole else min(4, max(0, 3 - math.floor(math.log10(largest)))) if largest else 4
+
+
+def columns(
+    runs: Sequence[Run], chosen: Chosen, baselines: Mapping[str, Mapping[str, float]]
+) -> tuple[list[Column], list[str]]:
+    """All columns, quality first, and the metrics that only some runs have."""
+    quality, partial = _quality(len(runs), chosen, baselines)
+    return [*quality, *_bits(runs, chosen, len(baselines)), *_costs(runs, len(baselines))], partial
+
+
+def _quality(
+    count: int, chosen: Chosen, baselines: Mapping[str, Mapping[str, float]]
+) -> tuple[list[Column], list[str]]:
+    if chosen.standard is None:
+        return [], []
+    # Names without their sample count: where unequal counts are allowed, it stands in the marks.
+    short = {i: {base(name, m.protocol): v for name, v in m.values.items()} for i, m in chosen.measured.items()}
+    full: dict[str, str] = {}
+    for measurement in [chosen.standard, *chosen.measured.values()]:
+        for name in measurement.values:
+            full.setdefault(base(name, measurement.protocol), name)
+    wanted = [name for name in full if not BITS.fullmatch(full[name]) and not name.endswith("_std")]
+    shared = [name for name in wanted if all(name in values for values in short.values())]
+    found = []
+    for name in shared:
+        numbers = [short[i][name] if i in short else None for i in range(count)]
+        numbers += [row.get(full[name]) for row in baselines.values()]
+        unit = "" if chosen.unequal else full[name].removeprefix(f"{name}_")
+        key = name if chosen.unequal else full[name]
+        found.append(Column(name, key, unit, DIRECTIONS.get(name), numbers, is_quality=True))
+    return found, [name for name in wanted if name not in shared]
+
+
+def base(name: str, protocol: Mapping[str, Any]) -> str:
+    """``fid_digits64_1k`` -> ``fid``."""
+    count = protocol.get("num_samples")
+    if isinstance(count, int):
+        name = name.removesuffix(f"_{count // 1000}k" if count % 1000 == 0 else f"_{count}")
+    return name.removesuffix(f"_{protocol.get('extractor')}")
+
+
+def _bits(runs: Sequence[Run], chosen: Chosen, baselines: int) -> list[Column]:
+    """A column for each set of held-out images; the kind stands in the cell, since families differ in it."""
+    found: dict[str, dict[int, tuple[float, str]]] = {}
+    for i, own in chosen.measured.items():
+        same_noise = [m for m in runs[i].measurements.values() if _same_images(m, own)]
+        for measurement in [own, *same_noise]:
+            for name, value in measurement.values.items():
+                if match := BITS.fullmatch(name):
+                    found.setdefault(match[3], {}).setdefault(i, (value, match[2]))
+    result = []
+    for subject, values in sorted(found.items()):
+        rows = [values.get(i, (None, "")) for i in range(len(runs))] + [(None, "")] * baselines
+        kinds = {kind for _, kind in values.values()}
+        of_all = next(iter(kinds)) if len(kinds) == 1 else ""
+        result.append(
+            Column(
+                name="bits_per_dim",
+                key=f"bits_per_dim_{of_all}_{subject}" if of_all else f"bits_per_dim_{subject}",
+                unit=f"{of_all} {subject}".strip(),
+                direction="lower",
+                numbers=[number for number, _ in rows],
+                title="bits/dim ↓",
+                kinds=[] if of_all else [kind for _, kind in rows],
+            )
+        )
+    return result
+
+
+def _same_images(a: Measurement, b: Measurement) -> bool:
+    return all(a.protocol.get(key) == b.protocol.get(key) for key in ("reference_sha256", "seed"))
+
+
+def _costs(runs: Sequence[Run], baselines: int) -> list[Column]:
+    found = []
+    for key in COSTS:
+        title, unit, direction = COST_HEADS[key]
+        numbers: list[float | None] = [(run.costs or {}).get(key) for run in runs]
+        scale, prefix = 1.0, ""
+        if key in SCALED:
+            largest = max((abs(n) for n in numbers if n is not None and math.isfinite(n)), default=0.0)
+            scale, prefix = next((p for p in PREFIXES if largest >= p[0]), (1.0, ""))
+        if any(n is not None for n in numbers):
+            found.append(Column(key, key, f"{prefix}{unit}", direction, numbers + [None] * baselines, title, scale))
+    return found

@@ -1,0 +1,83 @@
+"""Numbers that were measured together, as a run's ``summary.json`` and ``evaluation-*.json`` hold them."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genlab.errors import ConfigError
+
+TOLERANCE = 0.01  # two evaluations of the same weights on other hardware differ by less
+OWN = ("weights",)  # of a protocol: what was measured, not how
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Numbers that were measured together, and with what."""
+
+    values: dict[str, float]
+    protocol: dict[str, Any]
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise ConfigError(f"cannot read {path} ({reason}).") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"cannot read {path} (it holds no names and values).")
+    return content
+
+
+def read_measurement(report: Mapping[str, Any], path: Path) -> Measurement:
+    protocol, baselines = report.get("protocol"), report.get("baselines", {})
+    settings = protocol.get("metrics", {}) if isinstance(protocol, dict) else None
+    if not isinstance(protocol, dict) or not isinstance(settings, dict) or not isinstance(baselines, dict):
+        raise ConfigError(f"{path}: not what genlab writes (no protocol in it, or a damaged one).")
+    rows = {str(name): numbers(values, path) for name, values in baselines.items()}
+    return Measurement(numbers(report.get("metrics"), path), protocol, rows)
+
+
+def numbers(values: Any, path: Path) -> dict[str, float]:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: not what genlab writes (no metrics in it).")
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{path}: {name} is not a number.")
+    return dict(values)
+
+
+def contradict(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+    """Whether two measurements of one protocol cannot be of the same weights and sampling settings."""
+    pairs = [(a[name], b[name]) for name in a.keys() & b.keys()]
+    return any(not math.isclose(x, y, rel_tol=TOLERANCE, abs_tol=1e-3) for x, y in pairs if x == x or y == y)
+
+
+def joined(a: Measurement, b: Measurement) -> Measurement:
+    """The metrics of both; the numbers of ``a`` win."""
+    settings = {**(b.protocol.get("metrics") or {}), **(a.protocol.get("metrics") or {})}
+    return Measurement(b.values | a.values, {**a.protocol, "metrics": settings}, b.baselines or a.baselines)
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings that two protocols do not share. A metric that only one of them has is no difference."""
+    first, second = _flat(a, ""), _flat(b, "")
+    metrics = [set(p.get("metrics") or {}) for p in (a, b)]
+    found = {}
+    for key in dict.fromkeys([*first, *second]):
+        parts = key.split(".")
+        only_one_measured = parts[0] == "metrics" and len(parts) > 1 and parts[1] not in metrics[0] & metrics[1]
+        if key not in OWN and not only_one_measured and first.get(key) != second.get(key):
+            found[key] = first.get(key), second.get(key)
+    return found
+
+
+def _flat(node: Any, path: str) -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {} if node == {} else {path: node}
+    return {k: v for name, value in node.items() for k, v in _flat(value, f"{path}.{name}" if path else name).items()}

@@ -1,0 +1,90 @@
+"""Which numbers of several runs may stand in one column: those that were measured in the same way."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genlab.errors import ConfigError
+from genlab.report.measurement import Measurement, differences
+from genlab.report.runs import Run
+
+REMEDIES = {"num_samples": "n={}", "seed": "seed={}", "reference": "evaluation.reference={}"}
+OF_THE_DATA = ("reference_sha256", "num_reference", "shape")
+UNEQUAL = "or see them side by side, marked, with allow_unequal=true"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One measurement of each run that has any; ``standard`` is the protocol that the others are held against."""
+
+    measured: dict[int, Measurement]  # by the run's place in the list
+    protocol_ids: dict[int, str]
+    standard: Measurement | None
+    unequal: dict[int, dict[str, tuple[Any, Any]]]  # of runs measured otherwise: setting -> (theirs, the standard's)
+
+
+def check_data(runs: Sequence[Run], names: Sequence[str], allow_unequal: bool) -> None:
+    """Raises ConfigError for runs over different data sets."""
+    first: dict[str, str] = {}
+    for run, name in zip(runs, names, strict=True):
+        first.setdefault(run.data, name)
+    if len(first) > 1 and not allow_unequal:
+        sets = ", ".join(f"{data} ({name})" for data, name in first.items())
+        raise ConfigError(f"the runs are of different data sets: {sets}. Compare those of one, {UNEQUAL}.")
+
+
+def choose(runs: Sequence[Run], names: Sequence[str], protocol: str | None, allow_unequal: bool) -> Chosen:
+    """The protocol that all runs share, and their numbers. Raises ConfigError if there is none.
+
+    Of several, that which ended most trainings, then the one of most samples; ``protocol`` names another.
+    """
+    known = dict.fromkeys(key for run in runs for key in run.measurements)
+    if protocol is not None and protocol not in known:
+        raise ConfigError(f"protocol={protocol}: no run has numbers of it. There are: {', '.join(known) or 'none'}.")
+    having = [i for i, run in enumerate(runs) if run.measurements]
+    if not having:
+        return Chosen({}, {}, None, {})
+    shared = [key for key in known if all(key in runs[i].measurements for i in having)]
+    ended = Counter(next(iter(runs[i].measurements)) for i in having)
+
+    def rank(key: str) -> tuple[int, int]:
+        samples = next(r.measurements[key] for r in runs if key in r.measurements).protocol.get("num_samples")
+        return ended[key], samples if isinstance(samples, int) else 0
+
+    best = protocol or max(shared or known, key=rank)
+    ids = {i: best if best in runs[i].measurements else next(iter(runs[i].measurements)) for i in having}
+    measured = {i: runs[i].measurements[key] for i, key in ids.items()}
+    standard = next(measured[i] for i in having if ids[i] == best)
+    unequal = {i: found for i in having if (found := differences(measured[i].protocol, standard.protocol))}
+    if unequal and not allow_unequal:
+        _refuse(runs, names, unequal)
+    return Chosen(measured, ids, standard, unequal)
+
+
+def described(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """``num_samples 500, not 1000``"""
+    return ", ".join(f"{key} {theirs}, not {standard}" for key, (theirs, standard) in found.items())
+
+
+def _refuse(runs: Sequence[Run], names: Sequence[str], unequal: Mapping[int, Mapping[str, tuple[Any, Any]]]) -> None:
+    i, found = next(iter(unequal.items()))
+    others = f" ({len(unequal) - 1} more differ too)" if len(unequal) > 1 else ""
+    if any(key in OF_THE_DATA for key in found):
+        remedy = "The data are not the same: compare runs of one data set"
+    else:
+        remedy = f"Measure it again: python scripts/evaluate.py run={runs[i].folder} {_command(found)}"
+    raise ConfigError(f"{names[i]} was measured otherwise: {described(found)}{others}. {remedy}, {UNEQUAL}.")
+
+
+def _command(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """What to type so that a run is measured as the others are."""
+    words = []
+    for key, (_, wanted) in found.items():
+        if key in REMEDIES:
+            words.append(REMEDIES[key].format(wanted))
+        elif key == "extractor":
+            words.append("metrics/extractor=<that of the others>")
+        elif key.startswith("metrics."):
+            words.append(f"{key}={wanted}")
+    return " ".join(words)

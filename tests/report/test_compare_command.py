@@ -1,0 +1,131 @@
+"""`genlab compare` from the command line: files alone, at once; a mistake is one line."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from run_folders import make_run, write
+
+from genlab import cli
+
+REPOSITORY = Path(__file__).parents[2]
+DIT = {"_target_": "genlab.model.network.dit.DiT", "depth": 6}
+
+
+@pytest.fixture(autouse=True)
+def warnings_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warnings.showwarning", None)  # cli.main sets it: put it back afterwards
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, exit_code: int = 2) -> str:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compare", *arguments])
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out) == (exit_code, "")
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    return printed.err.removeprefix("error: ").removesuffix("\n")
+
+
+def test_from_folders_to_files_without_torch_in_a_second(tmp_path: Path) -> None:
+    for i in range(20):
+        make_run(tmp_path / "outputs" / "diffusion-digits" / f"run-{i:02}", seed=i, colour="blue")
+    make_run(tmp_path / "outputs" / "deep" / "down" / "x", {"fid_digits64_1k": 0.5}, model__network=DIT)
+    # what W&B leaves inside of a run, and hidden folders, are no runs
+    write(tmp_path / "outputs" / "deep" / "down" / "x" / "wandb" / "files" / "config.yaml", "wandb_version: 1")
+    write(tmp_path / "outputs" / ".hydra" / "config.yaml", "a: 1")
+    code = "import sys; from genlab.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, "compare", f"runs={tmp_path / 'outputs'}"],
+                          capture_output=True, text=True, timeout=60, env=os.environ | {"COLUMNS": "1000"})  # fmt: skip
+    assert time.monotonic() - start < 5  # 0.3 s where nothing else runs
+    assert (done.returncode, done.stderr) == (0, "")
+    *shown, modules = done.stdout.splitlines()
+    assert not {"torch", "numpy", "pytorch_lightning", "wandb"} & set(modules.split())
+    names = [line.partition("  ")[0] for line in shown if line.startswith("diffusion")]
+    assert len(names) == len(set(names)) == 21
+    assert names[0] == "diffusion network=dit seed=0"
+    (folder,) = (tmp_path / "outputs").glob("comparison-*")
+    assert shown[-1] == f"written: {folder}/comparison.md, .csv, .png"
+    with Image.open(folder / "comparison.png") as picture:
+        assert picture.height > 6 * 256  # 21 tiles, four across
+
+
+def test_a_copied_run_compares_like_any_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "here" / "a", run_dir="/scratch/cluster/a", outputs="/scratch/cluster")
+    cli.main(["compare", f"runs=[{tmp_path}/here/a,{tmp_path}/here]", f"out={tmp_path}/c"])  # a is one run, named twice
+    assert capsys.readouterr().out.count("\ndiffusion  ") == 1
+
+
+MISTAKES = [
+    ("", "runs has no value. Set it: runs=outputs/<model>-<data>"),
+    ("runs=null", "runs has no value. Set it: runs=outputs/<model>-<data>"),
+    ("runs=/no/such", "runs=/no/such: there is no such folder."),
+    ("runs={tmp}/empty", "runs={tmp}/empty: there is no run here (no config.yaml, at any depth)."),
+    ("runs=[{tmp}/good,{tmp}/empty]", "runs={tmp}/empty: there is no run here (no config.yaml, at any depth)."),
+    ("runs=[]", "runs=[] names no folder. Set it: runs=outputs/<model>-<data>"),
+    ("runs=a,b", "runs=a,b: put several folders into brackets, 'runs=[a,b]'."),
+    ("runs={tmp}/good srot=fid",
+     "unknown option 'srot'. Did you mean 'sort'? compare takes: runs, out, sort, protocol, allow_unequal."),
+    ("runs={tmp}/good model.guidance=2",
+     "unknown option 'model.guidance'. compare takes: runs, out, sort, protocol, allow_unequal."),
+    ("runs={tmp}/good --cfg job", "unknown option '--cfg'. compare takes: runs, out, sort, protocol, allow_unequal."),
+    ("runs={tmp}/good allow_unequal=1", "allow_unequal must be true or false, got 1."),
+    ("runs={tmp}/other", "{tmp}/other: its config.yaml is not that of a run (no model or no data in it)."),
+    ("runs={tmp}/list", "cannot read {tmp}/list/config.yaml (it holds no names and values)."),
+    ("runs={tmp}/half", "cannot read {tmp}/half/summary.json (Expecting value: line 1 column 13 (char 12))."),
+    ("runs={tmp}/text", "{tmp}/text/summary.json: fid_digits64_1k is not a number."),
+    ("runs={tmp}/bare", "{tmp}/bare/evaluation-a.json: not what genlab writes (no protocol in it, or a damaged one)."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("typed", "line"), MISTAKES, ids=[typed for typed, _ in MISTAKES])
+def test_a_mistake_is_one_line(typed: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "good")
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "other" / "config.yaml", "wandb_version: 1")
+    write(tmp_path / "list" / "config.yaml", "[1, 2]")
+    write(make_run(tmp_path / "half") / "summary.json", '{"metrics": ')
+    make_run(tmp_path / "text", {"fid_digits64_1k": "1.2"})  # type: ignore[dict-item]
+    write(make_run(tmp_path / "bare") / "evaluation-a.json", '{"metrics": {}}')
+    before = sorted(tmp_path.rglob("*"))
+    assert refusal(capsys, *typed.format(tmp=tmp_path).split()) == line.format(tmp=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "a")
+    write(tmp_path / "file", "")
+    said = refusal(capsys, f"runs={run}", f"out={tmp_path}/file", exit_code=4)
+    assert said == f"cannot write to {tmp_path}/file (file exists). Choose another place: out=<folder>"
+
+
+def test_help_names_the_options_and_no_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["compare", "--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: python scripts/compare.py [name=value ...]     (or: genlab compare ...)\n")
+    for name in cli.OPTIONS["compare"]:
+        assert f"\n  {name}=" in shown
+    assert "model/network" not in shown
+
+
+def test_directions_are_those_of_the_metrics() -> None:
+    """The report keeps its own list, since the metrics import torch."""
+    from genlab.metrics.fid import FID
+    from genlab.metrics.kid import KID
+    from genlab.metrics.label_agreement import LabelAgreement
+    from genlab.metrics.nearest_neighbor import NearestNeighbor
+    from genlab.metrics.precision_recall import PrecisionRecall
+    from genlab.report.columns import DIRECTIONS
+
+    better = {"fid": FID, "kid": KID, "as_asked": LabelAgreement, "precision": PrecisionRecall,
+              "recall": PrecisionRecall}  # fmt: skip
+    assert {name: metric.higher_is_better for name, metric in better.items()} == {
+        name: direction == "higher" for name, direction in DIRECTIONS.items() if direction != "one"
+    }
+    assert NearestNeighbor.higher_is_better is None
+    assert len(list((REPOSITORY / "configs" / "metrics").glob("*.yaml"))) == 5  # a new one needs a direction here
