@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.network.embedding import LabelEmbedding
 from genlab.model.network.gan_blocks import (
     DiscriminatorBlock,
     GeneratorBlock,
     ProjectionHead,
     Wrap,
+    faint_labels,
     layer_maker,
     smallest_map,
 )
@@ -42,7 +42,7 @@ class BigGANGenerator(nn.Module):
             raise ValueError(
                 f"model.latent_dim={latent_dim} must be at least {doublings + 1}, a number for each block."
             )
-        self.label = LabelEmbedding(num_classes, shared_width) if num_classes is not None else None
+        self.label = faint_labels(num_classes, shared_width) if num_classes is not None else None
         embedding_width = self.chunk + (shared_width if self.label is not None else 0)
         self.stem = wrap(nn.Linear(self.chunk, widths[0] * height * width))
         self.unflatten = nn.Unflatten(1, (widths[0], height, width))

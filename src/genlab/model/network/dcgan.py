@@ -6,8 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from genlab.model.network.embedding import LabelEmbedding
-from genlab.model.network.gan_blocks import ProjectionHead, layer_maker, smallest_map
+from genlab.model.network.gan_blocks import ProjectionHead, faint_labels, layer_maker, smallest_map
 
 _WIDEST = 8  # times the channels at full resolution, as published
 _initialise = partial(nn.init.normal_, std=0.02)  # section 3
@@ -29,7 +28,7 @@ class DCGANGenerator(nn.Module):
         (height, width), doublings = smallest_map(shape)
         widths = [channels * min(_WIDEST, 2**i) for i in reversed(range(doublings))]
         wrap = layer_maker(_initialise)
-        self.label = LabelEmbedding(num_classes, latent_dim) if num_classes is not None else None
+        self.label = faint_labels(num_classes, latent_dim) if num_classes is not None else None
         inputs = latent_dim if self.label is None else 2 * latent_dim
         self.stem = wrap(nn.Linear(inputs, widths[0] * height * width))
         self.unflatten = nn.Unflatten(1, (widths[0], height, width))

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from genlab.model.network.embedding import LabelEmbedding
+
 Wrap = Callable[[nn.Module], nn.Module]  # around every layer with weights, see layer_maker
 
 
@@ -40,6 +42,13 @@ def layer_maker(initialise: Callable[[Tensor], Any], use_spectral_norm: bool = F
         return spectral_norm(layer) if use_spectral_norm else layer
 
     return wrap
+
+
+def faint_labels(num_classes: int, width: int) -> LabelEmbedding:
+    """Vectors of labels that start near 0: long ones drown the noise, and every class collapses to one image."""
+    labels = LabelEmbedding(num_classes, width)
+    nn.init.normal_(labels.rows.weight, std=0.02)
+    return labels
 
 
 class ConditionalBatchNorm(nn.Module):

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.network.embedding import LabelEmbedding
 from genlab.model.network.gan_blocks import (
     DiscriminatorBlock,
     GeneratorBlock,
     ProjectionHead,
+    faint_labels,
     layer_maker,
     smallest_map,
 )
@@ -30,7 +30,7 @@ class SNGANGenerator(nn.Module):
         super().__init__()
         (height, width), doublings = smallest_map(shape)
         embedding_width = channels if num_classes is not None else 0
-        self.label = LabelEmbedding(num_classes, embedding_width) if num_classes is not None else None
+        self.label = faint_labels(num_classes, embedding_width) if num_classes is not None else None
         wrap = layer_maker(nn.init.xavier_uniform_)
         self.stem = wrap(nn.Linear(latent_dim, channels * height * width))
         self.unflatten = nn.Unflatten(1, (channels, height, width))
