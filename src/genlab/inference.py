@@ -19,7 +19,7 @@ from genlab.errors import ConfigError
 from genlab.metrics.baselines import baselines as baseline_images
 from genlab.metrics.evaluation import Result
 from genlab.model.base import GenerativeModel, HasLikelihood
-from genlab.model.likelihood import bits_per_dim
+from genlab.model.bits_per_dim import bits_per_dim
 from genlab.seeding import RandomStream
 
 
