@@ -102,8 +102,9 @@ def targets(node: Any, path: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_targets_are_where_the_file_is(path: Path) -> None:
-    """configs/X/Y/z.yaml names classes of genlab.X.Y, a module or a package; or of a third party. Networks are named by their
-    role: configs/model/encoder/z.yaml names a class of genlab.model.network."""
+    """configs/X/Y/z.yaml names classes of genlab.X.Y, a module or a package; or of a third party.
+
+    Networks are named by their role: configs/model/encoder/z.yaml names a class of genlab.model.network."""
     group = path.parent.relative_to(PACKAGED).as_posix()
     is_global = "# @package _global_" in path.read_text()
     for place, target in targets(yaml.safe_load(path.read_text()), ""):

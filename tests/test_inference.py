@@ -149,6 +149,7 @@ def test_likelihood_of_held_out_images(run: Path, capsys: pytest.CaptureFixture[
     ]
     assert reported == pytest.approx(np.mean(single), rel=1e-4)
     assert f"{reported:.4f}" in printed
+    assert report["metrics"]["nats_256_levels_estimate_val_3"] == pytest.approx(reported * 256 * np.log(2))
 
 
 def test_likelihood_of_a_model_without(run: Path) -> None:

@@ -24,12 +24,18 @@ UNET = ("model/network=unet", "model.network.channels=8", "model.network.channel
 # 40 examples in batches of 8: 5 steps an epoch, 13 steps in all; nothing but the steps.
 BARE = ("trainer=cpu", "logger=[none]", "data=digits", "data.limit=40", "data.batch_size=8", "budget.value=104",
         "metrics=[]", "evaluation.num_samples=4", "callbacks.samples.times=0", "callbacks.samples.rows=1",
-        "callbacks.samples.columns=2", "callbacks.evaluation.times=0", "model.sampler.num_steps=2",
-        "trainer.log_every_n_steps=1")  # fmt: skip
+        "callbacks.samples.columns=2", "callbacks.evaluation.times=0", "trainer.log_every_n_steps=1")  # fmt: skip
+
+
+def command(*overrides: str, outputs: Path) -> list[str]:
+    """A tiny run's overrides; of the default family's samples, with few steps."""
+    default_family = not any(override.startswith("model=") for override in overrides)
+    steps = ["model.sampler.num_steps=2"] if default_family else []
+    return [*BARE, *steps, f"outputs={outputs}", *overrides]
 
 
 def compose(*overrides: str, outputs: Path) -> DictConfig:
-    config = ConfigTree().compose([*BARE, f"outputs={outputs}", *overrides])
+    config = ConfigTree().compose(command(*overrides, outputs=outputs))
     check_complete(config)
     check_config(config)
     return config
@@ -38,7 +44,7 @@ def compose(*overrides: str, outputs: Path) -> DictConfig:
 def train(*overrides: str, outputs: Path) -> Path:
     """Train in this process. -> the run folder."""
     config = compose(*overrides, outputs=outputs)
-    experiment.train(config, [*BARE, f"outputs={outputs}", *overrides])
+    experiment.train(config, command(*overrides, outputs=outputs))
     return Path(config.run_dir)
 
 
@@ -57,8 +63,7 @@ def only_run(outputs: Path) -> Path:
 
 def start(*overrides: str, outputs: Path, **env: str) -> "subprocess.Popen[str]":
     """Train in another process, through train.py."""
-    command = [sys.executable, str(REPOSITORY / "train.py"), *BARE, f"outputs={outputs}", *overrides]
-    return popen(command, **env)
+    return popen([sys.executable, str(REPOSITORY / "train.py"), *command(*overrides, outputs=outputs)], **env)
 
 
 def popen(command: list[str], **env: str) -> "subprocess.Popen[str]":

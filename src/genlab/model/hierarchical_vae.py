@@ -27,8 +27,8 @@ class Ladder(Protocol):
     """Up from the image to features, down through the layers of latents to the parameters of an image."""
 
     def forward(self, image: Tensor | None, condition: Condition | None, draw: Draw, count: int) -> Tensor:
-        """``image``: (N, C, H, W), or None to go down alone. ``draw`` is called once for each layer, the top first, with
-        its prior and, given an image, its posterior relative to that. -> (count, D, H, W)."""
+        """``image``: (N, C, H, W), or None to go down alone. ``draw`` is called once for each layer, the top first,
+        with its prior and, given an image, its posterior relative to that. -> (count, D, H, W)."""
         ...
 
 

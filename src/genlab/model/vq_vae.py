@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -27,6 +27,8 @@ from genlab.seeding import RandomStream
 
 class Quantizer(Protocol):
     """A finite set of vectors, one of which stands for each vector of a latent; an ``nn.Module``."""
+
+    num_codes: int
 
     def encode(self, z: Tensor) -> Tensor:
         """(N, Z, h, w) -> codes (N, h, w) int64."""
@@ -56,7 +58,7 @@ class VQVAE(GenerativeModel):
     modalities = frozenset({"image"})
     encoder: nn.Module  # made in configure_model, like the next two
     decoder: nn.Module
-    quantizer: nn.Module
+    quantizer: Any  # a Quantizer and an nn.Module at once: a type that Python cannot say
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The network of a hierarchical VAE: features up from the image, and latents down to it again (Child 2021, figure 3)."""
+"""The network of a hierarchical VAE: features up from the image, latents down to it again (Child 2021, figure 3)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise

@@ -41,8 +41,8 @@ class FSQ(nn.Module):
         return self._scaled((digits - self.levels // 2).movedim(-1, 1).float())
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, Z, h, w) -> the quantised numbers in [-1, 1], whose gradient goes straight through the rounding; a loss of
-        0; and the codes (N, h, w)."""
+        """(N, Z, h, w) -> the quantised numbers in [-1, 1], whose gradient goes straight through the rounding; a loss
+        of 0; and the codes (N, h, w)."""
         bounded = self._bounded(z)
         rounded = bounded + (bounded.round() - bounded).detach()
         return self._scaled(rounded), z.new_zeros(()), self.encode(z)

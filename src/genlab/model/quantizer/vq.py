@@ -11,9 +11,9 @@ from torch import Tensor, nn
 class VQ(nn.Module):
     """Vector quantisation with a codebook of moving averages (van den Oord et al. 2017, appendix A.1).
 
-    A code that hardly any vector is assigned to is dead; it is moved onto a vector of the batch, chosen at random. So is
-    the whole codebook at the first update. With several processes the statistics are those of all their batches
-    together, and the codebook stays the same on each.
+    A code that hardly any vector is assigned to is dead; it is moved onto a vector of the batch, chosen at random. So
+    are, at the first update, all codes that are not in use. With several processes the statistics are those of all
+    their batches together, and the codebook stays the same on each.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class VQ(nn.Module):
         return F.embedding(codes, self.codebook).movedim(-1, 1)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, Z, h, w) -> the quantised vectors, whose gradient goes straight to ``z``; the commitment loss, mean square
-        distance of ``z`` to them (eq. 3, last term); and the codes (N, h, w)."""
+        """(N, Z, h, w) -> the quantised vectors, whose gradient goes straight to ``z``; the commitment loss, the
+        mean square distance of ``z`` to them (eq. 3, last term); and the codes (N, h, w)."""
         codes = self.encode(z)
         quantised = self.decode(codes)
         return z + (quantised - z).detach(), F.mse_loss(z, quantised.detach()), codes
