@@ -97,7 +97,7 @@ def interpolations(model: GenerativeModel, table: ImageTable, rows: int, columns
 
 
 def slerp(start: Tensor, end: Tensor, t: float) -> Tensor:
-    """Turn the direction of ``start`` towards that of ``end`` at an even pace (Shoemake 1985), its length on a straight line.
+    """Turn the direction of ``start`` towards that of ``end`` at an even pace (Shoemake 1985), its length on a line.
 
     A straight path between normal latents would pass too close to 0. ``t``: 0 to 1. Like ``start``."""
     a, b = start.flatten(1), end.flatten(1)

@@ -21,17 +21,21 @@ class ConvEncoder(nn.Module):
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
         num_classes: int | None,  # None: no labels
         out_channels: int,  # for each place of the latent
-        channels: int = 32,  # at full resolution; each halving doubles them
+        channels: int = 32,  # at the finest resolution; each halving doubles them
         max_channels: int = 128,
         num_blocks: int = 1,  # at each resolution
+        patch_size: int = 1,  # pixels to a side that the finest feature map takes as one: 2 costs a quarter
         dropout: float = 0.0,
     ):
-        """Raises ValueError: the latent is larger than the image, or the channels cannot be split into groups."""
+        """Raises ValueError: the latent is larger than the image in patches, the image is not made of whole patches, or
+        the channels cannot be split into groups."""
         super().__init__()
+        shape = in_patches(shape, patch_size)
         sizes = sizes_between(shape, latent_shape)
         widths = widths_of(channels, max_channels, len(sizes))
         embedding = 4 * channels
         self.label = LabelEmbedding(num_classes or 0, embedding)
+        self.to_patches = nn.PixelUnshuffle(patch_size)
         self.stem = nn.Conv2d(shape[0], channels, 3, padding=1)
         self.blocks = nn.ModuleList()
         current = channels
@@ -47,7 +51,7 @@ class ConvEncoder(nn.Module):
     def forward(self, image: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """``image``: (N, C, H, W); ``condition["label"]``: (N,), -1 for none. -> (N, out_channels, h, w)."""
         embedding = F.silu(self.label(condition))  # (N or 1, 4 * channels)
-        h = self.stem(image.to(self.stem.weight.dtype))
+        h = self.stem(self.to_patches(image).to(self.stem.weight.dtype))
         for block in self.blocks:
             h = block(h, embedding)
         return self.out(F.silu(self.norm(h)))
@@ -62,14 +66,16 @@ class ConvDecoder(nn.Module):
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
         num_classes: int | None,  # None: no labels
         out_channels: int,  # for each pixel
-        channels: int = 32,  # at full resolution; each halving doubles them
+        channels: int = 32,  # at the finest resolution; each halving doubles them
         max_channels: int = 128,
         num_blocks: int = 1,  # at each resolution
+        patch_size: int = 1,  # pixels to a side that the finest feature map takes as one: 2 costs a quarter
         dropout: float = 0.0,
     ):
-        """Raises ValueError: the latent is larger than the image, or the channels cannot be split into groups."""
+        """Raises ValueError: the latent is larger than the image in patches, the image is not made of whole patches, or
+        the channels cannot be split into groups."""
         super().__init__()
-        sizes = sizes_between(shape, latent_shape)[::-1]
+        sizes = sizes_between(in_patches(shape, patch_size), latent_shape)[::-1]
         widths = widths_of(channels, max_channels, len(sizes))[::-1]
         embedding, current = 4 * channels, widths[0]
         self.label = LabelEmbedding(num_classes or 0, embedding)
@@ -83,7 +89,8 @@ class ConvDecoder(nn.Module):
                 current = width
             self.blocks.extend(Block(current, current, embedding, nn.Identity(), 0, dropout) for _ in range(num_blocks))
         self.norm = group_norm(current)
-        self.out = nn.Conv2d(current, out_channels, 3, padding=1)
+        self.out = nn.Conv2d(current, out_channels * patch_size**2, 3, padding=1)
+        self.to_pixels = nn.PixelShuffle(patch_size)
 
     def forward(self, latent: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """``latent``: (N, Z, h, w); ``condition["label"]``: (N,), -1 for none. -> (N, out_channels, H, W)."""
@@ -95,7 +102,15 @@ class ConvDecoder(nn.Module):
         h = self.stem(latent)
         for block in self.blocks:
             h = block(h, embedding)
-        return self.out(F.silu(self.norm(h)))
+        return self.to_pixels(self.out(F.silu(self.norm(h))))
+
+
+def in_patches(shape: Sequence[int], patch_size: int) -> tuple[int, int, int]:
+    """(C, H, W) with patches as channels. Raises ValueError: not whole patches."""
+    channels, height, width = shape
+    if height % patch_size or width % patch_size:
+        raise ValueError(f"patch_size={patch_size} does not divide an image of {height}x{width}. Use one that does.")
+    return channels * patch_size**2, height // patch_size, width // patch_size
 
 
 def sizes_between(shape: Sequence[int], latent_shape: Sequence[int]) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.network.autoencoder_conv import group_norm, sizes_between, widths_of
+from genlab.model.network.autoencoder_conv import group_norm, in_patches, sizes_between, widths_of
 from genlab.model.network.embedding import LabelEmbedding
 from genlab.model.network.unet import Block
 
@@ -23,17 +23,21 @@ class ConvLadder(nn.Module):
         latent_shapes: Sequence[Sequence[int]],  # (Z, h, w) of each layer, the top (and coarsest) first
         num_classes: int | None,  # None: no labels
         out_channels: int,  # for each pixel
-        channels: int = 32,  # at full resolution; each halving doubles them
+        channels: int = 32,  # at the finest resolution; each halving doubles them
         max_channels: int = 128,
         num_blocks: int = 1,  # at each resolution, up; down there is one for each layer of latents, too
+        patch_size: int = 1,  # pixels to a side that the finest feature map takes as one: 2 costs a quarter
         dropout: float = 0.0,
     ):
-        """Raises ValueError: latents larger than the image or than those below them, channels without groups."""
+        """Raises ValueError: latents larger than the image in patches or than those below them, an image that is not
+        made of whole patches, channels without groups."""
         super().__init__()
+        shape = in_patches(shape, patch_size)
         sizes = _sizes(shape, latent_shapes)
         widths = widths_of(channels, max_channels, len(sizes))
         embedding = 4 * channels
         self.label = LabelEmbedding(num_classes or 0, embedding)
+        self.to_patches, self.to_pixels = nn.PixelUnshuffle(patch_size), nn.PixelShuffle(patch_size)
         self.stem = nn.Conv2d(shape[0], channels, 3, padding=1)
         self.up, self.down = nn.ModuleList(), nn.ModuleList()
         current = channels
@@ -47,7 +51,7 @@ class ConvLadder(nn.Module):
             current = width
         self.last = Block(current, current, embedding, nn.Identity(), 0, dropout)
         self.norm = group_norm(current)
-        self.out = nn.Conv2d(current, out_channels, 3, padding=1)
+        self.out = nn.Conv2d(current, out_channels * patch_size**2, 3, padding=1)
 
     def forward(self, image: Tensor | None, condition: Mapping[str, Tensor] | None, draw: Draw, count: int) -> Tensor:
         """``image``: (N, C, H, W), or None to go down alone; ``condition["label"]``: (N,), -1 for none.
@@ -57,13 +61,13 @@ class ConvLadder(nn.Module):
         embedding = F.silu(self.label(condition))  # (N or 1, 4 * channels)
         features: list[Tensor | None] = [None] * len(self.up)
         if image is not None:
-            h = self.stem(image.to(self.stem.weight.dtype))
+            h = self.stem(self.to_patches(image).to(self.stem.weight.dtype))
             for i, up in enumerate(self.up):
                 h = features[i] = up(h, embedding)
         h = self.top.expand(count, -1, -1, -1)
         for down in self.down:
             h = down(h, features.pop(), embedding, draw)
-        return self.out(F.silu(self.norm(self.last(h, embedding))))
+        return self.to_pixels(self.out(F.silu(self.norm(self.last(h, embedding)))))
 
 
 class Up(nn.Module):
