@@ -54,7 +54,7 @@ class FSQ(nn.Module):
         """Into an interval around 0 (around -1/2 for an even count) that rounds to as many integers as there are levels
         (the paper's appendix A.1)."""
         levels = self.levels[:, None, None]
-        half = (levels - 1) * (1 - 1e-3) / 2
+        half = (levels - 1) * (1 + 1e-3) / 2
         offset = torch.where(levels % 2 == 0, 0.5, 0.0)
         return (z.float() + (offset / half).atanh()).tanh() * half - offset
 
