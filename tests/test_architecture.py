@@ -15,7 +15,7 @@ SCRIPTS = [REPOSITORY / "train.py", *sorted((REPOSITORY / "scripts").glob("*.py"
 FAMILIES = {name for name, path in MODULES.items() if "(GenerativeModel)" in path.read_text()}
 TOP = {"genlab.cli", "genlab.experiment", "genlab.inference", "genlab.assemble"}  # they may know everything below them
 LOADERS = (MODULES["genlab.checkpoint"], MODULES["genlab.metrics.extractor.inception"])
-PARTS = ("network", "objective", "sampler")
+PARTS = ("network", "objective", "sampler", "likelihood", "quantizer")
 
 
 def imports(path: Path) -> Iterator[str]:

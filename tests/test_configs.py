@@ -94,6 +94,9 @@ def test_a_file_holds_values_and_plain_references(path: Path) -> None:
     assert all(re.fullmatch(r"\$\{[a-z_]+(\.[a-z_]+)*\}", reference) for reference in references), references
 
 
+NETWORK_SLOTS = ("encoder", "decoder", "generator", "discriminator", "ladder")  # roles of networks in a model
+
+
 def targets(node: Any, path: str) -> list[tuple[str, str]]:
     if not isinstance(node, dict):
         return []
@@ -103,7 +106,9 @@ def targets(node: Any, path: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_targets_are_where_the_file_is(path: Path) -> None:
-    """configs/X/Y/z.yaml names classes of genlab.X.Y, a module or a package; or of a third party."""
+    """configs/X/Y/z.yaml names classes of genlab.X.Y, a module or a package; or of a third party.
+
+    Networks are named by their role: configs/model/encoder/z.yaml names a class of genlab.model.network."""
     group = path.parent.relative_to(PACKAGED).as_posix()
     is_global = "# @package _global_" in path.read_text()
     for place, target in targets(yaml.safe_load(path.read_text()), ""):
@@ -113,6 +118,8 @@ def test_targets_are_where_the_file_is(path: Path) -> None:
         package = place.split(".")[0] if is_global or group == "." else group.replace("/", ".")
         if group == "." and package == "evaluation":
             package = "metrics.evaluation"
+        if group.rpartition("/")[2] in NETWORK_SLOTS:
+            package = "model.network"
         assert target.startswith(f"genlab.{package}."), f"{target} is named in configs/{group}"
 
 

@@ -1,4 +1,4 @@
-"""Every network x objective x sampler, and every data set without a download: trains, samples, saves, reloads."""
+"""Every family with every option of its parts, and data without a download: trains, samples, saves, reloads."""
 
 from itertools import product
 from pathlib import Path
@@ -6,46 +6,62 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
+import yaml
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from genlab import assemble, checkpoint, run_folder
 from genlab.callbacks.samples import sample_images
-from genlab.config import ConfigTree
+from genlab.config import PACKAGED, ConfigTree
 from genlab.inference import load_run
 from tiny_run import compose, plain, train
 
 TREE = ConfigTree()
 GROUPS = TREE.groups()
-SMALL = {"width": 8, "channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "depth": 1, "num_heads": 1}
-PARTS = ("network", "objective", "sampler")
-FAMILIES = [name for name in GROUPS["model"] if all(f"model/{part}" in GROUPS for part in PARTS)]
+SMALL = {"width": 8, "channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "depth": 1, "num_heads": 1,
+         "num_steps": 3, "max_channels": 8}  # fmt: skip
 
 
 def shrink(node: DictConfig) -> None:
     for name, value in SMALL.items():
         if name in node:
             node[name] = value
+    for name in node:
+        if not OmegaConf.is_interpolation(node, name) and isinstance(node[name], DictConfig):
+            shrink(node[name])
 
 
 def small_config(tmp_path: Path, *choices: str) -> DictConfig:
-    config = compose(*choices, "model.sampler.num_steps=3", outputs=tmp_path)
-    shrink(config.model.network)
+    config = compose(*choices, outputs=tmp_path)
+    shrink(config.model)
     return config
 
 
+def parts_of(family: str) -> dict[str, str]:
+    """The groups whose options a family chooses from, with its defaults."""
+    entries = yaml.safe_load((PACKAGED / "model" / f"{family}.yaml").read_text()).get("defaults", [])
+    return {part: option for entry in entries if isinstance(entry, dict) for part, option in entry.items()}
+
+
 def grid() -> list[tuple[str, ...]]:
-    """Networks x objectives, with the default sampler; and samplers x objectives, on the quickest network."""
-    networks, objectives, samplers = (GROUPS[f"model/{part}"] for part in PARTS)
-    pairs = {(n, o, "dpm_solver") for n, o in product(networks, objectives)}
-    pairs |= {("mlp", o, s) for o, s in product(objectives, samplers)}
-    return sorted((family, *rest) for family in FAMILIES for rest in pairs)
+    """Of every family, every option of every part beside the other parts' defaults. Of the families with samplers, also
+    networks x objectives with the default sampler, and samplers x objectives on the quickest network."""
+    choices: set[tuple[str, ...]] = set()
+    for family in GROUPS["model"]:
+        parts = parts_of(family)
+        varied = [{part: o} for part in parts for o in GROUPS[f"model/{part}"]] or [{}]
+        if {"network", "objective", "sampler"} <= parts.keys():
+            networks, objectives, samplers = (GROUPS[f"model/{p}"] for p in ("network", "objective", "sampler"))
+            varied = [{"network": n, "objective": o} for n, o in product(networks, objectives)]
+            varied += [{"network": "mlp", "objective": o, "sampler": s} for o, s in product(objectives, samplers)]
+        for change in varied:
+            choices.add((f"model={family}", *(f"model/{part}={o}" for part, o in (parts | change).items())))
+    return sorted(choices)
 
 
-@pytest.mark.parametrize("choice", grid(), ids="-".join)
+@pytest.mark.parametrize("choice", grid(), ids=lambda choice: "-".join(o.split("=")[1] for o in choice))
 def test_two_steps_then_the_same_samples_after_a_reload(choice: tuple[str, ...], tmp_path: Path) -> None:
-    family, *parts = choice
-    config = small_config(tmp_path, f"model={family}", *(f"model/{p}={v}" for p, v in zip(PARTS, parts, strict=True)))
+    config = small_config(tmp_path, *choice)
     data = assemble.build_data(config)
     config.run_dir, config.run_id = str(tmp_path), "grid"
     model = assemble.build_model(plain(config))

@@ -128,7 +128,7 @@ def test_evaluate_measures_what_training_measured(tmp_path: Path) -> None:
 def test_likelihood_of_held_out_images(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The reported mean is that of the images, one at a time."""
     from genlab.data.digits import Digits
-    from genlab.model.likelihood import bits_per_dim
+    from genlab.model.bits_per_dim import bits_per_dim
     from genlab.seeding import RandomStream
 
     main(["evaluate", f"run={run}", "n=4", "likelihood=3"])
@@ -149,6 +149,7 @@ def test_likelihood_of_held_out_images(run: Path, capsys: pytest.CaptureFixture[
     ]
     assert reported == pytest.approx(np.mean(single), rel=1e-4)
     assert f"{reported:.4f}" in printed
+    assert report["metrics"]["nats_256_levels_estimate_val_3"] == pytest.approx(reported * 256 * np.log(2))
 
 
 def test_likelihood_of_a_model_without(run: Path) -> None:

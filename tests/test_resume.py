@@ -20,6 +20,8 @@ VARIANTS = {
     "dropout": (*MLP, "model.network.dropout=0.3", "data.flip=true", "model/schedule=cosine_decay"),
     "accumulation": (*MLP, "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.1"),
     "workers": (*MLP, "data.num_workers=2", "data.flip=true"),
+    "vae": ("model=vae", "model/encoder=mlp", "model/decoder=mlp", "model.warmup=0.7"),
+    "vq_vae": ("model=vq_vae", "model/encoder=mlp", "model/decoder=mlp"),  # buffers, and chance in them
 }
 STOPS = {"first step": 0, "second": 8, "mid-epoch": 16, "last of an epoch": 32, "first of the next": 40, "later": 88}
 
@@ -52,7 +54,7 @@ def metrics(run: Path) -> list[dict[str, str]]:
         *(("plain", stop) for stop in STOPS),
         *(("dropout", stop) for stop in ("mid-epoch", "last of an epoch")),
         *(("accumulation", stop) for stop in STOPS),
-        *(("workers", stop) for stop in ("mid-epoch", "last of an epoch")),
+        *((variant, stop) for variant in ("workers", "vae", "vq_vae") for stop in ("mid-epoch", "last of an epoch")),
     ],
 )
 def test_bit_identical(variant: str, stop: str, never_stopped: Any, tmp_path: Path) -> None:

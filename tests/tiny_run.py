@@ -48,8 +48,13 @@ def small(*choices: str) -> tuple[str, ...]:
     return (*choices, *walk(config.model, "model"))
 
 
+def command(*overrides: str, outputs: Path) -> list[str]:
+    """A tiny run's overrides."""
+    return [*BARE, f"outputs={outputs}", *overrides]
+
+
 def compose(*overrides: str, outputs: Path) -> DictConfig:
-    config = ConfigTree().compose([*BARE, f"outputs={outputs}", *overrides])
+    config = ConfigTree().compose(command(*overrides, outputs=outputs))
     check_complete(config)
     check_config(config)
     return config
@@ -58,7 +63,7 @@ def compose(*overrides: str, outputs: Path) -> DictConfig:
 def train(*overrides: str, outputs: Path) -> Path:
     """Train in this process. -> the run folder."""
     config = compose(*overrides, outputs=outputs)
-    experiment.train(config, [*BARE, f"outputs={outputs}", *overrides])
+    experiment.train(config, command(*overrides, outputs=outputs))
     return Path(config.run_dir)
 
 
@@ -77,8 +82,7 @@ def only_run(outputs: Path) -> Path:
 
 def start(*overrides: str, outputs: Path, **env: str) -> "subprocess.Popen[str]":
     """Train in another process, through train.py."""
-    command = [sys.executable, str(REPOSITORY / "train.py"), *BARE, f"outputs={outputs}", *overrides]
-    return popen(command, **env)
+    return popen([sys.executable, str(REPOSITORY / "train.py"), *command(*overrides, outputs=outputs)], **env)
 
 
 def popen(command: list[str], **env: str) -> "subprocess.Popen[str]":

@@ -19,7 +19,7 @@ from genlab.errors import ConfigError
 from genlab.metrics.baselines import baselines as baseline_images
 from genlab.metrics.evaluation import Result
 from genlab.model.base import GenerativeModel, HasLikelihood
-from genlab.model.likelihood import bits_per_dim
+from genlab.model.bits_per_dim import bits_per_dim, bits_to_nats
 from genlab.seeding import RandomStream
 
 
@@ -93,9 +93,11 @@ def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, bas
 
 
 def held_out_bits(model: GenerativeModel, data: ImageDataModule, count: int, seed: int) -> dict[str, float]:
-    """Mean bits/dim of ``count`` held-out images that represent the split evenly, each given its label if it has one.
+    """What ``count`` held-out images cost, on average; they represent the split evenly, each given its label if any.
 
-    The name says what the number is. Raises ConfigError if the model has no likelihood.
+    In bits/dim, and in nats an image at the grey levels that the model tells apart; the names say so.
+
+    Raises ConfigError if the model has no likelihood.
     """
     if not isinstance(model, HasLikelihood):
         raise ConfigError(f"likelihood={count}: {type(model).__name__} has no likelihood.")
@@ -109,7 +111,10 @@ def held_out_bits(model: GenerativeModel, data: ImageDataModule, count: int, see
             condition = {"label": torch.from_numpy(table.labels[part]).to(model.device)}
         noise = RandomStream.for_samples(seed, part.tolist(), model.device)
         bits.append(bits_per_dim(model, pixels, condition, noise))
-    return {f"bits_per_dim_{model.likelihood_kind}_val_{len(chosen)}": float(torch.cat(bits).mean())}
+    mean = float(torch.cat(bits).mean())
+    subject = f"{model.likelihood_kind}_val_{len(chosen)}"
+    nats = bits_to_nats(mean, table.images[0].size, model.num_levels)
+    return {f"bits_per_dim_{subject}": mean, f"nats_{model.num_levels}_levels_{subject}": nats}
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

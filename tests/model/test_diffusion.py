@@ -10,8 +10,8 @@ from gaussian import MEAN, STD, Function, ideal, log_density
 from torch import Tensor, nn
 
 from genlab.model.base import GenerativeModel, HasLikelihood
+from genlab.model.bits_per_dim import bits_per_dim, dequantise, nats_to_bits_per_dim
 from genlab.model.diffusion import Diffusion
-from genlab.model.likelihood import bits_per_dim, dequantise, nats_to_bits_per_dim
 from genlab.model.network.mlp import MLP
 from genlab.model.network.unet import UNet
 from genlab.model.objective.edm import EDM

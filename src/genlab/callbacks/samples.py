@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
-from genlab.data.base import to_uint8
+from genlab.data.base import ImageTable, to_float, to_uint8
 from genlab.loggers import IsolatedLogger
-from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.model.base import Condition, GenerativeModel, HasLatent, in_eval_mode
 from genlab.seeding import RandomStream
 
 FOLDER = "samples"
@@ -22,7 +23,9 @@ FOLDER = "samples"
 class SampleGrid(Callback):
     """Writes ``samples/examples=N.png`` into the run folder, and to the loggers that show pictures.
 
-    With labels, column c shows class c (modulo the classes).
+    With labels, column c shows class c (modulo the classes). Of a model with latents there are two more grids, of
+    held-out images: ``reconstructions-examples=N.png``, rows of images and below each what comes back of it; and
+    ``interpolations-examples=N.png``, rows of latents from one image's to another's.
     """
 
     def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0):
@@ -42,13 +45,20 @@ class SampleGrid(Callback):
 
     def show(self, trainer: Trainer, model: GenerativeModel) -> None:
         with averaged_weights(trainer, model):
-            images = sample_images(model, range(self.rows * self.columns), self.seed)
+            grids = {"samples": sample_images(model, range(self.rows * self.columns), self.seed)}
+            if isinstance(model, HasLatent):
+                table = trainer.datamodule.table("val")  # type: ignore[attr-defined]
+                grids["reconstructions"] = reconstructions(model, table, max(1, self.rows // 2), self.columns)
+                grids["interpolations"] = interpolations(model, table, self.rows, self.columns)
         if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / FOLDER / f"examples={model.progress.examples:012d}.png"
-            save_grid(images, self.columns, path)
-            for logger in trainer.loggers:
-                if isinstance(logger, IsolatedLogger):
-                    logger.show_image("samples", path, trainer.fit_loop.epoch_loop._batches_that_stepped)
+            for name, images in grids.items():
+                prefix = "" if name == "samples" else f"{name}-"
+                file = f"{prefix}examples={model.progress.examples:012d}.png"
+                path = Path(trainer.default_root_dir) / FOLDER / file
+                save_grid(images, self.columns, path)
+                for logger in trainer.loggers:
+                    if isinstance(logger, IsolatedLogger):
+                        logger.show_image(name, path, trainer.fit_loop.epoch_loop._batches_that_stepped)
 
 
 def sample_images(model: GenerativeModel, indices: range, seed: int, label: int | None = None) -> Tensor:
@@ -60,6 +70,58 @@ def sample_images(model: GenerativeModel, indices: range, seed: int, label: int 
     with in_eval_mode(model):
         images = model.sample(len(indices), condition, RandomStream.for_samples(seed, indices, model.device))
     return to_uint8(images).cpu()
+
+
+def reconstructions(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:
+    """Rows of images from all over ``table``, and below each what decoding its latent gives. Rows of ``columns`` uint8
+    images, 2 * ``rows`` of them; on the CPU."""
+    chosen = np.arange(rows * columns) * len(table) // (rows * columns)
+    x, condition = _held_out(model, table, chosen)
+    with in_eval_mode(model), torch.no_grad():
+        again = model.decode(model.encode(x, condition), condition)  # type: ignore[operator]
+    pairs = torch.stack([x.unflatten(0, (rows, columns)), again.unflatten(0, (rows, columns))], dim=1)
+    return to_uint8(pairs.flatten(0, 2)).cpu()
+
+
+def interpolations(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:
+    """Rows of decoded latents on the way from one image of ``table`` to another, of its class where there are classes;
+    (rows * columns, C, H, W) uint8, on the CPU."""
+    starts = np.arange(rows) * len(table) // rows
+    ends = [_partner(table, int(start)) for start in starts]
+    (x, condition), (y, _) = _held_out(model, table, starts), _held_out(model, table, np.array(ends))
+    with in_eval_mode(model), torch.no_grad():
+        start, end = model.encode(x, condition), model.encode(y, condition)  # type: ignore[operator]
+        path = [slerp(start, end, t) for t in torch.linspace(0, 1, columns).tolist()]
+        images = [model.decode(z, condition) for z in path]  # type: ignore[operator]
+    return to_uint8(torch.stack(images, dim=1).flatten(0, 1)).cpu()
+
+
+def slerp(start: Tensor, end: Tensor, t: float) -> Tensor:
+    """Turn the direction of ``start`` towards that of ``end`` at an even pace (Shoemake 1985), its length on a line.
+
+    A straight path between normal latents would pass too close to 0. ``t``: 0 to 1. Like ``start``."""
+    a, b = start.flatten(1), end.flatten(1)
+    lengths = torch.lerp(a.norm(dim=1), b.norm(dim=1), t)[:, None]
+    a, b = F.normalize(a), F.normalize(b)
+    angle = (a * b).sum(dim=1, keepdim=True).clamp(-1, 1).acos()
+    turned = torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b
+    direction = F.normalize(torch.where(angle.sin() > 1e-4, turned, torch.lerp(a, b, t)))
+    return (lengths * direction).view_as(start)
+
+
+def _partner(table: ImageTable, start: int) -> int:
+    """Another image of the class, about half a table further on; of any class where there are none."""
+    others = (np.arange(len(table)) + start + len(table) // 2) % len(table)
+    if table.labels is not None:
+        others = others[table.labels[others] == table.labels[start]]
+    return int(others[0])
+
+
+def _held_out(model: GenerativeModel, table: ImageTable, indices: np.ndarray) -> tuple[Tensor, Condition | None]:
+    images = to_float(torch.from_numpy(table.images[indices])).to(model.device)
+    if table.labels is None or model.num_classes is None:
+        return images, None
+    return images, {"label": torch.from_numpy(table.labels[indices]).to(model.device)}
 
 
 def save_grid(images: Tensor, columns: int, path: Path, smallest: int = 48) -> None:

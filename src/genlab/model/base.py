@@ -50,6 +50,7 @@ class GenerativeModel(LightningModule, ABC):
 
     modalities: ClassVar[frozenset[str]]  # the kinds of data it can be trained on, e.g. {"image"}
     num_classes: int | None = None  # labels that samples can be asked for; None: unconditional
+    num_levels: int = 256  # grey levels of a pixel that its likelihood, if it has one, tells apart
     # Of a model that makes its own optimiser steps; for the others Lightning's trainer has them.
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = None
@@ -235,6 +236,28 @@ class Decoder(Protocol):
 
     def forward(self, latent: Tensor, condition: Condition | None) -> Tensor:
         """``latent``: (N, Z, h, w) -> (N, D, H, W)."""
+        ...
+
+
+class PixelLikelihood(Protocol):
+    """A distribution of images, whose parameters a decoder puts out."""
+
+    levels: int | None  # grey levels that it is a distribution over; None: a density
+
+    def num_parameters(self, channels: int) -> int:
+        """Parameter channels D for images of ``channels`` channels."""
+        ...
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """Nats of images (N, C, H, W) on [-1, 1] given parameters (N, D, H, W). -> (N,)."""
+        ...
+
+    def sample(self, parameters: Tensor, generator: RandomStream) -> Tensor:
+        """(N, D, H, W) -> images (N, C, H, W), each pixel drawn."""
+        ...
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """(N, D, H, W) -> (N, C, H, W), the image to show for these parameters."""
         ...
 
 

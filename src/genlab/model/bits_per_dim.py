@@ -27,3 +27,9 @@ def dequantise(pixels: Tensor, generator: RandomStream) -> Tensor:
 def nats_to_bits_per_dim(nats: Tensor, dimensions: int) -> Tensor:
     """``nats``: log-density (N,) on [-1, 1], where 256 levels lie 1/128 apart: 7 bits more per dimension. -> (N,)."""
     return 7 - nats / (dimensions * math.log(2))
+
+
+def bits_to_nats(bits: float, dimensions: int, levels: int) -> float:
+    """Bits per dimension of 256 levels -> nats an image of fewer, equally wide ``levels``, whose likelihood the density
+    is spread over evenly: a model of 2 levels pays 7 bits for each dimension to name one of the 128 in its bin."""
+    return (bits - math.log2(256 / levels)) * dimensions * math.log(2)

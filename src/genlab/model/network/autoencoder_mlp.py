@@ -1,0 +1,84 @@
+"""Perceptrons between images and latents, for small images and for tests of the mathematics."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genlab.model.network.embedding import LabelEmbedding
+from genlab.model.network.mlp import Block
+
+
+class MLPEncoder(nn.Module):
+    """Flattened images to what is known of their latents."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],  # of an image: (C, H, W)
+        latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
+        num_classes: int | None,  # None: no labels
+        out_channels: int,  # for each place of the latent
+        width: int = 256,
+        depth: int = 2,  # blocks
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.perceptron = Perceptron(
+            shape, (out_channels, *latent_shape[1:]), num_classes, width=width, depth=depth, dropout=dropout
+        )
+
+    def forward(self, image: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """``image``: (N, C, H, W); ``condition["label"]``: (N,), -1 for none. -> (N, out_channels, h, w)."""
+        return self.perceptron(image, condition)
+
+
+class MLPDecoder(nn.Module):
+    """Latents to images, or to the parameters of their distribution."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],  # of an image: (C, H, W)
+        latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
+        num_classes: int | None,  # None: no labels
+        out_channels: int,  # for each pixel
+        width: int = 256,
+        depth: int = 2,  # blocks
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.perceptron = Perceptron(
+            latent_shape, (out_channels, *shape[1:]), num_classes, width=width, depth=depth, dropout=dropout
+        )
+
+    def forward(self, latent: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """``latent``: (N, Z, h, w); ``condition["label"]``: (N,), -1 for none. -> (N, out_channels, H, W)."""
+        return self.perceptron(latent, condition)
+
+
+class Perceptron(nn.Module):
+    """Residual blocks from one shape to another, told the label."""
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        out_shape: Sequence[int],
+        num_classes: int | None,
+        width: int,
+        depth: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.out_shape = tuple(out_shape)
+        self.label = LabelEmbedding(num_classes or 0, width)
+        self.stem = nn.Linear(math.prod(in_shape), width)
+        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))
+        self.out = nn.Linear(width, math.prod(out_shape))
+
+    def forward(self, x: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """(N, *in_shape) -> (N, *out_shape)."""
+        embedding = F.silu(self.label(condition))  # (N or 1, width)
+        h = self.stem(x.flatten(1).to(self.stem.weight.dtype))  # (N, width)
+        for block in self.blocks:
+            h = block(h, embedding)
+        return self.out(F.silu(h)).unflatten(1, self.out_shape)

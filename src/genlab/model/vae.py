@@ -1,0 +1,178 @@
+"""Variational autoencoders (Kingma and Welling 2014): one layer of latents with a standard normal prior."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genlab.model.base import (
+    Batch,
+    Condition,
+    Decoder,
+    Encoder,
+    GenerativeModel,
+    LearningRateSchedule,
+    OptimizerFactory,
+    PixelLikelihood,
+)
+from genlab.model.elbo import (
+    Normal,
+    as_density,
+    importance_weighted,
+    quantised,
+    standard_normal,
+    warm_up,
+    with_free_bits,
+)
+from genlab.model.sharding import shard
+from genlab.seeding import RandomStream, derive_seed
+
+
+class VAE(GenerativeModel):
+    """A beta-VAE (Higgins et al. 2017) with free bits and a KL warm-up; class-conditional where there are labels.
+
+    The encoder puts out 2 Z channels (means and log scales of the posterior), the decoder the parameters of the pixels'
+    distribution. Losses are nats a dimension of the data.
+    """
+
+    modalities = frozenset({"image"})
+    likelihood_kind: ClassVar[Literal["bound"]] = "bound"
+    encoder: nn.Module  # made in configure_model, like the decoder
+    decoder: nn.Module
+
+    def __init__(
+        self,
+        encoder: Callable[..., Encoder],
+        decoder: Callable[..., Decoder],
+        likelihood: PixelLikelihood,
+        optimizer: OptimizerFactory,
+        schedule: LearningRateSchedule,
+        shape: Sequence[int],  # of an image: (C, H, W)
+        num_classes: int | None,  # None: labels are not used
+        latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
+        beta: float = 1.0,  # weight of the KL cost; 1 is the bound itself
+        free_nats: float = 0.0,  # of the KL cost of each latent channel, over all its places: they cost nothing less
+        warmup: float = 0.0,  # share of the budget over which beta grows from 0
+        label_dropout: float = 0.0,  # share of training examples without their label, so that label -1 is learnt
+        temperature: float = 1.0,  # scale of the latents that samples are made of
+        sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
+        num_importance_samples: int = 32,  # of the bound that log_likelihood gives
+        seed: int = 0,
+    ):
+        """Raises ValueError: a share outside [0, 1], a negative weight, a latent that is not (Z, h, w)."""
+        super().__init__(seed, schedule)
+        if not (0 <= label_dropout <= 1 and 0 <= warmup <= 1):
+            raise ValueError(f"label_dropout={label_dropout} and warmup={warmup} are shares: use values from 0 to 1.")
+        if beta < 0 or free_nats < 0 or num_importance_samples < 1:
+            raise ValueError("beta and free_nats must be 0 or more, num_importance_samples 1 or more.")
+        if len(latent_shape) != 3:
+            raise ValueError(f"model.latent_shape={list(latent_shape)} must be [Z,h,w]; for a vector, [Z,1,1].")
+        self.make_encoder, self.make_decoder, self.likelihood = encoder, decoder, likelihood
+        self.make_optimizer = optimizer
+        self.shape, self.num_classes, self.latent_shape = tuple(shape), num_classes, tuple(latent_shape)
+        self.num_levels = likelihood.levels or 256
+        self.beta, self.free_nats, self.warmup, self.label_dropout = beta, free_nats, warmup, label_dropout
+        self.temperature, self.sample_pixels = temperature, sample_pixels
+        self.num_importance_samples = num_importance_samples
+        self.register_module("encoder", None)
+        self.register_module("decoder", None)
+
+    def configure_model(self) -> None:
+        if self.encoder is not None:
+            return
+        encoder = self.make_encoder(out_channels=2 * self.latent_shape[0])
+        decoder = self.make_decoder(out_channels=self.likelihood.num_parameters(self.shape[0]))
+        assert isinstance(encoder, nn.Module)
+        assert isinstance(decoder, nn.Module)
+        if self.device_mesh is not None:
+            shard(encoder, self.device_mesh)
+            shard(decoder, self.device_mesh)
+        self.encoder, self.decoder = encoder, decoder
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(self.parameters())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, condition = batch["image"], self.condition_of(batch)
+        if condition is not None:
+            dropped = torch.rand(len(x), device=x.device) < self.label_dropout
+            condition = {"label": condition["label"].masked_fill(dropped, -1)}
+        losses = self.negative_elbo(x, condition)
+        for name, value in losses.items():
+            self.log(f"train/{name}", value, on_step=True, batch_size=len(x))
+        return losses["loss"]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
+        return self.negative_elbo(batch["image"], self.condition_of(batch))
+
+    def negative_elbo(self, x: Tensor, condition: Condition | None) -> dict[str, Tensor]:
+        """Of images (N, C, H, W), in nats a dimension: ``reconstruction``, the ``kl`` cost as it is, and the ``loss``,
+        in which the latter is weighted, warmed up, and partly free."""
+        posterior = self.posterior(x, condition)
+        z = posterior.at(torch.randn_like(posterior.mean))
+        reconstruction = -self.likelihood.log_prob(x, self.decoder(z, condition)).mean()
+        kl = posterior.kl(standard_normal(z)).flatten(2).sum(dim=2)  # (N, Z)
+        weight = self.beta * warm_up(self.progress.fraction, self.warmup)
+        loss = reconstruction + weight * with_free_bits(kl, self.free_nats)
+        size = math.prod(self.shape)
+        return {"loss": loss / size, "reconstruction": reconstruction / size, "kl": kl.sum(dim=1).mean() / size}
+
+    def posterior(self, x: Tensor, condition: Condition | None) -> Normal:
+        """q(z | x) of images (N, C, H, W), over latents (N, *latent_shape)."""
+        return Normal.of(self.encoder(x, condition))
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
+    ) -> Tensor:
+        """Images (N, C, H, W), nominally in [-1, 1] and not clamped.
+
+        The caller puts the model in eval mode, or dropout is on. Without a condition nobody has a label. Without a
+        generator, one is seeded from torch's global generator.
+
+        Raises:
+            ValueError: a label that the model does not know.
+        """
+        self.check(condition)
+        generator = self.stream(num_samples, generator)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
+            z = self.temperature * generator.randn(*self.latent_shape)
+            parameters = self.decoder(z, condition)
+        likelihood = self.likelihood
+        return likelihood.sample(parameters, generator) if self.sample_pixels else likelihood.mean(parameters)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        """The posterior's mean of images (N, C, H, W). -> (N, *latent_shape)."""
+        return self.posterior(x, condition).mean
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """The mean image of latents (N, *latent_shape). -> (N, C, H, W)."""
+        return self.likelihood.mean(self.decoder(z, condition))
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        """Nats of each image of ``x`` (N, C, H, W) on [-1, 1], as a density: the importance-weighted bound. -> (N,).
+
+        Sample k of the latents uses noise that is a function of (seed, k), the same for every image, so the numbers do
+        not depend on the batch. The caller puts the model in eval mode, or dropout is on.
+
+        Raises:
+            ValueError: a label that the model does not know.
+        """
+        self.check(condition)
+        x = x if self.likelihood.levels is None else quantised(x)
+        posterior, log_weights = self.posterior(x, condition), []
+        prior = standard_normal(posterior.mean)
+        for k in range(self.num_importance_samples):
+            noise = RandomStream([derive_seed(self.seed, k)], self.device).randn(*self.latent_shape)
+            z = posterior.at(noise)
+            cost = (posterior.log_prob(z) - prior.log_prob(z)).flatten(1).sum(dim=1)  # (N,)
+            log_weights.append(self.likelihood.log_prob(x, self.decoder(z, condition)) - cost)
+        bound = importance_weighted(torch.stack(log_weights))
+        return as_density(bound, self.likelihood.levels, math.prod(self.shape))
