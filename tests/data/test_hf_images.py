@@ -2,9 +2,7 @@
 
 import logging
 import shutil
-import socket
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -210,51 +208,6 @@ def test_the_cache_follows_the_commit_and_serves_without_a_network(
     assert caplog.messages == [
         "the Hugging Face Hub cannot be reached (no network); using owner/set as of commit bbbbbbbbbbbb."
     ]
-
-
-def test_a_hub_that_was_never_reached_is_one_line(datasets) -> None:  # type: ignore[no-untyped-def]
-    start = time.monotonic()
-    assert refusal(name="owner/set") == (
-        "the data set owner/set is not here and the Hugging Face Hub cannot be reached (HF_HUB_OFFLINE is set). "
-        "Set data.name to a folder that holds it."
-    )
-    assert refusal(name="/no/such/folder") == (
-        "/no/such/folder is neither a folder nor the name of a data set, which is like owner/name."
-    )
-    assert time.monotonic() - start < 5
-
-
-def test_a_hub_that_never_answers_does_not_hang(datasets, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "_TIMEOUT", 0.3)
-    real = huggingface_hub.HfApi
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: real(endpoint=endpoint))
-        start = time.monotonic()
-        assert "cannot be reached (no network)" in refusal(name="owner/set")
-        assert time.monotonic() - start < 5
-
-
-@pytest.mark.parametrize(
-    ("status", "text"),
-    [
-        (404, "the Hugging Face Hub has no data set owner/set that you may read. If it is private or gated: hf auth"),
-        (401, "the Hugging Face Hub has no data set owner/set that you may read. If it is private or gated: hf auth"),
-        (503, "the data set owner/set is not here and the Hugging Face Hub cannot be reached (it answers 503). Set"),
-    ],
-)
-def test_what_the_hub_answers(hub_at: SimpleNamespace, status: int, text: str) -> None:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    error = HfHubHTTPError.__new__(HfHubHTTPError)
-    error.response = SimpleNamespace(status_code=status)
-    hub_at.answer = error
-    assert refusal(name="owner/set").startswith(text)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
