@@ -1,7 +1,10 @@
-"""Every family with every option of its parts, and data without a download: trains, samples, saves, reloads."""
+"""Every legal combination of a family, its parts and data trains, samples, evaluates, saves and reloads; every illegal
+one is refused with a sentence that says what would work. All are derived from the config tree and the slots' types."""
 
-from itertools import product
+from functools import cache
+from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,112 +13,190 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from genlab import assemble, checkpoint, run_folder
+from genlab import assemble, checkpoint, experiment, run_folder
+from genlab.build import fits, parameters, resolve
+from genlab.callbacks.checkpoint import NoCheckpoints
 from genlab.callbacks.samples import sample_images
-from genlab.config import PACKAGED, ConfigTree
+from genlab.cli import run as command_line
+from genlab.config import PACKAGED, ConfigTree, missing
+from genlab.errors import ConfigError
 from genlab.inference import load_run
-from tiny_run import compose, plain, train
+from tiny_run import compose, plain, small, train
 
 TREE = ConfigTree()
 GROUPS = TREE.groups()
-SMALL = {"width": 8, "channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "depth": 1, "num_heads": 1,
-         "num_steps": 3, "max_channels": 8}  # fmt: skip
+FAMILIES = GROUPS["model"]
+SLOW = {"unet_large"}  # of the networks, only in one combination
+Choice = tuple[str, ...]  # model=..., then model/<part>=... in order
 
 
-def shrink(node: DictConfig) -> None:
-    for name, value in SMALL.items():
-        if name in node:
-            node[name] = value
-    for name in node:
-        if not OmegaConf.is_interpolation(node, name) and isinstance(node[name], DictConfig):
-            shrink(node[name])
-
-
-def small_config(tmp_path: Path, *choices: str) -> DictConfig:
-    config = compose(*choices, outputs=tmp_path)
-    shrink(config.model)
-    return config
-
-
+@cache
 def parts_of(family: str) -> dict[str, str]:
-    """The groups whose options a family chooses from, with its defaults."""
-    entries = yaml.safe_load((PACKAGED / "model" / f"{family}.yaml").read_text()).get("defaults", [])
+    """The groups that a family chooses from, with its defaults."""
+    entries = yaml.safe_load((PACKAGED / "model" / f"{family}.yaml").read_text())["defaults"]
     return {part: option for entry in entries if isinstance(entry, dict) for part, option in entry.items()}
 
 
-def grid() -> list[tuple[str, ...]]:
-    """Of every family, every option of every part beside the other parts' defaults. Of the families with samplers, also
-    networks x objectives with the default sampler, and samplers x objectives on the quickest network."""
-    choices: set[tuple[str, ...]] = set()
-    for family in GROUPS["model"]:
-        parts = parts_of(family)
-        varied = [{part: o} for part in parts for o in GROUPS[f"model/{part}"]] or [{}]
-        if {"network", "objective", "sampler"} <= parts.keys():
-            networks, objectives, samplers = (GROUPS[f"model/{p}"] for p in ("network", "objective", "sampler"))
-            varied = [{"network": n, "objective": o} for n, o in product(networks, objectives)]
-            varied += [{"network": "mlp", "objective": o, "sampler": s} for o, s in product(objectives, samplers)]
-        for change in varied:
-            choices.add((f"model={family}", *(f"model/{part}={o}" for part, o in (parts | change).items())))
-    return sorted(choices)
+@cache
+def options(family: str, part: str) -> tuple[list[str], list[str]]:
+    """The options of a part that fit the family's slot, and those that do not."""
+    ((_, family_class),) = [pair for pair in TREE.targets("model") if pair[0] == family]
+    slot = parameters(resolve(family_class, "model"))[part]
+    legal, illegal = [], []
+    for name, target in TREE.targets(f"model.{part}"):
+        found = resolve(target, name)
+        (legal if fits(found, slot, partial=False) or fits(found, slot, partial=True) else illegal).append(name)
+    return legal, illegal
 
 
-@pytest.mark.parametrize("choice", grid(), ids=lambda choice: "-".join(o.split("=")[1] for o in choice))
-def test_two_steps_then_the_same_samples_after_a_reload(choice: tuple[str, ...], tmp_path: Path) -> None:
-    config = small_config(tmp_path, *choice)
+def with_its_kind(parts: dict[str, str], changed: set[str]) -> dict[str, str] | None:
+    """``consistency``, of objectives and samplers, is the one pair of parts that need each other."""
+    pair = {part: parts[part] for part in ("objective", "sampler") if part in parts}
+    if "consistency" not in pair.values():
+        return parts
+    if any(pair[part] != "consistency" for part in changed & pair.keys()):
+        return None
+    return parts | dict.fromkeys(pair, "consistency")
+
+
+def combinations_of(family: str) -> set[Choice]:
+    """Every pair of options of two parts, beside the defaults of the others."""
+    defaults = parts_of(family)
+    found = set()
+    for pair in combinations(defaults, 2) if len(defaults) > 1 else [tuple(defaults)]:
+        for chosen in product(*(options(family, part)[0] for part in pair)):
+            if SLOW & set(chosen) and set(chosen) - SLOW - set(defaults.values()):
+                continue
+            parts = with_its_kind(defaults | dict(zip(pair, chosen, strict=True)), set(pair))
+            if parts is not None:
+                found.add((f"model={family}", *(f"model/{part}={o}" for part, o in parts.items())))
+    return found
+
+
+def nested() -> list[Choice]:
+    """Parts of parts: every option of ``model/objective/penalty`` under every objective that has one, and so on."""
+    found = []
+    for group in GROUPS:
+        if group.startswith("model/") and group.count("/") == 2:
+            _, part, inner = group.split("/")
+            for family, (owner, _) in product(FAMILIES, TREE.targets(f"model.{part}")):
+                has = f"- {inner}:" in (PACKAGED / "model" / part / f"{owner}.yaml").read_text()
+                if has and part in parts_of(family) and owner in options(family, part)[0]:
+                    found += [(f"model={family}", f"model/{part}={owner}", f"{group}={o}") for o in GROUPS[group]]
+    return found
+
+
+GRID = sorted(choice for family in FAMILIES for choice in combinations_of(family)) + nested()
+ILLEGAL = [(f, part, o) for f in FAMILIES for part in parts_of(f) for o in options(f, part)[1]]
+
+
+def name(choice: Choice) -> str:
+    return "-".join(part.split("=")[-1] for part in choice)
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A trained run for latent diffusion to build on."""
+    return f"model.autoencoder={train(*small('model=vae'), outputs=tmp_path_factory.mktemp('autoencoder'))}"
+
+
+def needed(choice: Choice, autoencoder: str) -> Choice:
+    family = choice[0].removeprefix("model=")
+    is_given = "autoencoder: ???" not in (PACKAGED / "model" / f"{family}.yaml").read_text()
+    return choice if is_given else (*choice, autoencoder)
+
+
+@pytest.mark.parametrize("choice", GRID, ids=name)
+def test_two_steps_then_the_same_samples_after_a_reload(choice: Choice, autoencoder: str, tmp_path: Path) -> None:
+    config = compose(*small(*needed(choice, autoencoder)), "budget.value=16", outputs=tmp_path)
     data = assemble.build_data(config)
     config.run_dir, config.run_id = str(tmp_path), "grid"
-    model = assemble.build_model(plain(config))
-    model.configure_model()
-    optimizer = model.configure_optimizers()
-    table = data.table("train")
-    batch = {"image": torch.from_numpy(table.images[:8]) / 127.5 - 1, "label": torch.from_numpy(table.labels[:8])}
-    before = [p.detach().clone() for p in model.parameters()]
-    for _ in range(2):
-        optimizer.zero_grad()
-        sum(model.losses(batch).values()).backward()
-        optimizer.step()
-    assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    settings = plain(config)
+    model, evaluation = assemble.build_model(settings), assemble.build_evaluation(settings)
+    assemble.load_pretrained(model, settings)
+    budget = assemble.build_callbacks(settings | {"callbacks": {}}, evaluation)
+    trainer = assemble.build_trainer(settings | {"callbacks": {}}, model, [*budget, NoCheckpoints()], [], tmp_path)
+    experiment.fit(trainer, model, data, None)
+    assert model.progress.examples == 16
+    assert model.progress.flops > 0
+    assert all(torch.isfinite(loss) for name, loss in trainer.callback_metrics.items() if name.startswith("train/"))
     images = sample_images(model, range(4), seed=1)
+    assert evaluation.run(model, data, 4, weights="raw").protocol["num_samples"] == 4
     path = tmp_path / checkpoint.FOLDER / checkpoint.file_name(16)
-    checkpoint.AtomicCheckpointIO().save_checkpoint({"state_dict": model.state_dict()}, path)
-    run_folder.write_start(tmp_path, plain(config), [])
+    trainer.save_checkpoint(path)
+    run_folder.write_start(tmp_path, settings, [])
     again, weights = load_run(DictConfig(run_folder.read_config(tmp_path)), tmp_path)
     assert weights == "raw"
     assert images.shape == (4, 1, 16, 16)
     assert torch.equal(sample_images(again, range(4), seed=1), images)
-    assert torch.equal(sample_images(again, range(3, 4), seed=1), images[3:])
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.mark.parametrize(("family", "part", "option"), ILLEGAL, ids=map("-".join, ILLEGAL))
+def test_what_does_not_fit_is_refused_with_what_does(family: str, part: str, option: str, autoencoder: str) -> None:
+    choice = needed((f"model={family}", f"model/{part}={option}"), autoencoder)
+    with pytest.raises(ConfigError) as refused:
+        command_line(["train", *choice, "logger=[none]"])
+    message = str(refused.value)
+    assert "\n" not in message
+    fitting = options(family, part)[0]
+    assert f"model/{part}={' or '.join(fitting)}" in message, message
+
+
+def test_the_grid_is_not_empty() -> None:
+    """Derived lists can be derived wrongly: some that must be in them, and that all options of all parts are."""
+    assert ("gan", "objective", "edm") in ILLEGAL
+    assert ("diffusion", "objective", "hinge") in ILLEGAL
+    assert {("model=gan", "model/objective=hinge", "model/objective/penalty=r1")} <= set(GRID)
+    named = {part for choice in GRID for part in choice}
+    groups = [g for g in GROUPS if g.startswith("model/")]
+    assert {f"{group}={option}" for group in groups for option in GROUPS[group]} <= named
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a data set that needs no download is given."""
+    folder = tmp_path_factory.mktemp("sources")
     rng = np.random.default_rng(0)
     for number in range(40):
-        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path = folder / "images" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
-    return tmp_path / "images"
+    np.savez(folder / "x.npz", images=rng.integers(0, 256, (40, 16, 16), dtype=np.uint8), labels=np.arange(40) % 4)
+    cache = f"data.cache_dir={folder / 'cache'}"
+    return {
+        "digits": (),
+        "shapes": ("data.image_size=16", "data.num_train=40", "data.num_val=10"),
+        "array": (f"data.path={folder / 'x.npz'}", cache),
+        "image_folder": (f"data.root={folder / 'images'}", cache),
+        "image_folder without labels": (f"data.root={folder / 'images' / 'a'}", "data.batch_size=8", cache),
+    }
 
 
-@pytest.mark.parametrize("labels", [True, False])
-def test_a_folder_of_images_trains(labels: bool, folder: Path, tmp_path: Path) -> None:
-    root = folder if labels else folder / "a"
-    run = train("model/network=mlp", "model.network.width=8", "model.network.depth=1", "data=image_folder",
-                f"data.root={root}", "data.val_fraction=0.2", f"data.cache_dir={tmp_path / 'cache'}", "metrics=[]",
-                "evaluation.num_samples=4", "metrics/extractor=random", "budget.value=16",
-                outputs=tmp_path / "o")  # fmt: skip
+DATA = ("digits", "shapes", "array", "image_folder", "image_folder without labels")
+
+
+@pytest.mark.parametrize(("family", "data"), [*product(FAMILIES, DATA)], ids=lambda value: value.replace(" ", "_"))
+def test_every_family_on_every_data_set(family: str, data: str, sources: dict[str, Any], tmp_path: Path) -> None:
+    """A whole run, with an evaluation, and samples from what it saved."""
+    given = (f"data={data.split()[0]}", *sources[data], "metrics=[fid]", "metrics/extractor=random", "data.limit=16",
+             "budget.value=16", "callbacks.evaluation.num_samples=4")  # fmt: skip
+    autoencoder = ""
+    if family == "latent_diffusion":
+        autoencoder = f"model.autoencoder={train(*small('model=vae'), *given, outputs=tmp_path / 'vae')}"
+    run = train(*small(*needed((f"model={family}",), autoencoder)), *given, outputs=tmp_path / "run")
     config = run_folder.read_config(run)
-    assert config["spec"]["shape"] == [3, 16, 16]
-    assert config["spec"]["condition"]["label"]["size"] == (2 if labels else None)
-    model, _ = load_run(DictConfig(config), run)
-    assert sample_images(model, range(2), 0).shape == (2, 3, 16, 16)
+    assert (run / "summary.json").exists()
+    model, weights = load_run(OmegaConf.create(config), run)
+    assert weights == "ema"
+    assert list(sample_images(model, range(2), 0).shape) == [2, *config["spec"]["shape"]]
+    assert (model.num_classes is None) == ("without" in data)
 
 
-def test_captioned_shapes_train_and_say_what_they_are(tmp_path: Path) -> None:
-    run = train("model/network=mlp", "model.network.width=8", "model.network.depth=1", "data=shapes", "metrics=[]",
-                "data.image_size=16", "data.num_train=64", "data.num_val=8", "data.batch_size=16", "budget.value=96",
-                "evaluation.num_samples=4", outputs=tmp_path / "o")  # fmt: skip
-    spec = run_folder.read_config(run)["spec"]
-    assert spec["shape"] == [3, 16, 16]
-    assert spec["condition"]["label"]["size"] == 4
-    assert spec["condition"]["caption"]["length"] == 17
-    assert spec["condition"]["caption"]["size"] == len(spec["condition"]["caption"]["names"])
+def test_missing_values_are_asked_for_one_by_one(tmp_path: Path) -> None:
+    assert list(missing(TREE.compose(["model=latent_diffusion", "data=image_folder"]))) == [
+        "data.root",
+        "model.autoencoder",
+    ]

@@ -13,12 +13,12 @@ from genlab.model.sampler.ancestral import Ancestral
 from genlab.model.sampler.ddim import DDIM
 from genlab.model.sampler.dpm_solver import DPMSolver2M
 from genlab.model.sampler.euler import Euler
-from genlab.model.sampler.grid import CosineGrid, FlowGrid, Karras, LogUniform, VariancePreserving
+from genlab.model.sampler.grid import CosineGrid, FlowGrid, Karras, LogUniform, Power, VariancePreserving
 from genlab.model.sampler.heun import Heun
 from genlab.seeding import RandomStream
 
 GRID = Karras(sigma_min=1e-5, sigma_max=20.0)  # what the last step, to 0, gets wrong is below 1e-9
-GRIDS = [Karras(), LogUniform(), VariancePreserving(), CosineGrid(), FlowGrid()]
+GRIDS = [Karras(), LogUniform(), VariancePreserving(), CosineGrid(), FlowGrid(), Power()]
 ALL = [Ancestral, DDIM, DPMSolver2M, Euler, Heun]
 
 
@@ -130,6 +130,9 @@ def test_grids_match_the_papers() -> None:
     assert karras[8].item() == pytest.approx((80 ** (1 / 7) + 8 / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7)
     assert VariancePreserving()(2)[0].item() == pytest.approx(152.17, abs=0.01)  # sqrt(e^10.05 - 1)
     assert CosineGrid()(5)[0].item() == pytest.approx(80.0)
+    power = Power()(2)
+    assert power[1].item() == pytest.approx(80 / 2**7)
+    assert Power()(1).tolist() == pytest.approx([80.0, 0.0])
     flow = FlowGrid()(10)
     assert flow[0].item() == pytest.approx(80.0)
     assert (1 / (1 + flow)).diff().std().item() < 1e-12  # equal steps of time

@@ -223,6 +223,19 @@ class DenoisingNetwork(Protocol):
         ...
 
 
+class FlowNetwork(Protocol):
+    """An invertible map from data to standard normal noise."""
+
+    def forward(self, x: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor]:
+        """``x``: (N, C, H, W) -> noise of that shape, and the logarithm of the Jacobian's determinant, (N,)."""
+        ...
+
+    def inverse(self, z: Tensor, condition: Condition | None, guidance: float) -> Tensor:
+        """``z``: (N, C, H, W) -> data of that shape; undoes ``forward`` at ``guidance`` 1, above it the condition
+        counts for more."""
+        ...
+
+
 class Encoder(Protocol):
     """Images to what is known of their latents."""
 
@@ -271,6 +284,14 @@ class DenoisingObjective(Protocol):
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
         """D(x; sigma), the expected clean data given ``x`` = clean + sigma * noise. ``sigma``: (N,). -> like ``x``."""
         ...
+
+
+@runtime_checkable
+class DenoisesToTheEnd(Protocol):
+    """Of an objective whose D says where the probability-flow ODE ends, not the expected clean data, and of a sampler
+    that needs such a D. One without the other draws from a wrong distribution."""
+
+    denoises_to_the_end: ClassVar[bool]
 
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # D(x; sigma): (N, C, H, W), (N,) -> (N, C, H, W)

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from genlab.errors import ConfigError
 from genlab.model.base import (
     Batch,
     Condition,
     Denoiser,
+    DenoisesToTheEnd,
     DenoisingNetwork,
     DenoisingObjective,
     GenerativeModel,
@@ -50,6 +52,11 @@ class Diffusion(GenerativeModel):
             raise ValueError(f"model.label_dropout={label_dropout} is outside [0, 1]. It is a share of the examples.")
         if guidance != 1 and num_classes is not None and label_dropout == 0:
             raise ValueError(f"model.guidance={guidance} needs a model trained with model.label_dropout above 0.")
+        if isinstance(objective, DenoisesToTheEnd) != isinstance(sampler, DenoisesToTheEnd):
+            raise ValueError(
+                "model/objective=consistency and model/sampler=consistency need each other: their D is where the ODE "
+                "ends, that of others is an expected image. Choose both or neither."
+            )
         self.make_network, self.objective, self.sampler, self.make_optimizer = network, objective, sampler, optimizer
         self.shape, self.num_classes, self.label_dropout = tuple(shape), num_classes, label_dropout
         self.guidance = guidance
@@ -137,8 +144,13 @@ class Diffusion(GenerativeModel):
 
         Raises:
             ValueError: a label that the model does not know.
+            ConfigError: the objective is consistency, which has no ODE to integrate.
         """
         self.check(condition)
+        if isinstance(self.objective, DenoisesToTheEnd):
+            raise ConfigError(
+                "model/objective=consistency has no likelihood: its D is no expected image. Leave it out."
+            )
 
         with torch.inference_mode(False), torch.no_grad():  # Lightning evaluates in inference mode: no derivatives
             if condition is not None:

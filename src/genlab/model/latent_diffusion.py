@@ -21,12 +21,16 @@ from genlab.model.diffusion import Diffusion
 from genlab.seeding import RandomStream
 
 
+_STD = 0.5  # about that of images in [-1, 1]
+
+
 class LatentDiffusion(GenerativeModel):
     """Any network, objective and sampler of diffusion, on latents of an autoencoder that stays as it is.
 
     The autoencoder comes from a run (``model.autoencoder=outputs/...``). Its configuration becomes part of this run's,
-    and its weights of this run's checkpoints, so the other run is needed only once. Latents are shifted and scaled to
-    mean 0 and variance 1 in each channel, by their statistics in the first batch.
+    and its weights of this run's checkpoints, so the other run is needed only once. Latents are shifted and scaled, by
+    their statistics in the first batch, to mean 0 and the standard deviation of images in each channel, so that
+    objectives need no other settings than for images.
     """
 
     modalities = frozenset({"image"})
@@ -108,7 +112,7 @@ class LatentDiffusion(GenerativeModel):
         self.latent_std.copy_((squares / count - mean.square()).clamp_min(1e-12).sqrt()[:, None, None])
 
     def standardised(self, z: Tensor) -> Tensor:
-        return (z - self.latent_mean) / self.latent_std
+        return _STD * (z - self.latent_mean) / self.latent_std
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
@@ -131,4 +135,4 @@ class LatentDiffusion(GenerativeModel):
         scale = torch.where(self.latent_std > 0, self.latent_std, 1.0)
         if condition is None and self.autoencoder.num_classes is not None:
             condition = {"label": torch.full((num_samples,), -1, device=z.device)}
-        return self.autoencoder.decode(z * scale + self.latent_mean, self.known_to_autoencoder(condition))
+        return self.autoencoder.decode(z / _STD * scale + self.latent_mean, self.known_to_autoencoder(condition))

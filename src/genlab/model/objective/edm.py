@@ -30,5 +30,6 @@ class EDM:
         variance = (sigma**2 + self.sigma_data**2)[:, None, None, None]
         c_skip = self.sigma_data**2 / variance
         c_out = sigma[:, None, None, None] * self.sigma_data * variance.rsqrt()
-        output = network(variance.rsqrt() * x, sigma.log() / 4, condition)
+        level = sigma.clamp(min=torch.finfo(sigma.dtype).tiny).log() / 4  # finite at 0, where D is x itself
+        output = network(variance.rsqrt() * x, level, condition)
         return c_skip * x + c_out * output.to(x.dtype)

@@ -28,6 +28,17 @@ class Karras:
         return _end_at_zero(roots**self.rho)
 
 
+class Power:
+    """Equal steps in sigma ** (1 / rho) that end at 0 itself, for few steps or one: Karras et al. (2022), eq. 5, with
+    sigma_min = 0. Two steps meet at 0.6, close to the 0.8 that consistency models are sampled with."""
+
+    def __init__(self, sigma_max: float = 80.0, rho: float = 7.0):
+        self.sigma_max, self.rho = sigma_max, rho
+
+    def __call__(self, num_steps: int) -> Tensor:
+        return _linspace(self.sigma_max ** (1 / self.rho), 0.0, num_steps + 1) ** self.rho
+
+
 class LogUniform:
     """Equal steps in log sigma, the usual grid of DPM-Solver (Lu et al. 2022, section 3.3)."""
 

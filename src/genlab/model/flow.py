@@ -1,0 +1,168 @@
+"""Normalising flows: an invertible network from data to noise, trained on its exact likelihood."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genlab.model.base import (
+    Batch,
+    Condition,
+    FlowNetwork,
+    GenerativeModel,
+    LearningRateSchedule,
+    OptimizerFactory,
+)
+from genlab.model.sharding import shard
+from genlab.seeding import RandomStream
+
+LEVELS = 256  # of a pixel
+
+
+class Flow(GenerativeModel):
+    """Maximum likelihood of noisy images; samples of the flow are noisy too, and one step along its score cleans them.
+
+    8-bit images have no density, so noise is added in training. Uniform noise as wide as a level is always there: it is
+    what makes bits per dimension a bound on the discrete likelihood (Theis et al. 2016). Alone it asks of the flow an
+    almost degenerate density, most of all where pixels are constant, and samples suffer. So, as in TarFlow (Zhai et al.
+    2024, section 3.2), Gaussian noise of ``noise_std`` is added, far wider than a level, and a sample y becomes its
+    expected clean image y + noise_std^2 * grad log p(y) (Tweedie's formula, section 3.3). The price: the likelihood is
+    that of noisy images. For bits per dimension of clean ones train with ``noise_std=0``.
+    """
+
+    modalities = frozenset({"image"})
+    likelihood_kind: ClassVar[Literal["exact"]] = "exact"
+    network: nn.Module  # made in configure_model
+
+    def __init__(
+        self,
+        network: Callable[[], FlowNetwork],
+        optimizer: OptimizerFactory,
+        schedule: LearningRateSchedule,
+        shape: Sequence[int],  # of an image: (C, H, W)
+        num_classes: int | None,  # None: labels are not used
+        noise_std: float = 0.1,  # of Gaussian noise in training, on the scale of [-1, 1]
+        label_dropout: float = 0.1,  # share of training examples without their label, which guidance needs
+        guidance: float = 1.0,  # strength w with which the label is followed; 1 is the flow itself
+        compile: bool = False,  # the network, with torch.compile
+        seed: int = 0,
+    ):
+        """
+        Raises:
+            ValueError: an argument is outside its range, or guidance meets a flow that never went without labels.
+        """
+        super().__init__(seed, schedule)
+        if noise_std < 0:
+            raise ValueError(f"model.noise_std={noise_std} is negative. Use 0 (uniform noise only) or more.")
+        if not 0 <= label_dropout <= 1:
+            raise ValueError(f"model.label_dropout={label_dropout} is outside [0, 1]. It is a share of the examples.")
+        if guidance != 1 and num_classes is not None and label_dropout == 0:
+            raise ValueError(f"model.guidance={guidance} needs a model trained with model.label_dropout above 0.")
+        self.make_network, self.make_optimizer = network, optimizer
+        self.shape, self.num_classes = tuple(shape), num_classes
+        self.latent_shape = self.shape
+        self.noise_std, self.label_dropout, self.guidance = noise_std, label_dropout, guidance
+        self.compile_network = compile
+        self.register_module("network", None)
+
+    def configure_model(self) -> None:
+        if self.network is not None:
+            return
+        network = self.make_network()
+        assert isinstance(network, nn.Module)
+        if self.compile_network:
+            network.compile()
+        if self.device_mesh is not None:
+            shard(network, self.device_mesh)
+        self.network = network
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(self.parameters())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, condition = batch["image"], self.condition_of(batch)
+        if condition is not None:
+            dropped = torch.rand(len(x), device=x.device) < self.label_dropout
+            condition = {"label": condition["label"].masked_fill(dropped, -1)}
+        loss = self.loss(x, condition)
+        self.log("train/loss", loss, on_step=True, batch_size=len(x))
+        return loss
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
+        return {"loss": self.loss(batch["image"], self.condition_of(batch))}
+
+    def loss(self, image: Tensor, condition: Condition | None) -> Tensor:
+        """Minus the log-likelihood of noisy images, in nats for each dimension. ``image``: (N, C, H, W). -> ()."""
+        uniform = (2 * torch.rand_like(image) - 1) / LEVELS  # one level
+        noisy = _continuous(image) + uniform + self.noise_std * torch.randn_like(image)
+        return -self._log_density(noisy, condition).mean() / image[0].numel()
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
+    ) -> Tensor:
+        """Images (N, C, H, W), nominally in [-1, 1] and not clamped.
+
+        The caller puts the model in eval mode, or dropout is on. Without a condition nobody has a label. Without a
+        generator, one is seeded from torch's global generator.
+
+        Raises:
+            ValueError: a label that the model does not know.
+        """
+        self.check(condition)
+        z = self.stream(num_samples, generator).randn(*self.shape)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
+            noisy = self.network.inverse(z, condition, self.guidance)  # type: ignore[operator]
+            return _image(self.denoise(noisy, condition) if self.noise_std > 0 else noisy)
+
+    def denoise(self, noisy: Tensor, condition: Condition | None) -> Tensor:
+        """The expected clean image of a noisy one (Zhai et al. 2024, eq. 8). (N, C, H, W) -> (N, C, H, W)."""
+        with torch.inference_mode(False), torch.enable_grad():  # Lightning evaluates in inference mode: no derivatives
+            y = noisy.clone().requires_grad_()
+            told = {"label": condition["label"].clone()} if condition is not None else None
+            (score,) = torch.autograd.grad(self._log_density(y, told).sum(), y)
+        return noisy + self.noise_std**2 * score
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        """The one latent of images ``x`` (N, C, H, W), taken to be without noise. -> the same shape."""
+        self.check(condition)
+        z: Tensor = self.network(_continuous(x), condition)[0]
+        return z
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """The one image of latents ``z`` (N, C, H, W), neither guided nor denoised. -> the same shape."""
+        self.check(condition)
+        return _image(self.network.inverse(z, condition, 1.0))  # type: ignore[operator]
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        """Nats of each image of ``x`` (N, C, H, W), a density over dequantised images on [-1, 1]. -> (N,).
+
+        The caller puts the model in eval mode, or dropout is on.
+
+        Raises:
+            ValueError: a label that the model does not know.
+        """
+        self.check(condition)
+        return self._log_density(x, condition)
+
+    def _log_density(self, x: Tensor, condition: Condition | None) -> Tensor:
+        """Of the flow, by the change of variables. (N, C, H, W) -> (N,)."""
+        z, log_det = self.network(x, condition)
+        normal = -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(dim=1)
+        return normal + log_det
+
+
+def _continuous(image: Tensor) -> Tensor:
+    """Levels from -1 to 1 become the middles of 256 cells that tile [-1, 1], as in ``likelihood.dequantise``."""
+    return image * (LEVELS - 1) / LEVELS
+
+
+def _image(x: Tensor) -> Tensor:
+    return x * LEVELS / (LEVELS - 1)
