@@ -11,7 +11,7 @@ import pytest
 from genlab import cli, experiment
 
 REPOSITORY = Path(__file__).parents[1]
-GROUPS = "model/network", "model/sampler", "data", "trainer"
+GROUPS = "model", "model/network", "model/sampler", "data", "trainer"
 
 
 class Trained(Exception):
@@ -40,7 +40,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, exit_code: int 
 
 
 TRAINING = [
-    ("model=difusion", "error: unknown model 'difusion'. Did you mean 'diffusion'? Available: diffusion."),
+    ("model=difusion", "error: unknown model 'difusion'. Did you mean 'diffusion'? Available: {model}."),
     ("modle=diffusion", "error: unknown option 'modle'. Did you mean 'model'?"),
     ("+modle=diffusion", "error: unknown option 'modle'. Did you mean 'model'?"),
     ("++modle=diffusion", "error: unknown option 'modle'. Did you mean 'model'?"),
@@ -59,7 +59,7 @@ TRAINING = [
     (
         "model.network._target_=genlab.model.sampler.heun.Heun",
         "error: model.network: genlab.model.sampler.heun.Heun does not fit here. This place needs a DenoisingNetwork, "
-        "which has forward(x, noise_level, condition). Use model/network={model/network}.",
+        "which has forward(x, noise_level, condition). Use model/network=dit or mlp or unet or unet_large.",
     ),
     (
         "model.sampler._target_=genlab.model.network.dit.DiT",
