@@ -29,7 +29,7 @@ SPEC = {
 def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a run whose model others build on; its config is all that is needed of it here."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / "config.yaml").write_text(yaml.safe_dump(composed("model=vae")))
+    (folder / "config.yaml").write_text(yaml.safe_dump(composed("model=vae", "model.latent_shape=[4,8,8]")))
     return str(folder)
 
 
@@ -57,6 +57,12 @@ def parents(group: str, option: str) -> list[list[str]]:
     return [[*more, f"{above}={o}"] for o in having for more in parents(above, o)]
 
 
+def parts_of(family: str) -> set[str]:
+    """The groups that a family chooses from."""
+    entries = yaml.safe_load((PACKAGED / "model" / f"{family}.yaml").read_text())["defaults"]
+    return {part for entry in entries if isinstance(entry, dict) for part in entry}
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
 def test_every_option_composes_and_fits_its_place(group: str, option: str, autoencoder: str) -> None:
     """A part of a model is built too, and the networks on a device without memory. Where families share a slot's name,
@@ -64,8 +70,10 @@ def test_every_option_composes_and_fits_its_place(group: str, option: str, autoe
     fitting = 0
     for above in parents(group, option):
         choices = [*above, f"{group}={option}"]
-        if option == "consistency":  # the one pair of parts that need each other
-            choices += ["model/objective=consistency", "model/sampler=consistency"]
+        if "consistency" in " ".join(choices):  # the one pair of parts that need each other
+            having = parts_of(next((c.removeprefix("model=") for c in above if c.startswith("model=")), "diffusion"))
+            pair = [f"model/{part}=consistency" for part in ("objective", "sampler") if part in having]
+            choices = [*pair, *(c for c in choices if c not in pair)]
         try:
             config = composed(*choices, autoencoder=autoencoder)
         except Misfit:

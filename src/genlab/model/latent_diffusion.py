@@ -20,7 +20,6 @@ from genlab.model.base import (
 from genlab.model.diffusion import Diffusion
 from genlab.seeding import RandomStream
 
-
 _STD = 0.5  # about that of images in [-1, 1]
 
 
