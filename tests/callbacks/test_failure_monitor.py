@@ -185,7 +185,7 @@ def test_an_adversary_has_a_remedy_of_its_own(heard: Heard) -> None:
 @pytest.mark.parametrize("count", [10, 9, 3])
 def test_classes_that_are_never_drawn(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     heard = Heard(FailureMonitor(), monkeypatch, num_classes=None)
-    values = heard.samples(images_of([i % count for i in range(80)], VAL))
+    values = heard.samples(images_of([i % count for i in range(80)], TRAIN))
     absent = ", ".join(str(label) for label in range(count, 10))
     assert values["classes_drawn"] == count
     assert [sentence.partition(" (")[0].rpartition("class")[2].removeprefix("es ").strip()
@@ -308,9 +308,16 @@ def test_a_critic_is_right_about_nothing(tmp_path: Path) -> None:
     assert not column(run, "train/accuracy_real")
 
 
-@pytest.mark.parametrize("family", [SMALL_GAN, MLP], ids=["gan", "diffusion"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        (*SMALL_GAN, *SOON, "budget.value=1200"),
+        ("model/network=mlp", "data.limit=null", "data.batch_size=64", "budget.value=16_000"),
+    ],
+    ids=["gan", "diffusion"],
+)
 def test_a_healthy_run_hears_nothing(family: tuple[str, ...], tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    run = train(*family, *GRIDS, *SOON, "budget.value=1200", outputs=tmp_path)
+    run = train(*family, *GRIDS, outputs=tmp_path)
     assert said(recwarn) == []
     assert len(column(run, "monitor/pairwise_distance_ratio")) == 4
 
@@ -319,7 +326,7 @@ def test_a_healthy_run_hears_nothing(family: tuple[str, ...], tmp_path: Path, re
 def test_an_exploding_learning_rate(clip: float | None, tmp_path: Path) -> None:
     """Adam's steps are as long as its rate, clipped or not."""
     with pytest.warns(UserWarning, match="the gradient explodes: after") as record:
-        train(*MLP, "model.optimizer.lr=10", "model/schedule=constant", f"trainer.gradient_clip_val={clip or 'null'}",
+        train(*MLP, "model.optimizer.lr=1", "model/schedule=constant", f"trainer.gradient_clip_val={clip or 'null'}",
               "budget.value=800", outputs=tmp_path)  # fmt: skip
     (sentence,) = said(record)
     assert ("trainer.gradient_clip_val=1.0" in sentence) == (clip is None)
@@ -336,12 +343,10 @@ def test_training_is_the_same_without_it_and_looks_are_rare(tmp_path: Path, monk
     alone = train(*settings, "~callbacks.monitor", outputs=tmp_path / "b")
     for part in ("state_dict", "optimizer_states", "ema"):
         assert same(checkpoint.newest(watched).content[part], checkpoint.newest(alone).content[part])
-    never = train(*settings, "trainer.log_every_n_steps=0", outputs=tmp_path / "c")
-    assert not column(never, "monitor/gradient_norm_generator")
 
 
 def test_a_run_that_goes_on_is_not_warned_again(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    settings = (*MLP, "model.optimizer.lr=10", "model/schedule=constant", "budget.value=400")
+    settings = (*MLP, "model.optimizer.lr=1", "model/schedule=constant", "budget.value=400")
     straight = train(*settings, outputs=tmp_path / "straight")
     with pytest.raises(Interrupted):
         train(*settings, SignalAt.override(304), outputs=tmp_path / "stopped")

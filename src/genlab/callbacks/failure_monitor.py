@@ -38,8 +38,8 @@ class FailureMonitor(Callback):
     At the start every discriminator wins, and an untrained model may draw blank images: neither is judged in the first
     ``grace`` of the budget, nor before ``grace_examples``.
 
-    Scores and gradients are looked at when the loggers are (``trainer.log_every_n_steps``; 0: never), so that the steps
-    between wait for nothing. Nothing is drawn, changed or exchanged between ranks: training is the same, to the last
+    Scores and gradients are looked at when the loggers are (``trainer.log_every_n_steps``), so that the steps between
+    wait for nothing. Nothing is drawn, changed or exchanged between ranks: training is the same, to the last
     bit, without it. What it knows stands in the checkpoint, so that a run that goes on is warned of nothing twice.
     """
 
@@ -64,7 +64,8 @@ class FailureMonitor(Callback):
         assert isinstance(pl_module, GenerativeModel)
         self._names = optimizer_names(trainer.optimizers, pl_module)
         for average in self.accuracies.values():
-            average.seen = average.seen or pl_module.progress.examples  # a run may start to be watched late
+            if average.seen is None:
+                average.seen = pl_module.progress.examples  # a run may start to be watched late
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         assert isinstance(pl_module, GenerativeModel)
@@ -72,8 +73,8 @@ class FailureMonitor(Callback):
             return
         name = self._names[trainer.optimizers.index(optimizer)]
         norms = self.gradients.setdefault(name, Norms())
-        every, looks = _every(trainer), _looks(trainer)
-        if every == 0 or (looks == norms.looks and len(norms.recent) >= _FIRST_LOOKS):
+        looks = _looks(trainer)
+        if looks == norms.looks and len(norms.recent) >= _FIRST_LOOKS:
             return
         norms.looks = looks
         scaler = _scaler(trainer)
@@ -88,7 +89,7 @@ class FailureMonitor(Callback):
             self.say(
                 f"gradient {name}",
                 f"the gradient{f' of the {name}' if name else ''} explodes: after {pl_module.progress.examples:,} "
-                f"examples its norm is {norm:.3g}, usually it is {usual:.3g}. "
+                f"examples its norm is {norm:.3g}, {usual:.3g} would be usual. "
                 f"{'Lower' if clipped else 'Set trainer.gradient_clip_val=1.0, or lower'} the learning rate "
                 f"({'model.discriminator_optimizer.lr' if name == 'discriminator' else 'model.optimizer.lr'}).",
             )
@@ -105,7 +106,8 @@ class FailureMonitor(Callback):
             self._looks = looks
             values |= self.watch_discriminator(trainer, pl_module)
             for name, norms in self.gradients.items():
-                values |= {f"gradient_norm{f'_{name}' if name else ''}": norm for norm in norms.recent[-1:]}
+                if norms.last is not None:
+                    values[f"gradient_norm{f'_{name}' if name else ''}"] = norms.last
         grid = next((c for c in trainer.callbacks if isinstance(c, SampleGrid)), None)  # type: ignore[attr-defined]
         if grid is not None and grid.drawn is not None and grid.drawn[0] == pl_module.progress.examples:
             values |= self.watch_samples(trainer, pl_module, grid.drawn[1])
@@ -196,14 +198,15 @@ class Average:
         self.window = window
         self.value = 0.0
         self.count = 0  # values so far
-        self.seen = 0  # examples at the last value
+        self.seen: int | None = None  # examples at the last value, or where the run was when it began to be watched
         self.covered = 0  # examples that there are values of
         self.weight = 0.0  # of all values so far; below 1 at the start
 
     def add(self, value: float, examples: int) -> None:
         """``value`` stands for the examples since the last one."""
-        share = min(0.1, (examples - self.seen) / self.window)
-        self.covered += examples - self.seen
+        new = examples - (self.seen or 0)
+        share = min(0.1, new / self.window)
+        self.covered += new
         self.count, self.seen = self.count + 1, examples
         self.weight = share + (1 - share) * self.weight
         self.value += (value - self.value) * share / max(self.weight, 1e-12)
@@ -218,7 +221,8 @@ class Norms:
 
     def __init__(self) -> None:
         self.first: float | None = None
-        self.recent: list[float] = []
+        self.last: float | None = None
+        self.recent: list[float] = []  # the finite ones
         self.high = 0  # looks in a row at which it was far above the usual
         self.looks = 0
 
@@ -231,6 +235,7 @@ class Norms:
 
     def explode(self, norm: float, factor: float) -> bool:
         """Take a norm in; whether it is the second in a row that is ``factor`` times the usual, or not finite."""
+        self.last = norm
         if not isfinite(norm):
             return True
         self.high = self.high + 1 if self.usual > 0 and norm > factor * self.usual else 0
@@ -257,14 +262,9 @@ def optimizer_names(optimizers: list[Optimizer], model: torch.nn.Module) -> list
     return [min(owners) if len(owners) == 1 else str(number) for number, owners in enumerate(parts)]
 
 
-def _every(trainer: Trainer) -> int:
-    return trainer.log_every_n_steps  # type: ignore[attr-defined]
-
-
 def _looks(trainer: Trainer) -> int:
     """How often the loggers will have looked by the end of this step."""
-    every = _every(trainer)
-    return (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) // every if every else 0
+    return (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) // trainer.log_every_n_steps  # type: ignore[attr-defined]
 
 
 def _scaler(trainer: Trainer) -> torch.amp.GradScaler | None:
