@@ -17,7 +17,8 @@ from genlab.assemble import check_config
 from genlab.build import Misfit, build, check, resolve
 from genlab.config import ConfigTree
 from genlab.errors import ConfigError
-from genlab.model.base import DenoisingNetwork, DenoisingObjective, OptimizerFactory, Sampler
+from genlab.model.base import OptimizerFactory
+from genlab.model.parts import DenoisingNetwork, DenoisingObjective, Sampler
 
 HERE = __name__
 

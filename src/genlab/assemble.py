@@ -50,9 +50,9 @@ def check_config(config: DictConfig) -> None:
         check(node, SampleMetric, f"metrics.{name}")
     for name, slot in SLOTS.items():
         check(nodes[name], slot, name, given=_GIVEN.get(name, frozenset()))
-    for name, node in nodes["callbacks"].items():
+    for name, node in nodes.get("callbacks", {}).items():
         check(node, _callback_slot(node), f"callbacks.{name}")
-    for name, node in nodes["logger"].items():
+    for name, node in nodes.get("logger", {}).items():
         check(node, Logger, f"logger.{name}")
 
 
@@ -61,21 +61,20 @@ def adopt_runs(config: DictConfig) -> None:
 
     ``pretrained`` then says where its weights are. Raises ConfigError: there is no such run.
     """
+    annotations = parameters(resolve(config.model._target_, "model"))
     for name in list(config.model):
-        node = config.model._get_node(name)
-        if not name.startswith("_") and _is_model(config, name) and isinstance(node._value(), str):
-            if OmegaConf.is_missing(config.model, name):
-                continue
-            folder = run_folder.find(node._value())
+        run = config.model._get_node(name)._value()
+        if annotations.get(name) is HasLatent and isinstance(run, str) and not OmegaConf.is_missing(config.model, name):
+            folder = run_folder.find(run, f"model.{name}")
+            model = run_folder.read_config(folder)["model"]
+            if "latent_shape" not in model:
+                kind = model["_target_"].rpartition(".")[2]
+                raise ConfigError(
+                    f"model.{name}={run}: a {kind} has no map of latents. Name a run of model=vae or vq_vae."
+                )
             with open_dict(config):
-                config.model[name] = run_folder.read_config(folder)["model"]
+                config.model[name] = model
                 config.pretrained[name] = str(folder)
-
-
-def _is_model(config: DictConfig, argument: str) -> bool:
-    """Whether an argument of the model is another model."""
-    annotation = parameters(resolve(config.model._target_, "model")).get(argument)
-    return annotation is HasLatent
 
 
 def load_pretrained(model: GenerativeModel, config: Mapping[str, Any]) -> None:
@@ -140,7 +139,7 @@ def build_evaluation(config: Mapping[str, Any]) -> Evaluation:
 def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[pl.Callback]:
     """The budget, which counts what the others go by, and the configured callbacks. Lightning puts checkpoints last."""
     callbacks: list[pl.Callback] = [build(config["budget"], Budget, "budget")]
-    for name, node in config["callbacks"].items():
+    for name, node in config.get("callbacks", {}).items():
         callback = build(node, _callback_slot(node), f"callbacks.{name}")
         callbacks.append(callback(evaluation=evaluation) if isinstance(callback, partial) else callback)
     return callbacks
@@ -148,10 +147,10 @@ def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[p
 
 def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[Logger]:
     """The configured services, none of which can end a run."""
-    if "wandb" in config["logger"]:
+    if "wandb" in config.get("logger", {}):
         choose_wandb_mode()
     loggers: list[Logger] = []
-    for name, node in config["logger"].items():
+    for name, node in config.get("logger", {}).items():
         make = partial(_build_logger, name, node)
         loggers.append(IsolatedLogger(make, node["_target_"].rpartition(".")[2], run_dir))
     return loggers

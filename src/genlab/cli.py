@@ -18,33 +18,8 @@ from typing import Any
 
 from genlab import __version__
 from genlab.errors import ConfigError, GenlabError, did_you_mean
+from genlab.usage import OPTIONS, command_help, usage
 
-# Of each command, with default and meaning; all else is the config's.
-OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
-    "train": {"run": (None, "continue this run, with what else is typed changed")},
-    "sample": {
-        "run": (..., "the run to sample from"),
-        "n": (64, "how many samples"),
-        "seed": (0, "sample i of a seed is always the same, on any batch size"),
-        "label": (None, "the class of all samples; by default one class after the other"),
-        "batch_size": (64, "how many at a time"),
-        "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each. Default: in the run's samples/"),
-    },
-    "evaluate": {
-        "run": (..., "the run to evaluate"),
-        "n": (None, "how many samples; by default as many as at the end of training"),
-        "seed": (None, "of the samples; by default the config's evaluation.seed"),
-        "likelihood": (0, "also bits per dimension of so many held-out images (slow)"),
-        "baselines": (False, "also score noise, a Gaussian a class, copies of training images, and real ones"),
-    },
-    "compare": {
-        "runs": (..., "the runs to compare: [a,b], or a folder that holds some at any depth"),
-        "out": (None, "the folder for comparison.md, .csv and .png. Default: comparison-<time> beside the runs"),
-        "sort": (None, "the column that comes best first. Default: the first metric"),
-        "protocol": (None, "the id of a protocol that all were measured with. Default: that of the most runs"),
-        "allow_unequal": (False, "show and mark numbers that were measured otherwise, instead of refusing them"),
-    },
-}
 REFUSED = {
     "--multirun": "a command is one run. Start one command for each.",
     "--experimental-rerun": "it would run whatever a pickle says. Continue a run with run=<its folder>.",
@@ -82,7 +57,7 @@ def run(arguments: list[str]) -> None:
         print(__version__)
         return
     if command in ("--help", "-h"):
-        print(_usage())
+        print(usage())
         return
     if command in ("--shell-completion", "-sc"):  # the shell asks the program, which then finds the command in the line
         command, rest = "train", arguments
@@ -128,7 +103,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         return
     tree = ConfigTree(flags.get("--config-dir"))
     if "--help" in flags:
-        print(_command_help(command, tree))
+        print(command_help(command, tree))
         return
     if "--shell-completion" in flags:
         _shell_completion(flags["--shell-completion"], tree, overrides)
@@ -207,7 +182,7 @@ def _config(tree: Any, run: str | None, overrides: list[str]) -> tuple[Any, list
 
 def _take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
     """The command's own options, typed as their defaults are, and the config's. Raises ConfigError."""
-    from genlab.config import parse
+    from genlab.overrides import parse
 
     known = OPTIONS[command]
     values = {name: default for name, (default, _) in known.items()}
@@ -260,39 +235,6 @@ def _shell_completion(argument: str, tree: Any, overrides: list[str]) -> None:
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         hydra.shell_completion(config_name="train", overrides=[argument, *overrides])
-
-
-def _usage() -> str:
-    return "\n".join([
-        "usage: genlab <command> [name=value ...]", "",
-        "  train      train a model and evaluate it        (python train.py ...)",
-        "  sample     draw from a trained run              (python scripts/sample.py ...)",
-        "  evaluate   measure a trained run                (python scripts/evaluate.py ...)",
-        "  compare    put runs side by side                (python scripts/compare.py ...)", "",
-        "genlab <command> --help lists the options of a command.",
-    ])  # fmt: skip
-
-
-def _command_help(command: str, tree: Any) -> str:
-    script = "python train.py" if command == "train" else f"python scripts/{command}.py"
-    lines = [f"usage: {script} [name=value ...]     (or: genlab {command} ...)", ""]
-    for name, (default, meaning) in OPTIONS[command].items():
-        shown = "" if default is None else " (needed)" if default is ... else f" [{default}]"
-        lines.append(f"  {name + '=':14}{meaning}{shown}")
-    if command == "compare":
-        return "\n".join(lines)
-    lines += ["", "Parts, chosen by name:" if command == "train" else "Parts of the run that may be changed:"]
-    for group, options in tree.groups().items():
-        lines.append(f"  {group + '=':32}{' | '.join(options)}")
-    lines += [
-        "",
-        "Any value of the config, by its path: model.optimizer.lr=2e-4 data.batch_size=64 trainer.devices=2",
-        "",
-        "  --cfg job            print the config and stop",
-        "  --config-dir DIR     a folder of your own configs, laid out like the packaged one",
-        '  --shell-completion install=bash|fish|zsh     for: eval "$(genlab train -sc install=bash)"',
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import genlab.configs
 from genlab.errors import ConfigError, did_you_mean
+from genlab.overrides import line_of, name_of, parse
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
 FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
@@ -87,16 +87,16 @@ class ConfigTree:
         """The config of a command line, interpolations left in place. Raises ConfigError."""
         parsed = parse(overrides)
         groups = self.groups()
-        choices = [o for o in parsed if _name(o) in groups]
+        choices = [o for o in parsed if name_of(o) in groups]
         for override in choices:
             self._check_choice(override, groups)
         with self.hydra():
-            base = self._compose(list(map(_line, choices)))
+            base = self._compose(list(map(line_of, choices)))
             lines = []
             for override in parsed:
                 self._check_is_value(override, groups)
-                new = _name(override) not in groups and is_new(base, override, groups)
-                lines.append(f"+{_line(override)}" if new and not override.is_delete() else _line(override))
+                new = name_of(override) not in groups and is_new(base, override, groups)
+                lines.append(f"+{line_of(override)}" if new and not override.is_delete() else line_of(override))
             config = self._compose(lines) if len(lines) > len(choices) else base
         for name in map(str, base):
             if name not in list(config):
@@ -112,14 +112,14 @@ class ConfigTree:
         config = OmegaConf.create(dict(saved))
         groups = self.groups()
         parsed = parse(overrides)
-        choices = [o for o in parsed if _name(o) in groups]
+        choices = [o for o in parsed if name_of(o) in groups]
         if choices:
-            chosen = [_name(o) for o in choices]
-            kept = [_line(o) for o in parse(typed_then) if not self._is_replaced(o, chosen)]
-            before, after = self.compose(typed_then), self.compose([*kept, *map(_line, choices)])
+            chosen = [name_of(o) for o in choices]
+            kept = [line_of(o) for o in parse(typed_then) if not self._is_replaced(o, chosen)]
+            before, after = self.compose(typed_then), self.compose([*kept, *map(line_of, choices)])
             _carry_over(before, after, config)
         for override in parsed:
-            key = _name(override)
+            key = name_of(override)
             if key in groups:
                 continue
             self._check_is_value(override, groups)
@@ -136,13 +136,13 @@ class ConfigTree:
 
     def _is_replaced(self, override: Override, chosen: Sequence[str]) -> bool:
         """Whether an override is of a part that is chosen anew. Of metrics, say, the extractor is a part that stays."""
-        path = _name(override).replace("/", ".")
+        path = name_of(override).replace("/", ".")
         owner = max((g for g in self.groups() if f"{path}.".startswith(f"{g.replace('/', '.')}.")), key=len, default="")
         return any(owner == g or (owner.startswith(f"{g}/") and not self._takes_several(g)) for g in chosen)
 
     def _check_choice(self, override: Override, groups: Mapping[str, Sequence[str]]) -> None:
         """Raises ConfigError if a group has no such option, or takes one where several are named."""
-        group, value = _name(override), override.value()
+        group, value = name_of(override), override.value()
         available = f"Available: {', '.join(groups[group])}."
         if override.is_delete():
             raise ConfigError(f"{override.input_line}: a run needs its {group}. {available}")
@@ -155,7 +155,7 @@ class ConfigTree:
 
     def _check_is_value(self, override: Override, groups: Mapping[str, Sequence[str]]) -> None:
         """Raises ConfigError for the name of a part after a dot: model.sampler=euler."""
-        name = _name(override)
+        name = name_of(override)
         group = name.replace(".", "/")
         if name != group and group in groups and isinstance(override.value(), str):
             raise ConfigError(f"{name} is a part of the model, chosen with slashes: {group}={override.value()}")
@@ -177,42 +177,6 @@ class ConfigTree:
         having = [o for o in self.groups().get(above, []) if name in self._defaults(self._file(above, o))]
         remedy = f" Choose one that has: {above}={' or '.join(having)}." if having else ""
         return f"{group} cannot be chosen: the {above or 'run'} has no {name}.{remedy}"
-
-
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """Hydra's grammar. Raises ConfigError for what is not ``name=value``."""
-    parser = OverridesParser.create()
-    parsed = []
-    for override in overrides:
-        try:
-            parsed.append(parser.parse_override(override))
-        except HydraException as error:
-            if "=" not in override:
-                raise ConfigError(f"'{override}' is not an option. Options look like name=value.") from error
-            name, _, value = override.partition("=")
-            value = value.replace('"', '\\"')
-            raise ConfigError(
-                f"cannot read {name}={value}. Put text with special characters into quotes: '{name}=\"{value}\"'."
-            ) from error
-    for option in parsed:
-        if option.is_sweep_override() and _name(option) == "runs":
-            raise ConfigError(f"{option.input_line}: put several folders into brackets, 'runs=[a,b]'.")
-        if option.is_sweep_override():
-            raise ConfigError(f"{option.input_line} names several values, and a run takes one. Choose one of them.")
-        if not _name(option):
-            raise ConfigError(f"'{option.input_line}' is not an option. Options look like name=value.")
-        if option.is_hydra_override() or _name(option).startswith("hydra/"):
-            raise ConfigError(f"unknown option '{_name(option)}'. Run folders are made in outputs=<folder>.")
-    return parsed
-
-
-def _name(override: Override) -> str:
-    return str(override.key_or_group)
-
-
-def _line(override: Override) -> str:
-    """The override without Hydra's leading ``+`` or ``++``: whether an option is new, is seen from the config."""
-    return (override.input_line or "").lstrip("+")
 
 
 def _carry_over(before: DictConfig, after: DictConfig, config: DictConfig) -> None:
@@ -244,7 +208,7 @@ def is_new(config: DictConfig, override: Override, groups: Iterable[str]) -> boo
     It may as an argument of the target above it, and as a further part (``+callbacks.x={_target_: ...}``). Its target's
     constructor has the last word, in genlab.build. Raises ConfigError for a name that leads nowhere.
     """
-    key = _name(override)
+    key = name_of(override)
     node: Any = config
     names = key.split(".")
     if names[0] in FILLED_LATER:

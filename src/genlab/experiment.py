@@ -191,7 +191,7 @@ def last_checkpoint(run: Path, config: Mapping[str, Any]) -> checkpoint.Saved:
 
 
 def _wandb_is_offline(config: Mapping[str, Any]) -> bool:
-    return "wandb" in config["logger"] and os.environ.get("WANDB_MODE") == "offline"
+    return "wandb" in config.get("logger", {}) and os.environ.get("WANDB_MODE") == "offline"
 
 
 def finish(trainer: pl.Trainer, model: GenerativeModel, run_dir: Path, seconds: float, offline: bool) -> None:

@@ -58,11 +58,13 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def find(run: str) -> Path:
-    """The folder of a finished or unfinished run. Raises ConfigError."""
+def find(run: str, option: str = "run") -> Path:
+    """The folder of a finished or unfinished run that ``option`` names. Raises ConfigError."""
     folder = Path(run)
     if not (folder / "config.yaml").exists():
-        raise ConfigError(f"run={run}: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/.")
+        raise ConfigError(
+            f"{option}={run}: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/."
+        )
     return folder
 
 

@@ -23,8 +23,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.model.base import Sampler
 from genlab.model.objective.noise_schedule import LinearBeta
+from genlab.model.parts import Sampler
 from genlab.model.sampler.ancestral import Ancestral
 from genlab.model.sampler.ddim import DDIM
 from genlab.model.sampler.dpm_solver import DPMSolver2M

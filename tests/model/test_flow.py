@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from genlab.build import fits
-from genlab.model.base import DenoisingNetwork, FlowNetwork, GenerativeModel, HasLatent, HasLikelihood
+from genlab.model.base import GenerativeModel, HasLatent, HasLikelihood
 from genlab.model.flow import Flow
 from genlab.model.likelihood import bits_per_dim, dequantise
 from genlab.model.network.mlp import MLP
 from genlab.model.network.real_nvp import RealNVP
 from genlab.model.network.tarflow import TarFlow
+from genlab.model.parts import DenoisingNetwork, FlowNetwork
 from genlab.model.schedule import Constant
 from genlab.seeding import RandomStream
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab.model.base import DenoisingObjective, Sampler
 from genlab.model.network.mlp import MLP
 from genlab.model.objective.ddpm import DDPM
 from genlab.model.objective.edm import EDM
@@ -20,6 +19,7 @@ from genlab.model.objective.flow_matching import FlowMatching
 from genlab.model.objective.noise_schedule import Cosine, LinearBeta
 from genlab.model.objective.prediction import CleanImage, Epsilon, Velocity
 from genlab.model.objective.time_distribution import Uniform
+from genlab.model.parts import DenoisingObjective, Sampler
 from genlab.model.sampler.ancestral import Ancestral
 from genlab.model.sampler.ddim import DDIM
 from genlab.model.sampler.dpm_solver import DPMSolver2M

@@ -7,13 +7,13 @@ import torch
 from gaussian import MEAN, STD, Function, column, ideal
 from torch import Tensor, nn
 
-from genlab.model.base import DenoisingObjective
 from genlab.model.objective.ddpm import DDPM
 from genlab.model.objective.edm import EDM
 from genlab.model.objective.flow_matching import FlowMatching
 from genlab.model.objective.noise_schedule import Cosine, LinearBeta
 from genlab.model.objective.prediction import CleanImage, Epsilon, Velocity
 from genlab.model.objective.time_distribution import LogitNormal, Uniform
+from genlab.model.parts import DenoisingObjective
 
 SIGMAS = torch.tensor([0.02, 0.1, 0.5, 2.0, 10.0, 60.0], dtype=torch.float64)
 

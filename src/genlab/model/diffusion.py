@@ -8,18 +8,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.errors import ConfigError
-from genlab.model.base import (
-    Batch,
-    Condition,
-    Denoiser,
-    DenoisesToTheEnd,
-    DenoisingNetwork,
-    DenoisingObjective,
-    GenerativeModel,
-    LearningRateSchedule,
-    OptimizerFactory,
-    Sampler,
-)
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.parts import Denoiser, DenoisesToTheEnd, DenoisingNetwork, DenoisingObjective, Sampler
 from genlab.model.probability_flow import Hutchinson, Trace, log_likelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream, derive_seed

@@ -8,14 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.model.base import (
-    Batch,
-    Condition,
-    FlowNetwork,
-    GenerativeModel,
-    LearningRateSchedule,
-    OptimizerFactory,
-)
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.parts import FlowNetwork
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
 

@@ -9,16 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.model.augment.diffaugment import Augmentation
-from genlab.model.base import (
-    AdversarialObjective,
-    Batch,
-    Condition,
-    Discriminator,
-    GenerativeModel,
-    Generator,
-    LearningRateSchedule,
-    OptimizerFactory,
-)
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.parts import AdversarialObjective, Discriminator, Generator
 from genlab.seeding import RandomStream, derive_seed
 
 

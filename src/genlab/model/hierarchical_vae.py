@@ -8,15 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.model.base import (
-    Batch,
-    Condition,
-    GenerativeModel,
-    LearningRateSchedule,
-    OptimizerFactory,
-    PixelLikelihood,
-)
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.elbo import Normal, as_density, importance_weighted, quantised, warm_up, with_free_bits
+from genlab.model.parts import PixelLikelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream, derive_seed
 

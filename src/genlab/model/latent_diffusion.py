@@ -6,18 +6,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from genlab.model.base import (
-    Batch,
-    Condition,
-    DenoisingNetwork,
-    DenoisingObjective,
-    GenerativeModel,
-    HasLatent,
-    LearningRateSchedule,
-    OptimizerFactory,
-    Sampler,
-)
+from genlab.model.base import Batch, Condition, GenerativeModel, HasLatent, LearningRateSchedule, OptimizerFactory
 from genlab.model.diffusion import Diffusion
+from genlab.model.parts import DenoisingNetwork, DenoisingObjective, Sampler
 from genlab.seeding import RandomStream
 
 _STD = 0.5  # about that of images in [-1, 1]

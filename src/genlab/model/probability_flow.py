@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from genlab.model.base import Denoiser
+from genlab.model.parts import Denoiser
 from genlab.seeding import RandomStream, derive_seed
 
 

@@ -8,16 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.model.base import (
-    Batch,
-    Condition,
-    Decoder,
-    Encoder,
-    GenerativeModel,
-    LearningRateSchedule,
-    OptimizerFactory,
-    PixelLikelihood,
-)
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.elbo import (
     Normal,
     as_density,
@@ -27,6 +18,7 @@ from genlab.model.elbo import (
     warm_up,
     with_free_bits,
 )
+from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream, derive_seed
 

@@ -11,16 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.model.base import (
-    Batch,
-    Condition,
-    Decoder,
-    Encoder,
-    GenerativeModel,
-    LearningRateSchedule,
-    OptimizerFactory,
-    PixelLikelihood,
-)
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
 

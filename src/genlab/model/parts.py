@@ -1,0 +1,131 @@
+"""The parts of models as protocols: a slot in a config is typed by one of these.
+
+A class fits a protocol if it has the protocol's methods with the same parameter names (``genlab.build`` checks this
+before anything is built), so a network or an objective needs no base class and no registration.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from genlab.model.base import Condition
+from genlab.seeding import RandomStream
+
+
+class Generator(Protocol):
+    """Noise to images."""
+
+    def forward(self, noise: Tensor, condition: Condition | None) -> Tensor:
+        """``noise``: (N, latent_dim), standard normal -> (N, C, H, W) in [-1, 1]."""
+        ...
+
+
+class Discriminator(Protocol):
+    """Images to scores: high for what it takes for real."""
+
+    def forward(self, candidate: Tensor, condition: Condition | None) -> Tensor:
+        """``candidate``: (N, C, H, W) -> (N,)."""
+        ...
+
+
+class AdversarialObjective(Protocol):
+    """What a discriminator and a generator minimise, each a scalar of scores (N,)."""
+
+    penalty: Any  # a genlab.model.objective.penalty.Penalty on the discriminator's slope
+    undecided: float | None  # the score between "real" and "made"; None: scores are no answers to that question
+
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor: ...
+
+    def generator_loss(self, fake_scores: Tensor) -> Tensor: ...
+
+
+class DenoisingNetwork(Protocol):
+    """Tensors to tensors of the same shape, told how noisy they are."""
+
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Condition | None) -> Tensor:
+        """``x``: (N, C, H, W) of about unit variance; ``noise_level``: (N,), whatever scalar the objective uses, of the
+        order of 1. Returns (N, C, H, W)."""
+        ...
+
+
+class FlowNetwork(Protocol):
+    """An invertible map from data to standard normal noise."""
+
+    def forward(self, x: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor]:
+        """``x``: (N, C, H, W) -> noise of that shape, and the logarithm of the Jacobian's determinant, (N,)."""
+        ...
+
+    def inverse(self, z: Tensor, condition: Condition | None, guidance: float) -> Tensor:
+        """``z``: (N, C, H, W) -> data of that shape; undoes ``forward`` at ``guidance`` 1, above it the condition
+        counts for more."""
+        ...
+
+
+class Encoder(Protocol):
+    """Images to what is known of their latents."""
+
+    def forward(self, image: Tensor, condition: Condition | None) -> Tensor:
+        """``image``: (N, C, H, W) -> (N, D, h, w); what the D channels are is up to the family."""
+        ...
+
+
+class Decoder(Protocol):
+    """Latents to images, or to the parameters of a distribution of images."""
+
+    def forward(self, latent: Tensor, condition: Condition | None) -> Tensor:
+        """``latent``: (N, Z, h, w) -> (N, D, H, W)."""
+        ...
+
+
+class PixelLikelihood(Protocol):
+    """A distribution of images, whose parameters a decoder puts out."""
+
+    levels: int | None  # grey levels that it is a distribution over; None: a density
+
+    def num_parameters(self, channels: int) -> int:
+        """Parameter channels D for images of ``channels`` channels."""
+        ...
+
+    def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
+        """Nats of images (N, C, H, W) on [-1, 1] given parameters (N, D, H, W). -> (N,)."""
+        ...
+
+    def sample(self, parameters: Tensor, generator: RandomStream) -> Tensor:
+        """(N, D, H, W) -> images (N, C, H, W), each pixel drawn."""
+        ...
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """(N, D, H, W) -> (N, C, H, W), the image to show for these parameters."""
+        ...
+
+
+class DenoisingObjective(Protocol):
+    """What to minimise, and how the trained network is read as a denoiser."""
+
+    def loss(self, network: nn.Module, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
+        """The loss of clean data ``x`` (N, C, H, W), a scalar; ``progress`` in [0, 1]."""
+        ...
+
+    def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        """D(x; sigma), the expected clean data given ``x`` = clean + sigma * noise. ``sigma``: (N,). -> like ``x``."""
+        ...
+
+
+@runtime_checkable
+class DenoisesToTheEnd(Protocol):
+    """Of an objective whose D says where the probability-flow ODE ends, not the expected clean data, and of a sampler
+    that needs such a D. One without the other draws from a wrong distribution."""
+
+    denoises_to_the_end: ClassVar[bool]
+
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # D(x; sigma): (N, C, H, W), (N,) -> (N, C, H, W)
+
+
+class Sampler(Protocol):
+    """Noise to samples. Knows only D(x; sigma), owns its grid of sigmas; guidance is bound into ``denoise``."""
+
+    def __call__(self, denoise: Denoiser, noise: Tensor, generator: RandomStream) -> Tensor:
+        """``noise``: standard normal, (N, C, H, W). Returns data of that shape."""
+        ...
