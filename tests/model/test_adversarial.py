@@ -1,6 +1,7 @@
 """The losses and penalties of GANs against closed forms and against autograd on known functions."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -118,3 +119,10 @@ def test_a_flat_discriminator_has_a_finite_gradient(images: tuple[Tensor, Tensor
 def test_a_penalty_that_is_never_taken_is_refused(penalty: type) -> None:
     with pytest.raises(ValueError, match="every must be a whole number >= 1"):
         penalty(every=0)
+
+
+@pytest.mark.parametrize("objective", [NonSaturating(NoPenalty()), LeastSquares(NoPenalty())])
+def test_the_best_score_of_an_image_that_is_as_often_real_as_made_is_undecided(objective: Any) -> None:
+    scores = torch.linspace(-2, 2, 401)
+    losses = torch.stack([objective.discriminator_loss(score[None], score[None]) for score in scores])
+    assert float(scores[losses.argmin()]) == pytest.approx(objective.undecided, abs=0.011)

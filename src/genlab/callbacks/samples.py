@@ -31,6 +31,7 @@ class SampleGrid(Callback):
     def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0):
         self.milestones = Milestones(times)
         self.rows, self.columns, self.seed = rows, columns, seed
+        self.drawn: tuple[int, Tensor] | None = None  # examples seen at the last grid, and its samples, for who watches
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GenerativeModel)
@@ -46,6 +47,7 @@ class SampleGrid(Callback):
     def show(self, trainer: Trainer, model: GenerativeModel) -> None:
         with averaged_weights(trainer, model):
             grids = {"samples": sample_images(model, range(self.rows * self.columns), self.seed)}
+            self.drawn = model.progress.examples, grids["samples"]
             if isinstance(model, HasLatent):
                 table = trainer.datamodule.table("val")  # type: ignore[attr-defined]
                 grids["reconstructions"] = reconstructions(model, table, max(1, self.rows // 2), self.columns)
@@ -63,13 +65,18 @@ class SampleGrid(Callback):
 
 def sample_images(model: GenerativeModel, indices: range, seed: int, label: int | None = None) -> Tensor:
     """The samples ``indices`` of a seed, (N, C, H, W) uint8, on the CPU; each of class ``label``, or i mod classes."""
-    condition = None
-    if model.num_classes is not None:
-        wanted = [index % model.num_classes if label is None else label for index in indices]
-        condition = {"label": torch.tensor(wanted, device=model.device)}
+    wanted = asked_labels(model, indices, label)
+    condition = None if wanted is None else {"label": wanted.to(model.device)}
     with in_eval_mode(model):
         images = model.sample(len(indices), condition, RandomStream.for_samples(seed, indices, model.device))
     return to_uint8(images).cpu()
+
+
+def asked_labels(model: GenerativeModel, indices: range, label: int | None = None) -> Tensor | None:
+    """The labels that samples ``indices`` are asked for, (N,), on the CPU; None: the model takes none."""
+    if model.num_classes is None:
+        return None
+    return torch.tensor([index % model.num_classes if label is None else label for index in indices])
 
 
 def reconstructions(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:

@@ -112,11 +112,7 @@ class GAN(GenerativeModel):
             fake = self.generator(draws.randn(self.latent_dim, len(real)), condition)
         real_scores, fake_scores = self.scores(real, condition, draws), self.scores(fake, condition, draws)
         loss = self.objective.discriminator_loss(real_scores, fake_scores)
-        self.log_all(
-            discriminator_loss=loss,
-            accuracy_real=(real_scores > 0).float().mean(),
-            accuracy_fake=(fake_scores < 0).float().mean(),
-        )
+        self.log_all(discriminator_loss=loss, **self.accuracies(real_scores, fake_scores))
         if self.is_penalised():
             penalty = self.penalty(real, fake, condition, draws)
             self.log_all(discriminator_penalty=penalty)
@@ -145,6 +141,16 @@ class GAN(GenerativeModel):
         """What the discriminator makes of augmented images. (N, C, H, W) -> (N,) float32."""
         return self.discriminator(self.augment(images, lambda k: draws.rand(k, len(images))), condition).float()
 
+    def accuracies(self, real_scores: Tensor, fake_scores: Tensor) -> dict[str, Tensor]:
+        """The shares that the discriminator is right about, of scores (N,); none where a score is no answer."""
+        undecided = self.objective.undecided
+        if undecided is None:
+            return {}
+        return {
+            "accuracy_real": (real_scores > undecided).float().mean(),
+            "accuracy_fake": (fake_scores < undecided).float().mean(),
+        }
+
     def log_all(self, **values: Tensor) -> None:
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_step=True)
 
@@ -159,8 +165,7 @@ class GAN(GenerativeModel):
         return {
             "discriminator_loss": self.objective.discriminator_loss(real_scores, fake_scores),
             "generator_loss": self.objective.generator_loss(fake_scores),
-            "accuracy_real": (real_scores > 0).float().mean(),
-            "accuracy_fake": (fake_scores < 0).float().mean(),
+            **self.accuracies(real_scores, fake_scores),
         }
 
     # --- sampling ---------------------------------------------------------------------------------------------------

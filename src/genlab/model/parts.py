@@ -33,6 +33,7 @@ class AdversarialObjective(Protocol):
     """What a discriminator and a generator minimise, each a scalar of scores (N,)."""
 
     penalty: Any  # a genlab.model.objective.penalty.Penalty on the discriminator's slope
+    undecided: float | None  # the score between "real" and "made"; None: scores are no answers to that question
 
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor: ...
 

@@ -5,11 +5,14 @@ from torch import Tensor
 
 from genlab.model.objective.penalty import Penalty
 
-# Every score is a logit (N,), high for images that are taken for real, and every loss a scalar.
+# Every score is a logit (N,), high for images that are taken for real, and every loss a scalar. ``undecided`` is the
+# score between the two answers, None where scores are not answers.
 
 
 class NonSaturating:
     """The discriminator classifies; the generator makes its mistakes likely (Goodfellow et al. 2014, eq. 1, sec. 3)."""
+
+    undecided: float | None = 0.0
 
     def __init__(self, penalty: Penalty):
         self.penalty = penalty
@@ -26,6 +29,8 @@ class NonSaturating:
 class Hinge:
     """Scores beyond a margin of 1 do not count for the discriminator (Lim and Ye 2017; Miyato et al. 2018, eq. 16)."""
 
+    undecided: float | None = 0.0
+
     def __init__(self, penalty: Penalty):
         self.penalty = penalty
 
@@ -41,6 +46,8 @@ class Hinge:
 class LeastSquares:
     """Scores are pulled to 1 for real and 0 for fake (Mao et al. 2017, eq. 9)."""
 
+    undecided: float | None = 0.5
+
     def __init__(self, penalty: Penalty):
         self.penalty = penalty
 
@@ -55,6 +62,8 @@ class LeastSquares:
 
 class Wasserstein:
     """The discriminator, kept Lipschitz by its penalty, estimates the earth mover's distance (Arjovsky et al. 2017)."""
+
+    undecided: float | None = None  # a difference of scores is a distance; a score by itself says nothing
 
     def __init__(self, penalty: Penalty):
         self.penalty = penalty

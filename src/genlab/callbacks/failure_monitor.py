@@ -1,0 +1,272 @@
+"""Says so when a training fails in a way that has a name: a remedy on the spot is cheaper than a wasted run."""
+
+import warnings
+from math import isfinite
+from statistics import median
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.plugins.precision import MixedPrecision
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from genlab.callbacks.diversity import classes_drawn, distance_ratio
+from genlab.callbacks.samples import SampleGrid, asked_labels
+from genlab.model.base import GenerativeModel
+
+_FIRST_LOOKS = 10  # of the first steps each, so that there is soon something to compare with
+_KEPT_LOOKS = 50  # whose median is the usual norm
+_GROWTH = 10.0  # of a healthy gradient since the first step
+
+
+class FailureMonitor(Callback):
+    """Warns, once each and on one line, of three ways to fail, and logs what it goes by under ``monitor/``.
+
+    * **The discriminator wins**: it is right about (nearly) all images, real and made, for long, and what it teaches
+      the generator no longer depends on what that does (Arjovsky and Bottou 2017, arXiv:1701.04862, sec. 2). By
+      ``train/accuracy_real`` and ``train/accuracy_fake``, which any family may log. Its counterpart is no sign: at
+      equilibrium, too, a discriminator is right by half.
+    * **Mode collapse**: the samples of the grid (:class:`SampleGrid`, which has to come before this callback) are much
+      more alike than held-out images of their class; or, of a model without labels on data with labels, classes are
+      missing among them. Noise lies far apart, and is not taken for collapse.
+    * **Exploding gradients**: the norm of an optimiser's gradient, before clipping, is ``exploding`` times its running
+      median, or ten times that of the very first step's, in two looks in a row; one alone may be a bad batch. Or it is
+      not finite, except under a loss scaler, which finds its scale that way. The norm is that of the unscaled gradient,
+      and with sharded weights that of the first rank's shard.
+
+    At the start every discriminator wins, and an untrained model may draw blank images: neither is judged in the first
+    ``grace`` of the budget, nor before ``grace_examples``.
+
+    Scores and gradients are looked at when the loggers are (``trainer.log_every_n_steps``), so that the steps between
+    wait for nothing. Nothing is drawn, changed or exchanged between ranks: training is the same, to the last
+    bit, without it. What it knows stands in the checkpoint, so that a run that goes on is warned of nothing twice.
+    """
+
+    def __init__(
+        self,
+        pinned: float = 0.99,  # the accuracy of real and of made images from which on the discriminator has won
+        window: int = 10_000,  # examples that the accuracies are averaged over
+        alike: float = 0.35,  # distance of samples, relative to that of data, below which they are collapsed
+        grace: float = 0.15,  # share of the budget in which nothing but gradients is judged, nor is it
+        grace_examples: int = 10_000,  # in the first so many examples
+        exploding: float = 100.0,  # times the usual norm of the gradient
+    ):
+        self.pinned, self.window, self.alike = pinned, window, alike
+        self.grace, self.grace_examples, self.exploding = grace, grace_examples, exploding
+        self.accuracies = {"real": Average(window), "fake": Average(window)}
+        self.gradients: dict[str, Norms] = {}  # by optimiser
+        self.said: set[str] = set()
+        self._looks = 0  # at scores
+        self._names: list[str] = []  # of the optimisers
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        self._names = optimizer_names(trainer.optimizers, pl_module)
+        for average in self.accuracies.values():
+            if average.seen is None:
+                average.seen = pl_module.progress.examples  # a run may start to be watched late
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        if not trainer.is_global_zero:
+            return
+        name = self._names[trainer.optimizers.index(optimizer)]
+        norms = self.gradients.setdefault(name, Norms())
+        looks = _looks(trainer)
+        if looks == norms.looks and len(norms.recent) >= _FIRST_LOOKS:
+            return
+        norms.looks = looks
+        scaler = _scaler(trainer)
+        norm = gradient_norm(optimizer)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            norm /= scaler.get_scale()  # a fused optimiser unscales its gradients as it steps
+        if scaler is not None and not isfinite(norm):
+            return
+        usual = norms.usual
+        if norms.explode(norm, self.exploding):
+            clipped = trainer.gradient_clip_val is not None or pl_module.gradient_clip_val is not None
+            self.say(
+                f"gradient {name}",
+                f"the gradient{f' of the {name}' if name else ''} explodes: after {pl_module.progress.examples:,} "
+                f"examples its norm is {norm:.3g}, {usual:.3g} would be usual. "
+                f"{'Lower' if clipped else 'Set trainer.gradient_clip_val=1.0, or lower'} the learning rate "
+                f"({'model.discriminator_optimizer.lr' if name == 'discriminator' else 'model.optimizer.lr'}).",
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        if not trainer.is_global_zero:
+            return
+        values: dict[str, float] = {}
+        looks = _looks(trainer)
+        if looks > self._looks:
+            self._looks = looks
+            values |= self.watch_discriminator(trainer, pl_module)
+            for name, norms in self.gradients.items():
+                if norms.last is not None:
+                    values[f"gradient_norm{f'_{name}' if name else ''}"] = norms.last
+        grid = next((c for c in trainer.callbacks if isinstance(c, SampleGrid)), None)  # type: ignore[attr-defined]
+        if grid is not None and grid.drawn is not None and grid.drawn[0] == pl_module.progress.examples:
+            values |= self.watch_samples(trainer, pl_module, grid.drawn[1])
+        if values:
+            for logger in trainer.loggers:
+                step = trainer.fit_loop.epoch_loop._batches_that_stepped
+                logger.log_metrics({f"monitor/{name}": value for name, value in values.items()}, step=step)
+
+    def judges(self, model: GenerativeModel) -> bool:
+        return model.progress.fraction > self.grace and model.progress.examples >= self.grace_examples
+
+    def watch_discriminator(self, trainer: Trainer, model: GenerativeModel) -> dict[str, float]:
+        shares = trainer.callback_metrics
+        if "train/accuracy_real" not in shares or "train/accuracy_fake" not in shares:
+            return {}
+        for kind, average in self.accuracies.items():
+            average.add(float(shares[f"train/accuracy_{kind}"]), model.progress.examples)
+        real, fake = (average.value for average in self.accuracies.values())
+        if min(real, fake) >= self.pinned and self.accuracies["real"].is_full and self.judges(model):
+            self.say(
+                "discriminator",
+                f"the discriminator wins: after {model.progress.examples:,} examples it is right about {real:.1%} of "
+                f"the real images and {fake:.1%} of the generator's, which learns little from it. Use "
+                "model/augment=diffaugment or model/objective/penalty=r1, or lower model.discriminator_optimizer.lr.",
+            )
+        return {"accuracy_real": real, "accuracy_fake": fake}
+
+    def watch_samples(self, trainer: Trainer, model: GenerativeModel, samples: torch.Tensor) -> dict[str, float]:
+        """``samples``: (N, C, H, W) uint8, on the CPU."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        held_out = data.table("val")
+        remedy = (
+            "Use model/augment=diffaugment or model/objective/penalty=r1, or lower model.optimizer.lr."
+            if "train/accuracy_fake" in trainer.callback_metrics
+            else "Lower model.optimizer.lr, or model.guidance where it is above 1."
+        )
+        values: dict[str, float] = {}
+        labels = asked_labels(model, range(len(samples)))
+        ratio = distance_ratio(samples, labels, held_out)
+        if ratio is not None:
+            values["pairwise_distance_ratio"] = ratio
+            if self.judges(model) and ratio < self.alike:
+                self.say(
+                    "alike",
+                    f"samples{' of a class' if labels is not None else ''} are nearly alike after "
+                    f"{model.progress.examples:,} examples (pairwise distance {ratio:.2f} of the data's): mode "
+                    f"collapse. {remedy}",
+                )
+        if labels is None and held_out.labels is not None:
+            drawn, missing = classes_drawn(samples, data.table("train"), held_out)
+            values["classes_drawn"] = len(drawn)
+            if missing and self.judges(model):
+                names = ", ".join(held_out.names[label] for label in missing)
+                self.say(
+                    "classes",
+                    f"{len(samples)} samples after {model.progress.examples:,} examples have none of the class"
+                    f"{'es' * (len(missing) > 1)} {names} (by the nearest training image): mode collapse. {remedy}",
+                )
+        return values
+
+    def say(self, what: str, sentence: str) -> None:
+        """Once each."""
+        if what not in self.said:
+            self.said.add(what)
+            warnings.warn(sentence, stacklevel=2)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "said": sorted(self.said),
+            "looks": self._looks,
+            "accuracies": {kind: vars(average).copy() for kind, average in self.accuracies.items()},
+            "gradients": {name: vars(norms).copy() for name, norms in self.gradients.items()},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.said, self._looks = set(state_dict["said"]), state_dict["looks"]
+        for kind, values in state_dict["accuracies"].items():
+            vars(self.accuracies[kind]).update(values, window=self.window)
+        for name, values in state_dict["gradients"].items():
+            self.gradients[name] = Norms()
+            vars(self.gradients[name]).update(values)
+
+
+class Average:
+    """An exponential average over ``window`` examples, and ten values at least, that come at uneven distances."""
+
+    def __init__(self, window: int):
+        self.window = window
+        self.value = 0.0
+        self.count = 0  # values so far
+        self.seen: int | None = None  # examples at the last value, or where the run was when it began to be watched
+        self.covered = 0  # examples that there are values of
+        self.weight = 0.0  # of all values so far; below 1 at the start
+
+    def add(self, value: float, examples: int) -> None:
+        """``value`` stands for the examples since the last one."""
+        new = examples - (self.seen or 0)
+        share = min(0.1, new / self.window)
+        self.covered += new
+        self.count, self.seen = self.count + 1, examples
+        self.weight = share + (1 - share) * self.weight
+        self.value += (value - self.value) * share / max(self.weight, 1e-12)
+
+    @property
+    def is_full(self) -> bool:
+        return self.count >= 10 and self.covered >= self.window
+
+
+class Norms:
+    """What the norm of a gradient usually is."""
+
+    def __init__(self) -> None:
+        self.first: float | None = None
+        self.last: float | None = None
+        self.recent: list[float] = []  # the finite ones
+        self.high = 0  # looks in a row at which it was far above the usual
+        self.looks = 0
+
+    @property
+    def usual(self) -> float:
+        """nan before the first look."""
+        if self.first is None:
+            return float("nan")
+        return min(median(self.recent), _GROWTH * self.first) if self.first > 0 else median(self.recent)
+
+    def explode(self, norm: float, factor: float) -> bool:
+        """Take a norm in; whether it is the second in a row that is ``factor`` times the usual, or not finite."""
+        self.last = norm
+        if not isfinite(norm):
+            return True
+        self.high = self.high + 1 if self.usual > 0 and norm > factor * self.usual else 0
+        self.first = norm if self.first is None else self.first
+        self.recent = [*self.recent, norm][-_KEPT_LOOKS:]
+        return self.high > 1
+
+
+def gradient_norm(optimizer: Optimizer) -> float:
+    """Of all weights of an optimiser together; of this rank's shards where they are sharded."""
+    slopes = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    mine = [slope.to_local() if isinstance(slope, DTensor) else slope for slope in slopes]
+    if not mine:
+        return 0.0
+    return float(torch.stack(torch._foreach_norm([g.detach() for g in mine], dtype=torch.float32)).norm())
+
+
+def optimizer_names(optimizers: list[Optimizer], model: torch.nn.Module) -> list[str]:
+    """The part of the model that each trains, e.g. "generator"; its number if that is no part, "" if it is alone."""
+    if len(optimizers) == 1:
+        return [""]
+    owner = {id(p): name.partition(".")[0] for name, p in model.named_parameters()}
+    parts = [{owner[id(p)] for group in o.param_groups for p in group["params"]} for o in optimizers]
+    return [min(owners) if len(owners) == 1 else str(number) for number, owners in enumerate(parts)]
+
+
+def _looks(trainer: Trainer) -> int:
+    """How often the loggers will have looked by the end of this step."""
+    return (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) // trainer.log_every_n_steps  # type: ignore[attr-defined]
+
+
+def _scaler(trainer: Trainer) -> torch.amp.GradScaler | None:
+    plugin = trainer.precision_plugin
+    return plugin.scaler if isinstance(plugin, MixedPrecision) else None
