@@ -6,18 +6,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.model.objective.coupling import Coupling, Independent
 from genlab.model.objective.time_distribution import TimeDistribution
 
 
 class FlowMatching:
     """Regress the velocity of a point that moves from noise at time 0 to data at time 1 on a straight line."""
 
-    def __init__(self, time_distribution: TimeDistribution):
-        self.time_distribution = time_distribution
+    def __init__(
+        self,
+        time_distribution: TimeDistribution,
+        coupling: Coupling | None = None,  # of noise with images; None: independent
+    ):
+        self.time_distribution, self.coupling = time_distribution, coupling or Independent()
 
     def loss(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None, progress: float) -> Tensor:
         """Squared error of the velocity (Lipman et al. 2023, eq. 23), mean over elements. ``x``: (N, C, H, W)."""
-        noise = torch.randn_like(x)
+        noise = self.coupling(torch.randn_like(x), x)
         t = self.time_distribution(len(x), x.device).to(x.dtype)
         output = network(torch.lerp(noise, x, t[:, None, None, None]), t, condition)
         return F.mse_loss(output.to(x.dtype), x - noise)

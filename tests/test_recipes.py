@@ -1,0 +1,110 @@
+"""A recipe is a claim: its head says what is claimed and how to check it, and the code builds what the table says."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from genlab.assemble import check_config, trial_model
+from genlab.config import PACKAGED, ConfigTree, missing, resolved
+
+FOLDER = PACKAGED / "experiment"
+TABLE = Path(__file__).parents[1] / "docs" / "recipes.md"
+MEASURED = {"image_folder_cpu"}  # ours alone: it states what was measured, and there is nothing published beside it
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+FULL = [name for name in NAMES if not name.endswith("_small") and name not in MEASURED]
+CHANNELS = {"genlab.data.mnist.Mnist": 1}  # of the data's images; else 3
+
+
+def head(name: str) -> str:
+    """The comment that a recipe opens with, in one line."""
+    lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    comment = [line for line in lines[: lines.index("defaults:")] if line.startswith("#")]
+    return " ".join(line.removeprefix("#").strip() for line in comment[1:])
+
+
+def commands(name: str) -> list[list[str]]:
+    """The overrides of each training command in the head."""
+    lines = (FOLDER / f"{name}.yaml").read_text().splitlines()
+    found = [line.partition("python train.py ")[2] for line in lines if line.startswith("#") and "train.py" in line]
+    return [shlex.split(text) for text in found]
+
+
+def composed(*overrides: str) -> Any:
+    config = ConfigTree().compose(overrides)
+    for key in missing(config):
+        OmegaConf.update(config, key, "/given")
+    check_config(config)
+    label = {"size": 10, "names": []}
+    config.spec = {
+        "modality": "image",
+        "shape": [CHANNELS.get(config.data._target_, 3), 32, 32],
+        "vocab_size": None,
+        "condition": {"label": label, "caption": {"size": None, "length": None, "names": []}},
+    }
+    config.run_dir, config.run_id = "x", "x"
+    return resolved(config)
+
+
+def rows() -> dict[str, dict[str, str]]:
+    """The table of docs/recipes.md by the recipe's name."""
+    lines = [line.strip("| ").split(" | ") for line in TABLE.read_text().splitlines() if line.startswith("|")]
+    titles, _, *found = [[cell.strip() for cell in line] for line in lines]
+    return {row[0].strip("`"): dict(zip(titles, row, strict=True)) for row in found}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_in_the_head_composes_into_this_recipe(name: str) -> None:
+    assert commands(name)
+    for overrides in commands(name):
+        assert f"experiment={name}" in overrides
+        assert composed(*overrides)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in MEASURED])
+def test_the_head_says_how_long_on_what_and_how_far_it_was_run(name: str) -> None:
+    for field in ("Command:", "Hardware:", "Status:"):
+        assert field in head(name), f"{name} has no {field}"
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_the_head_says_what_was_published_and_what_differs(name: str) -> None:
+    assert re.search(r"Published: .*\d", head(name))
+    assert re.search(r"Differs from the (paper|published run): ", head(name))
+    assert re.search(r"\((.* )?(19|20)\d\d[,;)]", head(name)), "no paper is named"
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_recipe_has_a_small_one_built_on_it_that_needs_no_weights(name: str) -> None:
+    assert f"{name}_small" in NAMES
+    assert name in yaml.safe_load((FOLDER / f"{name}_small.yaml").read_text())["defaults"]
+    full, small = composed(f"experiment={name}"), composed(f"experiment={name}_small")
+    assert small["metrics"]["extractor"]["_target_"].endswith("RandomConv")
+    assert small["budget"] == {"_target_": "genlab.budget.Seconds", "value": 600}
+    assert small["data"]["_target_"] == full["data"]["_target_"]
+    assert small["model"]["_target_"] == full["model"]["_target_"]
+
+
+def test_the_table_names_every_full_recipe() -> None:
+    assert sorted(rows()) == FULL
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_the_table_says_how_many_parameters_the_code_builds(name: str) -> None:
+    parameters = sum(p.numel() for p in trial_model(composed(f"experiment={name}")).parameters())
+    assert rows()[name]["parameters"] == f"{parameters:,}"
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_the_table_and_the_head_agree(name: str) -> None:
+    row = rows()[name]
+    published = re.findall(r"\d+\.\d+", row["published"])
+    assert published
+    assert all(number in head(name) for number in published)
+    assert row["status"] == "not yet run" or "not yet run" not in head(name)
+    assert row["small"] == f"`{name}_small`"
