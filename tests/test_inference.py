@@ -125,6 +125,19 @@ def test_evaluate_measures_what_training_measured(tmp_path: Path) -> None:
     assert report["metrics"] == pytest.approx(summary["metrics"], rel=1e-9)
 
 
+def test_another_way_to_sample_has_a_file_of_its_own(tmp_path: Path) -> None:
+    run = train(*MLP, "metrics=[kid]", "metrics.kid.subset_size=5", "metrics.kid.num_subsets=2",
+                "evaluation.num_samples=8", outputs=tmp_path)  # fmt: skip
+    main(["evaluate", f"run={run}"])
+    main(["evaluate", f"run={run}", "model.sampler.num_steps=3"])
+    plain, other = sorted(run.glob("evaluation-*.json"), key=lambda path: len(path.name))
+    assert other.name.startswith(f"{plain.stem}-")
+    assert json.loads(plain.read_text())["changed"] == {}
+    report = json.loads(other.read_text())
+    assert report["changed"] == {"model.sampler.num_steps": 3}
+    assert report["examples"] == 104
+
+
 def test_likelihood_of_held_out_images(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The reported mean is that of the images, one at a time."""
     from genlab.data.digits import Digits

@@ -3,8 +3,8 @@
 One grammar everywhere, Hydra's ``name=value``. Whatever is wrong with it is said in one line, before a folder is made
 and, where that can be known without it, before torch is imported.
 
-Exit codes: 0 done; 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources; 130 Ctrl-C, 143 SIGTERM. With
-GENLAB_TRACE=1 an error shows its traceback.
+Exit codes: 0 done; 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources; 130 Ctrl-C, 141 a closed pipe,
+143 SIGTERM. With GENLAB_TRACE=1 an error shows its traceback.
 """
 
 import logging
@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = traceback.format_exc() if os.environ.get("GENLAB_TRACE") else ""
         print(redact(f"{text}{error.prefix}{error}"), file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
+        sys.exit(141)
     except KeyboardInterrupt:
         print("stopped before the first step; nothing was lost.", file=sys.stderr)
         sys.exit(130)

@@ -1,7 +1,9 @@
 """What one does with a trained run: draw samples, for which its folder is enough, and measure it again."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +30,9 @@ def load_run(config: DictConfig, run: Path) -> tuple[GenerativeModel, str]:
     plain = resolved(config)
     model = build_model(plain)
     model.configure_model()
-    weights = checkpoint.load_for_sampling(model, checkpoint.newest(run), run)
+    last = checkpoint.newest(run)
+    weights = checkpoint.load_for_sampling(model, last, run)
+    model.progress = last.progress
     use_gpu = torch.cuda.is_available() and plain["trainer"].get("accelerator") != "cpu"
     return model.to("cuda" if use_gpu else "cpu").eval(), weights
 
@@ -68,7 +72,11 @@ def write_images(images: Tensor, path: Path, columns: int) -> None:
 
 
 def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, baselines: bool, likelihood: int) -> None:
-    """Measure a run, print a table and keep it as ``evaluation-<protocol>.json`` in the run folder."""
+    """Measure a run, print a table and keep it as ``evaluation-<protocol>.json`` in the run folder.
+
+    If the model samples in another way than the run's own, the file says how, and its name ends with a hash of that.
+    """
+    changed = _changes(run_folder.read_config(run)["model"], resolved(config)["model"], "model")
     if seed is not None:
         config.evaluation.seed = seed
     data = build_data(config)
@@ -84,12 +92,26 @@ def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, bas
             rows[name] = evaluation.score(images, labels, data, evaluation.device_of(model))
     print(table({name: result.values for name, result in rows.items()}))
     result = rows[own]
-    path = run / f"evaluation-{result.protocol_id}.json"
-    report = {"metrics": result.values, "protocol": result.protocol, "protocol_id": result.protocol_id,
-              "samples_per_second": result.samples_per_second,
-              "baselines": {name: row.values for name, row in rows.items() if name != own}}  # fmt: skip
+    suffix = f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]}" if changed else ""
+    path = run / f"evaluation-{result.protocol_id}{suffix}.json"
+    report = {
+        "metrics": result.values,
+        "examples": model.progress.examples,
+        "changed": changed,
+        "protocol": result.protocol,
+        "protocol_id": result.protocol_id,
+        "samples_per_second": result.samples_per_second,
+        "baselines": {name: row.values for name, row in rows.items() if name != own},
+    }
     run_folder.write_text(path, json.dumps(report, indent=2))
     print(f"protocol {result.protocol_id}: {path}")
+
+
+def _changes(saved: Any, now: Any, path: str) -> dict[str, Any]:
+    """The values of ``now`` that differ from those saved, by their path."""
+    if not (isinstance(saved, dict) and isinstance(now, dict)):
+        return {} if saved == now else {path: now}
+    return {k: v for key in now for k, v in _changes(saved.get(key), now[key], f"{path}.{key}").items()}
 
 
 def held_out_bits(model: GenerativeModel, data: ImageDataModule, count: int, seed: int) -> dict[str, float]:

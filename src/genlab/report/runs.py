@@ -96,6 +96,8 @@ def read_run(folder: Path) -> Run:
     stale = []
     for path in sorted(folder.glob("evaluation-*.json")):
         report = read_mapping(path, json.loads)
+        if report.get("changed"):  # the run's weights, but sampled in another way than the run itself
+            continue
         later, key = read_measurement(report, path), str(report.get("protocol_id"))
         first = measurements.setdefault(key, later)
         if differences(first.protocol, later.protocol):  # the id leaves out the settings of metrics: the later choice
