@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from genlab.build import fits
 from genlab.model.base import GenerativeModel, HasLatent, HasLikelihood
+from genlab.model.bits_per_dim import bits_per_dim, dequantise
 from genlab.model.flow import Flow
-from genlab.model.likelihood import bits_per_dim, dequantise
 from genlab.model.network.mlp import MLP
 from genlab.model.network.real_nvp import RealNVP
 from genlab.model.network.tarflow import TarFlow

@@ -123,10 +123,8 @@ class GAN(GenerativeModel):
         """In float32: slopes of slopes do not survive half precision."""
         with torch.autocast(real.device.type, enabled=False):
             uniform = draws.rand(1, len(real))[:, 0]
-            augmented = self.augment(real.float(), lambda k: draws.rand(k, len(real)))
-            return self.objective.penalty.penalty(
-                lambda images: self.discriminator(images, condition), augmented, fake.float(), uniform
-            )
+            seen = [self.augment(images.float(), lambda k: draws.rand(k, len(real))) for images in (real, fake)]
+            return self.objective.penalty.penalty(lambda images: self.discriminator(images, condition), *seen, uniform)
 
     def generator_turn(self, count: int, condition: Condition | None, turn: int) -> None:
         """Add to the generator's gradients, from ``count`` images. ``turn``: tells passes of one step apart."""
