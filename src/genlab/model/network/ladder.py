@@ -128,10 +128,9 @@ class StochasticBlock(nn.Module):
         self.posterior_out = nn.Conv2d(channels, 2 * latent_channels, 1)
         self.latent = nn.Conv2d(latent_channels, channels, 1)
         self.after = Block(channels, channels, embedding_width, nn.Identity(), 0, dropout)
-        for layer in (self.prior_out, self.posterior_out):  # at first both are standard normal
-            nn.init.zeros_(layer.weight)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.prior_out.weight)  # standard normal at first; a posterior that were, too, would
+        assert self.prior_out.bias is not None  # carry nothing, and the network would learn to do without latents
+        nn.init.zeros_(self.prior_out.bias)
 
     def forward(self, x: Tensor, features: Tensor | None, embedding: Tensor, draw: Draw) -> Tensor:
         """(N, channels, h, w), twice; ``features`` are of the image, if there is one. -> (N, channels, h, w)."""
