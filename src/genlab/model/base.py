@@ -145,6 +145,14 @@ class GenerativeModel(LightningModule, ABC):
         self.progress = Progress(**checkpoint["progress"])
 
 
+def drop_labels(condition: Condition | None, share: float) -> Condition | None:
+    """A training condition with a random ``share`` of its labels gone (-1), so that a model learns to do without."""
+    if condition is None:
+        return None
+    label = condition["label"]
+    return {**condition, "label": label.masked_fill(torch.rand(len(label), device=label.device) < share, -1)}
+
+
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode, and afterwards as it was."""

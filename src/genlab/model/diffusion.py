@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.errors import ConfigError
-from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
 from genlab.model.parts import Denoiser, DenoisesToTheEnd, DenoisingNetwork, DenoisingObjective, Sampler
 from genlab.model.probability_flow import Hutchinson, Trace, log_likelihood
 from genlab.model.sharding import shard
@@ -75,9 +75,7 @@ class Diffusion(GenerativeModel):
 
     def loss(self, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
         """The objective's loss of ``x`` (N, C, H, W), with some labels dropped. A scalar."""
-        if condition is not None:
-            dropped = torch.rand(len(x), device=x.device) < self.label_dropout
-            condition = {"label": condition["label"].masked_fill(dropped, -1)}
+        condition = drop_labels(condition, self.label_dropout)
         return self.objective.loss(self.network, x, condition, progress)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
 from genlab.model.parts import FlowNetwork
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
@@ -78,9 +78,7 @@ class Flow(GenerativeModel):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, condition = batch["image"], self.condition_of(batch)
-        if condition is not None:
-            dropped = torch.rand(len(x), device=x.device) < self.label_dropout
-            condition = {"label": condition["label"].masked_fill(dropped, -1)}
+        condition = drop_labels(condition, self.label_dropout)
         loss = self.loss(x, condition)
         self.log("train/loss", loss, on_step=True, batch_size=len(x))
         return loss

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
 from genlab.model.elbo import Normal, as_density, importance_weighted, quantised, warm_up, with_free_bits
 from genlab.model.parts import PixelLikelihood
 from genlab.model.sharding import shard
@@ -87,9 +87,7 @@ class HierarchicalVAE(GenerativeModel):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, condition = batch["image"], self.condition_of(batch)
-        if condition is not None:
-            dropped = torch.rand(len(x), device=x.device) < self.label_dropout
-            condition = {"label": condition["label"].masked_fill(dropped, -1)}
+        condition = drop_labels(condition, self.label_dropout)
         losses = self.negative_elbo(x, condition)
         for name, value in losses.items():
             self.log(f"train/{name}", value, on_step=True, batch_size=len(x))
