@@ -61,9 +61,12 @@ def adopt_runs(config: DictConfig) -> None:
 
     ``pretrained`` then says where its weights are. Raises ConfigError: there is no such run.
     """
+    if not isinstance(config.model, DictConfig) or "_target_" not in config.model:
+        return  # no model: check says so
     annotations = parameters(resolve(config.model._target_, "model"))
     for name in list(config.model):
-        run = config.model._get_node(name)._value()
+        run: Any = config.model._get_node(name)
+        run = run._value()
         if annotations.get(name) is HasLatent and isinstance(run, str) and not OmegaConf.is_missing(config.model, name):
             folder = run_folder.find(run, f"model.{name}")
             model = run_folder.read_config(folder)["model"]
