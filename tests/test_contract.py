@@ -130,9 +130,9 @@ def test_a_gan_without_batch_norm_is_the_same_on_two_processes(objective: str, r
     descent rather than Adam, which turns the rounding of a gradient near 0 into a step of full length."""
     choices = small("model=gan", "model/generator=dcgan", "model/discriminator=dcgan", "model/augment=diffaugment",
                     f"model/objective={objective}", "model.discriminator_steps=2")  # fmt: skip
-    plain = [override for part in ("optimizer", "discriminator_optimizer")
-             for override in (f"model.{part}._target_=torch.optim.SGD", f"model.{part}.lr={rate}", f"~model.{part}.betas",
-                              f"~model.{part}.fused")]  # fmt: skip
+    plain = []
+    for name in ("model.optimizer", "model.discriminator_optimizer"):
+        plain += [f"{name}._target_=torch.optim.SGD", f"{name}.lr={rate}", f"~{name}.betas", f"~{name}.fused"]
     given = (*choices, *plain, "model.generator.batch_norm=false", "model.discriminator.batch_norm=false")
     alone = checkpoint.newest(train(*given, outputs=tmp_path / "one"))
     finish(start(*given, "trainer=ddp_cpu", outputs=tmp_path / "two"))
