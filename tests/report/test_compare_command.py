@@ -1,6 +1,5 @@
 """`genlab compare` from the command line: files alone, at once; a mistake is one line."""
 
-import os
 import subprocess
 import sys
 import time
@@ -17,8 +16,9 @@ DIT = {"_target_": "genlab.model.network.dit.DiT", "depth": 6}
 
 
 @pytest.fixture(autouse=True)
-def warnings_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("warnings.showwarning", None)  # cli.main sets it: put it back afterwards
+    monkeypatch.setenv("COLUMNS", "1000")  # a narrow terminal shows a table in parts
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, exit_code: int = 2) -> str:
@@ -41,7 +41,7 @@ def test_from_folders_to_files_without_torch_in_a_second(tmp_path: Path) -> None
     code = "import sys; from genlab.cli import main; main(sys.argv[1:]); print(*sys.modules)"
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code, "compare", f"runs={tmp_path / 'outputs'}"],
-                          capture_output=True, text=True, timeout=60, env=os.environ | {"COLUMNS": "1000"})  # fmt: skip
+                          capture_output=True, text=True, timeout=60)
     assert time.monotonic() - start < 5  # 0.3 s where nothing else runs
     assert (done.returncode, done.stderr) == (0, "")
     *shown, modules = done.stdout.splitlines()
