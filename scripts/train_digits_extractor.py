@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genlab.data.base import ImageTable, to_float
 from genlab.data.digits import Digits
+from genlab.data.image import ImageTable, to_float
 from genlab.metrics.extractor.digits import WEIGHTS, DigitsNetwork
 from genlab.metrics.fid import FID
 

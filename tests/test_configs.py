@@ -86,7 +86,7 @@ def test_every_option_composes_and_fits_its_place(group: str, option: str, autoe
 
 @pytest.mark.parametrize("option", [o for g, o in OPTIONS if g == "data"])
 def test_every_datamodule_is_built_without_its_data(option: str) -> None:
-    from genlab.data.base import ImageDataModule
+    from genlab.data.image import ImageDataModule
 
     build(composed(f"data={option}")["data"], ImageDataModule, "data")
 

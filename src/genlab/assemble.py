@@ -18,7 +18,7 @@ from genlab.budget import Budget
 from genlab.build import LATER, build, check, parameters, resolve
 from genlab.callbacks.progress import ProgressBar
 from genlab.config import resolved
-from genlab.data.base import ImageDataModule
+from genlab.data.image import ImageDataModule
 from genlab.errors import ConfigError, ResourceError
 from genlab.loggers import IsolatedLogger, choose_wandb_mode
 from genlab.metrics.base import FeatureExtractor, SampleMetric

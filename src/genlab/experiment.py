@@ -38,7 +38,7 @@ from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import sample_images
 from genlab.callbacks.stop import StopOnSignal, Stopped
 from genlab.config import resolved
-from genlab.data.base import ImageDataModule
+from genlab.data.image import ImageDataModule
 from genlab.errors import ConfigError, GenlabError, ResourceError
 from genlab.loggers import MetricsFile
 from genlab.model.base import GenerativeModel

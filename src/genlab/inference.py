@@ -16,7 +16,7 @@ from genlab.assemble import build_data, build_evaluation, build_model
 from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import sample_images, save_grid
 from genlab.config import resolved
-from genlab.data.base import ImageDataModule
+from genlab.data.image import ImageDataModule
 from genlab.errors import ConfigError
 from genlab.metrics.baselines import baselines as baseline_images
 from genlab.metrics.evaluation import Result

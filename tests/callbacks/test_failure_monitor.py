@@ -16,8 +16,8 @@ from torch import Tensor
 from genlab import checkpoint
 from genlab.callbacks.diversity import classes_drawn, distance_ratio, pairwise_distance
 from genlab.callbacks.failure_monitor import Average, FailureMonitor, Norms, gradient_norm, optimizer_names
-from genlab.data.base import ImageTable
 from genlab.data.digits import Digits
+from genlab.data.image import ImageTable
 from genlab.experiment import Interrupted
 from genlab.model.network.dcgan import DCGANGenerator
 from tiny_run import MLP, SignalAt, only_run, resume, same, small, train

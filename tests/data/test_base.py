@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from genlab.data.base import to_float, to_uint8
 from genlab.data.digits import Digits
+from genlab.data.image import to_float, to_uint8
 from genlab.errors import ConfigError, NumericsError
 
 

@@ -9,7 +9,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from genlab.data.base import ImageDataModule, ImageDataset, ImageTable, Split
+from genlab.data.base import Split
+from genlab.data.image import ImageDataModule, ImageDataset, ImageTable
 from genlab.data.sampler import ResumableBatchSampler
 
 

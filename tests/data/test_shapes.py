@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from genlab.data.base import ImageDataset
+from genlab.data.image import ImageDataset
 from genlab.data.sampler import ResumableBatchSampler
 from genlab.data.scenes import SHAPES, WORDS
 from genlab.data.shapes import Shapes

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.data.base import ImageDataModule, ImageTable, Split, to_float
+from genlab.data.base import Split
 from genlab.data.digits import Digits
+from genlab.data.image import ImageDataModule, ImageTable, to_float
 from genlab.errors import ConfigError, DataError, NumericsError
 from genlab.metrics.baselines import baselines
 from genlab.metrics.evaluation import Evaluation

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.data.base import ImageTable
+from genlab.data.image import ImageTable
 
 _PAIRS = 10  # the fewest that a mean is taken of
 _PER_CLASS = 20  # held-out images of a class that are compared with each other

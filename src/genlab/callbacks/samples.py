@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
-from genlab.data.base import ImageTable, to_float, to_uint8
+from genlab.data.image import ImageTable, to_float, to_uint8
 from genlab.loggers import IsolatedLogger
 from genlab.model.base import Condition, GenerativeModel, HasLatent, in_eval_mode
 from genlab.seeding import RandomStream

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from genlab.data.base import ImageDataModule, ImageTable, Split
+from genlab.data.base import Split
 from genlab.data.held_out import cached_part, rows_of
+from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.pixel_cache import default_folder
 from genlab.errors import ConfigError, DataError
 

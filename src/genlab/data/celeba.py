@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from genlab.data.base import ImageDataModule, ImageTable, Split
+from genlab.data.base import Split
 from genlab.data.decoding import FileDecoding
 from genlab.data.folder import locked_folder
+from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import ImageFile
 from genlab.data.pixel_cache import cached_pixels, default_folder
 from genlab.errors import ConfigError, DataError, did_you_mean

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from genlab.data.base import ImageDataModule, ImageTable, Split
+from genlab.data.base import Split
 from genlab.data.download import Archive, fetch
 from genlab.data.folder import locked_folder
+from genlab.data.image import ImageDataModule, ImageTable
 
 
 class Cifar10(ImageDataModule):

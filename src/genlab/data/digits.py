@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from genlab.data.base import ImageDataModule, ImageTable, Split
+from genlab.data.base import Split
+from genlab.data.image import ImageDataModule, ImageTable
 from genlab.seeding import uniform_by_index
 
 _HELD_OUT = 50  # of each digit

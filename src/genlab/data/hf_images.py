@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genlab.data import hub
-from genlab.data.base import ImageDataModule, ImageTable, Split
+from genlab.data.base import Split
 from genlab.data.decode import DECODER, Channels, UnreadableImageError, decode
 from genlab.data.decoding import in_parallel
 from genlab.data.held_out import cached_part, rows_of
+from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.pixel_cache import cached_pixels, default_folder
 from genlab.errors import ConfigError, DataError
 

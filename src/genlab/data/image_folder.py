@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from genlab.data.base import ImageDataModule, ImageTable, Split
+from genlab.data.base import Split
 from genlab.data.decode import Channels
 from genlab.data.decoding import FileDecoding
+from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import ImageFile, class_names, list_images, split_files
 from genlab.data.pixel_cache import cached_pixels, default_folder
 from genlab.errors import ConfigError, DataError

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genlab.data.base import ImageDataModule, ImageTable, Split
+from genlab.data.base import Split
 from genlab.data.download import Archive, fetch
 from genlab.data.folder import locked_folder
+from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import DataError
 
 if TYPE_CHECKING:

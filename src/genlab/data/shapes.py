@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from genlab.data import scenes as drawing
-from genlab.data.base import ConditionSpec, DataSpec, ImageDataModule, ImageTable, KeyedDataset, Split
+from genlab.data.base import ConditionSpec, DataSpec, KeyedDataset, Split
+from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.sampler import Keys
 from genlab.data.scenes import SHAPES, WORDS, Scenes
 from genlab.errors import ConfigError

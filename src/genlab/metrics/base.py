@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from genlab.data.base import ImageDataModule
+from genlab.data.image import ImageDataModule
 
 MetricBatch = Mapping[str, Tensor]
 

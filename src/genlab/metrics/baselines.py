@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.data.base import ImageDataModule, ImageTable
+from genlab.data.image import ImageDataModule, ImageTable
 from genlab.seeding import derive_seed
 
 Samples = tuple[Tensor, Tensor | None]  # uint8 (N, C, H, W); labels (N,) where the data have them

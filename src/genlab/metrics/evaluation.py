@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 
-from genlab.data.base import ImageDataModule, Split, to_uint8
+from genlab.data.base import Split
+from genlab.data.image import ImageDataModule, to_uint8
 from genlab.errors import ConfigError, DataError
 from genlab.metrics.base import FeatureExtractor, NeedsData
 from genlab.model.base import GenerativeModel, in_eval_mode

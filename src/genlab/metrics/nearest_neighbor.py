@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from genlab.data.base import ImageDataModule
+from genlab.data.image import ImageDataModule
 from genlab.metrics.base import MetricBatch
 
 _CHUNK = 4096  # images of either kind that are compared at a time

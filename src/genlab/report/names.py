@@ -104,7 +104,7 @@ def _rank(difference: Difference) -> tuple[int, bool, int, str]:
 def class_name(node: dict[str, Any]) -> str:
     """``genlab.model.network.unet.UNet`` -> ``unet``, ``FlowMatching`` -> ``flow_matching``."""
     last = str(node.get("_target_", "")).rpartition(".")[2]
-    return printable(re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", last).lower())
+    return printable(re.sub(r"(?<=[a-z0-9])(?=[A-Z](?:[a-z]|[A-Z]{2}))", "_", last).lower())
 
 
 def short(value: Any) -> str:

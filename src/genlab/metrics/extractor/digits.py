@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from genlab.data.base import to_float
+from genlab.data.image import to_float
 from genlab.errors import DataError
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genlab.data.base import to_float
+from genlab.data.image import to_float
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
 from genlab.seeding import derive_seed, uniform_by_index

@@ -1,0 +1,120 @@
+"""Images: decoded tables of them, batches, and what every datamodule of images has in common."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab.data.base import ConditionSpec, DataModule, DataSpec, KeyedDataset, Split
+from genlab.data.sampler import Keys
+from genlab.errors import NumericsError
+from genlab.seeding import derive_seed, uniform_by_index
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """A split in memory, or mapped into it: decoded pixels, labels and captions side by side."""
+
+    images: np.ndarray  # (N, C, H, W) uint8
+    labels: np.ndarray | None = None  # (N,) int64
+    names: tuple[str, ...] = ()  # of the classes
+    captions: np.ndarray | None = None  # (N, T) int64
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def first(self, count: int) -> "ImageTable":
+        labels = None if self.labels is None else self.labels[:count]
+        captions = None if self.captions is None else self.captions[:count]
+        return ImageTable(self.images[:count], labels, self.names, captions)
+
+
+class ImageDataset(KeyedDataset):
+    """Batches of an :class:`ImageTable`, taken by (epoch, index) keys; flips are a function of (seed, epoch, index)."""
+
+    def __init__(self, table: ImageTable, flip: bool, seed: int):
+        self.table, self.flip, self.seed = table, flip, seed
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, keys: Keys) -> dict[str, Tensor]:
+        indices = np.array([index for _, index in keys])
+        images = self.table.images[indices]
+        if self.flip:
+            epoch = keys[0][0]
+            flipped = uniform_by_index(derive_seed(self.seed, epoch), indices) < 0.5
+            images[flipped] = images[flipped, :, :, ::-1]
+        batch = {"image": torch.from_numpy(images), "index": torch.from_numpy(indices)}
+        if self.table.labels is not None:
+            batch["label"] = torch.from_numpy(self.table.labels[indices])
+        if self.table.captions is not None:
+            batch["caption"] = torch.from_numpy(self.table.captions[indices])
+        return batch
+
+
+class ImageDataModule(DataModule):
+    """Images by split. A subclass says where the pixels come from, in :meth:`load`."""
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        flip: bool = False,
+        num_workers: int = 0,
+        limit: int | None = None,
+        seed: int = 0,
+    ):
+        """
+        Args:
+            batch_size: examples in a step, over all ranks together
+            flip: mirror training images left to right, half of the time
+            num_workers: processes that assemble batches; decoded images are quick enough without (0)
+            limit: train on the first so many images only; None: on all
+            seed: of the order of the data and of the flips
+        """
+        super().__init__(batch_size, num_workers, limit, seed)
+        self.flip = flip
+        self._tables: dict[Split, ImageTable] = {}
+
+    @abstractmethod
+    def load(self, split: Split) -> ImageTable:
+        """Prepare a split if need be (download, decode) and return it. Raises DataError with a remedy."""
+
+    def table(self, split: Split) -> ImageTable:
+        """The images of a split, loaded once."""
+        if split not in self._tables:
+            table = self.load(split)
+            self._tables[split] = table.first(self.limit) if split == "train" and self.limit is not None else table
+        return self._tables[split]
+
+    def dataset(self, split: Split) -> KeyedDataset:
+        """What the loaders take batches from. Data that are made rather than stored put their own here."""
+        return ImageDataset(self.table(split), self.flip and split == "train", self.seed)
+
+    @property
+    def spec(self) -> DataSpec:
+        table = self.table("train")
+        label = None if table.labels is None else ConditionSpec(len(table.names), table.names)
+        return DataSpec("image", table.images.shape[1:], condition={"label": label} if label else {})
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Bytes to floats in [-1, 1], on the device, where it costs least."""
+        return {**batch, "image": to_float(batch["image"])}
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [0, 255] -> float32 [-1, 1]."""
+    return images.float().div_(127.5).sub_(1.0)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float [-1, 1] -> uint8 [0, 255], rounded; values outside are clamped to the range.
+
+    Raises:
+        NumericsError: a value is not finite.
+    """
+    if not torch.isfinite(images).all():
+        raise NumericsError("the images hold values that are not finite (nan or inf); nothing was measured.")
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
