@@ -40,8 +40,12 @@ def test_from_folders_to_files_without_torch_in_a_second(tmp_path: Path) -> None
     write(tmp_path / "outputs" / ".hydra" / "config.yaml", "a: 1")
     code = "import sys; from genlab.cli import main; main(sys.argv[1:]); print(*sys.modules)"
     start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code, "compare", f"runs={tmp_path / 'outputs'}"],
-                          capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "compare", f"runs={tmp_path / 'outputs'}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert time.monotonic() - start < 5  # 0.3 s where nothing else runs
     assert (done.returncode, done.stderr) == (0, "")
     *shown, modules = done.stdout.splitlines()
