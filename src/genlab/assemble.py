@@ -23,7 +23,7 @@ from genlab.errors import ConfigError, ResourceError
 from genlab.loggers import IsolatedLogger, choose_wandb_mode
 from genlab.metrics.base import FeatureExtractor, SampleMetric
 from genlab.metrics.evaluation import Evaluation
-from genlab.model.base import GenerativeModel, HasLatent
+from genlab.model.base import GenerativeModel, HasLatent, HasTokens
 
 SLOTS: dict[str, Any] = {
     "data": ImageDataModule,
@@ -67,17 +67,24 @@ def adopt_runs(config: DictConfig) -> None:
     for name in list(config.model):
         run: Any = config.model._get_node(name)
         run = run._value()
-        if annotations.get(name) is HasLatent and isinstance(run, str) and not OmegaConf.is_missing(config.model, name):
+        slot = _slot_of_a_run(annotations.get(name))
+        if slot is not None and isinstance(run, str) and not OmegaConf.is_missing(config.model, name):
             folder = run_folder.find(run, f"model.{name}")
             model = run_folder.read_config(folder)["model"]
-            if "latent_shape" not in model:
-                kind = model["_target_"].rpartition(".")[2]
-                raise ConfigError(
-                    f"model.{name}={run}: a {kind} has no map of latents. Name a run of model=vae or vq_vae."
-                )
+            kind = resolve(model["_target_"], "model")
+            if slot is HasLatent and "latent_shape" not in model:
+                raise ConfigError(f"model.{name}={run}: a {kind.__name__} has no map of latents. "
+                                  "Name a run of model=vae or vq_vae.")  # fmt: skip
+            if slot is HasTokens and not hasattr(kind, "tokenize"):
+                raise ConfigError(f"model.{name}={run}: a {kind.__name__} makes no tokens. Name a run of model=vq_vae.")
             with open_dict(config):
                 config.model[name] = model
                 config.pretrained[name] = str(folder)
+
+
+def _slot_of_a_run(annotation: Any) -> Any:
+    """What another run is asked to have, if an argument with this annotation takes one."""
+    return next((slot for slot in (HasLatent, HasTokens) if annotation in (slot, slot | None)), None)
 
 
 def load_pretrained(model: GenerativeModel, config: Mapping[str, Any]) -> None:

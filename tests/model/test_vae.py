@@ -9,7 +9,8 @@ from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
 
 from genlab.model.base import HasLatent, HasLikelihood
-from genlab.model.elbo import Normal, as_density, importance_weighted, quantised, warm_up, with_free_bits
+from genlab.model.bits_per_dim import as_density, quantised
+from genlab.model.elbo import Normal, importance_weighted, warm_up, with_free_bits
 from genlab.model.hierarchical_vae import HierarchicalVAE
 from genlab.model.likelihood.bernoulli import Bernoulli
 from genlab.model.likelihood.gaussian import Gaussian

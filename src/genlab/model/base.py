@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from pytorch_lightning import LightningModule
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from genlab.seeding import RandomStream, derive_seed
 
-Batch = Mapping[str, Tensor]  # fixed keys: image in [-1, 1] (N, C, H, W); label (N,), -1 = none; index (N,)
-Condition = Mapping[str, Tensor]  # the part of a batch that a sample can be asked for: label (N,)
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Batch = Mapping[str, Tensor]  # fixed keys: image in [-1, 1] (N, C, H, W) or tokens (N, T + 1); label (N,), -1 = none;
+# index (N,)
+Condition = Mapping[
+    str, Tensor
+]  # what a sample can be asked for: label (N,); prompt (N, P) tokens, -1 before short ones
+OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]  # of parameters, or of groups of them
 
 
 @dataclass
@@ -68,7 +71,8 @@ class GenerativeModel(LightningModule, ABC):
     def sample(
         self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
     ) -> Tensor:
-        """Draw from the model, in data space: images (N, C, H, W), nominally in [-1, 1] and not clamped."""
+        """Draw from the model, in data space: images (N, C, H, W), nominally in [-1, 1] and not clamped; or tokens of
+        text (N, T), without their prompt."""
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -86,6 +90,16 @@ class GenerativeModel(LightningModule, ABC):
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
         """What an exponential moving average is kept of, by the names of the state dict: what samples depend on."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+    def frozen(self) -> Iterable[nn.Module]:
+        """Parts that training leaves as they are."""
+        return ()
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self.frozen():
+            part.eval()
+        return self
 
     def condition_of(self, batch: Batch) -> Condition | None:
         """The part of a batch that the networks are told."""
@@ -169,10 +183,11 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 class HasLikelihood(Protocol):
     """VAE (a bound), diffusion (an ODE's estimate), transformer and flow (exact)."""
 
-    likelihood_kind: ClassVar[Literal["exact", "bound", "estimate"]]
+    likelihood_kind: Literal["exact", "bound", "estimate"]
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
-        """Nats of each example, (N,), as a density over data space scaled to [-1, 1]."""
+        """Nats of each example, (N,): of an image as a density over data space scaled to [-1, 1]; of text (N, T + 1) as
+        a probability of all tokens given the first."""
         ...
 
 
@@ -188,4 +203,24 @@ class HasLatent(Protocol):
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The most likely data of latents ``z`` (N, *latent_shape). -> (N, C, H, W)."""
+        ...
+
+
+class HasTokens(Protocol):
+    """An autoencoder whose latents are tokens: what a transformer over images learns."""
+
+    shape: tuple[int, ...]  # of an image
+    token_shape: tuple[int, ...]  # of one image's tokens
+    num_codes: int  # tokens are 0 to num_codes - 1
+
+    def tokenize(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) on [-1, 1] -> tokens (N, *token_shape)."""
+        ...
+
+    def detokenize(self, tokens: Tensor) -> Tensor:
+        """Tokens (N, *token_shape) -> images (N, C, H, W)."""
+        ...
+
+    def log_likelihood_given(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """Nats of images (N, C, H, W) given their tokens, as a density on [-1, 1]. -> (N,)."""
         ...

@@ -33,3 +33,14 @@ def bits_to_nats(bits: float, dimensions: int, levels: int) -> float:
     """Bits per dimension of 256 levels -> nats an image of fewer, equally wide ``levels``, whose likelihood the density
     is spread over evenly: a model of 2 levels pays 7 bits for each dimension to name one of the 128 in its bin."""
     return (bits - math.log2(256 / levels)) * dimensions * math.log(2)
+
+
+def as_density(log_prob: Tensor, levels: int | None, dimensions: int) -> Tensor:
+    """Nats of a discrete distribution over ``levels`` grey levels as those of a density on [-1, 1) that is constant on
+    each of their bins; of a density already (levels None), as they are. (N,) -> (N,)."""
+    return log_prob if levels is None else log_prob + dimensions * math.log(levels / 2)
+
+
+def quantised(x: Tensor) -> Tensor:
+    """Images on [-1, 1], dequantised or not, at the 256 values that batches hold: pixel p at p / 127.5 - 1."""
+    return ((x + 1) * 128).floor().clamp(0, 255) / 127.5 - 1

@@ -65,14 +65,3 @@ def importance_weighted(log_weights: Tensor) -> Tensor:
     """log mean exp over importance samples: a bound of log p(x) that tightens with their number (Burda et al. 2016,
     eq. 8). ``log_weights``: log p(x, z) - log q(z | x), (samples, N) -> (N,)."""
     return log_weights.logsumexp(dim=0) - math.log(len(log_weights))
-
-
-def as_density(log_prob: Tensor, levels: int | None, dimensions: int) -> Tensor:
-    """Nats of a discrete distribution over ``levels`` grey levels as those of a density on [-1, 1) that is constant on
-    each of their bins; of a density already (levels None), as they are. (N,) -> (N,)."""
-    return log_prob if levels is None else log_prob + dimensions * math.log(levels / 2)
-
-
-def quantised(x: Tensor) -> Tensor:
-    """Images on [-1, 1], dequantised or not, at the 256 values that batches hold: pixel p at p / 127.5 - 1."""
-    return ((x + 1) * 128).floor().clamp(0, 255) / 127.5 - 1

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
-from genlab.model.elbo import Normal, as_density, importance_weighted, quantised, warm_up, with_free_bits
+from genlab.model.bits_per_dim import as_density, quantised
+from genlab.model.elbo import Normal, importance_weighted, warm_up, with_free_bits
 from genlab.model.parts import PixelLikelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream, derive_seed

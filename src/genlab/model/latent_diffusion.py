@@ -1,9 +1,9 @@
 """Latent diffusion: a diffusion model of what a trained autoencoder makes of images (Rombach et al. 2022)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, HasLatent, LearningRateSchedule, OptimizerFactory
@@ -69,10 +69,8 @@ class LatentDiffusion(GenerativeModel):
         self.autoencoder.requires_grad_(False).eval()
         self.diffusion.configure_model()
 
-    def train(self, mode: bool = True) -> "LatentDiffusion":
-        super().train(mode)
-        self.autoencoder.eval()
-        return self
+    def frozen(self) -> Iterable[nn.Module]:
+        return (self.autoencoder,)
 
     def configure_optimizers(self) -> Optimizer:
         return self.diffusion.configure_optimizers()

@@ -129,3 +129,24 @@ class Sampler(Protocol):
     def __call__(self, denoise: Denoiser, noise: Tensor, generator: RandomStream) -> Tensor:
         """``noise``: standard normal, (N, C, H, W). Returns data of that shape."""
         ...
+
+
+class TokenNetwork(Protocol):
+    """Tokens to logits: of the one after each (causal), or of those that are hidden."""
+
+    def forward(self, tokens: Tensor, padding: Tensor | None = None, cache: Any = None) -> Tensor:
+        """``tokens``: (N, T) -> (N, T, outputs); of each row the first ``padding`` (N,) are not seen; ``cache``: what
+        was read before."""
+        ...
+
+    def cache(self, num_rows: int, length: int) -> Any:
+        """An empty one, for ``num_rows`` rows of up to ``length`` tokens."""
+        ...
+
+
+class TokenSampler(Protocol):
+    """Logits to a token."""
+
+    def __call__(self, logits: Tensor, before: Tensor, uniform: Tensor) -> Tensor:
+        """``logits``: (N, V); ``before``: (N, T) tokens so far, -1 for none; ``uniform``: (N,) on [0, 1) -> (N,)."""
+        ...

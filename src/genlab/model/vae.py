@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
+from genlab.model.bits_per_dim import as_density, quantised
 from genlab.model.elbo import (
     Normal,
-    as_density,
     importance_weighted,
-    quantised,
     standard_normal,
     warm_up,
     with_free_bits,

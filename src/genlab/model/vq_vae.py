@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.bits_per_dim import as_density, quantised
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
@@ -77,6 +78,7 @@ class VQVAE(GenerativeModel):
         self.make_encoder, self.make_decoder, self.make_quantizer = encoder, decoder, quantizer
         self.likelihood, self.make_optimizer = likelihood, optimizer
         self.shape, self.num_classes, self.latent_shape = tuple(shape), num_classes, tuple(latent_shape)
+        self.token_shape = self.latent_shape[1:]
         self.commitment, self.frequency_decay, self.sample_pixels = commitment, frequency_decay, sample_pixels
         for name in ("encoder", "decoder", "quantizer"):
             self.register_module(name, None)
@@ -143,6 +145,10 @@ class VQVAE(GenerativeModel):
             dist.all_reduce(counts)
         self.frequencies.lerp_(counts, 1 - self.frequency_decay)
 
+    @property
+    def num_codes(self) -> int:
+        return self.quantizer.num_codes
+
     @torch.no_grad()
     def tokenize(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) on [-1, 1] -> tokens (N, h, w) int64."""
@@ -152,6 +158,15 @@ class VQVAE(GenerativeModel):
     def detokenize(self, tokens: Tensor) -> Tensor:
         """Tokens (N, h, w) -> the mean images (N, C, H, W)."""
         return self.likelihood.mean(self.decoder(self.quantizer.decode(tokens), None))
+
+    @torch.no_grad()
+    def log_likelihood_given(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """Nats of images (N, C, H, W) given their tokens (N, h, w), as a density on [-1, 1]. -> (N,)."""
+        levels = self.likelihood.levels
+        log_prob = self.likelihood.log_prob(
+            x if levels is None else quantised(x), self.decoder(self.quantizer.decode(tokens), None)
+        )
+        return as_density(log_prob, levels, math.prod(self.shape))
 
     @torch.no_grad()
     def encode(self, x: Tensor, condition: Condition | None = None) -> Tensor:

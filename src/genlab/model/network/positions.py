@@ -1,0 +1,54 @@
+"""How a transformer over tokens knows their order: added to what goes in, or turned into queries and keys."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Learned(nn.Module):
+    """A learnt vector for each position, added to the token's (GPT-2)."""
+
+    def __init__(self, max_length: int, width: int, head_width: int):
+        super().__init__()
+        self.table = nn.Embedding(max_length, width)
+
+    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        """``x``: (N, T, width), ``positions``: (T,) or (N, T) -> like ``x``."""
+        return x + self.table(positions)
+
+    def turns(self, positions: Tensor) -> None:
+        """Queries and keys stay as they are."""
+
+
+class Rotary(nn.Module):
+    """Pairs of channels of queries and keys, turned by an angle that grows with the position (Su et al. 2021, eq. 34).
+
+    Channel i is paired with i + d / 2, as in Llama.
+    """
+
+    def __init__(self, max_length: int, width: int, head_width: int, base: float = 10_000.0):
+        super().__init__()
+        if head_width % 2:
+            raise ValueError(f"rotary positions need an even width of heads, got {head_width}.")
+        frequencies = base ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
+        angles = torch.arange(max_length, dtype=torch.float64)[:, None] * frequencies  # (max_length, d / 2)
+        self.register_buffer("cos", angles.cos().float(), persistent=False)
+        self.register_buffer("sin", angles.sin().float(), persistent=False)
+        self.cos: Tensor
+        self.sin: Tensor
+
+    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        return x
+
+    def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for ``positions`` (T,) or (N, T): each (1 or N, 1, T, d / 2), for all heads."""
+        cos, sin = self.cos[positions], self.sin[positions]
+        return (cos.unsqueeze(-3), sin.unsqueeze(-3)) if positions.dim() == 2 else (cos[None, None], sin[None, None])
+
+
+def turn(x: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Queries or keys (N, heads, T, d), turned by the angles of :meth:`Rotary.turns`."""
+    if turns is None:
+        return x
+    cos, sin = (t.to(x.dtype) for t in turns)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)

@@ -1,0 +1,194 @@
+"""A transformer over tokens, with the parts that published models differ in: GPT-2, Llama, and what came since."""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genlab.model.network.attention import attend
+from genlab.model.network.positions import turn
+
+Turns = tuple[Tensor, Tensor] | None
+
+
+class Positions(Protocol):
+    """Where tokens stand: told by :meth:`embed`, or by turning queries and keys; one of the two changes nothing."""
+
+    def embed(self, x: Tensor, positions: Tensor) -> Tensor: ...
+
+    def turns(self, positions: Tensor) -> Turns: ...
+
+
+class KeyValueCache:
+    """Keys and values of the tokens read so far, so that each is computed once: N rows of up to ``length`` tokens."""
+
+    def __init__(self, network: "TokenTransformer", num_rows: int, length: int):
+        weight = network.embedding.weight
+        shape = (num_rows, network.num_kv_heads, length, network.head_width)
+        self.keys = [torch.empty(shape, device=weight.device, dtype=weight.dtype) for _ in network.blocks]
+        self.values = [torch.empty_like(keys) for keys in self.keys]
+        self.used = 0  # tokens in it
+
+    def append(self, block: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, heads, T, d) of the new tokens -> all up to them."""
+        end = self.used + key.shape[2]
+        self.keys[block][:, :, self.used : end] = key
+        self.values[block][:, :, self.used : end] = value
+        return self.keys[block][:, :, :end], self.values[block][:, :, :end]
+
+
+class Attention(nn.Module):
+    """Attention with, if wanted, fewer heads of keys and values than of queries (Ainslie et al. 2023) and normalised
+    queries and keys (Henry et al. 2020)."""
+
+    def __init__(
+        self, width: int, num_heads: int, num_kv_heads: int, head_norm: Callable[[int], nn.Module] | None, bias: bool
+    ):
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.head_width = num_heads, num_kv_heads, width // num_heads
+        self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_width, bias)
+        self.out = nn.Linear(width, width, bias)
+        self.query_norm = head_norm(self.head_width) if head_norm is not None else nn.Identity()
+        self.key_norm = head_norm(self.head_width) if head_norm is not None else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,  # (N, T, width)
+        turns: Turns,
+        causal: bool,
+        mask: Tensor | None,  # (N, 1, T, S), true where a token may be seen; None: by ``causal`` alone
+        dropout: float,
+        cache: KeyValueCache | None,
+        block: int,  # this one's number in the cache
+    ) -> Tensor:
+        heads = self.num_heads, self.num_kv_heads, self.num_kv_heads
+        query, key, value = self.qkv(x).unflatten(2, (sum(heads), -1)).transpose(1, 2).split(heads, dim=1)
+        query, key = turn(self.query_norm(query), turns), turn(self.key_norm(key), turns)
+        if cache is not None:
+            key, value = cache.append(block, key, value)
+        if self.num_kv_heads < self.num_heads:
+            repeats = self.num_heads // self.num_kv_heads
+            key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+        mixed = attend(query, key, value, causal and mask is None, mask, dropout if self.training else 0.0)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward network, each of normalised input and added to it (Xiong et al. 2020)."""
+
+    def __init__(
+        self,
+        width: int,
+        attention: Attention,
+        feed_forward: nn.Module,
+        norm: Callable[[int], nn.Module],
+        dropout: float,
+    ):
+        super().__init__()
+        self.attention_norm, self.attention = norm(width), attention
+        self.feed_forward_norm, self.feed_forward = norm(width), feed_forward
+        self.dropout = dropout
+
+    def forward(
+        self, x: Tensor, turns: Turns, causal: bool, mask: Tensor | None, cache: KeyValueCache | None, number: int
+    ) -> Tensor:
+        mixed = self.attention(self.attention_norm(x), turns, causal, mask, self.dropout, cache, number)
+        x = x + F.dropout(mixed, self.dropout, self.training)
+        return x + F.dropout(self.feed_forward(self.feed_forward_norm(x)), self.dropout, self.training)
+
+
+class TokenTransformer(nn.Module):
+    """Tokens to logits of the next ones (causal), or of those that are hidden (not causal).
+
+    Weights start normal with deviation 0.02, those into the residual stream less by sqrt(2 depth) (Radford et al. 2019)
+    or, with ``zero_init``, at zero, so that each block starts as the identity.
+    """
+
+    def __init__(
+        self,
+        num_tokens: int,  # that go in
+        num_outputs: int,  # that come out: the first so many of those that go in
+        max_length: int,  # tokens that it can see at once
+        causal: bool,
+        positions: Callable[..., Positions],
+        norm: Callable[[int], nn.Module],
+        feed_forward: Callable[[int], nn.Module],
+        head_norm: Callable[[int], nn.Module] | None = None,  # of queries and keys; None: not normalised
+        width: int = 128,
+        depth: int = 4,
+        num_heads: int = 4,
+        num_kv_heads: int | None = None,  # None: as many as of queries
+        bias: bool = False,  # of the linear maps in attention
+        tied: bool = True,  # the output's weights are those of the embedding
+        zero_init: bool = False,
+        logit_cap: float | None = None,  # c: logits become c tanh(logits / c), as in Gemma 2; None: as they are
+        dropout: float = 0.0,
+    ):
+        """Raises ValueError: heads that do not divide the width, or each other."""
+        super().__init__()
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if width % num_heads or num_heads % num_kv_heads:
+            raise ValueError(
+                f"num_heads={num_heads} must divide width={width}, and num_kv_heads={num_kv_heads} num_heads."
+            )
+        self.num_outputs, self.max_length, self.causal = num_outputs, max_length, causal
+        self.num_kv_heads, self.head_width = num_kv_heads, width // num_heads
+        self.logit_cap, self.dropout = logit_cap, dropout
+        self.embedding = nn.Embedding(num_tokens, width)
+        self.positions = positions(max_length=max_length, width=width, head_width=self.head_width)
+        self.blocks = nn.ModuleList(
+            Block(width, Attention(width, num_heads, num_kv_heads, head_norm, bias), feed_forward(width), norm, dropout)
+            for _ in range(depth)
+        )
+        self.norm = norm(width)
+        self.head = None if tied else nn.Linear(width, num_outputs, bias=False)
+        self.initialise(0.0 if zero_init else 0.02 / math.sqrt(2 * depth))
+
+    def initialise(self, residual_std: float) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for name, parameter in self.blocks.named_parameters():
+            if name.endswith("out.weight"):
+                nn.init.normal_(parameter, std=residual_std)
+
+    def cache(self, num_rows: int, length: int) -> KeyValueCache:
+        """An empty cache for ``num_rows`` texts of up to ``length`` tokens."""
+        return KeyValueCache(self, num_rows, length)
+
+    def forward(self, tokens: Tensor, padding: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
+        """Logits (N, T, num_outputs) at each of ``tokens`` (N, T).
+
+        Args:
+            padding: (N,), how many tokens at the beginning of each row mean nothing and are not seen
+            cache: what was read before, which ``tokens`` follow; they are added to it
+        """
+        before = 0 if cache is None else cache.used
+        positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
+        alone = padding is None and (before == 0 or tokens.shape[1] == 1)
+        mask = None if alone else self._mask(positions, before + tokens.shape[1], padding)
+        if padding is not None:
+            positions = (positions - padding[:, None]).clamp(min=0)
+        x = F.dropout(self.positions.embed(self.embedding(tokens), positions), self.dropout, self.training)
+        turns = self.positions.turns(positions)
+        for number, block in enumerate(self.blocks):
+            x = block(x, turns, self.causal, mask, cache, number)
+        if cache is not None:
+            cache.used += tokens.shape[1]
+        weight = self.embedding.weight[: self.num_outputs] if self.head is None else self.head.weight
+        logits = F.linear(self.norm(x), weight)
+        return logits if self.logit_cap is None else self.logit_cap * torch.tanh(logits / self.logit_cap)
+
+    def _mask(self, positions: Tensor, length: int, padding: Tensor | None) -> Tensor:
+        """(N or 1, 1, T, length): which of all tokens so far those at ``positions`` (T,) see."""
+        all_so_far = torch.arange(length, device=positions.device)
+        mask = (all_so_far <= positions[:, None]) | (not self.causal)  # (T, length)
+        if padding is None:
+            return mask[None, None]
+        itself = all_so_far == positions[:, None]  # else padding would see nothing, which is no distribution
+        return ((mask & (all_so_far >= padding[:, None, None])) | itself)[:, None]

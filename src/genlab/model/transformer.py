@@ -1,0 +1,195 @@
+"""Transformers that predict the next token: of text, of an image's pixels, or of a tokeniser's codes for it."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genlab.model.base import (
+    Batch,
+    Condition,
+    GenerativeModel,
+    HasTokens,
+    LearningRateSchedule,
+    OptimizerFactory,
+    drop_labels,
+)
+from genlab.model.optimizer.groups import parameter_groups
+from genlab.model.parts import TokenNetwork, TokenSampler
+from genlab.model.sharding import shard
+from genlab.model.tokens import TokenView, dequantised_to_batch, first_tokens, view_of
+from genlab.seeding import RandomStream
+
+
+class Transformer(GenerativeModel):
+    """Maximum likelihood of each token given those before it. Losses are nats a token.
+
+    Images are sequences that begin with a token for their label; see :mod:`genlab.model.tokens`.
+    """
+
+    modalities = frozenset({"image", "text"})
+    network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
+    view: TokenView
+
+    def __init__(
+        self,
+        network: Callable[..., TokenNetwork],
+        sampler: TokenSampler,
+        optimizer: OptimizerFactory,
+        schedule: LearningRateSchedule,
+        shape: Sequence[int],  # of an image (C, H, W); of text (T,), the tokens that are seen at once
+        vocab_size: int | None,  # of text; None: images
+        start_token: int | None,  # that text begins with where there is no prompt
+        num_classes: int | None,  # None: labels are not used
+        tokenizer: HasTokens | None = None,  # the model of a trained run, whose codes stand for images; None: pixels
+        label_dropout: float = 0.1,  # share of training examples without their label, which guidance needs
+        guidance: float = 1.0,  # strength of classifier-free guidance; 1 is none
+        sample_length: int | None = None,  # tokens of a sample of text; None: as many as are seen at once
+        compile: bool = False,  # the network, with torch.compile
+        seed: int = 0,
+    ):
+        """Raises ValueError: an argument is outside its range, or a tokeniser of images of another shape."""
+        super().__init__(seed, schedule)
+        if not 0 <= label_dropout <= 1:
+            raise ValueError(f"model.label_dropout={label_dropout} is outside [0, 1]. It is a share of the examples.")
+        if guidance != 1 and num_classes is not None and label_dropout == 0:
+            raise ValueError(f"model.guidance={guidance} needs a model trained with model.label_dropout above 0.")
+        if sample_length is not None and sample_length < 1:
+            raise ValueError(f"model.sample_length={sample_length} must be 1 or more.")
+        self.make_network, self.sampler, self.make_optimizer = network, sampler, optimizer
+        self.shape, self.vocab_size, self.start_token = tuple(shape), vocab_size, start_token
+        self.num_classes, self.label_dropout, self.guidance = num_classes, label_dropout, guidance
+        self.sample_length, self.compile_network = sample_length, compile
+        self.tokenizer = tokenizer
+        self.likelihood_kind: Literal["exact", "bound"] = "exact" if tokenizer is None else "bound"
+        self.register_module("network", None)
+
+    def configure_model(self) -> None:
+        if self.network is not None:
+            return
+        if self.tokenizer is not None:
+            assert isinstance(self.tokenizer, GenerativeModel)
+            self.tokenizer.configure_model()
+            if "tokenizer" in self.pretrained:
+                self.tokenizer.load_state_dict(self.pretrained["tokenizer"])
+            self.tokenizer.requires_grad_(False).eval()
+        self.view = view_of(self.shape, self.vocab_size, self.num_classes, self.tokenizer)
+        network: Any = self.make_network(
+            num_tokens=self.view.num_tokens, num_outputs=self.view.num_outputs, max_length=self.view.length, causal=True
+        )
+        if self.compile_network:
+            network.compile()
+        if self.device_mesh is not None:
+            shard(network, self.device_mesh)
+        self.network = network
+
+    def frozen(self) -> Iterable[nn.Module]:
+        return () if self.tokenizer is None else (self.tokenizer,)  # type: ignore[return-value]
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(parameter_groups(self.network))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.loss(batch, drop_labels(self.condition_of(batch), self.label_dropout))
+        self.log("train/loss", loss, on_step=True, batch_size=len(batch["index"]))
+        return loss
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """With every label in place."""
+        return {"loss": self.loss(batch, self.condition_of(batch))}
+
+    def loss(self, batch: Batch, condition: Condition | None) -> Tensor:
+        sequences = self.view.sequences(batch["tokens" if self.vocab_size is not None else "image"], condition)
+        logits = self.network(sequences[:, :-1])
+        return F.cross_entropy(logits.flatten(0, 1).float(), sequences[:, 1:].flatten())
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        """Nats of each example: of images (N, C, H, W) on [-1, 1], dequantised or not, as a density that is constant on
+        each level's bin (over codes: a bound of it); of text (N, 1 + T), of all tokens but the first. -> (N,).
+
+        The caller puts the model in eval mode, or dropout is on.
+
+        Raises:
+            ValueError: a label that the model does not know.
+        """
+        self.check(condition)
+        data = dequantised_to_batch(x)
+        sequences = self.view.sequences(data, condition)
+        return self.view.log_density(self.token_log_probs(sequences).sum(dim=1), x, sequences)
+
+    @torch.no_grad()
+    def token_log_probs(self, sequences: Tensor) -> Tensor:
+        """Nats of each token of ``sequences`` (N, 1 + L) given those before it, in float32. -> (N, L)."""
+        logits = self.network(sequences[:, :-1]).float()
+        return -F.cross_entropy(logits.transpose(1, 2), sequences[:, 1:], reduction="none")
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
+    ) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1], or text (N, T): the tokens after ``condition["prompt"]``, if there is one.
+
+        The caller puts the model in eval mode. Without a condition nobody has a label. Without a generator, one is
+        seeded from torch's global generator.
+
+        Raises:
+            ValueError: a label or a token that the model does not know.
+        """
+        generator = self.stream(num_samples, generator)
+        return self.view.data(torch.stack(list(self.generate(condition, generator)), dim=1))
+
+    @torch.no_grad()
+    def generate(self, condition: Condition | None, generator: RandomStream) -> Iterator[Tensor]:
+        """The tokens of ``len(generator)`` samples, one after the other: (N,) each.
+
+        Keys and values are kept, so that a token costs one pass over one token. Text that has outgrown what the network
+        sees at once goes on from the second half of that.
+        """
+        rows = len(generator)
+        history, padding = self.beginning(rows, condition)
+        length = self.view.length if self.vocab_size is None else self.sample_length or self.view.length
+        uniform = generator.rand(length)
+        guided = self.guidance != 1 and self.vocab_size is None and self.num_classes is not None
+        if guided:
+            history = torch.cat([history, torch.full_like(history, self.view.num_outputs)])  # and without a label
+        cache: Any = None
+        logits = None
+        for i in range(length):
+            if cache is None or cache.used == self.view.length:
+                kept = self.view.length if cache is None else max(1, self.view.length // 2)
+                dropped = max(0, history.shape[1] - kept)
+                seen = None if padding is None else (padding - dropped).clamp(min=0)
+                cache = self.network.cache(len(history), self.view.length)
+                logits = self.network(history[:, dropped:], seen, cache)[:, -1]
+            else:
+                logits = self.network(history[:, -1:], seen, cache)[:, -1]
+            if guided:
+                told, untold = logits.float().chunk(2)
+                logits = untold + self.guidance * (told - untold)
+            before = history[:rows] if padding is None else _unpadded(history, padding)
+            token = self.sampler(logits, before, uniform[:, i])
+            yield token
+            history = torch.cat([history, token.repeat(2 if guided else 1)[:, None]], dim=1)
+
+    def beginning(self, rows: int, condition: Condition | None) -> tuple[Tensor, Tensor | None]:
+        """The tokens (N, P) that samples begin with, and how many of each row are padding, (N,), if any."""
+        if self.vocab_size is None:
+            self.check(condition)
+            return first_tokens(self.view, rows, condition, self.device), None
+        prompt = None if condition is None else condition.get("prompt")
+        if prompt is None or prompt.shape[1] == 0:
+            return torch.full((rows, 1), self.start_token or 0, device=self.device), None
+        prompt = prompt.to(self.device)
+        if ((prompt < -1) | (prompt >= self.vocab_size)).any() or (prompt[:, -1] < 0).any():
+            raise ValueError(f"token id {int(prompt.max())} is outside the vocabulary ({self.vocab_size}).")
+        padding = (prompt < 0).sum(dim=1)
+        return prompt.clamp(min=0), padding if padding.any() else None
+
+
+def _unpadded(history: Tensor, padding: Tensor) -> Tensor:
+    """Tokens (N, T), with -1 in place of the first ``padding`` (N,) of each row."""
+    return history.masked_fill(torch.arange(history.shape[1], device=history.device) < padding[:, None], -1)
