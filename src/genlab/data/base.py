@@ -36,6 +36,7 @@ class DataSpec:
     modality: Literal["image", "text", "video"]
     shape: tuple[int, ...]  # image (C, H, W); text (T,); video (T, C, H, W)
     vocab_size: int | None = None
+    start_token: int | None = None  # of text: what generation starts from without a prompt
     condition: Mapping[str, ConditionSpec] = field(default_factory=dict)  # "label", "caption"
 
     def to_config(self) -> dict[str, Any]:
@@ -45,6 +46,7 @@ class DataSpec:
             "modality": self.modality,
             "shape": list(self.shape),
             "vocab_size": self.vocab_size,
+            "start_token": self.start_token,
             "condition": {
                 "label": {"size": label and label.size, "names": list(label.names) if label else []},
                 "caption": {
