@@ -18,6 +18,7 @@ from genlab.budget import Budget
 from genlab.build import LATER, build, check, parameters, resolve
 from genlab.callbacks.progress import ProgressBar
 from genlab.config import resolved
+from genlab.data.base import DataModule
 from genlab.data.image import ImageDataModule
 from genlab.errors import ConfigError, ResourceError
 from genlab.loggers import IsolatedLogger, choose_wandb_mode
@@ -26,7 +27,7 @@ from genlab.metrics.evaluation import Evaluation
 from genlab.model.base import GenerativeModel, HasLatent, HasTokens
 
 SLOTS: dict[str, Any] = {
-    "data": ImageDataModule,
+    "data": DataModule,
     "model": GenerativeModel,
     "trainer": pl.Trainer,
     "budget": Budget,
@@ -116,7 +117,7 @@ def _callback_slot(node: Mapping[str, Any]) -> Any:
 
 def build_data(config: DictConfig) -> ImageDataModule:
     """The datamodule; what it says of itself goes into ``config.spec``."""
-    data: ImageDataModule = build(resolved(config.data), ImageDataModule, "data")
+    data: ImageDataModule = build(resolved(config.data), DataModule, "data")
     config.spec = data.spec.to_config()
     return data
 

@@ -24,9 +24,11 @@ from genlab.overrides import line_of, name_of, parse
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
 FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
-EXAMPLES = {  # what a value for a missing option looks like
+EXAMPLES = {  # what a value for a missing option looks like, first of the class that is named
     "root": "/path/to/images",
     "path": "/path/to/images.npz",
+    "TextFolder.root": "/path/to/texts",
+    "TextFile.path": "/path/to/text.txt",
     "name": "owner/name",
     "autoencoder": "outputs/vae-digits/<run>",
 }
@@ -69,7 +71,8 @@ class ConfigTree:
     def _defaults(self, file: Path) -> dict[str, Any]:
         """The parts that a file chooses, by group. A list: several may be chosen together."""
         entries = OmegaConf.to_container(OmegaConf.load(file)).get("defaults", [])  # type: ignore[union-attr]
-        return {group: option for entry in entries if isinstance(entry, dict) for group, option in entry.items()}
+        chosen = {group: option for entry in entries if isinstance(entry, dict) for group, option in entry.items()}
+        return {group.partition("@")[0]: option for group, option in chosen.items()}
 
     @contextmanager
     def hydra(self) -> Iterator[None]:
@@ -233,7 +236,10 @@ def is_new(config: DictConfig, override: Override, groups: Iterable[str]) -> boo
 def check_complete(config: DictConfig) -> None:
     """Raises ConfigError for the first option without a value (``???``)."""
     for key in missing(config):
-        raise ConfigError(f"{key} has no value. Set it: {key}={EXAMPLES.get(key.rpartition('.')[2], '...')}")
+        path, _, name = key.rpartition(".")
+        target = str(OmegaConf.select(config, f"{path}._target_")).rpartition(".")[2]
+        example = EXAMPLES.get(f"{target}.{name}", EXAMPLES.get(name, "..."))
+        raise ConfigError(f"{key} has no value. Set it: {key}={example}")
 
 
 def missing(config: DictConfig) -> list[str]:

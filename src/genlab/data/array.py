@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from genlab.data.array_cache import default_folder
 from genlab.data.base import Split
 from genlab.data.held_out import cached_part, rows_of
 from genlab.data.image import ImageDataModule, ImageTable
-from genlab.data.pixel_cache import default_folder
 from genlab.errors import ConfigError, DataError
 
 _IMAGE_KEYS = ("images", "x", "arr_0")
@@ -29,7 +29,7 @@ class Array(ImageDataModule):
     file of their own; the classes are 0 to the largest label. Nothing in a file is ever run (no pickles).
 
     A .npy is mapped into memory, not read into it. Where a part of it is held out, each part is written once into the
-    cache of :mod:`genlab.data.pixel_cache` and mapped from there; with ``val_path`` the file itself is mapped. A .npz
+    cache of :mod:`genlab.data.array_cache` and mapped from there; with ``val_path`` the file itself is mapped. A .npz
     is compressed, so it is read into memory whole: turn one that does not fit into a .npy.
     """
 

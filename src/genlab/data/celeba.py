@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from genlab.data.array_cache import cached_rows, default_folder
 from genlab.data.base import Split
 from genlab.data.decoding import FileDecoding
 from genlab.data.folder import locked_folder
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import ImageFile
-from genlab.data.pixel_cache import cached_pixels, default_folder
 from genlab.errors import ConfigError, DataError, did_you_mean
 
 _URL = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
@@ -76,7 +76,7 @@ class CelebA(ImageDataModule):
         decoding = FileDecoding(
             str(self.folder / _IMAGES), self._files(names), self.image_size, 3, crop=_CROP, remedy=remedy
         )
-        pixels, _ = cached_pixels(self.cache, decoding.key(), decoding.rows)
+        pixels, _ = cached_rows(self.cache, decoding.key(), decoding.rows)
         return ImageTable(pixels, labels, () if labels is None else (f"not {self.attribute}", str(self.attribute)))
 
     def _require_files(self) -> None:

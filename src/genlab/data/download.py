@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from genlab.errors import DataError
@@ -20,11 +21,12 @@ _CHUNK = 1 << 18  # bytes
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to have: its name, its MD5 as published, and the addresses to try in order."""
+    """A file to have: its name, its checksum as published, and the addresses to try in order."""
 
     name: str
-    md5: str
+    checksum: str
     urls: tuple[str, ...]
+    algorithm: Literal["md5", "sha256"] = "md5"  # of the checksum
 
 
 def fetch(title: str, archives: Sequence[Archive], folder: Path, shown: str, download: bool) -> None:
@@ -41,11 +43,11 @@ def fetch(title: str, archives: Sequence[Archive], folder: Path, shown: str, dow
         DataError: some are missing and cannot be had; the text names them all, with their checksums.
         OSError: the folder cannot be written.
     """
-    missing = [archive for archive in archives if _md5(folder / archive.name) != archive.md5]
+    missing = [archive for archive in archives if not is_there(archive, folder / archive.name)]
     for position, archive in enumerate(missing):
         failure = _download(archive, folder) if download else "data.download=false"
         if failure:
-            files = [f"{item.name} (md5 {item.md5})" for item in missing[position:]]
+            files = [f"{item.name} ({item.algorithm} {item.checksum})" for item in missing[position:]]
             listed = " and ".join(part for part in (", ".join(files[:-1]), files[-1]) if part)
             raise DataError(f"{title} is not in {shown} and cannot be downloaded ({failure}). Put {listed} there.")
 
@@ -63,7 +65,7 @@ def _download(archive: Archive, folder: Path) -> str:
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError):
             failure = "no network"
         else:
-            if _md5(partial) == archive.md5:
+            if is_there(archive, partial):
                 os.replace(partial, folder / archive.name)
                 return ""
             failure = f"what {urlsplit(url).hostname} sent has another checksum"
@@ -80,9 +82,10 @@ def _save(response: http.client.HTTPResponse, path: Path, title: str) -> None:
         os.fsync(file.fileno())
 
 
-def _md5(path: Path) -> str | None:
-    """None if there is no such file."""
+def is_there(archive: Archive, path: Path) -> bool:
+    """Whether ``path`` holds the archive, by its checksum."""
     if not path.is_file():
-        return None
+        return False
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        found = hashlib.file_digest(file, lambda: hashlib.new(archive.algorithm, usedforsecurity=False))
+    return found.hexdigest() == archive.checksum

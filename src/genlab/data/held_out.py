@@ -1,15 +1,37 @@
-"""Which rows of a data set without a published split are held out, and either part of it without reading the other."""
+"""Which rows or files of a data set without a published split are held out, and the rows of one part alone."""
 
+import hashlib
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from genlab.data.array_cache import cached_rows
 from genlab.data.base import Split
-from genlab.data.pixel_cache import cached_pixels
 from genlab.errors import DataError
 from genlab.seeding import uniform_by_index
 
 _SPLIT_SEED = 0  # never the run's: every run holds out the same images
+
+
+def held_out_names(names: Iterable[str], val_fraction: float) -> set[str]:
+    """The names whose hash is below ``val_fraction``. So a file stays on its side when others come or go.
+
+    Each side has at least one of the names, of which there are at least two: where the rule gives none, it gets the one
+    with the smallest, or largest, hash.
+    """
+    hashes = {name: name_hash(name) for name in names}
+    found = {name for name, value in hashes.items() if value < val_fraction}
+    if not found:
+        return {min(hashes, key=hashes.__getitem__)}
+    return found - {max(hashes, key=hashes.__getitem__)} if len(found) == len(hashes) else found
+
+
+def name_hash(name: str) -> float:
+    """In [0, 1); the same on systems that write accents in another way."""
+    normal = unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(normal, digest_size=8).digest(), "big") / 2**64
 
 
 def rows_of(split: Split, count: int, val_fraction: float, name: str) -> np.ndarray:
@@ -32,4 +54,4 @@ def cached_part(images: np.ndarray, chosen: np.ndarray, folder: Path, key: str) 
 
     ``key`` names what the array and the choice depend on. Raises StorageError if the cache cannot be written.
     """
-    return cached_pixels(folder, key, lambda: (images[row] for row in chosen))[0]
+    return cached_rows(folder, key, lambda: (images[row] for row in chosen))[0]

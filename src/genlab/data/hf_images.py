@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genlab.data import hub
+from genlab.data.array_cache import cached_rows, default_folder, digest
 from genlab.data.base import Split
 from genlab.data.decode import DECODER, Channels, UnreadableImageError, decode
 from genlab.data.decoding import in_parallel
 from genlab.data.held_out import cached_part, rows_of
 from genlab.data.image import ImageDataModule, ImageTable
-from genlab.data.pixel_cache import cached_pixels, default_folder
 from genlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class HFImages(ImageDataModule):
         hub.require_datasets()
         source = self.val_split if split == "val" and self.val_split is not None else self.split
         form = DECODER, self.image_column, self.label_column, self.image_size, self.channels
-        key = hub.digest(1, self.data_set, self._version, self.config, source, form)
-        rows, _ = cached_pixels(self.cache, f"hf-{key}", lambda: self._rows(source))  # (N, C * S * S + 8)
+        key = digest(1, self.data_set, self._version, self.config, source, form)
+        rows, _ = cached_rows(self.cache, f"hf-{key}", lambda: self._rows(source))  # (N, C * S * S + 8)
         if self.val_split is None:
             chosen = rows_of(split, len(rows), self.val_fraction, f"{self.data_set} ({source})")
             rows = cached_part(rows, chosen, self.cache, f"hf-{key}-{split}-{self.val_fraction}")
@@ -89,7 +89,7 @@ class HFImages(ImageDataModule):
 
     def _class_names(self, split: Split, labels: np.ndarray) -> tuple[str, ...]:
         """As the data set has them, else the numbers that occur in the training split."""
-        key = hub.digest(1, self.data_set, self._version, self.config, self.split, self.label_column)
+        key = digest(1, self.data_set, self._version, self.config, self.split, self.label_column)
         note = self.cache / f"hf-{key}-names.json"
         names = hub.recall(note)
         if names is None:

@@ -1,6 +1,5 @@
 """Data sets of the Hugging Face Hub, or of a folder in one of its formats: which version there is, and its rows."""
 
-import hashlib
 import json
 import logging
 import os
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genlab.data.array_cache import digest
 from genlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -104,11 +104,6 @@ def _version_of_folder(folder: Path) -> str:
         status = path.stat()
         files.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
     return digest(*files)
-
-
-def digest(*parts: object) -> str:
-    """32 hex digits of plain values."""
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def open_stream(name: str, config: str | None, split: str, version: str) -> "IterableDataset":

@@ -1,12 +1,11 @@
 """The image files under a folder, their classes, and which of them are held out."""
 
-import hashlib
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from genlab.data.held_out import held_out_names
 from genlab.errors import DataError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -26,12 +25,6 @@ class ImageFile:
         """The first part of the name: the class. None at the top."""
         first, slash, _ = self.name.partition("/")
         return first if slash else None
-
-    @property
-    def hash(self) -> float:
-        """In [0, 1), of the name alone; the same on systems that write accents in another way."""
-        name = unicodedata.normalize("NFC", self.name).encode("utf-8", "surrogateescape")
-        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") / 2**64
 
 
 def list_images(root: str) -> list[ImageFile]:
@@ -93,14 +86,6 @@ def class_names(root: str, files: Sequence[ImageFile]) -> tuple[str, ...]:
 
 
 def split_files(files: Sequence[ImageFile], val_fraction: float) -> tuple[list[ImageFile], list[ImageFile]]:
-    """(training, held out). A file is held out if the hash of its name is below ``val_fraction``.
-
-    So a file stays on its side when others come or go. Each side has at least one file: where the rule gives none, it
-    gets the file with the smallest, or largest, hash.
-    """
-    held_out = {file.name for file in files if file.hash < val_fraction}
-    if not held_out:
-        held_out = {min(files, key=lambda file: file.hash).name}
-    elif len(held_out) == len(files):
-        held_out.discard(max(files, key=lambda file: file.hash).name)
+    """(training, held out), by :func:`genlab.data.held_out.held_out_names`."""
+    held_out = held_out_names((file.name for file in files), val_fraction)
     return [f for f in files if f.name not in held_out], [f for f in files if f.name in held_out]

@@ -6,12 +6,12 @@ from typing import Literal
 
 import numpy as np
 
+from genlab.data.array_cache import cached_rows, default_folder
 from genlab.data.base import Split
 from genlab.data.decode import Channels
 from genlab.data.decoding import FileDecoding
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import ImageFile, class_names, list_images, split_files
-from genlab.data.pixel_cache import cached_pixels, default_folder
 from genlab.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class ImageFolder(ImageDataModule):
         root, files, names = self._files(split)
         expected = self.table("train").images.shape[-1] if split == "val" and self.image_size is None else None
         decoding = FileDecoding(root, files, self.image_size, self.channels, on_bad=self.on_bad, expected=expected)
-        pixels, kept = cached_pixels(self.cache, decoding.key(), decoding.rows)
+        pixels, kept = cached_rows(self.cache, decoding.key(), decoding.rows)
         if len(kept) < len(files):
             _log.warning(
                 "left out %d of %d images in %s that cannot be read.", len(files) - len(kept), len(files), root

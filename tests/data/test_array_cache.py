@@ -1,4 +1,4 @@
-"""The cache of decoded images: killed at any moment, wanted by two at once, and keyed by all that made it."""
+"""The cache of arrays: killed at any moment, wanted by two at once, and keyed by all that made them."""
 
 import errno
 import multiprocessing
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from genlab.data import decoding, pixel_cache
+from genlab.data import array_cache, decoding
+from genlab.data.array_cache import cached_rows
 from genlab.data.decoding import FileDecoding
 from genlab.data.image_files import ImageFile
-from genlab.data.pixel_cache import cached_pixels
 from genlab.errors import StorageError
 
 FORK = multiprocessing.get_context("fork")
@@ -33,7 +33,7 @@ def rows(log: Path, stop: Callable[[int], None] = lambda position: None) -> Iter
 
 
 def check(folder: Path, log: Path) -> None:
-    pixels, kept = cached_pixels(folder, "key", lambda: rows(log))
+    pixels, kept = cached_rows(folder, "key", lambda: rows(log))
     assert kept.tolist() == [i for i in range(len(ROWS)) if i not in LEFT_OUT]
     assert np.array_equal(pixels, ROWS[kept])
 
@@ -47,7 +47,7 @@ def die(*_: object) -> None:
 
 
 def _killed_at_a_row(folder: Path, log: Path, row: int) -> None:
-    cached_pixels(folder, "key", lambda: rows(log, lambda position: die() if position == row else None))
+    cached_rows(folder, "key", lambda: rows(log, lambda position: die() if position == row else None))
 
 
 def _killed_at_a_call(folder: Path, log: Path, module: Any, name: str, call: int, before: bool) -> None:
@@ -122,7 +122,7 @@ def _slow(folder: Path, log: Path, started: Any, is_to_die: bool) -> None:
         if is_to_die and position == 100:
             die()
 
-    cached_pixels(folder, "key", lambda: rows(log, stop))
+    cached_rows(folder, "key", lambda: rows(log, stop))
 
 
 @pytest.mark.parametrize("is_to_die", [False, True])
@@ -157,8 +157,8 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     folder, log = tmp_path / "cache", tmp_path / "log"
-    monkeypatch.setattr(pixel_cache.os, "fsync", full)
-    with pytest.raises(StorageError, match=f"cannot keep decoded images in {folder} .no space left on device.*Make"):
+    monkeypatch.setattr(array_cache.os, "fsync", full)
+    with pytest.raises(StorageError, match=f"cannot keep prepared data in {folder} .no space left on device.*Make"):
         check(folder, log)
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
     monkeypatch.undo()
@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pyt
 
 def test_another_key_is_another_entry(tmp_path: Path) -> None:
     check(tmp_path, tmp_path / "log")
-    pixels, _ = cached_pixels(tmp_path, "other", lambda: iter(ROWS[:2]))
+    pixels, _ = cached_rows(tmp_path, "other", lambda: iter(ROWS[:2]))
     assert np.array_equal(pixels, ROWS[:2])
 
 

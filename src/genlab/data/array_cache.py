@@ -1,0 +1,145 @@
+"""Decoded images and tokens on disk: made once, mapped into memory by every process and every later run."""
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from filelock import FileLock
+
+from genlab.errors import StorageError
+
+_CHECKED_BYTES = 2 << 30  # read at most when a cache is opened; a larger one is checked on evenly spaced rows
+
+
+def default_folder() -> Path:
+    """``$GENLAB_CACHE``, else ``~/.cache/genlab``."""
+    return Path(os.environ.get("GENLAB_CACHE") or "~/.cache/genlab").expanduser()
+
+
+def digest(*parts: object) -> str:
+    """32 hex digits of plain values: of all that an entry depends on, for its key."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+
+
+def cached_rows(
+    folder: Path, key: str, rows: Callable[[], Iterable[np.ndarray | None]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`cached_array` of single rows. None is a row to leave out.
+
+    Returns:
+        the array (N, ...), and the positions (N,) that its rows had among what was yielded
+    """
+    array, left_out = _cached(folder, key, lambda: (row if row is None else row[None] for row in rows()))
+    return array, np.delete(np.arange(len(array) + len(left_out)), left_out)
+
+
+def cached_array(folder: Path, key: str, blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
+    """The blocks that ``blocks()`` yields, one after the other, from disk if they are there.
+
+    On disk are ``<key>.npy`` and ``<key>.json``, a seal with its length and checksum, which is written last. What does
+    not fit its seal is made again. Processes that want the same key wait for the one that makes it.
+
+    Args:
+        folder: of the cache, made if need be
+        key: names all that the blocks depend on; fit for a file name
+        blocks: yields arrays (n, ...) that differ in n alone, at least one; called only if need be
+
+    Returns:
+        the array (N, ...), mapped; writing to it changes nothing on disk
+
+    Raises:
+        StorageError: the folder cannot be written, or is full.
+    """
+    return _cached(folder, key, blocks)[0]
+
+
+def _cached(folder: Path, key: str, blocks: Callable[[], Iterable[np.ndarray | None]]) -> tuple[np.ndarray, list[int]]:
+    """The array, and the positions of what was left out."""
+    path = folder / f"{key}.npy"
+    try:
+        found = _open(path)
+        if found is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{key}.lock"):
+                found = _open(path)  # another process may have made it meanwhile
+                if found is None:
+                    _write(path, blocks())
+                    found = _open(path)
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        raise StorageError(
+            f"cannot keep prepared data in {folder} ({cause}). Make room, or set data.cache_dir to another folder."
+        ) from error
+    assert found is not None, "just written"
+    return found
+
+
+def _open(path: Path) -> tuple[np.ndarray, list[int]] | None:
+    """None if there is nothing, or nothing whole."""
+    try:
+        seal = json.loads(path.with_suffix(".json").read_text())
+        if path.stat().st_size != seal["bytes"]:
+            return None
+        array = np.lib.format.open_memmap(path, mode="c")  # copy on write: torch wants writable arrays
+        if _checksum(array) != seal["checksum"]:
+            return None
+        return array, [int(position) for position in seal["left_out"]]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, blocks: Iterable[np.ndarray | None]) -> None:
+    partial = path.with_suffix(".npy.part")  # one name, under the lock: what a killed process left is written over
+    left_out: list[int] = []
+    try:
+        with open(partial, "wb", buffering=1 << 20) as file:  # not a mapping: a full disk must raise, not kill
+            _write_blocks(file, blocks, left_out)
+            file.flush()
+            os.fsync(file.fileno())
+        array = np.lib.format.open_memmap(partial, mode="c")
+        seal = {"bytes": partial.stat().st_size, "checksum": _checksum(array), "left_out": left_out}
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    sealed = path.with_suffix(".json.part")
+    with open(sealed, "w") as text:
+        json.dump(seal, text)
+        text.flush()
+        os.fsync(text.fileno())
+    os.replace(sealed, path.with_suffix(".json"))
+
+
+def _write_blocks(file: BinaryIO, blocks: Iterable[np.ndarray | None], left_out: list[int]) -> None:
+    first: np.ndarray | None = None
+    count = 0
+    for block in blocks:
+        if block is None:
+            left_out.append(count + len(left_out))
+            continue
+        if first is None:
+            first = block
+            _write_header(file, 0, first)
+        assert (block.shape[1:], block.dtype) == (first.shape[1:], first.dtype)
+        file.write(block.tobytes())
+        count += len(block)
+    assert first is not None, "the caller has at least one block"
+    file.seek(0)
+    _write_header(file, count, first)  # NumPy leaves room for the first dimension to grow in place
+
+
+def _write_header(file: BinaryIO, count: int, block: np.ndarray) -> None:
+    header = {"descr": block.dtype.str, "fortran_order": False, "shape": (count, *block.shape[1:])}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _checksum(array: np.ndarray) -> int:
+    step = -(-array.nbytes // _CHECKED_BYTES) or 1
+    checksum = zlib.crc32(str(array.shape).encode())
+    for start in range(0, len(array), 4096 * step):
+        checksum = zlib.crc32(np.ascontiguousarray(array[start : start + 4096 * step : step]).data, checksum)
+    return checksum

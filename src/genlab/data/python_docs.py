@@ -1,0 +1,22 @@
+"""The documentation of Python, as every installation of it has it."""
+
+from collections.abc import Iterable
+
+from genlab.data.base import Split
+from genlab.data.held_out import held_out_names
+from genlab.data.text import TextDataModule
+
+_HELD_OUT = 0.1  # of the topics
+
+
+class PythonDocs(TextDataModule):
+    """What ``help()`` knows of the language: some 80 topics of half a million characters, each a document, sorted.
+
+    Held out are the topics whose name has a hash below 0.1. The text differs between versions of Python.
+    """
+
+    def documents(self, split: Split) -> Iterable[str]:
+        from pydoc_data.topics import topics
+
+        held_out = held_out_names(topics, _HELD_OUT)
+        return [topics[name] for name in sorted(topics) if (name in held_out) == (split == "val")]

@@ -1,0 +1,176 @@
+"""Text: tokens of it on disk, windows of them, and what every datamodule of text has in common."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab.data.array_cache import cached_array, default_folder, digest
+from genlab.data.base import DataModule, DataSpec, KeyedDataset, Split
+from genlab.data.sampler import Keys
+from genlab.data.tokenizer.base import Tokenizer
+from genlab.errors import ConfigError, DataError
+from genlab.progress import progress
+from genlab.seeding import derive_seed
+
+_OFFSETS = 1  # names the random numbers that windows are moved by
+
+
+class Windows(KeyedDataset):
+    """A text cut into windows of ``context`` tokens, each with the token that follows it, taken by (epoch, index) keys.
+
+    Window i of epoch e starts at offset(e) + i * context. The offset is drawn from (seed, epoch), below ``context`` as
+    far as the text allows, so each epoch cuts the text elsewhere, into as many windows; without a seed it is 0.
+    """
+
+    def __init__(self, tokens: np.ndarray, context: int, seed: int | None, limit: int | None = None):
+        assert len(tokens) > context, "checked by the datamodule, with a remedy"
+        self.tokens, self.context, self.seed = np.asarray(tokens), context, seed  # a plain view of what is mapped
+        room = 0 if seed is None else context - 1
+        count = max(1, (len(tokens) - 1 - room) // context)
+        self._room = min(room, len(tokens) - 1 - count * context)  # less in a text of fewer than 2 * context tokens
+        self._count = count if limit is None else min(limit, count)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def offset(self, epoch: int) -> int:
+        """Where the first window of an epoch starts."""
+        return 0 if self.seed is None else derive_seed(self.seed, epoch, _OFFSETS) % (self._room + 1)
+
+    def __getitem__(self, keys: Keys) -> dict[str, Tensor]:
+        indices = np.array([index for _, index in keys])
+        starts = self.offset(keys[0][0]) + indices * self.context
+        tokens = self.tokens[starts[:, None] + np.arange(self.context + 1)]  # (N, T + 1)
+        return {"tokens": torch.from_numpy(tokens.astype(np.int64)), "index": torch.from_numpy(indices)}
+
+
+class TextDataModule(DataModule):
+    """Text by split, as tokens. A subclass says where the text comes from, in :meth:`documents`.
+
+    The tokenizer learns from the training split. What it has learnt and the tokens are kept in the cache of
+    :mod:`genlab.data.array_cache`, under a hash of the text, so they are made once and again when the text changes.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        context: int = 256,
+        cache_dir: str | None = None,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        limit: int | None = None,
+        seed: int = 0,
+    ):
+        """
+        Args:
+            tokenizer: trained when the data are prepared
+            context: tokens that the model sees at once
+            cache_dir: None: $GENLAB_CACHE, else ~/.cache/genlab
+            batch_size: windows in a step, over all ranks together
+            num_workers: processes that assemble batches; windows are quick enough without (0)
+            limit: train on the first so many windows only; None: on all
+            seed: of the order of the windows, and of where they are cut
+        """
+        super().__init__(batch_size, num_workers, limit, seed)
+        if context < 1:
+            raise ConfigError(f"data.context must be a whole number >= 1, got {context}.")
+        self._tokenizer, self.context = tokenizer, context
+        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        self._tokens: dict[Split, np.ndarray] = {}
+        self._hashes: dict[Split, str] = {}
+
+    @abstractmethod
+    def documents(self, split: Split) -> Iterable[str]:
+        """The texts of a split, in an order that is always the same. Raises DataError with a remedy."""
+
+    def title(self, split: Split) -> str:
+        """What the user knows a split by, for messages."""
+        return "the training text" if split == "train" else "the held-out text"
+
+    def text_hash(self, split: Split) -> str:
+        """32 hex digits of the documents of a split."""
+        if split not in self._hashes:
+            found = hashlib.blake2b(digest_size=16)
+            for document in self.documents(split):
+                encoded = document.encode("utf-8", "surrogatepass")
+                found.update(len(encoded).to_bytes(8, "little") + encoded)
+            self._hashes[split] = found.hexdigest()
+        return self._hashes[split]
+
+    def to_learn_from(self) -> Iterable[str]:
+        """The documents that the tokenizer is trained on."""
+        return self.documents("train")
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Trained, or as it was when it was trained on the same text."""
+
+        def learnt() -> Iterator[np.ndarray]:
+            self._tokenizer.train(self.to_learn_from())
+            yield np.frombuffer(self._tokenizer.state().encode(), dtype=np.uint8)
+
+        key = digest(1, self._tokenizer.fingerprint(), self.text_hash("train"))
+        self._tokenizer.load_state(cached_array(self.cache, f"tokenizer-{key}", learnt).tobytes().decode())
+        return self._tokenizer
+
+    def tokens(self, split: Split) -> np.ndarray:
+        """(L,) uint16, or uint32 where there are more tokens than that: the documents of a split, the end token after
+        each if there is one. Mapped from the cache.
+
+        Raises:
+            DataError: there is too little text for one window, or the tokenizer has no token for some of it.
+            StorageError: the cache cannot be written.
+        """
+        if split not in self._tokens:
+            dtype = np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.uint32
+            key = digest(1, self.tokenizer.fingerprint(), self.text_hash(split))
+
+            def blocks() -> Iterator[np.ndarray]:
+                yield np.zeros(0, dtype)
+                yield from (tokens.astype(dtype) for tokens in self.encoded(split))
+
+            tokens = cached_array(self.cache, f"tokens-{key}", blocks)
+            if len(tokens) <= self.context:
+                raise DataError(
+                    f"{self.title(split)} has {len(tokens)} tokens; at least {self.context + 1} are needed for "
+                    f"data.context={self.context}."
+                )
+            self._tokens[split] = tokens
+        return self._tokens[split]
+
+    def encoded(self, split: Split) -> Iterator[np.ndarray]:
+        """The tokens of each document, the end token among them."""
+        with progress(f"tokenising {self.title(split)}", None) as advance:
+            for document in self.documents(split):
+                yield self.encode(document)
+                advance(1)
+
+    def encode(self, document: str) -> np.ndarray:
+        """(L,) int64: its tokens, and the end token if there is one."""
+        tokens, end = self.tokenizer.encode(document), self.tokenizer.end
+        return tokens if end is None else np.append(tokens, end)
+
+    def dataset(self, split: Split) -> KeyedDataset:
+        if split == "val":
+            return Windows(self.tokens("val"), self.context, seed=None)
+        return Windows(self.tokens("train"), self.context, self.seed, self.limit)
+
+    @property
+    def spec(self) -> DataSpec:
+        """Prepares both splits: a text that is too short is told of at once."""
+        self.tokens("train"), self.tokens("val")
+        start = start_token(self.tokenizer)
+        return DataSpec("text", (self.context,), self.tokenizer.vocab_size, start_token=start)
+
+
+def start_token(tokenizer: Tokenizer) -> int:
+    """What generation starts from without a prompt: the end token, else that of a new line, else 0."""
+    if tokenizer.end is not None:
+        return tokenizer.end
+    return next((token for token in range(tokenizer.vocab_size) if tokenizer.bytes_of(token) == b"\n"), 0)

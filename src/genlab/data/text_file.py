@@ -1,0 +1,44 @@
+"""A text file."""
+
+from collections.abc import Iterable
+
+from genlab.data.base import Split
+from genlab.data.text import TextDataModule
+from genlab.data.text_files import read_text
+from genlab.data.tokenizer.base import Tokenizer
+from genlab.errors import ConfigError
+
+
+class TextFile(TextDataModule):
+    """One file in UTF-8, as one document. Its end, or a file of its own, is held out."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        path: str,
+        val_path: str | None = None,  # the held-out text; null: the end of path, see val_fraction
+        val_fraction: float = 0.1,  # in (0, 1), of the characters
+        context: int = 64,  # tokens that the model sees at once
+        cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
+        batch_size: int = 32,  # windows in a step, over all ranks together
+        num_workers: int = 0,
+        limit: int | None = None,
+        seed: int = 0,  # of the order of the windows, and of where they are cut
+    ):
+        """Raises ConfigError if a value is out of its range."""
+        super().__init__(tokenizer, context, cache_dir, batch_size, num_workers, limit, seed)
+        if not 0 < val_fraction < 1:
+            raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
+        self.path, self.val_path, self.val_fraction = path, val_path, val_fraction
+
+    def documents(self, split: Split) -> Iterable[str]:
+        if self.val_path is not None:
+            return [read_text(self.path if split == "train" else self.val_path)]
+        text = read_text(self.path)
+        held_out = int((1 - self.val_fraction) * len(text))
+        return [text[:held_out] if split == "train" else text[held_out:]]
+
+    def title(self, split: Split) -> str:
+        if self.val_path is not None:
+            return self.path if split == "train" else self.val_path
+        return f"{self.path} (the {'first' if split == 'train' else 'held-out last'} part)"

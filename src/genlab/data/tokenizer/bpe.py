@@ -1,0 +1,42 @@
+"""Byte pair encoding, learnt from the data."""
+
+import json
+from collections.abc import Iterable
+
+from genlab.data.tokenizer.byte_level import ByteLevel, pieces
+from genlab.errors import ConfigError
+
+_END = "<|endoftext|>"
+
+
+class BPE(ByteLevel):
+    """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019): words are split as GPT-2 does, then the most frequent
+    pair of neighbours becomes a token until there are enough. The same documents give the same tokens.
+
+    A short text may have fewer pairs that occur twice than ``vocab_size`` asks for. The end token is the last.
+    """
+
+    def __init__(self, vocab_size: int = 4096):  # with the 256 bytes and the end token
+        if vocab_size < 257:
+            raise ConfigError(f"data.tokenizer.vocab_size must be a whole number >= 257, got {vocab_size}.")
+        super().__init__(_END)
+        self._wanted = vocab_size
+
+    def train(self, documents: Iterable[str]) -> None:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+        core = Tokenizer(models.BPE())
+        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        core.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self._wanted - 1,
+            min_frequency=2,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        core.train_from_iterator((piece for document in documents for piece in pieces(document)), trainer)
+        core.add_special_tokens([_END])
+        self.adopt(core)
+
+    def state(self) -> str:
+        return super().state() if self._core else json.dumps({"vocab_size": self._wanted})

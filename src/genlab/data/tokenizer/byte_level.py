@@ -1,0 +1,116 @@
+"""Tokenizers of the package tokenizers whose tokens are strings of bytes."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genlab.data.tokenizer.base import Tokenizer, outside, utf8
+from genlab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+_MOST_TOKENS = 1 << 22  # a larger number is no tokenizer's
+# Of a long text: cut before a space that follows something else, where no pattern of words has a token across.
+_PIECE = re.compile(r"(?s).{65536}.*?(?<=\S)(?= )|.+")
+
+
+class ByteLevel(Tokenizer):
+    """What has been learnt by byte-level BPE (Radford et al. 2019): any text has tokens, and they give it back.
+
+    What looks like a special token in a text is encoded as the text that it is.
+    """
+
+    def __init__(self, end_token: str | None):
+        """Raises ConfigError, naming the extra, if the package is not installed."""
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers of the loader are forked
+        try:
+            import tokenizers
+        except ImportError as error:
+            raise ConfigError("this tokenizer needs a package: pip install 'genlab[text]'") from error
+        self._end_token = end_token
+        self._core: tokenizers.Tokenizer | None = None
+        self._bytes: list[bytes] = []  # of each token
+
+    @property
+    def core(self) -> "tokenizers.Tokenizer":
+        assert self._core is not None, "not trained yet"
+        return self._core
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._bytes) if self.core else 0
+
+    @property
+    def end(self) -> int | None:
+        return None if self._end_token is None else self.core.token_to_id(self._end_token)
+
+    def encode(self, text: str) -> np.ndarray:
+        utf8(text)
+        found = [self.core.encode(piece, add_special_tokens=False).ids for piece in pieces(text)]
+        return np.concatenate([np.zeros(0, np.int64), *(np.array(ids, dtype=np.int64) for ids in found)])
+
+    def bytes_of(self, token: int) -> bytes:
+        if not 0 <= token < self.vocab_size:
+            raise outside(token, self.vocab_size)
+        return self._bytes[token]
+
+    def state(self) -> str:
+        return self.core.to_str()
+
+    def load_state(self, state: str) -> None:
+        from tokenizers import Tokenizer as Core
+
+        try:
+            core = Core.from_str(state)
+        except Exception as error:  # its only kind
+            raise DataError(f"this is not the state of a tokenizer ({' '.join(str(error).split())}).") from error
+        self.adopt(core)
+
+    def adopt(self, core: "tokenizers.Tokenizer") -> None:
+        """Take over what has been learnt. Raises DataError: tokens are not bytes, or the end token is not there."""
+        content = json.loads(core.to_str())
+        vocabulary = core.get_vocab(with_added_tokens=True)
+        if "ByteLevel" not in _kinds(content["decoder"]) or max(vocabulary.values(), default=0) >= _MOST_TOKENS:
+            raise DataError("only byte-level tokenizers can be used, such as GPT-2's; this one is of another kind.")
+        special = {token["id"]: token["special"] for token in content["added_tokens"]}
+        if self._end_token is not None and not special.get(core.token_to_id(self._end_token)):
+            names = ", ".join(token["content"] for token in content["added_tokens"] if token["special"])
+            raise DataError(
+                f"the tokenizer has no special token {self._end_token} (it has: {names or 'none'}). "
+                "Set data.tokenizer.end_token to one of them, or to null."
+            )
+        core.encode_special_tokens = True
+        core.no_truncation()
+        core.no_padding()
+        self._bytes = [b""] * (max(vocabulary.values(), default=-1) + 1)
+        for text, token in vocabulary.items():
+            if token not in special:
+                self._bytes[token] = b"".join(_BYTES.get(character) or character.encode() for character in text)
+            elif not special[token]:
+                self._bytes[token] = text.encode()
+        self._core = core
+
+
+def pieces(text: str) -> Iterator[str]:
+    """A long text in parts that have the tokens that they have in it: the package takes up much memory for a text."""
+    return (match[0] for match in _PIECE.finditer(text))
+
+
+def _kinds(decoder: dict[str, Any] | None) -> set[str]:
+    parts = (decoder or {}).get("decoders", [decoder])
+    return {part["type"] for part in parts if part}
+
+
+def _bytes_by_character() -> dict[str, bytes]:
+    """GPT-2's way to write bytes as characters: visible ones as they are, the others from U+0100 on."""
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in visible]
+    return {chr(b): bytes([b]) for b in visible} | {chr(256 + i): bytes([byte]) for i, byte in enumerate(others)}
+
+
+_BYTES = _bytes_by_character()

@@ -1,0 +1,82 @@
+"""Tokenizers that others have trained."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genlab.data.tokenizer.byte_level import ByteLevel
+from genlab.errors import DataError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+_FILE = "tokenizer.json"
+_TIMEOUT = 5.0  # seconds in which the Hub has to answer
+
+
+class Pretrained(ByteLevel):
+    """A byte-level tokenizer from a file, or of a model at the Hugging Face Hub: GPT-2's, Llama 3's, Qwen's.
+
+    It is read when it is first needed. What the Hub has once given is used from then on. A file holds rules and
+    tokens, no code.
+    """
+
+    def __init__(
+        self,
+        name: str,  # of a model at the Hub, like gpt2; or a tokenizer.json, or a folder that holds one
+        end_token: str | None = "<|endoftext|>",  # what ends a document; null: nothing
+    ):
+        super().__init__(end_token)
+        self.name = name
+
+    def train(self, documents: Iterable[str]) -> None:
+        """Nothing but reading it. Raises DataError if it is not there or is of another kind."""
+        assert self.core
+
+    @property
+    def core(self) -> "tokenizers.Tokenizer":
+        if self._core is None:
+            file = self._file()
+            try:
+                self.load_state(file.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                raise DataError(f"cannot read {file}, which data.tokenizer.name={self.name} leads to.") from error
+            except DataError as error:
+                raise DataError(f"data.tokenizer.name={self.name}: {error}") from error
+        assert self._core is not None
+        return self._core
+
+    def _file(self) -> Path:
+        path = Path(self.name).expanduser()
+        if path.is_file():
+            return path
+        if (path / _FILE).is_file():
+            return path / _FILE
+        return Path(self._from_the_hub())
+
+    def _from_the_hub(self) -> str:
+        from huggingface_hub import HfApi, hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            return hf_hub_download(self.name, _FILE, local_files_only=True)
+        except HFValidationError as error:
+            raise DataError(
+                f"there is no file {self.name}. Set data.tokenizer.name to a {_FILE}, or to a name like gpt2."
+            ) from error
+        except LocalEntryNotFoundError:
+            pass
+        try:
+            HfApi().model_info(self.name, timeout=_TIMEOUT)  # the next line would try for half a minute
+            return hf_hub_download(self.name, _FILE)
+        except Exception as error:  # of the network, in the classes of whichever HTTP library is below
+            if isinstance(error, HfHubHTTPError) and getattr(error.response, "status_code", 0) in (401, 403, 404):
+                text = f"the Hugging Face Hub has no {_FILE} of {self.name} that you may read."
+                raise DataError(text) from error
+            raise self._unreachable() from error
+
+    def _unreachable(self) -> DataError:
+        return DataError(
+            f"the tokenizer {self.name} is not here and the Hugging Face Hub cannot be reached. "
+            f"Fetch https://huggingface.co/{self.name}/resolve/main/{_FILE} and set data.tokenizer.name to that file."
+        )
