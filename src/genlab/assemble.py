@@ -19,10 +19,9 @@ from genlab.build import LATER, build, check, parameters, resolve
 from genlab.callbacks.progress import ProgressBar
 from genlab.config import resolved
 from genlab.data.base import DataModule
-from genlab.data.image import ImageDataModule
 from genlab.errors import ConfigError, ResourceError
 from genlab.loggers import IsolatedLogger, choose_wandb_mode
-from genlab.metrics.base import FeatureExtractor, SampleMetric
+from genlab.metrics.base import FeatureExtractor, LikelihoodMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
 from genlab.model.base import GenerativeModel, HasLatent, HasTokens
 
@@ -44,11 +43,11 @@ def check_config(config: DictConfig) -> None:
     nodes = _known(config)
     for path, kind in (("seed", int), ("outputs", str), ("check", bool)):
         check(nodes[path], kind, path)
-    extractor = nodes["metrics"].pop("extractor")
-    check(extractor, FeatureExtractor, "metrics.extractor")
+    extractor = nodes["metrics"].pop("extractor", None)
+    check(extractor, FeatureExtractor | None, "metrics.extractor")
     for name, node in nodes["metrics"].items():
         check(node, Metric, f"metrics.{name}")
-        check(node, SampleMetric, f"metrics.{name}")
+        check(node, SampleMetric | LikelihoodMetric, f"metrics.{name}")
     for name, slot in SLOTS.items():
         check(nodes[name], slot, name, given=_GIVEN.get(name, frozenset()))
     for name, node in nodes.get("callbacks", {}).items():
@@ -115,9 +114,9 @@ def _callback_slot(node: Mapping[str, Any]) -> Any:
     return Callable[..., pl.Callback] if is_partial else pl.Callback
 
 
-def build_data(config: DictConfig) -> ImageDataModule:
+def build_data(config: DictConfig) -> DataModule:
     """The datamodule; what it says of itself goes into ``config.spec``."""
-    data: ImageDataModule = build(resolved(config.data), DataModule, "data")
+    data: DataModule = build(resolved(config.data), DataModule, "data")
     config.spec = data.spec.to_config()
     return data
 
@@ -142,7 +141,7 @@ def trial_model(config: Mapping[str, Any]) -> GenerativeModel:
 def build_evaluation(config: Mapping[str, Any]) -> Evaluation:
     """The evaluation with its extractor and metrics. Raises an error at once if weights are missing."""
     metrics = dict(config["metrics"])
-    extractor: FeatureExtractor = build(metrics.pop("extractor"), FeatureExtractor, "metrics.extractor")
+    extractor: Any = build(metrics.pop("extractor", None), FeatureExtractor | None, "metrics.extractor")
     built: dict[str, Metric] = {name: build(node, Metric, f"metrics.{name}") for name, node in metrics.items()}
     return build(config["evaluation"], Evaluation, "evaluation", given={"extractor": extractor, "metrics": built})
 

@@ -4,6 +4,7 @@ A budget is also the run's clock: it counts all three, beside each other, into `
 no currency, since a step of a GAN and one of a diffusion model are not the same thing.
 """
 
+import sys
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -80,8 +81,9 @@ class Budget(Callback):
         if self._kind not in self._flops:
             self._counter = OperationCounter()
             self._counting.enter_context(self._counter)
-            # A frame that torch.compile meets under the counter is never compiled: this step it shall meet none.
-            self._counting.enter_context(torch.compiler.set_stance("force_eager"))
+            if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
+                # A frame that torch.compile meets under the counter is never compiled: this step it shall meet none.
+                self._counting.enter_context(torch.compiler.set_stance("force_eager"))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Mapping[str, Any], batch_idx: int

@@ -16,6 +16,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from genlab.callbacks.ema import load_averages
+from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import CheckpointError, StorageError
 from genlab.model.base import GenerativeModel, Progress
 
@@ -150,6 +151,16 @@ def check_same_model(model: nn.Module, state: Mapping[str, torch.Tensor], run: P
                 f"the checkpoint of {run} was made by another model ({name} is {theirs} there and {ours} here). "
                 "Change model.* back, or start a new run."
             )
+
+
+def check_same_tokenizer(last: Saved, tokenizer: Tokenizer, run: Path) -> None:
+    """Raises CheckpointError if ``tokenizer`` does not give the tokens that the model in ``last`` was trained on."""
+    theirs, ours = last.content.get("tokenizer"), tokenizer.fingerprint()
+    if theirs != ours:
+        raise CheckpointError(
+            f"the tokenizer does not belong to the checkpoint of {run} (fingerprint {ours}, there {theirs}). "
+            "Change data.* back, restore the run's tokenizer.json, or start a new run."
+        )
 
 
 def load_for_sampling(model: GenerativeModel, last: Saved, run: Path) -> str:

@@ -146,7 +146,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
 
     assert folder is not None
     if command == "sample":
-        inference.sample(config, folder, **{k: options[k] for k in ("n", "seed", "label", "batch_size", "out")})
+        inference.sample(config, folder, **{name: options[name] for name in OPTIONS["sample"] if name != "run"})
     else:
         inference.evaluate(config, folder, **{k: options[k] for k in ("n", "seed", "baselines", "likelihood")})
 
@@ -190,6 +190,10 @@ def _take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], l
     known = OPTIONS[command]
     values = {name: default for name, (default, _) in known.items()}
     rest = []
+    if "prompt" in known:  # free text, which Hydra's grammar is not for
+        prompts = [text for text in overrides if text.startswith("prompt=")]
+        overrides = [text for text in overrides if text not in prompts]
+        values["prompt"] = next((text.removeprefix("prompt=") for text in reversed(prompts)), None)
     for override in parse(overrides):
         name = str(override.key_or_group)
         if name not in known:

@@ -35,14 +35,15 @@ from genlab.callbacks.checkpoint import NoCheckpoints
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.samples import FOLDER as SAMPLES
-from genlab.callbacks.samples import sample_images
+from genlab.callbacks.samples import asked_of
 from genlab.callbacks.stop import StopOnSignal, Stopped
 from genlab.config import resolved
-from genlab.data.image import ImageDataModule
+from genlab.data.base import DataModule
+from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError, GenlabError, ResourceError
 from genlab.loggers import MetricsFile
-from genlab.model.base import GenerativeModel
-from genlab.seeding import derive_seed
+from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.seeding import RandomStream, derive_seed
 
 RUN_DIR = "GENLAB_RUN_DIR"  # tells the processes that the first one starts which folder it made
 
@@ -98,7 +99,7 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
         plain, model, [NoCheckpoints()], [], Path()
     )  # refuses what cannot be, before there is a folder
     data.check(trial.world_size)
-    last = last_checkpoint(run, plain) if run is not None else None
+    last = last_checkpoint(run, plain, data) if run is not None else None
     if last is None:
         load_pretrained(model, plain)
     if trial.is_global_zero:
@@ -113,7 +114,8 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
             metrics_file.forget_after(last.step)
         trainer = build_trainer(plain, model, callbacks, [metrics_file, *build_loggers(plain, run_dir)], run_dir)
         if trainer.is_global_zero:
-            run_folder.write_start(run_dir, plain, overrides)
+            learnt = data.tokenizer.state() if isinstance(data, TextDataModule) else None
+            run_folder.write_start(run_dir, plain, overrides, learnt)
             print(f"run folder: {run_dir}", flush=True)
         began = time.monotonic()
         fit(trainer, model, data, None if last is None else last.path)
@@ -123,7 +125,7 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
         finish(trainer, model, run_dir, time.monotonic() - began, offline=_wandb_is_offline(plain))
 
 
-def fit(trainer: pl.Trainer, model: GenerativeModel, data: ImageDataModule, last: Path | None) -> None:
+def fit(trainer: pl.Trainer, model: GenerativeModel, data: DataModule, last: Path | None) -> None:
     torch.manual_seed(derive_seed(model.seed))  # of the initial weights, the same on every rank
     trainer.fit(model, datamodule=data, ckpt_path=None if last is None else str(last), weights_only=True)
 
@@ -173,8 +175,9 @@ def _folder_of_all_ranks(config: DictConfig, run: Path | None, trial: pl.Trainer
             del os.environ[RUN_DIR]
 
 
-def last_checkpoint(run: Path, config: Mapping[str, Any]) -> checkpoint.Saved:
-    """Where a run goes on. Raises CheckpointError (none, or of another model) and ConfigError (the run is finished)."""
+def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> checkpoint.Saved:
+    """Where a run goes on. Raises CheckpointError (none, or of another model or tokenizer) and ConfigError (the run is
+    finished)."""
     last = checkpoint.newest(run)
     max_epochs = config["trainer"].get("max_epochs")
     ended_by = [
@@ -187,6 +190,8 @@ def last_checkpoint(run: Path, config: Mapping[str, Any]) -> checkpoint.Saved:
             "or start a new run."
         )
     checkpoint.check_same_model(trial_model(config), last.state, run)
+    if isinstance(data, TextDataModule):
+        checkpoint.check_same_tokenizer(last, data.tokenizer, run)
     return last
 
 
@@ -210,13 +215,14 @@ def finish(trainer: pl.Trainer, model: GenerativeModel, run_dir: Path, seconds: 
         "samples_per_second": None if final is None else final.samples_per_second,
     }
     run_folder.write_summary(run_dir, summary)
-    grids = sorted((run_dir / SAMPLES).glob("examples=*.png"))
+    grids = sorted((run_dir / SAMPLES).glob("examples=*"))
     lines = ["", f"finished: {model.progress.examples:,} examples in {model.progress.seconds:,.0f} s of training"]
     lines += [f"  {name:28} {value:10.4f}" for name, value in metrics.items()]
     lines += [f"samples:    {grids[-1]}"] if grids else []
     lines += [f"run folder: {run_dir}"]
     lines += [f"W&B:        offline; send it with: wandb sync {run_dir}/wandb/*-run-*"] if offline else []
-    lines += [f"next:       python scripts/sample.py run={run_dir} n=64 seed=1"]
+    asked = "n=1 seed=1 model.sample_length=1000" if (run_dir / run_folder.TOKENIZER).exists() else "n=64 seed=1"
+    lines += [f"next:       python scripts/sample.py run={run_dir} {asked}"]
     print("\n".join(lines), flush=True)
 
 
@@ -227,7 +233,7 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def try_out(config: DictConfig, data: ImageDataModule) -> None:
+def try_out(config: DictConfig, data: DataModule) -> None:
     """``check=true``: build everything, take one step, draw one sample, leave nothing behind."""
     with tempfile.TemporaryDirectory() as folder:
         config.run_dir, config.run_id = folder, "check"
@@ -240,11 +246,12 @@ def try_out(config: DictConfig, data: ImageDataModule) -> None:
         trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], Path(folder))
         data.check(trainer.world_size)
         fit(trainer, model, data, None)
-        with averaged_weights(trainer, model):
-            images = sample_images(model, range(1), 0)
+        with averaged_weights(trainer, model), in_eval_mode(model):
+            condition = asked_of(model, range(1))
+            sample = model.sample(1, condition, RandomStream.for_samples(0, range(1), model.device))
     if trainer.is_global_zero:
         parameters = sum(p.numel() for p in model.parameters())
         losses = ", ".join(
             f"{name} {value:.4f}" for name, value in trainer.callback_metrics.items() if name.startswith("train/")
         )
-        print(f"check passed: {parameters:,} parameters, one step ({losses}), one sample {tuple(images.shape[1:])}.")
+        print(f"check passed: {parameters:,} parameters, one step ({losses}), one sample {tuple(sample.shape[1:])}.")

@@ -13,14 +13,18 @@ from torch import Tensor
 
 from genlab import checkpoint, run_folder
 from genlab.assemble import build_data, build_evaluation, build_model
+from genlab.build import build
 from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import sample_images, save_grid
+from genlab.callbacks.text_samples import BETWEEN, write_texts
 from genlab.config import resolved
 from genlab.data.image import ImageDataModule
+from genlab.data.text import TextDataModule
+from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
 from genlab.errors import ConfigError
 from genlab.metrics.baselines import baselines as baseline_images
 from genlab.metrics.evaluation import Result
-from genlab.model.base import GenerativeModel, HasLikelihood
+from genlab.model.base import Condition, Generates, GenerativeModel, HasLikelihood
 from genlab.model.bits_per_dim import bits_per_dim, bits_to_nats
 from genlab.seeding import RandomStream
 
@@ -38,10 +42,30 @@ def load_run(config: DictConfig, run: Path) -> tuple[GenerativeModel, str]:
 
 
 def sample(
-    config: DictConfig, run: Path, n: int, seed: int, label: int | None, batch_size: int, out: str | None
+    config: DictConfig,
+    run: Path,
+    n: int | None,
+    seed: int,
+    label: int | None,
+    prompt: str | None,
+    batch_size: int,
+    out: str | None,
 ) -> None:
-    """Draw ``n`` samples of a run and write them where ``out`` says."""
+    """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written."""
     model, _ = load_run(config, run)
+    if (run / run_folder.TOKENIZER).exists():
+        if label is not None:
+            raise ConfigError(f"label={label}: the model of {run} takes no labels.")
+        sample_text(model, load_tokenizer(config, run), run, n or 1, seed, prompt, batch_size, out)
+        return
+    if prompt is not None:
+        raise ConfigError(f"prompt={prompt}: the model of {run} makes images, which take no prompt.")
+    sample_pictures(model, run, n or 64, seed, label, batch_size, out)
+
+
+def sample_pictures(
+    model: GenerativeModel, run: Path, n: int, seed: int, label: int | None, batch_size: int, out: str | None
+) -> None:
     classes = model.num_classes
     if label is not None:
         if classes is None:
@@ -54,6 +78,60 @@ def sample(
     path = run / SAMPLES / f"{name}.png" if out is None else Path(out)
     write_images(images, path, columns=10 if classes == 10 and label is None else max(1, round(n**0.5)))
     print(f"{n} samples: {path}")
+
+
+def load_tokenizer(config: DictConfig, run: Path) -> Tokenizer:
+    """The tokenizer that a run's model was trained with. Raises CheckpointError if it is another's."""
+    tokenizer: Tokenizer = build(resolved(config)["data"]["tokenizer"], Tokenizer, "data.tokenizer")
+    tokenizer.load_state((run / run_folder.TOKENIZER).read_text(encoding="utf-8"))
+    checkpoint.check_same_tokenizer(checkpoint.newest(run), tokenizer, run)
+    return tokenizer
+
+
+def sample_text(
+    model: GenerativeModel,
+    tokenizer: Tokenizer,
+    run: Path,
+    n: int,
+    seed: int,
+    prompt: str | None,
+    batch_size: int,
+    out: str | None,
+) -> None:
+    """Texts that begin with ``prompt``, as one ``.txt`` file."""
+    told = "" if prompt is None else f"-prompt={hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
+    name = f"seed={seed}-n={n}{told}"
+    path = run / SAMPLES / f"{name}.txt" if out is None else Path(out)
+    if path.suffix != ".txt":
+        raise ConfigError(f"out={out}: texts go into a .txt file.")
+    asked = None if not prompt else torch.from_numpy(tokenizer.encode(prompt)).to(model.device)
+    texts = []
+    for first in range(0, n, batch_size):
+        indices = range(first, min(first + batch_size, n))
+        stream = RandomStream.for_samples(seed, indices, model.device)
+        condition = None if asked is None else {"prompt": asked.expand(len(indices), -1)}
+        if n == 1 and isinstance(model, Generates):
+            texts = [_print_while_writing(model, tokenizer, condition, stream, prompt or "")]
+        else:
+            tokens = model.sample(len(indices), condition, stream).cpu()
+            texts += [(prompt or "") + tokenizer.decode(row) for row in tokens.tolist()]
+            print(BETWEEN.join(texts[first:]) + (BETWEEN.rstrip() if indices.stop < n else ""), flush=True)
+    write_texts(texts, path)
+    print(f"\n{n} sample{'s' * (n > 1)}: {path}")
+
+
+def _print_while_writing(
+    model: Generates, tokenizer: Tokenizer, condition: Condition | None, stream: RandomStream, prompt: str
+) -> str:
+    decoder = StreamDecoder(tokenizer)
+    pieces = [prompt]
+    print(prompt, end="", flush=True)
+    for token in model.generate(condition, stream):
+        pieces.append(decoder.push(int(token)))
+        print(pieces[-1], end="", flush=True)
+    pieces.append(decoder.finish())
+    print(pieces[-1])
+    return "".join(pieces)
 
 
 def write_images(images: Tensor, path: Path, columns: int) -> None:
@@ -82,11 +160,17 @@ def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, bas
     data = build_data(config)
     evaluation = build_evaluation(resolved(config))
     model, weights = load_run(config, run)
+    if isinstance(data, TextDataModule):
+        checkpoint.check_same_tokenizer(checkpoint.newest(run), data.tokenizer, run)
+    if (likelihood or baselines) and not isinstance(data, ImageDataModule):
+        raise ConfigError("likelihood and baselines are for images; of text metrics=[perplexity] is the likelihood.")
     own = "this run"
     rows: dict[str, Result] = {own: evaluation.run(model, data, n, weights=weights)}
     if likelihood:
+        assert isinstance(data, ImageDataModule)
         rows[own].values.update(held_out_bits(model, data, likelihood, evaluation.seed))
     if baselines:
+        assert isinstance(data, ImageDataModule)
         count = n or evaluation.num_samples
         for name, (images, labels) in baseline_images(data, count, evaluation.seed).items():
             rows[name] = evaluation.score(images, labels, data, evaluation.device_of(model))

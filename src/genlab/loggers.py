@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,11 @@ class IsolatedLogger(Logger):
         self._attempt(lambda logger: _show_image(logger, name, path, step))
 
     @rank_zero_only
+    def show_text(self, name: str, texts: Sequence[str], step: int) -> None:
+        """Show texts, if the service is one that does."""
+        self._attempt(lambda logger: _show_text(logger, name, texts, step))
+
+    @rank_zero_only
     def save(self) -> None:
         self._attempt(lambda logger: logger.save())
 
@@ -184,6 +189,14 @@ def _show_image(logger: Logger, name: str, path: Path, step: int) -> None:
     elif isinstance(logger, TensorBoardLogger):
         pixels = np.array(Image.open(path).convert("RGB"))
         logger.experiment.add_image(name, pixels, step, dataformats="HWC")
+
+
+def _show_text(logger: Logger, name: str, texts: Sequence[str], step: int) -> None:
+    if isinstance(logger, WandbLogger):
+        logger.log_text(name, ["text"], [[text] for text in texts], step=step)
+    elif isinstance(logger, TensorBoardLogger):
+        indented = ("".join(f"    {line}\n" for line in text.splitlines()) for text in texts)
+        logger.experiment.add_text(name, "\n---\n".join(indented), step)
 
 
 def choose_wandb_mode() -> None:

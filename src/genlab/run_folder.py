@@ -6,6 +6,7 @@
     command.txt     every command that trained it, in order
     versions.json   code revision, package versions, hardware
     overrides.yaml  the choices and values typed, for continuing with another part
+    tokenizer.json  of text: what the tokenizer has learnt
     metrics.csv, samples/, checkpoints/, summary.json
 """
 
@@ -31,6 +32,9 @@ from genlab.errors import ConfigError, StorageError
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "torch-fidelity",
             "wandb", "numpy", "scikit-learn", "pillow", "safetensors")  # fmt: skip
+
+
+TOKENIZER = "tokenizer.json"
 
 
 def create(outputs: str, name: str) -> Path:
@@ -91,13 +95,17 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda file: file.write(redact(text).encode("utf-8")))
 
 
-def write_start(folder: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+def write_start(
+    folder: Path, config: Mapping[str, Any], overrides: Sequence[str], tokenizer: str | None = None
+) -> None:
     """What stands in the folder before the first step; what an earlier end of the run had left is no longer true."""
     remove_partial_files(folder)
     (folder / "summary.json").unlink(missing_ok=True)
     write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
     write_text(folder / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
     write_text(folder / "versions.json", json.dumps(versions(), indent=2))
+    if tokenizer is not None:
+        write_text(folder / TOKENIZER, tokenizer)
     commands = folder / "command.txt"
     before = commands.read_text(encoding="utf-8") if commands.exists() else ""
     write_text(commands, before + shlex.join(["python", *sys.argv]) + "\n")

@@ -7,11 +7,12 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     "train": {"run": (None, "continue this run, with what else is typed changed")},
     "sample": {
         "run": (..., "the run to sample from"),
-        "n": (64, "how many samples"),
+        "n": (None, "how many samples. Default: 64 images, or 1 text"),
         "seed": (0, "sample i of a seed is always the same, on any batch size"),
         "label": (None, "the class of all samples; by default one class after the other"),
+        "prompt": (None, "the beginning of a text, which the samples go on from"),
         "batch_size": (64, "how many at a time"),
-        "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each. Default: in the run's samples/"),
+        "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
     },
     "evaluate": {
         "run": (..., "the run to evaluate"),

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from genlab import checkpoint
 from genlab.callbacks.stop import stop_requested
+from genlab.data.text import TextDataModule
 from genlab.errors import NumericsError
 from genlab.model.base import GenerativeModel
 
@@ -45,6 +46,11 @@ class Checkpoints(Checkpoint):
             self.save(trainer, pl_module)
         if stopping:
             trainer.should_stop = True
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(datamodule, TextDataModule):
+            checkpoint["tokenizer"] = datamodule.tokenizer.fingerprint()
 
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GenerativeModel)

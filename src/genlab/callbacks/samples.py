@@ -65,11 +65,16 @@ class SampleGrid(Callback):
 
 def sample_images(model: GenerativeModel, indices: range, seed: int, label: int | None = None) -> Tensor:
     """The samples ``indices`` of a seed, (N, C, H, W) uint8, on the CPU; each of class ``label``, or i mod classes."""
-    wanted = asked_labels(model, indices, label)
-    condition = None if wanted is None else {"label": wanted.to(model.device)}
     with in_eval_mode(model):
-        images = model.sample(len(indices), condition, RandomStream.for_samples(seed, indices, model.device))
+        stream = RandomStream.for_samples(seed, indices, model.device)
+        images = model.sample(len(indices), asked_of(model, indices, label), stream)
     return to_uint8(images).cpu()
+
+
+def asked_of(model: GenerativeModel, indices: range, label: int | None = None) -> Condition | None:
+    """What the samples ``indices`` are asked for: their labels, if the model takes any."""
+    wanted = asked_labels(model, indices, label)
+    return None if wanted is None else {"label": wanted.to(model.device)}
 
 
 def asked_labels(model: GenerativeModel, indices: range, label: int | None = None) -> Tensor | None:

@@ -1,6 +1,7 @@
-"""The contract of metrics: torchmetrics.Metric subclasses that are fed batches of real and of generated examples.
+"""The contract of metrics, torchmetrics.Metric subclasses of two kinds.
 
-A batch is a mapping with fixed keys: ``image`` (N, C, H, W) uint8; ``index`` (N,) int64, the examples' places in
+Some compare generated examples with real ones, and are fed batches of both; some ask the model how likely real ones
+are. A batch is a mapping with fixed keys: ``image`` (N, C, H, W) uint8; ``index`` (N,) int64, the examples' places in
 their set, the same on any number of devices; ``features`` (N, D) float32, from the extractor of the evaluation;
 ``label`` (N,) int64 where the data or the request had one. A metric reads the keys that it needs.
 """
@@ -10,7 +11,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from genlab.data.base import DataModule, Split
 from genlab.data.image import ImageDataModule
+from genlab.model.base import GenerativeModel
 
 MetricBatch = Mapping[str, Tensor]
 
@@ -36,6 +39,23 @@ class SampleMetric(Protocol):
     def settings(self) -> dict[str, int | float | str]:
         """What the number depends on beside the examples, as it was used; part of the protocol on record."""
         ...
+
+
+@runtime_checkable
+class LikelihoodMetric(Protocol):
+    """Measures how likely held-out data are to a model."""
+
+    def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int) -> None:
+        """Take in this rank's share of a split. The model is in eval mode. Raises ConfigError if that cannot be."""
+        ...
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars by name, over all ranks."""
+        ...
+
+    def reset(self) -> None: ...
+
+    def settings(self) -> dict[str, int | float | str]: ...
 
 
 @runtime_checkable

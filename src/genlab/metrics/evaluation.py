@@ -13,10 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 
-from genlab.data.base import Split
+from genlab.data.base import DataModule, Split
 from genlab.data.image import ImageDataModule, to_uint8
+from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError, DataError
-from genlab.metrics.base import FeatureExtractor, NeedsData
+from genlab.metrics.base import FeatureExtractor, LikelihoodMetric, NeedsData
 from genlab.model.base import GenerativeModel, in_eval_mode
 from genlab.progress import progress
 from genlab.seeding import RandomStream
@@ -35,7 +36,8 @@ class Result:
 
 
 class Evaluation:
-    """Draws ``num_samples`` from a model and measures them against a split of the data.
+    """Draws ``num_samples`` from a model and measures them against a split of the data; and asks the model how likely
+    that split is, where a metric is of that.
 
     Sample i is a function of (``seed``, i) and has label i mod classes where the data have labels; with R ranks, rank r
     makes and measures samples r, r + R, ... and nothing is padded. So the numbers do not depend on the batch size or on
@@ -44,8 +46,8 @@ class Evaluation:
 
     def __init__(
         self,
-        extractor: FeatureExtractor,
-        metrics: Mapping[str, Metric],  # by any name; each is a SampleMetric
+        extractor: FeatureExtractor | None,  # None: no metric reads features
+        metrics: Mapping[str, Metric],  # by any name; each is a SampleMetric or a LikelihoodMetric
         num_samples: int = 1000,
         reference: Split = "val",  # what samples are compared with, all of it; held-out by default
         seed: int = 0,  # of the samples
@@ -54,7 +56,12 @@ class Evaluation:
         if num_samples < 2 or batch_size < 1:
             raise ConfigError(f"num_samples={num_samples} must be >= 2, batch_size={batch_size} >= 1.")
         self.extractor = extractor
-        self.metrics: dict[str, Any] = dict(metrics)  # Metric and SampleMetric at once: a type that Python cannot say
+        # Metric and SampleMetric at once is a type that Python cannot say
+        self.likelihoods: dict[str, Any] = {n: m for n, m in metrics.items() if isinstance(m, LikelihoodMetric)}
+        self.metrics: dict[str, Any] = {n: m for n, m in metrics.items() if n not in self.likelihoods}
+        for name, metric in self.metrics.items():
+            if metric.reads_features and extractor is None:
+                raise ConfigError(f"metrics={name} needs features of images. Choose metrics/extractor=...")
         self.num_samples, self.reference, self.seed, self.batch_size = num_samples, reference, seed, batch_size
         self._prepared: ImageDataModule | None = None  # the data that the next two are of
         self._reference_hash = ""
@@ -63,21 +70,60 @@ class Evaluation:
     def run(
         self,
         model: GenerativeModel,
-        data: ImageDataModule,
+        data: DataModule,
         num_samples: int | None = None,  # null: the evaluation's own
         *,
         weights: str,  # which of the model's are in place, "ema" or "raw"; for the record
     ) -> Result:
-        """Sample, then measure. Raises DataError if samples are not finite or not of the data's shape."""
-        count = num_samples or self.num_samples
+        """Measure, where a metric needs them, ``num_samples`` samples, and the likelihood of the reference.
+
+        Raises:
+            DataError: samples are not finite or not of the data's shape.
+            ConfigError: a metric does not go with the data or the model.
+        """
+        values, protocol, speed = {}, {}, None
+        if self.metrics:
+            samples = self._of_samples(model, data, num_samples or self.num_samples)
+            values, protocol, speed = samples.values, samples.protocol, samples.samples_per_second
+        if self.likelihoods:
+            values |= self._of_likelihood(model, data)
+            protocol |= self._text_protocol(data)
+        protocol["metrics"] = {name: m.settings() for name, m in (self.metrics | self.likelihoods).items()}
+        return Result(values, protocol | {"weights": weights}, _protocol_id(protocol), speed)
+
+    def _of_likelihood(self, model: GenerativeModel, data: DataModule) -> dict[str, float]:
+        """By names that say of which kind it is, and of which split."""
+        values: dict[str, float] = {}
+        with torch.no_grad(), in_eval_mode(model):
+            for metric in self.likelihoods.values():
+                metric.to(self.device_of(model)).reset()
+                metric.measure(model, data, self.reference, self.batch_size)
+                kind = model.likelihood_kind  # type: ignore[attr-defined]
+                values |= {f"{name}_{kind}_{self.reference}": float(v) for name, v in metric.compute().items()}
+                metric.reset()
+        return values
+
+    def _text_protocol(self, data: DataModule) -> dict[str, Any]:
+        """What two likelihoods of text must share to be compared."""
+        assert isinstance(data, TextDataModule), "asked by the metrics"
+        return {
+            "reference": self.reference,
+            "reference_sha256": data.text_hash(self.reference)[:16],
+            "tokenizer": data.tokenizer.fingerprint(),
+            "vocab_size": data.tokenizer.vocab_size,
+            "context": data.context,
+        }
+
+    def _of_samples(self, model: GenerativeModel, data: DataModule, count: int) -> Result:
+        """Sample, then measure."""
         self._check(data, count)
+        assert isinstance(data, ImageDataModule)
         self.check_labels(model)
         start = time.perf_counter()
         images, labels = self.generate(model, data, count)
         samples_per_second = count / (time.perf_counter() - start)
         result = self._measure(images, labels, count, data, self.device_of(model))
-        protocol = result.protocol | {"weights": weights}
-        return replace(result, protocol=protocol, samples_per_second=samples_per_second)
+        return replace(result, samples_per_second=samples_per_second)
 
     @staticmethod
     def device_of(model: GenerativeModel) -> torch.device:
@@ -118,17 +164,20 @@ class Evaluation:
                 advance(len(stream))
         return torch.cat(images), labels
 
-    def _check(self, data: ImageDataModule, count: int) -> None:
-        if data.spec.modality != "image":
-            raise ConfigError(f"these metrics are for images; the data are {data.spec.modality}. Use metrics=[].")
+    def _check(self, data: DataModule, count: int) -> None:
+        if not isinstance(data, ImageDataModule):
+            names = ", ".join(self.metrics)
+            raise ConfigError(
+                f"metrics={names}: for images; the data are {data.spec.modality}. Use metrics=[perplexity]."
+            )
         if min(count, len(data.table(self.reference))) < _world():
             raise ConfigError(f"fewer examples than devices ({_world()}): raise num_samples or use fewer devices.")
 
     def _protocol(self, data: ImageDataModule, count: int) -> dict[str, Any]:
         """What two numbers must share to be compared. ``metrics`` holds each metric's settings as last used."""
         return {
-            "extractor": self.extractor.name,
-            "extractor_fingerprint": self.extractor.fingerprint(),
+            "extractor": None if self.extractor is None else self.extractor.name,
+            "extractor_fingerprint": None if self.extractor is None else self.extractor.fingerprint(),
             "shape": list(data.spec.shape),
             "quantisation": "clamp [-1,1], round to uint8",
             "reference": self.reference,
@@ -154,7 +203,8 @@ class Evaluation:
             self._update(chunk, device, real=False)
         values: dict[str, float] = {}
         for metric in self.metrics.values():
-            subject = f"{self.extractor.name}_{_short(count)}" if metric.reads_features else _short(count)
+            features = f"{self.extractor.name}_" if self.extractor is not None and metric.reads_features else ""
+            subject = f"{features}{_short(count)}"
             values |= {f"{name}_{subject}": float(value) for name, value in metric.compute().items()}
             metric.reset()
         protocol = self._protocol(data, count)
@@ -180,7 +230,7 @@ class Evaluation:
         for start in range(0, len(images), CHUNK):
             rows = slice(start, start + CHUNK)
             batch = {"image": images[rows], "index": index[rows]}
-            if any(metric.reads_features for metric in self.metrics.values()):
+            if self.extractor is not None and any(metric.reads_features for metric in self.metrics.values()):
                 batch["features"] = self.extractor.features(images[rows].to(device)).cpu()
             if labels is not None:
                 batch["label"] = labels[rows]

@@ -192,6 +192,24 @@ class HasLikelihood(Protocol):
 
 
 @runtime_checkable
+class Generates(Protocol):
+    """What can be shown while it is being written."""
+
+    def generate(self, condition: Condition | None, generator: RandomStream) -> Iterator[Tensor]:
+        """The tokens of ``len(generator)`` samples, one after the other: (N,) each."""
+        ...
+
+
+@runtime_checkable
+class HasTokenLikelihood(Protocol):
+    """What perplexity over overlapping windows needs."""
+
+    def token_log_probs(self, sequences: Tensor) -> Tensor:
+        """Nats of each token of text (N, 1 + T) given those before it. -> (N, T)."""
+        ...
+
+
+@runtime_checkable
 class HasLatent(Protocol):
     """What reconstruction, interpolation, editing and latent diffusion need."""
 

@@ -1,0 +1,55 @@
+"""Samples of text along a run, from the same random numbers, so that one can watch it learn to write."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from genlab.callbacks.ema import averaged_weights
+from genlab.callbacks.milestones import Milestones
+from genlab.callbacks.samples import FOLDER
+from genlab.checkpoint import write_atomically
+from genlab.loggers import IsolatedLogger
+from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.seeding import RandomStream
+
+BETWEEN = "\n" + 80 * "-" + "\n"  # one text and the next
+
+
+class TextSamples(Callback):
+    """Writes ``samples/examples=N.txt`` into the run folder, and to the loggers that show text."""
+
+    def __init__(self, times: int = 10, count: int = 4, seed: int = 0):
+        self.milestones = Milestones(times)
+        self.count, self.seed = count, seed
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        self.milestones.start(pl_module.progress.fraction)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, GenerativeModel)
+        if self.milestones.reached(pl_module.progress.fraction):
+            self.show(trainer, pl_module)
+
+    def show(self, trainer: Trainer, model: GenerativeModel) -> None:
+        with averaged_weights(trainer, model), in_eval_mode(model):
+            stream = RandomStream.for_samples(self.seed, range(self.count), model.device)
+            tokens: Tensor = model.sample(self.count, None, stream).cpu()
+        if trainer.is_global_zero:
+            tokenizer = trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+            texts = [tokenizer.decode(row) for row in tokens.tolist()]
+            write_texts(texts, Path(trainer.default_root_dir) / FOLDER / f"examples={model.progress.examples:012d}.txt")
+            for logger in trainer.loggers:
+                if isinstance(logger, IsolatedLogger):
+                    logger.show_text("samples", texts, trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def write_texts(texts: Sequence[str], path: Path) -> None:
+    """One file, UTF-8. Raises StorageError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write((BETWEEN.join(texts) + "\n").encode()))

@@ -1,0 +1,98 @@
+"""How well a model predicts held-out text."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torchmetrics import Metric
+
+from genlab.data.base import DataModule, Split
+from genlab.data.text import TextDataModule
+from genlab.errors import ConfigError
+from genlab.model.base import GenerativeModel, HasLikelihood, HasTokenLikelihood
+
+
+class Perplexity(Metric):
+    """exp(nats / tokens), and bits / bytes of the text that the tokens stand for, over a whole split.
+
+    The text is cut into windows of the model's context. All tokens but the first are predicted once, each from those
+    before it in its window: at least ``context - stride`` of them, but for the first window. With a stride of the whole
+    context, the default, every token counts as in training; a smaller one is slower and gives lower figures. Sums are
+    in float64 over all ranks, so nothing depends on batches or devices.
+    """
+
+    higher_is_better = False
+    full_state_update = False
+
+    def __init__(self, stride: int | None = None):  # tokens from one window to the next; None: the context
+        """Raises ConfigError if there is no such stride."""
+        super().__init__()
+        if stride is not None and stride < 1:
+            raise ConfigError(f"metrics.perplexity.stride must be a whole number >= 1, got {stride}.")
+        self.stride = stride
+        for name in ("nats", "tokens", "bytes"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.nats: Tensor
+        self.tokens: Tensor
+        self.bytes: Tensor
+
+    def update(self, nats: Tensor, tokens: int, num_bytes: int) -> None:
+        """Take in text: minus its log-likelihood, its length in tokens and in bytes."""
+        self.nats += nats.double().sum()
+        self.tokens += tokens
+        self.bytes += num_bytes
+
+    def compute(self) -> dict[str, Tensor]:
+        bits = self.nats / np.log(2)
+        return {"perplexity": (self.nats / self.tokens).exp(), "bits_per_byte": bits / self.bytes}
+
+    def settings(self) -> dict[str, int | float | str]:
+        return {"stride": "context" if self.stride is None else self.stride}
+
+    @torch.no_grad()
+    def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int) -> None:
+        """Take in this rank's share of a split. The model is in eval mode.
+
+        Raises:
+            ConfigError: the data are no text; the model has no likelihood, or none of single tokens, which a stride
+                needs.
+        """
+        if not isinstance(data, TextDataModule):
+            raise ConfigError(f"metrics=perplexity is for text; the data are {data.spec.modality}.")
+        if not isinstance(model, HasLikelihood):
+            raise ConfigError(f"metrics=perplexity: {type(model).__name__} has no likelihood.")
+        stride = data.context if self.stride is None else min(self.stride, data.context)
+        whole = stride == data.context
+        if not whole and not isinstance(model, HasTokenLikelihood):
+            raise ConfigError(
+                f"metrics.perplexity.stride={stride}: {type(model).__name__} gives no likelihood of single tokens. "
+                "Use null."
+            )
+        lengths = torch.from_numpy(data.tokenizer.byte_lengths())
+        for window, new in batches(data.tokens(split), data.context, stride, batch_size):
+            x = window.to(model.device)
+            if whole:
+                log_prob = model.log_likelihood(x)
+            else:
+                log_prob = model.token_log_probs(x)[:, -new:].sum(dim=1)  # type: ignore[operator]
+            self.update(-log_prob, len(window) * new, int(lengths[window[:, -new:]].sum()))
+
+
+def batches(tokens: np.ndarray, context: int, stride: int, batch_size: int) -> Iterator[tuple[Tensor, int]]:
+    """This rank's windows of ``tokens`` (L,), in batches of one length (N, T + 1), and how many of the last tokens of
+    each count: together, over all ranks, every token but the first, once."""
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    last = len(tokens) - 1
+    ends = [context, *range(context + stride, last, stride), last] if last > context else [last]
+    pairs = zip([0, *ends], ends, strict=False)
+    overlapping = stride < context
+    windows = [(max(0, end - context) if overlapping else before, end, end - before) for before, end in pairs]
+    mine = windows[rank::world]
+    kinds = sorted({(end - start, new) for start, end, new in mine}, reverse=True)
+    for length, new in kinds:
+        starts = [start for start, end, n in mine if (end - start, n) == (length, new)]
+        for i in range(0, len(starts), batch_size):
+            rows = np.array(starts[i : i + batch_size])[:, None] + np.arange(length + 1)
+            yield torch.from_numpy(tokens[rows].astype(np.int64)), new
