@@ -42,6 +42,7 @@ from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError, GenlabError, ResourceError
 from genlab.loggers import MetricsFile
+from genlab.matmul import quick_matmul
 from genlab.model.base import GenerativeModel, in_eval_mode
 from genlab.seeding import RandomStream, derive_seed
 
@@ -105,7 +106,8 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
     if trial.is_global_zero:
         run_folder.show(config)  # all is checked: from here on it runs
 
-    with _folder_of_all_ranks(config, run, trial) as run_dir:
+    on_cpu = trial.strategy.root_device.type == "cpu"
+    with _folder_of_all_ranks(config, run, trial) as run_dir, quick_matmul(on_cpu):
         config.run_dir, config.run_id = str(run_dir), config.run_id if run is not None else run_dir.name
         plain = resolved(config)
         callbacks = [stop, *build_callbacks(plain, evaluation)]

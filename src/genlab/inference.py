@@ -22,6 +22,7 @@ from genlab.data.image import ImageDataModule
 from genlab.data.text import TextDataModule
 from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
 from genlab.errors import ConfigError
+from genlab.matmul import quick_matmul
 from genlab.metrics.baselines import baselines as baseline_images
 from genlab.metrics.evaluation import Result
 from genlab.model.base import Condition, Generates, GenerativeModel, HasLikelihood
@@ -53,14 +54,16 @@ def sample(
 ) -> None:
     """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written."""
     model, _ = load_run(config, run)
-    if (run / run_folder.TOKENIZER).exists():
-        if label is not None:
-            raise ConfigError(f"label={label}: the model of {run} takes no labels.")
-        sample_text(model, load_tokenizer(config, run), run, n or 1, seed, prompt, batch_size, out)
-        return
-    if prompt is not None:
+    is_text = (run / run_folder.TOKENIZER).exists()
+    if is_text and label is not None:
+        raise ConfigError(f"label={label}: the model of {run} takes no labels.")
+    if prompt is not None and not is_text:
         raise ConfigError(f"prompt={prompt}: the model of {run} makes images, which take no prompt.")
-    sample_pictures(model, run, n or 64, seed, label, batch_size, out)
+    with quick_matmul(model.device.type == "cpu"):
+        if is_text:
+            sample_text(model, load_tokenizer(config, run), run, n or 1, seed, prompt, batch_size, out)
+        else:
+            sample_pictures(model, run, n or 64, seed, label, batch_size, out)
 
 
 def sample_pictures(
@@ -165,10 +168,11 @@ def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, bas
     if (likelihood or baselines) and not isinstance(data, ImageDataModule):
         raise ConfigError("likelihood and baselines are for images; of text metrics=[perplexity] is the likelihood.")
     own = "this run"
-    rows: dict[str, Result] = {own: evaluation.run(model, data, n, weights=weights)}
-    if likelihood:
-        assert isinstance(data, ImageDataModule)
-        rows[own].values.update(held_out_bits(model, data, likelihood, evaluation.seed))
+    with quick_matmul(model.device.type == "cpu"):
+        rows: dict[str, Result] = {own: evaluation.run(model, data, n, weights=weights)}
+        if likelihood:
+            assert isinstance(data, ImageDataModule)
+            rows[own].values.update(held_out_bits(model, data, likelihood, evaluation.seed))
     if baselines:
         assert isinstance(data, ImageDataModule)
         count = n or evaluation.num_samples

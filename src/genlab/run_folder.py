@@ -139,6 +139,7 @@ def versions() -> dict[str, Any]:
             "cpu": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "float32_matmul": torch.get_float32_matmul_precision(),  # medium: oneDNN's, found to be exact
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
     }

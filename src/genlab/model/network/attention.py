@@ -13,14 +13,18 @@ def attend(
     """Softmax(Q K^T / sqrt(d)) V. ``query``: (N, heads, T, d); ``key``, ``value``: (N, heads, S, d). -> like ``query``.
 
     ``causal``: position t sees the first t + 1 of S = T alone. ``mask``: (N or 1, 1, T, S) bool, true where a position
-    may be seen; in place of ``causal``. On a CPU torch's kernel is slow in bfloat16 (backward 4.8 against 1.0 ms), and
-    for a single query of no use.
+    may be seen; in place of ``causal``. On a CPU torch's kernel is slow in bfloat16 (backward 4.8 against 1.0 ms) and
+    where matrices are multiplied by oneDNN, and for a single query of no use.
     """
-    if query.device.type == "cpu" and (query.dtype == torch.bfloat16 or query.shape[2] == 1):
+    if query.device.type == "cpu" and _slow_as_one(query):
         if causal and query.shape[2] > 1:
             mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
         return _by_matrices(query, key, value, mask, dropout)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal)
+
+
+def _slow_as_one(query: Tensor) -> bool:
+    return query.dtype == torch.bfloat16 or query.shape[2] == 1 or torch.get_float32_matmul_precision() != "highest"
 
 
 def _by_matrices(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:

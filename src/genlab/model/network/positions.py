@@ -31,8 +31,9 @@ class Rotary(nn.Module):
             raise ValueError(f"rotary positions need an even width of heads, got {head_width}.")
         frequencies = base ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
         angles = torch.arange(max_length, dtype=torch.float64)[:, None] * frequencies  # (max_length, d / 2)
-        self.register_buffer("cos", angles.cos().float(), persistent=False)
-        self.register_buffer("sin", angles.sin().float(), persistent=False)
+        cos, sin = angles.cos().float(), angles.sin().float()
+        self.register_buffer("cos", torch.cat([cos, cos], dim=1), persistent=False)  # (max_length, d)
+        self.register_buffer("sin", torch.cat([-sin, sin], dim=1), persistent=False)
         self.cos: Tensor
         self.sin: Tensor
 
@@ -40,7 +41,7 @@ class Rotary(nn.Module):
         return x
 
     def turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines for ``positions`` (T,) or (N, T): each (1 or N, 1, T, d / 2), for all heads."""
+        """Cosines and sines for ``positions`` (T,) or (N, T): each (1 or N, 1, T, d), for all heads."""
         cos, sin = self.cos[positions], self.sin[positions]
         return (cos.unsqueeze(-3), sin.unsqueeze(-3)) if positions.dim() == 2 else (cos[None, None], sin[None, None])
 
@@ -50,5 +51,4 @@ def turn(x: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
     if turns is None:
         return x
     cos, sin = (t.to(x.dtype) for t in turns)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)

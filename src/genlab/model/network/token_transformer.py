@@ -41,8 +41,8 @@ class KeyValueCache:
 
 
 class Attention(nn.Module):
-    """Attention with, if wanted, fewer heads of keys and values than of queries (Ainslie et al. 2023) and normalised
-    queries and keys (Henry et al. 2020)."""
+    """Attention with, if wanted, fewer heads of keys and values than of queries (Ainslie et al. 2023), and queries and
+    keys normalised alike (Henry et al. 2020)."""
 
     def __init__(
         self, width: int, num_heads: int, num_kv_heads: int, head_norm: Callable[[int], nn.Module] | None, bias: bool
@@ -51,8 +51,7 @@ class Attention(nn.Module):
         self.num_heads, self.num_kv_heads, self.head_width = num_heads, num_kv_heads, width // num_heads
         self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_width, bias)
         self.out = nn.Linear(width, width, bias)
-        self.query_norm = head_norm(self.head_width) if head_norm is not None else nn.Identity()
-        self.key_norm = head_norm(self.head_width) if head_norm is not None else nn.Identity()
+        self.head_norm = head_norm(self.head_width) if head_norm is not None else nn.Identity()
 
     def forward(
         self,
@@ -64,9 +63,9 @@ class Attention(nn.Module):
         cache: KeyValueCache | None,
         block: int,  # this one's number in the cache
     ) -> Tensor:
-        heads = self.num_heads, self.num_kv_heads, self.num_kv_heads
-        query, key, value = self.qkv(x).unflatten(2, (sum(heads), -1)).transpose(1, 2).split(heads, dim=1)
-        query, key = turn(self.query_norm(query), turns), turn(self.key_norm(key), turns)
+        heads = self.qkv(x).unflatten(2, (-1, self.head_width)).transpose(1, 2)  # (N, of all three, T, d)
+        asked, value = heads.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=1)
+        query, key = turn(self.head_norm(asked), turns).split((self.num_heads, self.num_kv_heads), dim=1)
         if cache is not None:
             key, value = cache.append(block, key, value)
         if self.num_kv_heads < self.num_heads:
