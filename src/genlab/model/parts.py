@@ -144,6 +144,16 @@ class TokenNetwork(Protocol):
         ...
 
 
+class UnmaskingSampler(Protocol):
+    """Hidden tokens to tokens."""
+
+    def __call__(
+        self, predict: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, tokens: Tensor, generator: RandomStream
+    ) -> Tensor:
+        """Fill in ``tokens`` (N, L) where ``hidden`` (N, L) is true. ``predict``: both -> logits (N, L, V)."""
+        ...
+
+
 class TokenSampler(Protocol):
     """Logits to a token."""
 

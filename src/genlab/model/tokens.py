@@ -5,13 +5,13 @@ tokens follow that the model predicts.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from genlab.model.base import Condition, HasTokens
+from genlab.model.base import Condition, GenerativeModel, HasTokens
 from genlab.model.bits_per_dim import as_density, quantised
 
 
@@ -117,6 +117,17 @@ def view_of(
             "Name another run, or change the data."
         )
     return CodeTokens(tokenizer, num_classes)
+
+
+def made(tokenizer: HasTokens | None, pretrained: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Make a tokeniser's networks, with the weights that another run gave them; they stay as they are."""
+    if tokenizer is None:
+        return
+    assert isinstance(tokenizer, GenerativeModel)
+    tokenizer.configure_model()
+    if "tokenizer" in pretrained:
+        tokenizer.load_state_dict(pretrained["tokenizer"])
+    tokenizer.requires_grad_(False).eval()
 
 
 def dequantised_to_batch(x: Tensor) -> Tensor:

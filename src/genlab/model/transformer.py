@@ -20,7 +20,7 @@ from genlab.model.base import (
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import TokenNetwork, TokenSampler
 from genlab.model.sharding import shard
-from genlab.model.tokens import TokenView, dequantised_to_batch, first_tokens, view_of
+from genlab.model.tokens import TokenView, dequantised_to_batch, first_tokens, made, view_of
 from genlab.seeding import RandomStream
 
 
@@ -70,12 +70,7 @@ class Transformer(GenerativeModel):
     def configure_model(self) -> None:
         if self.network is not None:
             return
-        if self.tokenizer is not None:
-            assert isinstance(self.tokenizer, GenerativeModel)
-            self.tokenizer.configure_model()
-            if "tokenizer" in self.pretrained:
-                self.tokenizer.load_state_dict(self.pretrained["tokenizer"])
-            self.tokenizer.requires_grad_(False).eval()
+        made(self.tokenizer, self.pretrained)
         self.view = view_of(self.shape, self.vocab_size, self.num_classes, self.tokenizer)
         network: Any = self.make_network(
             num_tokens=self.view.num_tokens, num_outputs=self.view.num_outputs, max_length=self.view.length, causal=True

@@ -1,0 +1,199 @@
+"""Masked generation: a network that sees some tokens of a sequence, on both sides, and predicts those that are hidden.
+
+Of images it is MaskGIT (Chang et al. 2022), of text masked diffusion (Sahoo et al. 2024; Shi et al. 2024): one model.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genlab.model.base import (
+    Batch,
+    Condition,
+    GenerativeModel,
+    HasTokens,
+    LearningRateSchedule,
+    OptimizerFactory,
+    drop_labels,
+)
+from genlab.model.optimizer.groups import parameter_groups
+from genlab.model.parts import TokenNetwork, UnmaskingSampler
+from genlab.model.sharding import shard
+from genlab.model.tokens import TokenView, dequantised_to_batch, first_tokens, made, view_of
+from genlab.seeding import RandomStream, derive_seed
+
+
+class Masked(GenerativeModel):
+    """Cross-entropy of hidden tokens given the others, of which a random share is hidden.
+
+    With ``likelihood_weighting`` the share is uniform and each sequence counts alike, however much of it is hidden: the
+    loss then bounds the likelihood (Sahoo et al. 2024, eq. 10). Without, the share is cos(pi u / 2), u uniform, and
+    each hidden token counts alike (Chang et al. 2022, section 3.1). Losses are nats a token. The first token of a
+    sequence is never hidden: the label of an image, the text before.
+    """
+
+    modalities = frozenset({"image", "text"})
+    likelihood_kind: ClassVar[Literal["bound"]] = "bound"
+    network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
+    view: TokenView
+
+    def __init__(
+        self,
+        network: Callable[..., TokenNetwork],
+        sampler: UnmaskingSampler,
+        optimizer: OptimizerFactory,
+        schedule: LearningRateSchedule,
+        shape: Sequence[int],  # of an image (C, H, W); of text (T,), the tokens that are seen at once
+        vocab_size: int | None,  # of text; None: images
+        start_token: int | None,  # that text begins with where there is no prompt
+        num_classes: int | None,  # None: labels are not used
+        tokenizer: HasTokens | None = None,  # the model of a trained run, whose codes stand for images; None: pixels
+        likelihood_weighting: bool = True,
+        label_dropout: float = 0.1,  # share of training examples without their label, which guidance needs
+        guidance: float = 1.0,  # strength of classifier-free guidance; 1 is none
+        num_likelihood_samples: int = 32,  # shares of hidden tokens that the bound is averaged over
+        compile: bool = False,  # the network, with torch.compile
+        seed: int = 0,
+    ):
+        """Raises ValueError: an argument is outside its range, or a tokeniser of images of another shape."""
+        super().__init__(seed, schedule)
+        if not 0 <= label_dropout <= 1:
+            raise ValueError(f"model.label_dropout={label_dropout} is outside [0, 1]. It is a share of the examples.")
+        if guidance != 1 and num_classes is not None and label_dropout == 0:
+            raise ValueError(f"model.guidance={guidance} needs a model trained with model.label_dropout above 0.")
+        if num_likelihood_samples < 1:
+            raise ValueError(f"model.num_likelihood_samples={num_likelihood_samples} must be 1 or more.")
+        self.make_network, self.sampler, self.make_optimizer = network, sampler, optimizer
+        self.shape, self.vocab_size, self.start_token = tuple(shape), vocab_size, start_token
+        self.num_classes, self.label_dropout, self.guidance = num_classes, label_dropout, guidance
+        self.tokenizer, self.likelihood_weighting = tokenizer, likelihood_weighting
+        self.num_likelihood_samples, self.compile_network = num_likelihood_samples, compile
+        self.register_module("network", None)
+
+    def configure_model(self) -> None:
+        if self.network is not None:
+            return
+        made(self.tokenizer, self.pretrained)
+        self.view = view_of(self.shape, self.vocab_size, self.num_classes, self.tokenizer)
+        network: Any = self.make_network(
+            num_tokens=self.view.num_tokens + 1,  # the last one hides another
+            num_outputs=self.view.num_outputs,
+            max_length=1 + self.view.length,
+            causal=False,
+        )
+        if self.compile_network:
+            network.compile()
+        if self.device_mesh is not None:
+            shard(network, self.device_mesh)
+        self.network = network
+
+    def frozen(self) -> Iterable[nn.Module]:
+        return () if self.tokenizer is None else (self.tokenizer,)  # type: ignore[return-value]
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(parameter_groups(self.network))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.loss(batch, drop_labels(self.condition_of(batch), self.label_dropout))
+        self.log("train/loss", loss, on_step=True, batch_size=len(batch["index"]))
+        return loss
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """With every label in place. What is hidden is drawn from torch's global generator, which the caller seeds."""
+        return {"loss": self.loss(batch, self.condition_of(batch))}
+
+    def loss(self, batch: Batch, condition: Condition | None) -> Tensor:
+        sequences = self.view.sequences(batch["tokens" if self.vocab_size is not None else "image"], condition)
+        count, length = len(sequences), self.view.length
+        spread = (torch.arange(count, device=self.device) + torch.rand((), device=self.device)) / count  # evenly
+        share = spread if self.likelihood_weighting else torch.cos(math.pi / 2 * spread)
+        hidden_count = (share * length).ceil().long().clamp(1, length)
+        hidden = torch.rand(count, length, device=self.device).argsort(dim=1) < hidden_count[:, None]
+        nats = self.hidden_nats(sequences, hidden)
+        if self.likelihood_weighting:
+            return (nats.sum(dim=1) / hidden_count).mean()
+        return nats.sum() / hidden.sum()
+
+    def hidden_nats(self, sequences: Tensor, hidden: Tensor) -> Tensor:
+        """Minus the log-probability of each hidden token, 0 where nothing is. (N, 1 + L), (N, L) -> (N, L)."""
+        targets = sequences[:, 1:]
+        logits = self.logits(sequences[:, :1], targets, hidden).float()
+        nats = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        return torch.where(hidden, nats, 0.0)
+
+    def logits(self, first: Tensor, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """Of all tokens but the first: (N, 1), (N, L), (N, L) -> (N, L, V)."""
+        shown = torch.where(hidden, self.view.num_tokens, tokens)
+        return self.network(torch.cat([first, shown], dim=1))[:, 1:]
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
+        """Nats of each example, a bound: what its tokens cost if they are revealed one by one in a random order
+        (Hoogeboom et al. 2022, eq. 5), estimated from ``num_likelihood_samples`` steps of such orders.
+
+        Images (N, C, H, W) on [-1, 1], as a density that is constant on each level's bin; of text (N, 1 + T), all
+        tokens but the first. What is hidden is a function of (seed, step), the same for all examples. -> (N,).
+
+        Raises:
+            ValueError: a label that the model does not know.
+        """
+        self.check(condition)
+        sequences = self.view.sequences(dequantised_to_batch(x), condition)
+        length = sequences.shape[1] - 1
+        nats = torch.zeros(len(sequences), device=x.device)
+        for k in range(self.num_likelihood_samples):
+            stream = RandomStream([derive_seed(self.seed, k)], x.device)
+            place = (k + float(stream.rand())) / self.num_likelihood_samples  # of the step, evenly spread
+            hidden_count = min(length, int(place * length) + 1)
+            hidden = (stream.rand(length).argsort(dim=1) < hidden_count).expand(len(sequences), -1)
+            nats += self.hidden_nats(sequences, hidden).sum(dim=1) * length / hidden_count
+        return self.view.log_density(-nats / self.num_likelihood_samples, x, sequences)
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
+    ) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1], or text (N, T) as long as is seen at once, or as is left of that after
+        ``condition["prompt"]`` (N, P).
+
+        The caller puts the model in eval mode. Without a condition nobody has a label. Without a generator, one is
+        seeded from torch's global generator.
+
+        Raises:
+            ValueError: a label or a token that the model does not know.
+        """
+        generator = self.stream(num_samples, generator)
+        given = self.beginning(num_samples, condition)
+        first, length = given[:, :1], self.view.length
+        tokens = torch.zeros(num_samples, length, dtype=torch.long, device=self.device)
+        hidden = torch.ones_like(tokens, dtype=torch.bool)
+        tokens[:, : given.shape[1] - 1] = given[:, 1:]
+        hidden[:, : given.shape[1] - 1] = False
+        unlabelled = torch.full_like(first, self.view.num_outputs)
+
+        def predict(tokens: Tensor, hidden: Tensor) -> Tensor:
+            if self.guidance == 1 or self.vocab_size is not None or self.num_classes is None:
+                return self.logits(first, tokens, hidden)
+            both = self.logits(torch.cat([first, unlabelled]), tokens.repeat(2, 1), hidden.repeat(2, 1)).float()
+            told, untold = both.chunk(2)
+            return untold + self.guidance * (told - untold)
+
+        filled = self.sampler(predict, hidden, tokens, generator)
+        return self.view.data(filled[:, given.shape[1] - 1 :])
+
+    def beginning(self, rows: int, condition: Condition | None) -> Tensor:
+        """The tokens (N, P) that samples begin with."""
+        if self.vocab_size is None:
+            self.check(condition)
+            return first_tokens(self.view, rows, condition, self.device)
+        prompt = None if condition is None else condition.get("prompt")
+        if prompt is None or prompt.shape[1] == 0:
+            return torch.full((rows, 1), self.start_token or 0, device=self.device)
+        if ((prompt < 0) | (prompt >= self.vocab_size)).any():
+            raise ValueError(f"token id {int(prompt.max())} is outside the vocabulary ({self.vocab_size}).")
+        return prompt.to(self.device)[:, -self.view.length :]
