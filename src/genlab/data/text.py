@@ -151,9 +151,9 @@ class TextDataModule(DataModule):
                 advance(1)
 
     def encode(self, document: str) -> np.ndarray:
-        """(L,) int64: its tokens, and the end token if there is one."""
+        """(L,) int64: its tokens, and the end token if there is one. An empty document has none of either."""
         tokens, end = self.tokenizer.encode(document), self.tokenizer.end
-        return tokens if end is None else np.append(tokens, end)
+        return tokens if end is None or not document else np.append(tokens, end)
 
     def dataset(self, split: Split) -> KeyedDataset:
         if split == "val":
