@@ -136,15 +136,16 @@ def test_killed_in_the_middle_it_goes_on_with_the_first_missing_shard(folder: st
     assert read == list(range(row // 10 * 10, COUNT))
 
 
-def test_a_shard_that_is_damaged_is_made_again(folder: str, read: list[int], tmp_path: Path) -> None:
+def test_shards_that_are_damaged_are_made_again(folder: str, read: list[int], tmp_path: Path) -> None:
     parts(folder, shard_rows=10)
     for path in (tmp_path / "cache").glob("tokens-*"):
         path.unlink()
-    (shard,) = (tmp_path / "cache").glob("shard-*-000000020.npy")
-    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    for row in (10, 30):
+        (shard,) = (tmp_path / "cache").glob(f"shard-*-0000000{row}.npy")
+        shard.write_bytes(shard.read_bytes()[:-1] + b"?")
     read.clear()
     assert parts(folder, shard_rows=10) == [joined(part) for part in EXPECTED]
-    assert read == list(range(20, 30))
+    assert read == [*range(10, 20), *range(30, 40)]
 
 
 def refusal(kind: type[Exception], name: str, **options: Any) -> str:

@@ -174,6 +174,11 @@ def test_the_command_line_says_it_in_one_line(tmp_path: Path, outputs: Path) -> 
     error = refused(f"data.path={path}", "data/tokenizer=bpe", "data.tokenizer.vocab_size=x")
     assert error.exit_code == 2
     assert str(error).startswith("data.tokenizer.vocab_size must be a whole number")
+    error = refused("data=digits", "data/tokenizer=bpe")
+    assert error.exit_code == 2
+    assert str(error).startswith(
+        "data/tokenizer cannot be chosen: the data has no tokenizer. Choose one that has: data="
+    )
     error = refused(f"data.path={path}", "model=diffusion", "data.context=8")
     assert error.exit_code == 2
     assert str(error).startswith("Diffusion cannot be trained on text data.")
