@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.model.bits_per_dim import bits_per_dim, bits_to_nats
-from genlab.model.bits_per_dim import as_density
+from genlab.model.bits_per_dim import as_density, bits_per_dim, bits_to_nats
 from genlab.model.likelihood.bernoulli import Bernoulli
 from genlab.model.likelihood.gaussian import Gaussian
 from genlab.model.likelihood.logistic_mixture import LogisticMixture
