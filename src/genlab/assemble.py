@@ -17,7 +17,7 @@ from genlab import checkpoint, run_folder
 from genlab.budget import Budget
 from genlab.build import LATER, build, check, parameters, resolve
 from genlab.callbacks.progress import ProgressBar
-from genlab.config import resolved
+from genlab.config import ConfigTree, resolved
 from genlab.data.base import DataModule
 from genlab.errors import ConfigError, ResourceError
 from genlab.loggers import IsolatedLogger, choose_wandb_mode
@@ -132,7 +132,10 @@ def trial_model(config: Mapping[str, Any]) -> GenerativeModel:
     model: GenerativeModel = build(config["model"], GenerativeModel, "model")
     modality = config["spec"]["modality"]
     if modality not in model.modalities:
-        raise ConfigError(f"{type(model).__name__} cannot be trained on {modality} data.")
+        fitting = [name for name, target in ConfigTree().targets("model")
+                   if modality in getattr(resolve(target, name), "modalities", ())]  # fmt: skip
+        hint = f" Use model={' or '.join(fitting)}." if fitting else ""
+        raise ConfigError(f"{type(model).__name__} cannot be trained on {modality} data.{hint}")
     with torch.device("meta"):
         model.configure_model()
     return model

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from genlab.data import array_cache, decoding
-from genlab.data.array_cache import cached_rows
+from genlab.data.array_cache import cached_array, cached_rows
 from genlab.data.decoding import FileDecoding
 from genlab.data.image_files import ImageFile
 from genlab.errors import StorageError
@@ -169,6 +169,18 @@ def test_another_key_is_another_entry(tmp_path: Path) -> None:
     check(tmp_path, tmp_path / "log")
     pixels, _ = cached_rows(tmp_path, "other", lambda: iter(ROWS[:2]))
     assert np.array_equal(pixels, ROWS[:2])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.float32])
+def test_blocks_of_any_length_and_type_are_joined(tmp_path: Path, dtype: type) -> None:
+    lengths = [0, 3, 1, 0, 5000]
+    blocks = [np.arange(n).astype(dtype) for n in lengths]
+    array = cached_array(tmp_path, "key", lambda: iter(blocks))
+    assert array.dtype == dtype
+    assert np.array_equal(array, np.concatenate(blocks))
+    assert np.array_equal(cached_array(tmp_path, "key", lambda: iter(())), array)  # from disk
+    assert cached_array(tmp_path, "empty", lambda: iter(blocks[:1])).shape == (0,)
+    assert cached_array(tmp_path, "empty", lambda: iter(())).shape == (0,)
 
 
 FILES = [ImageFile("a/1.png", 10, 1), ImageFile("a/2.png", 10, 1)]

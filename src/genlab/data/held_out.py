@@ -44,9 +44,14 @@ def rows_of(split: Split, count: int, val_fraction: float, name: str) -> np.ndar
     if count < 2:
         raise DataError(f"{name} has one image; one to train and one to hold out are the least.")
     hashes = uniform_by_index(_SPLIT_SEED, np.arange(count))
-    held_out = hashes < val_fraction
+    held_out = is_held_out(np.arange(count), val_fraction)
     held_out[hashes.argmin()], held_out[hashes.argmax()] = True, False
     return np.flatnonzero(held_out if split == "val" else ~held_out)
+
+
+def is_held_out(rows: np.ndarray, val_fraction: float) -> np.ndarray:
+    """(N,) numbers of rows -> (N,) bool: their hash is below ``val_fraction``."""
+    return uniform_by_index(_SPLIT_SEED, rows) < val_fraction
 
 
 def cached_part(images: np.ndarray, chosen: np.ndarray, folder: Path, key: str) -> np.ndarray:

@@ -68,7 +68,7 @@ class HFImages(ImageDataModule):
             DataError: there is no such data set, split or column, it cannot be reached, or a row makes no sense.
             StorageError: the cache cannot be written.
         """
-        hub.require_datasets()
+        hub.require_datasets("hf_images", "hf")
         source = self.val_split if split == "val" and self.val_split is not None else self.split
         form = DECODER, self.image_column, self.label_column, self.image_size, self.channels
         key = digest(1, self.data_set, self._version, self.config, source, form)
@@ -120,6 +120,8 @@ class HFImages(ImageDataModule):
         from datasets import ClassLabel, Image, Value
 
         stream = hub.open_stream(self.data_set, self.config, source, self._version)
+        if stream.features is None:
+            raise DataError(f"the columns of the data set {self.data_set} have no types. Save it as parquet.")
         options = {"image_column": self.image_column, "label_column": self.label_column}
         columns = {option: column for option, column in options.items() if column is not None}
         for option, column in columns.items():

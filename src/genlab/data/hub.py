@@ -17,12 +17,12 @@ _TIMEOUT = 5.0  # seconds in which the Hub has to answer; its own library would 
 _log = logging.getLogger(__name__)
 
 
-def require_datasets() -> None:
-    """Raises ConfigError, naming the extra, if the package is not installed."""
+def require_datasets(data: str, extra: str) -> None:
+    """Raises ConfigError, naming the extra of genlab, if the package is not installed. ``data``: what needs it."""
     try:
         import datasets  # noqa: F401
     except ImportError as error:
-        raise ConfigError("data=hf_images needs a package: pip install 'genlab[hf]'") from error
+        raise ConfigError(f"data={data} needs a package: pip install 'genlab[{extra}]'") from error
 
 
 def version(name: str, revision: str | None, memory: Path) -> str:
@@ -110,26 +110,23 @@ def open_stream(name: str, config: str | None, split: str, version: str) -> "Ite
     """The rows of a split, one after the other, nothing of it stored. ``version``: see :func:`version`.
 
     Raises:
-        DataError: there is no such config or split, or its columns cannot be told.
+        DataError: there is no such config or split.
     """
     from datasets import load_dataset
 
     folder = Path(name).expanduser()
     source, revision = (str(folder), None) if folder.is_dir() else (name, version)
     try:
-        stream = load_dataset(source, config, split=split, revision=revision, streaming=True)
+        return load_dataset(source, config, split=split, revision=revision, streaming=True)
     except Exception as error:  # of many kinds, with texts made for users
         raise DataError(f"cannot load the data set {name}: {' '.join(str(error).split())}") from error
-    if stream.features is None:
-        raise DataError(f"the columns of the data set {name} have no types. Save it as parquet.")
-    return stream
 
 
-def read(stream: "IterableDataset", name: str, split: str) -> Iterator[dict[str, Any]]:
-    """The rows. Raises DataError if the source breaks off, or has none."""
-    count = 0
+def read(stream: "IterableDataset", name: str, split: str, start: int = 0) -> Iterator[dict[str, Any]]:
+    """The rows from number ``start`` on. Raises DataError if the source breaks off, or has none."""
+    count = start
     try:
-        for row in stream:
+        for row in stream.skip(start) if start else stream:
             yield row
             count += 1
     except Exception as error:  # of the network, a file format, ...

@@ -4,6 +4,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,8 @@ class TextDataModule(DataModule):
     :mod:`genlab.data.array_cache`, under a hash of the text, so they are made once and again when the text changes.
     """
 
+    learn_from: int | None = None  # the tokenizer learns from the first so many documents; None: from all
+
     def __init__(
         self,
         tokenizer: Tokenizer,
@@ -103,19 +106,15 @@ class TextDataModule(DataModule):
             self._hashes[split] = found.hexdigest()
         return self._hashes[split]
 
-    def to_learn_from(self) -> Iterable[str]:
-        """The documents that the tokenizer is trained on."""
-        return self.documents("train")
-
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Trained, or as it was when it was trained on the same text."""
 
         def learnt() -> Iterator[np.ndarray]:
-            self._tokenizer.train(self.to_learn_from())
+            self._tokenizer.train(islice(self.documents("train"), self.learn_from))
             yield np.frombuffer(self._tokenizer.state().encode(), dtype=np.uint8)
 
-        key = digest(1, self._tokenizer.fingerprint(), self.text_hash("train"))
+        key = digest(1, self._tokenizer.fingerprint(), self.text_hash("train"), self.learn_from)
         self._tokenizer.load_state(cached_array(self.cache, f"tokenizer-{key}", learnt).tobytes().decode())
         return self._tokenizer
 
@@ -152,9 +151,9 @@ class TextDataModule(DataModule):
                 advance(1)
 
     def encode(self, document: str) -> np.ndarray:
-        """(L,) int64: its tokens, and the end token if there is one."""
+        """(L,) int64: its tokens, and the end token if there is one. An empty document has none of either."""
         tokens, end = self.tokenizer.encode(document), self.tokenizer.end
-        return tokens if end is None else np.append(tokens, end)
+        return tokens if end is None or not document else np.append(tokens, end)
 
     def dataset(self, split: Split) -> KeyedDataset:
         if split == "val":

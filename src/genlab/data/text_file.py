@@ -39,6 +39,6 @@ class TextFile(TextDataModule):
         return [text[:held_out] if split == "train" else text[held_out:]]
 
     def title(self, split: Split) -> str:
-        if self.val_path is not None:
-            return self.path if split == "train" else self.val_path
-        return f"{self.path} (the {'first' if split == 'train' else 'held-out last'} part)"
+        if split == "train":
+            return self.path
+        return f"the held-out part of {self.path}" if self.val_path is None else self.val_path

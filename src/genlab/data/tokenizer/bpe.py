@@ -36,7 +36,7 @@ class BPE(ByteLevel):
         )
         core.train_from_iterator((piece for document in documents for piece in pieces(document)), trainer)
         core.add_special_tokens([_END])
-        self.adopt(core)
+        self.load_state(core.to_str())
 
     def state(self) -> str:
         return super().state() if self._core else json.dumps({"vocab_size": self._wanted})

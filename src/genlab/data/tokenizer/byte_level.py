@@ -27,7 +27,7 @@ class ByteLevel(Tokenizer):
 
     def __init__(self, end_token: str | None):
         """Raises ConfigError, naming the extra, if the package is not installed."""
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else it warns when workers of the loader are forked
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads hang, or warn, in forked processes
         try:
             import tokenizers
         except ImportError as error:
@@ -63,19 +63,16 @@ class ByteLevel(Tokenizer):
         return self.core.to_str()
 
     def load_state(self, state: str) -> None:
+        """Raises DataError also if tokens are not bytes, or the end token is not there."""
         from tokenizers import Tokenizer as Core
 
         try:
-            core = Core.from_str(state)
-        except Exception as error:  # its only kind
+            content = json.loads(state)
+            is_byte_level = _is_byte_level(content)
+            core = Core.from_str(state) if is_byte_level else None
+        except Exception as error:  # the only kind that the package has
             raise DataError(f"this is not the state of a tokenizer ({' '.join(str(error).split())}).") from error
-        self.adopt(core)
-
-    def adopt(self, core: "tokenizers.Tokenizer") -> None:
-        """Take over what has been learnt. Raises DataError: tokens are not bytes, or the end token is not there."""
-        content = json.loads(core.to_str())
-        vocabulary = core.get_vocab(with_added_tokens=True)
-        if "ByteLevel" not in _kinds(content["decoder"]) or max(vocabulary.values(), default=0) >= _MOST_TOKENS:
+        if core is None:
             raise DataError("only byte-level tokenizers can be used, such as GPT-2's; this one is of another kind.")
         special = {token["id"]: token["special"] for token in content["added_tokens"]}
         if self._end_token is not None and not special.get(core.token_to_id(self._end_token)):
@@ -87,6 +84,7 @@ class ByteLevel(Tokenizer):
         core.encode_special_tokens = True
         core.no_truncation()
         core.no_padding()
+        vocabulary = core.get_vocab(with_added_tokens=True)
         self._bytes = [b""] * (max(vocabulary.values(), default=-1) + 1)
         for text, token in vocabulary.items():
             if token not in special:
@@ -101,9 +99,11 @@ def pieces(text: str) -> Iterator[str]:
     return (match[0] for match in _PIECE.finditer(text))
 
 
-def _kinds(decoder: dict[str, Any] | None) -> set[str]:
-    parts = (decoder or {}).get("decoders", [decoder])
-    return {part["type"] for part in parts if part}
+def _is_byte_level(content: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json is. One with absurd numbers of tokens, which take the package minutes, is not."""
+    decoder = content["decoder"] or {}
+    kinds = {part["type"] for part in decoder.get("decoders", [decoder]) if part}
+    return "ByteLevel" in kinds and max(content["model"]["vocab"].values(), default=0) < _MOST_TOKENS
 
 
 def _bytes_by_character() -> dict[str, bytes]:
