@@ -1,9 +1,24 @@
-"""Weights of our network under the names, and in the layout, of Hugging Face's GPT-2 and Llama; and back."""
+"""Hugging Face's GPT-2 and Llama, and our network with the same weights: the names and the layout there, and ours."""
 
+from functools import partial
+from typing import Any
+
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from genlab.model.network.feed_forward import FeedForward, SwiGLU
+from genlab.model.network.positions import Learned, Rotary
+from genlab.model.network.token_transformer import TokenTransformer
+
+transformers = pytest.importorskip("transformers")
 
 Weights = dict[str, Tensor]
+
+VOCABULARY, LENGTH, DEPTH = 97, 24, 3
+SIZES = {"num_tokens": VOCABULARY, "num_outputs": VOCABULARY, "max_length": LENGTH, "causal": True}
+GELU = partial(FeedForward, activation=nn.GELU(approximate="tanh"), bias=True)
+
 
 GPT2_BLOCK = {
     "attention_norm": "ln_1",
@@ -78,3 +93,44 @@ def to_llama(ours: Weights, depth: int, like: Weights) -> Weights:
             parts = ours[f"blocks.{i}.{our_name}.weight"].split([len(like[name]) for name in names])
             theirs |= dict(zip(names, parts, strict=True))
     return theirs
+
+
+def gpt2() -> tuple[Any, TokenTransformer]:
+    config = transformers.GPT2Config(
+        vocab_size=VOCABULARY, n_positions=LENGTH, n_embd=32, n_layer=DEPTH, n_head=4, bos_token_id=0, eos_token_id=0,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    ours = TokenTransformer(
+        **SIZES, positions=Learned, norm=partial(nn.LayerNorm, eps=1e-5), feed_forward=GELU, width=32, depth=DEPTH,
+        num_heads=4, bias=True,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config).eval(), ours.eval()
+
+
+def llama() -> tuple[Any, TokenTransformer]:
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY, max_position_embeddings=LENGTH, hidden_size=32, intermediate_size=88,
+        num_hidden_layers=DEPTH, num_attention_heads=4, num_key_value_heads=2, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    ours = TokenTransformer(
+        **SIZES, positions=Rotary, norm=partial(nn.RMSNorm, eps=1e-6), feed_forward=SwiGLU, width=32, depth=DEPTH,
+        num_heads=4, num_kv_heads=2, tied=False,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config).eval(), ours.eval()
+
+
+def scrambled(module: nn.Module) -> None:
+    """Weights far from their start, gains and biases too: a part that is left out shows."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+
+
+def same_weights(kind: str) -> tuple[Any, TokenTransformer]:
+    """Theirs with random weights, and ours with the same."""
+    torch.manual_seed(3)
+    theirs, ours = gpt2() if kind == "gpt2" else llama()
+    scrambled(theirs)
+    take = from_gpt2 if kind == "gpt2" else from_llama
+    ours.load_state_dict(take(theirs.state_dict(), DEPTH), strict=True)
+    return theirs, ours

@@ -24,7 +24,7 @@ from genlab.model.base import (
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import TokenNetwork, UnmaskingSampler
 from genlab.model.sharding import shard
-from genlab.model.tokens import TokenView, dequantised_to_batch, first_tokens, made, view_of
+from genlab.model.tokens import TokenView, check_tokens, dequantised_to_batch, first_tokens, made, view_of
 from genlab.seeding import RandomStream, derive_seed
 
 
@@ -194,6 +194,5 @@ class Masked(GenerativeModel):
         prompt = None if condition is None else condition.get("prompt")
         if prompt is None or prompt.shape[1] == 0:
             return torch.full((rows, 1), self.start_token or 0, device=self.device)
-        if ((prompt < 0) | (prompt >= self.vocab_size)).any():
-            raise ValueError(f"token id {int(prompt.max())} is outside the vocabulary ({self.vocab_size}).")
+        check_tokens(prompt, self.vocab_size)
         return prompt.to(self.device)[:, -self.view.length :]

@@ -102,6 +102,13 @@ def first_tokens(view: TokenView, count: int, condition: Condition | None, devic
     return view.num_outputs + 1 + condition["label"][:, None].to(device)
 
 
+def check_tokens(tokens: Tensor, vocab_size: int) -> None:
+    """Raises ValueError if one of them is not in the vocabulary."""
+    unknown = tokens[(tokens < 0) | (tokens >= vocab_size)]
+    if len(unknown):
+        raise ValueError(f"token id {int(unknown[0])} is outside the vocabulary ({vocab_size}).")
+
+
 def view_of(
     shape: Sequence[int], vocab_size: int | None, num_classes: int | None, tokenizer: HasTokens | None
 ) -> TokenView:

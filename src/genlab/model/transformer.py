@@ -20,7 +20,7 @@ from genlab.model.base import (
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import TokenNetwork, TokenSampler
 from genlab.model.sharding import shard
-from genlab.model.tokens import TokenView, dequantised_to_batch, first_tokens, made, view_of
+from genlab.model.tokens import TokenView, check_tokens, dequantised_to_batch, first_tokens, made, view_of
 from genlab.seeding import RandomStream
 
 
@@ -142,7 +142,7 @@ class Transformer(GenerativeModel):
         """The tokens of ``len(generator)`` samples, one after the other: (N,) each.
 
         Keys and values are kept, so that a token costs one pass over one token. Text that has outgrown what the network
-        sees at once goes on from the second half of that.
+        sees at once, padding and all, goes on from the second half of that.
         """
         rows = len(generator)
         history, padding = self.beginning(rows, condition)
@@ -179,9 +179,8 @@ class Transformer(GenerativeModel):
         if prompt is None or prompt.shape[1] == 0:
             return torch.full((rows, 1), self.start_token or 0, device=self.device), None
         prompt = prompt.to(self.device)
-        if ((prompt < -1) | (prompt >= self.vocab_size)).any() or (prompt[:, -1] < 0).any():
-            raise ValueError(f"token id {int(prompt.max())} is outside the vocabulary ({self.vocab_size}).")
-        padding = (prompt < 0).sum(dim=1)
+        padding = (prompt == -1).long().cumprod(dim=1).sum(dim=1).clamp(max=prompt.shape[1] - 1)
+        check_tokens(prompt[torch.arange(prompt.shape[1], device=self.device) >= padding[:, None]], self.vocab_size)
         return prompt.clamp(min=0), padding if padding.any() else None
 
 

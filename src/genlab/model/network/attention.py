@@ -17,7 +17,7 @@ def attend(
     where matrices are multiplied by oneDNN, and for a single query of no use.
     """
     if query.device.type == "cpu" and _slow_as_one(query):
-        if causal and query.shape[2] > 1:
+        if causal:
             mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
         return _by_matrices(query, key, value, mask, dropout)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal)

@@ -57,8 +57,8 @@ class Attention(nn.Module):
         self,
         x: Tensor,  # (N, T, width)
         turns: Turns,
-        causal: bool,
-        mask: Tensor | None,  # (N, 1, T, S), true where a token may be seen; None: by ``causal`` alone
+        causal: bool,  # each token sees those up to it alone
+        mask: Tensor | None,  # (N, 1, T, S), true where a token may be seen; in place of ``causal``
         dropout: float,
         cache: KeyValueCache | None,
         block: int,  # this one's number in the cache
@@ -71,7 +71,7 @@ class Attention(nn.Module):
         if self.num_kv_heads < self.num_heads:
             repeats = self.num_heads // self.num_kv_heads
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-        mixed = attend(query, key, value, causal and mask is None, mask, dropout if self.training else 0.0)
+        mixed = attend(query, key, value, causal, mask, dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
@@ -171,12 +171,13 @@ class TokenTransformer(nn.Module):
         positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
         alone = padding is None and (before == 0 or tokens.shape[1] == 1)
         mask = None if alone else self._mask(positions, before + tokens.shape[1], padding)
+        causal = self.causal and mask is None and tokens.shape[1] > 1  # one token sees all that was read before
         if padding is not None:
             positions = (positions - padding[:, None]).clamp(min=0)
         x = F.dropout(self.positions.embed(self.embedding(tokens), positions), self.dropout, self.training)
         turns = self.positions.turns(positions)
         for number, block in enumerate(self.blocks):
-            x = block(x, turns, self.causal, mask, cache, number)
+            x = block(x, turns, causal, mask, cache, number)
         if cache is not None:
             cache.used += tokens.shape[1]
         weight = self.embedding.weight[: self.num_outputs] if self.head is None else self.head.weight

@@ -12,7 +12,8 @@ from genlab.seeding import RandomStream
 class Unmask:
     """Iterative decoding (Chang et al. 2022, section 3.2): each step predicts all hidden tokens and keeps some.
 
-    After the share r of the steps, cos(pi r / 2) of the tokens are still hidden. Kept are those that the network is
+    After the share r of the steps, at most cos(pi r / 2) of the tokens are still hidden: one at least is kept in each,
+    and when all are there, the steps that are left have nothing to do. Kept are those that the network is
     surest of, up to Gumbel noise of ``choice_temperature`` (1 - r); or, with None, any, as in masked diffusion (Sahoo
     et al. 2024), which is slower to good images and truer to the model.
     """
@@ -37,6 +38,8 @@ class Unmask:
         """Fill in ``tokens`` (N, L) where ``hidden`` (N, L) is true. ``predict``: both -> logits (N, L, V)."""
         total = hidden.sum(dim=1)
         for step in range(1, self.num_steps + 1):
+            if not hidden.any():
+                break
             share = step / self.num_steps
             left = (
                 (total * math.cos(math.pi / 2 * share)).floor().long().clamp(max=(hidden.sum(dim=1) - 1).clamp(min=0))
