@@ -123,6 +123,7 @@ def test_directions_are_those_of_the_metrics() -> None:
     from genlab.metrics.kid import KID
     from genlab.metrics.label_agreement import LabelAgreement
     from genlab.metrics.nearest_neighbor import NearestNeighbor
+    from genlab.metrics.perplexity import Perplexity
     from genlab.metrics.precision_recall import PrecisionRecall
     from genlab.report.columns import DIRECTIONS
 
@@ -132,4 +133,5 @@ def test_directions_are_those_of_the_metrics() -> None:
         name: direction == "higher" for name, direction in DIRECTIONS.items() if direction != "one"
     }
     assert NearestNeighbor.higher_is_better is None
-    assert len(list((REPOSITORY / "configs" / "metrics").glob("*.yaml"))) == 5  # a new one needs a direction here
+    assert Perplexity.higher_is_better is False  # as of all likelihoods there
+    assert len(list((REPOSITORY / "configs" / "metrics").glob("*.yaml"))) == 6  # a new one needs a direction here

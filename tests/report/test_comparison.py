@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from run_folders import BASELINES, PROTOCOL, add_evaluation, make_run, write
+from run_folders import BASELINES, COSTS, PROTOCOL, add_evaluation, make_run, write
 
 from genlab.errors import ConfigError, DataError
 from genlab.report.comparison import compare
@@ -182,6 +182,22 @@ def test_bits_per_dimension_say_their_kind_and_their_images(outputs: Path, capsy
     assert "  1.500 exact " in shown
     assert "  2.500 bound " in shown
     assert " bound val_500 " in shown
+
+
+def test_runs_of_text(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Best bits/byte first; they differ in kind."""
+    protocol = {"reference": "val", "reference_sha256": "39a3", "tokenizer": "65c1", "context": 64, "metrics": {}}
+    for name, kind, bits in (("a", "bound", 2.5), ("b", "exact", 2.0)):
+        run = make_run(outputs / name, colour=None, budget__value=len(name) + int(bits))
+        metrics = {f"perplexity_{kind}_val": 2**bits, f"bits_per_byte_{kind}_val": bits}
+        write(run / "summary.json", {"metrics": metrics, "protocol": protocol, "protocol_id": "cccc3333", **COSTS})
+    compare([str(outputs)], out=str(outputs / "c"))
+    printed = capsys.readouterr().out
+    assert printed.startswith("the whole held-out text (val), in windows of 64 tokens\n")
+    assert [row["bits_per_byte_val"] for row in rows(outputs / "c")] == ["2.0", "2.5"]
+    assert [row["perplexity_val"] for row in rows(outputs / "c")] == [str(2**2.0), str(2**2.5)]
+    assert "2.500 bound" in printed
+    assert "bits/byte ↓" in printed
 
 
 def test_bits_per_dimension_of_another_seed_are_not_taken(outputs: Path) -> None:

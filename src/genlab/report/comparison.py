@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genlab.errors import ConfigError, StorageError, did_you_mean
-from genlab.report.columns import Column, columns
+from genlab.report.columns import TITLES, Column, columns
 from genlab.report.grids import side_by_side
 from genlab.report.measurement import differences
 from genlab.report.names import names, printable
@@ -98,7 +98,9 @@ def _baselines(chosen: Chosen) -> dict[str, dict[str, float]]:
 def _sorted_by(found: Sequence[Column], sort: str | None) -> Column | None:
     """Raises ConfigError for a name that is no column, or one of which neither low nor high is better."""
     if sort is None:
-        return next((column for column in found if column.is_quality and column.direction), None)
+        ranked = [column for column in found if column.direction]
+        quality = [column for column in ranked if column.is_quality]
+        return next(iter(quality or [column for column in ranked if column.name in TITLES]), None)
     column = next((column for column in found if sort in (column.name, column.key)), None)
     known = [column.name for column in found if column.direction]
     if column is None:
@@ -114,8 +116,11 @@ def _headline(chosen: Chosen) -> str:
     if chosen.standard is None:
         return "no run has metrics"
     p = chosen.standard.protocol
-    told = (f"{p.get('num_samples')} samples against {p.get('num_reference')} images ({p.get('reference')}), "
-            f"features {p.get('extractor')}, seed {p.get('seed')}")  # fmt: skip
+    if "tokenizer" in p:
+        told = f"the whole held-out text ({p.get('reference')}), in windows of {p.get('context')} tokens"
+    else:
+        told = (f"{p.get('num_samples')} samples against {p.get('num_reference')} images ({p.get('reference')}), "
+                f"features {p.get('extractor')}, seed {p.get('seed')}")  # fmt: skip
     marked = "; * measured otherwise, see the notes" if chosen.unequal else ""
     return printable(f"{told}{marked}")
 
