@@ -95,7 +95,7 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
     model = build_model(plain)
     evaluation = build_evaluation(plain)
     build_callbacks(plain, evaluation)
-    evaluation.check_labels(model)
+    evaluation.check(model, data)
     trial = build_trainer(
         plain, model, [NoCheckpoints()], [], Path()
     )  # refuses what cannot be, before there is a folder
@@ -241,8 +241,8 @@ def try_out(config: DictConfig, data: DataModule) -> None:
         config.run_dir, config.run_id = folder, "check"
         config.budget = {"_target_": "genlab.budget.Examples", "value": 1}
         plain = resolved(config)
-        build_evaluation(plain)
         model = build_model(plain)
+        build_evaluation(plain).check(model, data)
         load_pretrained(model, plain)
         callbacks: list[pl.Callback] = [build(plain["budget"], Budget, "budget"), NoCheckpoints()]
         trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], Path(folder))

@@ -123,8 +123,9 @@ def test_directions_are_those_of_the_metrics() -> None:
     from genlab.metrics.kid import KID
     from genlab.metrics.label_agreement import LabelAgreement
     from genlab.metrics.nearest_neighbor import NearestNeighbor
+    from genlab.metrics.perplexity import Perplexity
     from genlab.metrics.precision_recall import PrecisionRecall
-    from genlab.report.columns import DIRECTIONS
+    from genlab.report.columns import DIRECTIONS, LIKELIHOODS
 
     better = {"fid": FID, "kid": KID, "as_asked": LabelAgreement, "precision": PrecisionRecall,
               "recall": PrecisionRecall}  # fmt: skip
@@ -132,4 +133,6 @@ def test_directions_are_those_of_the_metrics() -> None:
         name: direction == "higher" for name, direction in DIRECTIONS.items() if direction != "one"
     }
     assert NearestNeighbor.higher_is_better is None
-    assert len(list((REPOSITORY / "configs" / "metrics").glob("*.yaml"))) == 5  # a new one needs a direction here
+    assert Perplexity.higher_is_better is False
+    assert LIKELIHOODS.keys() >= {"perplexity", "bits_per_byte"}
+    assert len(list((REPOSITORY / "configs" / "metrics").glob("*.yaml"))) == 6  # a new one needs a direction here

@@ -184,6 +184,15 @@ def test_bits_per_dimension_say_their_kind_and_their_images(outputs: Path, capsy
     assert " bound val_500 " in shown
 
 
+def test_perplexities_of_one_text_stand_in_one_column(outputs: Path) -> None:
+    a, b = (make_run(outputs / name, seed=i) for i, name in enumerate("ab"))
+    add_evaluation(a, {"perplexity_exact_val": 12.5, "bits_per_byte_exact_val": 2.5})
+    add_evaluation(b, {"perplexity_bound_val": 14.5, "bits_per_byte_bound_val": 2.7})
+    compare([str(outputs)], out=str(outputs / "x"))
+    found = rows(outputs / "x")
+    assert [(row["perplexity_val"], row["bits_per_byte_val"]) for row in found] == [("12.5", "2.5"), ("14.5", "2.7")]
+
+
 def test_bits_per_dimension_of_another_seed_are_not_taken(outputs: Path) -> None:
     run = make_run(outputs / "a")
     add_evaluation(run, {"bits_per_dim_exact_val_50": 1.5}, {"seed": 1}, "bbbb2222")

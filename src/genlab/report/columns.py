@@ -26,7 +26,8 @@ COST_HEADS: dict[str, tuple[str, str, Direction]] = {
 }
 SCALED = ("parameters", "examples", "flops", "peak_memory_bytes")
 PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-BITS = re.compile(r"(bits_per_dim)_([a-z]+)_(.+)")  # kind: exact, bound or estimate; which images, how many
+LIKELIHOODS = {"bits_per_dim": "bits/dim ↓", "bits_per_byte": "bits/byte ↓", "perplexity": "perplexity ↓"}
+LIKELIHOOD = re.compile(rf"({'|'.join(LIKELIHOODS)})_([a-z]+)_(.+)")  # kind: exact, bound or estimate; of what
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def columns(
 ) -> tuple[list[Column], list[str]]:
     """All columns, quality first, and the metrics that only some runs have."""
     quality, partial = _quality(len(runs), chosen, baselines)
-    return [*quality, *_bits(runs, chosen, len(baselines)), *_costs(runs, len(baselines))], partial
+    return [*quality, *_likelihoods(runs, chosen, len(baselines)), *_costs(runs, len(baselines))], partial
 
 
 def _quality(
@@ -86,7 +87,7 @@ def _quality(
     for measurement in [chosen.standard, *chosen.measured.values()]:
         for name in measurement.values:
             full.setdefault(base(name, measurement.protocol), name)
-    wanted = [name for name in full if not BITS.fullmatch(full[name]) and not name.endswith("_std")]
+    wanted = [name for name in full if not LIKELIHOOD.fullmatch(full[name]) and not name.endswith("_std")]
     shared = [name for name in wanted if all(name in values for values in short.values())]
     found = []
     for name in shared:
@@ -106,28 +107,28 @@ def base(name: str, protocol: Mapping[str, Any]) -> str:
     return name.removesuffix(f"_{protocol.get('extractor')}")
 
 
-def _bits(runs: Sequence[Run], chosen: Chosen, baselines: int) -> list[Column]:
-    """A column for each set of held-out images; the kind stands in the cell, since families differ in it."""
-    found: dict[str, dict[int, tuple[float, str]]] = {}
+def _likelihoods(runs: Sequence[Run], chosen: Chosen, baselines: int) -> list[Column]:
+    """A column for each set of held-out examples; the kind stands in the cell, since families differ in it."""
+    found: dict[tuple[str, str], dict[int, tuple[float, str]]] = {}
     for i, own in chosen.measured.items():
         same_noise = [m for m in runs[i].measurements.values() if _same_images(m, own)]
         for measurement in [own, *same_noise]:
             for name, value in measurement.values.items():
-                if match := BITS.fullmatch(name):
-                    found.setdefault(match[3], {}).setdefault(i, (value, match[2]))
+                if match := LIKELIHOOD.fullmatch(name):
+                    found.setdefault((match[1], match[3]), {}).setdefault(i, (value, match[2]))
     result = []
-    for subject, values in sorted(found.items()):
+    for (name, subject), values in sorted(found.items()):
         rows = [values.get(i, (None, "")) for i in range(len(runs))] + [(None, "")] * baselines
         kinds = {kind for _, kind in values.values()}
         of_all = next(iter(kinds)) if len(kinds) == 1 else ""
         result.append(
             Column(
-                name="bits_per_dim",
-                key=f"bits_per_dim_{of_all}_{subject}" if of_all else f"bits_per_dim_{subject}",
+                name=name,
+                key=f"{name}_{of_all}_{subject}" if of_all else f"{name}_{subject}",
                 unit=f"{of_all} {subject}".strip(),
                 direction="lower",
                 numbers=[number for number, _ in rows],
-                title="bits/dim ↓",
+                title=LIKELIHOODS[name],
                 kinds=[] if of_all else [kind for _, kind in rows],
             )
         )
