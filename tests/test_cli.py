@@ -65,7 +65,8 @@ TRAINING = [
     (
         "model.sampler._target_=genlab.model.network.dit.DiT",
         "error: model.sampler: genlab.model.network.dit.DiT does not fit here. This place needs a Sampler, which has "
-        "__call__(denoise, noise, generator). Use model/sampler={model/sampler}.",
+        "__call__(denoise, noise, generator). "
+        "Use model/sampler=ancestral or consistency or ddim or dpm_solver or euler or heun.",
     ),
     ("model.sampler=euler", "error: model.sampler is a part of the model, chosen with slashes: model/sampler=euler"),
     (
@@ -163,7 +164,7 @@ def test_the_config_is_shown_and_training_begins_once_all_is_checked(
         ("sample run=x n=1.5", "error: n must be a whole number >= 1, got 1.5."),
         ("sample run=x n=0", "error: n must be a whole number >= 1, got 0."),
         ("sample run=x n=true", "error: n must be a whole number >= 1, got True."),
-        ("sample run=x n=null", "error: n must be a whole number >= 1, got None."),
+        ("sample run=x batch_size=null", "error: batch_size must be a whole number >= 1, got None."),
         ("sample run=x batch_size=-1", "error: batch_size must be a whole number >= 1, got -1."),
         ("sample run=x label=cat", "error: label must be a whole number, got 'cat'."),
         ("sample run=x seed=x", "error: seed must be a whole number, got 'x'."),
@@ -227,7 +228,7 @@ def test_usage_names_the_commands(arguments: list[str], capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("line", "arguments", "offered"),
     [
-        ("python train.py model/net", ["train", "-sc", "query=bash"], "model/network="),
+        ("python train.py model/enc", ["train", "-sc", "query=bash"], "model/encoder="),
         ("python train.py model/network=d", ["train", "-sc", "query=bash"], "model/network=dit"),
         ("genlab train model/network=d", ["-sc", "query=bash"], "model/network=dit"),
         ("genlab tr", ["-sc", "query=bash"], "train"),

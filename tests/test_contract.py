@@ -56,7 +56,10 @@ def overrides(autoencoder: Path) -> Any:
     def of(family: str) -> tuple[str, ...]:
         needed = (f"model.autoencoder={autoencoder}",) if family == "latent_diffusion" else ()
         # Some chance of everything that chance touches.
-        chance = {"gan": ("model/augment=diffaugment", "model.discriminator_steps=2")}
+        chance = {
+            "gan": ("model/augment=diffaugment", "model.discriminator_steps=2"),
+            "transformer": ("model/optimizer=muon", "model.network.dropout=0.3"),
+        }
         return small(f"model={family}", *needed, *chance.get(family, ()))
 
     return of

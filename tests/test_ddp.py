@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from genlab import checkpoint, experiment, inference, run_folder
 from genlab.errors import ConfigError
+from text import text_file
 from tiny_run import BARE, MLP, REPOSITORY, Order, SignalAt, compose, only_run, popen, resume, start, train
 
 # A model without noise or dropout, so that only rounding tells ranks apart.
@@ -106,21 +107,46 @@ def test_processes_started_by_torchrun_share_a_folder(tmp_path: Path) -> None:
     assert checkpoint.newest(run).progress.examples == 104
 
 
+def test_a_transformer_is_the_same_on_two_processes(tmp_path: Path) -> None:
+    """Gradient descent rather than Adam, which turns the rounding of a gradient near 0 into a step of full length."""
+    data = text_file(tmp_path / "data")
+    given = (*data, "model=transformer", "model.network.width=8", "model.network.depth=1", "model.network.num_heads=1",
+             "model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.3", "~model.optimizer.betas",
+             "~model.optimizer.fused", "model/schedule=constant", "metrics=[perplexity]")  # fmt: skip
+    alone = train(*given, outputs=tmp_path / "one")
+    finish(start(*given, DDP, outputs=tmp_path / "two"))
+    together = only_run(tmp_path / "two")
+    start_of = checkpoint.newest(train(*given, "model.optimizer.lr=0", outputs=tmp_path / "zero")).state
+    for name, weight in checkpoint.newest(alone).state.items():
+        torch.testing.assert_close(checkpoint.newest(together).state[name], weight, rtol=0, atol=1e-6)
+        assert (weight - start_of[name]).abs().max() > 1e-4, name
+    one, two = (json.loads((run / "summary.json").read_text())["metrics"] for run in (alone, together))
+    assert one.keys() == two.keys() == {"perplexity_exact_val", "bits_per_byte_exact_val"}
+    assert two == pytest.approx(one, rel=1e-5)
+
+
 FSDP = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.gradient_clip_val=1.0",
-        "trainer.strategy.process_group_backend=gloo", "trainer.strategy.data_parallel_size=2",
-        "model/network=dit", "model.network.width=16", "model.network.depth=2",
-        "model.network.num_heads=1", "model.sampler.num_steps=2")  # fmt: skip
+        "trainer.strategy.process_group_backend=gloo", "trainer.strategy.data_parallel_size=2")  # fmt: skip
+DIT = ("model/network=dit", "model.network.width=16", "model.network.depth=2", "model.network.num_heads=1",
+       "model.sampler.num_steps=2")  # fmt: skip
+TOKENS = ("model=transformer", "model/optimizer=muon", "model.network.width=16", "model.network.depth=2",
+          "model.network.num_heads=1", "model/schedule=constant")  # fmt: skip
 
 
-def test_shared_out_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("choices", [DIT, TOKENS], ids=["dit", "transformer"])
+def test_shared_out_weights(choices: tuple[str, ...], tmp_path: Path) -> None:
     """FSDP2: saved as one file that any number of devices reads, averages included; it stops and goes on."""
-    process = start(*FSDP, SignalAt.override(32), "callbacks.samples.times=13", outputs=tmp_path)
-    _, errors = process.communicate(timeout=100)
-    run = only_run(tmp_path)
-    assert process.returncode == 130, errors
-    finish(popen([sys.executable, str(REPOSITORY / "train.py"), f"run={run}"]))
+    if choices is DIT:
+        finish(start(*FSDP, *choices, "callbacks.samples.times=13", outputs=tmp_path))
+        run = only_run(tmp_path)
+    else:
+        process = start(*FSDP, *choices, SignalAt.override(32), "callbacks.samples.times=2", outputs=tmp_path)
+        _, errors = process.communicate(timeout=100)
+        run = only_run(tmp_path)
+        assert process.returncode == 130, errors
+        finish(popen([sys.executable, str(REPOSITORY / "train.py"), f"run={run}"]))
     last = checkpoint.newest(run)
-    straight = train(*FSDP[6:], "budget.value=8", outputs=tmp_path / "one")
+    straight = train(*choices, "budget.value=8", outputs=tmp_path / "one")
     assert last.progress.examples == 104
     assert {name: w.shape for name, w in last.state.items()} == {
         name: w.shape for name, w in checkpoint.newest(straight).state.items()

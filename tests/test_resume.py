@@ -13,6 +13,7 @@ from genlab import checkpoint, run_folder
 from genlab.callbacks.stop import SIGNALS
 from genlab.errors import CheckpointError, ConfigError
 from genlab.experiment import Interrupted
+from text import text_file
 from tiny_run import MLP, Order, SignalAt, only_run, popen, resume, same, start, train
 
 VARIANTS = {
@@ -22,16 +23,26 @@ VARIANTS = {
     "workers": (*MLP, "data.num_workers=2", "data.flip=true"),
     "vae": ("model=vae", "model/encoder=mlp", "model/decoder=mlp", "model.warmup=0.7"),
     "vq_vae": ("model=vq_vae", "model/encoder=mlp", "model/decoder=mlp"),  # buffers, and chance in them
-}
+    "text": ("model=transformer", "model.network.width=8", "model.network.depth=1", "model.network.num_heads=1",
+             "model.network.dropout=0.3", "model.optimizer.lr=0.1"),  # windows that each epoch cuts elsewhere
+    "masked": ("model=masked", "model/optimizer=muon", "model.network.width=8", "model.network.depth=1",
+               "model.network.num_heads=1", "model.optimizer.lr=0.1"),
+}  # fmt: skip
+OF_TEXT = ("text", "masked")
 STOPS = {"first step": 0, "second": 8, "mid-epoch": 16, "last of an epoch": 32, "first of the next": 40, "later": 88}
 
 
 @pytest.fixture(scope="module")
-def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def given(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    text = text_file(tmp_path_factory.mktemp("data"))
+    return lambda variant: (*(text if variant in OF_TEXT else ()), *VARIANTS[variant], Order.OVERRIDE)
+
+
+@pytest.fixture(scope="module")
+def never_stopped(given: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     @cache
     def run(variant: str) -> Path:
-        outputs = tmp_path_factory.mktemp(variant)
-        return train(*VARIANTS[variant], Order.OVERRIDE, outputs=outputs)
+        return train(*given(variant), outputs=tmp_path_factory.mktemp(variant))
 
     return run
 
@@ -40,7 +51,8 @@ def state(run: Path) -> dict[str, Any]:
     """All that must be equal: everything in the newest checkpoint but the clock."""
     content = dict(checkpoint.newest(run).content)
     content["progress"] = content["progress"] | {"seconds": None}
-    return {key: content[key] for key in ("state_dict", "ema", "optimizer_states", "progress", "Digits", "global_step")}
+    kept = {"state_dict", "ema", "optimizer_states", "progress", "Digits", "TextFile", "global_step"}
+    return {key: value for key, value in content.items() if key in kept}
 
 
 def metrics(run: Path) -> list[dict[str, str]]:
@@ -55,17 +67,19 @@ def metrics(run: Path) -> list[dict[str, str]]:
         *(("dropout", stop) for stop in ("mid-epoch", "last of an epoch")),
         *(("accumulation", stop) for stop in STOPS),
         *((variant, stop) for variant in ("workers", "vae", "vq_vae") for stop in ("mid-epoch", "last of an epoch")),
+        *((variant, "mid-epoch") for variant in OF_TEXT),
     ],
 )
-def test_bit_identical(variant: str, stop: str, never_stopped: Any, tmp_path: Path) -> None:
+def test_bit_identical(variant: str, stop: str, given: Any, never_stopped: Any, tmp_path: Path) -> None:
     reference = never_stopped(variant)
     with pytest.raises(Interrupted, match=r"SIGINT; saved. Continue with: python train.py run="):
-        train(*VARIANTS[variant], Order.OVERRIDE, SignalAt.override(STOPS[stop]), outputs=tmp_path)
+        train(*given(variant), SignalAt.override(STOPS[stop]), outputs=tmp_path)
     run = only_run(tmp_path)
     assert checkpoint.newest(run).progress.examples in (STOPS[stop] + 8, STOPS[stop] + 16)
     assert not (run / "summary.json").exists()
     resume(run)
     assert same(state(run), state(reference))
+    assert state(run).keys() > {"state_dict", "ema", "optimizer_states", "progress", "global_step"}
     assert (run / "order.0.txt").read_text() == (reference / "order.0.txt").read_text()
     assert metrics(run) == metrics(reference)
     assert (run / "summary.json").exists()

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 import genlab
 from genlab import experiment, run_folder
 from genlab.assemble import check_config
-from genlab.config import ConfigTree, check_complete
+from genlab.config import PACKAGED, ConfigTree, check_complete
 
 REPOSITORY = Path(__file__).parents[1]
 MLP = ("model/network=mlp", "model.network.width=8", "model.network.depth=1", "model.sampler.num_steps=2")
@@ -23,17 +23,26 @@ UNET = ("model/network=unet", "model.network.channels=8", "model.network.channel
         "model.network.num_blocks=1", "model.network.attention_resolutions=[8]",
         "model.network.num_heads=1", "model.sampler.num_steps=2")  # fmt: skip
 # 40 examples in batches of 8: 5 steps an epoch, 13 steps in all; nothing but the steps.
-BARE = ("trainer=cpu", "logger=[none]", "data=digits", "data.limit=40", "data.batch_size=8", "budget.value=104",
-        "metrics=[]", "evaluation.num_samples=4", "callbacks.samples.times=0", "callbacks.samples.rows=1",
-        "callbacks.samples.columns=2", "callbacks.evaluation.times=0", "trainer.log_every_n_steps=1")  # fmt: skip
+SHORT = ("trainer=cpu", "logger=[none]", "data.limit=40", "data.batch_size=8", "budget.value=104", "metrics=[]",
+         "evaluation.num_samples=4", "callbacks.samples.times=0", "callbacks.evaluation.times=0",
+         "trainer.log_every_n_steps=1")  # fmt: skip
+BARE = ("data=digits", *SHORT, "callbacks.samples.rows=1", "callbacks.samples.columns=2")
+BARE_TEXT = (*SHORT, "data.context=16", "callbacks.samples.count=2")
 # What makes a part small, by the name of the argument, wherever it stands below the model.
-SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1, "num_steps": 2,
-         "latent_dim": 8, "shared_width": 4}  # fmt: skip
+SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1, "num_kv_heads": 1, "num_steps": 2,
+         "latent_dim": 8, "shared_width": 4, "sample_length": 20}  # fmt: skip
+
+
+def bare(overrides: Sequence[str]) -> tuple[str, ...]:
+    """What makes a run of the data that ``overrides`` choose tiny."""
+    chosen = [override.removeprefix("data=") for override in overrides if override.startswith("data=")]
+    is_text = bool(chosen) and "/callbacks: [text]" in (PACKAGED / "data" / f"{chosen[-1]}.yaml").read_text()
+    return BARE_TEXT if is_text else BARE
 
 
 def small(*choices: str) -> tuple[str, ...]:
     """``choices``, and the overrides that make the model they choose small."""
-    config = ConfigTree().compose([*BARE, *choices])
+    config = ConfigTree().compose([*bare(choices), *choices])
 
     def walk(node: Any, path: str) -> Iterator[str]:
         for key in node if isinstance(node, DictConfig) else ():
@@ -50,7 +59,7 @@ def small(*choices: str) -> tuple[str, ...]:
 
 def command(*overrides: str, outputs: Path) -> list[str]:
     """A tiny run's overrides."""
-    return [*BARE, f"outputs={outputs}", *overrides]
+    return [*bare(overrides), f"outputs={outputs}", *overrides]
 
 
 def compose(*overrides: str, outputs: Path) -> DictConfig:

@@ -19,7 +19,8 @@ from genlab.build import LATER, build, check, parameters, resolve
 from genlab.callbacks.progress import ProgressBar
 from genlab.config import ConfigTree, resolved
 from genlab.data.base import DataModule
-from genlab.errors import ConfigError, ResourceError
+from genlab.data.tokenizer.base import Tokenizer
+from genlab.errors import CheckpointError, ConfigError, DataError, ResourceError
 from genlab.loggers import IsolatedLogger, choose_wandb_mode
 from genlab.metrics.base import FeatureExtractor, LikelihoodMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
@@ -92,6 +93,20 @@ def load_pretrained(model: GenerativeModel, config: Mapping[str, Any]) -> None:
     for name, run in config["pretrained"].items():
         last = checkpoint.newest(Path(run))
         model.pretrained[name] = {**last.state, **last.content.get("ema", {})}
+
+
+def load_tokenizer(config: Mapping[str, Any], last: checkpoint.Saved, run: Path) -> Tokenizer:
+    """The tokenizer that a run was trained with, from its folder. Raises CheckpointError if that holds another."""
+    tokenizer: Tokenizer = build(config["data"]["tokenizer"], Tokenizer, "data.tokenizer")
+    path = run / run_folder.TOKENIZER
+    try:
+        tokenizer.load_state(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, DataError) as error:
+        raise CheckpointError(
+            f"{path} does not hold the tokenizer of the run ({error}). Restore it, or start a new run."
+        ) from error
+    checkpoint.check_same_tokenizer(last, tokenizer, run)
+    return tokenizer
 
 
 def _known(node: Any) -> Any:

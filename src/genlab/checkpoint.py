@@ -163,6 +163,14 @@ def check_same_tokenizer(last: Saved, tokenizer: Tokenizer, run: Path) -> None:
         )
 
 
+def check_same_text(last: Saved, text_hash: str, run: Path) -> None:
+    """Raises CheckpointError if the training text has changed since ``last``: a run sees one text, in one order."""
+    if last.content.get("text") != text_hash:
+        raise CheckpointError(
+            f"the training text is not the one that {run} was trained on. Put that back, or start a new run."
+        )
+
+
 def load_for_sampling(model: GenerativeModel, last: Saved, run: Path) -> str:
     """Put a checkpoint's weights into a model, the averages on top where there are any. Returns "ema" or "raw"."""
     check_same_model(model, last.state, run)

@@ -27,6 +27,7 @@ from genlab.assemble import (
     build_model,
     build_trainer,
     load_pretrained,
+    load_tokenizer,
     trial_model,
 )
 from genlab.budget import Budget
@@ -43,7 +44,7 @@ from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError, GenlabError, ResourceError
 from genlab.loggers import MetricsFile
 from genlab.matmul import quick_matmul
-from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.model.base import Generates, GenerativeModel, in_eval_mode
 from genlab.seeding import RandomStream, derive_seed
 
 RUN_DIR = "GENLAB_RUN_DIR"  # tells the processes that the first one starts which folder it made
@@ -95,7 +96,7 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
     model = build_model(plain)
     evaluation = build_evaluation(plain)
     build_callbacks(plain, evaluation)
-    evaluation.check_labels(model)
+    evaluation.check(model, data)
     trial = build_trainer(
         plain, model, [NoCheckpoints()], [], Path()
     )  # refuses what cannot be, before there is a folder
@@ -178,8 +179,8 @@ def _folder_of_all_ranks(config: DictConfig, run: Path | None, trial: pl.Trainer
 
 
 def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> checkpoint.Saved:
-    """Where a run goes on. Raises CheckpointError (none, or of another model or tokenizer) and ConfigError (the run is
-    finished)."""
+    """Where a run goes on. Raises CheckpointError (none, or of another model, tokenizer or text) and ConfigError (the
+    run is finished)."""
     last = checkpoint.newest(run)
     max_epochs = config["trainer"].get("max_epochs")
     ended_by = [
@@ -194,6 +195,8 @@ def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> c
     checkpoint.check_same_model(trial_model(config), last.state, run)
     if isinstance(data, TextDataModule):
         checkpoint.check_same_tokenizer(last, data.tokenizer, run)
+        checkpoint.check_same_text(last, data.text_hash("train"), run)
+        load_tokenizer(config, last, run)
     return last
 
 
@@ -223,7 +226,9 @@ def finish(trainer: pl.Trainer, model: GenerativeModel, run_dir: Path, seconds: 
     lines += [f"samples:    {grids[-1]}"] if grids else []
     lines += [f"run folder: {run_dir}"]
     lines += [f"W&B:        offline; send it with: wandb sync {run_dir}/wandb/*-run-*"] if offline else []
-    asked = "n=1 seed=1 model.sample_length=1000" if (run_dir / run_folder.TOKENIZER).exists() else "n=64 seed=1"
+    asked = "n=64 seed=1"
+    if (run_dir / run_folder.TOKENIZER).exists():
+        asked = "n=1 seed=1" + (" model.sample_length=1000" if isinstance(model, Generates) else "")
     lines += [f"next:       python scripts/sample.py run={run_dir} {asked}"]
     print("\n".join(lines), flush=True)
 
@@ -241,8 +246,8 @@ def try_out(config: DictConfig, data: DataModule) -> None:
         config.run_dir, config.run_id = folder, "check"
         config.budget = {"_target_": "genlab.budget.Examples", "value": 1}
         plain = resolved(config)
-        build_evaluation(plain)
         model = build_model(plain)
+        build_evaluation(plain).check(model, data)
         load_pretrained(model, plain)
         callbacks: list[pl.Callback] = [build(plain["budget"], Budget, "budget"), NoCheckpoints()]
         trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], Path(folder))

@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from genlab import checkpoint, run_folder
-from genlab.assemble import build_data, build_evaluation, build_model
-from genlab.build import build
+from genlab.assemble import build_data, build_evaluation, build_model, load_tokenizer
 from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import sample_images, save_grid
 from genlab.callbacks.text_samples import BETWEEN, write_texts
@@ -54,14 +53,15 @@ def sample(
 ) -> None:
     """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written."""
     model, _ = load_run(config, run)
-    is_text = (run / run_folder.TOKENIZER).exists()
+    is_text = config.spec.modality == "text"
     if is_text and label is not None:
         raise ConfigError(f"label={label}: the model of {run} takes no labels.")
     if prompt is not None and not is_text:
         raise ConfigError(f"prompt={prompt}: the model of {run} makes images, which take no prompt.")
     with quick_matmul(model.device.type == "cpu"):
         if is_text:
-            sample_text(model, load_tokenizer(config, run), run, n or 1, seed, prompt, batch_size, out)
+            tokenizer = load_tokenizer(resolved(config), checkpoint.newest(run), run)
+            sample_text(model, tokenizer, run, n or 1, seed, prompt, batch_size, out)
         else:
             sample_pictures(model, run, n or 64, seed, label, batch_size, out)
 
@@ -83,14 +83,6 @@ def sample_pictures(
     print(f"{n} samples: {path}")
 
 
-def load_tokenizer(config: DictConfig, run: Path) -> Tokenizer:
-    """The tokenizer that a run's model was trained with. Raises CheckpointError if it is another's."""
-    tokenizer: Tokenizer = build(resolved(config)["data"]["tokenizer"], Tokenizer, "data.tokenizer")
-    tokenizer.load_state((run / run_folder.TOKENIZER).read_text(encoding="utf-8"))
-    checkpoint.check_same_tokenizer(checkpoint.newest(run), tokenizer, run)
-    return tokenizer
-
-
 def sample_text(
     model: GenerativeModel,
     tokenizer: Tokenizer,
@@ -102,12 +94,12 @@ def sample_text(
     out: str | None,
 ) -> None:
     """Texts that begin with ``prompt``, as one ``.txt`` file."""
+    asked = None if not prompt else torch.from_numpy(tokenizer.encode(prompt)).to(model.device)
     told = "" if prompt is None else f"-prompt={hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
     name = f"seed={seed}-n={n}{told}"
     path = run / SAMPLES / f"{name}.txt" if out is None else Path(out)
     if path.suffix != ".txt":
         raise ConfigError(f"out={out}: texts go into a .txt file.")
-    asked = None if not prompt else torch.from_numpy(tokenizer.encode(prompt)).to(model.device)
     texts = []
     for first in range(0, n, batch_size):
         indices = range(first, min(first + batch_size, n))
@@ -164,7 +156,9 @@ def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, bas
     evaluation = build_evaluation(resolved(config))
     model, weights = load_run(config, run)
     if isinstance(data, TextDataModule):
-        checkpoint.check_same_tokenizer(checkpoint.newest(run), data.tokenizer, run)
+        last = checkpoint.newest(run)
+        checkpoint.check_same_tokenizer(last, data.tokenizer, run)
+        load_tokenizer(resolved(config), last, run)
     if (likelihood or baselines) and not isinstance(data, ImageDataModule):
         raise ConfigError("likelihood and baselines are for images; of text metrics=[perplexity] is the likelihood.")
     own = "this run"

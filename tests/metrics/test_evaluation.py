@@ -40,7 +40,7 @@ class NoisyPrototypes(GenerativeModel):
         first = [int((table.labels == label).argmax()) for label in range(10)]
         self.prototypes = to_float(torch.from_numpy(table.images[first]))
         self.noise = noise
-        self.frozen = torch.nn.Dropout().eval()
+        self.still = torch.nn.Dropout().eval()
         self.asked: list[int] = []
 
     def configure_model(self) -> None: ...
@@ -118,11 +118,11 @@ def test_protocol_id_tells_what_compares(data: Digits) -> None:
 
 def test_samples_are_asked_for_in_turn_and_the_model_is_left_as_it_was(data: Digits) -> None:
     model = NoisyPrototypes(data).train()
-    model.frozen.eval()
+    model.still.eval()
     evaluation(batch_size=32).run(model, data, weights="raw", num_samples=50)
     assert model.asked == [i % 10 for i in range(50)]
     assert model.training
-    assert not model.frozen.training
+    assert not model.still.training
 
 
 def test_labels_that_a_model_does_not_take_cannot_be_measured(data: Digits) -> None:

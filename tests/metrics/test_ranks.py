@@ -1,10 +1,12 @@
 """Two real processes measure what one does, on 101 examples, which two do not share evenly."""
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from bigrams import Bigrams
 from genlab.data.digits import Digits
 from genlab.metrics.baselines import baselines
 from genlab.metrics.evaluation import Evaluation
@@ -13,7 +15,9 @@ from genlab.metrics.fid import FID
 from genlab.metrics.kid import KID
 from genlab.metrics.label_agreement import LabelAgreement
 from genlab.metrics.nearest_neighbor import NearestNeighbor
+from genlab.metrics.perplexity import Perplexity
 from genlab.metrics.precision_recall import PrecisionRecall
+from given_text import GivenText
 
 
 def score() -> dict[str, float]:
@@ -32,10 +36,18 @@ def fid(rank: int, world: int) -> float:
     return float(metric.compute()["fid"])
 
 
+def perplexity() -> dict[str, float]:
+    """Of 13 windows, which are cut short by the end of the text and overlap."""
+    text = GivenText(np.random.default_rng(0).integers(0, 98, 203), context=16, vocab_size=98)
+    metric = Perplexity(stride=15)
+    metric.measure(Bigrams(98), text, "val", batch_size=4)
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
 def measure_on_rank(rank: int, world: int, store: str, results: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    torch.save({"fid": fid(rank, world), "scores": score()}, f"{results}.{rank}")
+    torch.save({"fid": fid(rank, world), "scores": score(), "perplexity": perplexity()}, f"{results}.{rank}")
     dist.destroy_process_group()
 
 
@@ -47,5 +59,6 @@ def test_two_processes_agree_with_one(tmp_path) -> None:
     for rank in range(2):
         result = torch.load(f"{results}.{rank}")
         assert result["fid"] == pytest.approx(fid(0, 1), rel=1e-9)
+        assert result["perplexity"] == pytest.approx(perplexity(), rel=1e-12)
         # an evaluation takes features in other chunks of 64, which moves their float32 sums
         assert result["scores"] == pytest.approx(expected, rel=1e-5)

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from test_transformer import network as token_network
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 
 from genlab.model.network.dit import DiT
+from genlab.model.network.token_transformer import TokenTransformer
 from genlab.model.network.unet import UNet
 from genlab.model.sharding import shard
 
@@ -23,19 +26,22 @@ def mesh(tmp_path: Path) -> Iterator[DeviceMesh]:
 
 @pytest.mark.parametrize(
     "network",
-    [DiT((1, 8, 8), 3, width=32, depth=2, num_heads=2), UNet((1, 8, 8), 3, channels=16, channel_mult=(1, 2))],
-    ids=["dit", "unet"],
-)
-def test_blocks_are_sharded(mesh: DeviceMesh, network: DiT | UNet) -> None:
+    [DiT((1, 8, 8), 3, width=32, depth=2, num_heads=2), UNet((1, 8, 8), 3, channels=16, channel_mult=(1, 2)),
+     token_network(width=16)(num_tokens=9, num_outputs=7, max_length=8, causal=True)],
+    ids=["dit", "unet", "tokens"],
+)  # fmt: skip
+def test_blocks_are_sharded(mesh: DeviceMesh, network: Any) -> None:
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    x, noise_level, condition = torch.randn(2, 1, 8, 8), torch.rand(2), {"label": torch.tensor([0, -1])}
+    given: tuple[Any, ...] = torch.randn(2, 1, 8, 8), torch.rand(2), {"label": torch.tensor([0, -1])}
+    if isinstance(network, TokenTransformer):
+        given = (torch.randint(9, (2, 8)),)
     network.eval()
-    expected = network(x, noise_level, condition)
+    expected = network(*given)
     shard(network, mesh)
     blocks = [block for name, block in network.named_modules() if name.split(".")[-2:-1] == ["blocks"]]
     assert len(blocks) >= 2
     assert all(isinstance(module, FSDPModule) for module in [*blocks, network])
-    output = network(x, noise_level, condition)
+    output = network(*given)
     torch.testing.assert_close(output, expected)
     output.square().mean().backward()

@@ -51,6 +51,7 @@ class Checkpoints(Checkpoint):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(datamodule, TextDataModule):
             checkpoint["tokenizer"] = datamodule.tokenizer.fingerprint()
+            checkpoint["text"] = datamodule.text_hash("train")
 
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GenerativeModel)

@@ -46,7 +46,11 @@ class LikelihoodMetric(Protocol):
     """Measures how likely held-out data are to a model."""
 
     def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int) -> None:
-        """Take in this rank's share of a split. The model is in eval mode. Raises ConfigError if that cannot be."""
+        """Take in this rank's share of a split. The model is in eval mode. Raises ConfigError as ``check`` does."""
+        ...
+
+    def check(self, model: GenerativeModel, data: DataModule) -> None:
+        """Raises ConfigError if the model or the data are not such that this can be measured."""
         ...
 
     def compute(self) -> dict[str, Tensor]:

@@ -130,6 +130,14 @@ class Evaluation:
         """Where a model's samples are measured."""
         return model.device if model.device.type == "cuda" else torch.device("cpu")  # others lack float64
 
+    def check(self, model: GenerativeModel, data: DataModule) -> None:
+        """Raises ConfigError if a metric does not go with the model or the data: before training, not after it."""
+        if self.metrics:
+            self._check_images(data)
+            self.check_labels(model)
+        for metric in self.likelihoods.values():
+            metric.check(model, data)
+
     def check_labels(self, model: GenerativeModel) -> None:
         """Raises ConfigError if a metric needs labels and the model takes none."""
         for name, metric in self.metrics.items():
@@ -165,13 +173,17 @@ class Evaluation:
         return torch.cat(images), labels
 
     def _check(self, data: DataModule, count: int) -> None:
+        self._check_images(data)
+        assert isinstance(data, ImageDataModule)
+        if min(count, len(data.table(self.reference))) < _world():
+            raise ConfigError(f"fewer examples than devices ({_world()}): raise num_samples or use fewer devices.")
+
+    def _check_images(self, data: DataModule) -> None:
         if not isinstance(data, ImageDataModule):
             names = ", ".join(self.metrics)
             raise ConfigError(
                 f"metrics={names}: for images; the data are {data.spec.modality}. Use metrics=[perplexity]."
             )
-        if min(count, len(data.table(self.reference))) < _world():
-            raise ConfigError(f"fewer examples than devices ({_world()}): raise num_samples or use fewer devices.")
 
     def _protocol(self, data: ImageDataModule, count: int) -> dict[str, Any]:
         """What two numbers must share to be compared. ``metrics`` holds each metric's settings as last used."""

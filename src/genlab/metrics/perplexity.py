@@ -40,7 +40,7 @@ class Perplexity(Metric):
 
     def update(self, nats: Tensor, tokens: int, num_bytes: int) -> None:
         """Take in text: minus its log-likelihood, its length in tokens and in bytes."""
-        self.nats += nats.double().sum()
+        self.nats += nats.to(self.nats.device).double().sum()
         self.tokens += tokens
         self.bytes += num_bytes
 
@@ -53,31 +53,35 @@ class Perplexity(Metric):
 
     @torch.no_grad()
     def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int) -> None:
-        """Take in this rank's share of a split. The model is in eval mode.
+        """Take in this rank's share of a split. The model is in eval mode. Raises ConfigError as :meth:`check` does."""
+        self.check(model, data)
+        assert isinstance(data, TextDataModule)
+        stride = self._stride(data)
+        lengths = torch.from_numpy(data.tokenizer.byte_lengths())
+        for window, new in batches(data.tokens(split), data.context, stride, batch_size):
+            x = window.to(model.device)
+            if stride == data.context:
+                log_prob = model.log_likelihood(x)  # type: ignore[operator]
+            else:
+                log_prob = model.token_log_probs(x)[:, -new:].sum(dim=1)  # type: ignore[operator]
+            self.update(-log_prob, len(window) * new, int(lengths[window[:, -new:]].sum()))
 
-        Raises:
-            ConfigError: the data are no text; the model has no likelihood, or none of single tokens, which a stride
-                needs.
-        """
+    def check(self, model: GenerativeModel, data: DataModule) -> None:
+        """Raises ConfigError: the data are no text; the model has no likelihood, or none of single tokens, which a
+        stride needs."""
         if not isinstance(data, TextDataModule):
             raise ConfigError(f"metrics=perplexity is for text; the data are {data.spec.modality}.")
         if not isinstance(model, HasLikelihood):
             raise ConfigError(f"metrics=perplexity: {type(model).__name__} has no likelihood.")
-        stride = data.context if self.stride is None else min(self.stride, data.context)
-        whole = stride == data.context
-        if not whole and not isinstance(model, HasTokenLikelihood):
+        stride = self._stride(data)
+        if stride < data.context and not isinstance(model, HasTokenLikelihood):
             raise ConfigError(
                 f"metrics.perplexity.stride={stride}: {type(model).__name__} gives no likelihood of single tokens. "
                 "Use null."
             )
-        lengths = torch.from_numpy(data.tokenizer.byte_lengths())
-        for window, new in batches(data.tokens(split), data.context, stride, batch_size):
-            x = window.to(model.device)
-            if whole:
-                log_prob = model.log_likelihood(x)
-            else:
-                log_prob = model.token_log_probs(x)[:, -new:].sum(dim=1)  # type: ignore[operator]
-            self.update(-log_prob, len(window) * new, int(lengths[window[:, -new:]].sum()))
+
+    def _stride(self, data: TextDataModule) -> int:
+        return data.context if self.stride is None else min(self.stride, data.context)
 
 
 def batches(tokens: np.ndarray, context: int, stride: int, batch_size: int) -> Iterator[tuple[Tensor, int]]:
