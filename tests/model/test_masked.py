@@ -129,14 +129,16 @@ def test_the_likelihood_is_the_mean_over_all_orders() -> None:
 
 
 def test_steps_of_the_likelihood_are_evenly_spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each number of hidden tokens comes as often; what is hidden is the same for all examples, and the next time."""
+    """Each number of hidden tokens comes as often; what is hidden is each example's own, and the same the next time."""
     model, seen = of_text(num_likelihood_samples=12), []
     original = model.hidden_nats
     monkeypatch.setattr(model, "hidden_nats", lambda x, hidden: seen.append(hidden) or original(x, hidden))
-    sequences = torch.randint(3, (5, 5))
+    sequences = torch.tensor([[0, 1, 2, 0, 1], [2, 2, 1, 0, 0], [0, 1, 2, 0, 1]])
     nats = model.log_likelihood(sequences)
-    assert sorted(int(hidden[0].sum()) for hidden in seen) == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
-    assert all(torch.equal(hidden, hidden[:1].expand_as(hidden)) for hidden in seen)
+    for row in range(3):
+        assert sorted(int(hidden[row].sum()) for hidden in seen) == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert all(torch.equal(hidden[0], hidden[2]) for hidden in seen)
+    assert not all(torch.equal(hidden[0], hidden[1]) for hidden in seen)
     assert torch.equal(nats, model.log_likelihood(sequences))
     torch.testing.assert_close(torch.cat([model.log_likelihood(row[None]) for row in sequences]), nats)
     model.seed = 1
