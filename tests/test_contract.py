@@ -4,6 +4,8 @@ So does a toy that asks more of it: a frozen network beside the trained one, sam
 a condition that is a sequence. Families are found in the config tree.
 """
 
+import json
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from genlab.experiment import Interrupted
 from genlab.inference import load_run
 from genlab.model.base import GenerativeModel, HasLikelihood
 from test_ddp import finish
-from tiny_run import SignalAt, only_run, resume, same, small, start, train
+from text import text_file
+from tiny_run import SignalAt, only_run, popen, resume, same, small, train
 
 FAMILIES = ConfigTree().groups()["model"]
 TOY_CONFIG = """# A model of the tests.
@@ -116,37 +119,77 @@ def run_config(run: Path) -> Any:
     return OmegaConf.create(run_folder.read_config(run))
 
 
+# --- two processes ----------------------------------------------------------------------------------------------------
+
+# Noise, augmentation and penalties are of the global batch, so only rounding tells two ranks from one. Gradient descent
+# rather than Adam, which turns the rounding of a gradient near 0 into a step of full length.
+SGD = ("model.optimizer._target_=torch.optim.SGD", "~model.optimizer.betas", "~model.optimizer.fused")
+PLAIN_GAN = ("model=gan", "model/generator=dcgan", "model/discriminator=dcgan", "model/augment=diffaugment", *SGD,
+             *(line.replace("optimizer", "discriminator_optimizer") for line in SGD), "model.discriminator_steps=2",
+             "model.generator.batch_norm=false", "model.discriminator.batch_norm=false")  # fmt: skip
+ALIKE = {
+    "non_saturating": (*PLAIN_GAN, "model/objective=non_saturating", "model.optimizer.lr=0.1",
+                       "model.discriminator_optimizer.lr=0.1"),
+    "wgan_gp": (*PLAIN_GAN, "model/objective=wgan_gp", "model.optimizer.lr=0.01",
+                "model.discriminator_optimizer.lr=0.01"),
+    "text": ("model=transformer", *SGD, "model.optimizer.lr=0.3", "model.network.zero_init=false",
+             "model/schedule=constant", "metrics=[perplexity]"),
+}  # fmt: skip
+TRAIN_ALL = """
+import genlab
+import json, sys
+from pathlib import Path
+import tiny_run
+for name, overrides in json.loads(Path(sys.argv[1]).read_text()).items():
+    tiny_run.train(*overrides, "trainer=ddp_cpu", outputs=Path(sys.argv[2]) / name)
+"""
+
+
+@pytest.fixture(scope="module")
+def alike(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, ...]]:
+    """What must be the same on any number of processes."""
+    text = text_file(tmp_path_factory.mktemp("text"))
+    return {name: small(*(text if name == "text" else ()), *choices) for name, choices in ALIKE.items()}
+
+
+@pytest.fixture(scope="module")
+def two_processes(overrides: Any, alike: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two CPU processes, which train all of these, one after the other, each into one folder below this one."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "train_all.py").write_text(TRAIN_ALL)
+    runs = {family: overrides(family) for family in FAMILIES} | alike
+    (folder / "runs.json").write_text(json.dumps(runs))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+               str(folder / "train_all.py"), str(folder / "runs.json"), str(folder)]  # fmt: skip
+    finish(popen(command), seconds=400)
+    return folder
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_two_processes(family: str, overrides: Any, never_stopped: Any, tmp_path: Path) -> None:
-    """Two CPU processes train it, into one folder, through the same examples."""
-    _, errors = finish(start(*overrides(family), "trainer=ddp_cpu", outputs=tmp_path))
-    run = only_run(tmp_path)
-    together, alone = checkpoint.newest(run), checkpoint.newest(never_stopped(family))
+def test_two_processes(family: str, two_processes: Path, never_stopped: Any) -> None:
+    """They train it, into one folder, through the same examples."""
+    together = checkpoint.newest(only_run(two_processes / family))
+    alone = checkpoint.newest(never_stopped(family))
     assert together.progress.examples == alone.progress.examples == 104
     assert {k: v.shape for k, v in together.state.items()} == {k: v.shape for k, v in alone.state.items()}
-    assert all(torch.isfinite(value).all() for value in together.state.values() if value.is_floating_point()), errors
+    assert all(torch.isfinite(value).all() for value in together.state.values() if value.is_floating_point())
 
 
-@pytest.mark.parametrize(("objective", "rate"), [("non_saturating", 0.1), ("wgan_gp", 0.01)])
-def test_a_gan_without_batch_norm_is_the_same_on_two_processes(objective: str, rate: float, tmp_path: Path) -> None:
-    """Noise, augmentation and penalties are of the global batch, so only rounding tells two ranks from one. Gradient
-    descent rather than Adam, which turns the rounding of a gradient near 0 into a step of full length."""
-    choices = small("model=gan", "model/generator=dcgan", "model/discriminator=dcgan", "model/augment=diffaugment",
-                    f"model/objective={objective}", "model.discriminator_steps=2")  # fmt: skip
-    plain = []
-    for name in ("model.optimizer", "model.discriminator_optimizer"):
-        plain += [f"{name}._target_=torch.optim.SGD", f"{name}.lr={rate}", f"~{name}.betas", f"~{name}.fused"]
-    given = (*choices, *plain, "model.generator.batch_norm=false", "model.discriminator.batch_norm=false")
-    alone = checkpoint.newest(train(*given, outputs=tmp_path / "one"))
-    finish(start(*given, "trainer=ddp_cpu", outputs=tmp_path / "two"))
-    together = checkpoint.newest(only_run(tmp_path / "two"))
-    began = checkpoint.newest(train(*given, "model.optimizer.lr=0", "model.discriminator_optimizer.lr=0",
-                                    outputs=tmp_path / "zero"))  # fmt: skip
-    for name, weight in alone.state.items():
-        torch.testing.assert_close(together.state[name], weight, rtol=0, atol=1e-6)
-    for part in ("generator.", "discriminator."):  # both were trained
-        moved = [(alone.state[n] - w).abs().max() for n, w in began.state.items() if n.startswith(part)]
-        assert max(m.item() for m in moved) > 1e-4
+@pytest.mark.parametrize("name", ALIKE)
+def test_the_same_on_two_processes(name: str, alike: Any, two_processes: Path, tmp_path: Path) -> None:
+    rates = [line.partition("=")[0] for line in alike[name] if line.partition("=")[0].endswith("optimizer.lr")]
+    alone = train(*alike[name], outputs=tmp_path / "one")
+    together = only_run(two_processes / name)
+    began = checkpoint.newest(train(*alike[name], *(f"{rate}=0" for rate in rates), outputs=tmp_path / "zero")).state
+    moved: dict[str, float] = {}
+    for weight_name, weight in checkpoint.newest(alone).state.items():
+        torch.testing.assert_close(checkpoint.newest(together).state[weight_name], weight, rtol=0, atol=1e-6)
+        part, distance = weight_name.split(".")[0], (weight - began[weight_name]).abs().max().item()
+        moved[part] = max(moved.get(part, 0.0), distance)
+    assert min(moved.values()) > 1e-4, "every network was trained"
+    one, two = (json.loads((run / "summary.json").read_text())["metrics"] for run in (alone, together))
+    assert two == pytest.approx(one, rel=1e-5)
+    assert bool(one) == (name == "text")
 
 
 def test_the_toy(toy_tree: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Every legal combination of a family, its parts and data trains, samples, evaluates, saves and reloads; every illegal
 one is refused with a sentence that says what would work. All are derived from the config tree and the slots' types."""
 
+import json
+import re
 from functools import cache
 from itertools import combinations, product
 from pathlib import Path
@@ -21,7 +23,8 @@ from genlab.cli import run as command_line
 from genlab.config import PACKAGED, ConfigTree, missing
 from genlab.errors import ConfigError
 from genlab.inference import load_run
-from tiny_run import compose, plain, small, train
+from text import text_file
+from tiny_run import compose_small, plain, small, train
 
 TREE = ConfigTree()
 GROUPS = TREE.groups()
@@ -68,8 +71,9 @@ def choice_of(family: str, changed: dict[str, str]) -> Choice | None:
 
 def combinations_of(family: str) -> set[Choice]:
     """Every option of every part beside the defaults of the others; and every pair of options of two parts, but for
-    schedules, which meet no other part, and for latent diffusion, whose parts are those of diffusion."""
-    parts = list(parts_of(family))
+    latent diffusion, whose parts are those of diffusion. Schedules meet no other part, and all families by one line of
+    their base class: the first family stands for the others."""
+    parts = [part for part in parts_of(family) if part != "schedule" or family == FAMILIES[0]]
     sets = [(part,) for part in parts]
     if family != "latent_diffusion":
         sets += combinations([part for part in parts if part != "schedule"], 2)  # type: ignore[arg-type]
@@ -82,11 +86,13 @@ def combinations_of(family: str) -> set[Choice]:
 
 
 def nested() -> list[Choice]:
-    """Parts of parts: every option of ``model/objective/penalty`` under every objective that has one, and so on."""
+    """Parts of parts: every option of ``model/objective/penalty`` under every objective that has one, and so on. Of
+    options with one target, which differ in values, the first stands for the others."""
     found = []
     for group in (g for g in GROUPS if g.startswith("model/") and g.count("/") == 2):
         _, part, inner = group.split("/")
-        for family, (owner, _) in product(FAMILIES, TREE.targets(f"model.{part}")):
+        owners = {target: owner for owner, target in reversed(TREE.targets(f"model.{part}"))}
+        for family, owner in product(FAMILIES, owners.values()):
             has = f"- {inner}:" in (PACKAGED / "model" / part / f"{owner}.yaml").read_text()
             if has and family != "latent_diffusion" and part in parts_of(family) and owner in options(family, part)[0]:
                 choice = choice_of(family, {part: owner})
@@ -115,9 +121,27 @@ def needed(choice: Choice, autoencoder: str) -> Choice:
     return choice if is_given else (*choice, autoencoder)
 
 
+@cache
+def takes_text(family: str) -> bool:
+    """Such a family draws images token by token too: of few pixels it is quick."""
+    ((_, family_class),) = [pair for pair in TREE.targets("model") if pair[0] == family]
+    return "text" in resolve(family_class, "model").modalities  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Choice:
+    path = tmp_path_factory.mktemp("tiny") / "x.npz"
+    images = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(60) % 4)
+    return ("data=array", f"data.path={path}", f"data.cache_dir={path.parent}", "metrics/extractor=random")
+
+
 @pytest.mark.parametrize("choice", GRID, ids=name)
-def test_two_steps_then_the_same_samples_after_a_reload(choice: Choice, autoencoder: str, tmp_path: Path) -> None:
-    config = compose(*small(*needed(choice, autoencoder)), "budget.value=16", outputs=tmp_path)
+def test_two_steps_then_the_same_samples_after_a_reload(
+    choice: Choice, autoencoder: str, tiny_images: Choice, tmp_path: Path
+) -> None:
+    given = (*needed(choice, autoencoder), *(tiny_images if takes_text(choice[0].removeprefix("model=")) else ()))
+    config = compose_small(*given, "budget.value=16", outputs=tmp_path)
     data = assemble.build_data(config)
     config.run_dir, config.run_id = str(tmp_path), "grid"
     settings = plain(config)
@@ -130,13 +154,13 @@ def test_two_steps_then_the_same_samples_after_a_reload(choice: Choice, autoenco
     assert model.progress.flops > 0
     assert all(torch.isfinite(loss) for name, loss in trainer.callback_metrics.items() if name.startswith("train/"))
     images = sample_images(model, range(4), seed=1)
-    assert evaluation.run(model, data, 4, weights="raw").protocol["num_samples"] == 4
+    evaluation.check(model, data)
     path = tmp_path / checkpoint.FOLDER / checkpoint.file_name(16)
     trainer.save_checkpoint(path)
     run_folder.write_start(tmp_path, settings, [])
     again, weights = load_run(DictConfig(run_folder.read_config(tmp_path)), tmp_path)
     assert weights == "raw"
-    assert images.shape == (4, 1, 16, 16)
+    assert images.shape == (4, *data.spec.shape)
     assert torch.equal(sample_images(again, range(4), seed=1), images)
 
 
@@ -174,6 +198,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
     np.savez(folder / "x.npz", images=rng.integers(0, 256, (40, 16, 16), dtype=np.uint8), labels=np.arange(40) % 4)
+    small_images = rng.integers(0, 256, (40, 6, 4, 3), dtype=np.uint8)
+    np.savez(folder / "small.npz", images=small_images, labels=np.arange(40) % 4)
+    np.savez(folder / "unlabelled.npz", images=small_images)
     cache = f"data.cache_dir={folder / 'cache'}"
     return {
         "digits": (),
@@ -181,13 +208,21 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "array": (f"data.path={folder / 'x.npz'}", cache),
         "image_folder": (f"data.root={folder / 'images'}", cache),
         "image_folder without labels": (f"data.root={folder / 'images' / 'a'}", "data.batch_size=8", cache),
+        "array of few pixels": (f"data.path={folder / 'small.npz'}", cache),
+        "array without labels": (f"data.path={folder / 'unlabelled.npz'}", cache),
+        "text_file": text_file(folder),
     }
 
 
 DATA = ("digits", "shapes", "array", "image_folder", "image_folder without labels")
+OF_FEW_PIXELS = ("digits", "array of few pixels", "array without labels")
 
 
-@pytest.mark.parametrize(("family", "data"), [*product(FAMILIES, DATA)], ids=lambda value: value.replace(" ", "_"))
+@pytest.mark.parametrize(
+    ("family", "data"),
+    [(family, data) for family in FAMILIES for data in (OF_FEW_PIXELS if takes_text(family) else DATA)],
+    ids=lambda value: value.replace(" ", "_"),
+)
 def test_every_family_on_every_data_set(family: str, data: str, sources: dict[str, Any], tmp_path: Path) -> None:
     """A whole run, with an evaluation, and samples from what it saved."""
     given = (f"data={data.split()[0]}", *sources[data], "metrics=[fid]", "metrics/extractor=random", "data.limit=16",
@@ -202,6 +237,34 @@ def test_every_family_on_every_data_set(family: str, data: str, sources: dict[st
     assert weights == "ema"
     assert list(sample_images(model, range(2), 0).shape) == [2, *config["spec"]["shape"]]
     assert (model.num_classes is None) == ("without" in data)
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "characters", "bpe"])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if takes_text(family)])
+def test_text_under_every_tokenizer(family: str, tokenizer: str, sources: dict[str, Any], tmp_path: Path) -> None:
+    """A whole run, with an evaluation, and the same text from what it saved."""
+    given = (f"model={family}", *sources["text_file"], f"data/tokenizer={tokenizer}", "metrics=[perplexity]",
+             "budget.value=16", "callbacks.samples.times=1")  # fmt: skip
+    run = train(*small(*given), outputs=tmp_path)
+    assert (run / "summary.json").exists()
+    texts = []
+    for name in ("a.txt", "b.txt"):
+        command_line(["sample", f"run={run}", "n=3", f"out={run / name}"])
+        texts.append((run / name).read_text())
+    assert texts[0] == texts[1]
+    command_line(["evaluate", f"run={run}"])
+    (report,) = run.glob("evaluation-*.json")
+    measured = json.loads(report.read_text())["metrics"]
+    assert measured == pytest.approx(json.loads((run / "summary.json").read_text())["metrics"], rel=1e-6)
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if not takes_text(family)])
+def test_families_of_images_refuse_text(family: str, sources: dict[str, Any], autoencoder: str, outputs: Path) -> None:
+    choice = (*needed((f"model={family}",), autoencoder), *sources["text_file"])
+    with pytest.raises(ConfigError) as refused:
+        command_line(["train", *choice, "logger=[none]", f"outputs={outputs}"])
+    assert re.search(r"cannot be trained on text data\.|model\.autoencoder was trained on images", str(refused.value))
+    assert not outputs.exists()
 
 
 def test_missing_values_are_asked_for_one_by_one(tmp_path: Path) -> None:

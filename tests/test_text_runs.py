@@ -29,14 +29,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def run(data: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Bytes as tokens."""
-    return train(*small("model=transformer", *data), *data, *WATCHED, outputs=tmp_path_factory.mktemp("transformer"))
+    return train(*small("model=transformer", *data), *WATCHED, outputs=tmp_path_factory.mktemp("transformer"))
 
 
 @pytest.fixture(scope="module")
 def masked(data: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Characters as tokens."""
     given = (*data, "data/tokenizer=characters")
-    return train(*small("model=masked", *given), *given, *WATCHED, outputs=tmp_path_factory.mktemp("masked"))
+    return train(*small("model=masked", *given), *WATCHED, outputs=tmp_path_factory.mktemp("masked"))
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -80,7 +80,7 @@ def test_what_to_do_next_can_be_done(run: Path, masked: Path, data: Any, capsys:
     for folder, family in ((run, "transformer"), (masked, "masked")):
         more = folder.parents[1] / "again"
         given = (*data, *(("data/tokenizer=characters",) if family == "masked" else ()))
-        train(*small(f"model={family}", *given), *given, "budget.value=8", outputs=more)
+        train(*small(f"model={family}", *given), "budget.value=8", outputs=more)
         (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next:")]
         words = line.split()
         assert words[:3] == ["next:", "python", "scripts/sample.py"]
@@ -217,7 +217,7 @@ def test_a_changed_text_is_refused(tmp_path: Path) -> None:
 
     data = text_file(tmp_path)
     with pytest.raises(Interrupted):
-        train(*small("model=transformer", *data), *data, SignalAt.override(16), outputs=tmp_path / "outputs")
+        train(*small("model=transformer", *data), SignalAt.override(16), outputs=tmp_path / "outputs")
     run, path = only_run(tmp_path / "outputs"), tmp_path / "text.txt"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("la", "ma", 1), encoding="utf-8")
@@ -277,7 +277,7 @@ def test_codes_of_a_run(family: str, vq_vae: Path, tmp_path: Path) -> None:
     import numpy as np
     import torch
 
-    given = (*small(f"model={family}", f"model.tokenizer={vq_vae}"), f"model.tokenizer={vq_vae}")
+    given = small(f"model={family}", f"model.tokenizer={vq_vae}")
     with pytest.raises(Interrupted):
         train(*given, SignalAt.override(16), outputs=tmp_path)
     run = only_run(tmp_path)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ BARE = ("data=digits", *SHORT, "callbacks.samples.rows=1", "callbacks.samples.co
 BARE_TEXT = (*SHORT, "data.context=16", "callbacks.samples.count=2")
 # What makes a part small, by the name of the argument, wherever it stands below the model.
 SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1, "num_kv_heads": 1, "num_steps": 2,
-         "latent_dim": 8, "shared_width": 4, "sample_length": 20}  # fmt: skip
+         "latent_dim": 8, "shared_width": 4, "sample_length": 20, "num_likelihood_samples": 2}  # fmt: skip
 
 
 def bare(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -40,21 +41,33 @@ def bare(overrides: Sequence[str]) -> tuple[str, ...]:
     return BARE_TEXT if is_text else BARE
 
 
+@cache
 def small(*choices: str) -> tuple[str, ...]:
     """``choices``, and the overrides that make the model they choose small."""
     config = ConfigTree().compose([*bare(choices), *choices])
+    return (*choices, *(f"{path}={value}".replace(" ", "") for path, value in shrunk(config.model, "model")))
 
-    def walk(node: Any, path: str) -> Iterator[str]:
-        for key in node if isinstance(node, DictConfig) else ():
-            below = f"{path}.{key}"
-            if isinstance(node._get_node(key), DictConfig):
-                yield from walk(node[key], below)
-            elif key == "channel_mult":
-                yield f"{below}={[1] * len(node[key])}".replace(" ", "")
-            elif key in SMALL and not node._get_node(key)._is_interpolation():
-                yield f"{below}={SMALL[str(key)]}"
 
-    return (*choices, *walk(config.model, "model"))
+def shrunk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The values that are to be small at ``path`` and below."""
+    for key in node if isinstance(node, DictConfig) else ():
+        below = f"{path}.{key}"
+        if isinstance(node._get_node(key), DictConfig):
+            yield from shrunk(node[key], below)
+        elif key == "channel_mult":
+            yield below, [1] * len(node[key])
+        elif key in SMALL and not node._get_node(key)._is_interpolation():
+            yield below, SMALL[str(key)]
+
+
+def compose_small(*choices: str, outputs: Path) -> DictConfig:
+    """What ``compose(*small(*choices))`` gives, in half the time."""
+    config = ConfigTree().compose(command(*choices, outputs=outputs))
+    for path, value in list(shrunk(config.model, "model")):
+        OmegaConf.update(config, path, value)
+    check_complete(config)
+    check_config(config)
+    return config
 
 
 def command(*overrides: str, outputs: Path) -> list[str]:

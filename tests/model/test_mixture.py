@@ -43,7 +43,7 @@ OBJECTIVES: dict[str, DenoisingObjective] = {
     "flow-matching": FlowMatching(Uniform()),
 }
 SAMPLERS: dict[str, Sampler] = {  # as in configs/model/sampler
-    "ancestral": Ancestral(250, VariancePreserving()),
+    "ancestral": Ancestral(100, VariancePreserving()),
     "ddim": DDIM(50, VariancePreserving()),
     "euler": Euler(50, FlowGrid()),
     "heun": Heun(18, Karras()),
