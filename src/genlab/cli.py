@@ -7,6 +7,7 @@ Exit codes: 0 done; 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 res
 143 SIGTERM. With GENLAB_TRACE=1 an error shows its traceback.
 """
 
+import atexit
 import logging
 import os
 import sys
@@ -30,6 +31,14 @@ FLAGS = ("--help", "--cfg", "--config-dir", "--shell-completion", "--version")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code; an error is one line on stderr."""
+    code = _exit_code(argv)
+    if _in_a_process_group():
+        _leave(code)
+    if code:
+        sys.exit(code)
+
+
+def _exit_code(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
@@ -40,13 +49,30 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         text = traceback.format_exc() if os.environ.get("GENLAB_TRACE") else ""
         print(redact(f"{text}{error.prefix}{error}"), file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BrokenPipeError:  # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
-        sys.exit(141)
+        return 141
+    except SystemExit as end:
+        return int(end.code or 0)
     except KeyboardInterrupt:
         print("stopped before the first step; nothing was lost.", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    return 0
+
+
+def _in_a_process_group() -> bool:
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_initialized()
+
+
+def _leave(code: int) -> None:
+    """Out, once all is closed: gloo's threads outlive their group, and now and then abort an interpreter that winds
+    down."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _one_line_warning(message: Any, *where: Any) -> None:

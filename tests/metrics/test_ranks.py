@@ -1,10 +1,11 @@
 """Two real processes measure what one does, on 101 examples, which two do not share evenly."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from bigrams import Bigrams
 from genlab.data.digits import Digits
@@ -18,6 +19,7 @@ from genlab.metrics.nearest_neighbor import NearestNeighbor
 from genlab.metrics.perplexity import Perplexity
 from genlab.metrics.precision_recall import PrecisionRecall
 from given_text import GivenText
+from ranks import on_ranks
 
 
 def score() -> dict[str, float]:
@@ -44,20 +46,15 @@ def perplexity() -> dict[str, float]:
     return {name: float(value) for name, value in metric.compute().items()}
 
 
-def measure_on_rank(rank: int, world: int, store: str, results: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
-    torch.save({"fid": fid(rank, world), "scores": score(), "perplexity": perplexity()}, f"{results}.{rank}")
-    dist.destroy_process_group()
+def measured(rank: int, world: int) -> dict[str, Any]:
+    return {"fid": fid(rank, world), "scores": score(), "perplexity": perplexity()}
 
 
-def test_two_processes_agree_with_one(tmp_path) -> None:
-    results = str(tmp_path / "results")
-    mp.spawn(measure_on_rank, args=(2, str(tmp_path / "store"), results), nprocs=2)
+def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+    results = on_ranks(2, tmp_path, measured, 2)
     expected = score()
     assert len(expected) == 8
-    for rank in range(2):
-        result = torch.load(f"{results}.{rank}")
+    for result in results:
         assert result["fid"] == pytest.approx(fid(0, 1), rel=1e-9)
         assert result["perplexity"] == pytest.approx(perplexity(), rel=1e-12)
         # an evaluation takes features in other chunks of 64, which moves their float32 sums

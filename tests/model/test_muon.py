@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from test_transformer import network
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -17,6 +15,7 @@ from genlab.model.network.token_transformer import TokenTransformer
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.optimizer.muon import Muon
 from genlab.model.sharding import shard
+from ranks import on_ranks
 
 SETTINGS: dict[str, Any] = {"lr": 0.02, "momentum": 0.9, "betas": (0.8, 0.9), "weight_decay": 0.3}
 
@@ -127,9 +126,7 @@ def test_a_state_that_is_saved_and_loaded_goes_on_the_same() -> None:
     assert len(second.state) == len(list(again.parameters())) == len(optimizer.state_dict()["state"])
 
 
-def _rank(rank: int, rendezvous: str, out: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+def _shared_steps(rank: int) -> dict[str, torch.Tensor]:
     model = made()
     shard(model, init_device_mesh("cpu", (2, 1), mesh_dim_names=("data_parallel", "tensor_parallel")))
     optimizer = Muon(parameter_groups(model), **SETTINGS)
@@ -137,10 +134,7 @@ def _rank(rank: int, rendezvous: str, out: str) -> None:
         optimizer.zero_grad()
         model(_tokens(step)).square().mean().backward()
         optimizer.step()
-    whole = {name: parameter.full_tensor() for name, parameter in model.named_parameters()}  # type: ignore[attr-defined]
-    if rank == 0:
-        torch.save(whole, out)
-    dist.destroy_process_group()
+    return {name: parameter.full_tensor() for name, parameter in model.named_parameters()}  # type: ignore[attr-defined]
 
 
 def _tokens(step: int) -> torch.Tensor:
@@ -149,9 +143,7 @@ def _tokens(step: int) -> torch.Tensor:
 
 def test_shared_out_matrices_take_the_steps_of_whole_ones(tmp_path: Path) -> None:
     """They are orthogonalised as wholes, which in bfloat16 is rounded otherwise; and not part by part."""
-    rendezvous, out = str(tmp_path / "rendezvous"), str(tmp_path / "weights")
-    multiprocessing.start_processes(_rank, (rendezvous, out), nprocs=2, start_method="spawn")  # type: ignore[no-untyped-call]
-    shared, model = torch.load(out, weights_only=True), made()
+    shared, model = on_ranks(2, tmp_path, _shared_steps)[0], made()
     optimizer = Muon(parameter_groups(model), **SETTINGS)
     for step in range(2):
         optimizer.zero_grad()

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 from torch import Tensor
 
 from genlab.model.base import HasLatent
@@ -15,6 +14,7 @@ from genlab.model.quantizer.vq import VQ
 from genlab.model.schedule import Constant
 from genlab.model.vq_vae import VQVAE, perplexity
 from genlab.seeding import RandomStream
+from ranks import on_ranks
 
 SHAPE, LATENT = (1, 4, 4), (3, 2, 2)
 
@@ -100,24 +100,19 @@ def test_perplexity() -> None:
     )
 
 
-def _rank(rank: int, rendezvous: str, z: Tensor, out: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+def _codebook(rank: int, z: Tensor) -> dict[str, Tensor]:
     torch.manual_seed(0)
     quantizer = VQ((2, 1, 1), 8, decay=0.5, dead_below=0.3)
     torch.manual_seed(rank + 1)
     for step in range(4):
         mine = z[step, rank::2]
         quantizer.update(mine, quantizer.encode(mine))
-    torch.save(quantizer.state_dict(), f"{out}.{rank}")
-    torch.distributed.destroy_process_group()
+    return dict(quantizer.state_dict())
 
 
 def test_two_processes_keep_one_codebook(tmp_path) -> None:  # type: ignore[no-untyped-def]
     z = torch.randn(4, 32, 2, 1, 1)
-    arguments = (str(tmp_path / "rendezvous"), z, str(tmp_path / "state"))
-    multiprocessing.start_processes(_rank, arguments, nprocs=2, start_method="spawn")
-    one, two = (torch.load(tmp_path / f"state.{rank}", weights_only=True) for rank in (0, 1))
+    one, two = on_ranks(2, tmp_path, _codebook, z)
     assert all(torch.equal(one[name], two[name]) for name in one)
     # counts are of both ranks' vectors: the last three steps of 32, halved each time, and what was revived at first
     assert one["counts"].sum() > 24
