@@ -22,7 +22,7 @@ from genlab.data.base import DataModule
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import CheckpointError, ConfigError, DataError, ResourceError
 from genlab.loggers import IsolatedLogger, choose_wandb_mode
-from genlab.metrics.base import FeatureExtractor, LikelihoodMetric, SampleMetric
+from genlab.metrics.base import FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
 from genlab.model.base import GenerativeModel, HasLatent, HasTokens
 
@@ -48,7 +48,7 @@ def check_config(config: DictConfig) -> None:
     check(extractor, FeatureExtractor | None, "metrics.extractor")
     for name, node in nodes["metrics"].items():
         check(node, Metric, f"metrics.{name}")
-        check(node, SampleMetric | LikelihoodMetric, f"metrics.{name}")
+        check(node, SampleMetric | ModelMetric, f"metrics.{name}")
     for name, slot in SLOTS.items():
         check(nodes[name], slot, name, given=_GIVEN.get(name, frozenset()))
     for name, node in nodes.get("callbacks", {}).items():

@@ -44,6 +44,7 @@ from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError, GenlabError, ResourceError
 from genlab.loggers import MetricsFile
 from genlab.matmul import quick_matmul
+from genlab.metrics.protocol import Result
 from genlab.model.base import Generates, GenerativeModel, in_eval_mode
 from genlab.seeding import RandomStream, derive_seed
 
@@ -208,21 +209,18 @@ def finish(trainer: pl.Trainer, model: GenerativeModel, run_dir: Path, seconds: 
     """Write ``summary.json`` and say in plain words what came of the run, and what to do next."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     final = next((c.final for c in callbacks if isinstance(c, PeriodicEvaluation)), None)
-    metrics = {} if final is None else final.values
+    final = Result({}, {}) if final is None else final
     summary = {
-        "metrics": metrics,
-        "protocol": {} if final is None else final.protocol,
-        "protocol_id": None if final is None else final.protocol_id,
+        **final.report(),
         **asdict(model.progress),
         "wall_seconds": seconds,
         "parameters": sum(p.numel() for p in model.parameters()),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
-        "samples_per_second": None if final is None else final.samples_per_second,
     }
     run_folder.write_summary(run_dir, summary)
     grids = sorted((run_dir / SAMPLES).glob("examples=*"))
     lines = ["", f"finished: {model.progress.examples:,} examples in {model.progress.seconds:,.0f} s of training"]
-    lines += [f"  {name:28} {value:10.4f}" for name, value in metrics.items()]
+    lines += [f"  {name:28} {value:10.4f}" for name, value in final.values.items()]
     lines += [f"samples:    {grids[-1]}"] if grids else []
     lines += [f"run folder: {run_dir}"]
     lines += [f"W&B:        offline; send it with: wandb sync {run_dir}/wandb/*-run-*"] if offline else []

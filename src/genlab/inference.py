@@ -170,19 +170,16 @@ def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, bas
     if baselines:
         assert isinstance(data, ImageDataModule)
         count = n or evaluation.num_samples
-        for name, (images, labels) in baseline_images(data, count, evaluation.seed).items():
-            rows[name] = evaluation.score(images, labels, data, evaluation.device_of(model))
+        for name, examples in baseline_images(data, count, evaluation.seed).items():
+            rows[name] = evaluation.score(examples, data, evaluation.device_of(model))
     print(table({name: result.values for name, result in rows.items()}))
     result = rows[own]
     suffix = f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]}" if changed else ""
     path = run / f"evaluation-{result.protocol_id}{suffix}.json"
     report = {
-        "metrics": result.values,
+        **result.report(),
         "examples": model.progress.examples,
         "changed": changed,
-        "protocol": result.protocol,
-        "protocol_id": result.protocol_id,
-        "samples_per_second": result.samples_per_second,
         "baselines": {name: row.values for name, row in rows.items() if name != own},
     }
     run_folder.write_text(path, json.dumps(report, indent=2))

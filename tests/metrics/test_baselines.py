@@ -16,11 +16,12 @@ def data() -> Digits:
 def test_shapes_labels_and_seeds(data: Digits) -> None:
     first, again, other = baselines(data, 95, seed=0), baselines(data, 95, seed=0), baselines(data, 95, seed=1)
     assert list(first) == ["uniform_noise", "class_means", "class_gaussian", "copies", "floor"]
-    for name, (images, labels) in first.items():
+    for name, examples in first.items():
+        images, labels = examples.content, examples.labels
         assert images.shape == (95, 1, 16, 16)
         assert images.dtype == torch.uint8
-        assert torch.equal(images, again[name][0])
-        assert name == "class_means" or not torch.equal(images, other[name][0])
+        assert torch.equal(images, again[name].content)
+        assert name == "class_means" or not torch.equal(images, other[name].content)
         if name != "floor":
             assert labels.tolist() == [i % 10 for i in range(95)]
 
@@ -35,7 +36,8 @@ def test_gaussian_draws_have_the_mean_and_the_full_covariance() -> None:
 
 
 def test_class_means_are_the_means(data: Digits) -> None:
-    images, labels = baselines(data, 10, seed=0)["class_means"]
+    examples = baselines(data, 10, seed=0)["class_means"]
+    images, labels = examples.content, examples.labels
     table = data.table("train")
     for image, label in zip(images.numpy(), labels.numpy(), strict=True):
         np.testing.assert_array_equal(image, np.rint(table.images[table.labels == label].mean(axis=0)))
@@ -45,13 +47,13 @@ def test_copies_are_training_images_of_their_class_and_the_floor_is_distinct(dat
     table, samples = data.table("train"), baselines(data, 1297, seed=0)
     known = {(image.tobytes(), int(label)) for image, label in zip(table.images, table.labels, strict=True)}
     for name in ("copies", "floor"):
-        images, labels = samples[name]
+        images, labels = samples[name].content, samples[name].labels
         assert {(i.tobytes(), int(c)) for i, c in zip(images.numpy(), labels, strict=True)} <= known
-    assert sorted(i.tobytes() for i in samples["floor"][0].numpy()) == sorted(i.tobytes() for i in table.images)
+    assert sorted(i.tobytes() for i in samples["floor"].content.numpy()) == sorted(i.tobytes() for i in table.images)
     assert "floor" not in baselines(data, 1298, seed=0)
 
 
 def test_noise_is_uniform(data: Digits) -> None:
-    images = baselines(data, 500, seed=0)["uniform_noise"][0].float()
+    images = baselines(data, 500, seed=0)["uniform_noise"].content.float()
     assert images.mean() == pytest.approx(127.5, abs=1.0)
     assert images.std() == pytest.approx(73.9, abs=0.5)

@@ -1,5 +1,9 @@
 """The protocol: names, ids, what samples are asked for, and that batch sizes do not show."""
 
+import shutil
+import statistics
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,7 +21,8 @@ from genlab.metrics.kid import KID
 from genlab.metrics.label_agreement import LabelAgreement
 from genlab.metrics.nearest_neighbor import NearestNeighbor
 from genlab.metrics.precision_recall import PrecisionRecall
-from genlab.model.base import GenerativeModel
+from genlab.metrics.subject import Examples
+from genlab.model.base import GenerativeModel, in_eval_mode
 from genlab.seeding import RandomStream
 
 
@@ -109,7 +114,7 @@ def test_protocol_id_tells_what_compares(data: Digits) -> None:
         return evaluation.run(NoisyPrototypes(data), data, weights=weights, num_samples=20).protocol_id
 
     base = protocol_id(evaluation())
-    assert protocol_id(evaluation(), weights="ema") == base
+    assert protocol_id(evaluation(), weights="ema") != base
     assert protocol_id(Evaluation(DigitsFeatures(), {"fid": FID()})) == base
     assert protocol_id(evaluation(seed=1)) != base
     assert protocol_id(Evaluation(RandomConv(), {"fid": FID()})) != base
@@ -129,7 +134,7 @@ def test_labels_that_a_model_does_not_take_cannot_be_measured(data: Digits) -> N
     model = NoisyPrototypes(data)
     model.num_classes = None
     with pytest.raises(ConfigError, match="metrics=as_asked needs a model that takes labels"):
-        evaluation().check_labels(model)
+        evaluation().check(model, data)
 
 
 def test_an_evaluation_can_be_used_again(data: Digits) -> None:
@@ -141,21 +146,22 @@ def test_an_evaluation_can_be_used_again(data: Digits) -> None:
 
 def test_run_is_generate_then_score(data: Digits) -> None:
     judge, model = evaluation(), NoisyPrototypes(data)
-    images, labels = judge.generate(model, data, 200)
-    assert judge.score(images, labels, data).values == judge.run(model, data, weights="raw").values
+    with torch.no_grad(), in_eval_mode(model):
+        drawn = judge.draw(model, data, 200, seed=0)
+    assert judge.score(drawn, data).values == judge.run(model, data, weights="raw").values
 
 
 def test_metrics_see_what_they_are_for(data: Digits) -> None:
     """Prototypes are recognised and near the training images, and cover little of the data."""
     judge = evaluation()
     prototypes = judge.run(NoisyPrototypes(data), data, weights="raw").values
-    images, labels = baselines(data, 200, seed=0)["floor"]
-    real = judge.score(images, labels, data).values
+    floor = baselines(data, 200, seed=0)["floor"]
+    real = judge.score(floor, data).values
     assert real["fid_digits64_200"] < 0.2 * prototypes["fid_digits64_200"]
     assert prototypes["recall_digits64_200"] < 0.3 < 0.7 < real["recall_digits64_200"]
     assert min(real["as_asked_200"], prototypes["as_asked_200"]) > 0.9
     assert real["nn_distance_200"] == 0.0
-    wrong = judge.score(images, (labels + 1) % 10, data).values
+    wrong = judge.score(Examples(floor.content, (floor.labels + 1) % 10), data).values
     assert wrong["as_asked_200"] < 0.1
     assert wrong["fid_digits64_200"] == real["fid_digits64_200"]
 
@@ -163,7 +169,7 @@ def test_metrics_see_what_they_are_for(data: Digits) -> None:
 def test_held_out_images_have_a_distance_ratio_of_one(data: Digits) -> None:
     judge = Evaluation(RandomConv(), {"nearest": NearestNeighbor()})
     held_out = torch.from_numpy(data.table("val").images)
-    assert judge.score(held_out, None, data).values["nn_distance_ratio_500"] == pytest.approx(1.0)
+    assert judge.score(Examples(held_out), data).values["nn_distance_ratio_500"] == pytest.approx(1.0)
 
 
 class Unlabelled(ImageDataModule):
@@ -174,16 +180,92 @@ class Unlabelled(ImageDataModule):
 def test_unlabelled_data(data: Digits) -> None:
     images = torch.from_numpy(data.table("val").images)
     unlabelled = Unlabelled()
-    values = Evaluation(RandomConv(), {"fid": FID()}).score(images, None, unlabelled).values
+    values = Evaluation(RandomConv(), {"fid": FID()}).score(Examples(images), unlabelled).values
     assert values["fid_random256_500"] < 1e-6
     with pytest.raises(DataError, match="as_asked needs labels"):
-        Evaluation(RandomConv(), {"as_asked": LabelAgreement()}).score(images, None, unlabelled)
+        Evaluation(RandomConv(), {"as_asked": LabelAgreement()}).score(Examples(images), unlabelled)
 
 
 def test_bad_samples_are_refused(data: Digits) -> None:
     with pytest.raises(NumericsError, match="not finite"):
         evaluation().run(NoisyPrototypes(data, noise=float("nan")), data, weights="raw")
     with pytest.raises(DataError, match=r"samples have shape \(3, 8, 8\), the data \(1, 16, 16\)"):
-        evaluation().score(torch.zeros(5, 3, 8, 8, dtype=torch.uint8), None, data)
+        evaluation().score(Examples(torch.zeros(5, 3, 8, 8, dtype=torch.uint8)), data)
     with pytest.raises(ConfigError, match="num_samples=1 must be >= 2"):
         evaluation(num_samples=1)
+
+
+def test_several_seeds_give_means_and_their_spread(data: Digits) -> None:
+    model = NoisyPrototypes(data)
+    single = [evaluation(seed=seed).run(model, data, weights="raw").values["fid_digits64_200"] for seed in (4, 5, 6)]
+    judge = Evaluation(DigitsFeatures(), {"fid": FID()}, 200, seed=4, num_seeds=3)
+    result = judge.run(model, data, weights="raw")
+    assert result.values["fid_digits64_200"] == pytest.approx(statistics.mean(single), rel=1e-12)
+    assert result.deviations["fid_digits64_200"] == pytest.approx(statistics.stdev(single), rel=1e-12)
+    assert result.protocol["seed"] == [4, 5, 6]
+    cheap = judge.run(model, data, 200, weights="raw")
+    assert cheap.values["fid_digits64_200"] == single[0]
+    assert cheap.deviations == {}
+    assert cheap.protocol_id != result.protocol_id
+
+
+def test_bootstrap_errors_are_the_spread_over_sets_of_samples(data: Digits) -> None:
+    """Of the mean distance, whose standard error is known; and no more often than metrics read no pixels."""
+
+    class MeanNorm(FID):
+        def compute(self) -> dict[str, Tensor]:
+            return {"fid": self.fake_mean[0, 0]}
+
+    judge = Evaluation(DigitsFeatures(), {"first": MeanNorm(), "as_asked": LabelAgreement()}, 200, bootstrap=400)
+    model = NoisyPrototypes(data)
+    result = judge.run(model, data, weights="raw")
+    assert set(result.errors) == {"fid_digits64_200"}
+    with torch.no_grad(), in_eval_mode(model):
+        features = DigitsFeatures().extract(judge.draw(model, data, 200, seed=0).content, frozenset({"features"}))
+    expected = float(features["features"][:, 0].std() / 200**0.5)
+    assert result.errors["fid_digits64_200"] == pytest.approx(expected, rel=0.15)
+    assert judge.run(model, data, weights="raw").errors == result.errors
+    assert judge.run(model, data, 200, weights="raw").errors == {}
+
+
+def test_a_number_has_an_id_of_what_it_depends_on(data: Digits) -> None:
+    def ids(**changes) -> dict[str, str]:
+        metrics = {
+            "fid": FID(),
+            "kid": KID(subset_size=10, num_subsets=changes.pop("num_subsets", 2)),
+            "as_asked": LabelAgreement(),
+        }
+        judge = Evaluation(changes.pop("extractor", DigitsFeatures()), metrics, 20, **changes)
+        found = judge.run(NoisyPrototypes(data), data, weights="raw").ids
+        return {name.split("_digits64")[0].split("_random256")[0].split("_20")[0]: found[name] for name in found}
+
+    first = ids()
+    assert first["fid"] != first["kid"] == first["kid_std"]
+    assert ids() == first
+    assert {name for name, value in ids(num_subsets=3).items() if value != first[name]} == {"kid", "kid_std"}
+    assert {name for name, value in ids(extractor=RandomConv()).items() if value == first[name]} == {"as_asked"}
+    assert not set(ids(seed=1).values()) & set(first.values())
+
+
+def test_the_reference_is_looked_at_once_and_kept_for_others(data: Digits, tmp_path: Path) -> None:
+    class Counting(DigitsFeatures):
+        looked_at = 0
+
+        def extract(self, examples: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
+            self.looked_at += len(examples)
+            return super().extract(examples, wanted)
+
+    def measured(folder: Path, seed: int = 0) -> tuple[int, float]:
+        extractor = Counting()
+        judge = Evaluation(extractor, {"fid": FID()}, 50, seed=seed, cache_dir=str(folder))
+        value = judge.run(NoisyPrototypes(data), data, weights="raw").values["fid_digits64_50"]
+        return extractor.looked_at, value
+
+    count, value = measured(tmp_path / "a")
+    assert count == 500 + 50
+    shutil.copytree(tmp_path / "a", tmp_path / "b")  # shipped to another machine
+    assert measured(tmp_path / "b") == (50, value)
+    assert measured(tmp_path / "b", seed=1)[0] == 50
+    statistics_file = next((tmp_path / "b").glob("reference-*.npy"))
+    statistics_file.write_bytes(statistics_file.read_bytes()[:-8])  # damaged on the way
+    assert measured(tmp_path / "b") == (550, value)

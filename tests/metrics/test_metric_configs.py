@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import get_class, instantiate
 
-from genlab.metrics.base import LikelihoodMetric
+from genlab.metrics.base import ModelMetric
 
 GROUP = Path(__file__).parents[2] / "configs" / "metrics"
 METRICS = sorted(path.stem for path in GROUP.glob("*.yaml"))
@@ -23,14 +23,15 @@ def test_all_metrics_compose_side_by_side_and_build() -> None:
     assert set(config.metrics) == {*METRICS, "extractor"}
     for name in METRICS:
         metric = instantiate(config.metrics[name])
-        assert isinstance(metric, LikelihoodMetric) or isinstance(metric.reads_features, bool)
+        assert isinstance(metric, ModelMetric) or isinstance(metric.reads, frozenset)
+        assert metric.directions
         assert isinstance(metric.settings(), dict)
 
 
 @pytest.mark.parametrize("extractor", sorted(path.stem for path in (GROUP / "extractor").glob("*.yaml")))
 def test_extractors_compose(extractor: str) -> None:
     config = compose(overrides=[f"+metrics/extractor={extractor}"])
-    assert callable(get_class(config.metrics.extractor._target_).features)
+    assert callable(get_class(config.metrics.extractor._target_).extract)
 
 
 @pytest.mark.parametrize("path", sorted(GROUP.rglob("*.yaml")), ids=lambda path: path.stem)

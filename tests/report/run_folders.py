@@ -9,6 +9,7 @@ from PIL import Image
 
 METRICS = {"fid_digits64_1k": 1.25, "kid_digits64_1k": 0.01, "kid_std_digits64_1k": 0.002,
            "precision_digits64_1k": 0.75, "nn_distance_ratio_1k": 1.1}  # fmt: skip
+DIRECTIONS = {"fid": "lower", "kid": "lower", "kid_std": None, "precision": "higher", "nn_distance_ratio": "one"}
 PROTOCOL = {"extractor": "digits64", "extractor_fingerprint": "7c4f", "shape": [1, 16, 16], "reference": "val",
             "reference_sha256": "39a3", "num_reference": 500, "num_samples": 1000, "seed": 0,
             "metrics": {"fid": {}, "kid": {"subset_size": 500}}, "weights": "ema"}  # fmt: skip
@@ -50,7 +51,8 @@ def measured(metrics: dict[str, float] | None, protocol: dict[str, Any] | None) 
     count = changed["num_samples"]
     short = f"{count // 1000}k" if count % 1000 == 0 else str(count)
     values = {name.replace("_1k", f"_{short}"): value for name, value in (METRICS | (metrics or {})).items()}
-    return {"metrics": values, "protocol": changed}
+    directions = {name: DIRECTIONS[base] for name in values for base in DIRECTIONS if name.startswith(f"{base}_")}
+    return {"metrics": values, "protocol": changed, "directions": directions}
 
 
 def make_run(

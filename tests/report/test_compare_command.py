@@ -115,23 +115,3 @@ def test_help_names_the_options_and_no_parts(capsys: pytest.CaptureFixture[str])
     for name in cli.OPTIONS["compare"]:
         assert f"\n  {name}=" in shown
     assert "model/network" not in shown
-
-
-def test_directions_are_those_of_the_metrics() -> None:
-    """The report keeps its own list, since the metrics import torch."""
-    from genlab.metrics.fid import FID
-    from genlab.metrics.kid import KID
-    from genlab.metrics.label_agreement import LabelAgreement
-    from genlab.metrics.nearest_neighbor import NearestNeighbor
-    from genlab.metrics.perplexity import Perplexity
-    from genlab.metrics.precision_recall import PrecisionRecall
-    from genlab.report.columns import DIRECTIONS
-
-    better = {"fid": FID, "kid": KID, "as_asked": LabelAgreement, "precision": PrecisionRecall,
-              "recall": PrecisionRecall}  # fmt: skip
-    assert {name: metric.higher_is_better for name, metric in better.items()} == {
-        name: direction == "higher" for name, direction in DIRECTIONS.items() if direction != "one"
-    }
-    assert NearestNeighbor.higher_is_better is None
-    assert Perplexity.higher_is_better is False  # as of all likelihoods there
-    assert len(list((REPOSITORY / "configs" / "metrics").glob("*.yaml"))) == 6  # a new one needs a direction here

@@ -321,14 +321,23 @@ def test_an_evaluation_of_other_weights_is_left_out(outputs: Path, capsys: pytes
     assert "bits_per_dim_exact_val_50" not in rows(outputs / "x")[0]
 
 
-def test_unlike_machines_and_weights_are_named(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unlike_machines_are_named(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(outputs / "a", gpus=("H100", "H100"))
-    make_run(outputs / "b", protocol={"weights": "raw"}, seed=1)
+    make_run(outputs / "b", seed=1)
     compare([str(outputs)], out=str(outputs / "x"))
     shown = capsys.readouterr().out
     assert ("  seconds, memory and speed are of different hardware: 2 x H100 (diffusion seed=0); "
             "x86_64, 2 cores (diffusion seed=1)\n") in shown  # fmt: skip
-    assert "  weights: ema (diffusion seed=0); raw (diffusion seed=1)\n" in shown
+
+
+def test_averaged_weights_and_others_do_not_compare(outputs: Path) -> None:
+    make_run(outputs / "a")
+    make_run(outputs / "b", protocol={"weights": "raw"}, seed=1)
+    said = (
+        r"diffusion seed=1 was measured otherwise: weights raw, not ema\. .* train both with callbacks\.ema, or without"
+    )
+    with pytest.raises(ConfigError, match=said):
+        compare([str(outputs)], out=str(outputs / "x"))
 
 
 def test_what_did_not_fit_into_the_names_stands_with_the_folders(

@@ -1,13 +1,14 @@
 """The contract of metrics, torchmetrics.Metric subclasses of two kinds.
 
-Some compare generated examples with real ones, and are fed batches of both; some ask the model how likely real ones
-are. A batch is a mapping with fixed keys: ``image`` (N, C, H, W) uint8; ``index`` (N,) int64, the examples' places in
-their set, the same on any number of devices; ``features`` (N, D) float32, from the extractor of the evaluation;
-``label`` (N,) int64 where the data or the request had one. A metric reads the keys that it needs.
+Some compare generated examples with real ones, and are fed batches of both; some ask the model itself. A batch is a
+mapping with fixed keys: ``image`` (N, C, H, W) uint8, or ``text``, a list of N strings; ``index`` (N,) int64, the
+examples' places in their set, the same on any number of devices; ``label`` (N,) int64 where the data or the request
+had one; and what the extractor of the evaluation gives, float32: ``features`` (N, D), ``logits`` (N, K), ``spatial``
+(N, S).
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -15,14 +16,16 @@ from genlab.data.base import DataModule, Split
 from genlab.data.image import ImageDataModule
 from genlab.model.base import GenerativeModel
 
-MetricBatch = Mapping[str, Tensor]
+MetricBatch = Mapping[str, Any]
+Direction = Literal["lower", "higher", "one"]  # what is better; "one": as near to 1 as can be
+EXTRACTED = frozenset({"features", "logits", "spatial"})  # keys of a batch that come from the extractor
 
 
 class SampleMetric(Protocol):
     """Compares generated examples with real ones."""
 
-    reads_labels: ClassVar[bool]  # then the model must take labels
-    reads_features: ClassVar[bool]  # then the extractor's name is part of the name of the number
+    reads: ClassVar[frozenset[str]]  # the keys of a batch that it needs
+    directions: ClassVar[Mapping[str, Direction | None]]  # of every number that it gives, by the name in ``compute``
 
     def update(self, batch: MetricBatch, real: bool) -> None:
         """Take in a batch of the reference (``real``) or of the model."""
@@ -42,15 +45,21 @@ class SampleMetric(Protocol):
 
 
 @runtime_checkable
-class LikelihoodMetric(Protocol):
-    """Measures how likely held-out data are to a model."""
+class ModelMetric(Protocol):
+    """Asks the model: how likely held-out data are to it, how its latent space is laid out, what it answers."""
 
-    def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int) -> None:
+    directions: ClassVar[Mapping[str, Direction | None]]
+
+    def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int, seed: int) -> None:
         """Take in this rank's share of a split. The model is in eval mode. Raises ConfigError as ``check`` does."""
         ...
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
         """Raises ConfigError if the model or the data are not such that this can be measured."""
+        ...
+
+    def subject(self, model: GenerativeModel, split: Split) -> str:
+        """What the names of its numbers end in, e.g. ``exact_val``: of which kind, of what."""
         ...
 
     def compute(self) -> dict[str, Tensor]:
@@ -72,14 +81,18 @@ class NeedsData(Protocol):
 
 
 class FeatureExtractor(Protocol):
-    """Images to feature vectors. ``name`` goes into the metrics' names (``fid_<name>_<n>``)."""
+    """Examples to vectors. ``name`` goes into the metrics' names (``fid_<name>_<n>``)."""
 
     name: str
+    modality: Literal["image", "text"]
+    gives: frozenset[str]  # of ``features``, ``logits`` (of classes), ``spatial`` (features that know where)
+    preprocessing: str  # resize, scaling and network, in words: part of the fingerprint and of the protocol
 
     def fingerprint(self) -> str:
-        """A hash of everything that its features depend on: architecture, weights, resize and scaling."""
+        """A hash of everything that its outputs depend on: architecture, weights, resize and scaling."""
         ...
 
-    def features(self, images: Tensor) -> Tensor:
-        """uint8 (N, C, H, W), C of 1 or 3, any size -> float32 (N, D)."""
+    def extract(self, examples: Any, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """What is ``wanted`` of ``gives``, each float32 (N, ...), of images uint8 (N, C, H, W), C of 1 or 3, of any
+        size, or of a list of N texts."""
         ...

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from genlab.data.image import ImageDataModule, ImageTable
+from genlab.metrics.subject import Examples
 from genlab.seeding import derive_seed
 
-Samples = tuple[Tensor, Tensor | None]  # uint8 (N, C, H, W); labels (N,) where the data have them
 
-
-def baselines(data: ImageDataModule, n: int, seed: int) -> dict[str, Samples]:
+def baselines(data: ImageDataModule, n: int, seed: int) -> dict[str, Examples]:
     """``n`` images of each kind, by name, made from the training split. Label i is i mod classes, as models are asked.
 
     * ``uniform_noise``: every pixel uniform. The worst score worth a look.
@@ -32,11 +31,11 @@ def baselines(data: ImageDataModule, n: int, seed: int) -> dict[str, Samples]:
         "copies": _by_class(table, wanted, lambda images, count: images[rngs[2].integers(0, len(images), count)]),
     }
     labels = None if table.labels is None else torch.from_numpy(wanted)
-    samples: dict[str, Samples] = {name: (_quantise(images), labels) for name, images in rows.items()}
+    samples: dict[str, Examples] = {name: Examples(_quantise(images), labels) for name, images in rows.items()}
     if n <= len(table):
         chosen = rngs[3].permutation(len(table))[:n]
         floor_labels = None if table.labels is None else torch.from_numpy(table.labels[chosen])
-        samples["floor"] = torch.from_numpy(table.images[chosen]), floor_labels
+        samples["floor"] = Examples(torch.from_numpy(table.images[chosen]), floor_labels)
     return samples
 
 

@@ -1,273 +1,277 @@
-"""The evaluation protocol: the one path from a model, or from a baseline's images, to numbers that can be compared."""
+"""The evaluation protocol: the one path from a model, or from images that exist, to numbers that can be compared."""
 
-import hashlib
-import json
+import copy
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 
+from genlab.data.array_cache import default_folder
 from genlab.data.base import DataModule, Split
-from genlab.data.image import ImageDataModule, to_uint8
+from genlab.data.image import ImageDataModule
 from genlab.data.text import TextDataModule
-from genlab.errors import ConfigError, DataError
-from genlab.metrics.base import FeatureExtractor, LikelihoodMetric, NeedsData
+from genlab.errors import ConfigError
+from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, NeedsData
+from genlab.metrics.bootstrap import bootstrapped, standard_errors
+from genlab.metrics.protocol import Result, mean, short
+from genlab.metrics.reference import CHUNK, outputs, reference_outputs
+from genlab.metrics.subject import Examples, ImageSubject, Subject, TextSubject, rank, world
 from genlab.model.base import GenerativeModel, in_eval_mode
-from genlab.progress import progress
-from genlab.seeding import RandomStream
-
-CHUNK = 64  # images that features are taken of at a time, whatever the batch size: float32 sums depend on it
-
-
-@dataclass(frozen=True)
-class Result:
-    """Numbers by name (``fid_digits64_1k``), and what they were measured with."""
-
-    values: dict[str, float]
-    protocol: dict[str, Any]
-    protocol_id: str  # equal: same extractor, reference, counts, seed; numbers of the same name compare
-    samples_per_second: float | None = None  # of a model, on all devices together
 
 
 class Evaluation:
-    """Draws ``num_samples`` from a model and measures them against a split of the data; and asks the model how likely
-    that split is, where a metric is of that.
+    """Draws ``num_samples`` from a model and measures them against a split of the data; and asks the model itself,
+    where a metric does that.
 
-    Sample i is a function of (``seed``, i) and has label i mod classes where the data have labels; with R ranks, rank r
-    makes and measures samples r, r + R, ... and nothing is padded. So the numbers do not depend on the batch size or on
-    the number of devices. The features of the reference are kept in memory for the next run.
+    Sample i is a function of (seed, i); with R ranks, rank r makes and measures samples r, r + R, ... and nothing is
+    padded. So the numbers do not depend on the batch size or on the number of devices.
     """
 
     def __init__(
         self,
-        extractor: FeatureExtractor | None,  # None: no metric reads features
-        metrics: Mapping[str, Metric],  # by any name; each is a SampleMetric or a LikelihoodMetric
+        extractor: FeatureExtractor | None,  # None: no metric reads what one gives
+        metrics: Mapping[str, Metric],  # by any name; each is a SampleMetric or a ModelMetric
         num_samples: int = 1000,
         reference: Split = "val",  # what samples are compared with, all of it; held-out by default
         seed: int = 0,  # of the samples
         batch_size: int = 64,  # samples drawn at a time; only speed and memory depend on it
+        num_seeds: int = 1,  # the full evaluation draws so many sets, seed, seed + 1, ...: means and their spread
+        bootstrap: int = 0,  # the full evaluation resamples its samples so many times: standard errors
+        cache_dir: str
+        | None = None,  # of what the extractor gives of references; null: $GENLAB_CACHE or ~/.cache/genlab
     ):
+        """Raises ConfigError if a value is out of its range, or a metric lacks what it reads."""
         if num_samples < 2 or batch_size < 1:
             raise ConfigError(f"num_samples={num_samples} must be >= 2, batch_size={batch_size} >= 1.")
+        if num_seeds < 1 or bootstrap < 0 or bootstrap == 1:
+            raise ConfigError(f"num_seeds={num_seeds} must be >= 1, bootstrap={bootstrap} 0 or >= 2.")
         self.extractor = extractor
         # Metric and SampleMetric at once is a type that Python cannot say
-        self.likelihoods: dict[str, Any] = {n: m for n, m in metrics.items() if isinstance(m, LikelihoodMetric)}
-        self.metrics: dict[str, Any] = {n: m for n, m in metrics.items() if n not in self.likelihoods}
+        self.of_models: dict[str, Any] = {n: m for n, m in metrics.items() if isinstance(m, ModelMetric)}
+        self.metrics: dict[str, Any] = {n: m for n, m in metrics.items() if n not in self.of_models}
         for name, metric in self.metrics.items():
-            if metric.reads_features and extractor is None:
-                raise ConfigError(f"metrics={name} needs features of images. Choose metrics/extractor=...")
+            _check_extractor(name, metric.reads & EXTRACTED, extractor)
         self.num_samples, self.reference, self.seed, self.batch_size = num_samples, reference, seed, batch_size
-        self._prepared: ImageDataModule | None = None  # the data that the next two are of
-        self._reference_hash = ""
-        self._reference_chunks: list[dict[str, Tensor]] = []
+        self.num_seeds, self.bootstrap = num_seeds, bootstrap
+        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        self._prepared: DataModule | None = None  # the data that the next two are of
+        self._subject: Subject | None = None
+        self._reference: list[dict[str, Any]] = []  # batches, this rank's share
 
     def run(
         self,
         model: GenerativeModel,
         data: DataModule,
-        num_samples: int | None = None,  # null: the evaluation's own
+        num_samples: int | None = None,  # a cheap evaluation, of one seed; null: the full one
         *,
-        weights: str,  # which of the model's are in place, "ema" or "raw"; for the record
+        weights: str,  # which of the model's are in place, "ema" or "raw"; part of the protocol
     ) -> Result:
-        """Measure, where a metric needs them, ``num_samples`` samples, and the likelihood of the reference.
+        """Measure samples, where a metric needs them, and ask the model, where a metric does.
 
         Raises:
-            DataError: samples are not finite or not of the data's shape.
+            NumericsError, DataError: samples are not finite, or not of the data's shape.
             ConfigError: a metric does not go with the data or the model.
         """
-        values, protocol, speed = {}, {}, None
-        if self.metrics:
-            samples = self._of_samples(model, data, num_samples or self.num_samples)
-            values, protocol, speed = samples.values, samples.protocol, samples.samples_per_second
-        if self.likelihoods:
-            values |= self._of_likelihood(model, data)
-            protocol |= self._text_protocol(data)
-        protocol["metrics"] = {name: m.settings() for name, m in (self.metrics | self.likelihoods).items()}
-        return Result(values, protocol | {"weights": weights}, _protocol_id(protocol), speed)
-
-    def _of_likelihood(self, model: GenerativeModel, data: DataModule) -> dict[str, float]:
-        """By names that say of which kind it is, and of which split."""
-        values: dict[str, float] = {}
+        self.check(model, data)
+        result = Result({}, {**self._subject_of(data).facts(), "metrics": {}})
         with torch.no_grad(), in_eval_mode(model):
-            for metric in self.likelihoods.values():
-                metric.to(self.device_of(model)).reset()
-                metric.measure(model, data, self.reference, self.batch_size)
-                kind = model.likelihood_kind  # type: ignore[attr-defined]
-                values |= {f"{name}_{kind}_{self.reference}": float(v) for name, v in metric.compute().items()}
-                metric.reset()
-        return values
+            if self.metrics:
+                count, full = num_samples or self.num_samples, not num_samples
+                seeds = range(self.seed, self.seed + (self.num_seeds if full else 1))
+                result = mean([self._of_samples(model, data, count, seed, full) for seed in seeds])
+            result = self._with_answers(result, model, data)
+        return replace(result, protocol=result.protocol | {"weights": weights})
 
-    def _text_protocol(self, data: DataModule) -> dict[str, Any]:
-        """What two likelihoods of text must share to be compared."""
-        assert isinstance(data, TextDataModule), "asked by the metrics"
-        return {
-            "reference": self.reference,
-            "reference_sha256": data.text_hash(self.reference)[:16],
-            "tokenizer": data.tokenizer.fingerprint(),
-            "vocab_size": data.tokenizer.vocab_size,
-            "context": data.context,
-        }
+    def check(self, model: GenerativeModel, data: DataModule) -> None:
+        """Raises ConfigError if a metric does not go with the model or the data: before training, not after it."""
+        if self.metrics:
+            self._check_modality(data)
+        for name, metric in self.metrics.items():
+            if "label" in metric.reads and model.num_classes is None:
+                raise ConfigError(f"metrics={name} needs a model that takes labels. Leave it out of metrics=[...].")
+        for metric in self.of_models.values():
+            metric.check(model, data)
 
-    def _of_samples(self, model: GenerativeModel, data: DataModule, count: int) -> Result:
-        """Sample, then measure."""
-        self._check(data, count)
-        assert isinstance(data, ImageDataModule)
-        self.check_labels(model)
-        start = time.perf_counter()
-        images, labels = self.generate(model, data, count)
-        samples_per_second = count / (time.perf_counter() - start)
-        result = self._measure(images, labels, count, data, self.device_of(model))
-        return replace(result, samples_per_second=samples_per_second)
+    def score(
+        self,
+        examples: Examples,  # all of them on every rank
+        data: DataModule,
+        device: torch.device | str = "cpu",  # where features and metrics are computed
+        full: bool = False,  # with bootstrap standard errors, if they are configured
+    ) -> Result:
+        """Measure what is there already, a baseline's images for example."""
+        self._check_modality(data)
+        return self._measure(examples.mine(rank(), world()), len(examples), data, torch.device(device), self.seed, full)
 
     @staticmethod
     def device_of(model: GenerativeModel) -> torch.device:
         """Where a model's samples are measured."""
         return model.device if model.device.type == "cuda" else torch.device("cpu")  # others lack float64
 
-    def check(self, model: GenerativeModel, data: DataModule) -> None:
-        """Raises ConfigError if a metric does not go with the model or the data: before training, not after it."""
-        if self.metrics:
-            self._check_images(data)
-            self.check_labels(model)
-        for metric in self.likelihoods.values():
-            metric.check(model, data)
+    def draw(self, model: GenerativeModel, data: DataModule, count: int, seed: int) -> Examples:
+        """This rank's share of ``count`` samples."""
+        return self._subject_of(data).draw(model, range(rank(), count, world()), seed, self.batch_size)
 
-    def check_labels(self, model: GenerativeModel) -> None:
-        """Raises ConfigError if a metric needs labels and the model takes none."""
+    def _of_samples(self, model: GenerativeModel, data: DataModule, count: int, seed: int, full: bool) -> Result:
+        start = time.perf_counter()
+        drawn = self.draw(model, data, count, seed)
+        seconds = time.perf_counter() - start
+        result = self._measure(drawn, count, data, self.device_of(model), seed, full)
+        return replace(result, samples_per_second=count / seconds)
+
+    def _with_answers(self, found: Result, model: GenerativeModel, data: DataModule) -> Result:
+        """The numbers of metrics that ask the model, by names that say of what they are."""
+        result = replace(found, protocol=found.protocol | {"metrics": dict(found.protocol["metrics"])})
+        for name, metric in self.of_models.items():
+            metric.to(self.device_of(model)).reset()
+            metric.measure(model, data, self.reference, self.batch_size, self.seed)
+            subject = metric.subject(model, self.reference)
+            for key, value in metric.compute().items():
+                full_name = f"{key}_{subject}"
+                result.values[full_name], result.directions[full_name] = float(value), metric.directions[key]
+                result.origins[full_name] = (name, frozenset())
+            result.protocol["metrics"][name] = metric.settings()
+            metric.reset()
+        return result
+
+    def _subject_of(self, data: DataModule) -> Subject:
+        if self._prepared is not data:
+            self._prepared, self._subject, self._reference = data, _subject(data, self.reference), []
+        assert self._subject is not None
+        return self._subject
+
+    def _check_modality(self, data: DataModule) -> None:
+        if self.extractor is not None and self._wanted() and self.extractor.modality != data.spec.modality:
+            raise ConfigError(f"the extractor {self.extractor.name} is for {self.extractor.modality}s; the data are "
+                              f"{data.spec.modality}.")  # fmt: skip
         for name, metric in self.metrics.items():
-            if metric.reads_labels and model.num_classes is None:
-                raise ConfigError(f"metrics={name} needs a model that takes labels. Leave it out of metrics=[...].")
+            other = {"image": "text", "text": "image"}[data.spec.modality]
+            if other in metric.reads or (data.spec.modality == "text" and self.extractor is None and metric.reads):
+                suited = "metrics=[perplexity]" if data.spec.modality == "text" else "metrics=[fid]"
+                raise ConfigError(f"metrics={name}: for {other}s; the data are {data.spec.modality}. Use {suited}.")
 
-    def score(
-        self,
-        images: Tensor,  # (N, C, H, W) uint8, all of them on every rank
-        labels: Tensor | None,  # (N,)
-        data: ImageDataModule,
-        device: torch.device | str = "cpu",  # where features and metrics are computed
-    ) -> Result:
-        """Measure images that are there already, a baseline's for example."""
-        self._check(data, len(images))
-        mine = slice(_rank(), None, _world())
-        my_labels = None if labels is None else labels[mine]
-        return self._measure(images[mine], my_labels, len(images), data, torch.device(device))
-
-    def generate(self, model: GenerativeModel, data: ImageDataModule, count: int) -> tuple[Tensor, Tensor | None]:
-        """This rank's share of ``count`` samples, uint8 (n, C, H, W) on the CPU, and the labels asked for (n,)."""
-        indices = list(range(_rank(), count, _world()))
-        labels = torch.tensor(indices) % model.num_classes if model.num_classes is not None else None
-        images = []
-        title = f"drawing {count:,} samples"
-        with torch.no_grad(), in_eval_mode(model), progress(title, len(indices), quiet=_rank() != 0) as advance:
-            for start in range(0, len(indices), self.batch_size):
-                batch = slice(start, start + self.batch_size)
-                stream = RandomStream.for_samples(self.seed, indices[batch], model.device)
-                condition = None if labels is None else {"label": labels[batch].to(model.device)}
-                images.append(to_uint8(model.sample(len(stream), condition, stream)).cpu())
-                advance(len(stream))
-        return torch.cat(images), labels
-
-    def _check(self, data: DataModule, count: int) -> None:
-        self._check_images(data)
-        assert isinstance(data, ImageDataModule)
-        if min(count, len(data.table(self.reference))) < _world():
-            raise ConfigError(f"fewer examples than devices ({_world()}): raise num_samples or use fewer devices.")
-
-    def _check_images(self, data: DataModule) -> None:
-        if not isinstance(data, ImageDataModule):
-            names = ", ".join(self.metrics)
-            raise ConfigError(
-                f"metrics={names}: for images; the data are {data.spec.modality}. Use metrics=[perplexity]."
-            )
-
-    def _protocol(self, data: ImageDataModule, count: int) -> dict[str, Any]:
-        """What two numbers must share to be compared. ``metrics`` holds each metric's settings as last used."""
+    def _sampling(self, count: int) -> dict[str, Any]:
+        """What numbers of samples must share beside the data."""
         return {
             "extractor": None if self.extractor is None else self.extractor.name,
             "extractor_fingerprint": None if self.extractor is None else self.extractor.fingerprint(),
-            "shape": list(data.spec.shape),
-            "quantisation": "clamp [-1,1], round to uint8",
-            "reference": self.reference,
-            "reference_sha256": self._reference_hash,
-            "num_reference": len(data.table(self.reference)),
+            "preprocessing": None if self.extractor is None else self.extractor.preprocessing,
             "num_samples": count,
-            "seed": self.seed,
             "metrics": {name: metric.settings() for name, metric in self.metrics.items()},
         }
 
+    def _wanted(self) -> frozenset[str]:
+        """What the extractor is asked for."""
+        return EXTRACTED.intersection(*[frozenset().union(*(m.reads for m in self.metrics.values()))])
+
     def _measure(
-        self, images: Tensor, labels: Tensor | None, count: int, data: ImageDataModule, device: torch.device
+        self, mine: Examples, count: int, data: DataModule, device: torch.device, seed: int, full: bool
     ) -> Result:
-        """Numbers for ``count`` samples, of which ``images`` are this rank's share."""
-        if tuple(images.shape[1:]) != tuple(data.spec.shape):
-            raise DataError(f"samples have shape {tuple(images.shape[1:])}, the data {tuple(data.spec.shape)}.")
+        """Numbers of ``count`` samples, of which ``mine`` are this rank's."""
+        subject = self._subject_of(data)
+        subject.check(mine)
+        if min(count, len(subject.reference())) < world():
+            raise ConfigError(f"fewer examples than devices ({world()}): raise num_samples or use fewer devices.")
         for metric in self.metrics.values():
             metric.to(device).reset()
-        self._prepare(data, device)
-        for chunk in self._reference_chunks:
-            self._update(chunk, device, real=True)
-        for chunk in self._chunks(images, labels, device):
-            self._update(chunk, device, real=False)
-        values: dict[str, float] = {}
+        self._prepare(data, subject, device)
+        for batch in self._reference:
+            _update(self.metrics, batch, device, real=True)
+        informed = copy.deepcopy(bootstrapped(self.metrics)) if full and self.bootstrap else {}
+        drawn = list(self._batches(subject, mine, device))
+        for batch in drawn:
+            _update(self.metrics, batch, device, real=False)
+        found = {name: {k: float(v) for k, v in metric.compute().items()} for name, metric in self.metrics.items()}
+        errors = {}
+        if informed:
+            batches = [{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()} for batch in drawn]
+            errors = standard_errors(informed, batches, self.bootstrap, seed)
+        protocol = {**subject.facts(), "seed": seed, **self._sampling(count)}
+        result = self._named(found, errors, protocol, count)
         for metric in self.metrics.values():
-            features = f"{self.extractor.name}_" if self.extractor is not None and metric.reads_features else ""
-            subject = f"{features}{_short(count)}"
-            values |= {f"{name}_{subject}": float(value) for name, value in metric.compute().items()}
             metric.reset()
-        protocol = self._protocol(data, count)
-        return Result(values, protocol, _protocol_id(protocol))
+        return result
 
-    def _prepare(self, data: ImageDataModule, device: torch.device) -> None:
-        """Hash the reference and take its features, once for a data set."""
-        if self._prepared is data:
+    def _named(
+        self,
+        found: Mapping[str, Mapping[str, float]],  # by metric and name
+        errors: Mapping[str, Mapping[str, float]],
+        protocol: dict[str, Any],
+        count: int,
+    ) -> Result:
+        """Every number by the name that says what of and how many."""
+        result = Result({}, protocol)
+        for name, numbers in found.items():
+            metric = self.metrics[name]
+            extracted = f"{self.extractor.name}_" if self.extractor is not None and metric.reads & EXTRACTED else ""
+            for key, value in numbers.items():
+                full_name = f"{key}_{extracted}{short(count)}"
+                result.values[full_name], result.directions[full_name] = value, metric.directions[key]
+                result.origins[full_name] = (name, metric.reads)
+                if name in errors:
+                    result.errors[full_name] = errors[name][key]
+        return result
+
+    def _prepare(self, data: DataModule, subject: Subject, device: torch.device) -> None:
+        """Look at the reference, once for a data set."""
+        if self._reference:
             return
-        table = data.table(self.reference)
-        self._reference_hash = hashlib.sha256(np.ascontiguousarray(table.images).data).hexdigest()[:16]
-        mine = slice(_rank(), None, _world())
-        labels = None if table.labels is None else torch.from_numpy(table.labels[mine])
-        self._reference_chunks = list(self._chunks(torch.from_numpy(table.images[mine]), labels, device))
+        reference, wanted = subject.reference(), self._wanted()
+        given: dict[str, Tensor] = {}
+        if self.extractor is not None and wanted:
+            given = reference_outputs(
+                reference.content, subject.reference_hash(), self.extractor, wanted, device, self.cache
+            )
+        share = slice(rank(), None, world())
+        self._reference = list(_batches_of(subject.key, reference.mine(rank(), world()),
+                                           {name: rows[share] for name, rows in given.items()}))  # fmt: skip
         for metric in self.metrics.values():
             if isinstance(metric, NeedsData):
+                assert isinstance(data, ImageDataModule)
                 metric.prepare(data)
-        self._prepared = data
 
-    def _chunks(self, images: Tensor, labels: Tensor | None, device: torch.device) -> Iterator[dict[str, Tensor]]:
-        """Metric batches on the CPU, of this rank's share: its i-th example is number rank + i * world of the set."""
-        index = torch.arange(len(images)) * _world() + _rank()
-        for start in range(0, len(images), CHUNK):
-            rows = slice(start, start + CHUNK)
-            batch = {"image": images[rows], "index": index[rows]}
-            if self.extractor is not None and any(metric.reads_features for metric in self.metrics.values()):
-                batch["features"] = self.extractor.features(images[rows].to(device)).cpu()
-            if labels is not None:
-                batch["label"] = labels[rows]
-            yield batch
-
-    def _update(self, batch: dict[str, Tensor], device: torch.device, real: bool) -> None:
-        moved = {key: tensor.to(device) for key, tensor in batch.items()}
-        for metric in self.metrics.values():
-            metric.update(moved, real=real)
+    def _batches(self, subject: Subject, examples: Examples, device: torch.device) -> Iterator[dict[str, Any]]:
+        wanted = self._wanted()
+        given = (
+            {} if self.extractor is None or not wanted else outputs(examples.content, self.extractor, wanted, device)
+        )
+        yield from _batches_of(subject.key, examples, given)
 
 
-def _protocol_id(protocol: Mapping[str, Any]) -> str:
-    """8 hex digits. The choice of metrics is left out: it does not change any one number."""
-    shared = {key: value for key, value in protocol.items() if key != "metrics"}
-    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
+def _subject(data: DataModule, split: Split) -> Subject:
+    if isinstance(data, ImageDataModule):
+        return ImageSubject(data, split)
+    assert isinstance(data, TextDataModule)
+    return TextSubject(data, split)
 
 
-def _short(count: int) -> str:
-    """1000 -> "1k", 50000 -> "50k", 540 -> "540"."""
-    return f"{count // 1000}k" if count % 1000 == 0 else str(count)
+def _check_extractor(name: str, needed: frozenset[str], extractor: FeatureExtractor | None) -> None:
+    if needed and extractor is None:
+        raise ConfigError(f"metrics={name} needs features of images. Choose metrics/extractor=...")
+    if extractor is not None and not needed <= extractor.gives:
+        lacking = ", ".join(sorted(needed - extractor.gives))
+        raise ConfigError(f"metrics={name} needs {lacking}, which metrics/extractor={extractor.name} does not give. "
+                          "Use metrics/extractor=inception.")  # fmt: skip
 
 
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+def _batches_of(key: str, examples: Examples, given: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
+    """Metric batches on the CPU, of this rank's share: its i-th example is number rank + i * world of the set."""
+    index = torch.arange(len(examples)) * world() + rank()
+    for start in range(0, len(examples), CHUNK):
+        rows = slice(start, start + CHUNK)
+        batch = {key: examples.content[rows], "index": index[rows]}
+        batch |= {name: values[rows] for name, values in given.items()}
+        if examples.labels is not None:
+            batch["label"] = examples.labels[rows]
+        yield batch
 
 
-def _world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+def _update(metrics: Mapping[str, Any], batch: Mapping[str, Any], device: torch.device, real: bool) -> None:
+    moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    for metric in metrics.values():
+        metric.update(moved, real=real)

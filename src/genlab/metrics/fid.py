@@ -1,6 +1,6 @@
 """Frechet inception distance (Heusel et al. 2017, arXiv:1706.08500), in float64 and without a matrix square root."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from genlab.errors import DataError
-from genlab.metrics.base import MetricBatch
+from genlab.metrics.base import Direction, MetricBatch
 from genlab.metrics.moments import Moments, concatenate, merge, moments_of
 
 
@@ -20,10 +20,9 @@ class FID(Metric):
     D = 64), so numbers of different n do not compare. 0 is best; the unit is that of the features, squared.
     """
 
-    reads_labels: ClassVar[bool] = False
-    reads_features: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset({"features"})
+    directions: ClassVar[Mapping[str, Direction | None]] = {"fid": "lower"}
     is_differentiable = False
-    higher_is_better = False
     full_state_update = True  # merging is ours: torchmetrics stacks states, which needs as many parts on both sides
 
     def __init__(self) -> None:

@@ -1,5 +1,6 @@
 """Kernel inception distance (Binkowski et al. 2018, arXiv:1801.01401), computed by torch-fidelity."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -8,7 +9,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, k
 from torchmetrics import Metric
 
 from genlab.errors import DataError
-from genlab.metrics.base import MetricBatch
+from genlab.metrics.base import Direction, MetricBatch
 from genlab.metrics.ordered import in_order
 
 
@@ -18,10 +19,9 @@ class KID(Metric):
     Unbiased, unlike FID: it can be slightly negative, and numbers of different sample counts compare. 0 is best.
     """
 
-    reads_labels: ClassVar[bool] = False
-    reads_features: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset({"features"})
+    directions: ClassVar[Mapping[str, Direction | None]] = {"kid": "lower", "kid_std": None}
     is_differentiable = False
-    higher_is_better = False
     full_state_update = False
 
     real_features: list[Tensor]

@@ -1,5 +1,6 @@
 """Does the model draw what it was asked for? An independent classifier says."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from genlab.errors import DataError
-from genlab.metrics.base import MetricBatch
+from genlab.metrics.base import Direction, MetricBatch
 from genlab.metrics.ordered import in_order
 
 
@@ -23,10 +24,9 @@ class LabelAgreement(Metric):
     model that ignores its condition gets 1 / classes.
     """
 
-    reads_labels: ClassVar[bool] = True
-    reads_features: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = frozenset({"image", "label"})
+    directions: ClassVar[Mapping[str, Direction | None]] = {"as_asked": "higher"}
     is_differentiable = False
-    higher_is_better = True
     full_state_update = False
 
     real_images: list[Tensor]

@@ -1,5 +1,6 @@
 """Does the model copy its training images? Distances from samples to the nearest of them."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -8,7 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from genlab.data.image import ImageDataModule
-from genlab.metrics.base import MetricBatch
+from genlab.metrics.base import Direction, MetricBatch
 
 _CHUNK = 4096  # images of either kind that are compared at a time
 
@@ -20,10 +21,9 @@ class NearestNeighbor(Metric):
     is what new images of the same kind have; near 0 the model copies; well above 1 its samples are far from the data.
     """
 
-    reads_labels: ClassVar[bool] = False
-    reads_features: ClassVar[bool] = False
+    reads: ClassVar[frozenset[str]] = frozenset({"image"})
+    directions: ClassVar[Mapping[str, Direction | None]] = {"nn_distance": None, "nn_distance_ratio": "one"}
     is_differentiable = False
-    higher_is_better = None
     full_state_update = False
 
     images: list[Tensor]

@@ -1,6 +1,7 @@
 """How well a model predicts held-out text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torchmetrics import Metric
 from genlab.data.base import DataModule, Split
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
+from genlab.metrics.base import Direction
 from genlab.model.base import GenerativeModel, HasLikelihood, HasTokenLikelihood
 
 
@@ -23,7 +25,7 @@ class Perplexity(Metric):
     in float64 over all ranks, so nothing depends on batches or devices.
     """
 
-    higher_is_better = False
+    directions: ClassVar[Mapping[str, Direction | None]] = {"perplexity": "lower", "bits_per_byte": "lower"}
     full_state_update = False
 
     def __init__(self, stride: int | None = None):  # tokens from one window to the next; None: the context
@@ -52,7 +54,7 @@ class Perplexity(Metric):
         return {"stride": "context" if self.stride is None else self.stride}
 
     @torch.no_grad()
-    def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int) -> None:
+    def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int, seed: int = 0) -> None:
         """Take in this rank's share of a split. The model is in eval mode. Raises ConfigError as :meth:`check` does."""
         self.check(model, data)
         assert isinstance(data, TextDataModule)
@@ -79,6 +81,9 @@ class Perplexity(Metric):
                 f"metrics.perplexity.stride={stride}: {type(model).__name__} gives no likelihood of single tokens. "
                 "Use null."
             )
+
+    def subject(self, model: GenerativeModel, split: Split) -> str:
+        return f"{model.likelihood_kind}_{split}"  # type: ignore[attr-defined]
 
     def _stride(self, data: TextDataModule) -> int:
         return data.context if self.stride is None else min(self.stride, data.context)

@@ -1,5 +1,6 @@
 """Precision and recall of a generator (Kynkaanniemi et al. 2019, arXiv:1904.06991), computed by torch-fidelity."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -9,7 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from genlab.errors import DataError
-from genlab.metrics.base import MetricBatch
+from genlab.metrics.base import Direction, MetricBatch
 
 _ROWS = 1000  # of the distance matrix at a time: 0.4 GB for 50,000 columns
 
@@ -21,10 +22,9 @@ class PrecisionRecall(Metric):
     best: precision falls with bad samples, recall with missing ones. Both depend on the sample counts.
     """
 
-    reads_labels: ClassVar[bool] = False
-    reads_features: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset({"features"})
+    directions: ClassVar[Mapping[str, Direction | None]] = {"precision": "higher", "recall": "higher"}
     is_differentiable = False
-    higher_is_better = True
     full_state_update = False
 
     real_features: list[Tensor]

@@ -4,17 +4,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from genlab.report.measurement import Measurement
+from genlab.report.measurement import Direction, Measurement
 from genlab.report.protocol import Chosen
 from genlab.report.runs import COSTS, Run
 
-Direction = Literal["lower", "higher", "one"]  # what is better; "one": as near to 1 as can be
-
-# The metrics themselves know (higher_is_better) and import torch; a test holds this against them.
-DIRECTIONS: dict[str, Direction] = {"fid": "lower", "kid": "lower", "precision": "higher", "recall": "higher",
-                                    "as_asked": "higher", "nn_distance_ratio": "one"}  # fmt: skip
 ARROWS = {"lower": " ↓", "higher": " ↑", "one": " →1", None: ""}
 COST_HEADS: dict[str, tuple[str, str, Direction]] = {
     "parameters": ("parameters", "", "lower"),
@@ -85,7 +80,8 @@ def _quality(
     # Names without their sample count: where unequal counts are allowed, it stands in the marks.
     short = {i: {base(name, m.protocol): v for name, v in m.values.items()} for i, m in chosen.measured.items()}
     full: dict[str, str] = {}
-    for measurement in [chosen.standard, *chosen.measured.values()]:
+    standards = [chosen.standard, *chosen.measured.values()]
+    for measurement in standards:
         for name in measurement.values:
             full.setdefault(base(name, measurement.protocol), name)
     wanted = [name for name in full if not LIKELIHOODS.fullmatch(full[name]) and not name.endswith("_std")]
@@ -96,7 +92,8 @@ def _quality(
         numbers += [row.get(full[name]) for row in baselines.values()]
         unit = "" if chosen.unequal else full[name].removeprefix(f"{name}_")
         key = name if chosen.unequal else full[name]
-        found.append(Column(name, key, unit, DIRECTIONS.get(name), numbers, is_quality=True))
+        direction = next((m.directions[full[name]] for m in standards if full[name] in m.directions), None)
+        found.append(Column(name, key, unit, direction, numbers, is_quality=True))
     return found, [name for name in wanted if name not in shared]
 
 

@@ -136,7 +136,6 @@ def _notes(runs: Sequence[Run], labels: Sequence[str], chosen: Chosen, partial: 
     for run, label in zip(runs, labels, strict=True):
         found += [f"{label}: {name} contradicts summary.json (other weights or sampling settings?), so it is left out"
                   for name in run.stale]  # fmt: skip
-    found += _unlike("weights", {i: str(m.protocol.get("weights")) for i, m in chosen.measured.items()}, labels)
     hardware = {i: run.hardware or "unknown" for i, run in enumerate(runs)}
     found += _unlike("seconds, memory and speed are of different hardware", hardware, labels)
     return found

@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
 from genlab.errors import ConfigError
 
 TOLERANCE = 0.01  # two evaluations of the same weights on other hardware differ by less
-OWN = ("weights",)  # of a protocol: what was measured, not how
+Direction = Literal["lower", "higher", "one"]  # what is better; "one": as near to 1 as can be
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Measurement:
 
     values: dict[str, float]
     protocol: dict[str, Any]
+    directions: dict[str, Direction | None]  # of the values, by name
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -39,8 +40,11 @@ def read_measurement(report: Mapping[str, Any], path: Path) -> Measurement:
     settings = protocol.get("metrics", {}) if isinstance(protocol, dict) else None
     if not isinstance(protocol, dict) or not isinstance(settings, dict) or not isinstance(baselines, dict):
         raise ConfigError(f"{path}: not what genlab writes (no protocol in it, or a damaged one).")
+    directions = report.get("directions", {})
+    if not isinstance(directions, dict) or not set(directions.values()) <= {*get_args(Direction), None}:
+        raise ConfigError(f"{path}: not what genlab writes (directions that there are not).")
     rows = {str(name): numbers(values, path) for name, values in baselines.items()}
-    return Measurement(numbers(report.get("metrics"), path), protocol, rows)
+    return Measurement(numbers(report.get("metrics"), path), protocol, directions, rows)
 
 
 def numbers(values: Any, path: Path) -> dict[str, float]:
@@ -61,7 +65,8 @@ def contradict(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
 def joined(a: Measurement, b: Measurement) -> Measurement:
     """The metrics of both; the numbers of ``a`` win."""
     settings = {**(b.protocol.get("metrics") or {}), **(a.protocol.get("metrics") or {})}
-    return Measurement(b.values | a.values, {**a.protocol, "metrics": settings}, b.baselines or a.baselines)
+    protocol, directions = {**a.protocol, "metrics": settings}, b.directions | a.directions
+    return Measurement(b.values | a.values, protocol, directions, b.baselines or a.baselines)
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -72,7 +77,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[A
     for key in dict.fromkeys([*first, *second]):
         parts = key.split(".")
         only_one_measured = parts[0] == "metrics" and len(parts) > 1 and parts[1] not in metrics[0] & metrics[1]
-        if key not in OWN and not only_one_measured and first.get(key) != second.get(key):
+        if not only_one_measured and first.get(key) != second.get(key):
             found[key] = first.get(key), second.get(key)
     return found
 

@@ -72,6 +72,8 @@ def _refuse(runs: Sequence[Run], names: Sequence[str], unequal: Mapping[int, Map
     others = f" ({len(unequal) - 1} more differ too)" if len(unequal) > 1 else ""
     if any(key in OF_THE_DATA for key in found):
         remedy = "The data are not the same: compare runs of one data set"
+    elif "weights" in found:
+        remedy = "Averaged weights and weights as they are do not compare: train both with callbacks.ema, or without"
     else:
         remedy = f"Measure it again: python scripts/evaluate.py run={runs[i].folder} {_command(found)}"
     raise ConfigError(f"{names[i]} was measured otherwise: {described(found)}{others}. {remedy}, {UNEQUAL}.")

@@ -1,6 +1,7 @@
 """Features for scikit-learn's digits, of a small network that comes with genlab."""
 
 from pathlib import Path
+from typing import Literal
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ class DigitsFeatures:
     """
 
     name = "digits64"
+    modality: Literal["image"] = "image"
+    gives = frozenset({"features"})
+    preprocessing = _ARCHITECTURE
 
     def __init__(self, weights: str | None = None):  # a .safetensors file; null: the one that comes with genlab
         self.network = DigitsNetwork()
@@ -33,16 +37,16 @@ class DigitsFeatures:
     def fingerprint(self) -> str:
         return network_fingerprint(self.network, _ARCHITECTURE)
 
-    def features(self, images: Tensor) -> Tensor:
-        """uint8 (N, 1, 16, 16) -> float32 (N, 64). Raises DataError for images of another shape."""
-        if tuple(images.shape[1:]) != _SHAPE:
+    def extract(self, examples: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """uint8 (N, 1, 16, 16) -> ``features`` (N, 64), float32. Raises DataError for images of another shape."""
+        if tuple(examples.shape[1:]) != _SHAPE:
             raise DataError(
-                f"metrics/extractor=digits is for images of shape {_SHAPE}, got {tuple(images.shape[1:])}. "
+                f"metrics/extractor=digits is for images of shape {_SHAPE}, got {tuple(examples.shape[1:])}. "
                 "Use metrics/extractor=random or metrics/extractor=inception."
             )
-        self.network.to(images.device)
-        with full_precision(images.device):
-            return self.network(to_float(images))
+        self.network.to(examples.device)
+        with full_precision(examples.device):
+            return {"features": self.network(to_float(examples))}
 
 
 class DigitsNetwork(nn.Module):

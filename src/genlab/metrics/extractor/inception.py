@@ -3,6 +3,7 @@
 import pickle
 import urllib.request
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ class Inception:
     """2048 pooled features of Inception-v3 (Szegedy et al. 2015), the network that published FIDs are measured with."""
 
     name = "inception2048"
+    modality: Literal["image"] = "image"
+    gives = frozenset({"features"})
+    preprocessing = _PREPROCESSING
 
     def __init__(
         self,
@@ -44,11 +48,11 @@ class Inception:
     def fingerprint(self) -> str:
         return network_fingerprint(self.network, _PREPROCESSING)
 
-    def features(self, images: Tensor) -> Tensor:
-        """uint8 (N, C, H, W), C of 1 or 3, any size -> float32 (N, 2048)."""
-        self.network.to(images.device)
-        with full_precision(images.device):
-            return self.network(images.expand(-1, 3, -1, -1))[0]
+    def extract(self, examples: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """uint8 (N, C, H, W), C of 1 or 3, any size -> ``features`` (N, 2048), float32."""
+        self.network.to(examples.device)
+        with full_precision(examples.device):
+            return {"features": self.network(examples.expand(-1, 3, -1, -1))[0]}
 
 
 def _download(path: Path, timeout: float) -> None:

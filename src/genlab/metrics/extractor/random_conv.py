@@ -5,6 +5,7 @@ them the better choice where images are far from ImageNet). They say less about 
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,10 @@ class RandomConv:
     integer arithmetic alone: the same on every machine and in every version of torch.
     """
 
+    modality: Literal["image"] = "image"
+    gives = frozenset({"features"})
+    preprocessing = _PREPROCESSING
+
     def __init__(
         self,
         seed: int = 0,
@@ -43,14 +48,14 @@ class RandomConv:
     def fingerprint(self) -> str:
         return network_fingerprint(self.network, "random_conv", _PREPROCESSING)
 
-    def features(self, images: Tensor) -> Tensor:
-        """uint8 (N, C, H, W), C of 1 or 3, any size -> float32 (N, 2 * sum(widths))."""
-        self.network.to(images.device)
-        with full_precision(images.device):
-            x = to_float(images).expand(-1, 3, -1, -1)
+    def extract(self, examples: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
+        """uint8 (N, C, H, W), C of 1 or 3, any size -> ``features`` (N, 2 * sum(widths)), float32."""
+        self.network.to(examples.device)
+        with full_precision(examples.device):
+            x = to_float(examples).expand(-1, 3, -1, -1)
             pooled = []
             for conv in self.network:
                 x = nn.functional.leaky_relu(conv(x), _SLOPE)
                 std, mean = torch.std_mean(x, dim=(2, 3), correction=0)
                 pooled += [mean, std]
-            return torch.cat(pooled, dim=1)
+            return {"features": torch.cat(pooled, dim=1)}

@@ -1,0 +1,52 @@
+"""How far the choice of samples alone moves a number: it is computed again for sets resampled with replacement."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab.metrics.base import EXTRACTED
+from genlab.progress import progress
+from genlab.seeding import derive_seed
+
+QUICK = EXTRACTED | {"label"}  # what a metric may read to be worth computing so often
+
+
+def bootstrapped(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics that read no pixels: what they are fed is small."""
+    return {name: metric for name, metric in metrics.items() if metric.reads <= QUICK}
+
+
+def standard_errors(
+    metrics: Mapping[str, Any],  # which have seen the reference and no sample
+    samples: Sequence[Mapping[str, Any]],  # batches of all samples
+    times: int,
+    seed: int,
+) -> dict[str, dict[str, float]]:
+    """The standard deviation of each metric's numbers over ``times`` resamplings (Efron 1979), by metric and name.
+
+    The reference stays as it is: a protocol fixes it. Resampled sets repeat samples, which biases distances upwards,
+    so it is the spread that is of use, not the mean.
+    """
+    rows = {key: torch.cat([batch[key] for batch in samples]) for key in samples[0] if _is_rows(samples[0][key])}
+    count = len(rows["index"])
+    rng = np.random.default_rng(derive_seed(seed, 1))
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in metrics}
+    with progress(f"resampling {count:,} samples {times} times", times) as advance:
+        for _ in range(times):
+            chosen = torch.from_numpy(rng.integers(0, count, count))
+            resampled = {key: values[chosen] for key, values in rows.items()} | {"index": torch.arange(count)}
+            for name, metric in metrics.items():
+                again = copy.deepcopy(metric)
+                again.update(resampled, real=False)
+                for key, value in again.compute().items():
+                    found[name].setdefault(key, []).append(float(value))
+            advance(1)
+    return {name: {key: float(np.std(v, ddof=1)) for key, v in values.items()} for name, values in found.items()}
+
+
+def _is_rows(values: Any) -> bool:
+    return isinstance(values, Tensor) and values.dtype != torch.uint8

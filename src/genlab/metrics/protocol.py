@@ -1,0 +1,80 @@
+"""What a number was measured with: the protocol that stands beside it, and ids that say whether two compare."""
+
+import hashlib
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from genlab.metrics.base import EXTRACTED, Direction
+
+OF_THE_EXTRACTOR = ("extractor", "extractor_fingerprint", "preprocessing")
+
+
+@dataclass(frozen=True)
+class Result:
+    """Numbers by name (``fid_digits64_1k``), and what they were measured with."""
+
+    values: dict[str, float]
+    protocol: dict[str, Any]
+    directions: dict[str, Direction | None] = field(default_factory=dict)  # what is better, by name
+    origins: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)  # the metric, and what it reads
+    deviations: dict[str, float] = field(default_factory=dict)  # over sampling seeds: standard deviations
+    errors: dict[str, float] = field(default_factory=dict)  # bootstrap standard errors of one set of samples
+    samples_per_second: float | None = None  # of a model, on all devices together
+
+    @property
+    def protocol_id(self) -> str:
+        """Of all numbers together, whichever metrics were chosen: that does not change any one of them."""
+        return _hash({key: value for key, value in self.protocol.items() if key != "metrics"}) if self.protocol else ""
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """Of each number by its name; where they are equal, two numbers compare."""
+        return {name: number_id(self.protocol, *origin) for name, origin in self.origins.items()}
+
+    def report(self) -> dict[str, Any]:
+        """As ``summary.json`` and ``evaluation-*.json`` hold it."""
+        return {
+            "metrics": self.values,
+            "deviations": self.deviations,
+            "errors": self.errors,
+            "directions": self.directions,
+            "ids": self.ids,
+            "protocol": self.protocol,
+            "protocol_id": self.protocol_id,
+            "samples_per_second": self.samples_per_second,
+        }
+
+
+def number_id(protocol: Mapping[str, Any], metric: str, reads: frozenset[str]) -> str:
+    """8 hex digits of what one metric's numbers depend on: its own settings, and the extractor if it reads that."""
+    shared = {key: value for key, value in protocol.items() if key != "metrics"}
+    if not reads & EXTRACTED:
+        shared = {key: value for key, value in shared.items() if key not in OF_THE_EXTRACTOR}
+    return _hash(shared | {"metric": metric, "settings": protocol["metrics"][metric]})
+
+
+def mean(sets: Sequence[Result]) -> Result:
+    """Of several sets of samples of one model that differ in the seed: means, and standard deviations."""
+    first = sets[0]
+    if len(sets) == 1:
+        return first
+    drawn = {name: [result.values[name] for result in sets] for name in first.values}
+    return replace(
+        first,
+        values={name: statistics.fmean(values) for name, values in drawn.items()},
+        deviations={name: statistics.stdev(values) for name, values in drawn.items()},
+        protocol=first.protocol | {"seed": [result.protocol["seed"] for result in sets]},
+        samples_per_second=statistics.harmonic_mean([result.samples_per_second or 0.0 for result in sets]),
+    )
+
+
+def short(count: int) -> str:
+    """1000 -> "1k", 50000 -> "50k", 540 -> "540"."""
+    return f"{count // 1000}k" if count % 1000 == 0 else str(count)
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,60 @@
+"""What an extractor gives of the reference: taken once, kept on disk, and good on any machine that has the file.
+
+``<cache>/reference-<key>.npy`` and its seal ``.json`` are named by a hash of the reference, of the extractor and of its
+settings, so they can be copied into another machine's cache, and are found there by whoever measures with the same.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab.data.array_cache import cached_array, digest
+from genlab.metrics.base import FeatureExtractor
+from genlab.progress import progress
+
+CHUNK = 64  # examples that are looked at together, whatever the batch size: float32 sums depend on it
+
+
+def reference_outputs(
+    examples: Tensor | Sequence[str],  # the reference: uint8 (N, C, H, W), or N texts
+    examples_hash: str,
+    extractor: FeatureExtractor,
+    wanted: frozenset[str],
+    device: torch.device,
+    cache: Path,
+) -> dict[str, Tensor]:
+    """Each of ``wanted``, float32 (N, ...): mapped from the cache, or made in one pass over the examples.
+
+    Processes that want the same wait for the one that makes it. Raises StorageError if the cache cannot be written.
+    """
+    made: dict[str, np.ndarray] = {}
+
+    def rows(output: str) -> Any:
+        if output not in made:
+            made.update({name: rows.numpy() for name, rows in outputs(examples, extractor, wanted, device).items()})
+        yield made[output]
+
+    found = {}
+    for output in sorted(wanted):
+        key = f"reference-{digest(1, examples_hash, extractor.fingerprint(), output)}"
+        found[output] = torch.from_numpy(np.asarray(cached_array(cache, key, partial(rows, output))))
+    return found
+
+
+def outputs(
+    examples: Tensor | Sequence[str], extractor: FeatureExtractor, wanted: frozenset[str], device: torch.device
+) -> dict[str, Tensor]:
+    """What an extractor gives of examples, on the CPU, in the order of the examples."""
+    chunks: list[dict[str, Tensor]] = []
+    with progress(f"looking at {len(examples):,} examples", len(examples), quiet=len(examples) <= CHUNK) as advance:
+        for start in range(0, len(examples), CHUNK):
+            part: Any = examples[start : start + CHUNK]
+            given = extractor.extract(part.to(device) if isinstance(part, Tensor) else part, wanted)
+            chunks.append({name: rows.cpu() for name, rows in given.items()})
+            advance(len(part))
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in wanted}

@@ -1,0 +1,148 @@
+"""What is measured: images or texts, real ones to compare with and ways to draw others from a model."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from genlab.data.base import Split
+from genlab.data.image import ImageDataModule, to_uint8
+from genlab.data.text import TextDataModule
+from genlab.errors import DataError
+from genlab.model.base import GenerativeModel
+from genlab.progress import progress
+from genlab.seeding import RandomStream
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N of them."""
+
+    content: Tensor | Sequence[str]  # images (N, C, H, W) uint8, or texts
+    labels: Tensor | None = None  # (N,), -1 = none
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def mine(self, rank: int, world: int) -> "Examples":
+        """Every ``world``-th, from number ``rank`` on."""
+        share = slice(rank, None, world)
+        return Examples(self.content[share], None if self.labels is None else self.labels[share])
+
+
+class Subject(Protocol):
+    """Data of one modality, for an evaluation."""
+
+    key: str  # of a metric's batch: "image" or "text"
+
+    def reference(self) -> Examples:
+        """All real examples that samples are compared with."""
+        ...
+
+    def reference_hash(self) -> str: ...
+
+    def facts(self) -> dict[str, Any]:
+        """What two numbers about these data must share to be compared: part of the protocol."""
+        ...
+
+    def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
+        """The samples of these numbers, each a function of (seed, number). On the CPU."""
+        ...
+
+    def check(self, examples: Examples) -> None:
+        """Raises DataError if examples are not such as the data are."""
+        ...
+
+
+class ImageSubject:
+    """Images of a split. Sample i has label i mod classes where the data have labels."""
+
+    key = "image"
+
+    def __init__(self, data: ImageDataModule, split: Split):
+        self.data, self.split = data, split
+
+    def reference(self) -> Examples:
+        table = self.data.table(self.split)
+        return Examples(
+            torch.from_numpy(table.images), None if table.labels is None else torch.from_numpy(table.labels)
+        )
+
+    def reference_hash(self) -> str:
+        return self._reference_hash
+
+    @cached_property
+    def _reference_hash(self) -> str:
+        images = np.ascontiguousarray(self.data.table(self.split).images)
+        return hashlib.sha256(images.data).hexdigest()[:16]
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "shape": list(self.data.spec.shape),
+            "quantisation": "clamp [-1,1], round to uint8",
+            "reference": self.split,
+            "reference_sha256": self.reference_hash(),
+            "num_reference": len(self.data.table(self.split)),
+        }
+
+    def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
+        """Raises NumericsError if a sample is not finite."""
+        labels = torch.tensor(indices) % model.num_classes if model.num_classes is not None else None
+        images = []
+        with progress(f"drawing {len(indices):,} samples", len(indices), quiet=rank() != 0) as advance:
+            for start in range(0, len(indices), batch_size):
+                batch = slice(start, start + batch_size)
+                stream = RandomStream.for_samples(seed, indices[batch], model.device)
+                condition = None if labels is None else {"label": labels[batch].to(model.device)}
+                images.append(to_uint8(model.sample(len(stream), condition, stream)).cpu())
+                advance(len(stream))
+        return Examples(torch.cat(images), labels)
+
+    def check(self, examples: Examples) -> None:
+        assert isinstance(examples.content, Tensor)
+        shape = tuple(examples.content.shape[1:])
+        if shape != tuple(self.data.spec.shape):
+            raise DataError(f"samples have shape {shape}, the data {tuple(self.data.spec.shape)}.")
+
+
+class TextSubject:
+    """Text of a split."""
+
+    key = "text"
+
+    def __init__(self, data: TextDataModule, split: Split):
+        self.data, self.split = data, split
+
+    def reference(self) -> Examples:
+        raise NotImplementedError
+
+    def reference_hash(self) -> str:
+        return self.data.text_hash(self.split)[:16]
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "reference": self.split,
+            "reference_sha256": self.reference_hash(),
+            "tokenizer": self.data.tokenizer.fingerprint(),
+            "vocab_size": self.data.tokenizer.vocab_size,
+            "context": self.data.context,
+        }
+
+    def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
+        raise NotImplementedError
+
+    def check(self, examples: Examples) -> None: ...
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
