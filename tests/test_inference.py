@@ -1,6 +1,5 @@
 """Sampling and measuring a trained run: the same seed, the same pictures, whatever the batch size."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -98,76 +97,3 @@ def test_where_samples_go(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     main(["sample", f"run={run}", "n=6", "seed=2", "label=1"])
     assert capsys.readouterr().out == f"6 samples: {run / 'samples' / 'seed=2-n=6-label=1.png'}\n"
     assert (run / "samples" / "seed=2-n=6-label=1.png").exists()
-
-
-def test_evaluate(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["evaluate", f"run={run}", "metrics=[fid,kid]", "metrics.kid.subset_size=20", "metrics.kid.num_subsets=2",
-          "n=70", "seed=5", "baselines=true"])  # fmt: skip
-    out = capsys.readouterr().out
-    table = [line for line in out.splitlines() if line and not line.startswith("protocol")]
-    assert len({len(line) for line in table}) == 1, "the columns line up"
-    assert sorted(table[0].split()) == ["fid_digits64_70", "kid_digits64_70", "kid_std_digits64_70"]
-    (file,) = run.glob("evaluation-*.json")
-    report = json.loads(file.read_text())
-    assert file.stem == f"evaluation-{report['protocol_id']}"
-    assert report["protocol"]["seed"] == 5
-    assert report["protocol"]["weights"] == "ema"
-    assert len(report["baselines"]) == len(table) - 2
-    assert report["metrics"]["fid_digits64_70"] > 0
-
-
-def test_evaluate_measures_what_training_measured(tmp_path: Path) -> None:
-    run = train(*MLP, "metrics=[kid]", "metrics.kid.subset_size=5", "metrics.kid.num_subsets=2",
-                "evaluation.num_samples=8", outputs=tmp_path)  # fmt: skip
-    main(["evaluate", f"run={run}"])
-    summary = json.loads((run / "summary.json").read_text())
-    report = json.loads((run / f"evaluation-{summary['protocol_id']}.json").read_text())
-    assert report["metrics"] == pytest.approx(summary["metrics"], rel=1e-9)
-
-
-def test_another_way_to_sample_has_a_file_of_its_own(tmp_path: Path) -> None:
-    run = train(*MLP, "metrics=[kid]", "metrics.kid.subset_size=5", "metrics.kid.num_subsets=2",
-                "evaluation.num_samples=8", outputs=tmp_path)  # fmt: skip
-    main(["evaluate", f"run={run}"])
-    main(["evaluate", f"run={run}", "model.sampler.num_steps=3"])
-    plain, other = sorted(run.glob("evaluation-*.json"), key=lambda path: len(path.name))
-    assert other.name.startswith(f"{plain.stem}-")
-    assert json.loads(plain.read_text())["changed"] == {}
-    report = json.loads(other.read_text())
-    assert report["changed"] == {"model.sampler.num_steps": 3}
-    assert report["examples"] == 104
-
-
-def test_likelihood_of_held_out_images(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The reported mean is that of the images, one at a time."""
-    from genlab.data.digits import Digits
-    from genlab.model.bits_per_dim import bits_per_dim
-    from genlab.seeding import RandomStream
-
-    main(["evaluate", f"run={run}", "n=4", "likelihood=3"])
-    printed = capsys.readouterr().out
-    report = json.loads(Path(printed.split()[-1]).read_text())
-    reported = report["metrics"]["bits_per_dim_estimate_val_3"]
-
-    model, _ = inference.load_run(config_of(run), run)
-    table = Digits().table("val")
-    single = [
-        bits_per_dim(
-            model,
-            torch.from_numpy(table.images[i : i + 1]),
-            {"label": torch.from_numpy(table.labels[i : i + 1])},
-            RandomStream.for_samples(0, [i]),
-        ).item()
-        for i in (0, 250, 499)
-    ]
-    assert reported == pytest.approx(np.mean(single), rel=1e-4)
-    assert f"{reported:.4f}" in printed
-    assert report["metrics"]["nats_256_levels_estimate_val_3"] == pytest.approx(reported * 256 * np.log(2))
-
-
-def test_likelihood_of_a_model_without(run: Path) -> None:
-    class Mute(torch.nn.Module):
-        pass
-
-    with pytest.raises(ConfigError, match="likelihood=5: Mute has no likelihood"):
-        inference.held_out_bits(Mute(), None, 5, 0)  # type: ignore[arg-type]

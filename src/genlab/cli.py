@@ -19,7 +19,8 @@ from typing import Any
 
 from genlab import __version__
 from genlab.errors import ConfigError, GenlabError, did_you_mean
-from genlab.usage import OPTIONS, command_help, usage
+from genlab.options import OPTIONS, take_options, with_reference
+from genlab.usage import command_help, usage
 
 REFUSED = {
     "--multirun": "a command is one run. Start one command for each.",
@@ -137,11 +138,15 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
     if "--shell-completion" in flags:
         _shell_completion(flags["--shell-completion"], tree, overrides)
         return
-    options, overrides = _take_options(command, overrides)
+    options, overrides = take_options(command, overrides)
     if command == "compare":
         _compare(options, [*flags, *overrides])
         return
+    if command == "evaluate":
+        overrides = with_reference(options, overrides)
     config, saved_overrides = _config(tree, options["run"], overrides)
+    if options.get("reference") is not None:
+        config.data.root = options["reference"]
     if "--cfg" in flags:
         from omegaconf import OmegaConf
 
@@ -168,13 +173,21 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
 
         train(config, saved_overrides + overrides, folder)
         return
-    from genlab import inference
-
-    assert folder is not None
     if command == "sample":
-        inference.sample(config, folder, **{name: options[name] for name in OPTIONS["sample"] if name != "run"})
+        from genlab.inference import sample
+
+        assert folder is not None
+        sample(config, folder, **{name: options[name] for name in OPTIONS["sample"] if name != "run"})
+        return
+    from genlab.evaluate import evaluate_images, evaluate_run
+
+    for name, setting in (("seed", "seed"), ("seeds", "num_seeds"), ("bootstrap", "bootstrap")):
+        if options[name] is not None:
+            config.evaluation[setting] = options[name]
+    if folder is None:
+        evaluate_images(config, options["images"], options["reference"], options["out"])
     else:
-        inference.evaluate(config, folder, **{k: options[k] for k in ("n", "seed", "baselines", "likelihood")})
+        evaluate_run(config, folder, **{name: options[name] for name in ("n", "baselines", "likelihood")})
 
 
 def _compare(options: dict[str, Any], others: list[str]) -> None:
@@ -207,49 +220,6 @@ def _config(tree: Any, run: str | None, overrides: list[str]) -> tuple[Any, list
     folder = find(run)
     saved = read_overrides(folder)
     return tree.change(read_config(folder), saved, overrides), saved
-
-
-def _take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The command's own options, typed as their defaults are, and the config's. Raises ConfigError."""
-    from genlab.overrides import parse
-
-    known = OPTIONS[command]
-    values = {name: default for name, (default, _) in known.items()}
-    rest = []
-    if "prompt" in known:  # free text, which Hydra's grammar is not for
-        prompts = [text for text in overrides if text.startswith("prompt=")]
-        overrides = [text for text in overrides if text not in prompts]
-        values["prompt"] = next((text.removeprefix("prompt=") for text in reversed(prompts)), None)
-    for override in parse(overrides):
-        name = str(override.key_or_group)
-        if name not in known:
-            rest.append(override.input_line or "")
-        elif override.is_delete():
-            raise ConfigError(f"{override.input_line}: nothing to delete, {name} is no part of the config.")
-        else:
-            values[name] = _typed(name, override.value(), known[name][0])
-    missing = [name for name, value in values.items() if value is ...]
-    if missing:
-        example = "outputs/<model>-<data>" + ("" if missing[0] == "runs" else "/<run>")
-        raise ConfigError(f"{missing[0]} has no value. Set it: {missing[0]}={example}")
-    return values, rest
-
-
-def _typed(name: str, value: Any, default: Any) -> Any:
-    """The value of a command's own option. Raises ConfigError if it is of another type."""
-    if value is None and default in (None, ...):
-        return default
-    if name in ("run", "out", "sort", "protocol"):
-        return str(value)
-    if name == "runs":
-        return [str(run) for run in (value if isinstance(value, list) else [value])]
-    kind, words = (bool, "true or false") if isinstance(default, bool) else (int, "a whole number")
-    lowest = {"n": 1, "batch_size": 1, "likelihood": 0}.get(name)
-    if lowest is not None:
-        words = f"a whole number >= {lowest}"
-    if type(value) is not kind or (lowest is not None and value < lowest):
-        raise ConfigError(f"{name} must be {words}, got {value!r}.")
-    return value
 
 
 def _shell_completion(argument: str, tree: Any, overrides: list[str]) -> None:

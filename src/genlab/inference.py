@@ -1,9 +1,7 @@
-"""What one does with a trained run: draw samples, for which its folder is enough, and measure it again."""
+"""What one does with a trained run: draw samples, for which its folder is enough."""
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,21 +9,16 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
-from genlab import checkpoint, run_folder
-from genlab.assemble import build_data, build_evaluation, build_model, load_tokenizer
+from genlab import checkpoint
+from genlab.assemble import build_model, load_tokenizer
 from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import sample_images, save_grid
 from genlab.callbacks.text_samples import BETWEEN, write_texts
 from genlab.config import resolved
-from genlab.data.image import ImageDataModule
-from genlab.data.text import TextDataModule
 from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
 from genlab.errors import ConfigError
 from genlab.matmul import quick_matmul
-from genlab.metrics.baselines import baselines as baseline_images
-from genlab.metrics.evaluation import Result
-from genlab.model.base import Condition, Generates, GenerativeModel, HasLikelihood
-from genlab.model.bits_per_dim import bits_per_dim, bits_to_nats
+from genlab.model.base import Condition, Generates, GenerativeModel
 from genlab.seeding import RandomStream
 
 
@@ -142,91 +135,3 @@ def write_images(images: Tensor, path: Path, columns: int) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for i, picture in enumerate(pixels):
         Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path / f"{i:06d}.png")
-
-
-def evaluate(config: DictConfig, run: Path, n: int | None, seed: int | None, baselines: bool, likelihood: int) -> None:
-    """Measure a run, print a table and keep it as ``evaluation-<protocol>.json`` in the run folder.
-
-    If the model samples in another way than the run's own, the file says how, and its name ends with a hash of that.
-    """
-    changed = _changes(run_folder.read_config(run)["model"], resolved(config)["model"], "model")
-    if seed is not None:
-        config.evaluation.seed = seed
-    data = build_data(config)
-    evaluation = build_evaluation(resolved(config))
-    model, weights = load_run(config, run)
-    if isinstance(data, TextDataModule):
-        last = checkpoint.newest(run)
-        checkpoint.check_same_tokenizer(last, data.tokenizer, run)
-        load_tokenizer(resolved(config), last, run)
-    if (likelihood or baselines) and not isinstance(data, ImageDataModule):
-        raise ConfigError("likelihood and baselines are for images; of text metrics=[perplexity] is the likelihood.")
-    own = "this run"
-    with quick_matmul(model.device.type == "cpu"):
-        rows: dict[str, Result] = {own: evaluation.run(model, data, n, weights=weights)}
-        if likelihood:
-            assert isinstance(data, ImageDataModule)
-            rows[own].values.update(held_out_bits(model, data, likelihood, evaluation.seed))
-    if baselines:
-        assert isinstance(data, ImageDataModule)
-        count = n or evaluation.num_samples
-        for name, examples in baseline_images(data, count, evaluation.seed).items():
-            rows[name] = evaluation.score(examples, data, evaluation.device_of(model))
-    print(table({name: result.values for name, result in rows.items()}))
-    result = rows[own]
-    suffix = f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]}" if changed else ""
-    path = run / f"evaluation-{result.protocol_id}{suffix}.json"
-    report = {
-        **result.report(),
-        "examples": model.progress.examples,
-        "changed": changed,
-        "baselines": {name: row.values for name, row in rows.items() if name != own},
-    }
-    run_folder.write_text(path, json.dumps(report, indent=2))
-    print(f"protocol {result.protocol_id}: {path}")
-
-
-def _changes(saved: Any, now: Any, path: str) -> dict[str, Any]:
-    """The values of ``now`` that differ from those saved, by their path."""
-    if not (isinstance(saved, dict) and isinstance(now, dict)):
-        return {} if saved == now else {path: now}
-    return {k: v for key in now for k, v in _changes(saved.get(key), now[key], f"{path}.{key}").items()}
-
-
-def held_out_bits(model: GenerativeModel, data: ImageDataModule, count: int, seed: int) -> dict[str, float]:
-    """What ``count`` held-out images cost, on average; they represent the split evenly, each given its label if any.
-
-    In bits/dim, and in nats an image at the grey levels that the model tells apart; the names say so.
-
-    Raises ConfigError if the model has no likelihood.
-    """
-    if not isinstance(model, HasLikelihood):
-        raise ConfigError(f"likelihood={count}: {type(model).__name__} has no likelihood.")
-    table = data.table("val")
-    chosen = np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(int)
-    bits = []
-    for part in np.array_split(chosen, -(-len(chosen) // 64)):
-        pixels = torch.from_numpy(table.images[part]).to(model.device)
-        condition = None
-        if table.labels is not None and model.num_classes is not None:
-            condition = {"label": torch.from_numpy(table.labels[part]).to(model.device)}
-        noise = RandomStream.for_samples(seed, part.tolist(), model.device)
-        bits.append(bits_per_dim(model, pixels, condition, noise))
-    mean = float(torch.cat(bits).mean())
-    subject = f"{model.likelihood_kind}_val_{len(chosen)}"
-    nats = bits_to_nats(mean, table.images[0].size, model.num_levels)
-    return {f"bits_per_dim_{subject}": mean, f"nats_{model.num_levels}_levels_{subject}": nats}
-
-
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """Names down, metrics across, in columns that line up."""
-    columns = list(dict.fromkeys(name for values in rows.values() for name in values))
-    left = max(len(name) for name in rows)
-    lines = [" " * left + "".join(f"  {name:>{max(10, len(name))}}" for name in columns)]
-    for name, values in rows.items():
-        cells = (f"{values[c]:.4f}" if c in values else "" for c in columns)
-        widths = (max(10, len(c)) for c in columns)
-        lines.append(
-            name.ljust(left) + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        )
-    return "\n".join(lines)

@@ -1,34 +1,8 @@
-"""What the commands take, and what ``--help`` says of it."""
+"""What ``--help`` says."""
 
 from typing import Any
 
-# Of each command, with default and meaning; all else is the config's.
-OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
-    "train": {"run": (None, "continue this run, with what else is typed changed")},
-    "sample": {
-        "run": (..., "the run to sample from"),
-        "n": (None, "how many samples. Default: 64 images, or 1 text"),
-        "seed": (0, "sample i of a seed is always the same, on any batch size"),
-        "label": (None, "the class of all samples; by default one class after the other"),
-        "prompt": (None, "the beginning of a text, which the samples go on from"),
-        "batch_size": (64, "how many at a time"),
-        "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
-    },
-    "evaluate": {
-        "run": (..., "the run to evaluate"),
-        "n": (None, "how many samples; by default as many as at the end of training"),
-        "seed": (None, "of the samples; by default the config's evaluation.seed"),
-        "likelihood": (0, "also bits per dimension of so many held-out images (slow)"),
-        "baselines": (False, "also score noise, a Gaussian a class, copies of training images, and real ones"),
-    },
-    "compare": {
-        "runs": (..., "the runs to compare: [a,b], or a folder that holds some at any depth"),
-        "out": (None, "the folder for comparison.md, .csv and .png. Default: comparison-<time> beside the runs"),
-        "sort": (None, "the column that comes best first. Default: the first metric"),
-        "protocol": (None, "the id of a protocol that all were measured with. Default: that of the most runs"),
-        "allow_unequal": (False, "show and mark numbers that were measured otherwise, instead of refusing them"),
-    },
-}
+from genlab.options import OPTIONS
 
 
 def usage() -> str:

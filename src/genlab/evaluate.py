@@ -1,0 +1,135 @@
+"""``genlab evaluate``: measure a run again, or images that no model of ours made, and say what came of it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from genlab import checkpoint, run_folder
+from genlab.assemble import build_data, build_evaluation, load_tokenizer
+from genlab.config import resolved
+from genlab.data.given import GivenImages
+from genlab.data.image import ImageDataModule
+from genlab.data.text import TextDataModule
+from genlab.errors import ConfigError
+from genlab.inference import load_run
+from genlab.matmul import quick_matmul
+from genlab.metrics.baselines import baselines as baseline_images
+from genlab.metrics.protocol import Result
+from genlab.metrics.subject import Examples
+
+
+def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, likelihood: int) -> None:
+    """Measure a run, print a table and keep it as ``evaluation-<protocol>.json`` in the run folder.
+
+    If the model samples in another way than the run's own, the file says how, and its name ends with a hash of that.
+    """
+    changed = _changes(run_folder.read_config(run)["model"], resolved(config)["model"], "model")
+    if likelihood:
+        node = {"_target_": "genlab.metrics.bits_per_dim.BitsPerDim", "num_images": likelihood}
+        with open_dict(config):
+            config.metrics.bits_per_dim = OmegaConf.merge(config.metrics.get("bits_per_dim") or {}, node)
+    if n is not None:
+        config.evaluation.num_samples = n
+    data = build_data(config)
+    evaluation = build_evaluation(resolved(config))
+    model, weights = load_run(config, run)
+    if isinstance(data, TextDataModule):
+        last = checkpoint.newest(run)
+        checkpoint.check_same_tokenizer(last, data.tokenizer, run)
+        load_tokenizer(resolved(config), last, run)
+    if baselines and not isinstance(data, ImageDataModule):
+        raise ConfigError("baselines=true: they are images; the data are text.")
+    with quick_matmul(model.device.type == "cpu"):
+        result = evaluation.run(model, data, weights=weights)
+    others: dict[str, Result] = {}
+    if baselines:
+        assert isinstance(data, ImageDataModule)
+        for name, examples in baseline_images(data, evaluation.num_samples, evaluation.seed).items():
+            others[name] = evaluation.score(examples, data, evaluation.device_of(model))
+    print(table({**rows("this run", result), **{name: other.values for name, other in others.items()}}))
+    suffix = f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]}" if changed else ""
+    path = run / f"evaluation-{result.protocol_id}{suffix}.json"
+    report = {
+        **result.report(),
+        "examples": model.progress.examples,
+        "changed": changed,
+        "baselines": {name: other.values for name, other in others.items()},
+    }
+    run_folder.write_text(path, json.dumps(report, indent=2))
+    print(f"protocol {result.protocol_id}: {path}")
+
+
+def evaluate_images(config: DictConfig, images: str, reference: str | None, out: str | None) -> None:
+    """Measure a folder of images, or a .npy or .npz file, against another or against a split of the config's data.
+
+    Raises:
+        ConfigError: a metric asks for a model, or for data that are not there.
+        DataError: there are no images, or the two are not of one shape.
+    """
+    data = _reference(config, reference)
+    if reference is not None:
+        config.evaluation.reference = "train"
+    channels: Any = data.spec.shape[0]
+    given = GivenImages(images, config.data.get("image_size"), channels, config.data.get("cache_dir"))
+    config.spec, config.run_dir, config.run_id = data.spec.to_config(), "", ""
+    evaluation = build_evaluation(resolved(config))
+    if evaluation.of_models:
+        raise ConfigError(f"metrics={next(iter(evaluation.of_models))} asks a model, and images={images} are none. "
+                          "Leave it out of metrics=[...].")  # fmt: skip
+    table_, theirs = given.table("train"), data.table(evaluation.reference)
+    labels = None
+    if table_.labels is not None and table_.names == theirs.names:
+        labels = torch.from_numpy(table_.labels)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with quick_matmul(device == "cpu"):
+        result = evaluation.score(Examples(torch.from_numpy(table_.images), labels), data, device, full=True)
+    print(table(rows(Path(images).name, result)))
+    if out is not None:
+        where = reference or OmegaConf.to_container(config.data)
+        report = {**result.report(), "images": images, "reference": where}
+        run_folder.write_text(Path(out), json.dumps(report, indent=2))
+    print(f"protocol {result.protocol_id}" + (f": {out}" if out else ""))
+
+
+def _reference(config: DictConfig, reference: str | None) -> ImageDataModule:
+    if reference is not None:
+        return GivenImages(reference, config.data.image_size, config.data.channels, config.data.cache_dir)
+    data = build_data(config)
+    if not isinstance(data, ImageDataModule):
+        raise ConfigError(f"images can only be compared with images; the data are {data.spec.modality}.")
+    return data
+
+
+def _changes(saved: Any, now: Any, path: str) -> dict[str, Any]:
+    """The values of ``now`` that differ from those saved, by their path."""
+    if not (isinstance(saved, dict) and isinstance(now, dict)):
+        return {} if saved == now else {path: now}
+    return {k: v for key in now for k, v in _changes(saved.get(key), now[key], f"{path}.{key}").items()}
+
+
+def rows(name: str, result: Result) -> dict[str, dict[str, float]]:
+    """The numbers, and below them how sure they are."""
+    found = {name: result.values}
+    if result.deviations:
+        found[f"± over {len(result.protocol['seed'])} seeds"] = result.deviations
+    if result.errors:
+        found["± by resampling"] = result.errors
+    return found
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Names down, metrics across, in columns that line up."""
+    columns = list(dict.fromkeys(name for values in rows.values() for name in values))
+    left = max(len(name) for name in rows)
+    lines = [" " * left + "".join(f"  {name:>{max(10, len(name))}}" for name in columns)]
+    for name, values in rows.items():
+        cells = (f"{values[c]:.4f}" if c in values else "" for c in columns)
+        widths = (max(10, len(c)) for c in columns)
+        lines.append(
+            name.ljust(left) + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        )
+    return "\n".join(lines)
