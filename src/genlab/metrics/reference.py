@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genlab.data.array_cache import cached_array, digest
 from genlab.metrics.base import FeatureExtractor
+from genlab.metrics.subject import rank
 from genlab.progress import progress
 
 CHUNK = 64  # examples that are looked at together, whatever the batch size: float32 sums depend on it
@@ -51,7 +52,7 @@ def outputs(
 ) -> dict[str, Tensor]:
     """What an extractor gives of examples, on the CPU, in the order of the examples."""
     chunks: list[dict[str, Tensor]] = []
-    with progress(f"looking at {len(examples):,} examples", len(examples), quiet=len(examples) <= CHUNK) as advance:
+    with progress(f"looking at {len(examples):,} examples", len(examples), quiet=rank() != 0) as advance:
         for start in range(0, len(examples), CHUNK):
             part: Any = examples[start : start + CHUNK]
             given = extractor.extract(part.to(device) if isinstance(part, Tensor) else part, wanted)
