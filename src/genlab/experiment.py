@@ -35,6 +35,7 @@ from genlab.build import build
 from genlab.callbacks.checkpoint import NoCheckpoints
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.evaluation import PeriodicEvaluation
+from genlab.callbacks.finite_guard import FiniteGuard
 from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import asked_of
 from genlab.callbacks.stop import StopOnSignal, Stopped
@@ -112,7 +113,7 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
     with _folder_of_all_ranks(config, run, trial) as run_dir, quick_matmul(on_cpu):
         config.run_dir, config.run_id = str(run_dir), config.run_id if run is not None else run_dir.name
         plain = resolved(config)
-        callbacks = [stop, *build_callbacks(plain, evaluation)]
+        callbacks = [stop, FiniteGuard(), *build_callbacks(plain, evaluation)]
         metrics_file = MetricsFile(run_dir)
         if last is not None:
             metrics_file.forget_after(last.step)
@@ -247,7 +248,7 @@ def try_out(config: DictConfig, data: DataModule) -> None:
         model = build_model(plain)
         build_evaluation(plain).check(model, data)
         load_pretrained(model, plain)
-        callbacks: list[pl.Callback] = [build(plain["budget"], Budget, "budget"), NoCheckpoints()]
+        callbacks: list[pl.Callback] = [FiniteGuard(), build(plain["budget"], Budget, "budget"), NoCheckpoints()]
         trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], Path(folder))
         data.check(trainer.world_size)
         fit(trainer, model, data, None)

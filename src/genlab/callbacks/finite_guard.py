@@ -1,0 +1,82 @@
+"""Stops a run before an update that would poison its weights."""
+
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.plugins.precision import MixedPrecision
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from genlab import checkpoint
+from genlab.errors import NumericsError
+from genlab.model.base import GenerativeModel
+
+_SHOWN = 8  # indices of a batch that a message names
+
+
+class FiniteGuard(Callback):
+    """Looks at the gradient before every optimiser step and raises NumericsError, on all ranks, if it is not finite:
+    weights, averages and optimiser state are then as the last step left them.
+
+    Under a loss scaler (fp16) it leaves the looking to that one, which finds its scale by skipping such steps.
+    """
+
+    def __init__(self) -> None:
+        self._indices: torch.Tensor | None = None  # of the batch that is trained on
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._indices = batch["index"]
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        plugin = trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
+            return
+        slopes = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if is_finite(slopes):
+            return
+        assert isinstance(pl_module, GenerativeModel)
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
+        last = next(iter(checkpoint.saved(Path(trainer.default_root_dir))), None)
+        raise NumericsError(
+            f"the {_of_all_ranks(self._what(trainer))} at step {step}, after {pl_module.progress.examples:,} examples. "
+            f"Nothing was saved of it; the last good state: {last.name if last else 'none'}. "
+            "Lower model.optimizer.lr, or set trainer.gradient_clip_val=1.0."
+        )
+
+    def _what(self, trainer: Trainer) -> str:
+        """What is not finite on this rank, and in which batch; nothing if that is on another."""
+        terms = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+        wrong = [f"{name.removeprefix('train/')}={value}" for name, value in terms.items() if not isfinite(value)]
+        if not wrong and terms and dist.is_initialized() and dist.get_world_size() > 1:
+            return ""
+        assert self._indices is not None
+        indices = self._indices.tolist()
+        shown = ", ".join(map(str, indices[:_SHOWN])) + (f", ... ({len(indices)})" if len(indices) > _SHOWN else "")
+        subject = f"loss is not finite ({', '.join(wrong)}" if wrong else "gradient is not finite (the loss is"
+        return f"{subject}; batch of examples {shown})"
+
+
+def is_finite(slopes: list[torch.Tensor]) -> bool:
+    """The same answer on all ranks: gradients are either averaged over them, or shared out and looked at together."""
+    mine = [slope.to_local() if isinstance(slope, DTensor) else slope.detach() for slope in slopes]
+    mine = [slope for slope in mine if slope.numel()]
+    largest = torch.stack(torch._foreach_norm(mine, float("inf"))).max() if mine else torch.zeros(())
+    finite = torch.isfinite(largest)
+    if any(isinstance(slope, DTensor) for slope in slopes):
+        shared = finite.to(slopes[0].device, torch.float32)
+        dist.all_reduce(shared, dist.ReduceOp.MIN)
+        return bool(shared)
+    return bool(finite)
+
+
+def _of_all_ranks(what: str) -> str:
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return what
+    said: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(said, what)
+    named = [f"{text} on rank {rank}" for rank, text in enumerate(said) if text]
+    return named[0] if named else "gradient is not finite"

@@ -1,0 +1,101 @@
+"""What is not finite stops a run before the update: nothing that is kept has seen it."""
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from genlab import assemble
+from genlab.callbacks.finite_guard import is_finite
+from genlab.errors import NumericsError
+from genlab.model.objective.adversarial import NonSaturating
+from genlab.model.objective.edm import EDM
+from tiny_run import MLP, train
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, step: int, value: float) -> list[torch.Tensor]:
+    """Makes the loss of a step so large, or no number at all; gives the weights that the losses were taken of."""
+    original, before = EDM.loss, []
+
+    @functools.wraps(original)  # a slot asks for the names of arguments
+    def loss(self: Any, network: nn.Module, *arguments: Any) -> torch.Tensor:
+        before.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+        return original(self, network, *arguments) * (value if len(before) == step else 1.0)
+
+    monkeypatch.setattr(EDM, "loss", loss)
+    return before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_the_step_the_term_and_the_batch_are_named(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned(monkeypatch, 4, value)
+    said = (rf"the loss is not finite \(loss={value}; batch of examples (\d+, ){{7}}\d+\) at step 4, "
+            r"after 24 examples\. Nothing was saved of it; the last good state: none")  # fmt: skip
+    with pytest.raises(NumericsError, match=said) as stopped:
+        train(*MLP, "callbacks.checkpoint.every_minutes=100", outputs=tmp_path)
+    assert stopped.value.exit_code == 6
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_what_was_saved_before_is_kept_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned(monkeypatch, 4, math.nan)
+    with pytest.raises(NumericsError, match=r"the last good state: examples=000000000024\.ckpt"):
+        train(*MLP, "callbacks.checkpoint.every_minutes=0", outputs=tmp_path)
+    for path in tmp_path.rglob("*.ckpt"):
+        content = torch.load(path, weights_only=True)
+        tensors = [*content["state_dict"].values(), *content["ema"].values()]
+        assert all(torch.isfinite(tensor).all() for tensor in tensors)
+
+
+def test_a_finite_loss_with_a_gradient_that_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sqrt has an infinite slope at 0."""
+    original = EDM.loss
+
+    @functools.wraps(original)  # a slot asks for the names of arguments
+    def loss(self: Any, network: nn.Module, *arguments: Any) -> torch.Tensor:
+        value = original(self, network, *arguments)
+        return value + (value - value.detach()).abs().sqrt()
+
+    monkeypatch.setattr(EDM, "loss", loss)
+    with pytest.raises(NumericsError, match=r"the gradient is not finite \(the loss is; batch .*\) at step 1"):
+        train(*MLP, outputs=tmp_path)
+
+
+def test_weights_are_as_the_last_step_left_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = poisoned(monkeypatch, 3, math.nan)
+    models: list[Any] = []
+
+    def build(config: Any) -> Any:
+        models.append(assemble.build_model(config))
+        return models[-1]
+
+    monkeypatch.setattr("genlab.experiment.build_model", build)
+    with pytest.raises(NumericsError):
+        train(*MLP, outputs=tmp_path)
+    left = torch.cat([p.detach().flatten() for p in models[0].network.parameters()])
+    assert torch.equal(left, before[2])
+    assert not torch.equal(left, before[1])
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_both_networks_of_a_gan_are_watched(network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = getattr(NonSaturating, f"{network}_loss")
+    broken = functools.wraps(original)(lambda self, *scores: scores[0].mean() * math.nan)
+    monkeypatch.setattr(NonSaturating, f"{network}_loss", broken)
+    with pytest.raises(
+        NumericsError, match=rf"the loss is not finite \({network}_loss=nan; .*\) at step 1, after 0 examples"
+    ):
+        train("model=gan", "model.generator.channels=8", "model.discriminator.channels=8", outputs=tmp_path)
+
+
+def test_gradients() -> None:
+    assert is_finite([])
+    assert is_finite([torch.zeros(3), torch.full((2, 2), 1e38), torch.zeros(0)])
+    assert not is_finite([torch.zeros(3), torch.tensor([1.0, math.nan])])
+    assert not is_finite([torch.tensor([-math.inf]), torch.zeros(3)])
