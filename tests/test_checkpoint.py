@@ -1,21 +1,26 @@
 """Checkpoints: whole or not there, and never run."""
 
+import math
 import os
 import pickle
 import random
+import re
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
-from genlab import checkpoint
-from genlab.checkpoint import AtomicCheckpointIO, load, write_atomically
-from genlab.errors import CheckpointError, StorageError
-from tiny_run import popen, same
+from genlab import checkpoint, run_folder
+from genlab.checkpoint import AtomicCheckpointIO, expected_bytes, load, saved, write_atomically
+from genlab.errors import CheckpointError, NumericsError, StorageError
+from genlab.inference import load_run
+from tiny_run import popen, same, train
 
 STATE = {"state_dict": {"w": torch.arange(3000.0)}, "epoch": 3, "name": "x", "rates": [0.1, None]}
 
@@ -65,6 +70,47 @@ def test_a_full_disk_is_one_line(room: int, tmp_path: Path) -> None:
     assert caught.value.exit_code == 4
     assert same(load(path), STATE)
     assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+@pytest.mark.parametrize("part", ["state_dict", "ema", "optimizer_states"])
+def test_what_is_not_finite_is_not_saved(part: str, tmp_path: Path) -> None:
+    content = {"progress": {"examples": 1200}, "state_dict": {"w": torch.ones(3), "n": torch.tensor(3)}, "ema": {},
+               "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(2)}}}]}  # fmt: skip
+    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "a.ckpt")
+    bad = torch.tensor([1.0, math.inf])
+    content[part] = [{"state": {0: {"exp_avg_sq": bad}}}] if part == "optimizer_states" else {"w": bad}
+    with pytest.raises(NumericsError, match=f"{part} is not finite after 1,200 examples, so it was not saved"):
+        AtomicCheckpointIO().save_checkpoint(content, tmp_path / "b.ckpt")
+    assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+def test_room_is_asked_for_before_the_start_and_before_each_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three states of about 16 bytes a weight before the start, one before a save."""
+    free: list[int] = []
+
+    def usage(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=free.pop(0) if len(free) > 1 else free[0])
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    said = r"has 0\.0 MB free; this run's checkpoints need about (\d+\.\d) MB\. Make room, or"
+    wanted = []
+    for answers in ([10_000], [10**9, 10_000]):
+        free[:] = answers
+        with pytest.raises(StorageError, match=said) as caught:
+            train("model/network=mlp", "model.network.width=300", outputs=tmp_path / "outputs")
+        wanted.append(float(re.search(said, str(caught.value))[1]))  # type: ignore[index]
+        assert (tmp_path / "outputs").exists() == (len(wanted) == 2)
+    assert wanted[0] == pytest.approx(3 * wanted[1], abs=0.2)
+    assert caught.value.exit_code == 4
+    assert not list(tmp_path.rglob("*.ckpt*"))
+
+
+def test_a_checkpoint_is_about_as_large_as_expected(tmp_path: Path) -> None:
+    run = train("model/network=mlp", "model.network.width=300", outputs=tmp_path)
+    model, _ = load_run(DictConfig(run_folder.read_config(run)), run)
+    assert saved(run)[0].stat().st_size == pytest.approx(expected_bytes(model), rel=0.1)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import shutil
 import sys
 import warnings
 import zipfile
@@ -17,7 +18,7 @@ from torch import nn
 
 from genlab.callbacks.ema import load_averages
 from genlab.data.tokenizer.base import Tokenizer
-from genlab.errors import CheckpointError, StorageError
+from genlab.errors import CheckpointError, NumericsError, StorageError
 from genlab.model.base import GenerativeModel, Progress
 
 FOLDER = "checkpoints"
@@ -60,6 +61,29 @@ def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
         if not isinstance(cause, OSError):
             raise
         raise StorageError(f"cannot write to {path.parent} ({(cause.strerror or str(cause)).lower()}).") from error
+
+
+def expected_bytes(model: nn.Module) -> int:
+    """About as large as a checkpoint of a model is: its weights, their averages, and two moments of an optimiser."""
+    tensors = [*model.parameters(), *model.buffers()]
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return sum(t.numel() * t.element_size() for t in tensors) + 12 * trained
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raises StorageError if the disk that ``folder`` is on, or will be, has less than ``needed`` bytes free."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise StorageError(
+            f"{there} has {_size(free)} free; this run's checkpoints need about {_size(needed)}. "
+            "Make room, or choose another place with outputs=<folder>."
+        )
+
+
+def _size(count: int) -> str:
+    """``1.2 GB``, ``340 MB``"""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def remove_partial_files(run_dir: Path) -> None:
@@ -184,8 +208,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, written whole or not at all and read by :func:`load`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Raises NumericsError if a tensor of it is not finite, StorageError if it cannot be written."""
+        for part in ("state_dict", "ema", "optimizer_states"):
+            if not _is_finite(checkpoint.get(part, {})):
+                raise NumericsError(
+                    f"{part} is not finite after {checkpoint['progress']['examples']:,} examples, so it was not saved; "
+                    "the last sound state is kept. Lower model.optimizer.lr, or set trainer.gradient_clip_val=1.0."
+                )
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return load(Path(path), "cpu" if map_location is None else map_location)  # also where no such GPU is
+
+
+def _is_finite(node: Any) -> bool:
+    if isinstance(node, torch.Tensor):
+        return not node.is_floating_point() or bool(torch.isfinite(node).all())
+    children = node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ()
+    return all(map(_is_finite, children))

@@ -32,7 +32,7 @@ from genlab.assemble import (
 )
 from genlab.budget import Budget
 from genlab.build import build
-from genlab.callbacks.checkpoint import NoCheckpoints
+from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.finite_guard import FiniteGuard
@@ -97,12 +97,14 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
     plain = _without_folder(config)
     model = build_model(plain)
     evaluation = build_evaluation(plain)
-    build_callbacks(plain, evaluation)
+    callbacks = build_callbacks(plain, evaluation)
     evaluation.check(model, data)
     trial = build_trainer(
         plain, model, [NoCheckpoints()], [], Path()
     )  # refuses what cannot be, before there is a folder
     data.check(trial.world_size)
+    kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
+    checkpoint.check_room(run or Path(config.outputs), (kept + 1) * checkpoint.expected_bytes(trial_model(plain)))
     last = last_checkpoint(run, plain, data) if run is not None else None
     if last is None:
         load_pretrained(model, plain)

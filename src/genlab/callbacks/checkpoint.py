@@ -4,14 +4,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from genlab import checkpoint
 from genlab.callbacks.stop import stop_requested
 from genlab.data.text import TextDataModule
-from genlab.errors import NumericsError
 from genlab.model.base import GenerativeModel
 
 
@@ -55,13 +53,10 @@ class Checkpoints(Checkpoint):
 
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GenerativeModel)
-        if not all(torch.isfinite(p).all() for p in pl_module.parameters()):
-            raise NumericsError(
-                f"the weights are not finite after {pl_module.progress.examples:,} examples; the last sound state is "
-                "kept. Lower model.optimizer.lr, or set trainer.gradient_clip_val=1.0."
-            )
         folder = Path(trainer.default_root_dir) / checkpoint.FOLDER
         path = folder / checkpoint.file_name(pl_module.progress.examples)
+        if trainer.is_global_zero:
+            checkpoint.check_room(folder, checkpoint.expected_bytes(pl_module))
         _mend_epoch_count(trainer)
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
