@@ -14,11 +14,7 @@ MODULES = {".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix
 SCRIPTS = [REPOSITORY / "train.py", *sorted((REPOSITORY / "scripts").glob("*.py"))]
 FAMILIES = {name for name, path in MODULES.items() if "(GenerativeModel)" in path.read_text()}
 TOP = {
-    "genlab.cli",
-    "genlab.experiment",
-    "genlab.inference",
-    "genlab.evaluate",
-    "genlab.assemble",
+    f"genlab.{name}" for name in ("cli", "experiment", "resuming", "inference", "evaluate", "assemble")
 }  # they may know everything below them
 LOADERS = (MODULES["genlab.checkpoint"], MODULES["genlab.metrics.extractor.inception"])
 MADE_OF = {"genlab.model.latent_diffusion": {"genlab.model.diffusion"}}  # a family inside another, on other data

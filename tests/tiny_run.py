@@ -89,12 +89,12 @@ def train(*overrides: str, outputs: Path) -> Path:
     return Path(config.run_dir)
 
 
-def resume(run: Path, *overrides: str) -> None:
+def resume(run: Path, *overrides: str, allow_changes: bool = False) -> None:
     """What ``train.py run=...`` does."""
     typed = run_folder.read_overrides(run)
     config = ConfigTree().change(run_folder.read_config(run), typed, overrides)
     check_config(config)
-    experiment.train(config, [*typed, *overrides], run)
+    experiment.train(config, [*typed, *overrides], run, allow_changes=allow_changes)
 
 
 def only_run(outputs: Path) -> Path:

@@ -171,7 +171,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
     if command == "train":
         from genlab.experiment import train
 
-        train(config, saved_overrides + overrides, folder)
+        train(config, saved_overrides + overrides, folder, allow_changes=options["allow_changes"])
         return
     if command == "sample":
         from genlab.inference import sample

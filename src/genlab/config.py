@@ -270,3 +270,13 @@ def redact(text: str) -> str:
         if len(value) >= 8 and name.upper().endswith(("KEY", "TOKEN", "SECRET", "PASSWORD")):
             text = text.replace(value, f"<{name}>")
     return text
+
+
+def differences(before: Any, now: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+    """The values that differ between two plain configs, by their path: what they were, what they are."""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return {} if before == now else {path: (before, now)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in dict.fromkeys([*before, *now]):
+        found |= differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+    return found

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from genlab import checkpoint, run_folder
 from genlab.assemble import build_data, build_evaluation, load_tokenizer
-from genlab.config import resolved
+from genlab.config import differences, resolved
 from genlab.data.given import GivenImages
 from genlab.data.image import ImageDataModule
 from genlab.data.text import TextDataModule
@@ -27,7 +27,8 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
 
     If the model samples in another way than the run's own, the file says how, and its name ends with a hash of that.
     """
-    changed = _changes(run_folder.read_config(run)["model"], resolved(config)["model"], "model")
+    before = {"model": run_folder.read_config(run)["model"]}
+    changed = {path: now for path, (_, now) in differences(before, {"model": resolved(config)["model"]}).items()}
     if likelihood:
         node = {"_target_": "genlab.metrics.bits_per_dim.BitsPerDim", "num_images": likelihood}
         with open_dict(config):
@@ -102,13 +103,6 @@ def _reference(config: DictConfig, reference: str | None) -> ImageDataModule:
     if not isinstance(data, ImageDataModule):
         raise ConfigError(f"images can only be compared with images; the data are {data.spec.modality}.")
     return data
-
-
-def _changes(saved: Any, now: Any, path: str) -> dict[str, Any]:
-    """The values of ``now`` that differ from those saved, by their path."""
-    if not (isinstance(saved, dict) and isinstance(now, dict)):
-        return {} if saved == now else {path: now}
-    return {k: v for key in now for k, v in _changes(saved.get(key), now[key], f"{path}.{key}").items()}
 
 
 def rows(name: str, result: Result) -> dict[str, dict[str, float]]:

@@ -27,7 +27,6 @@ from genlab.assemble import (
     build_model,
     build_trainer,
     load_pretrained,
-    load_tokenizer,
     trial_model,
 )
 from genlab.budget import Budget
@@ -42,11 +41,12 @@ from genlab.callbacks.stop import StopOnSignal, Stopped
 from genlab.config import resolved
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
-from genlab.errors import ConfigError, GenlabError, ResourceError
+from genlab.errors import GenlabError, ResourceError
 from genlab.loggers import MetricsFile
 from genlab.matmul import quick_matmul
 from genlab.metrics.protocol import Result
 from genlab.model.base import Generates, GenerativeModel, in_eval_mode
+from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint
 from genlab.seeding import RandomStream, derive_seed
 
 RUN_DIR = "GENLAB_RUN_DIR"  # tells the processes that the first one starts which folder it made
@@ -62,12 +62,15 @@ class Interrupted(GenlabError):
         self.exit_code = 128 + number
 
 
-def train(config: DictConfig, overrides: Sequence[str], run: Path | None = None) -> None:
-    """Train and evaluate. ``run``: continue that run with ``config``; None: start one in a new folder."""
+def train(
+    config: DictConfig, overrides: Sequence[str], run: Path | None = None, *, allow_changes: bool = False
+) -> None:
+    """Train and evaluate. ``run``: continue that run with ``config``, other than it was in what matters only where
+    that is allowed; None: start one in a new folder."""
     stop = StopOnSignal()
     try:
         with quiet(), stop:
-            _train(config, overrides, run, stop)
+            _train(config, overrides, run, stop, allow_changes)
     except Stopped as stopped:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             sys.exit(128 + stopped.number)  # the first process speaks for all
@@ -89,7 +92,9 @@ def _how_to_continue(config: DictConfig) -> str:
     return f"saved. Continue with: python train.py run={run_dir}"
 
 
-def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop: StopOnSignal) -> None:
+def _train(
+    config: DictConfig, overrides: Sequence[str], run: Path | None, stop: StopOnSignal, allow_changes: bool
+) -> None:
     data = build_data(config)
     if config.check:
         try_out(config, data)
@@ -106,16 +111,21 @@ def _train(config: DictConfig, overrides: Sequence[str], run: Path | None, stop:
     kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
     checkpoint.check_room(run or Path(config.outputs), (kept + 1) * checkpoint.expected_bytes(trial_model(plain)))
     last = last_checkpoint(run, plain, data) if run is not None else None
+    changed = {} if run is None else check_changes(run_folder.read_config(run), plain, run, allow_changes)
     if last is None:
         load_pretrained(model, plain)
     if trial.is_global_zero:
         run_folder.show(config)  # all is checked: from here on it runs
+        for path, (before, now) in changed.items():
+            print(f"changed:    {path} {before} -> {now}")
 
     on_cpu = trial.strategy.root_device.type == "cpu"
     with _folder_of_all_ranks(config, run, trial) as run_dir, quick_matmul(on_cpu):
         config.run_dir, config.run_id = str(run_dir), config.run_id if run is not None else run_dir.name
         plain = resolved(config)
         callbacks = [stop, FiniteGuard(), *build_callbacks(plain, evaluation)]
+        if changed:
+            callbacks.append(ChangedOptimizer(changed))
         metrics_file = MetricsFile(run_dir)
         if last is not None:
             metrics_file.forget_after(last.step)
@@ -180,28 +190,6 @@ def _folder_of_all_ranks(config: DictConfig, run: Path | None, trial: pl.Trainer
     finally:
         if not told:
             del os.environ[RUN_DIR]
-
-
-def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> checkpoint.Saved:
-    """Where a run goes on. Raises CheckpointError (none, or of another model, tokenizer or text) and ConfigError (the
-    run is finished)."""
-    last = checkpoint.newest(run)
-    max_epochs = config["trainer"].get("max_epochs")
-    ended_by = [
-        *(["budget (budget.value=...)"] * build(config["budget"], Budget, "budget").finished(last.progress)),
-        *(["limit of epochs (trainer.max_epochs=...)"] * (max_epochs is not None and last.epochs >= max_epochs)),
-    ]
-    if ended_by:
-        raise ConfigError(
-            f"run folder {run} already holds a finished run. Continue with a larger {' and '.join(ended_by)}, "
-            "or start a new run."
-        )
-    checkpoint.check_same_model(trial_model(config), last.state, run)
-    if isinstance(data, TextDataModule):
-        checkpoint.check_same_tokenizer(last, data.tokenizer, run)
-        checkpoint.check_same_text(last, data.text_hash("train"), run)
-        load_tokenizer(config, last, run)
-    return last
 
 
 def _wandb_is_offline(config: Mapping[str, Any]) -> bool:

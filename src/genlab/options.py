@@ -7,7 +7,10 @@ from genlab.overrides import parse
 
 # Of each command, with default and meaning; all else is the config's.
 OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
-    "train": {"run": (None, "continue this run, with what else is typed changed")},
+    "train": {
+        "run": (None, "continue this run, with what else is typed changed"),
+        "allow_changes": (False, "also where a setting that its training depends on is changed"),
+    },
     "sample": {
         "run": (..., "the run to sample from"),
         "n": (None, "how many samples. Default: 64 images, or 1 text"),

@@ -1,0 +1,87 @@
+"""How a run goes on: from which state, with which settings, and what it may not change unsaid."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from genlab import checkpoint
+from genlab.assemble import load_tokenizer, trial_model
+from genlab.budget import Budget
+from genlab.build import build
+from genlab.config import differences
+from genlab.data.base import DataModule
+from genlab.data.text import TextDataModule
+from genlab.errors import ConfigError
+
+# What the steps of a training do not depend on: where it runs, how long, and who watches.
+FREE = ("budget", "outputs", "check", "logger", "metrics", "evaluation", "spec", "pretrained", "run_dir", "run_id",
+        "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.max_epochs",
+        "trainer.log_every_n_steps", "data.num_workers", "data.root", "data.path", "data.val_root", "data.val_path",
+        "data.cache_dir", "data.download")  # fmt: skip
+WATCHERS = "callbacks"  # but for the moving average, which is a part of the model
+AVERAGE = "callbacks.ema"
+
+
+def check_changes(saved: Mapping[str, Any], config: Mapping[str, Any], run: Path, allow: bool) -> dict[str, Any]:
+    """The settings of training that are not those of ``saved``, by path.
+
+    Raises ConfigError, with all of them, unless changes are allowed: a run is told apart by its settings.
+    """
+    found = {path: change for path, change in differences(saved, config).items() if not _is_free(path)}
+    if found and not allow:
+        told = ", ".join(f"{path} {before} -> {now}" for path, (before, now) in found.items())
+        raise ConfigError(f"{run} was trained with other settings: {told}. Leave them as they were, start a new run, "
+                          "or go on with them: allow_changes=true.")  # fmt: skip
+    return found
+
+
+def _is_free(path: str) -> bool:
+    if path.startswith(WATCHERS):
+        return not path.startswith(AVERAGE)
+    return any(path == free or path.startswith(f"{free}.") for free in FREE)
+
+
+def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> checkpoint.Saved:
+    """Where a run goes on. Raises CheckpointError (none, or of another model, tokenizer or text) and ConfigError (the
+    run is finished)."""
+    last = checkpoint.newest(run)
+    max_epochs = config["trainer"].get("max_epochs")
+    ended_by = [
+        *(["budget (budget.value=...)"] * build(config["budget"], Budget, "budget").finished(last.progress)),
+        *(["limit of epochs (trainer.max_epochs=...)"] * (max_epochs is not None and last.epochs >= max_epochs)),
+    ]
+    if ended_by:
+        raise ConfigError(
+            f"run folder {run} already holds a finished run. Continue with a larger {' and '.join(ended_by)}, "
+            "or start a new run."
+        )
+    checkpoint.check_same_model(trial_model(config), last.state, run)
+    if isinstance(data, TextDataModule):
+        checkpoint.check_same_tokenizer(last, data.tokenizer, run)
+        checkpoint.check_same_text(last, data.text_hash("train"), run)
+        load_tokenizer(config, last, run)
+    return last
+
+
+class ChangedOptimizer(Callback):
+    """Goes on with the optimisers' settings as they are configured now, where torch would bring back the saved ones.
+
+    An optimiser of another kind starts without a history: it could not read that of the other.
+    """
+
+    def __init__(self, changes: Mapping[str, Any]):
+        self.other_kind = any("optimizer" in path and path.endswith("_target_") for path in changes)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.other_kind:
+            checkpoint["optimizer_states"] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        configured: Any = pl_module.configure_optimizers()
+        fresh = configured if isinstance(configured, list) else [configured]
+        for optimizer, new in zip(trainer.optimizers, fresh, strict=True):
+            for group, settings in zip(optimizer.param_groups, new.param_groups, strict=True):
+                group.update({name: value for name, value in settings.items() if name != "params"})
+                group.pop("initial_lr", None)  # which the schedule goes by
