@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -139,6 +140,26 @@ class SignalAt(Callback):
     @classmethod
     def override(cls, examples: int, number: int = signal.SIGINT) -> str:
         return f"+callbacks.signal={{_target_: tiny_run.SignalAt, examples: {examples}, number: {int(number)}}}"
+
+
+class Fault(Callback):
+    """What goes wrong on one rank, in the step that starts at ``examples``: it is killed, raises, or stalls."""
+
+    def __init__(self, rank: int, kind: str, examples: int = 48):
+        self.rank, self.kind, self.examples = rank, kind, examples
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_rank != self.rank or pl_module.progress.examples != self.examples:
+            return
+        if self.kind == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == "raises":
+            raise ValueError("a bad day")
+        time.sleep(600)
+
+    @classmethod
+    def override(cls, rank: int, kind: str) -> str:
+        return f"+callbacks.fault={{_target_: tiny_run.Fault, rank: {rank}, kind: {kind}}}"
 
 
 class Order(Callback):

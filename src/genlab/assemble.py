@@ -1,6 +1,7 @@
 """From a config to objects. The data come first: the rest is built from what they say of themselves (``spec``)."""
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
@@ -42,7 +44,7 @@ def check_config(config: DictConfig) -> None:
     """All that can be known of a config before the data are looked at. Raises ConfigError."""
     adopt_runs(config)
     nodes = _known(config)
-    for path, kind in (("seed", int), ("outputs", str), ("check", bool)):
+    for path, kind in (("seed", int), ("outputs", str), ("check", bool), ("rank_timeout", int)):
         check(nodes[path], kind, path)
     extractor = nodes["metrics"].pop("extractor", None)
     check(extractor, FeatureExtractor | None, "metrics.extractor")
@@ -221,9 +223,19 @@ def build_trainer(
     if not model.automatic_optimization:
         model.accumulate_grad_batches = node.pop("accumulate_grad_batches", 1)
         model.gradient_clip_val = node.pop("gradient_clip_val", None)
-        if node.get("strategy") == "ddp":
-            node["strategy"] = "ddp_find_unused_parameters_true"  # each of its steps is of one network
+    strategy = node.get("strategy")
+    if strategy == "ddp" or isinstance(strategy, Mapping):
+        del node["strategy"]
+        given["strategy"] = _strategy(strategy, model, timedelta(seconds=config["rank_timeout"]))
     return build(node, pl.Trainer, "trainer", given=given)
+
+
+def _strategy(strategy: str | Mapping[str, Any], model: GenerativeModel, timeout: timedelta) -> Strategy:
+    """Of several processes, with what Lightning has to be told about the model and about waiting."""
+    if isinstance(strategy, Mapping):
+        return build(strategy, Strategy, "trainer.strategy", given={"timeout": timeout})
+    one_network_a_step = not model.automatic_optimization
+    return DDPStrategy(find_unused_parameters=one_network_a_step, timeout=timeout)
 
 
 def _check_devices(trainer: Mapping[str, Any]) -> None:

@@ -49,7 +49,9 @@ def _exit_code(argv: Sequence[str] | None) -> int:
         from genlab.config import redact
 
         text = traceback.format_exc() if os.environ.get("GENLAB_TRACE") else ""
-        print(redact(f"{text}{error.prefix}{error}"), file=sys.stderr)
+        rank = os.environ.get("LOCAL_RANK", "0")
+        whose = "" if rank == "0" else f"rank {rank}: "
+        print(redact(f"{text}{whose}{error.prefix}{error}"), file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out

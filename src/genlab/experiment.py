@@ -46,10 +46,9 @@ from genlab.loggers import MetricsFile
 from genlab.matmul import quick_matmul
 from genlab.metrics.protocol import Result
 from genlab.model.base import Generates, GenerativeModel, in_eval_mode
+from genlab.ranks import RUN_DIR, one_fate
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint
 from genlab.seeding import RandomStream, derive_seed
-
-RUN_DIR = "GENLAB_RUN_DIR"  # tells the processes that the first one starts which folder it made
 
 
 class Interrupted(GenlabError):
@@ -69,7 +68,7 @@ def train(
     that is allowed; None: start one in a new folder."""
     stop = StopOnSignal()
     try:
-        with quiet(), stop:
+        with quiet(), stop, one_fate(lambda: _how_to_continue(config)):
             _train(config, overrides, run, stop, allow_changes)
     except Stopped as stopped:
         if os.environ.get("LOCAL_RANK", "0") != "0":
