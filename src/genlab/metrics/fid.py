@@ -38,8 +38,11 @@ class FID(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """``fid``. Raises DataError if either side has fewer than 2 examples."""
-        real, fake = (self._fitted(True), self._fitted(False))
-        return {"fid": frechet_distance(real[0], real[1], fake[0], fake[1], ranks=(real[2], fake[2]))}
+        for real in (True, False):
+            count = int(self._get(real).total.sum())
+            if count < 2:
+                raise DataError(f"FID needs at least 2 {'real' if real else 'generated'} examples, got {count}.")
+        return {"fid": fid_of(self._get(True), self._get(False))}
 
     def settings(self) -> dict[str, int | float | str]:
         return {}
@@ -52,18 +55,19 @@ class FID(Metric):
         for name, value in moments._asdict().items():
             setattr(self, f"{'real' if real else 'fake'}_{name}", value)
 
-    def _fitted(self, real: bool) -> tuple[Tensor, Tensor, int]:
-        """Mean (D,), unbiased covariance (D, D) and the largest rank that it can have."""
-        parts = self._get(real)
-        count = int(parts.total.sum())
-        if count < 2:
-            raise DataError(f"FID needs at least 2 {'real' if real else 'generated'} examples, got {count}.")
-        moments = merge(parts)
-        return moments.mean[0], moments.scatter[0] / (count - 1), count - 1
-
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state=()) -> "FID":  # type: ignore[no-untyped-def]
         """Follows a model to its device but never to its precision: the moments stay float64."""
         return super()._apply(lambda t: t.to(fn(t.new_empty(0)).device), exclude_state)  # type: ignore[return-value]
+
+
+def fid_of(real: Moments, fake: Moments) -> Tensor:
+    """The distance of the Gaussians that have these moments and unbiased covariances; each of 2 examples or more."""
+    real, fake = merge(real), merge(fake)
+    counts = int(real.total), int(fake.total)
+    (mean1, cov1), (mean2, cov2) = (
+        (part.mean[0], part.scatter[0] / (count - 1)) for part, count in zip((real, fake), counts, strict=True)
+    )
+    return frechet_distance(mean1, cov1, mean2, cov2, ranks=(counts[0] - 1, counts[1] - 1))
 
 
 def frechet_distance(
