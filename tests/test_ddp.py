@@ -71,7 +71,7 @@ def test_evaluation_counts_every_sample_once(two_ranks: tuple[Path, str, str]) -
     run = two_ranks[0]
     summary = json.loads((run / "summary.json").read_text())
     assert summary["protocol"]["num_samples"] == 21  # odd: nothing is padded
-    assert set(summary["metrics"]) == {"kid_digits64_21", "kid_std_digits64_21"}
+    assert set(summary["metrics"]) == {"kid_digits64_21", "kid_std_digits64_21", "kid_se_digits64_21"}
     assert "val/kid_digits64_7" in (run / "metrics.csv").read_text()
 
 

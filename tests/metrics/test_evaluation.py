@@ -90,6 +90,7 @@ def test_names_say_features_and_count_where_they_matter(data: Digits) -> None:
         "fid_digits64_200",
         "kid_digits64_200",
         "kid_std_digits64_200",
+        "kid_se_digits64_200",
         "precision_digits64_200",
         "recall_digits64_200",
         "as_asked_200",
@@ -240,9 +241,9 @@ def test_a_number_has_an_id_of_what_it_depends_on(data: Digits) -> None:
         return {name.split("_digits64")[0].split("_random256")[0].split("_20")[0]: found[name] for name in found}
 
     first = ids()
-    assert first["fid"] != first["kid"] == first["kid_std"]
+    assert first["fid"] != first["kid"] == first["kid_std"] == first["kid_se"]
     assert ids() == first
-    assert {name for name, value in ids(num_subsets=3).items() if value != first[name]} == {"kid", "kid_std"}
+    assert {name for name, value in ids(num_subsets=3).items() if value != first[name]} == {"kid", "kid_std", "kid_se"}
     assert {name for name, value in ids(extractor=RandomConv()).items() if value == first[name]} == {"as_asked"}
     assert not set(ids(seed=1).values()) & set(first.values())
 

@@ -1,12 +1,15 @@
 """KID and precision/recall are torch-fidelity's numbers; what is ours is order, sizes and dtype."""
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from genlab.errors import DataError
-from genlab.metrics.kid import KID
+from genlab.metrics import kid
+from genlab.metrics.kid import KID, jackknife_variance
 from genlab.metrics.precision_recall import PrecisionRecall
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -46,6 +49,49 @@ def test_kid_subsets_are_never_larger_than_a_side_and_say_so() -> None:
     assert metric.settings() == {"subset_size": 70, "num_subsets": 5, "seed": 2020}
 
 
+# --- the standard error -----------------------------------------------------------------------------------------------
+
+
+def mmd2(x: Tensor, y: Tensor) -> float:
+    """The unbiased estimate (Gretton et al. 2012, eq. 3), pair by pair."""
+    x, y = x.double(), y.double()
+    k = lambda a, b: ((a @ b) / len(a) + 1) ** 3  # noqa: E731
+    within = [
+        sum(k(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j) / (len(s) * (len(s) - 1))
+        for s in (x, y)
+    ]
+    return float(within[0] + within[1] - 2 * sum(k(a, b) for a in x for b in y) / (len(x) * len(y)))
+
+
+def test_standard_error_equals_leaving_out_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kid, "_CHUNK", 4)
+    x, y = REAL[:9], FAKE[:7]
+    variance = 0.0
+    for side, other in ((x, y), (y, x)):
+        left_out = [mmd2(torch.cat([side[:i], side[i + 1 :]]), other) for i in range(len(side))]
+        variance += (len(side) - 1) * np.var(left_out)
+    assert jackknife_variance(x, y, most=9) == pytest.approx(variance, rel=1e-9)
+    assert measure(KID(subset_size=7, num_subsets=1), x[:7], y)["kid_se"] == pytest.approx(
+        jackknife_variance(x[:7], y, 7) ** 0.5, rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("subset_size", [1000, 40])
+def test_standard_error_is_the_spread_over_independent_draws(subset_size: int) -> None:
+    """Of Gaussians with a shift, 200 times: that of the number as it is, from all examples or a few subsets; and the
+    jackknife of the first examples is scaled to all."""
+    generator = torch.Generator().manual_seed(3)
+    draws = []
+    for _ in range(200):
+        x, y = torch.randn(120, 8, generator=generator), torch.randn(100, 8, generator=generator) + 0.7
+        draws.append(measure(KID(subset_size, num_subsets=3), x, y, batch_size=200))
+    errors = [draw["kid_se"] for draw in draws]
+    spread = float(np.std([draw["kid"] for draw in draws], ddof=1))
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.2)
+    x, y = (torch.randn(n, 8, generator=generator) + shift for n, shift in ((2000, 0.0), (1000, 0.7)))
+    assert jackknife_variance(x, y, most=500) == pytest.approx(jackknife_variance(x, y, most=2000), rel=0.3)
+
+
 @pytest.mark.parametrize("make", [lambda: KID(subset_size=50, num_subsets=5), PrecisionRecall])
 def test_batches_and_their_order_do_not_matter(make) -> None:
     assert measure(make(), batch_size=7, shuffled=True) == pytest.approx(measure(make()), rel=1e-9)
@@ -67,7 +113,7 @@ def test_collapsed_samples_lower_recall_and_wild_ones_precision() -> None:
 
 
 def test_too_few_examples() -> None:
-    with pytest.raises(DataError, match="at least 2 examples"):
-        measure(KID(), fake=FAKE[:1])
+    with pytest.raises(DataError, match="at least 3 examples"):
+        measure(KID(), fake=FAKE[:2])
     with pytest.raises(DataError, match="more than 3 examples on each side, got 90 real, 3 generated"):
         measure(PrecisionRecall(), fake=FAKE[:3])
