@@ -16,7 +16,9 @@ FAMILIES = {name for name, path in MODULES.items() if "(GenerativeModel)" in pat
 TOP = {
     f"genlab.{name}" for name in ("cli", "experiment", "resuming", "inference", "evaluate", "assemble")
 }  # they may know everything below them
-LOADERS = (MODULES["genlab.checkpoint"], MODULES["genlab.metrics.extractor.inception"])
+LOADERS = tuple(
+    MODULES[f"genlab.{name}"] for name in ("checkpoint", "metrics.extractor.inception", "metrics.distance.weights")
+)
 MADE_OF = {"genlab.model.latent_diffusion": {"genlab.model.diffusion"}}  # a family inside another, on other data
 PARTS = ("network", "objective", "sampler", "likelihood", "quantizer")
 

@@ -55,10 +55,10 @@ def test_refusals() -> None:
     lonely = torch.where(torch.arange(90) == 5, 7, LABELS)
     with pytest.raises(DataError, match="at least 2 examples of each class: class 7 has 0 real, 1 generated"):
         measured(labels=lonely)
+    metric = IntraClassFID()
+    for real in (True, False):
+        metric.update({"features": REAL, "label": torch.full((90,), -1), "index": torch.arange(90)}, real)
     with pytest.raises(DataError, match="intra_fid needs labels; all are -1"):
-        metric = IntraClassFID()
-        for real in (True, False):
-            metric.update({"features": REAL, "label": torch.full((90,), -1), "index": torch.arange(90)}, real)
         metric.compute()
     with pytest.raises(DataError, match="intra_fid needs labels and the data have none"):
         IntraClassFID().update({"features": REAL, "index": torch.arange(90)}, real=True)

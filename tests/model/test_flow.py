@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.build import fits
-from genlab.model.base import GenerativeModel, HasLatent, HasLikelihood
+from genlab.model.base import GenerativeModel, HasLatent, HasLikelihood, HasPrior
 from genlab.model.bits_per_dim import bits_per_dim, dequantise
 from genlab.model.flow import Flow
 from genlab.model.network.mlp import MLP
@@ -192,6 +192,13 @@ def test_sampling_inside_inference_mode() -> None:
     with torch.inference_mode():
         inside = model.sample(2, {"label": torch.tensor([0, 1])}, stream())
     torch.testing.assert_close(inside, model.sample(2, {"label": torch.tensor([0, 1])}, stream()))
+
+
+def test_a_sample_without_noise_is_its_latent_decoded() -> None:
+    model, told = flow(noise_std=0.0), {"label": torch.tensor([0, 1])}
+    assert isinstance(model, HasPrior)
+    z = RandomStream.for_samples(1, range(2)).randn(*model.latent_shape)
+    torch.testing.assert_close(model.decode(z, told), model.sample(2, told, RandomStream.for_samples(1, range(2))))
 
 
 def test_latents_round_trip() -> None:

@@ -14,6 +14,7 @@ from genlab import assemble, checkpoint
 from genlab.callbacks.ema import EMA
 from genlab.errors import ConfigError
 from genlab.model.augment.diffaugment import DiffAugment
+from genlab.model.base import HasPrior
 from genlab.model.gan import GAN, truncated_normal
 from genlab.model.objective.adversarial import NonSaturating
 from genlab.model.objective.penalty import R1
@@ -135,6 +136,17 @@ def test_labels_matter_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     assert not torch.equal(*images)
     with pytest.raises(ValueError, match="not all among the model's"):
         model.sample(1, {"label": torch.tensor([10])})
+
+
+def test_a_sample_is_its_noise_decoded(tmp_path: Path) -> None:
+    model, label = built(tmp_path), {"label": torch.tensor([3, 1])}
+    assert isinstance(model, HasPrior)
+    noise = RandomStream.for_samples(5, range(2)).randn(*model.latent_shape)
+    torch.testing.assert_close(
+        model.decode(noise, label), model.sample(2, label, RandomStream.for_samples(5, range(2)))
+    )
+    with pytest.raises(ValueError, match="not all among the model's"):
+        model.decode(noise, {"label": torch.tensor([3, 10])})
 
 
 def test_truncated_noise() -> None:

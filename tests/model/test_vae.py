@@ -8,7 +8,7 @@ from linear_vae import SHAPE, SIZE, linear_hierarchy, linear_vae
 from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
 
-from genlab.model.base import HasLatent, HasLikelihood
+from genlab.model.base import HasLatent, HasLikelihood, HasPrior
 from genlab.model.bits_per_dim import as_density, quantised
 from genlab.model.elbo import Normal, importance_weighted, warm_up, with_free_bits
 from genlab.model.hierarchical_vae import HierarchicalVAE
@@ -223,6 +223,14 @@ def test_a_sample_does_not_know_its_batch(make, sample_pixels: bool) -> None:  #
     bound = model.log_likelihood(x, {"label": label})
     alone = [model.log_likelihood(x[[i]], {"label": label[[i]]}) for i in range(5)]
     torch.testing.assert_close(torch.cat(alone), bound, rtol=1e-5, atol=1e-3)
+
+
+def test_a_sample_is_its_latent_decoded() -> None:
+    model, label = conv_vae(), {"label": torch.tensor([0, 1])}
+    assert isinstance(model, HasPrior)
+    z = RandomStream.for_samples(1, range(2)).randn(*model.latent_shape)
+    torch.testing.assert_close(model.decode(z, label), model.sample(2, label, RandomStream.for_samples(1, range(2))))
+    assert not isinstance(conv_hierarchy(), HasPrior)
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)

@@ -17,10 +17,10 @@ _ROUNDING = 1e-10  # of squared lengths: float32 features that differ at all dif
 class DensityCoverage(Metric):
     """How often samples fall among the data, and what share of the data has a sample beside it.
 
-    Around each real example lies a ball that reaches to its k-th neighbour among the real ones. Density counts the balls
-    that a sample lies in, by k, on average: 1 is expected of a perfect model, and it may be more where samples gather in
-    the dense places of the data. Coverage is the share of balls with a sample inside, in [0, 1]. Unlike precision and
-    recall, balls are of real examples only, so that outliers among the samples open no manifold of their own.
+    Around each real example lies a ball that reaches to its k-th neighbour among the real ones. Density counts the
+    balls that a sample lies in, by k, on average: 1 is expected of a perfect model, and it may be more where samples
+    gather in the dense places of the data. Coverage is the share of balls with a sample inside, in [0, 1]. Unlike
+    precision and recall, balls are of real examples only: outliers among the samples open no manifold of their own.
 
     A perfect model is expected to cover 1 - (N-1)...(N-k) / ((N+M-1)...(N+M-k)) of N real examples with M samples: with
     k = 5 and N = M, 1 - 2^-5 = 0.97 (see :func:`expected_coverage`).

@@ -224,6 +224,22 @@ class HasLatent(Protocol):
         ...
 
 
+@runtime_checkable
+class HasPrior(Protocol):
+    """One latent makes an image, and its prior says which are likely: what a path through latent space needs.
+
+    GAN, VAE and flow. Not a VQ-VAE, whose prior is over codes, nor the hierarchical VAE, whose layers' priors depend on
+    those above; nor diffusion, of which a latent is a whole trajectory.
+    """
+
+    latent_prior: Literal["standard normal"]
+    latent_shape: tuple[int, ...]  # of one example's z
+
+    def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """The image of latents ``z`` (N, *latent_shape), a smooth function of them. -> (N, C, H, W)."""
+        ...
+
+
 class HasTokens(Protocol):
     """An autoencoder whose latents are tokens: what a transformer over images learns."""
 

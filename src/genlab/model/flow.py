@@ -29,6 +29,7 @@ class Flow(GenerativeModel):
 
     modalities = frozenset({"image"})
     likelihood_kind: ClassVar[Literal["exact"]] = "exact"
+    latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
     network: nn.Module  # made in configure_model
 
     def __init__(

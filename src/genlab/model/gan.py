@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class GAN(GenerativeModel):
     """
 
     modalities = frozenset({"image"})
+    latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
     automatic_optimization = False
     generator: nn.Module  # both made in configure_model
     discriminator: nn.Module
@@ -55,6 +56,7 @@ class GAN(GenerativeModel):
         self.make_optimizer, self.make_discriminator_optimizer = optimizer, discriminator_optimizer
         self.objective, self.augment = objective, augment
         self.shape, self.num_classes, self.latent_dim = tuple(shape), num_classes, latent_dim
+        self.latent_shape = (latent_dim,)
         self.discriminator_steps, self.truncation = discriminator_steps, truncation
         self.compile_networks = compile
         self.steps_made = 0  # of the discriminator
@@ -191,6 +193,12 @@ class GAN(GenerativeModel):
             label = torch.full_like(drawn, -1) if condition is None else condition["label"]
             condition = {"label": torch.where(label < 0, drawn, label)}
         return self.generator(noise, condition)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """The images of noise ``z`` (N, latent_dim), whatever the truncation of samples. -> (N, C, H, W) in [-1, 1]."""
+        self.check(condition)
+        return self.generator(z, condition)
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
         """The generator's weights, and the statistics of its batch norms, which belong to them."""

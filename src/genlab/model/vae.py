@@ -31,6 +31,7 @@ class VAE(GenerativeModel):
 
     modalities = frozenset({"image"})
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"
+    latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
     encoder: nn.Module  # made in configure_model, like the decoder
     decoder: nn.Module
 

@@ -1,0 +1,20 @@
+"""How different two images are."""
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@runtime_checkable
+class ImageDistance(Protocol):
+    """A distance that grows as the square of a small difference. ``name`` goes into the names of numbers."""
+
+    name: str
+
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
+        """Of images (N, C, H, W) on [-1, 1], C of 1 or 3, each with its counterpart; not quantised. -> (N,) float32."""
+        ...
+
+    def settings(self) -> dict[str, int | float | str]:
+        """What it depends on beside the images: part of the protocol on record."""
+        ...
