@@ -1,5 +1,6 @@
 """Files of random weights in the place of what metrics would download."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -27,3 +28,27 @@ def backbone_file(folder: Path, net: Literal["alex", "vgg", "squeeze"]) -> Path:
     path = folder / f"{net}.pth"
     torch.save(backbone(net), path)
     return path
+
+
+def clip_folder(folder: Path) -> Path:
+    """A CLIP of a few thousand random weights, whose tokens are letters."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    letters = [chr(code) for code in range(33, 127)]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    start, end = len(tokens) - 2, len(tokens) - 1
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": len(tokens), "max_position_embeddings": 24, "bos_token_id": start,
+            "eos_token_id": end, "pad_token_id": end}  # fmt: skip
+    vision = {**sizes, "image_size": 24, "patch_size": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12))
+        for name, parameter in model.named_parameters():  # what all inputs share is small beside what tells them apart
+            if parameter.dim() > 1:
+                nn.init.normal_(parameter, std=0.1 if "position" in name else 0.5)
+    model.save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    return folder
