@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stand_ins import clip_folder
 from torch import Tensor
 
 from genlab.data.base import ConditionSpec
@@ -19,6 +18,7 @@ from genlab.metrics.clip import CLIP
 from genlab.metrics.clip_score import CLIPScore
 from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.subject import Examples
+from stand_ins import clip_folder
 
 NAMES = ("cat", "dog", "snow leopard")
 LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1])

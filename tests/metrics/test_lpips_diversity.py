@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from stand_ins import MAKERS, backbone, backbone_file
 from torch import Tensor
 from torchmetrics.functional.image.lpips import _LPIPS
 
@@ -16,6 +15,7 @@ from genlab.metrics.distance import weights as downloads
 from genlab.metrics.distance.lpips import LPIPS
 from genlab.metrics.distance.pixels import PixelDistance
 from genlab.metrics.lpips_diversity import LPIPSDiversity, random_pairs
+from stand_ins import MAKERS, backbone, backbone_file
 
 
 @pytest.fixture(scope="module")

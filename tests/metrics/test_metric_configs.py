@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
 
 from genlab.metrics.base import ModelMetric
+from stand_ins import without_downloads
 
 GROUP = Path(__file__).parents[2] / "configs" / "metrics"
 METRICS = sorted(path.stem for path in GROUP.glob("*.yaml"))
@@ -18,11 +20,11 @@ def hydra_sees_the_configs():
         yield
 
 
-def test_all_metrics_compose_side_by_side_and_build() -> None:
+def test_all_metrics_compose_side_by_side_and_build(tmp_path: Path) -> None:
     config = compose(overrides=[f"+metrics=[{','.join(METRICS)}]", "+metrics/extractor=random"])
     assert set(config.metrics) == {*METRICS, "extractor"}
     for name in METRICS:
-        metric = instantiate(config.metrics[name])
+        metric = instantiate(without_downloads(OmegaConf.to_container(config.metrics[name]), tmp_path))
         assert isinstance(metric, ModelMetric) or isinstance(metric.reads, frozenset)
         assert metric.directions
         assert isinstance(metric.settings(), dict)

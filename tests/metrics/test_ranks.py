@@ -1,60 +1,197 @@
-"""Two real processes measure what one does, on 101 examples, which two do not share evenly."""
+"""Two and four real processes measure what one does, in any order and on any batch size: every metric of the configs.
 
+There are 101 samples and 97 real examples, which processes do not share evenly. A metric that is added to
+configs/metrics is found there and fed what it reads.
+"""
+
+import functools
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import yaml
+from test_evaluation import NoisyPrototypes
+from torch import Tensor
+from torchmetrics import Metric
 
 from bigrams import Bigrams
+from genlab.build import build
+from genlab.config import PACKAGED
 from genlab.data.digits import Digits
+from genlab.metrics.base import EXTRACTED, ModelMetric, NeedsData
 from genlab.metrics.baselines import baselines
+from genlab.metrics.distance.pixels import PixelDistance
 from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.extractor.random_conv import RandomConv
-from genlab.metrics.fid import FID
-from genlab.metrics.kid import KID
-from genlab.metrics.label_agreement import LabelAgreement
-from genlab.metrics.nearest_neighbor import NearestNeighbor
+from genlab.metrics.perceptual_path_length import PerceptualPathLength
 from genlab.metrics.perplexity import Perplexity
-from genlab.metrics.precision_recall import PrecisionRecall
 from given_text import GivenText
 from ranks import on_ranks
+from stand_ins import without_downloads
+
+Values = dict[str, dict[str, float]]  # by metric and name
+COUNTS = {True: 97, False: 101}  # of real and of generated examples
+LESS = {"num_pairs": 20, "subset_size": 50, "num_subsets": 5, "num_samples": 40, "num_heldout": 50}
+WORDS = ("the", "a", "small", "red", "circle", "above", "large", "blue", "square", "is")
 
 
-def score() -> dict[str, float]:
-    metrics = (FID(), KID(subset_size=50, num_subsets=5), PrecisionRecall(), LabelAgreement(), NearestNeighbor())
-    evaluation = Evaluation(RandomConv(), {type(metric).__name__: metric for metric in metrics})
+def sample_metrics(folder: Path, without: str = "") -> dict[str, Any]:
+    """By name, of all config files: those that are fed samples, and do not read ``without``."""
+    nodes: dict[str, Any] = {}
+    for path in (PACKAGED / "metrics").glob("*.yaml"):
+        nodes |= without_downloads(yaml.safe_load(path.read_text()), folder)
+    metrics: dict[str, Any] = {name: build(less(nodes[name]), Metric, name) for name in sorted(nodes)}
+    return {n: m for n, m in metrics.items() if not isinstance(m, ModelMetric) and without not in m.reads}
+
+
+def less(node: Any) -> Any:
+    """A metric's config with less to do."""
+    return {key: LESS.get(key, value) for key, value in node.items()}
+
+
+@functools.cache
+def examples(real: bool) -> dict[str, Any]:
+    """Every key that a metric can read."""
+    count, generator = COUNTS[real], torch.Generator().manual_seed(int(real))
+    images = baselines(Digits(), count, seed=int(real))["class_gaussian"].content
+    words = np.random.default_rng(int(real)).integers(0, len(WORDS), (count, 12))
+    return {
+        "features": torch.randn(count, 16, generator=generator),
+        "logits": 2 * torch.randn(count, 10, generator=generator),
+        "spatial": torch.randn(count, 24, generator=generator),
+        "image": images,
+        "text": [" ".join(WORDS[word] for word in row) for row in words],
+        "label": torch.arange(count) % 10,
+        "index": torch.arange(count),
+    }
+
+
+def batches(metric: Any, real: bool, rank: int, world: int, shuffled: bool) -> Iterator[dict[str, Any]]:
+    """This rank's share, with what the metric reads and no more."""
+    mine = torch.arange(rank, COUNTS[real], world)
+    if shuffled:
+        mine = mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(rank))]
+    for rows in mine.split(16):
+        batch = {key: values for key, values in examples(real).items() if key in metric.reads | {"index"}}
+        yield {key: v[rows] if isinstance(v, Tensor) else [v[row] for row in rows] for key, v in batch.items()}
+
+
+def fed(folder: Path, rank: int = 0, world: int = 1, shuffled: bool = False, group: Any = None) -> Values:
+    """What each metric says of the same examples."""
+    values = {}
+    for name, metric in sample_metrics(folder).items():
+        metric.process_group = group
+        if isinstance(metric, NeedsData):
+            metric.prepare(text() if "text" in metric.reads else Digits())  # type: ignore[arg-type]
+        for real in (False, True) if shuffled else (True, False):
+            for batch in batches(metric, real, rank, world, shuffled):
+                metric.update(batch, real=real)
+        values[name] = {key: float(value) for key, value in metric.compute().items()}
+    return values
+
+
+def text() -> GivenText:
+    return GivenText(np.random.default_rng(0).integers(0, 98, 203), context=16, vocab_size=98)
+
+
+def of_models() -> Values:
+    """Metrics that ask the model. Windows are cut short by the end of the text and overlap; 40 paths are 3 chunks."""
+    perplexity = Perplexity(stride=15)
+    perplexity.measure(Bigrams(98), text(), "val", batch_size=4)
+    paths = PerceptualPathLength(PixelDistance(), num_samples=40)
+    decoder = SimpleNamespace(latent_prior="standard normal", latent_shape=(256,), num_classes=None,
+                              device=torch.device("cpu"),
+                              decode=lambda z, condition: z.sin().view(-1, 1, 16, 16))  # fmt: skip
+    paths.measure(decoder, Digits(), "val", batch_size=4, seed=0)  # type: ignore[arg-type]
+    return {
+        type(metric).__name__: {name: float(value) for name, value in metric.compute().items()}
+        for metric in (perplexity, paths)
+    }
+
+
+def scores(folder: Path) -> dict[str, float]:
+    """An evaluation of pixels."""
     data = Digits()
-    return evaluation.score(baselines(data, 101, seed=0)["class_gaussian"], data).values
+    judge = Evaluation(Everything(), sample_metrics(folder, without="text"), cache_dir=str(folder))  # type: ignore[arg-type]
+    return judge.score(baselines(data, 101, seed=0)["class_gaussian"], data).values
 
 
-def fid(rank: int, world: int) -> float:
-    features = torch.randn(2, 101, 16, generator=torch.Generator().manual_seed(0))
-    metric = FID()
-    metric.update({"features": features[0, rank::world]}, real=True)
-    metric.update({"features": features[1, rank::world]}, real=False)
-    return float(metric.compute()["fid"])
+class Everything(RandomConv):
+    """An extractor that gives all that there is."""
+
+    gives = EXTRACTED
+
+    def extract(self, examples: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
+        features = super().extract(examples, wanted)["features"]
+        given = {"features": features, "logits": 3 * features[:, :10], "spatial": features[:, 10:34]}
+        return {name: given[name] for name in wanted}
 
 
-def perplexity() -> dict[str, float]:
-    """Of 13 windows, which are cut short by the end of the text and overlap."""
-    text = GivenText(np.random.default_rng(0).integers(0, 98, 203), context=16, vocab_size=98)
-    metric = Perplexity(stride=15)
-    metric.measure(Bigrams(98), text, "val", batch_size=4)
-    return {name: float(value) for name, value in metric.compute().items()}
+def measured(rank: int, folder: str) -> dict[str, Any]:
+    """On four processes: all together, and as two pairs."""
+    pairs = [dist.new_group([0, 1]), dist.new_group([2, 3])]
+    return {
+        "of_four": fed(Path(folder), rank, 4, shuffled=True),
+        "of_two": fed(Path(folder), rank % 2, 2, shuffled=True, group=pairs[rank // 2]),
+        "of_models": of_models(),
+        "scores": scores(Path(folder)),
+    }
 
 
-def measured(rank: int, world: int) -> dict[str, Any]:
-    return {"fid": fid(rank, world), "scores": score(), "perplexity": perplexity()}
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stand_ins")
 
 
-def test_two_processes_agree_with_one(tmp_path: Path) -> None:
-    results = on_ranks(2, tmp_path, measured, 2)
-    expected = score()
-    assert len(expected) == 8
-    for result in results:
-        assert result["fid"] == pytest.approx(fid(0, 1), rel=1e-9)
-        assert result["perplexity"] == pytest.approx(perplexity(), rel=1e-12)
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> Values:
+    return fed(folder)
+
+
+def assert_same(values: Values, expected: Values, folder: Path) -> None:
+    """Numbers of what is not pixels are float64 sums; of pixels, networks make float32 ones."""
+    assert values.keys() == expected.keys()
+    for name, metric in sample_metrics(folder).items():
+        tolerance = 1e-6 if "image" in metric.reads else 1e-9
+        assert values[name] == pytest.approx(expected[name], rel=tolerance, abs=1e-12), name
+
+
+def test_every_metric_of_the_configs_is_fed(expected: Values) -> None:
+    assert {"fid", "kid", "prc", "dc", "intra_fid", "nearest", "as_asked", "lpips_diversity", "clip_score"} <= set(
+        expected
+    )
+    for name, values in expected.items():
+        assert np.isfinite(list(values.values())).all(), name
+
+
+def test_order_does_not_matter(expected: Values, folder: Path) -> None:
+    assert_same(fed(folder, shuffled=True), expected, folder)
+
+
+def test_processes_agree_with_one(expected: Values, folder: Path, tmp_path: Path) -> None:
+    of_one, scored = of_models(), scores(folder)
+    for result in on_ranks(4, tmp_path, measured, str(folder)):
+        assert_same(result["of_two"], expected, folder)
+        assert_same(result["of_four"], expected, folder)
+        for name, values in result["of_models"].items():
+            assert values == pytest.approx(of_one[name], rel=1e-12), name
         # an evaluation takes features in other chunks of 64, which moves their float32 sums
-        assert result["scores"] == pytest.approx(expected, rel=1e-5)
+        assert result["scores"] == pytest.approx(scored, rel=1e-5)
+
+
+def test_batch_sizes_and_workers_do_not_show(folder: Path) -> None:
+    """From the model to the numbers, as an evaluation draws and measures."""
+    results = []
+    for batch_size, num_workers in ((64, 0), (1, 0), (7, 2)):
+        data = Digits(num_workers=num_workers)
+        judge = Evaluation(Everything(), sample_metrics(folder, without="text"), 101, batch_size=batch_size,
+                           cache_dir=str(folder))  # fmt: skip  # type: ignore[arg-type]
+        results.append(judge.run(NoisyPrototypes(data), data, weights="raw"))
+    for result in results[1:]:
+        assert result.values == pytest.approx(results[0].values, rel=1e-6)
+        assert result.ids == results[0].ids

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,8 @@ class CLIP:
             raise ConfigError("CLIP needs a package: pip install 'genlab[clip]'") from error
         folder = _folder(model)
         try:
-            self.network = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+            made: Any = CLIPModel  # typed for other uses
+            self.network = made.from_pretrained(folder, use_safetensors=True, local_files_only=True)
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             pixels = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # of many kinds: a file is missing, or not what its name says

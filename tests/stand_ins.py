@@ -1,15 +1,29 @@
 """Files of random weights in the place of what metrics would download."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
+# By the class that would download: its arguments instead.
+GIVEN = {
+    "LPIPS": lambda folder: {"net": "squeeze", "weights": str(backbone_file(folder, "squeeze"))},
+    "CLIPScore": lambda folder: {"model": str(clip_folder(folder / "clip"))},
+}
 MAKERS = {"alex": torchvision.models.alexnet, "vgg": torchvision.models.vgg16,
           "squeeze": torchvision.models.squeezenet1_1}  # fmt: skip
+
+
+def without_downloads(node: Any, folder: Path) -> Any:
+    """A config with stand-ins, made in ``folder`` if they are not there, for what would be downloaded, at any depth."""
+    if not isinstance(node, Mapping):
+        return node
+    given = GIVEN.get(str(node.get("_target_")).rpartition(".")[2], lambda _: {})
+    return {key: without_downloads(value, folder) for key, value in node.items()} | given(folder)
 
 
 def backbone(net: Literal["alex", "vgg", "squeeze"], seed: int = 0) -> dict[str, Tensor]:
@@ -26,12 +40,15 @@ def backbone(net: Literal["alex", "vgg", "squeeze"], seed: int = 0) -> dict[str,
 
 def backbone_file(folder: Path, net: Literal["alex", "vgg", "squeeze"]) -> Path:
     path = folder / f"{net}.pth"
-    torch.save(backbone(net), path)
+    if not path.exists():
+        torch.save(backbone(net), path)
     return path
 
 
 def clip_folder(folder: Path) -> Path:
     """A CLIP of a few thousand random weights, whose tokens are letters."""
+    if (folder / "merges.txt").exists():
+        return folder
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     letters = [chr(code) for code in range(33, 127)]
