@@ -8,7 +8,8 @@ from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
 from genlab.errors import DataError
-from genlab.metrics.fid import FID, frechet_distance
+from genlab.metrics.fid import FID
+from genlab.metrics.frechet import frechet_distance
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:
@@ -39,7 +40,7 @@ def test_closed_form_of_commuting_covariances(d: int) -> None:
     a, b = (torch.rand(d, generator=generator, dtype=torch.float64) * 3 + 0.01 for _ in range(2))
     mean1, mean2 = (torch.randn(d, generator=generator, dtype=torch.float64) for _ in range(2))
     expected = (mean1 - mean2).square().sum() + (a.sqrt() - b.sqrt()).square().sum()
-    distance = frechet_distance(mean1, q @ a.diag() @ q.T, mean2, q @ b.diag() @ q.T)
+    distance = frechet_distance(mean1, (q * a) @ q.T, mean2, (q * b) @ q.T)
     assert distance == pytest.approx(float(expected), rel=1e-8)
 
 
@@ -50,6 +51,26 @@ def test_closed_form_in_two_dimensions_without_commuting() -> None:
     product = cov1 @ cov2
     expected = cov1.trace() + cov2.trace() - 2 * (product.trace() + 2 * product.det().sqrt()).sqrt()
     assert frechet_distance(torch.zeros(2), cov1, torch.zeros(2), cov2) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("small", [1e-8, 0.0])
+def test_closed_form_where_half_of_the_variances_are_tiny(small: float) -> None:
+    """Condition 1e8 in both, at random angles to the axes: a plain root of the eigenvalues of C1 C2 is off by 1e-8."""
+    generator = torch.Generator().manual_seed(0)
+    q = torch.linalg.qr(torch.randn(256, 256, generator=generator, dtype=torch.float64)).Q
+    a, b = (torch.tensor([large, small * large], dtype=torch.float64).repeat(128) for large in (1.0, 2.0))
+    expected = (a.sqrt() - b.sqrt()).square().sum()
+    distance = frechet_distance(torch.zeros(256), q @ a.diag() @ q.T, torch.zeros(256), q @ b.diag() @ q.T)
+    assert distance == pytest.approx(float(expected), rel=1e-10)
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_features_that_never_change(still: bool) -> None:
+    """Zero covariances, of one side or of both: what is left is the means' distance and the other's variance."""
+    real, fake = torch.ones(9, 4), torch.ones(9, 4) if still else normal(9, 4, seed=0)
+    expected = (fake.double().mean(dim=0) - 1).square().sum() + fake.double().var(dim=0).sum()
+    assert fid(real, fake) == pytest.approx(float(expected), abs=1e-12)
+    assert fid(fake, real) == pytest.approx(float(expected), abs=1e-12)
 
 
 def test_equal_sets_are_at_zero() -> None:

@@ -1,4 +1,4 @@
-"""Frechet inception distance (Heusel et al. 2017, arXiv:1706.08500), in float64 and without a matrix square root."""
+"""Frechet inception distance (Heusel et al. 2017, arXiv:1706.08500)."""
 
 from collections.abc import Callable, Mapping
 from typing import ClassVar
@@ -9,6 +9,7 @@ from torchmetrics import Metric
 
 from genlab.errors import DataError
 from genlab.metrics.base import Direction, MetricBatch
+from genlab.metrics.frechet import frechet_distance
 from genlab.metrics.moments import Moments, concatenate, merge, moments_of
 
 
@@ -68,37 +69,6 @@ def fid_of(real: Moments, fake: Moments) -> Tensor:
         (part.mean[0], part.scatter[0] / (count - 1)) for part, count in zip((real, fake), counts, strict=True)
     )
     return frechet_distance(mean1, cov1, mean2, cov2, ranks=(counts[0] - 1, counts[1] - 1))
-
-
-def frechet_distance(
-    mean1: Tensor,  # (D,)
-    cov1: Tensor,  # (D, D), symmetric, positive semi-definite
-    mean2: Tensor,  # (D,)
-    cov2: Tensor,  # (D, D)
-    ranks: tuple[int, int] | None = None,  # bounds on the covariances' ranks (examples - 1); null: D
-) -> Tensor:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson & Landau 1982), a float64 scalar.
-
-    With C1 = A A^T and C2 = B B^T the eigenvalues of C1 C2 are the squared singular values of A^T B, so the trace of
-    the root is their plain sum. Nothing unsymmetric, no complex numbers; and where there are fewer examples than
-    dimensions A and B are thin, which is exact and keeps the square roots of rounding errors out.
-    """
-    mean1, cov1, mean2, cov2 = (x.double() for x in (mean1, cov1, mean2, cov2))
-    rank1, rank2 = ranks or (len(mean1), len(mean2))
-    a, b = _factor(cov1, rank1), _factor(cov2, rank2)
-    trace_of_root = torch.linalg.svdvals(a.T @ b).sum()
-    return (mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * trace_of_root
-
-
-def _factor(cov: Tensor, rank: int) -> Tensor:
-    """A (D, r) with A A^T = ``cov``, r = min(rank, D)."""
-    if rank >= len(cov):
-        factor, failed = torch.linalg.cholesky_ex(cov)
-        if not failed:
-            return factor
-    eigenvalues, eigenvectors = torch.linalg.eigh(cov)  # ascending
-    kept = slice(max(0, len(cov) - rank), None)
-    return eigenvectors[:, kept] * eigenvalues[kept].clamp(min=0.0).sqrt()
 
 
 def _side_by_side(stacked: Tensor) -> Tensor:
