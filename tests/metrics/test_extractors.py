@@ -17,7 +17,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from genlab.data.digits import Digits
 from genlab.errors import DataError, ResourceError
 from genlab.metrics.base import FeatureExtractor
-from genlab.metrics.extractor import inception
+from genlab.metrics.extractor import weights as weights_module
 from genlab.metrics.extractor.digits import WEIGHTS, DigitsFeatures
 from genlab.metrics.extractor.inception import Inception
 from genlab.metrics.extractor.random_conv import RandomConv
@@ -146,7 +146,7 @@ def test_missing_inception_weights_say_what_to_do(tmp_path: Path, monkeypatch: p
     def offline(request, timeout):
         raise urllib.error.URLError("no network")
 
-    monkeypatch.setattr(inception.urllib.request, "urlopen", offline)
+    monkeypatch.setattr(weights_module.urllib.request, "urlopen", offline)
     expected = (
         "the Inception weights for FID are not here and cannot be downloaded. "
         f"Put weights-inception-2015-12-05-6726825d.pth into {tmp_path}, "

@@ -1,29 +1,44 @@
-"""The Inception-v3 features of the FID literature, by torch-fidelity, whose numbers are the original TensorFlow's."""
+"""The Inception-v3 features of the FID literature: torch-fidelity's network, whose numbers are the TensorFlow one's."""
 
-import pickle
-import urllib.request
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, BasicConv2d, FeatureExtractorInceptionV3
 
-from genlab.errors import ResourceError
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
+from genlab.metrics.extractor.tensorflow_resize import resize_like_tensorflow
+from genlab.metrics.extractor.weights import Published, load_tensors, misfit, weights_file
 
 _PREPROCESSING = "inception-v3-compat 2048; TensorFlow 1 bilinear resize to 299x299; (x - 128) / 128"
 _FILE = Path(URL_INCEPTION_V3).name  # ends in the first digits of its own SHA-256
-_SHA256_PREFIX = _FILE.rsplit("-", 1)[1].removesuffix(".pth")
+_PUBLISHED = Published("the Inception weights for FID", URL_INCEPTION_V3, _FILE, _FILE[-12:].removesuffix(".pth"))
+_LAYERS = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3",
+           "MaxPool_2", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e",
+           "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool")  # fmt: skip
+_SPATIAL = ("Mixed_6d", 7)  # layer, channels
+_CPU_CHUNK = 16  # images that a CPU looks at together: what the first layers make of 64 is too large for its caches
 
 
 class Inception:
-    """2048 pooled features of Inception-v3 (Szegedy et al. 2015), the network that published FIDs are measured with."""
+    """Inception-v3 (Szegedy et al. 2015), the network that published FIDs are measured with.
+
+    * ``features``: 2048, after the last pooling.
+    * ``logits``: 1008 classes without the biases of the last layer, "logits_unbiased" to torch-fidelity: published
+      inception scores leave them out.
+    * ``spatial``: 7 channels of 17 x 17, 2023 in all, for sFID (Nash et al. 2021). The tensor ``mixed_6/conv:0`` of the
+      TensorFlow graph, its first 7 channels, as guided-diffusion's evaluator reads it; torch-fidelity's name for the
+      layer is ``Mixed_6d.branch1x1``, after the ReLU, which the block's output begins with.
+
+    Batch norms are folded into convolutions, which moves features by about 1e-7 of themselves.
+    """
 
     name = "inception2048"
     modality: Literal["image"] = "image"
-    gives = frozenset({"features"})
+    gives = frozenset({"features", "logits", "spatial"})
     preprocessing = _PREPROCESSING
 
     def __init__(
@@ -33,46 +48,48 @@ class Inception:
         timeout: float = 5.0,  # seconds that the server may take to answer
     ):
         """Raises ResourceError if the weights are neither here nor to be had, or hold anything but weights."""
-        if weights is None:
-            folder = Path(cache) if cache else Path(torch.hub.get_dir()) / "checkpoints"
-            path = folder / _FILE
-            if not path.is_file():
-                _download(path, timeout)
-        else:
-            path = Path(weights)
-            if not path.is_file():
-                raise ResourceError(f"the Inception weights for FID are not at {path}. Put {_FILE} there.")
-        _refuse_code(path)
-        self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path))
+        path = weights_file(_PUBLISHED, weights, cache, timeout)
+        load_tensors(path, _PUBLISHED)  # torch-fidelity unpickles whatever the file says: look first
+        try:
+            network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path))
+        except RuntimeError as error:
+            raise misfit(path, _PUBLISHED, error) from error
+        self._fingerprint = network_fingerprint(network, _PREPROCESSING)  # of the weights as they came
+        self.network = _fold_batch_norms(network)
 
     def fingerprint(self) -> str:
-        return network_fingerprint(self.network, _PREPROCESSING)
+        return self._fingerprint
 
     def extract(self, examples: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """uint8 (N, C, H, W), C of 1 or 3, any size -> ``features`` (N, 2048), float32."""
-        self.network.to(examples.device)
+        """uint8 (N, C, H, W), C of 1 or 3, any size -> ``features`` (N, 2048), ``logits`` (N, 1008), ``spatial``
+        (N, 2023), float32."""
+        on_cpu = examples.device.type == "cpu"
+        layout = torch.channels_last if on_cpu else torch.contiguous_format
+        self.network.to(device=examples.device, memory_format=layout)  # type: ignore[call-overload]
         with full_precision(examples.device):
-            return {"features": self.network(examples.expand(-1, 3, -1, -1))[0]}
+            chunks = [self._look(part, wanted) for part in examples.split(_CPU_CHUNK if on_cpu else len(examples))]
+        return {output: torch.cat([chunk[output] for chunk in chunks]) for output in chunks[0]}
+
+    def _look(self, images: Tensor, wanted: frozenset[str]) -> dict[str, Tensor]:
+        given = {}
+        x = (resize_like_tensorflow(images, 299) - 128) / 128
+        x = x.expand(-1, 3, -1, -1)
+        for name in _LAYERS:
+            x = getattr(self.network, name)(x)
+            if name == _SPATIAL[0] and "spatial" in wanted:
+                given["spatial"] = x[:, : _SPATIAL[1]].flatten(1)  # (N, 7 * 17 * 17)
+                if wanted == {"spatial"}:
+                    return given
+        features = x.flatten(1)
+        if "features" in wanted:
+            given["features"] = features
+        if "logits" in wanted:
+            given["logits"] = features @ self.network.fc.weight.T
+        return given
 
 
-def _download(path: Path, timeout: float) -> None:
-    try:
-        request = urllib.request.Request(URL_INCEPTION_V3, method="HEAD")
-        urllib.request.urlopen(request, timeout=timeout).close()  # the download itself has no time limit
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), hash_prefix=_SHA256_PREFIX, progress=False)
-    except (OSError, RuntimeError) as error:  # no network, no such page, no space; or not the right bytes
-        raise ResourceError(
-            "the Inception weights for FID are not here and cannot be downloaded. "
-            f"Put {_FILE} into {path.parent}, or use metrics/extractor=random (no download)."
-        ) from error
-
-
-def _refuse_code(path: Path) -> None:
-    """torch-fidelity unpickles whatever the file says; look first."""
-    try:
-        torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ResourceError(
-            f"{path} does not hold plain weights ({type(error).__name__}); genlab loads weights only. Get {_FILE} anew."
-        ) from error
+def _fold_batch_norms(network: nn.Module) -> nn.Module:
+    for block in network.modules():
+        if isinstance(block, BasicConv2d):
+            block.conv, block.bn = fuse_conv_bn_eval(block.conv, block.bn), nn.Identity()
+    return network.requires_grad_(False)

@@ -1,0 +1,100 @@
+"""Files of published weights: found, or downloaded once; only tensors are taken out of them."""
+
+import hashlib
+import pickle
+import urllib.request
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from genlab.errors import ResourceError
+
+_TIMEOUT = 5.0  # seconds that a server may take to answer
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that its makers offer."""
+
+    title: str  # "the Inception weights for FID": for messages
+    url: str
+    name: str  # of the file, as torch.hub and torch-fidelity keep it
+    sha256: str  # its first digits, or all
+
+
+def weights_file(
+    published: Published,
+    weights: str | None,  # a file; null: from the cache, or else downloaded into it
+    cache: str | None = None,  # a folder; null: torch.hub's
+    timeout: float = _TIMEOUT,
+) -> Path:
+    """Raises ResourceError if the file is neither here nor to be had."""
+    if weights is not None:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise ResourceError(f"{published.title} are not at {path}. Put {published.name} there.")
+        return path
+    path = (Path(cache) if cache else Path(torch.hub.get_dir()) / "checkpoints") / published.name
+    if not path.is_file():
+        _download(published, path, timeout)
+    return path
+
+
+def load_tensors(path: Path, published: Published) -> dict[str, Tensor]:
+    """The tensors of a file by name, on the CPU.
+
+    A .safetensors file, or one of torch's that holds plain weights. A TorchScript archive holds code too, and is opened
+    only if it is the published one, byte for byte.
+
+    Raises:
+        ResourceError: the file is damaged, or holds anything else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if _is_torchscript(path) and _sha256(path).startswith(published.sha256):
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+                return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
+        raise ResourceError(
+            f"{path} does not hold plain weights ({type(error).__name__}); genlab loads weights only. "
+            f"Get {published.name} anew."
+        ) from error
+
+
+def misfit(path: Path, published: Published, error: Exception) -> ResourceError:
+    """To be raised where tensors are not those of the network. ``error`` may have many lines; the first tell."""
+    said = " ".join(str(error).split())[:160]
+    return ResourceError(f"{path} holds other weights than {published.name} ({said} ...).")
+
+
+def _download(published: Published, path: Path, timeout: float) -> None:
+    try:
+        request = urllib.request.Request(published.url, method="HEAD")
+        urllib.request.urlopen(request, timeout=timeout).close()  # the download itself has no time limit
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(published.url, str(path), hash_prefix=published.sha256, progress=False)
+    except (OSError, RuntimeError) as error:  # no network, no such page, no space; or not the right bytes
+        raise ResourceError(
+            f"{published.title} are not here and cannot be downloaded. "
+            f"Put {published.name} into {path.parent}, or use metrics/extractor=random (no download)."
+        ) from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,57 @@
+"""Inception score (Salimans et al. 2016, arXiv:1606.03498), computed by torch-fidelity."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+from torchmetrics import Metric
+
+from genlab.errors import ConfigError, DataError
+from genlab.metrics.base import Direction, MetricBatch
+from genlab.metrics.ordered import in_order
+
+
+class InceptionScore(Metric):
+    """exp E_x KL(p(y|x) || p(y)), y the class that Inception sees: sure of each image, and seldom of the same class.
+
+    Between 1 and the number of classes, 1008. No reference enters: samples that are nothing like the data can score
+    well, and a small set scores low. The mean of ``splits`` equal parts of the samples, in their order, as published
+    scores are; ``isc_std`` is the spread over the parts.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"logits"})
+    directions: ClassVar[Mapping[str, Direction | None]] = {"isc": "higher", "isc_std": None}
+    is_differentiable = False
+    full_state_update = False
+
+    logits: list[Tensor]
+    index: list[Tensor]
+
+    def __init__(self, splits: int = 10):
+        super().__init__()
+        if splits < 1:
+            raise ConfigError(f"metrics.isc.splits={splits} must be >= 1.")
+        self.splits = splits
+        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.add_state("index", [], dist_reduce_fx="cat")
+
+    def update(self, batch: MetricBatch, real: bool) -> None:
+        """Takes ``logits`` (N, K) and ``index`` (N,) of samples."""
+        if not real:
+            self.logits.append(batch["logits"])
+            self.index.append(batch["index"])
+
+    def compute(self) -> dict[str, Tensor]:
+        """``isc`` and ``isc_std``. Raises DataError if there are fewer samples than parts."""
+        count = sum(len(rows) for rows in self.logits)
+        if count < self.splits:
+            raise DataError(f"the inception score needs at least {self.splits} samples, one for each of its splits, "
+                            f"got {count}. Set metrics.isc.splits=1.")  # fmt: skip
+        result = isc_features_to_metric(in_order(self.logits, self.index), splits=self.splits, shuffle=False)
+        names = {"isc": KEY_METRIC_ISC_MEAN, "isc_std": KEY_METRIC_ISC_STD}
+        return {name: torch.tensor(result[key], dtype=torch.float64) for name, key in names.items()}
+
+    def settings(self) -> dict[str, int | float | str]:
+        return {"splits": self.splits}
