@@ -2,8 +2,10 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from pytorch_fid.fid_score import calculate_frechet_distance
 from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
@@ -82,6 +84,13 @@ def test_equal_sets_are_at_zero() -> None:
 def test_equals_torch_fidelity_on_the_same_features(n: int, d: int) -> None:
     real, fake = normal(n, d, seed=1), normal(n + 3, d, seed=2)
     assert fid(real, fake) == pytest.approx(torch_fidelity_fid(real, fake), rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")
+def test_equals_pytorch_fid_on_the_same_features() -> None:
+    real, fake = normal(400, 64, seed=1), normal(403, 64, seed=2)
+    moments = [moment for x in (real.double().numpy(), fake.double().numpy()) for moment in (x.mean(0), np.cov(x.T))]
+    assert fid(real, fake) == pytest.approx(float(calculate_frechet_distance(*moments)), rel=1e-4)
 
 
 def test_fewer_examples_than_dimensions_is_exact() -> None:

@@ -1,19 +1,20 @@
-"""Data sets of the Hugging Face Hub, or of a folder in one of its formats: which version there is, and its rows."""
+"""What is at the Hugging Face Hub: versions and rows of data sets (or of a folder in a format of theirs), and models."""
 
 import json
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from genlab.data.array_cache import digest
-from genlab.errors import ConfigError, DataError
+from genlab.errors import ConfigError, DataError, GenlabError, ResourceError
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
 _TIMEOUT = 5.0  # seconds in which the Hub has to answer; its own library would try for half a minute
+_OF_A_MODEL = ["*.safetensors", "*.json", "*.txt", "*.model"]  # weights, config, tokenizer; neither code nor pickles
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +54,37 @@ def version(name: str, revision: str | None, memory: Path) -> str:
     return str(commit)
 
 
+def model_folder(name: str, revision: str | None) -> Path:
+    """The folder in the Hub's own cache with a model's weights, config and tokenizer: as they are there, or else
+    downloaded.
+
+    Raises ResourceError, with what to do: there is no such model, or it is not here and the Hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": _OF_A_MODEL, "ignore_patterns": ["*/*"]}
+    try:
+        return Path(snapshot_download(name, local_files_only=True, **wanted))
+    except HFValidationError as error:
+        raise ResourceError(f"{name} is neither a folder nor the name of a model, which is like owner/name.") from error
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        wanted["revision"] = _ask_the_hub(name, revision, "model")
+        return Path(snapshot_download(name, etag_timeout=_TIMEOUT, **wanted))
+    except _Unreachable as error:
+        raise ResourceError(
+            f"the model {name} is not here and the Hugging Face Hub cannot be reached ({error}). "
+            "Give a folder that holds it, as save_pretrained of transformers makes one."
+        ) from error
+    except GenlabError as error:
+        raise ResourceError(str(error)) from error
+    except Exception as error:  # of the network, or the disk
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise ResourceError(f"the download of the model {name} broke off ({cause}). Start it again.") from error
+
+
 def remember(note: Path, value: Any) -> None:
     """Write a plain value; not at all where that is impossible, which the cache beside it will say."""
     try:
@@ -76,21 +108,23 @@ class _Unreachable(Exception):
     """The Hub gave no answer; the text says why."""
 
 
-def _ask_the_hub(name: str, revision: str | None) -> str:
+def _ask_the_hub(name: str, revision: str | None, kind: Literal["data set", "model"] = "data set") -> str:
+    """The commit of a revision. Raises DataError: there is no such thing, or it is not for this user."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
-        return str(HfApi().dataset_info(name, revision=revision, timeout=_TIMEOUT).sha)
+        ask: Any = HfApi().dataset_info if kind == "data set" else HfApi().model_info
+        return str(ask(name, revision=revision, timeout=_TIMEOUT).sha)
     except HFValidationError as error:
-        raise DataError(f"{name} is neither a folder nor the name of a data set, which is like owner/name.") from error
+        raise DataError(f"{name} is neither a folder nor the name of a {kind}, which is like owner/name.") from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status not in (401, 403, 404):
             raise _Unreachable(f"it answers {status}") from error
         what = name if revision is None else f"{name} at revision {revision}"
         raise DataError(
-            f"the Hugging Face Hub has no data set {what} that you may read. If it is private or gated: hf auth login"
+            f"the Hugging Face Hub has no {kind} {what} that you may read. If it is private or gated: hf auth login"
         ) from error
     except OfflineModeIsEnabled as error:
         raise _Unreachable("HF_HUB_OFFLINE is set") from error

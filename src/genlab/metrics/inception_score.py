@@ -45,11 +45,11 @@ class InceptionScore(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """``isc`` and ``isc_std``. Raises DataError if there are fewer samples than parts."""
-        count = sum(len(rows) for rows in self.logits)
-        if count < self.splits:
+        logits = in_order(self.logits, self.index)
+        if len(logits) < self.splits:
             raise DataError(f"the inception score needs at least {self.splits} samples, one for each of its splits, "
-                            f"got {count}. Set metrics.isc.splits=1.")  # fmt: skip
-        result = isc_features_to_metric(in_order(self.logits, self.index), splits=self.splits, shuffle=False)
+                            f"got {len(logits)}. Set metrics.isc.splits=1.")  # fmt: skip
+        result = isc_features_to_metric(logits, splits=self.splits, shuffle=False)
         names = {"isc": KEY_METRIC_ISC_MEAN, "isc_std": KEY_METRIC_ISC_STD}
         return {name: torch.tensor(result[key], dtype=torch.float64) for name, key in names.items()}
 

@@ -16,7 +16,8 @@ _MODEL = "clip-vit-b-32"
 _HASH = MODEL_METADATA[_MODEL]["hash"]
 _PUBLISHED = Published("the CLIP weights", MODEL_URLS[_MODEL], f"{_MODEL}-{_HASH}.pt", _HASH)
 _PREPROCESSING = f"{_MODEL}; TensorFlow 1 bilinear resize to the network's resolution; CLIP's mean and deviation"
-_MEAN, _STD = [255 * x for x in (0.48145466, 0.4578275, 0.40821073)], [255 * x for x in (0.26862954, 0.26130258, 0.27577711)]  # fmt: skip  # noqa: E501
+_MEAN = [255 * x for x in (0.48145466, 0.4578275, 0.40821073)]
+_STD = [255 * x for x in (0.26862954, 0.26130258, 0.27577711)]
 
 
 class CLIP:
@@ -32,8 +33,7 @@ class CLIP:
 
     def __init__(
         self,
-        weights: str | None = None,  # OpenAI's .pt file, or its tensors alone; null: from torch.hub's cache, or
-        # downloaded into it (338 MB)
+        weights: str | None = None,  # OpenAI's .pt file, or its tensors; null: torch.hub's, or downloaded (338 MB)
     ):
         """Raises ResourceError if the weights are neither here nor to be had, or are not CLIP's."""
         path = weights_file(_PUBLISHED, weights)

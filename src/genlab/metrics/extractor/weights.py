@@ -26,6 +26,7 @@ class Published:
     url: str
     name: str  # of the file, as torch.hub and torch-fidelity keep it
     sha256: str  # its first digits, or all
+    instead: str = "use metrics/extractor=random (no download)"  # what else a user can do
 
 
 def weights_file(
@@ -58,7 +59,9 @@ def load_tensors(path: Path, published: Published) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if _is_torchscript(path) and _sha256(path).startswith(published.sha256):
+        if _is_torchscript(path):
+            if not _sha256(path).startswith(published.sha256):
+                raise ValueError("TorchScript")
             with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
                 return dict(torch.jit.load(path, map_location="cpu").state_dict())
         return dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -84,7 +87,7 @@ def _download(published: Published, path: Path, timeout: float) -> None:
     except (OSError, RuntimeError) as error:  # no network, no such page, no space; or not the right bytes
         raise ResourceError(
             f"{published.title} are not here and cannot be downloaded. "
-            f"Put {published.name} into {path.parent}, or use metrics/extractor=random (no download)."
+            f"Put {published.name} into {path.parent}, or {published.instead}."
         ) from error
 
 
