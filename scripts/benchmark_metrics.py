@@ -9,6 +9,7 @@ Nothing is cached between rounds.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
@@ -47,8 +48,11 @@ def main() -> None:
         compare(f"FID of two folders of {options.images} PNG files, {options.size}x{options.size}, from the files",
                 from_files, options.rounds, {"torch-fidelity": 1e-4, "pytorch-fid": 0.1})  # fmt: skip
     for count in (2 * options.dims, options.dims // 4):
+        work, agreement = matrix_part(options.dims, count), {"eigvals": 1e-6, "sqrtm": 1e-6}
+        if count < options.dims:  # the product is singular: its root is found badly, and in minutes
+            del work["sqrtm"], agreement["sqrtm"]
         compare(f"its matrix part, {options.dims} dimensions, covariances of {count} examples",
-                matrix_part(options.dims, count), options.rounds, {"eigvals": 1e-6, "sqrtm": 1e-3})  # fmt: skip
+                work, options.rounds, agreement)  # fmt: skip
 
 
 def compare(title: str, work: Work, rounds: int, agreement: dict[str, float]) -> None:
@@ -84,7 +88,7 @@ def fid_from_files(real: Path, fake: Path, weights: Path, cache: Path) -> Work:
     from genlab.metrics.subject import Examples
 
     pytorch_fid.inception.load_state_dict_from_url = lambda url, progress: torch.load(weights, weights_only=True)
-    passed = iter(range(10**6))
+    passed, batch_size = itertools.count(), min(50, len(list(real.iterdir())))
 
     def ours() -> float:
         fresh = str(cache / str(next(passed)))
@@ -99,7 +103,7 @@ def fid_from_files(real: Path, fake: Path, weights: Path, cache: Path) -> Work:
                                  feature_extractor_weights_path=str(weights))["frechet_inception_distance"]  # fmt: skip
 
     def pytorch_fid_() -> float:
-        return float(calculate_fid_given_paths([str(fake), str(real)], 50, "cpu", 2048, num_workers=0))
+        return float(calculate_fid_given_paths([str(fake), str(real)], batch_size, "cpu", 2048, num_workers=0))
 
     return {"genlab": ours, "torch-fidelity": torch_fidelity, "pytorch-fid": pytorch_fid_}
 
