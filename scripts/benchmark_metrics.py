@@ -83,11 +83,12 @@ def fid_from_files(real: Path, fake: Path, weights: Path, cache: Path) -> Work:
 
     from genlab.data.image_folder import ImageFolder
     from genlab.metrics.evaluation import Evaluation
-    from genlab.metrics.extractor.inception import Inception
+    from genlab.metrics.extractor.inception import PUBLISHED, Inception
+    from genlab.metrics.extractor.weights import load_tensors
     from genlab.metrics.fid import FID
     from genlab.metrics.subject import Examples
 
-    pytorch_fid.inception.load_state_dict_from_url = lambda url, progress: torch.load(weights, weights_only=True)
+    pytorch_fid.inception.load_state_dict_from_url = lambda url, progress: load_tensors(weights, PUBLISHED)
     passed, batch_size = itertools.count(), min(50, len(list(real.iterdir())))
 
     def ours() -> float:

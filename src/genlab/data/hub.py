@@ -1,4 +1,4 @@
-"""What is at the Hugging Face Hub: versions and rows of data sets (or of a folder in a format of theirs), and models."""
+"""What is at the Hugging Face Hub: data sets (or folders in a format of theirs), by version and row, and models."""
 
 import json
 import logging

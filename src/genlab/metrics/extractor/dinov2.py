@@ -52,7 +52,8 @@ class DINOv2:
         folder = folder if folder.is_dir() else model_folder(weights, revision)
         _check(folder)
         try:
-            network, found = Dinov2Model.from_pretrained(
+            load: Any = Dinov2Model.from_pretrained  # typed as if it always gave one thing
+            network, found = load(
                 folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
         except Exception as error:  # of many kinds, safetensors' own among them

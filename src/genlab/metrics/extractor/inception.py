@@ -1,7 +1,7 @@
 """The Inception-v3 features of the FID literature: torch-fidelity's network, whose numbers are the TensorFlow one's."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from genlab.metrics.extractor.weights import Published, load_tensors, misfit, we
 
 _PREPROCESSING = "inception-v3-compat 2048; TensorFlow 1 bilinear resize to 299x299; (x - 128) / 128"
 _FILE = Path(URL_INCEPTION_V3).name  # ends in the first digits of its own SHA-256
-_PUBLISHED = Published("the Inception weights for FID", URL_INCEPTION_V3, _FILE, _FILE[-12:].removesuffix(".pth"))
+PUBLISHED = Published("the Inception weights for FID", URL_INCEPTION_V3, _FILE, _FILE[-12:].removesuffix(".pth"))
 _LAYERS = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3",
            "MaxPool_2", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e",
            "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool")  # fmt: skip
@@ -48,14 +48,14 @@ class Inception:
         timeout: float = 5.0,  # seconds that the server may take to answer
     ):
         """Raises ResourceError if the weights are neither here nor to be had, or hold anything but weights."""
-        path = weights_file(_PUBLISHED, weights, cache, timeout)
-        load_tensors(path, _PUBLISHED)  # torch-fidelity unpickles whatever the file says: look first
+        path = weights_file(PUBLISHED, weights, cache, timeout)
+        load_tensors(path, PUBLISHED)  # torch-fidelity unpickles whatever the file says: look first
         try:
             network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path))
         except RuntimeError as error:
-            raise misfit(path, _PUBLISHED, error) from error
+            raise misfit(path, PUBLISHED, error) from error
         self._fingerprint = network_fingerprint(network, _PREPROCESSING)  # of the weights as they came
-        self.network = _fold_batch_norms(network)
+        self.network: Any = _fold_batch_norms(network)
 
     def fingerprint(self) -> str:
         return self._fingerprint
@@ -65,7 +65,7 @@ class Inception:
         (N, 2023), float32."""
         on_cpu = examples.device.type == "cpu"
         layout = torch.channels_last if on_cpu else torch.contiguous_format
-        self.network.to(device=examples.device, memory_format=layout)  # type: ignore[call-overload]
+        self.network.to(device=examples.device, memory_format=layout)
         with full_precision(examples.device):
             chunks = [self._look(part, wanted) for part in examples.split(_CPU_CHUNK if on_cpu else len(examples))]
         return {output: torch.cat([chunk[output] for chunk in chunks]) for output in chunks[0]}
