@@ -4,9 +4,9 @@
     python scripts/benchmark_metrics.py --images 128 --threads 2
 
 All use one file of random Inception weights, made here, and compute the same number, which is checked before anything
-is timed. Rounds are interleaved, and ratios are medians over the rounds: machines are busy with other things too. That is why time of CPUs
-stands beside time; it compares for one thread, for more it counts their waiting.
-Nothing is cached between rounds.
+is timed. Rounds are interleaved, and ratios are medians over the rounds: machines are busy with other things too. That
+is why time of CPUs stands beside time; it compares for one thread, for more it counts their waiting. Nothing is cached
+between rounds.
 """
 
 import argparse
