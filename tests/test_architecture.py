@@ -18,7 +18,6 @@ TOP = {
 }  # they may know everything below them
 LOADERS = {  # what each may call; all look before they load
     MODULES["genlab.checkpoint"]: {"torch.load"},
-    MODULES["genlab.metrics.distance.weights"]: {"torch.load"},
     MODULES["genlab.metrics.extractor.weights"]: {"torch.load", "torch.jit.load"},
 }
 MADE_OF = {"genlab.model.latent_diffusion": {"genlab.model.diffusion"}}  # a family inside another, on other data

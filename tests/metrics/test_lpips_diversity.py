@@ -11,9 +11,9 @@ from torch import Tensor
 from torchmetrics.functional.image.lpips import _LPIPS
 
 from genlab.errors import DataError, ResourceError
-from genlab.metrics.distance import weights as downloads
 from genlab.metrics.distance.lpips import LPIPS
 from genlab.metrics.distance.pixels import PixelDistance
+from genlab.metrics.extractor import weights as downloads
 from genlab.metrics.lpips_diversity import LPIPSDiversity, random_pairs
 from stand_ins import MAKERS, backbone, backbone_file
 
@@ -80,7 +80,7 @@ def test_weights_that_are_missing_of_another_network_or_code(
         LPIPS("alex", cache=str(tmp_path))
     with pytest.raises(ResourceError, match=r"are not at /no/such\. Put vgg16-397923af\.pth there"):
         LPIPS("vgg", weights="/no/such")
-    with pytest.raises(ResourceError, match="does not hold the weights of alex"):
+    with pytest.raises(ResourceError, match="holds other weights than alexnet-owt-7be5be79"):
         LPIPS("alex", weights=str(file))
     torch.save({"layer": Path("/")}, tmp_path / "evil.pth")
     with pytest.raises(ResourceError, match="genlab loads weights only"):

@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 from torchmetrics.functional.image import lpips as library
 
-from genlab.errors import ResourceError
-from genlab.metrics.distance.weights import plain_weights, weights_file
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
+from genlab.metrics.extractor.weights import Published, load_tensors, misfit, named_by_hash, weights_file
 
 _SMALLEST = 64  # pixels of the shorter side: below that the last layers of the networks see nothing
 _BACKBONES = {
@@ -43,9 +42,9 @@ class LPIPS:
         """Raises ResourceError if the weights are neither here nor to be had, or are not this network's."""
         self.name = f"lpips_{net}"
         self.at_most = at_most
-        path = weights_file(_BACKBONES[net].url, weights, cache, timeout, f"LPIPS ({net})",
-                            "use metrics that need no download")  # fmt: skip
-        self.network = _network(net, path)
+        url, instead = _BACKBONES[net].url, "use metrics that need no download"
+        published = named_by_hash(f"the weights of LPIPS ({net})", url, instead)
+        self.network = _network(net, weights_file(published, weights, cache, timeout), published)
         self._resize = f"shorter side to {_SMALLEST} or more (bilinear)"
         if at_most is not None:
             self._resize += f" and by a whole factor towards {at_most} (mean)"
@@ -71,19 +70,19 @@ class LPIPS:
         return avg_pool2d(images, factor) if factor > 1 else images
 
 
-def _network(net: Literal["alex", "vgg", "squeeze"], path: Path) -> torch.nn.Module:
+def _network(net: Literal["alex", "vgg", "squeeze"], path: Path, published: Published) -> torch.nn.Module:
     """The library's network, given its weights without drawing others first."""
     heads = Path(library.__file__).parent / "lpips_models" / f"{net}.pth"
     with torch.device("meta"):
         network = library._LPIPS(pretrained=False, net=net, pnet_rand=True)
     network.scaling_layer = library.ScalingLayer()  # constants, which no file holds
-    judged = plain_weights(heads)  # lin0.model.1.weight ..., of modules that are also in a list
+    judged = load_tensors(heads, published)  # lin0.model.1.weight ..., of modules that are also in a list
     state = judged | {f"lins.{name.removeprefix('lin')}": tensor for name, tensor in judged.items()}
-    state |= _backbone(network, plain_weights(path))
+    state |= _backbone(network, load_tensors(path, published))
     try:
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        raise ResourceError(f"{path} does not hold the weights of {net}: {' '.join(str(error).split())}") from error
+        raise misfit(path, published, error) from error
     return network.eval().requires_grad_(False)
 
 

@@ -1,6 +1,5 @@
 """The Inception-v3 features of the FID literature: torch-fidelity's network, whose numbers are the TensorFlow one's."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,11 +10,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Basic
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
 from genlab.metrics.extractor.tensorflow_resize import resize_like_tensorflow
-from genlab.metrics.extractor.weights import Published, load_tensors, misfit, weights_file
+from genlab.metrics.extractor.weights import load_tensors, misfit, named_by_hash, weights_file
 
 _PREPROCESSING = "inception-v3-compat 2048; TensorFlow 1 bilinear resize to 299x299; (x - 128) / 128"
-_FILE = Path(URL_INCEPTION_V3).name  # ends in the first digits of its own SHA-256
-PUBLISHED = Published("the Inception weights for FID", URL_INCEPTION_V3, _FILE, _FILE[-12:].removesuffix(".pth"))
+PUBLISHED = named_by_hash("the Inception weights for FID", URL_INCEPTION_V3)
 _LAYERS = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3",
            "MaxPool_2", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e",
            "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool")  # fmt: skip

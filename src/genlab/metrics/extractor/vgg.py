@@ -1,6 +1,5 @@
 """VGG-16 features, as torch-fidelity takes them."""
 
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,11 +10,9 @@ from torchvision.transforms.functional import normalize
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
 from genlab.metrics.extractor.tensorflow_resize import resize_like_tensorflow
-from genlab.metrics.extractor.weights import Published, load_tensors, misfit, weights_file
+from genlab.metrics.extractor.weights import load_tensors, misfit, named_by_hash, weights_file
 
-_URL = torchvision.models.VGG16_Weights.IMAGENET1K_V1.url
-_FILE = Path(_URL).name  # ends in the first digits of its own SHA-256
-_PUBLISHED = Published("the VGG-16 weights", _URL, _FILE, _FILE[-12:].removesuffix(".pth"))
+_PUBLISHED = named_by_hash("the VGG-16 weights", torchvision.models.VGG16_Weights.IMAGENET1K_V1.url)
 _PREPROCESSING = "vgg16 fc2_relu; TensorFlow 1 bilinear resize to 224x224; ImageNet mean and deviation"
 _MEAN, _STD = [255 * x for x in (0.485, 0.456, 0.406)], [255 * x for x in (0.229, 0.224, 0.225)]
 

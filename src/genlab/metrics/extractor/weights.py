@@ -29,6 +29,12 @@ class Published:
     instead: str = "use metrics/extractor=random (no download)"  # what else a user can do
 
 
+def named_by_hash(title: str, url: str, instead: str = Published.instead) -> Published:
+    """A file whose name ends in the first digits of its own SHA-256, as torch.hub has it: ``vgg16-397923af.pth``."""
+    name = Path(url).name
+    return Published(title, url, name, Path(name).stem.rsplit("-", 1)[1], instead)
+
+
 def weights_file(
     published: Published,
     weights: str | None,  # a file; null: from the cache, or else downloaded into it
