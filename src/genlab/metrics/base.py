@@ -1,10 +1,11 @@
 """The contract of metrics, torchmetrics.Metric subclasses of two kinds.
 
 Some compare generated examples with real ones, and are fed batches of both; some ask the model itself. A batch is a
-mapping with fixed keys: ``image`` (N, C, H, W) uint8, or ``text``, a list of N strings; ``index`` (N,) int64, the
-examples' places in their set, the same on any number of devices; ``label`` (N,) int64 where the data or the request
-had one; and what the extractor of the evaluation gives, float32: ``features`` (N, D), ``logits`` (N, K), ``spatial``
-(N, S).
+mapping with fixed keys: ``image`` (N, C, H, W) uint8, or ``text``, a list of N strings without their prompts; ``index``
+(N,) int64, the examples' places in their set, the same on any number of devices; ``label`` (N,) int64 where the data or
+the request had one; and what the extractor of the evaluation gives, float32: ``features`` (N, D), ``logits`` (N, K),
+``spatial`` (N, S). Sample i of text and reference i go on from the same prompt, and have the same number of tokens;
+which tokens is not said, so that what a metric counts does not hang on the tokenizer.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from genlab.model.base import GenerativeModel
 MetricBatch = Mapping[str, Any]
 Direction = Literal["lower", "higher", "one"]  # what is better; "one": as near to 1 as can be
 EXTRACTED = frozenset({"features", "logits", "spatial"})  # keys of a batch that come from the extractor
+KEYS = {"image": frozenset({"image"}), "text": frozenset({"text"})}  # that only batches of such data have
 
 
 class SampleMetric(Protocol):
@@ -68,7 +70,9 @@ class ModelMetric(Protocol):
 
     def reset(self) -> None: ...
 
-    def settings(self) -> dict[str, int | float | str]: ...
+    def settings(self) -> dict[str, int | float | str]:
+        """As of a SampleMetric; the seed too, where there are random numbers."""
+        ...
 
 
 @runtime_checkable

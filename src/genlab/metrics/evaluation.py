@@ -16,11 +16,12 @@ from genlab.data.base import DataModule, Split
 from genlab.data.image import ImageDataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
-from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, NeedsData
+from genlab.metrics.base import EXTRACTED, KEYS, FeatureExtractor, ModelMetric, NeedsData
 from genlab.metrics.bootstrap import bootstrapped, standard_errors
 from genlab.metrics.protocol import Result, mean, short
 from genlab.metrics.reference import CHUNK, outputs, reference_outputs
-from genlab.metrics.subject import Examples, ImageSubject, Subject, TextSubject, rank, world
+from genlab.metrics.subject import Examples, ImageSubject, Subject, rank, world
+from genlab.metrics.text_subject import TextSubject
 from genlab.model.base import GenerativeModel, in_eval_mode
 
 
@@ -42,6 +43,7 @@ class Evaluation:
         batch_size: int = 64,  # samples drawn at a time; only speed and memory depend on it
         num_seeds: int = 1,  # the full evaluation draws so many sets, seed, seed + 1, ...: means and their spread
         bootstrap: int = 0,  # the full evaluation resamples its samples so many times: standard errors
+        prompt_length: int = 0,  # of text: tokens of the reference that a sample goes on from; 0: from nothing
         cache_dir: str
         | None = None,  # of what the extractor gives of references; null: $GENLAB_CACHE or ~/.cache/genlab
     ):
@@ -50,17 +52,21 @@ class Evaluation:
             raise ConfigError(f"num_samples={num_samples} must be >= 2, batch_size={batch_size} >= 1.")
         if num_seeds < 1 or bootstrap < 0 or bootstrap == 1:
             raise ConfigError(f"num_seeds={num_seeds} must be >= 1, bootstrap={bootstrap} 0 or >= 2.")
-        self.extractor = extractor
+        if prompt_length < 0:
+            raise ConfigError(f"evaluation.prompt_length={prompt_length} must be a whole number >= 0.")
+        self.extractor, self.prompt_length = extractor, prompt_length
         # Metric and SampleMetric at once is a type that Python cannot say
         self.of_models: dict[str, Any] = {n: m for n, m in metrics.items() if isinstance(m, ModelMetric)}
         self.metrics: dict[str, Any] = {n: m for n, m in metrics.items() if n not in self.of_models}
         for name, metric in self.metrics.items():
-            _check_extractor(name, metric.reads & EXTRACTED, extractor)
+            if extractor is not None:
+                _check_gives(name, metric.reads & EXTRACTED, extractor)
         self.num_samples, self.reference, self.seed, self.batch_size = num_samples, reference, seed, batch_size
         self.num_seeds, self.bootstrap = num_seeds, bootstrap
         self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
         self._prepared: DataModule | None = None  # the data that the next two are of
         self._subject: Subject | None = None
+        self._compared: Subject | None = None  # the sized subject that the reference is of
         self._reference: list[dict[str, Any]] = []  # batches, this rank's share
 
     def run(
@@ -91,6 +97,7 @@ class Evaluation:
         """Raises ConfigError if a metric does not go with the model or the data: before training, not after it."""
         if self.metrics:
             self._check_modality(data)
+            self._subject_of(data).sized(self.num_samples, model)
         for name, metric in self.metrics.items():
             if "label" in metric.reads and model.num_classes is None:
                 raise ConfigError(f"metrics={name} needs a model that takes labels. Leave it out of metrics=[...].")
@@ -115,7 +122,8 @@ class Evaluation:
 
     def draw(self, model: GenerativeModel, data: DataModule, count: int, seed: int) -> Examples:
         """This rank's share of ``count`` samples."""
-        return self._subject_of(data).draw(model, range(rank(), count, world()), seed, self.batch_size)
+        subject = self._subject_of(data).sized(count, model)
+        return subject.draw(model, range(rank(), count, world()), seed, self.batch_size)
 
     def _of_samples(self, model: GenerativeModel, data: DataModule, count: int, seed: int, full: bool) -> Result:
         start = time.perf_counter()
@@ -141,19 +149,27 @@ class Evaluation:
 
     def _subject_of(self, data: DataModule) -> Subject:
         if self._prepared is not data:
-            self._prepared, self._subject, self._reference = data, _subject(data, self.reference), []
+            self._prepared, self._subject = data, _subject(data, self.reference, self.prompt_length)
+            self._compared, self._reference = None, []
         assert self._subject is not None
         return self._subject
 
     def _check_modality(self, data: DataModule) -> None:
-        if self.extractor is not None and self._wanted() and self.extractor.modality != data.spec.modality:
-            raise ConfigError(f"the extractor {self.extractor.name} is for {self.extractor.modality}s; the data are "
-                              f"{data.spec.modality}.")  # fmt: skip
+        kind = data.spec.modality
+        other, suited = {"image": ("text", "metrics=[fid]"), "text": ("image", "metrics=[perplexity]")}[kind]
         for name, metric in self.metrics.items():
-            other = {"image": "text", "text": "image"}[data.spec.modality]
-            if other in metric.reads or (data.spec.modality == "text" and self.extractor is None and metric.reads):
-                suited = "metrics=[perplexity]" if data.spec.modality == "text" else "metrics=[fid]"
-                raise ConfigError(f"metrics={name}: for {other}s; the data are {data.spec.modality}. Use {suited}.")
+            if metric.reads & KEYS[other]:
+                raise ConfigError(f"metrics={name} is for {other}s; the data are {kind}. Use {suited}.")
+            if not metric.reads & EXTRACTED:
+                continue
+            if self.extractor is None and kind == "image":
+                raise ConfigError(f"metrics={name} needs features of images. Choose metrics/extractor=...")
+            if kind == "text" and (self.extractor is None or self.extractor.modality != kind):
+                raise ConfigError(f"metrics={name} is for images, or for texts with features of texts; the data are "
+                                  f"text. Use {suited}, or choose metrics/extractor=ngrams.")  # fmt: skip
+            if self.extractor is not None and self.extractor.modality != kind:
+                raise ConfigError(f"metrics={name}: the extractor {self.extractor.name} is for "
+                                  f"{self.extractor.modality}s; the data are {kind}.")  # fmt: skip
 
     def _sampling(self, count: int) -> dict[str, Any]:
         """What numbers of samples must share beside the data."""
@@ -173,7 +189,7 @@ class Evaluation:
         self, mine: Examples, count: int, data: DataModule, device: torch.device, seed: int, full: bool
     ) -> Result:
         """Numbers of ``count`` samples, of which ``mine`` are this rank's."""
-        subject = self._subject_of(data)
+        subject = self._subject_of(data).sized(count, mine)
         subject.check(mine)
         if min(count, len(subject.reference())) < world():
             raise ConfigError(f"fewer examples than devices ({world()}): raise num_samples or use fewer devices.")
@@ -218,8 +234,8 @@ class Evaluation:
         return result
 
     def _prepare(self, data: DataModule, subject: Subject, device: torch.device) -> None:
-        """Look at the reference, once for a data set."""
-        if self._reference:
+        """Look at the reference, once for a data set, and of text for a number and length of samples."""
+        if self._compared == subject:
             return
         reference, wanted = subject.reference(), self._wanted()
         given: dict[str, Tensor] = {}
@@ -230,6 +246,7 @@ class Evaluation:
         share = slice(rank(), None, world())
         self._reference = list(_batches_of(subject.key, reference.mine(rank(), world()),
                                            {name: rows[share] for name, rows in given.items()}))  # fmt: skip
+        self._compared = subject
         for metric in self.metrics.values():
             if isinstance(metric, NeedsData):
                 assert isinstance(data, ImageDataModule)
@@ -243,17 +260,17 @@ class Evaluation:
         yield from _batches_of(subject.key, examples, given)
 
 
-def _subject(data: DataModule, split: Split) -> Subject:
+def _subject(data: DataModule, split: Split, prompt_length: int) -> Subject:
     if isinstance(data, ImageDataModule):
+        if prompt_length:
+            raise ConfigError(f"evaluation.prompt_length={prompt_length} is for text; the data are image. Use 0.")
         return ImageSubject(data, split)
     assert isinstance(data, TextDataModule)
-    return TextSubject(data, split)
+    return TextSubject(data, split, prompt_length)
 
 
-def _check_extractor(name: str, needed: frozenset[str], extractor: FeatureExtractor | None) -> None:
-    if needed and extractor is None:
-        raise ConfigError(f"metrics={name} needs features of images. Choose metrics/extractor=...")
-    if extractor is not None and not needed <= extractor.gives:
+def _check_gives(name: str, needed: frozenset[str], extractor: FeatureExtractor) -> None:
+    if not needed <= extractor.gives:
         lacking = ", ".join(sorted(needed - extractor.gives))
         raise ConfigError(f"metrics={name} needs {lacking}, which metrics/extractor={extractor.name} does not give. "
                           "Use metrics/extractor=inception.")  # fmt: skip

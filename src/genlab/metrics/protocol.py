@@ -10,6 +10,7 @@ from typing import Any
 from genlab.metrics.base import EXTRACTED, Direction
 
 OF_THE_EXTRACTOR = ("extractor", "extractor_fingerprint", "preprocessing")
+OF_SAMPLES = ("seed", "num_samples", "num_windows", "prompt_length", "sample_length")
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,13 @@ class Result:
 
 
 def number_id(protocol: Mapping[str, Any], metric: str, reads: frozenset[str]) -> str:
-    """8 hex digits of what one metric's numbers depend on: its own settings, and the extractor if it reads that."""
+    """8 hex digits of what one metric's numbers depend on: its own settings, the extractor if it reads that, and what
+    samples were asked for unless it asks the model itself, which reads nothing."""
     shared = {key: value for key, value in protocol.items() if key != "metrics"}
     if not reads & EXTRACTED:
         shared = {key: value for key, value in shared.items() if key not in OF_THE_EXTRACTOR}
+    if not reads:
+        shared = {key: value for key, value in shared.items() if key not in OF_SAMPLES}
     return _hash(shared | {"metric": metric, "settings": protocol["metrics"][metric]})
 
 

@@ -1,4 +1,4 @@
-"""What is measured: images or texts, real ones to compare with and ways to draw others from a model."""
+"""What is measured, and images: real ones to compare with, and ways to draw others from a model."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from genlab.data.base import Split
 from genlab.data.image import ImageDataModule, to_uint8
-from genlab.data.text import TextDataModule
 from genlab.errors import DataError
 from genlab.model.base import GenerativeModel
 from genlab.progress import progress
@@ -26,6 +25,7 @@ class Examples:
 
     content: Tensor | Sequence[str]  # images (N, C, H, W) uint8, or texts
     labels: Tensor | None = None  # (N,), -1 = none
+    length: int | None = None  # of texts: tokens of each
 
     def __len__(self) -> int:
         return len(self.content)
@@ -33,7 +33,7 @@ class Examples:
     def mine(self, rank: int, world: int) -> "Examples":
         """Every ``world``-th, from number ``rank`` on."""
         share = slice(rank, None, world)
-        return Examples(self.content[share], None if self.labels is None else self.labels[share])
+        return Examples(self.content[share], None if self.labels is None else self.labels[share], self.length)
 
 
 class Subject(Protocol):
@@ -41,8 +41,14 @@ class Subject(Protocol):
 
     key: str  # of a metric's batch: "image" or "text"
 
+    def sized(self, count: int, of: GenerativeModel | Examples) -> "Subject":
+        """What so many samples of a model, or examples that are there, are compared with: the reference may depend on
+        their number and length. Raises ConfigError if the model and the data do not allow that."""
+        ...
+
     def reference(self) -> Examples:
-        """All real examples that samples are compared with."""
+        """All real examples that samples are compared with. Of a subject that is ``sized``, as are the other methods
+        but for ``facts``."""
         ...
 
     def reference_hash(self) -> str: ...
@@ -67,6 +73,10 @@ class ImageSubject:
 
     def __init__(self, data: ImageDataModule, split: Split):
         self.data, self.split = data, split
+
+    def sized(self, count: int, of: GenerativeModel | Examples) -> "ImageSubject":
+        """As it is: samples of any number are compared with the whole split."""
+        return self
 
     def reference(self) -> Examples:
         table = self.data.table(self.split)
@@ -109,35 +119,6 @@ class ImageSubject:
         shape = tuple(examples.content.shape[1:])
         if shape != tuple(self.data.spec.shape):
             raise DataError(f"samples have shape {shape}, the data {tuple(self.data.spec.shape)}.")
-
-
-class TextSubject:
-    """Text of a split."""
-
-    key = "text"
-
-    def __init__(self, data: TextDataModule, split: Split):
-        self.data, self.split = data, split
-
-    def reference(self) -> Examples:
-        raise NotImplementedError
-
-    def reference_hash(self) -> str:
-        return self.data.text_hash(self.split)[:16]
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "reference": self.split,
-            "reference_sha256": self.reference_hash(),
-            "tokenizer": self.data.tokenizer.fingerprint(),
-            "vocab_size": self.data.tokenizer.vocab_size,
-            "context": self.data.context,
-        }
-
-    def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
-        raise NotImplementedError
-
-    def check(self, examples: Examples) -> None: ...
 
 
 def rank() -> int:

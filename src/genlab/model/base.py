@@ -201,6 +201,15 @@ class Generates(Protocol):
 
 
 @runtime_checkable
+class WritesText(Protocol):
+    """A model of text says how long its samples are before there are any."""
+
+    def continuation_length(self, prompt_length: int) -> int:
+        """Tokens that ``sample`` gives after a prompt of so many; 0: without one."""
+        ...
+
+
+@runtime_checkable
 class HasTokenLikelihood(Protocol):
     """What perplexity over overlapping windows needs."""
 

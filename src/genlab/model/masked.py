@@ -188,6 +188,10 @@ class Masked(GenerativeModel):
         filled = self.sampler(predict, hidden, tokens, generator)
         return self.view.data(filled[:, given.shape[1] - 1 :])
 
+    def continuation_length(self, prompt_length: int) -> int:
+        """Tokens of a sample of text: the prompt but for its first token takes up places."""
+        return self.shape[0] - max(0, min(prompt_length, self.shape[0]) - 1)
+
     def beginning(self, rows: int, condition: Condition | None) -> Tensor:
         """The tokens (N, P) that samples begin with."""
         if self.vocab_size is None:

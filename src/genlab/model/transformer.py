@@ -146,7 +146,7 @@ class Transformer(GenerativeModel):
         """
         rows = len(generator)
         history, padding = self.beginning(rows, condition)
-        length = self.view.length if self.vocab_size is None else self.sample_length or self.view.length
+        length = self.view.length if self.vocab_size is None else self.continuation_length(history.shape[1])
         uniform = generator.rand(length)
         guided = self.guidance != 1 and self.vocab_size is None and self.num_classes is not None
         if guided:
@@ -169,6 +169,10 @@ class Transformer(GenerativeModel):
             token = self.sampler(logits, before, uniform[:, i])
             yield token
             history = torch.cat([history, token.repeat(2 if guided else 1)[:, None]], dim=1)
+
+    def continuation_length(self, prompt_length: int) -> int:
+        """Tokens of a sample of text."""
+        return self.sample_length or self.shape[0]
 
     def beginning(self, rows: int, condition: Condition | None) -> tuple[Tensor, Tensor | None]:
         """The tokens (N, P) that samples begin with, and how many of each row are padding, (N,), if any."""
