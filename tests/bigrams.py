@@ -30,6 +30,7 @@ class Bigrams(GenerativeModel):
     def __init__(self, vocab_size: int):
         super().__init__(seed=0, schedule=Constant())
         self.table = table(vocab_size)
+        self.asked: list[Tensor | None] = []  # prompts
 
     def configure_model(self) -> None: ...
 
@@ -41,7 +42,19 @@ class Bigrams(GenerativeModel):
     def sample(
         self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
     ) -> Tensor:
-        raise NotImplementedError
+        """12 tokens."""
+        assert generator is not None
+        self.asked.append(None if condition is None else condition["prompt"])
+        uniform = generator.rand(12)
+        token = torch.zeros(num_samples, dtype=torch.long) if condition is None else condition["prompt"][:, -1]
+        tokens = []
+        for i in range(12):
+            token = (self.table.exp()[token].cumsum(1) < uniform[:, i : i + 1]).sum(1).clamp(max=len(self.table) - 1)
+            tokens.append(token)
+        return torch.stack(tokens, dim=1)
+
+    def continuation_length(self, prompt_length: int) -> int:
+        return 12
 
     def token_log_probs(self, sequences: Tensor) -> Tensor:
         return self.table[sequences[:, :-1], sequences[:, 1:]]

@@ -234,9 +234,15 @@ def test_a_changed_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["model=transformer", "metrics=[fid]"], "metrics=fid needs features of images"),
+        (["model=transformer", "metrics=[fid]"],
+         "error: metrics=fid is for images, or for texts with features of texts; the data are text. "
+         "Use metrics=[perplexity], or choose metrics/extractor=ngrams."),
         (["model=transformer", "metrics=[fid]", "metrics/extractor=random"],
-         "metrics=fid: for images; the data are text. Use metrics=[perplexity]."),
+         "error: metrics=fid is for images, or for texts with features of texts; the data are text. "
+         "Use metrics=[perplexity], or choose metrics/extractor=ngrams."),
+        (["model=transformer", "metrics=[as_asked]"], "metrics=as_asked is for images; the data are text."),
+        (["model=transformer", "metrics=[distinct]", "evaluation.prompt_length=65"],
+         "evaluation.prompt_length=65 must be at most data.context=64."),
         (["model=masked", "metrics.perplexity.stride=4"],
          "metrics.perplexity.stride=4: Masked gives no likelihood of single tokens. Use null."),
         (["model=gan"], "text"),
@@ -253,6 +259,16 @@ def test_what_does_not_go_with_text(
     assert code == 2
     assert said in line
     assert not outputs.exists(), "before there is a folder"
+
+
+@pytest.mark.parametrize("arguments", [["metrics=[distinct]"], ["metrics=[fid,bleu]"]])
+def test_metrics_of_text_are_refused_for_images(
+    arguments: list[str], outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = refused(capsys, "train", *command(*arguments, outputs=outputs))
+    name = arguments[0].strip("[]").split(",")[-1].removeprefix("metrics=[")
+    assert (code, line) == (2, f"error: metrics={name} is for texts; the data are image. Use metrics=[fid].")
+    assert not outputs.exists()
 
 
 def test_perplexity_of_images_is_refused(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

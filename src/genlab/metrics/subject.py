@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Examples:
 class Subject(Protocol):
     """Data of one modality, for an evaluation."""
 
-    key: str  # of a metric's batch: "image" or "text"
+    key: ClassVar[str]  # of a metric's batch: "image" or "text"
 
     def sized(self, count: int, of: GenerativeModel | Examples) -> "Subject":
         """What so many samples of a model, or examples that are there, are compared with: the reference may depend on
@@ -69,7 +69,7 @@ class Subject(Protocol):
 class ImageSubject:
     """Images of a split. Sample i has label i mod classes where the data have labels."""
 
-    key = "image"
+    key: ClassVar[str] = "image"
 
     def __init__(self, data: ImageDataModule, split: Split):
         self.data, self.split = data, split

@@ -1,0 +1,60 @@
+"""Overlap of words of samples with how the text itself goes on (Papineni et al. 2002), by sacrebleu."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from genlab.metrics.base import Direction, MetricBatch
+from genlab.metrics.sacrebleu_scorer import scorer, signature
+from genlab.metrics.text_states import packed, unpacked
+
+
+class BLEU(Metric):
+    """``bleu``, in [0, 100]: n-gram precision of samples, up to four words, with a penalty for short ones, over the
+    whole set: sample i against reference i, the true continuation of its prompt.
+
+    Made for translation. Of free text there are many good continuations and the reference is one of them, so figures
+    are low; without a prompt (``evaluation.prompt_length=0``) it says nothing. ``settings`` has sacrebleu's signature
+    (Post 2018, arXiv:1804.08771).
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"text"})
+    directions: ClassVar[Mapping[str, Direction | None]] = {"bleu": "higher"}
+    is_differentiable = False
+    full_state_update = False
+
+    real_content: list[Tensor]
+    real_lengths: list[Tensor]
+    real_index: list[Tensor]
+    fake_content: list[Tensor]
+    fake_lengths: list[Tensor]
+    fake_index: list[Tensor]
+
+    def __init__(self, tokenize: str = "13a"):  # sacrebleu's way to find words: 13a, intl, char, zh, ja-mecab, none ...
+        """Raises ConfigError if sacrebleu is not installed, or knows no such way."""
+        super().__init__()
+        self.scorer = scorer("bleu", "BLEU", tokenize=tokenize)
+        for side in ("real", "fake"):
+            for name in ("content", "lengths", "index"):
+                self.add_state(f"{side}_{name}", [], dist_reduce_fx="cat")
+
+    def update(self, batch: MetricBatch, real: bool) -> None:
+        """Takes ``text`` and ``index``."""
+        content, lengths = packed(batch["text"], batch["index"].device)
+        (self.real_content if real else self.fake_content).append(content)
+        (self.real_lengths if real else self.fake_lengths).append(lengths)
+        (self.real_index if real else self.fake_index).append(batch["index"])
+
+    def compute(self) -> dict[str, Tensor]:
+        """``bleu``."""
+        references = unpacked(self.real_content, self.real_lengths, self.real_index)
+        samples = unpacked(self.fake_content, self.fake_lengths, self.fake_index)
+        assert len(samples) == len(references), "one to one"
+        score = self.scorer.corpus_score(samples, [references]).score
+        return {"bleu": torch.tensor(score, dtype=torch.float64)}
+
+    def settings(self) -> dict[str, int | float | str]:
+        return {"signature": signature(self.scorer)}

@@ -1,0 +1,28 @@
+"""Texts as tensors, so that they travel between devices like any state of a metric."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics.utilities.data import dim_zero_cat
+
+
+def packed(texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+    """N texts -> their bytes, uint8 (B,), and the length of each in bytes, int64 (N,)."""
+    encoded = [text.encode() for text in texts]
+    joined = torch.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=torch.uint8)
+    lengths = torch.tensor([len(text) for text in encoded])
+    return joined[: int(lengths.sum())].to(device), lengths.to(device)
+
+
+def unpacked(
+    content: list[Tensor] | Tensor,  # bytes
+    lengths: list[Tensor] | Tensor,
+    index: list[Tensor] | Tensor,  # (N,) places in the set
+) -> list[str]:
+    """The texts, by their place."""
+    everything = dim_zero_cat(content).cpu().numpy().tobytes()
+    size = dim_zero_cat(lengths).cpu()
+    ends = size.cumsum(0)
+    texts = [everything[end - length : end].decode() for end, length in zip(ends.tolist(), size.tolist(), strict=True)]
+    return [texts[row] for row in torch.argsort(dim_zero_cat(index).cpu()).tolist()]
