@@ -15,7 +15,8 @@ from genlab.metrics.text_states import packed, unpacked
 
 class ChrF(Metric):
     """``chrf``, in [0, 100]: F-score (recall counts twice) of n-grams of up to six characters, spaces left out, over
-    the whole set: sample i against reference i, the true continuation of its prompt. With ``word_order=2`` it is chrF++.
+    the whole set: sample i against reference i, the true continuation of its prompt. With ``word_order=2`` it is
+    chrF++.
 
     Kinder than BLEU to short texts and to half a word. Any two texts of a language share many characters: 20 to 30 is
     what unrelated ones have. ``settings`` has sacrebleu's signature (Post 2018, arXiv:1804.08771).

@@ -1,0 +1,139 @@
+"""Does a program that the model wrote work? Its tests say."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from genlab.data.base import DataModule, Split
+from genlab.data.text import TextDataModule
+from genlab.errors import ConfigError
+from genlab.metrics.base import Direction
+from genlab.metrics.problems import Problem, Problems, answers, check_answers, read_problems
+from genlab.metrics.sandbox import Sandbox, check_sandbox, is_apart
+from genlab.model.base import GenerativeModel
+from genlab.progress import progress
+
+_MOST = 1000
+_log = logging.getLogger(__name__)
+
+
+class PassAtK(Metric):
+    """``pass_at_k``, in [0, 1]: the chance that of k programs for a problem one passes its tests, the mean over
+    problems, estimated without bias from n >= k samples of each (Chen et al. 2021, arXiv:2107.03374, eq. 1).
+
+    Problems are lines of JSON with the fields of HumanEval: ``prompt`` (the head of a function and what it is to do),
+    ``entry_point`` (its name) and ``test``, which defines ``check(candidate)``. The program is the prompt, what the
+    model goes on with up to one of ``stop``, the test and a call of it.
+
+    It runs programs of a model's making, so it has to be allowed; see :mod:`genlab.metrics.sandbox` for what these
+    can do and what not.
+    """
+
+    directions: ClassVar[Mapping[str, Direction | None]] = {f"pass_at_{k}": "higher" for k in range(1, _MOST + 1)}
+    full_state_update = False
+
+    def __init__(
+        self,
+        problems: str,  # a file of JSON lines
+        allow_code: bool = False,  # whether programs that the model wrote may run on this machine
+        k: Sequence[int] = (1, 10),
+        num_samples: int = 20,  # n, of each problem
+        stop: Sequence[str] = ("\nclass", "\ndef", "\n#", "\nif", "\nprint"),  # where an answer ends, as in the paper
+        seconds: float = 5.0,  # that a program may run
+        memory_mb: int = 1024,  # of a program
+        workers: int = 2,  # programs that run at a time, on each rank
+    ):
+        """Raises ConfigError if an argument is out of its range."""
+        super().__init__()
+        if not k or min(k) < 1 or max(k) > min(num_samples, _MOST):
+            raise ConfigError(f"metrics.pass_at_k.k={list(k)} must be whole numbers from 1 to "
+                              f"num_samples={num_samples}, at most {_MOST}.")  # fmt: skip
+        if seconds <= 0 or memory_mb < 64 or workers < 1:
+            raise ConfigError(f"metrics.pass_at_k: seconds={seconds} must be above 0, memory_mb={memory_mb} >= 64, "
+                              f"workers={workers} >= 1.")  # fmt: skip
+        self.path, self.allow_code, self.k, self.num_samples = problems, allow_code, tuple(k), num_samples
+        self.stop, self.workers = tuple(stop), workers
+        self.sandbox = Sandbox(seconds, memory_mb << 20)
+        self._problems: Problems | None = None
+        self._seed = 0
+        self.add_state("estimates", torch.zeros(len(self.k), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.estimates: Tensor
+        self.total: Tensor
+
+    def update(self, passed: Sequence[bool]) -> None:
+        """Take in a problem: which of its programs passed."""
+        found = [pass_at_k(len(passed), sum(passed), k) for k in self.k]
+        self.estimates += torch.tensor(found, dtype=torch.float64, device=self.estimates.device)
+        self.total += 1
+
+    def compute(self) -> dict[str, Tensor]:
+        """``pass_at_<k>`` of each k."""
+        return {f"pass_at_{k}": value for k, value in zip(self.k, self.estimates / self.total, strict=True)}
+
+    def settings(self) -> dict[str, int | float | str]:
+        return {
+            "problems": "" if self._problems is None else self._problems.sha256,
+            "num_samples": self.num_samples,
+            "stop": repr(self.stop),
+            "seconds": self.sandbox.seconds,
+            "memory": self.sandbox.memory,
+            "seed": self._seed,
+        }
+
+    @torch.no_grad()
+    def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int, seed: int = 0) -> None:
+        """Take in the answers to this rank's problems. The split plays no part. Raises ConfigError as :meth:`check`."""
+        self.check(model, data)
+        assert isinstance(data, TextDataModule)
+        assert self._problems is not None
+        if not is_apart():
+            _log.warning("this system makes no namespaces: programs of the model can reach the network.")
+        self._seed = seed
+        given = dict(answers(model, data, self._problems, self.num_samples, self.stop, batch_size, seed))
+        programs = [(i, program(self._problems.items[i], answer)) for i in given for answer in given[i]]
+        passed: dict[int, list[bool]] = {i: [] for i in given}
+        with (
+            ThreadPoolExecutor(self.workers) as pool,
+            progress(f"running {len(programs):,} programs", len(programs)) as advance,
+        ):
+            for (i, _), good in zip(programs, pool.map(self.sandbox.passes, (p for _, p in programs)), strict=True):
+                passed[i].append(good)
+                advance(1)
+        for outcomes in passed.values():
+            self.update(outcomes)
+
+    def check(self, model: GenerativeModel, data: DataModule) -> None:
+        """Raises ConfigError: running programs is not allowed, or not possible here; the data are no text, the model
+        writes none, there is no file of problems; DataError: it does not hold any."""
+        check_answers("pass_at_k", model, data)
+        if not self.allow_code:
+            raise ConfigError(
+                "metrics=pass_at_k runs programs that the model writes. If they may run on this machine, set "
+                "metrics.pass_at_k.allow_code=true."
+            )
+        check_sandbox()
+        self._problems = read_problems(self.path, ("prompt", "entry_point", "test"), "pass_at_k")
+
+    def subject(self, model: GenerativeModel, split: Split) -> str:
+        """The file's name, and how many samples of each."""
+        return f"{Path(self.path).stem}_{self.num_samples}"
+
+
+def program(problem: Problem, answer: str) -> str:
+    """What is run."""
+    return f"{problem['prompt']}{answer}\n\n{problem['test']}\n\ncheck({problem['entry_point']})"
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """1 - C(n - right, k) / C(n, k): the chance that k of n, of which some are right, hold one that is."""
+    if n - right < k:
+        return 1.0
+    return float(1 - np.prod(1 - k / np.arange(n - right + 1, n + 1)))

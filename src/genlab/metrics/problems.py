@@ -1,0 +1,117 @@
+"""Problems in a file, and a model's answers to them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from genlab.data.base import DataModule
+from genlab.data.text import TextDataModule
+from genlab.errors import ConfigError, DataError
+from genlab.metrics.subject import rank, world
+from genlab.model.base import GenerativeModel, WritesText
+from genlab.progress import progress
+from genlab.seeding import RandomStream
+
+Problem = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Problems:
+    """What a file asks, in its order, and a hash of what is asked."""
+
+    items: tuple[Problem, ...]
+    sha256: str  # 16 hex digits
+
+
+def read_problems(path: str, fields: Sequence[str], metric: str) -> Problems:
+    """A file of JSON lines, of which each has these fields, all strings; others are left out.
+
+    Raises:
+        ConfigError: there is no such file.
+        DataError: a line is not JSON, or lacks a field; or there is no line.
+    """
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"metrics.{metric}.problems={path} cannot be read ({error}).") from error
+    items = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error}). A line is one problem.") from error
+        lacking = [name for name in fields if not isinstance(found, dict) or not isinstance(found.get(name), str)]
+        if lacking:
+            raise DataError(f"{path}, line {number}: no text by the name of {', '.join(lacking)}.")
+        items.append({name: found[name] for name in fields})
+    if not items:
+        raise DataError(f"{path} has no problems.")
+    return Problems(tuple(items), hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16])
+
+
+def check_answers(metric: str, model: GenerativeModel, data: DataModule) -> None:
+    """Raises ConfigError if the model does not write text."""
+    if not isinstance(data, TextDataModule):
+        raise ConfigError(f"metrics={metric} is for text; the data are {data.spec.modality}.")
+    if not isinstance(model, WritesText):
+        raise ConfigError(f"metrics={metric}: {type(model).__name__} writes no text.")
+
+
+def answers(
+    model: GenerativeModel,
+    data: TextDataModule,
+    problems: Problems,
+    num_samples: int,  # of each problem
+    stop: Sequence[str],  # where an answer ends, before any of these
+    batch_size: int,
+    seed: int,
+) -> Iterator[tuple[int, list[str]]]:
+    """This rank's problems, by number, and the model's answers to each, without the prompt.
+
+    Answer j of problem i is a function of (seed, i, j), whatever the batches: prompts of one length are asked together,
+    so that none is padded. Raises DataError for a prompt without tokens.
+    """
+    mine = range(rank(), len(problems.items), world())
+    prompts = {i: data.tokenizer.encode(problems.items[i]["prompt"]) for i in mine}
+    if not all(len(prompt) for prompt in prompts.values()):
+        raise DataError("a problem has an empty prompt.")
+    asked = sorted(((i, j) for i in mine for j in range(num_samples)), key=lambda pair: (len(prompts[pair[0]]), pair))
+    found: dict[int, list[str]] = {i: [] for i in mine}
+    with progress(f"answering {len(asked):,} times", len(asked), quiet=rank() != 0) as advance:
+        for batch in _runs(asked, lambda pair: len(prompts[pair[0]]), batch_size):
+            prompt = torch.stack([torch.from_numpy(prompts[i]) for i, _ in batch]).to(model.device)
+            stream = RandomStream.for_samples(seed, [i * num_samples + j for i, j in batch], model.device)
+            tokens = model.sample(len(batch), {"prompt": prompt}, stream).cpu()
+            for (i, _), row in zip(batch, tokens.tolist(), strict=True):
+                found[i].append(up_to(data.tokenizer.decode(_until(row, data.tokenizer.end)), stop))
+            advance(len(batch))
+    yield from found.items()
+
+
+def up_to(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of these."""
+    return text[: min((place for mark in stop if (place := text.find(mark)) >= 0), default=len(text))]
+
+
+def _until(tokens: list[int], end: int | None) -> list[int]:
+    return tokens[: tokens.index(end)] if end in tokens else tokens
+
+
+def _runs(
+    pairs: list[tuple[int, int]], key: Callable[[tuple[int, int]], int], size: int
+) -> Iterator[list[tuple[int, int]]]:
+    """Batches of at most ``size`` neighbours with the same key."""
+    batch: list[tuple[int, int]] = []
+    for pair in pairs:
+        if batch and (len(batch) == size or key(batch[0]) != key(pair)):
+            yield batch
+            batch = []
+        batch.append(pair)
+    if batch:
+        yield batch
