@@ -18,7 +18,7 @@ from genlab.metrics.extractor.random_conv import RandomConv
 from stand_ins import without_downloads
 
 TREE = ConfigTree()
-DOWNLOADED = ("inception", "vgg", "clip", "dinov2")  # extractors
+DOWNLOADED = ("inception", "vgg", "clip", "dinov2", "language_model")  # extractors
 OPTIONS = [(group, option) for group, options in TREE.groups().items() for option in options]
 FILES = sorted(PACKAGED.rglob("*.yaml"))
 NAMES = [str(path.relative_to(PACKAGED)) for path in FILES]

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from genlab import checkpoint, run_folder
 from genlab.assemble import build_data, build_evaluation, load_tokenizer
 from genlab.config import differences, resolved
+from genlab.data.base import DataModule
 from genlab.data.given import GivenImages
 from genlab.data.image import ImageDataModule
 from genlab.data.text import TextDataModule
@@ -18,8 +19,12 @@ from genlab.errors import ConfigError
 from genlab.inference import load_run
 from genlab.matmul import quick_matmul
 from genlab.metrics.baselines import baselines as baseline_images
+from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.protocol import Result
 from genlab.metrics.subject import Examples
+from genlab.metrics.text_baselines import text_baselines
+from genlab.metrics.text_subject import TextSubject
+from genlab.model.base import GenerativeModel
 
 
 def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, likelihood: int) -> None:
@@ -42,14 +47,11 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         last = checkpoint.newest(run)
         checkpoint.check_same_tokenizer(last, data.tokenizer, run)
         load_tokenizer(resolved(config), last, run)
-    if baselines and not isinstance(data, ImageDataModule):
-        raise ConfigError("baselines=true: they are images; the data are text.")
     with quick_matmul(model.device.type == "cpu"):
         result = evaluation.run(model, data, weights=weights)
     others: dict[str, Result] = {}
     if baselines:
-        assert isinstance(data, ImageDataModule)
-        for name, examples in baseline_images(data, evaluation.num_samples, evaluation.seed).items():
+        for name, examples in _baselines(data, model, evaluation).items():
             others[name] = evaluation.score(examples, data, evaluation.device_of(model))
     print(table({**rows("this run", result), **{name: other.values for name, other in others.items()}}))
     suffix = f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]}" if changed else ""
@@ -62,6 +64,14 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
     }
     run_folder.write_text(path, json.dumps(report, indent=2))
     print(f"protocol {result.protocol_id}: {path}")
+
+
+def _baselines(data: DataModule, model: GenerativeModel, evaluation: Evaluation) -> dict[str, Examples]:
+    if isinstance(data, ImageDataModule):
+        return baseline_images(data, evaluation.num_samples, evaluation.seed)
+    assert isinstance(data, TextDataModule)
+    subject = TextSubject(data, evaluation.reference, evaluation.prompt_length).sized(evaluation.num_samples, model)
+    return text_baselines(subject, evaluation.seed)
 
 
 def evaluate_images(config: DictConfig, images: str, reference: str | None, out: str | None) -> None:

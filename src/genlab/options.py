@@ -29,7 +29,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "seeds": (None, "sets of samples, each of its own seed: 3 give means and their spread"),
         "bootstrap": (None, "resamplings of the samples: 200 give standard errors"),
         "likelihood": (0, "also bits per dimension of so many held-out images (slow)"),
-        "baselines": (False, "also score noise, a Gaussian a class, copies of training images, and real ones"),
+        "baselines": (False, "also score what took no model: noise, simple statistics, and real data"),
         "out": (None, "with images: a .json file for the numbers and their protocol"),
     },
     "compare": {

@@ -1,11 +1,16 @@
 """Baselines are what their names say."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from genlab.data.digits import Digits
 from genlab.metrics.baselines import baselines, gaussian_draws
+from genlab.metrics.text_baselines import shuffled, text_baselines
+from genlab.metrics.text_subject import TextSubject
+from given_text import GivenText
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +62,32 @@ def test_noise_is_uniform(data: Digits) -> None:
     images = baselines(data, 500, seed=0)["uniform_noise"].content.float()
     assert images.mean() == pytest.approx(127.5, abs=1.0)
     assert images.std() == pytest.approx(73.9, abs=0.5)
+
+
+# --- of text ----------------------------------------------------------------------------------------------------------
+
+
+def test_texts_that_took_no_model() -> None:
+    """As many tokens as samples; the tokens of the training text, its words out of order, and itself."""
+    text = GivenText(np.random.default_rng(0).choice(98, 5000, p=np.arange(98) / 4753), context=16, vocab_size=98)
+    subject = TextSubject(text, "val", prompt_length=3, count=50, length=40)
+    made = text_baselines(subject, seed=0)
+    assert list(made) == ["random_tokens", "shuffled_words", "floor"]
+    for examples in made.values():
+        assert (len(examples), examples.length) == (50, 40)
+        assert all(len(content) == 40 for content in examples.content)
+    starts = np.linspace(0, 5000 - 43, 50).round().astype(int)
+    assert made["floor"].content == [text.tokenizer.decode(text.given[s + 3 : s + 43].tolist()) for s in starts]
+    drawn = np.concatenate([text.tokenizer.encode(content) for content in made["random_tokens"].content])
+    expected = np.bincount(text.given, minlength=98) / 5000
+    assert np.abs(np.bincount(drawn, minlength=98) / 2000 - expected).max() < 0.02
+    assert made["random_tokens"].content != text_baselines(subject, seed=1)["random_tokens"].content
+
+
+def test_words_change_places_and_spaces_stay() -> None:
+    text = "the cat  sat\n on the mat, \t and so on"
+    changed = [shuffled(text, np.random.default_rng(seed)) for seed in range(20)]
+    assert len(set(changed)) > 10
+    for other in changed:
+        assert sorted(other.split()) == sorted(text.split())
+        assert re.sub(r"\S+", "", other) == re.sub(r"\S+", "", text)

@@ -15,6 +15,9 @@ from genlab.errors import ConfigError
 from genlab.metrics import perplexity
 from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.perplexity import Perplexity, batches
+from genlab.model.sampler.next_token import NextToken
+from genlab.model.schedule import Constant
+from genlab.model.transformer import Transformer
 from given_text import GivenText
 
 VOCABULARY = 98  # characters of one to four bytes
@@ -102,6 +105,76 @@ def test_a_smaller_stride_shows_more_before_each_token(text: GivenText) -> None:
 
 def test_a_stride_beyond_the_context_is_the_context(text: GivenText) -> None:
     assert measured(text, stride=1000).nats == measured(text).nats
+
+
+class Uniform(Bigrams):
+    """Knows nothing."""
+
+    def __init__(self, vocab_size: int):
+        super().__init__(vocab_size)
+        self.table = torch.zeros(vocab_size, vocab_size).log_softmax(dim=1)
+
+
+@pytest.mark.parametrize("stride", [None, 5])
+def test_who_knows_nothing_is_as_perplexed_as_there_are_tokens(text: GivenText, stride: int | None) -> None:
+    found = measured(text, stride=stride, model=Uniform(VOCABULARY)).compute()
+    assert found["perplexity"].item() == pytest.approx(VOCABULARY, rel=1e-6)
+    of_bytes = GivenText(np.arange(60), context=16, vocab_size=95)  # characters of one byte
+    assert measured(of_bytes, model=Uniform(95)).compute()["bits_per_byte"].item() == pytest.approx(math.log2(95))
+
+
+# --- against transformers ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> tuple[Any, Transformer]:
+    """A random GPT-2 of theirs, and our model with its weights."""
+    pytest.importorskip("transformers")
+    import hugging_face
+
+    theirs, network = hugging_face.same_weights("gpt2")
+    ours = Transformer(
+        lambda **_: network, NextToken(), torch.optim.SGD, Constant(), shape=(hugging_face.LENGTH - 1,),
+        vocab_size=hugging_face.VOCABULARY, start_token=0, num_classes=None,
+    )  # fmt: skip
+    ours.configure_model()
+    return theirs, ours.eval()
+
+
+def nats_of_theirs(theirs: Any, tokens: np.ndarray, context: int, stride: int, side: str) -> float:
+    """All windows in one batch, the short one padded, and only the tokens that are new in each labelled."""
+    last = len(tokens) - 1
+    ends = [context, *range(context + stride, last, stride), last]
+    total = 0.0
+    ids = torch.zeros(len(ends), context + 1, dtype=torch.long)
+    labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
+    for row, (before, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        start = before if stride == context else max(0, end - context)
+        window = torch.from_numpy(tokens[start : end + 1].astype(np.int64))
+        place = slice(0, len(window)) if side == "right" else slice(context + 1 - len(window), None)
+        ids[row, place], mask[row, place] = window, 1
+        stop = place.stop or context + 1
+        labels[row, stop - (end - before) : stop] = window[-(end - before) :]
+    with torch.no_grad():
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        logits = theirs(input_ids=ids, attention_mask=mask, position_ids=positions).logits
+    for row in range(len(ends)):
+        total += float(torch.nn.functional.cross_entropy(logits[row, :-1], labels[row, 1:], reduction="sum"))
+    return total
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("stride", [None, 1, 7])
+def test_transformers_find_the_same(gpt2: tuple[Any, Transformer], stride: int | None, side: str) -> None:
+    """On a random GPT-2, on whichever side they pad and whatever our batches are."""
+    theirs, ours = gpt2
+    text = GivenText(np.random.default_rng(2).integers(0, 97, 150), context=23, vocab_size=97)
+    expected = nats_of_theirs(theirs, text.given, 23, stride or 23, side)
+    size = len(text.tokenizer.decode(text.given[1:].tolist()).encode())
+    for batch_size in (1, 4, 300):
+        found = measured(text, batch_size, stride, ours).compute()
+        assert found["perplexity"].item() == pytest.approx(math.exp(expected / 149), rel=1e-5)
+        assert found["bits_per_byte"].item() == pytest.approx(expected / math.log(2) / size, rel=1e-5)
 
 
 # --- the protocol, and what is refused --------------------------------------------------------------------------------

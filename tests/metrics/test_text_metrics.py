@@ -33,8 +33,8 @@ def measured(metric: Any, samples: list[str], reference: list[str], batch: int =
 
 
 def test_words_and_marks() -> None:
-    assert words("isn't it x_1 = 3.5?\n¿naïve") == [
-        "isn", "'", "t", "it", "x_1", "=", "3", ".", "5", "?", "¿", "naïve"]  # fmt: skip
+    assert words("isn't it x_1 = 3.5?!!\n¿naïve ===-- ") == [
+        "isn", "'", "t", "it", "x_1", "=", "3", ".", "5", "?", "!!", "¿", "naïve", "===", "--"]  # fmt: skip
 
 
 def test_ngrams_tell_order_and_length_apart() -> None:

@@ -9,12 +9,12 @@ import numpy as np
 
 WORDS = "words and marks"  # what is counted, for a metric's settings
 
-_WORD = re.compile(r"\w+|[^\w\s]")
+_WORD = re.compile(r"\w+|([^\w\s])\1*")
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, digits and underscores, and each other character that is no space, as it is written."""
-    return _WORD.findall(text)
+    """Runs of letters, digits and underscores, and of one other character that is no space, such as a ruled line."""
+    return [match[0] for match in _WORD.finditer(text)]
 
 
 def word_ids(text: str) -> np.ndarray:
