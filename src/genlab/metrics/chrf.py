@@ -18,7 +18,7 @@ class ChrF(Metric):
     the whole set: sample i against reference i, the true continuation of its prompt. With ``word_order=2`` it is
     chrF++.
 
-    Kinder than BLEU to short texts and to half a word. Any two texts of a language share many characters: 20 to 30 is
+    Kinder than BLEU to short texts and to half a word. Any two texts of a language share many characters: 20 or so is
     what unrelated ones have. ``settings`` has sacrebleu's signature (Post 2018, arXiv:1804.08771).
     """
 

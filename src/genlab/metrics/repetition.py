@@ -17,7 +17,8 @@ class Repetition(Metric):
     arXiv:1908.04319); ``repetition_reference``: that of the text itself, of as many tokens.
 
     0 is a text without a repeated n-gram, 1 all but one word said forever. Human text is near 0 for n = 4, tables and
-    code higher, hence the reference. Texts of fewer than n words are left out; NaN if that leaves none.
+    code higher, hence the reference: to be below it is no merit. Texts of fewer than n words are left out; NaN if that
+    leaves none.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"text"})

@@ -16,8 +16,9 @@ class HashedNgrams:
     """How often each run of up to ``longest`` characters is in a text, put into ``size`` buckets by a hash with a sign
     (Weinberger et al. 2009, arXiv:0902.2206), and scaled to length 1.
 
-    They tell languages, alphabets, markup and spelling apart, and common words; they know nothing of meaning or of the
-    order of a sentence. The hash is MurmurHash3, the same on every machine.
+    They tell languages, alphabets, markup, spelling and topics apart. They know nothing of meaning and next to nothing
+    of order: text whose words are shuffled has the features of text. The hash is MurmurHash3, the same on every
+    machine.
     """
 
     modality: Literal["text"] = "text"
