@@ -178,6 +178,27 @@ def test_samples_that_cannot_be(run: Path, masked: Path, capsys: pytest.CaptureF
     )  # a byte of no encoding, as a shell gives it
 
 
+# --- measuring samples ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "length"), [("run", {0: 20, 5: 20}), ("masked", {0: 16, 5: 12})])
+def test_samples_are_measured(name: str, length: dict[int, int], request: pytest.FixtureRequest) -> None:
+    """As long as the family makes them after a prompt, beside texts that took no model."""
+    run: Path = request.getfixturevalue(name)
+    for prompt_length, sample_length in length.items():
+        before = set(run.glob("evaluation-*.json"))
+        cli.main(["evaluate", f"run={run}", "metrics=[perplexity,distinct,repetition,bleu,chrf,mauve]", "n=6",
+                  "metrics/extractor=ngrams", f"evaluation.prompt_length={prompt_length}",
+                  "baselines=true"])  # fmt: skip
+        (path,) = set(run.glob("evaluation-*.json")) - before
+        report = json.loads(path.read_text())
+        assert (report["protocol"]["sample_length"], report["protocol"]["num_windows"]) == (sample_length, 6)
+        assert {"bleu_6", "mauve_ngrams1024_6", "distinct_2_ratio_6"} < set(report["metrics"])
+        assert set(report["baselines"]) == {"random_tokens", "shuffled_words", "floor"}
+        assert set(report["baselines"]["floor"]) == set(report["metrics"]) - {
+            key for key in report["metrics"] if key.endswith("_val")}  # fmt: skip
+
+
 # --- a run belongs to its tokenizer and its text ----------------------------------------------------------------------
 
 EDITS = {

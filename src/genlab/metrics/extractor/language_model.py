@@ -52,6 +52,7 @@ class LanguageModel:
         folder = folder if folder.is_dir() else model_folder(name, revision)
         if not list(folder.glob("*.safetensors")):
             raise ResourceError(f"{folder} has no *.safetensors. Save the model with save_pretrained of transformers.")
+        transformers.utils.logging.disable_progress_bar()  # of loading, which takes no time
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
