@@ -12,6 +12,8 @@ from torch import Tensor, nn
 # By the class that would download: its arguments instead.
 GIVEN = {
     "LPIPS": lambda folder: {"net": "squeeze", "weights": str(backbone_file(folder, "squeeze"))},
+    "ExactMatch": lambda folder: {"problems": str(folder / "problems.jsonl")},
+    "PassAtK": lambda folder: {"problems": str(folder / "problems.jsonl")},
     "CLIPScore": lambda folder: {"model": str(clip_folder(folder / "clip"))},
 }
 MAKERS = {"alex": torchvision.models.alexnet, "vgg": torchvision.models.vgg16,

@@ -7,6 +7,7 @@ configs/metrics is found there and fed what it reads.
 import functools
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,9 +26,13 @@ from genlab.config import PACKAGED
 from genlab.data.digits import Digits
 from genlab.metrics.base import EXTRACTED, ModelMetric, NeedsData
 from genlab.metrics.baselines import baselines
+from genlab.metrics.chrf import ChrF
 from genlab.metrics.distance.pixels import PixelDistance
 from genlab.metrics.evaluation import Evaluation
+from genlab.metrics.exact_match import ExactMatch
+from genlab.metrics.extractor.ngrams import HashedNgrams
 from genlab.metrics.extractor.random_conv import RandomConv
+from genlab.metrics.mauve import Mauve
 from genlab.metrics.perceptual_path_length import PerceptualPathLength
 from genlab.metrics.perplexity import Perplexity
 from given_text import GivenText
@@ -114,6 +119,17 @@ def of_models() -> Values:
     }
 
 
+def of_texts() -> dict[str, float]:
+    """An evaluation of 21 texts, which go on from 21 windows, and of answers to 5 problems."""
+    data = GivenText(np.random.default_rng(0).integers(0, 98, 1000), context=16, vocab_size=98)
+    with TemporaryDirectory() as folder:
+        problems = Path(folder) / "letters.jsonl"
+        problems.write_text("".join(f'{{"prompt": "{c}", "answer": "x"}}\n' for c in "abcde"))
+        metrics = {"chrf": ChrF(), "mauve": Mauve(), "exact_match": ExactMatch(str(problems), 9)}
+        judge = Evaluation(HashedNgrams(), metrics, 21, prompt_length=2, cache_dir=folder)
+        return judge.run(Bigrams(98), data, weights="raw").values
+
+
 def scores(folder: Path) -> dict[str, float]:
     """An evaluation of pixels."""
     data = Digits()
@@ -140,6 +156,7 @@ def measured(rank: int, folder: str) -> dict[str, Any]:
         "of_two": fed(Path(folder), rank % 2, 2, shuffled=True, group=pairs[rank // 2]),
         "of_models": of_models(),
         "scores": scores(Path(folder)),
+        "of_texts": of_texts(),
     }
 
 
@@ -174,12 +191,13 @@ def test_order_does_not_matter(expected: Values, folder: Path) -> None:
 
 
 def test_processes_agree_with_one(expected: Values, folder: Path, tmp_path: Path) -> None:
-    of_one, scored = of_models(), scores(folder)
+    of_one, scored, texts = of_models(), scores(folder), of_texts()
     for result in on_ranks(4, tmp_path, measured, str(folder)):
         assert_same(result["of_two"], expected, folder)
         assert_same(result["of_four"], expected, folder)
         for name, values in result["of_models"].items():
             assert values == pytest.approx(of_one[name], rel=1e-12), name
+        assert result["of_texts"] == pytest.approx(texts, rel=1e-9)
         # an evaluation takes features in other chunks of 64, which moves their float32 sums
         assert result["scores"] == pytest.approx(scored, rel=1e-5)
 

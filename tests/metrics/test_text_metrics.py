@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, DataError
 from genlab.metrics.bleu import BLEU
 from genlab.metrics.chrf import ChrF
 from genlab.metrics.distinct import Distinct
@@ -116,6 +116,15 @@ def test_pairs_are_by_place(metric: Any) -> None:
     assert measured(metric, texts[::-1], texts, 3)[name] < 20
 
 
+def test_a_sample_without_a_reference_is_left_out() -> None:
+    assert measured(BLEU(), [FOX, "one two three four"], [FOX])["bleu"] == pytest.approx(100)
+    metric = BLEU()
+    metric.update({"text": ["a"], "index": torch.tensor([0])}, real=True)
+    metric.update({"text": ["a"], "index": torch.tensor([1])}, real=False)
+    with pytest.raises(DataError, match="no sample has a reference"):
+        metric.compute()
+
+
 def test_signatures_are_sacrebleus() -> None:
     assert "tok:intl" in BLEU("intl").settings()["signature"]
     assert "nw:2" in ChrF(2).settings()["signature"]
@@ -137,6 +146,6 @@ def test_texts_travel_as_tensors() -> None:
     parts = [packed(TEXTS[:2], torch.device("cpu")), packed(TEXTS[2:], torch.device("cpu"))]
     index = [torch.tensor([5, 0]), torch.tensor([3, 1, 4, 2])]
     back = unpacked([c for c, _ in parts], [n for _, n in parts], index)
-    assert back == [TEXTS[1], TEXTS[3], TEXTS[5], TEXTS[2], TEXTS[4], TEXTS[0]]
+    assert list(back.items()) == list(enumerate([TEXTS[1], TEXTS[3], TEXTS[5], TEXTS[2], TEXTS[4], TEXTS[0]]))
     empty, lengths = packed([""], torch.device("cpu"))
     assert (empty.shape, lengths.tolist()) == ((0,), [0])

@@ -9,12 +9,12 @@ from torchmetrics import Metric
 
 from genlab.metrics.base import Direction, MetricBatch
 from genlab.metrics.sacrebleu_scorer import scorer, signature
-from genlab.metrics.text_states import packed, unpacked
+from genlab.metrics.text_states import packed, paired, unpacked
 
 
 class BLEU(Metric):
     """``bleu``, in [0, 100]: n-gram precision of samples, up to four words, with a penalty for short ones, over the
-    whole set: sample i against reference i, the true continuation of its prompt.
+    whole set: sample i against reference i, where there is one, the true continuation of its prompt.
 
     Made for translation. Of free text there are many good continuations and the reference is one of them, so figures
     are low; without a prompt (``evaluation.prompt_length=0``) it says nothing. ``settings`` has sacrebleu's signature
@@ -52,8 +52,7 @@ class BLEU(Metric):
         """``bleu``."""
         references = unpacked(self.real_content, self.real_lengths, self.real_index)
         samples = unpacked(self.fake_content, self.fake_lengths, self.fake_index)
-        assert len(samples) == len(references), "one to one"
-        score = self.scorer.corpus_score(samples, [references]).score
+        score = self.scorer.corpus_score(*paired(samples, references)).score
         return {"bleu": torch.tensor(score, dtype=torch.float64)}
 
     def settings(self) -> dict[str, int | float | str]:

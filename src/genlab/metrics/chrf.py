@@ -10,13 +10,13 @@ from torchmetrics import Metric
 from genlab.errors import ConfigError
 from genlab.metrics.base import Direction, MetricBatch
 from genlab.metrics.sacrebleu_scorer import scorer, signature
-from genlab.metrics.text_states import packed, unpacked
+from genlab.metrics.text_states import packed, paired, unpacked
 
 
 class ChrF(Metric):
     """``chrf``, in [0, 100]: F-score (recall counts twice) of n-grams of up to six characters, spaces left out, over
-    the whole set: sample i against reference i, the true continuation of its prompt. With ``word_order=2`` it is
-    chrF++.
+    the whole set: sample i against reference i, where there is one, the true continuation of its prompt. With
+    ``word_order=2`` it is chrF++.
 
     Kinder than BLEU to short texts and to half a word. Any two texts of a language share many characters: 20 or so is
     what unrelated ones have. ``settings`` has sacrebleu's signature (Post 2018, arXiv:1804.08771).
@@ -55,8 +55,7 @@ class ChrF(Metric):
         """``chrf``."""
         references = unpacked(self.real_content, self.real_lengths, self.real_index)
         samples = unpacked(self.fake_content, self.fake_lengths, self.fake_index)
-        assert len(samples) == len(references), "one to one"
-        score = self.scorer.corpus_score(samples, [references]).score
+        score = self.scorer.corpus_score(*paired(samples, references)).score
         return {"chrf": torch.tensor(score, dtype=torch.float64)}
 
     def settings(self) -> dict[str, int | float | str]:
