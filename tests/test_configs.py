@@ -66,7 +66,7 @@ def parents(group: str, option: str) -> list[list[str]]:
 def parts_of(family: str) -> set[str]:
     """The groups that a family chooses from."""
     entries = yaml.safe_load((PACKAGED / "model" / f"{family}.yaml").read_text())["defaults"]
-    return {part for entry in entries if isinstance(entry, dict) for part in entry}
+    return {part for entry in entries if isinstance(entry, dict) for part in entry if "override " not in part}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])

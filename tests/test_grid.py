@@ -29,7 +29,7 @@ from tiny_run import compose_small, plain, small, train
 TREE = ConfigTree()
 GROUPS = TREE.groups()
 FAMILIES = GROUPS["model"]
-SLOW = {"unet_large"}  # seen once
+ONCE = {"unet_large", "shift"}  # seen once: slow, and of another family
 AUTOENCODER = ("model=vae", "model.latent_shape=[2,4,4]")  # of a map of latents, which every network can denoise
 Choice = tuple[str, ...]  # model=..., then model/<part>=... in order
 
@@ -38,7 +38,8 @@ Choice = tuple[str, ...]  # model=..., then model/<part>=... in order
 def parts_of(family: str) -> dict[str, str]:
     """The groups that a family chooses from, with its defaults."""
     entries = yaml.safe_load((PACKAGED / "model" / f"{family}.yaml").read_text())["defaults"]
-    return {part: option for entry in entries if isinstance(entry, dict) for part, option in entry.items()}
+    parts = (pair for entry in entries if isinstance(entry, dict) for pair in entry.items())
+    return {part: option for part, option in parts if not part.startswith("override ")}
 
 
 @cache
@@ -80,7 +81,7 @@ def combinations_of(family: str) -> set[Choice]:
     found = set()
     for chosen in sets:
         for names in product(*(options(family, part)[0] for part in chosen)):
-            if len(names) == 1 or not SLOW & set(names):
+            if len(names) == 1 or not ONCE & set(names):
                 found.add(choice_of(family, dict(zip(chosen, names, strict=True))))
     return {choice for choice in found if choice is not None}
 

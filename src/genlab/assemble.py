@@ -1,6 +1,6 @@
 """From a config to objects. The data come first: the rest is built from what they say of themselves (``spec``)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
@@ -16,9 +16,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
 from genlab import checkpoint, run_folder
+from genlab.adoption import adopt_runs, build_extractor, is_a_run, weights_of
 from genlab.budget import Budget
-from genlab.build import LATER, build, check, parameters, resolve
+from genlab.build import LATER, build, check, resolve
 from genlab.callbacks.progress import ProgressBar
+from genlab.callbacks.samples import SampleGrid
+from genlab.callbacks.text_samples import TextSamples
 from genlab.config import ConfigTree, resolved
 from genlab.data.base import DataModule
 from genlab.data.tokenizer.base import Tokenizer
@@ -26,11 +29,11 @@ from genlab.errors import CheckpointError, ConfigError, DataError, ResourceError
 from genlab.loggers import IsolatedLogger, choose_wandb_mode
 from genlab.metrics.base import FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
-from genlab.model.base import GenerativeModel, HasLatent, HasTokens
+from genlab.model.base import GenerativeModel, Model
 
 SLOTS: dict[str, Any] = {
     "data": DataModule,
-    "model": GenerativeModel,
+    "model": Model,
     "trainer": pl.Trainer,
     "budget": Budget,
     "evaluation": Evaluation,
@@ -47,7 +50,8 @@ def check_config(config: DictConfig) -> None:
     for path, kind in (("seed", int), ("outputs", str), ("check", bool), ("rank_timeout", int)):
         check(nodes[path], kind, path)
     extractor = nodes["metrics"].pop("extractor", None)
-    check(extractor, FeatureExtractor | None, "metrics.extractor")
+    of_a_run = frozenset({"weights"} if is_a_run(extractor) else ())
+    check(extractor, FeatureExtractor | None, "metrics.extractor", given=of_a_run)
     for name, node in nodes["metrics"].items():
         check(node, Metric, f"metrics.{name}")
         check(node, SampleMetric | ModelMetric, f"metrics.{name}")
@@ -59,42 +63,10 @@ def check_config(config: DictConfig) -> None:
         check(node, Logger, f"logger.{name}")
 
 
-def adopt_runs(config: DictConfig) -> None:
-    """Where an argument of the model names the folder of another run, put that run's model in its place.
-
-    ``pretrained`` then says where its weights are. Raises ConfigError: there is no such run.
-    """
-    if not isinstance(config.model, DictConfig) or "_target_" not in config.model:
-        return  # no model: check says so
-    annotations = parameters(resolve(config.model._target_, "model"))
-    for name in list(config.model):
-        run: Any = config.model._get_node(name)
-        run = run._value()
-        slot = _slot_of_a_run(annotations.get(name))
-        if slot is not None and isinstance(run, str) and not OmegaConf.is_missing(config.model, name):
-            folder = run_folder.find(run, f"model.{name}")
-            model = run_folder.read_config(folder)["model"]
-            kind = resolve(model["_target_"], "model")
-            if slot is HasLatent and "latent_shape" not in model:
-                raise ConfigError(f"model.{name}={run}: a {kind.__name__} has no map of latents. "
-                                  "Name a run of model=vae or vq_vae.")  # fmt: skip
-            if slot is HasTokens and not hasattr(kind, "tokenize"):
-                raise ConfigError(f"model.{name}={run}: a {kind.__name__} makes no tokens. Name a run of model=vq_vae.")
-            with open_dict(config):
-                config.model[name] = model
-                config.pretrained[name] = str(folder)
-
-
-def _slot_of_a_run(annotation: Any) -> Any:
-    """What another run is asked to have, if an argument with this annotation takes one."""
-    return next((slot for slot in (HasLatent, HasTokens) if annotation in (slot, slot | None)), None)
-
-
-def load_pretrained(model: GenerativeModel, config: Mapping[str, Any]) -> None:
+def load_pretrained(model: Model, config: Mapping[str, Any]) -> None:
     """Give a new model the weights, averaged where they are, of the runs that parts of it come from."""
     for name, run in config["pretrained"].items():
-        last = checkpoint.newest(Path(run))
-        model.pretrained[name] = {**last.state, **last.content.get("ema", {})}
+        model.pretrained[name] = weights_of(Path(run))
 
 
 def load_tokenizer(config: Mapping[str, Any], last: checkpoint.Saved, run: Path) -> Tokenizer:
@@ -138,21 +110,22 @@ def build_data(config: DictConfig) -> DataModule:
     return data
 
 
-def build_model(config: Mapping[str, Any]) -> GenerativeModel:
+def build_model(config: Mapping[str, Any]) -> Model:
     """The model of a resolved config, its networks not made yet. Raises ConfigError for what they would refuse too."""
     trial_model(config)
-    return build(config["model"], GenerativeModel, "model")
+    return build(config["model"], Model, "model")
 
 
-def trial_model(config: Mapping[str, Any]) -> GenerativeModel:
+def trial_model(config: Mapping[str, Any]) -> Model:
     """The model with its networks, on a device without memory: says at once, and for nothing, what does not fit."""
-    model: GenerativeModel = build(config["model"], GenerativeModel, "model")
     modality = config["spec"]["modality"]
-    if modality not in model.modalities:
+    kind = resolve(config["model"]["_target_"], "model")
+    if modality not in getattr(kind, "modalities", (modality,)):
         fitting = [name for name, target in ConfigTree().targets("model")
                    if modality in getattr(resolve(target, name), "modalities", ())]  # fmt: skip
         hint = f" Use model={' or '.join(fitting)}." if fitting else ""
-        raise ConfigError(f"{type(model).__name__} cannot be trained on {modality} data.{hint}")
+        raise ConfigError(f"{kind.__name__} cannot be trained on {modality} data.{hint}")
+    model: Model = build(config["model"], Model, "model")
     with torch.device("meta"):
         model.configure_model()
     return model
@@ -161,9 +134,17 @@ def trial_model(config: Mapping[str, Any]) -> GenerativeModel:
 def build_evaluation(config: Mapping[str, Any]) -> Evaluation:
     """The evaluation with its extractor and metrics. Raises an error at once if weights are missing."""
     metrics = dict(config["metrics"])
-    extractor: Any = build(metrics.pop("extractor", None), FeatureExtractor | None, "metrics.extractor")
+    extractor = build_extractor(metrics.pop("extractor", None), config["spec"])
     built: dict[str, Metric] = {name: build(node, Metric, f"metrics.{name}") for name, node in metrics.items()}
     return build(config["evaluation"], Evaluation, "evaluation", given={"extractor": extractor, "metrics": built})
+
+
+def check_callbacks(callbacks: Sequence[pl.Callback], model: Model) -> None:
+    """Raises ConfigError if a callback draws samples and the model cannot."""
+    for callback in callbacks:
+        if isinstance(callback, SampleGrid | TextSamples) and not isinstance(model, GenerativeModel):
+            raise ConfigError(f"callbacks: {type(callback).__name__} shows samples, and a {type(model).__name__} draws "
+                              "none. Use callbacks=[no_samples].")  # fmt: skip
 
 
 def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[pl.Callback]:
@@ -197,7 +178,7 @@ def _build_logger(name: str, node: Mapping[str, Any]) -> Logger:
 
 def build_trainer(
     config: Mapping[str, Any],
-    model: GenerativeModel,
+    model: Model,
     callbacks: list[pl.Callback],
     loggers: list[Logger],
     run_dir: Path,
@@ -230,7 +211,7 @@ def build_trainer(
     return build(node, pl.Trainer, "trainer", given=given)
 
 
-def _strategy(strategy: str | Mapping[str, Any], model: GenerativeModel, timeout: timedelta) -> Strategy:
+def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelta) -> Strategy:
     """Of several processes, with what Lightning has to be told about the model and about waiting."""
     if isinstance(strategy, Mapping):
         return build(strategy, Strategy, "trainer.strategy", given={"timeout": timeout})

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 
 from genlab.errors import ConfigError
-from genlab.model.base import GenerativeModel, Progress
+from genlab.model.base import Model, Progress
 
 Shape = tuple[int, ...]
 
@@ -76,7 +76,7 @@ class Budget(Callback):
         return self.used(progress) >= self.value
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         self._kind = pl_module.step_kind(batch_idx)
         if self._kind not in self._flops:
             self._counter = OperationCounter()
@@ -88,7 +88,7 @@ class Budget(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Mapping[str, Any], batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if self._counter is not None:
             self._counting.close()
             self._flops[self._kind] = float(self._counter.total)

@@ -19,7 +19,7 @@ from torch import nn
 from genlab.callbacks.ema import load_averages
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import CheckpointError, NumericsError, StorageError
-from genlab.model.base import GenerativeModel, Progress
+from genlab.model.base import Model, Progress
 
 FOLDER = "checkpoints"
 PARTIAL = ".partial"  # ends the name of a file that is being written
@@ -195,7 +195,7 @@ def check_same_text(last: Saved, text_hash: str, run: Path) -> None:
         )
 
 
-def load_for_sampling(model: GenerativeModel, last: Saved, run: Path) -> str:
+def load_for_sampling(model: Model, last: Saved, run: Path) -> str:
     """Put a checkpoint's weights into a model, the averages on top where there are any. Returns "ema" or "raw"."""
     check_same_model(model, last.state, run)
     model.load_state_dict(last.state)

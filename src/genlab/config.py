@@ -24,6 +24,7 @@ from genlab.overrides import line_of, name_of, parse
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
 FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
+TAKES_A_RUN = ("metrics.extractor",)  # parts that may be the folder of a run instead of an option
 EXAMPLES = {  # what a value for a missing option looks like, first of the class that is named
     "root": "/path/to/images",
     "path": "/path/to/images.npz",
@@ -158,10 +159,12 @@ class ConfigTree:
 
     def _check_is_value(self, override: Override, groups: Mapping[str, Sequence[str]]) -> None:
         """Raises ConfigError for the name of a part after a dot: model.sampler=euler."""
-        name = name_of(override)
+        name, value = name_of(override), override.value()
         group = name.replace(".", "/")
-        if name != group and group in groups and isinstance(override.value(), str):
-            raise ConfigError(f"{name} is a part of the model, chosen with slashes: {group}={override.value()}")
+        if name in TAKES_A_RUN and value not in groups[group]:
+            return
+        if name != group and group in groups and isinstance(value, str):
+            raise ConfigError(f"{name} is a part of the {name.partition('.')[0]}, chosen with slashes: {group}={value}")
 
     def _compose(self, lines: Sequence[str]) -> DictConfig:
         try:

@@ -47,6 +47,9 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         last = checkpoint.newest(run)
         checkpoint.check_same_tokenizer(last, data.tokenizer, run)
         load_tokenizer(resolved(config), last, run)
+    if baselines and not evaluation.metrics:
+        raise ConfigError("baselines=true: they are scored as samples are, and no metric here is of samples. "
+                          "Choose metrics=[fid].")  # fmt: skip
     with quick_matmul(model.device.type == "cpu"):
         result = evaluation.run(model, data, weights=weights)
     others: dict[str, Result] = {}

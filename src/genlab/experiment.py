@@ -26,6 +26,7 @@ from genlab.assemble import (
     build_loggers,
     build_model,
     build_trainer,
+    check_callbacks,
     load_pretrained,
     trial_model,
 )
@@ -45,7 +46,7 @@ from genlab.errors import GenlabError, ResourceError
 from genlab.loggers import MetricsFile
 from genlab.matmul import quick_matmul
 from genlab.metrics.protocol import Result
-from genlab.model.base import Generates, GenerativeModel, in_eval_mode
+from genlab.model.base import Classifies, Generates, GenerativeModel, Model, in_eval_mode
 from genlab.ranks import RUN_DIR, one_fate
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint
 from genlab.seeding import RandomStream, derive_seed
@@ -102,6 +103,7 @@ def _train(
     model = build_model(plain)
     evaluation = build_evaluation(plain)
     callbacks = build_callbacks(plain, evaluation)
+    check_callbacks(callbacks, model)
     evaluation.check(model, data)
     trial = build_trainer(
         plain, model, [NoCheckpoints()], [], Path()
@@ -141,7 +143,7 @@ def _train(
         finish(trainer, model, run_dir, time.monotonic() - began, offline=_wandb_is_offline(plain))
 
 
-def fit(trainer: pl.Trainer, model: GenerativeModel, data: DataModule, last: Path | None) -> None:
+def fit(trainer: pl.Trainer, model: Model, data: DataModule, last: Path | None) -> None:
     torch.manual_seed(derive_seed(model.seed))  # of the initial weights, the same on every rank
     trainer.fit(model, datamodule=data, ckpt_path=None if last is None else str(last), weights_only=True)
 
@@ -195,7 +197,7 @@ def _wandb_is_offline(config: Mapping[str, Any]) -> bool:
     return "wandb" in config.get("logger", {}) and os.environ.get("WANDB_MODE") == "offline"
 
 
-def finish(trainer: pl.Trainer, model: GenerativeModel, run_dir: Path, seconds: float, offline: bool) -> None:
+def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, offline: bool) -> None:
     """Write ``summary.json`` and say in plain words what came of the run, and what to do next."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     final = next((c.final for c in callbacks if isinstance(c, PeriodicEvaluation)), None)
@@ -214,11 +216,19 @@ def finish(trainer: pl.Trainer, model: GenerativeModel, run_dir: Path, seconds: 
     lines += [f"samples:    {grids[-1]}"] if grids else []
     lines += [f"run folder: {run_dir}"]
     lines += [f"W&B:        offline; send it with: wandb sync {run_dir}/wandb/*-run-*"] if offline else []
+    lines += [f"next:       {_next(model, run_dir)}"]
+    print("\n".join(lines), flush=True)
+
+
+def _next(model: Model, run_dir: Path) -> str:
+    """The command that shows what a run is good for."""
+    if not isinstance(model, GenerativeModel):
+        as_judge = f"python train.py model=... data=... metrics.extractor={run_dir}"
+        return as_judge if isinstance(model, Classifies) else f"python scripts/evaluate.py run={run_dir}"
     asked = "n=64 seed=1"
     if (run_dir / run_folder.TOKENIZER).exists():
         asked = "n=1 seed=1" + (" model.sample_length=1000" if isinstance(model, Generates) else "")
-    lines += [f"next:       python scripts/sample.py run={run_dir} {asked}"]
-    print("\n".join(lines), flush=True)
+    return f"python scripts/sample.py run={run_dir} {asked}"
 
 
 def peak_memory(device: torch.device) -> int:
@@ -241,12 +251,15 @@ def try_out(config: DictConfig, data: DataModule) -> None:
         trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], Path(folder))
         data.check(trainer.world_size)
         fit(trainer, model, data, None)
-        with averaged_weights(trainer, model), in_eval_mode(model):
-            condition = asked_of(model, range(1))
-            sample = model.sample(1, condition, RandomStream.for_samples(0, range(1), model.device))
+        drawn = ""
+        if isinstance(model, GenerativeModel):
+            with averaged_weights(trainer, model), in_eval_mode(model):
+                condition = asked_of(model, range(1))
+                sample = model.sample(1, condition, RandomStream.for_samples(0, range(1), model.device))
+            drawn = f", one sample {tuple(sample.shape[1:])}"
     if trainer.is_global_zero:
         parameters = sum(p.numel() for p in model.parameters())
         losses = ", ".join(
             f"{name} {value:.4f}" for name, value in trainer.callback_metrics.items() if name.startswith("train/")
         )
-        print(f"check passed: {parameters:,} parameters, one step ({losses}), one sample {tuple(sample.shape[1:])}.")
+        print(f"check passed: {parameters:,} parameters, one step ({losses}){drawn}.")

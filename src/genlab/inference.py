@@ -18,11 +18,11 @@ from genlab.config import resolved
 from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
 from genlab.errors import ConfigError
 from genlab.matmul import quick_matmul
-from genlab.model.base import Condition, Generates, GenerativeModel
+from genlab.model.base import Condition, Generates, GenerativeModel, Model
 from genlab.seeding import RandomStream
 
 
-def load_run(config: DictConfig, run: Path) -> tuple[GenerativeModel, str]:
+def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
     """A run's model with the weights of its newest checkpoint, on the fastest device, and which weights they are."""
     plain = resolved(config)
     model = build_model(plain)
@@ -46,6 +46,8 @@ def sample(
 ) -> None:
     """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written."""
     model, _ = load_run(config, run)
+    if not isinstance(model, GenerativeModel):
+        raise ConfigError(f"{run} holds a {type(model).__name__}, which draws no samples. Name another run.")
     is_text = config.spec.modality == "text"
     if is_text and label is not None:
         raise ConfigError(f"label={label}: the model of {run} takes no labels.")

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from genlab import checkpoint
 from genlab.callbacks.stop import stop_requested
 from genlab.data.text import TextDataModule
-from genlab.model.base import GenerativeModel
+from genlab.model.base import Model
 
 
 class Checkpoints(Checkpoint):
@@ -32,7 +32,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if not pl_module.at_optimizer_step(batch_idx):
             return
         stopping = stop_requested(trainer)
@@ -52,7 +52,7 @@ class Checkpoints(Checkpoint):
             checkpoint["text"] = datamodule.text_hash("train")
 
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         folder = Path(trainer.default_root_dir) / checkpoint.FOLDER
         path = folder / checkpoint.file_name(pl_module.progress.examples)
         if trainer.is_global_zero:

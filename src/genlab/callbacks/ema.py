@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from genlab.model.base import GenerativeModel
+from genlab.model.base import Model
 
 
 class EMA(Callback):
@@ -31,7 +31,7 @@ class EMA(Callback):
         self._seen = 0  # examples at the last update
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         loaded = self.averages  # by now: with sharded weights, a checkpoint is read after on_fit_start
         self.averages = {
             name: _like(loaded[name], p) if name in loaded else p.detach().float().clone()
@@ -43,7 +43,7 @@ class EMA(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if not pl_module.at_optimizer_step(batch_idx):
             return
         examples = pl_module.progress.examples
@@ -54,7 +54,7 @@ class EMA(Callback):
         torch._foreach_lerp_(list(self.averages.values()), weights, 1 - decay)
 
     @contextmanager
-    def swapped_in(self, model: GenerativeModel) -> Iterator[None]:
+    def swapped_in(self, model: Model) -> Iterator[None]:
         """The averages in place of the weights, for as long as the block runs."""
         weights = {name: p.detach().clone() for name, p in model.averaged()}
         load_averages(model, self.averages)
@@ -72,7 +72,7 @@ class EMA(Callback):
 
 
 @contextmanager
-def averaged_weights(trainer: Trainer, model: GenerativeModel) -> Iterator[str]:
+def averaged_weights(trainer: Trainer, model: Model) -> Iterator[str]:
     """The weights that samples are made with: the average where the run keeps one. Yields "ema" or "raw"."""
     ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
     if ema is None:
@@ -99,7 +99,7 @@ def _gathered(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def load_averages(model: GenerativeModel, averages: dict[str, Tensor]) -> None:
+def load_averages(model: Model, averages: dict[str, Tensor]) -> None:
     for name, p in model.averaged():
         if name in averages:
             p.copy_(_like(averages[name], p))

@@ -10,7 +10,7 @@ from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.callbacks.stop import stop_requested
 from genlab.metrics.evaluation import Evaluation, Result
-from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.model.base import Model, in_eval_mode
 from genlab.seeding import derive_seed
 
 
@@ -23,23 +23,23 @@ class PeriodicEvaluation(Callback):
         self.final: Result | None = None  # of the full evaluation, once the run has ended
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         self.milestones.start(pl_module.progress.fraction)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         fraction = pl_module.progress.fraction
         if self.milestones.reached(fraction) and fraction < 1:  # the full evaluation follows at once
             self.evaluate(trainer, pl_module, self.num_samples)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if not stop_requested(trainer):  # a run that was stopped will be continued, and judged then
             self.final = self.evaluate(trainer, pl_module, num_samples=None)
 
-    def evaluate(self, trainer: Trainer, model: GenerativeModel, num_samples: int | None) -> Result:
+    def evaluate(self, trainer: Trainer, model: Model, num_samples: int | None) -> Result:
         """Validation losses and metrics of the averaged weights. ``num_samples`` None: the full evaluation."""
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         with averaged_weights(trainer, model) as weights:
@@ -52,7 +52,7 @@ class PeriodicEvaluation(Callback):
 
 
 @torch.no_grad()
-def validation_losses(trainer: Trainer, model: GenerativeModel) -> dict[str, float]:
+def validation_losses(trainer: Trainer, model: Model) -> dict[str, float]:
     """Mean losses over the held-out split, over all ranks, with the same noise every time."""
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
     totals: dict[str, Tensor] = {}

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from genlab.callbacks.diversity import classes_drawn, distance_ratio
 from genlab.callbacks.samples import SampleGrid, asked_labels
-from genlab.model.base import GenerativeModel
+from genlab.model.base import GenerativeModel, Model
 
 _FIRST_LOOKS = 10  # of the first steps each, so that there is soon something to compare with
 _KEPT_LOOKS = 50  # whose median is the usual norm
@@ -61,14 +61,14 @@ class FailureMonitor(Callback):
         self._names: list[str] = []  # of the optimisers
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         self._names = optimizer_names(trainer.optimizers, pl_module)
         for average in self.accuracies.values():
             if average.seen is None:
                 average.seen = pl_module.progress.examples  # a run may start to be watched late
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if not trainer.is_global_zero:
             return
         name = self._names[trainer.optimizers.index(optimizer)]
@@ -97,7 +97,7 @@ class FailureMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if not trainer.is_global_zero:
             return
         values: dict[str, float] = {}
@@ -110,16 +110,17 @@ class FailureMonitor(Callback):
                     values[f"gradient_norm{f'_{name}' if name else ''}"] = norms.last
         grid = next((c for c in trainer.callbacks if isinstance(c, SampleGrid)), None)  # type: ignore[attr-defined]
         if grid is not None and grid.drawn is not None and grid.drawn[0] == pl_module.progress.examples:
+            assert isinstance(pl_module, GenerativeModel)
             values |= self.watch_samples(trainer, pl_module, grid.drawn[1])
         if values:
             for logger in trainer.loggers:
                 step = trainer.fit_loop.epoch_loop._batches_that_stepped
                 logger.log_metrics({f"monitor/{name}": value for name, value in values.items()}, step=step)
 
-    def judges(self, model: GenerativeModel) -> bool:
+    def judges(self, model: Model) -> bool:
         return model.progress.fraction > self.grace and model.progress.examples >= self.grace_examples
 
-    def watch_discriminator(self, trainer: Trainer, model: GenerativeModel) -> dict[str, float]:
+    def watch_discriminator(self, trainer: Trainer, model: Model) -> dict[str, float]:
         shares = trainer.callback_metrics
         if "train/accuracy_real" not in shares or "train/accuracy_fake" not in shares:
             return {}

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from genlab import checkpoint
 from genlab.errors import NumericsError
-from genlab.model.base import GenerativeModel
+from genlab.model.base import Model
 
 _SHOWN = 8  # indices of a batch that a message names
 
@@ -38,7 +38,7 @@ class FiniteGuard(Callback):
         slopes = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if is_finite(slopes):
             return
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
         last = next(iter(checkpoint.saved(Path(trainer.default_root_dir))), None)
         raise NumericsError(

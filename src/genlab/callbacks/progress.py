@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from genlab.callbacks.milestones import Milestones
-from genlab.model.base import GenerativeModel
+from genlab.model.base import Model
 
 
 class ProgressBar(LightningProgressBar):
@@ -29,7 +29,7 @@ class ProgressBar(LightningProgressBar):
         self._console.quiet = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         self._began = (pl_module.progress.seconds, pl_module.progress.examples)
         self._lines.start(pl_module.progress.fraction)
         if self._console.is_terminal and not self._console.quiet:
@@ -42,7 +42,7 @@ class ProgressBar(LightningProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         fraction, now = pl_module.progress.fraction, time.monotonic()
         if self._bar is not None:
             if now - self._shown_at > self.refresh_seconds:
@@ -53,7 +53,7 @@ class ProgressBar(LightningProgressBar):
                 f"training {fraction:4.0%}  {self._text(trainer, pl_module)}", highlight=False, soft_wrap=True
             )
 
-    def _text(self, trainer: Trainer, model: GenerativeModel) -> str:
+    def _text(self, trainer: Trainer, model: Model) -> str:
         seconds, examples = self._began
         rate = (model.progress.examples - examples) / max(model.progress.seconds - seconds, 1e-9)
         losses = {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genlab.data.base import DataModule, Split
 from genlab.data.image import ImageDataModule
-from genlab.model.base import GenerativeModel
+from genlab.model.base import Model
 
 MetricBatch = Mapping[str, Any]
 Direction = Literal["lower", "higher", "one"]  # what is better; "one": as near to 1 as can be
@@ -52,15 +52,15 @@ class ModelMetric(Protocol):
 
     directions: ClassVar[Mapping[str, Direction | None]]
 
-    def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int, seed: int) -> None:
+    def measure(self, model: Model, data: DataModule, split: Split, batch_size: int, seed: int) -> None:
         """Take in this rank's share of a split. The model is in eval mode. Raises ConfigError as ``check`` does."""
         ...
 
-    def check(self, model: GenerativeModel, data: DataModule) -> None:
+    def check(self, model: Model, data: DataModule) -> None:
         """Raises ConfigError if the model or the data are not such that this can be measured."""
         ...
 
-    def subject(self, model: GenerativeModel, split: Split) -> str:
+    def subject(self, model: Model, split: Split) -> str:
         """What the names of its numbers end in, e.g. ``exact_val``: of which kind, of what."""
         ...
 

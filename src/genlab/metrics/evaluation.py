@@ -22,7 +22,7 @@ from genlab.metrics.protocol import Result, mean, short
 from genlab.metrics.reference import CHUNK, outputs, reference_outputs
 from genlab.metrics.subject import Examples, ImageSubject, Subject, rank, world
 from genlab.metrics.text_subject import TextSubject
-from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.model.base import GenerativeModel, Model, in_eval_mode
 
 
 class Evaluation:
@@ -71,7 +71,7 @@ class Evaluation:
 
     def run(
         self,
-        model: GenerativeModel,
+        model: Model,
         data: DataModule,
         num_samples: int | None = None,  # a cheap evaluation, of one seed; null: the full one
         *,
@@ -87,18 +87,23 @@ class Evaluation:
         result = Result({}, {**self._subject_of(data).facts(), "metrics": {}})
         with torch.no_grad(), in_eval_mode(model):
             if self.metrics:
+                assert isinstance(model, GenerativeModel)
                 count, full = num_samples or self.num_samples, not num_samples
                 seeds = range(self.seed, self.seed + (self.num_seeds if full else 1))
                 result = mean([self._of_samples(model, data, count, seed, full) for seed in seeds])
             result = self._with_answers(result, model, data)
         return replace(result, protocol=result.protocol | {"weights": weights})
 
-    def check(self, model: GenerativeModel, data: DataModule) -> None:
+    def check(self, model: Model, data: DataModule) -> None:
         """Raises ConfigError if a metric does not go with the model or the data: before training, not after it."""
         if self.metrics:
             self._check_modality(data)
+            if not isinstance(model, GenerativeModel):
+                raise ConfigError(f"metrics={next(iter(self.metrics))} measures samples, and a {type(model).__name__} "
+                                  "draws none. Leave it out of metrics=[...].")  # fmt: skip
             self._subject_of(data).sized(self.num_samples, model)
         for name, metric in self.metrics.items():
+            assert isinstance(model, GenerativeModel)
             if "label" in metric.reads and model.num_classes is None:
                 raise ConfigError(f"metrics={name} needs a model that takes labels. Leave it out of metrics=[...].")
         for metric in self.of_models.values():
@@ -116,7 +121,7 @@ class Evaluation:
         return self._measure(examples.mine(rank(), world()), len(examples), data, torch.device(device), self.seed, full)
 
     @staticmethod
-    def device_of(model: GenerativeModel) -> torch.device:
+    def device_of(model: Model) -> torch.device:
         """Where a model's samples are measured."""
         return model.device if model.device.type == "cuda" else torch.device("cpu")  # others lack float64
 
@@ -132,7 +137,7 @@ class Evaluation:
         result = self._measure(drawn, count, data, self.device_of(model), seed, full)
         return replace(result, samples_per_second=count / seconds)
 
-    def _with_answers(self, found: Result, model: GenerativeModel, data: DataModule) -> Result:
+    def _with_answers(self, found: Result, model: Model, data: DataModule) -> Result:
         """The numbers of metrics that ask the model, by names that say of what they are."""
         result = replace(found, protocol=found.protocol | {"metrics": dict(found.protocol["metrics"])})
         for name, metric in self.of_models.items():

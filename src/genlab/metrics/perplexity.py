@@ -13,7 +13,7 @@ from genlab.data.base import DataModule, Split
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
 from genlab.metrics.base import Direction
-from genlab.model.base import GenerativeModel, HasLikelihood, HasTokenLikelihood
+from genlab.model.base import HasLikelihood, HasTokenLikelihood, Model
 
 
 class Perplexity(Metric):
@@ -54,7 +54,7 @@ class Perplexity(Metric):
         return {"stride": "context" if self.stride is None else self.stride}
 
     @torch.no_grad()
-    def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int, seed: int = 0) -> None:
+    def measure(self, model: Model, data: DataModule, split: Split, batch_size: int, seed: int = 0) -> None:
         """Take in this rank's share of a split. The model is in eval mode. Raises ConfigError as :meth:`check` does."""
         self.check(model, data)
         assert isinstance(data, TextDataModule)
@@ -68,7 +68,7 @@ class Perplexity(Metric):
                 log_prob = model.token_log_probs(x)[:, -new:].sum(dim=1)  # type: ignore[operator]
             self.update(-log_prob, len(window) * new, int(lengths[window[:, -new:]].sum()))
 
-    def check(self, model: GenerativeModel, data: DataModule) -> None:
+    def check(self, model: Model, data: DataModule) -> None:
         """Raises ConfigError: the data are no text; the model has no likelihood, or none of single tokens, which a
         stride needs."""
         if not isinstance(data, TextDataModule):
@@ -82,7 +82,7 @@ class Perplexity(Metric):
                 "Use null."
             )
 
-    def subject(self, model: GenerativeModel, split: Split) -> str:
+    def subject(self, model: Model, split: Split) -> str:
         return f"{model.likelihood_kind}_{split}"  # type: ignore[attr-defined]
 
     def _stride(self, data: TextDataModule) -> int:

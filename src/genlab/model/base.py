@@ -1,4 +1,5 @@
-"""The contract between model families and the rest of genlab: one base class, and what a model may also have."""
+"""The contract between model families and the rest of genlab: what can be trained, what can also draw samples, and
+what a model may have beside."""
 
 import time
 from abc import ABC, abstractmethod
@@ -39,16 +40,14 @@ class LearningRateSchedule(Protocol):
     def scale(self, examples: int, fraction: float) -> float: ...
 
 
-class GenerativeModel(LightningModule, ABC):
-    """What every family is: a LightningModule that can also sample.
+class Model(LightningModule, ABC):
+    """What every family is: a LightningModule whose progress, randomness and averaged weights the rest of genlab knows.
 
     Networks are made in :meth:`configure_model` (which Lightning calls more than once: make them only if they are not
     there), so that a sharding strategy can place them. Everything else arrives built, through the constructor.
     """
 
     modalities: ClassVar[frozenset[str]]  # the kinds of data it can be trained on, e.g. {"image"}
-    num_classes: int | None = None  # labels that samples can be asked for; None: unconditional
-    num_levels: int = 256  # grey levels of a pixel that its likelihood, if it has one, tells apart
     # Of a model that makes its own optimiser steps; for the others Lightning's trainer has them.
     accumulate_grad_batches: int = 1
     gradient_clip_val: float | None = None
@@ -68,13 +67,6 @@ class GenerativeModel(LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Any: ...
 
     @abstractmethod
-    def sample(
-        self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
-    ) -> Tensor:
-        """Draw from the model, in data space: images (N, C, H, W), nominally in [-1, 1] and not clamped; or tokens of
-        text (N, T), without their prompt."""
-
-    @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The training losses of a batch without dropout, as scalars by name: what validation averages."""
 
@@ -88,7 +80,7 @@ class GenerativeModel(LightningModule, ABC):
         return (batch_idx + 1) % every == 0 or self.trainer.is_last_batch
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
-        """What an exponential moving average is kept of, by the names of the state dict: what samples depend on."""
+        """What an exponential moving average is kept of, by the names of the state dict: what its use depends on."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def frozen(self) -> Iterable[nn.Module]:
@@ -100,30 +92,6 @@ class GenerativeModel(LightningModule, ABC):
         for part in self.frozen():
             part.eval()
         return self
-
-    def condition_of(self, batch: Batch) -> Condition | None:
-        """The part of a batch that the networks are told."""
-        return {"label": batch["label"]} if self.num_classes is not None else None
-
-    def check(self, condition: Condition | None) -> None:
-        """Raises ValueError if a label is not one of the model's."""
-        if condition is None:
-            return
-        if self.num_classes is None:
-            raise ValueError("this model has no labels: the data that it was trained on have none. Sample without.")
-        label = condition["label"]
-        if ((label < -1) | (label >= self.num_classes)).any():
-            raise ValueError(
-                f"the labels {sorted(set(label.tolist()))} are not all among the model's. "
-                f"Use 0 to {self.num_classes - 1}, or -1 for no label."
-            )
-
-    def stream(self, num_samples: int, generator: RandomStream | None) -> RandomStream:
-        """``generator``, or where there is none, one that is seeded from torch's global generator."""
-        if generator is None:
-            return RandomStream.for_samples(int(torch.randint(2**62, ())), range(num_samples), self.device)
-        assert len(generator) == num_samples
-        return generator
 
     def on_train_start(self) -> None:
         self.step_began = time.perf_counter()
@@ -157,6 +125,44 @@ class GenerativeModel(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.progress = Progress(**checkpoint["progress"])
+
+
+class GenerativeModel(Model):
+    """A model that can also sample."""
+
+    num_classes: int | None = None  # labels that samples can be asked for; None: unconditional
+    num_levels: int = 256  # grey levels of a pixel that its likelihood, if it has one, tells apart
+
+    @abstractmethod
+    def sample(
+        self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
+    ) -> Tensor:
+        """Draw from the model, in data space: images (N, C, H, W), nominally in [-1, 1] and not clamped; or tokens of
+        text (N, T), without their prompt."""
+
+    def condition_of(self, batch: Batch) -> Condition | None:
+        """The part of a batch that the networks are told."""
+        return {"label": batch["label"]} if self.num_classes is not None else None
+
+    def check(self, condition: Condition | None) -> None:
+        """Raises ValueError if a label is not one of the model's."""
+        if condition is None:
+            return
+        if self.num_classes is None:
+            raise ValueError("this model has no labels: the data that it was trained on have none. Sample without.")
+        label = condition["label"]
+        if ((label < -1) | (label >= self.num_classes)).any():
+            raise ValueError(
+                f"the labels {sorted(set(label.tolist()))} are not all among the model's. "
+                f"Use 0 to {self.num_classes - 1}, or -1 for no label."
+            )
+
+    def stream(self, num_samples: int, generator: RandomStream | None) -> RandomStream:
+        """``generator``, or where there is none, one that is seeded from torch's global generator."""
+        if generator is None:
+            return RandomStream.for_samples(int(torch.randint(2**62, ())), range(num_samples), self.device)
+        assert len(generator) == num_samples
+        return generator
 
 
 def drop_labels(condition: Condition | None, share: float) -> Condition | None:
@@ -246,6 +252,21 @@ class HasPrior(Protocol):
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The image of latents ``z`` (N, *latent_shape), a smooth function of them. -> (N, C, H, W)."""
+        ...
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """What knows the classes of images, and so which features of them matter: a judge of samples."""
+
+    shape: tuple[int, ...]  # of an image
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) on [-1, 1] -> (N, D), each of about unit variance over the data."""
+        ...
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) on [-1, 1] -> (N, classes)."""
         ...
 
 

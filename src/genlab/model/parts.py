@@ -49,6 +49,16 @@ class DenoisingNetwork(Protocol):
         ...
 
 
+class FeatureNetwork(Protocol):
+    """Images to what a linear map can tell classes by."""
+
+    num_features: int
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``image``: (N, C, H, W) in [-1, 1] -> (N, num_features)."""
+        ...
+
+
 class FlowNetwork(Protocol):
     """An invertible map from data to standard normal noise."""
 

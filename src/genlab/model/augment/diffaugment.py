@@ -51,8 +51,10 @@ def color(images: Tensor, u: Tensor, brightness: float = 1.0) -> Tensor:
     return torch.lerp(level, images, u[:, 2] + 0.5)
 
 
-def translation(images: Tensor, u: Tensor, ratio: float = 0.125) -> Tensor:
-    """Shift by whole pixels, up to ``ratio`` of the side either way, by ``u`` (N, 2) in [0, 1)."""
+def translation(images: Tensor, u: Tensor, ratio: float = 0.125, repeat_edges: bool = False) -> Tensor:
+    """Shift by whole pixels, up to ``ratio`` of the side either way, by ``u`` (N, 2) in [0, 1).
+
+    What has no pixel is 0, or with ``repeat_edges`` the nearest that there is."""
     count, _, height, width = images.shape
     reach = torch.tensor([int(height * ratio + 0.5), int(width * ratio + 0.5)], device=images.device)
     shift = (u * (2 * reach + 1)).floor().long() - reach  # (N, 2), -reach to reach
@@ -63,7 +65,7 @@ def translation(images: Tensor, u: Tensor, ratio: float = 0.125) -> Tensor:
     moved = images.permute(0, 2, 3, 1)[
         examples, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]
     ]
-    return (moved * inside[..., None]).permute(0, 3, 1, 2)
+    return (moved if repeat_edges else moved * inside[..., None]).permute(0, 3, 1, 2)
 
 
 def cutout(images: Tensor, u: Tensor, ratio: float = 0.5) -> Tensor:

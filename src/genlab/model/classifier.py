@@ -1,0 +1,115 @@
+"""Classifiers of images: what knows a user's own classes, and judges samples by features that tell them apart."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genlab.model.augment.diffaugment import Augmentation
+from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory
+from genlab.model.parts import FeatureNetwork
+from genlab.model.sharding import shard
+
+_FLOOR = 1e-3  # added to a feature's variance: one that hardly varies is not blown up
+_MEMORY = 0.01  # share of a batch in the statistics of features, once there have been a hundred
+
+
+class Classifier(Model):
+    """A network that gives features, and a linear map of them to the logits of classes, trained with cross-entropy.
+
+    It draws nothing. Its use is as a judge: ``metrics.extractor=<its run folder>`` measures samples by its features and
+    logits. Features are scaled to mean 0 and variance 1 over augmented training images, by running statistics that are
+    averaged like the weights. The logits do not depend on these statistics, so nothing is lost where they lag behind.
+    """
+
+    modalities = frozenset({"image"})
+    network: nn.Module  # made in configure_model, like the head
+    head: nn.Linear
+    feature_mean: Tensor  # (D,)
+    feature_var: Tensor  # (D,)
+
+    def __init__(
+        self,
+        network: Callable[[], FeatureNetwork],
+        augment: Augmentation,  # of training images; mirror images are the data's: data.flip=true
+        optimizer: OptimizerFactory,
+        schedule: LearningRateSchedule,
+        shape: Sequence[int],  # of an image: (C, H, W)
+        num_classes: int | None,  # None, of data without labels, is refused
+        label_smoothing: float = 0.1,  # share of the target that is spread over all classes (Szegedy et al. 2016)
+        seed: int = 0,
+    ):
+        """Raises ValueError: there are not two classes to tell apart; a share outside [0, 1)."""
+        super().__init__(seed, schedule)
+        if num_classes is None:
+            raise ValueError("a classifier needs labels, and the data have none. Use data with labels, such as "
+                             "data=image_folder with one folder a class.")  # fmt: skip
+        if num_classes < 2:
+            raise ValueError(f"a classifier needs two classes or more, and the data have {num_classes}.")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing} is a share: use a value from 0 to below 1.")
+        self.make_network, self.make_optimizer, self.augment = network, optimizer, augment
+        self.shape, self.num_classes, self.label_smoothing = tuple(shape), num_classes, label_smoothing
+        self.register_module("network", None)
+        self.register_module("head", None)
+
+    def configure_model(self) -> None:
+        if self.network is not None:
+            return
+        network = self.make_network()
+        assert isinstance(network, nn.Module)
+        head = nn.Linear(network.num_features, self.num_classes)  # type: ignore[arg-type]
+        self.register_buffer("feature_mean", torch.zeros(head.in_features))
+        self.register_buffer("feature_var", torch.ones(head.in_features))
+        if self.device_mesh is not None:
+            shard(network, self.device_mesh)
+            shard(head, self.device_mesh)
+        self.network, self.head = network, head
+
+    def averaged(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights, and the statistics of features, which go with them."""
+        yield from super().averaged()
+        yield from self.named_buffers()
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(self.parameters())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x, label = batch["image"], batch["label"]
+        features = self.network(self.augment(x, lambda k: torch.rand(len(x), k, device=x.device)))
+        logits = self.head(features).float()
+        self.measure(features.detach().float())
+        loss = self.cross_entropy(logits, label)
+        right = (logits.argmax(dim=1) == label).sum() / (label >= 0).sum().clamp_min(1)
+        self.log("train/loss", loss, on_step=True, batch_size=len(x))
+        self.log("train/accuracy", right, on_step=True, batch_size=len(x))
+        return loss
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Of images as they are, without augmentation."""
+        return {"loss": self.cross_entropy(self.head(self.network(batch["image"])).float(), batch["label"])}
+
+    def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Nats an example, with smoothed labels; over the examples with a label, 0 if there are none."""
+        total = F.cross_entropy(logits, label, ignore_index=-1, label_smoothing=self.label_smoothing, reduction="sum")
+        return total / (label >= 0).sum().clamp_min(1)
+
+    def measure(self, features: Tensor) -> None:
+        """Let a batch of raw features (N, D) into their statistics: as one of all so far, later as one of many."""
+        examples = len(features) * self.trainer.world_size
+        share = max(_MEMORY, examples / (self.progress.examples + examples))
+        var, mean = torch.var_mean(features, dim=0, correction=0)
+        self.feature_mean.lerp_(mean, share)
+        self.feature_var.lerp_(var, share)
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) on [-1, 1] -> (N, D) float32, of about unit variance over training images."""
+        return (self.network(x).float() - self.feature_mean) * (self.feature_var + _FLOOR).rsqrt()
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) on [-1, 1] -> (N, num_classes) float32."""
+        return self.head(self.network(x)).float()
