@@ -23,8 +23,9 @@ from genlab.cli import run as command_line
 from genlab.config import PACKAGED, ConfigTree, missing
 from genlab.errors import ConfigError
 from genlab.inference import load_run
+from genlab.model.base import GenerativeModel
 from text import text_file
-from tiny_run import compose_small, plain, small, train
+from tiny_run import answers, compose_small, plain, small, train
 
 TREE = ConfigTree()
 GROUPS = TREE.groups()
@@ -43,10 +44,15 @@ def parts_of(family: str) -> dict[str, str]:
 
 
 @cache
+def class_of(family: str) -> Any:
+    ((_, family_class),) = [pair for pair in TREE.targets("model") if pair[0] == family]
+    return resolve(family_class, "model")
+
+
+@cache
 def options(family: str, part: str) -> tuple[list[str], list[str]]:
     """The options of a part that fit the family's slot, and those that do not."""
-    ((_, family_class),) = [pair for pair in TREE.targets("model") if pair[0] == family]
-    slot = parameters(resolve(family_class, "model"))[part]
+    slot = parameters(class_of(family))[part]
     legal, illegal = [], []
     for name, target in TREE.targets(f"model.{part}"):
         found = resolve(target, name)
@@ -122,11 +128,13 @@ def needed(choice: Choice, autoencoder: str) -> Choice:
     return choice if is_given else (*choice, autoencoder)
 
 
-@cache
 def takes_text(family: str) -> bool:
     """Such a family draws images token by token too: of few pixels it is quick."""
-    ((_, family_class),) = [pair for pair in TREE.targets("model") if pair[0] == family]
-    return "text" in resolve(family_class, "model").modalities  # type: ignore[attr-defined]
+    return "text" in class_of(family).modalities
+
+
+def samples(family: str) -> bool:
+    return issubclass(class_of(family), GenerativeModel)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +146,7 @@ def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Choice:
 
 
 @pytest.mark.parametrize("choice", GRID, ids=name)
-def test_two_steps_then_the_same_samples_after_a_reload(
+def test_two_steps_then_the_same_answers_after_a_reload(
     choice: Choice, autoencoder: str, tiny_images: Choice, tmp_path: Path
 ) -> None:
     given = (*needed(choice, autoencoder), *(tiny_images if takes_text(choice[0].removeprefix("model=")) else ()))
@@ -154,15 +162,15 @@ def test_two_steps_then_the_same_samples_after_a_reload(
     assert model.progress.examples == 16
     assert model.progress.flops > 0
     assert all(torch.isfinite(loss) for name, loss in trainer.callback_metrics.items() if name.startswith("train/"))
-    images = sample_images(model, range(4), seed=1)
+    before = answers(model.eval(), data)
     evaluation.check(model, data)
     path = tmp_path / checkpoint.FOLDER / checkpoint.file_name(16)
     trainer.save_checkpoint(path)
     run_folder.write_start(tmp_path, settings, [])
     again, weights = load_run(DictConfig(run_folder.read_config(tmp_path)), tmp_path)
     assert weights == "raw"
-    assert images.shape == (4, *data.spec.shape)
-    assert torch.equal(sample_images(again, range(4), seed=1), images)
+    assert before.shape == (4, *(data.spec.shape if isinstance(model, GenerativeModel) else (10,)))
+    assert torch.equal(answers(again, data), before)
 
 
 @pytest.mark.parametrize(("family", "part", "option"), ILLEGAL, ids=map("-".join, ILLEGAL))
@@ -221,7 +229,12 @@ OF_FEW_PIXELS = ("digits", "array of few pixels", "array without labels")
 
 @pytest.mark.parametrize(
     ("family", "data"),
-    [(family, data) for family in FAMILIES for data in (OF_FEW_PIXELS if takes_text(family) else DATA)],
+    [
+        (family, data)
+        for family in FAMILIES
+        if samples(family)
+        for data in (OF_FEW_PIXELS if takes_text(family) else DATA)
+    ],
     ids=lambda value: value.replace(" ", "_"),
 )
 def test_every_family_on_every_data_set(family: str, data: str, sources: dict[str, Any], tmp_path: Path) -> None:
@@ -238,6 +251,19 @@ def test_every_family_on_every_data_set(family: str, data: str, sources: dict[st
     assert weights == "ema"
     assert list(sample_images(model, range(2), 0).shape) == [2, *config["spec"]["shape"]]
     assert (model.num_classes is None) == ("without" in data)
+
+
+@pytest.mark.parametrize("data", DATA, ids=lambda value: value.replace(" ", "_"))
+def test_a_classifier_on_every_data_set_with_labels(data: str, sources: dict[str, Any], outputs: Path) -> None:
+    given = small("model=classifier", f"data={data.split()[0]}", *sources[data], "metrics=[accuracy]", "data.limit=16",
+                  "budget.value=16")  # fmt: skip
+    if "without" in data:
+        with pytest.raises(ConfigError, match=r"^model: a classifier needs labels, and the data have none\."):
+            train(*given, outputs=outputs)
+        assert not outputs.exists()
+        return
+    run = train(*given, outputs=outputs)
+    assert 0 <= json.loads((run / "summary.json").read_text())["metrics"]["accuracy_val"] <= 1
 
 
 @pytest.mark.parametrize("tokenizer", ["bytes", "characters", "bpe"])

@@ -13,11 +13,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 import genlab
 from genlab import experiment, run_folder
 from genlab.assemble import check_config
+from genlab.callbacks.samples import sample_images
 from genlab.config import PACKAGED, ConfigTree, check_complete
+from genlab.data.image import ImageDataModule, to_float
+from genlab.model.base import Classifies, GenerativeModel, Model
 
 REPOSITORY = Path(__file__).parents[1]
 MLP = ("model/network=mlp", "model.network.width=8", "model.network.depth=1", "model.sampler.num_steps=2")
@@ -37,9 +41,16 @@ SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1,
 
 def bare(overrides: Sequence[str]) -> tuple[str, ...]:
     """What makes a run of the data that ``overrides`` choose tiny."""
-    chosen = [override.removeprefix("data=") for override in overrides if override.startswith("data=")]
-    is_text = bool(chosen) and "/callbacks: [text]" in (PACKAGED / "data" / f"{chosen[-1]}.yaml").read_text()
-    return BARE_TEXT if is_text else BARE
+    lines = BARE_TEXT if "/callbacks: [text]" in _file("data", overrides) else BARE
+    draws_nothing = "[no_samples]" in _file("model", overrides)
+    return tuple(line for line in lines if not (draws_nothing and line.startswith("callbacks.samples.")))
+
+
+def _file(group: str, overrides: Sequence[str]) -> str:
+    """What stands in the packaged file that ``overrides`` choose, if they do."""
+    chosen = [override.removeprefix(f"{group}=") for override in overrides if override.startswith(f"{group}=")]
+    path = PACKAGED / group / f"{chosen[-1] if chosen else ''}.yaml"
+    return path.read_text() if path.exists() else ""
 
 
 @cache
@@ -96,6 +107,15 @@ def resume(run: Path, *overrides: str, allow_changes: bool = False) -> None:
     config = ConfigTree().change(run_folder.read_config(run), typed, overrides)
     check_config(config)
     experiment.train(config, [*typed, *overrides], run, allow_changes=allow_changes)
+
+
+def answers(model: Model, data: ImageDataModule) -> Tensor:
+    """What a model that was trained on ``data`` is for: four samples, or logits of held-out images."""
+    if isinstance(model, GenerativeModel):
+        return sample_images(model, range(4), seed=1)
+    assert isinstance(model, Classifies)
+    with torch.no_grad():
+        return model.logits(to_float(torch.from_numpy(data.table("val").images[:4])))
 
 
 def only_run(outputs: Path) -> Path:

@@ -7,28 +7,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from genlab.errors import ConfigError
 from genlab.model.augment.diffaugment import Augmentation
 from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory
 from genlab.model.parts import FeatureNetwork
 from genlab.model.sharding import shard
 
-_FLOOR = 1e-3  # added to a feature's variance: one that hardly varies is not blown up
-_MEMORY = 0.01  # share of a batch in the statistics of features, once there have been a hundred
+_FLOOR = 1e-4  # added to a feature's variance: one that hardly varies is not blown up
 
 
 class Classifier(Model):
     """A network that gives features, and a linear map of them to the logits of classes, trained with cross-entropy.
 
     It draws nothing. Its use is as a judge: ``metrics.extractor=<its run folder>`` measures samples by its features and
-    logits. Features are scaled to mean 0 and variance 1 over augmented training images, by running statistics that are
-    averaged like the weights. The logits do not depend on these statistics, so nothing is lost where they lag behind.
+    logits. Features are standardised, without which the linear map learns slowly: in training by the statistics of the
+    batch, in use by running ones (batch norm without weights). These are averaged like the weights: those of others
+    than the averaged weights would not fit. What comes before them does not depend on the batch.
     """
 
     modalities = frozenset({"image"})
-    network: nn.Module  # made in configure_model, like the head
+    network: nn.Module  # made in configure_model, like the others
+    standardise: nn.BatchNorm1d
     head: nn.Linear
-    feature_mean: Tensor  # (D,)
-    feature_var: Tensor  # (D,)
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Classifier(Model):
         self.make_network, self.make_optimizer, self.augment = network, optimizer, augment
         self.shape, self.num_classes, self.label_smoothing = tuple(shape), num_classes, label_smoothing
         self.register_module("network", None)
+        self.register_module("standardise", None)
         self.register_module("head", None)
 
     def configure_model(self) -> None:
@@ -61,26 +62,26 @@ class Classifier(Model):
         network = self.make_network()
         assert isinstance(network, nn.Module)
         head = nn.Linear(network.num_features, self.num_classes)  # type: ignore[arg-type]
-        self.register_buffer("feature_mean", torch.zeros(head.in_features))
-        self.register_buffer("feature_var", torch.ones(head.in_features))
         if self.device_mesh is not None:
             shard(network, self.device_mesh)
             shard(head, self.device_mesh)
         self.network, self.head = network, head
+        self.standardise = nn.BatchNorm1d(head.in_features, eps=_FLOOR, affine=False)
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
         """The weights, and the statistics of features, which go with them."""
         yield from super().averaged()
-        yield from self.named_buffers()
+        yield "standardise.running_mean", self.standardise.running_mean  # type: ignore[misc]
+        yield "standardise.running_var", self.standardise.running_var  # type: ignore[misc]
 
     def configure_optimizers(self) -> Optimizer:
         return self.make_optimizer(self.parameters())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, label = batch["image"], batch["label"]
-        features = self.network(self.augment(x, lambda k: torch.rand(len(x), k, device=x.device)))
-        logits = self.head(features).float()
-        self.measure(features.detach().float())
+        if len(x) < 2:
+            raise ConfigError("a classifier needs two images or more on each device. Use a larger data.batch_size.")
+        logits = self.logits(self.augment(x, lambda k: torch.rand(len(x), k, device=x.device)))
         loss = self.cross_entropy(logits, label)
         right = (logits.argmax(dim=1) == label).sum() / (label >= 0).sum().clamp_min(1)
         self.log("train/loss", loss, on_step=True, batch_size=len(x))
@@ -89,27 +90,17 @@ class Classifier(Model):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Of images as they are, without augmentation."""
-        return {"loss": self.cross_entropy(self.head(self.network(batch["image"])).float(), batch["label"])}
+        return {"loss": self.cross_entropy(self.logits(batch["image"]), batch["label"])}
 
     def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
         """Nats an example, with smoothed labels; over the examples with a label, 0 if there are none."""
         total = F.cross_entropy(logits, label, ignore_index=-1, label_smoothing=self.label_smoothing, reduction="sum")
         return total / (label >= 0).sum().clamp_min(1)
 
-    def measure(self, features: Tensor) -> None:
-        """Let a batch of raw features (N, D) into their statistics: as one of all so far, later as one of many."""
-        examples = len(features) * self.trainer.world_size
-        share = max(_MEMORY, examples / (self.progress.examples + examples))
-        var, mean = torch.var_mean(features, dim=0, correction=0)
-        self.feature_mean.lerp_(mean, share)
-        self.feature_var.lerp_(var, share)
-
-    @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) on [-1, 1] -> (N, D) float32, of about unit variance over training images."""
-        return (self.network(x).float() - self.feature_mean) * (self.feature_var + _FLOOR).rsqrt()
+        return self.standardise(self.network(x).float())
 
-    @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) on [-1, 1] -> (N, num_classes) float32."""
-        return self.head(self.network(x)).float()
+        return self.head(self.features(x)).float()

@@ -38,7 +38,9 @@ class ClassifierFeatures:
             raise ValueError(f"the checkpoint of {run} is not of the model in its config.") from error
         self.model, self.run = model.eval().requires_grad_(False), run
         self.shape = tuple(model.shape)
-        self.name = f"classifier{model.features(torch.zeros(1, *self.shape)).shape[1]}"
+        with torch.no_grad():
+            width = model.features(torch.zeros(1, *self.shape)).shape[1]
+        self.name = f"classifier{width}"
         self.preprocessing = f"{type(model).__name__} of {self.shape}; no resize; to [-1, 1]; features standardised"
 
     def fingerprint(self) -> str:
