@@ -13,7 +13,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from genlab import checkpoint, run_folder
-from genlab.assemble import build_evaluation, build_extractor, check_config
+from genlab.adoption import build_extractor
+from genlab.assemble import build_evaluation, check_config
 from genlab.cli import run as command_line
 from genlab.config import ConfigTree
 from genlab.data.digits import Digits
@@ -32,7 +33,7 @@ FAST = ("model=classifier", "data=digits", "trainer=cpu", "logger=[none]", "mode
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier that has learnt, as far as it can in a few seconds."""
     outputs = tmp_path_factory.mktemp("classifier")
-    command_line(["train", *FAST, "budget.value=8000", f"outputs={outputs}"])
+    command_line(["train", *FAST, "budget.value=5000", f"outputs={outputs}"])
     (folder,) = outputs.glob("classifier-digits/*")
     return folder
 
@@ -71,7 +72,7 @@ def test_the_end_of_a_run_says_what_it_is_good_for(tmp_path: Path, capsys: pytes
     assert not (folder / "samples").exists()
     with pytest.raises(ConfigError, match=r"holds a Classifier, which draws no samples\."):
         command_line(["sample", f"run={folder}"])
-    with pytest.raises(ConfigError, match=r"baselines are scored as samples are"):
+    with pytest.raises(ConfigError, match=r"baselines=true: they are scored as samples are"):
         command_line(["evaluate", f"run={folder}", "baselines=true"])
     with pytest.raises(ConfigError, match=r"Classifier has no likelihood"):
         command_line(["evaluate", f"run={folder}", "likelihood=2"])
