@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from genlab import checkpoint, run_folder
 from genlab.assemble import build_data, build_evaluation, load_tokenizer
+from genlab.callbacks.samples import save_pictures
 from genlab.config import differences, resolved
 from genlab.data.base import DataModule
 from genlab.data.given import GivenImages
@@ -67,6 +68,8 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
     }
     run_folder.write_text(path, json.dumps(report, indent=2))
     print(f"protocol {result.protocol_id}: {path}")
+    for picture in save_pictures(result.pictures, run, f"{result.protocol_id}{suffix}"):
+        print(f"picture: {picture}")
 
 
 def _baselines(data: DataModule, model: GenerativeModel, evaluation: Evaluation) -> dict[str, Examples]:

@@ -37,7 +37,7 @@ from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.finite_guard import FiniteGuard
 from genlab.callbacks.samples import FOLDER as SAMPLES
-from genlab.callbacks.samples import asked_of
+from genlab.callbacks.samples import asked_of, save_pictures
 from genlab.callbacks.stop import StopOnSignal, Stopped
 from genlab.config import resolved
 from genlab.data.base import DataModule
@@ -210,6 +210,7 @@ def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, off
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
     }
     run_folder.write_summary(run_dir, summary)
+    save_pictures(final.pictures, run_dir, f"examples={model.progress.examples:012d}")
     grids = sorted((run_dir / SAMPLES).glob("examples=*"))
     lines = ["", f"finished: {model.progress.examples:,} examples in {model.progress.seconds:,.0f} s of training"]
     lines += [f"  {name:28} {value:10.4f}" for name, value in final.values.items()]

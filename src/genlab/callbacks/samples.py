@@ -1,5 +1,6 @@
 """Sample grids: the same noise all along a run, so that one can watch it turn into pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,11 @@ def save_grid(images: Tensor, columns: int, path: Path, smallest: int = 48) -> N
     scale = -(-smallest // width)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(path)
+
+
+def save_pictures(pictures: Mapping[str, Tensor], run: Path, of: str) -> list[Path]:
+    """What metrics show, (C, H, W) uint8 by name, as ``samples/<name>-<of>.png`` of a run. Returns where they are."""
+    paths = [run / FOLDER / f"{name}-{of}.png" for name in pictures]
+    for picture, path in zip(pictures.values(), paths, strict=True):
+        save_grid(picture[None], 1, path, smallest=1)
+    return paths

@@ -84,6 +84,15 @@ class NeedsData(Protocol):
         ...
 
 
+@runtime_checkable
+class HasPictures(Protocol):
+    """A metric that can show what its numbers say."""
+
+    def pictures(self) -> dict[str, Tensor]:
+        """By name, (C, H, W) uint8 on the CPU, C of 1 or 3; of what was computed last."""
+        ...
+
+
 class FeatureExtractor(Protocol):
     """Examples to vectors. ``name`` goes into the metrics' names (``fid_<name>_<n>``)."""
 

@@ -16,7 +16,7 @@ from genlab.data.base import DataModule, Split
 from genlab.data.image import ImageDataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
-from genlab.metrics.base import EXTRACTED, KEYS, FeatureExtractor, ModelMetric, NeedsData
+from genlab.metrics.base import EXTRACTED, KEYS, FeatureExtractor, HasPictures, ModelMetric, NeedsData
 from genlab.metrics.bootstrap import bootstrapped, standard_errors
 from genlab.metrics.protocol import Result, mean, short
 from genlab.metrics.reference import CHUNK, outputs, reference_outputs
@@ -215,6 +215,7 @@ class Evaluation:
         protocol = {**subject.facts(), "seed": seed, **self._sampling(count)}
         result = self._named(found, errors, protocol, count)
         for metric in self.metrics.values():
+            result.pictures.update(metric.pictures() if isinstance(metric, HasPictures) else {})
             metric.reset()
         return result
 

@@ -5,13 +5,13 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.svm import SVC
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from genlab.errors import DataError
 from genlab.metrics.base import Direction, MetricBatch
+from genlab.metrics.judge import Judge
 from genlab.metrics.ordered import in_order
 
 
@@ -50,7 +50,7 @@ class LabelAgreement(Metric):
         if "label" not in batch:
             raise DataError("as_asked needs labels and the data have none. Leave it out of metrics=[...].")
         labelled = batch["label"] >= 0
-        images, labels = batch["image"][labelled].flatten(1), batch["label"][labelled]
+        images, labels = batch["image"][labelled], batch["label"][labelled]
         (self.real_images if real else self.fake_images).append(images)
         (self.real_labels if real else self.fake_labels).append(labels)
         if real:
@@ -59,16 +59,11 @@ class LabelAgreement(Metric):
     def compute(self) -> dict[str, Tensor]:
         """``as_asked`` in [0, 1]."""
         kept = slice(0, self.num_reference)
-        judge = SVC(C=self.penalty, kernel="rbf", gamma="scale")
         images, labels = (in_order(rows, self.real_index)[kept] for rows in (self.real_images, self.real_labels))
-        judge.fit(_unit(images), labels.cpu().numpy())
-        named = judge.predict(_unit(dim_zero_cat(self.fake_images)))
+        judge = Judge(images.cpu().numpy(), labels.cpu().numpy(), self.penalty, blurred=False)
+        named = judge.name(dim_zero_cat(self.fake_images))
         return {"as_asked": torch.tensor(np.mean(named == dim_zero_cat(self.fake_labels).cpu().numpy()))}
 
     def settings(self) -> dict[str, int | float | str]:
         return {"judge": "SVC rbf", "num_reference": self.num_reference, "penalty": self.penalty}
 
-
-def _unit(images: Tensor) -> np.ndarray:
-    """uint8 (N, D) -> float in [0, 1]."""
-    return images.cpu().numpy() / 255.0

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import Tensor
+
 from genlab.metrics.base import EXTRACTED, Direction
 
 OF_THE_EXTRACTOR = ("extractor", "extractor_fingerprint", "preprocessing")
@@ -24,6 +26,7 @@ class Result:
     deviations: dict[str, float] = field(default_factory=dict)  # over sampling seeds: standard deviations
     errors: dict[str, float] = field(default_factory=dict)  # bootstrap standard errors of one set of samples
     samples_per_second: float | None = None  # of a model, on all devices together
+    pictures: dict[str, Tensor] = field(default_factory=dict, compare=False)  # (C, H, W) uint8, by what they show
 
     @property
     def protocol_id(self) -> str:
