@@ -31,11 +31,20 @@ class Judge:
         if blurred:
             rows = np.concatenate([rows, _unit(gaussian_filter(images.astype(np.float32), (0, 0, _BLUR, _BLUR)))])
             labels = np.tile(labels, 2)
-        gamma = (_NARROW if blurred else 1.0) / (rows.shape[1] * rows.var())
-        self.machine = SVC(C=penalty, kernel="rbf", gamma=gamma).fit(rows, labels)
+        self.rows, self.gamma = rows, (_NARROW if blurred else 1.0) / (rows.shape[1] * rows.var())
+        self.machine = SVC(C=penalty, kernel="precomputed").fit(self.kernel(rows), labels)
+
+    def kernel(self, rows: np.ndarray) -> np.ndarray:
+        """exp(-gamma |x - y|^2) of rows (N, D) and of those that were learnt from, (N, M)."""
+        squared = np.square(rows).sum(axis=1)[:, None] + np.square(self.rows).sum(axis=1) - 2 * rows @ self.rows.T
+        return np.exp(-self.gamma * squared)
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The classes (N,) of images (N, C, H, W) uint8."""
+        return self.machine.predict(self.kernel(_unit(images)))
 
     def name(self, images: Tensor) -> np.ndarray:
-        """The classes (N,) of images (N, C, H, W) uint8."""
+        """As ``predict``; whoever asks about the same images again gets the same answer."""
         pixels = np.ascontiguousarray(images.cpu().numpy())
         return _named(self, pixels.tobytes(), pixels.shape)
 
@@ -84,15 +93,15 @@ def _fitted(
     images, classes = np.frombuffer(pixels, dtype=np.uint8).reshape(shape), np.array(labels)
     named = np.empty_like(classes)
     for seen, unseen in KFold(_FOLDS, shuffle=True, random_state=0).split(images):
-        named[unseen] = Judge(images[seen], classes[seen], penalty, blurred).machine.predict(_unit(images[unseen]))
+        named[unseen] = Judge(images[seen], classes[seen], penalty, blurred).predict(images[unseen])
     return Judge(images, classes, penalty, blurred), named
 
 
 @lru_cache(maxsize=2)  # two metrics ask about the same samples
 def _named(judge: Judge, pixels: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    return judge.machine.predict(_unit(np.frombuffer(pixels, dtype=np.uint8).reshape(shape)))
+    return judge.predict(np.frombuffer(pixels, dtype=np.uint8).reshape(shape))
 
 
 def _unit(images: np.ndarray) -> np.ndarray:
-    """(N, C, H, W) in [0, 255] -> (N, D) in [0, 1]."""
-    return images.reshape(len(images), -1) / 255.0
+    """(N, C, H, W) in [0, 255] -> float32 (N, D) in [0, 1]."""
+    return images.reshape(len(images), -1).astype(np.float32) / 255

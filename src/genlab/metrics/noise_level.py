@@ -53,7 +53,7 @@ class NoiseLevel(Metric):
 
 def flattest_deviation(images: Tensor) -> Tensor:
     """uint8 (N, C, H, W), sides of 3 or more -> (N,) float64: the standard deviation of the noise, of a range of 1."""
-    x = images.double()
+    x = images.float()
     total, squares = (F.avg_pool2d(values, 3, stride=1, divisor_override=1) for values in (x, x.square()))
-    variance = ((9 * squares - total.square()) / 72).flatten(1)  # whole numbers so far: 0 is exact
-    return variance.kthvalue(1 + int(_FLATTEST * (variance.shape[1] - 1)), dim=1).values.sqrt() / _OF_NOISE / 255
+    variance = ((9 * squares - total.square()) / 72).flatten(1)  # whole numbers below 2^24 so far: exact
+    return variance.kthvalue(1 + int(_FLATTEST * (variance.shape[1] - 1)), dim=1).values.double().sqrt() / _OF_NOISE / 255
