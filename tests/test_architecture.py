@@ -56,7 +56,7 @@ def test_the_reader_sees_what_is_there() -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_programs_call_the_command_line(path: Path) -> None:
     own = {name for name in imports(path) if inside(name, "genlab")}
-    # train_*: makes a file that comes with genlab; benchmark_*: times parts of it beside peers
+    # train_* makes a file that comes with genlab, benchmark_* figures of its documentation
     assert own == {"genlab.cli"} or path.name.startswith(("train_", "benchmark_")), own
 
 

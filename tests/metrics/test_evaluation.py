@@ -96,6 +96,8 @@ def test_names_say_features_and_count_where_they_matter(data: Digits) -> None:
         "as_asked_200",
         "nn_distance_200",
         "nn_distance_ratio_200",
+        "memorized_200",
+        "authpct_200",
     }
     result = Evaluation(RandomConv(), {"fid": FID()}).run(NoisyPrototypes(data), data, weights="raw")
     assert set(result.values) == {"fid_random256_1k"}

@@ -23,11 +23,11 @@ class ClassVariety(Metric):
 
     The mean squared distance of two pictures of a class, by which variety is usually measured (Zhu et al. 2017,
     arXiv:1711.11586, sec. 5), would fall with blur and rise with noise. So it is taken frequency by frequency, as a
-    share of the power that pictures have there: v_c(f) = Var_c X(f) / E_c |X(f)|^2, X the Fourier transform of a picture
-    of class c. A blur scales both alike and cancels. Noise is weak at the frequencies that are looked at, the strongest
-    ones without the mean, which hold four fifths of the power w_c(f) of the data's class. ``class_variety`` is the mean
-    over classes of sum_f w_c(f) v_c(f) of the samples, over that of the reference, and 1 at most: what noise adds is no
-    variety.
+    share of the power that pictures have there: v_c(f) = Var_c X(f) / E_c |X(f)|^2, X the Fourier transform of a
+    picture of class c. A blur scales both alike and cancels. Noise is weak at the frequencies that are looked
+    at, the strongest ones without the mean, which hold four fifths of the power w_c(f) of the data's class.
+    ``class_variety`` is the mean over classes of sum_f w_c(f) v_c(f) of the samples, over that of the reference, and 1
+    at most: what noise adds is no variety.
 
     The class of a picture is what a judge says, as in ``class_balance``; data without labels count as one class.
     """
@@ -69,7 +69,7 @@ class ClassVariety(Metric):
             self.real_index.append(batch["index"])
 
     def compute(self) -> dict[str, Tensor]:
-        """``class_variety``. Raises DataError if no class has enough samples."""
+        """``class_variety``. Raises DataError if images of the reference do not differ."""
         states = (self.real_images, self.real_named, self.real_labels)
         real, named_real, labels = (in_order(state, self.real_index) for state in states)
         samples, named = dim_zero_cat(self.fake_images), dim_zero_cat(self.fake_named)
@@ -97,20 +97,23 @@ def spectra(images: Tensor) -> np.ndarray:
 
 
 def relative_variety(
-    samples: np.ndarray,  # (N, F) complex
+    samples: np.ndarray,  # (N, F) complex, N >= 2
     classes: np.ndarray,  # (N,)
     real: np.ndarray,  # (M, F)
     real_classes: np.ndarray,  # (M,)
 ) -> float:
-    """The variety of samples over that of real pictures, over the classes that have five or more of both."""
+    """The variety of samples over that of real pictures, over the classes that have five or more of both.
+
+    Where no class has, all count as one. Raises DataError if real pictures do not differ.
+    """
+    names = [n for n in np.unique(real_classes) if min(np.sum(classes == n), np.sum(real_classes == n)) >= _FEWEST]
+    pairs = [(samples[classes == name], real[real_classes == name]) for name in names] or [(samples, real)]
     ours, theirs = 0.0, 0.0
-    for name in np.unique(real_classes):
-        x, y = samples[classes == name], real[real_classes == name]
-        if min(len(x), len(y)) >= _FEWEST:
-            weights = strong(np.square(np.abs(y)).mean(axis=0))
-            ours, theirs = ours + variety(x, weights), theirs + variety(y, weights)
+    for x, y in pairs:
+        weights = strong(np.square(np.abs(y)).mean(axis=0))
+        ours, theirs = ours + variety(x, weights), theirs + variety(y, weights)
     if theirs == 0:
-        raise DataError(f"class_variety: no class has {_FEWEST} different images on each side. Raise evaluation.num_samples.")
+        raise DataError("class_variety: images of the reference do not differ. Leave it out of metrics=[...].")
     return min(1.0, ours / theirs)
 
 

@@ -66,4 +66,3 @@ class LabelAgreement(Metric):
 
     def settings(self) -> dict[str, int | float | str]:
         return {"judge": "SVC rbf", "num_reference": self.num_reference, "penalty": self.penalty}
-

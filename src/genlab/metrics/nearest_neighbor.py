@@ -17,7 +17,7 @@ _MEMORIZED = 1 / 3  # of the distance to the second nearest training image: near
 
 
 class NearestNeighbor(Metric):
-    """Distances of samples to training images: the root mean square difference of pixels, as a share of the pixel range.
+    """Distances of samples to training images: root mean square differences of pixels, as shares of the pixel range.
 
     * ``nn_distance``, the median to the nearest training image, 0 is a copy; ``nn_distance_ratio``, relative to that of
       held-out images. A ratio near 1 is what new images of the same kind have; near 0 the model copies; well above 1
@@ -98,7 +98,7 @@ class NearestNeighbor(Metric):
 
 
 def nearest_distance(queries: Tensor, images: Tensor) -> Tensor:
-    """Root mean square pixel difference, in [0, 1], of each query to the nearest image. uint8 (N, D), (M, D) -> (N,)."""
+    """Root mean square pixel difference, in [0, 1], of each query to the nearest image: (N, D), (M, D) -> (N,)."""
     return neighbors(queries, images)[0][:, 0]
 
 

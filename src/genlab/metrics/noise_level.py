@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
@@ -20,9 +19,9 @@ class NoiseLevel(Metric):
 
     The noise of one image is told in its flattest parts (Olsen 1993, CVGIP: Graphical Models and Image Processing
     55(4), compares the ways): a low quantile of the standard deviations of all its windows of 3 x 3 pixels, scaled so
-    that white noise on a flat picture gives its own deviation. Edges do not count, and blur makes none. That of a set is
-    the median; ``noise_level`` = sqrt(max(0, samples^2 - reference^2)). Where pictures are black, half of the noise is
-    clipped away: 5 % then count as 1.7 %.
+    that white noise on a flat picture gives its own deviation. Edges do not count, and blur makes none. That of a set
+    is the median; ``noise_level`` = sqrt(max(0, samples^2 - reference^2)). Where pictures are black, half of the noise
+    is clipped away: 5 % then count as 2.5 %.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"image"})
@@ -56,4 +55,6 @@ def flattest_deviation(images: Tensor) -> Tensor:
     x = images.float()
     total, squares = (F.avg_pool2d(values, 3, stride=1, divisor_override=1) for values in (x, x.square()))
     variance = ((9 * squares - total.square()) / 72).flatten(1)  # whole numbers below 2^24 so far: exact
-    return variance.kthvalue(1 + int(_FLATTEST * (variance.shape[1] - 1)), dim=1).values.double().sqrt() / _OF_NOISE / 255
+    return (
+        variance.kthvalue(1 + int(_FLATTEST * (variance.shape[1] - 1)), dim=1).values.double().sqrt() / _OF_NOISE / 255
+    )

@@ -12,7 +12,7 @@ _FONT = ImageFont.load_default(size=13)
 
 
 def pairs_picture(left: Tensor, right: Tensor, distances: Tensor) -> Tensor:
-    """Images (N, C, H, W) uint8, each beside its partner (N, C, H, W), and below the distance (N,) -> (3, H', W') uint8."""
+    """Images (N, C, H, W) uint8, each beside its partner, and below it their distance (N,) -> (3, H', W') uint8."""
     scale = -(-_SMALLEST // left.shape[-1])
     pairs = torch.cat([left, torch.full_like(left[..., :1], 255), right], dim=-1).expand(-1, 3, -1, -1)
     height, width = (scale * side for side in pairs.shape[-2:])
