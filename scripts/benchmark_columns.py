@@ -99,8 +99,7 @@ def draw(source: Source, kind: str, count: int, rng: np.random.Generator) -> Exa
     images = table.images[chosen]
     if kind == "half are copies":
         learnt = source.data.table("train").images
-        half = min(count // 2, len(learnt))
-        images[:half] = learnt[rng.choice(len(learnt), half, replace=False)]
+        images[: count // 2] = learnt[rng.integers(0, len(learnt), count // 2)]
     if kind == "blurred":
         images = np.rint(gaussian_filter(images.astype(np.float64), (0, 0, 1, 1))).astype(np.uint8)
     if kind == "noisy":
