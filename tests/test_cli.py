@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[1]
 GROUPS = "model", "model/network", "model/sampler", "data", "trainer"
 
 
-class Trained(Exception):
+class Trained(BaseException):
     """Training would have begun."""
 
 

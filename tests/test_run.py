@@ -33,7 +33,7 @@ def test_what_a_run_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     }  # fmt: skip
     for file in run.rglob("*"):
         assert file.is_dir() or b"canary" not in file.read_bytes(), file
-    assert (run / "command.txt").read_text() == "python train.py model.seed=1 note=<SOME_API_KEY>\n"
+    assert (run / "command.txt").read_text() == "python train.py model.seed=1 'note=***'\n"
 
     summary = json.loads((run / "summary.json").read_text())
     assert set(summary["metrics"]) == {"kid_digits64_8", "kid_std_digits64_8"}

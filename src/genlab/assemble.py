@@ -30,6 +30,7 @@ from genlab.loggers import IsolatedLogger, choose_wandb_mode
 from genlab.metrics.base import FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
 from genlab.model.base import GenerativeModel, Model
+from genlab.redaction import remember
 
 SLOTS: dict[str, Any] = {
     "data": DataModule,
@@ -40,15 +41,19 @@ SLOTS: dict[str, Any] = {
 }
 
 
-_GIVEN = {"evaluation": frozenset({"extractor", "metrics"})}  # constructor arguments that are made by code
+# Constructor arguments that are made by code; W&B's settings, its server among them, come from the environment.
+_GIVEN = {"evaluation": frozenset({"extractor", "metrics"}), "logger": frozenset({"settings"})}
 
 
 def check_config(config: DictConfig) -> None:
     """All that can be known of a config before the data are looked at. Raises ConfigError."""
     adopt_runs(config)
     nodes = _known(config)
+    remember(nodes)
     for path, kind in (("seed", int), ("outputs", str), ("check", bool), ("rank_timeout", int)):
         check(nodes[path], kind, path)
+    if not nodes["outputs"].isprintable():
+        raise ConfigError(f"outputs must be a path without control characters, got {nodes['outputs']!r}.")
     extractor = nodes["metrics"].pop("extractor", None)
     of_a_run = frozenset({"weights"} if is_a_run(extractor) else ())
     check(extractor, FeatureExtractor | None, "metrics.extractor", given=of_a_run)
@@ -60,7 +65,7 @@ def check_config(config: DictConfig) -> None:
     for name, node in nodes.get("callbacks", {}).items():
         check(node, _callback_slot(node), f"callbacks.{name}")
     for name, node in nodes.get("logger", {}).items():
-        check(node, Logger, f"logger.{name}")
+        check(node, Logger, f"logger.{name}", given=_GIVEN["logger"])
 
 
 def load_pretrained(model: Model, config: Mapping[str, Any]) -> None:

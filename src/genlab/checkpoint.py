@@ -8,7 +8,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from genlab.callbacks.ema import load_averages
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import CheckpointError, NumericsError, StorageError
 from genlab.model.base import Model, Progress
+from genlab.redaction import one_line
 
 FOLDER = "checkpoints"
 PARTIAL = ".partial"  # ends the name of a file that is being written
@@ -103,7 +104,9 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             warnings.simplefilter("ignore")
             if zipfile.is_zipfile(path):
                 with zipfile.ZipFile(path) as archive:
-                    if archive.testzip() is not None:  # torch.load does not look at the checksums
+                    declared = sum(member.file_size for member in archive.infolist())
+                    # torch.save does not compress, and torch.load does not look at the checksums
+                    if declared > path.stat().st_size or archive.testzip() is not None:
                         raise zipfile.BadZipFile
             return torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
@@ -156,12 +159,32 @@ def newest(run: Path) -> Saved:
         raise CheckpointError(f"run folder {run} holds no checkpoint.")
     for path, earlier in zip(found, [*found[1:], None], strict=True):
         try:
-            return Saved(path, load(path))
+            return _checked(Saved(path, load(path)))
         except CheckpointError as error:
             if earlier is None:
                 raise
-            print(f"warning: checkpoint {error} Using {earlier.name} instead.", file=sys.stderr)
+            print(one_line(f"warning: checkpoint {error} Using {earlier.name} instead."), file=sys.stderr)
     raise AssertionError("the loop returns or raises")
+
+
+def _checked(last: Saved) -> Saved:
+    """Raises CheckpointError if what was read is not what a run saves."""
+    try:
+        ema = last.content.get("ema", {})
+        for name, tensor in (*last.state.items(), *ema.items()):
+            if not (isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided):
+                raise ValueError(f"{name} is no tensor")
+            if last.state.get(name, tensor).shape != tensor.shape:
+                raise ValueError(f"the average of {name} has another shape")
+        counts = {**asdict(last.progress), "epochs": last.epochs, "step": last.step}
+        for name, count in counts.items():
+            whole = name not in ("flops", "seconds", "fraction")
+            if not (type(count) is int or (type(count) is float and not whole)) or not 0 <= count < float("inf"):
+                raise ValueError(f"{name} is {count!r}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        cause = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{last.path} is not what a run saves ({cause}).") from error
+    return last
 
 
 def check_same_model(model: nn.Module, state: Mapping[str, torch.Tensor], run: Path) -> None:

@@ -3,8 +3,8 @@
 One grammar everywhere, Hydra's ``name=value``. Whatever is wrong with it is said in one line, before a folder is made
 and, where that can be known without it, before torch is imported.
 
-Exit codes: 0 done; 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources; 130 Ctrl-C, 141 a closed pipe,
-143 SIGTERM. With GENLAB_TRACE=1 an error shows its traceback.
+Exit codes: 0 done; 1 unforeseen, 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources; 130 Ctrl-C, 141 a
+closed pipe, 143 SIGTERM. With GENLAB_TRACE=1 an error shows its traceback.
 """
 
 import atexit
@@ -20,6 +20,7 @@ from typing import Any
 from genlab import __version__
 from genlab.errors import ConfigError, GenlabError, did_you_mean
 from genlab.options import OPTIONS, take_options, with_reference
+from genlab.redaction import one_line, redact, redacted
 from genlab.usage import command_help, usage
 
 REFUSED = {
@@ -27,6 +28,7 @@ REFUSED = {
     "--experimental-rerun": "it would run whatever a pickle says. Continue a run with run=<its folder>.",
 }
 SHORT = {"-h": "--help", "-c": "--cfg", "-cd": "--config-dir", "-sc": "--shell-completion", "-m": "--multirun"}
+_LONGEST = 500  # characters of an error that nobody has foreseen
 FLAGS = ("--help", "--cfg", "--config-dir", "--shell-completion", "--version")
 
 
@@ -42,16 +44,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _exit_code(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
+    logged = logging.StreamHandler()
+    logged.setFormatter(_OneLine())
+    logging.basicConfig(handlers=[logged], level=logging.WARNING)
     try:
         run(arguments)
     except GenlabError as error:
-        from genlab.config import redact
-
-        text = traceback.format_exc() if os.environ.get("GENLAB_TRACE") else ""
         rank = os.environ.get("LOCAL_RANK", "0")
-        whose = "" if rank == "0" else f"rank {rank}: "
-        print(redact(f"{text}{whose}{error.prefix}{error}"), file=sys.stderr)
+        _say(f"{'' if rank == '0' else f'rank {rank}: '}{error.prefix}{error}")
         return error.exit_code
     except BrokenPipeError:  # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
@@ -61,7 +61,20 @@ def _exit_code(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print("stopped before the first step; nothing was lost.", file=sys.stderr)
         return 130
+    except Exception as error:  # nobody has foreseen it
+        *_, where = traceback.extract_tb(error.__traceback__)
+        cause = one_line(f"{type(error).__name__}: {error}").removesuffix(".")
+        _say(f"error: {cause[:_LONGEST]} ({Path(where.filename).name}, line {where.lineno}). "
+             "genlab did not expect this; GENLAB_TRACE=1 shows the traceback.")  # fmt: skip
+        return 1
     return 0
+
+
+def _say(line: str) -> None:
+    """An error, in one line on stderr; with GENLAB_TRACE its traceback before it."""
+    if os.environ.get("GENLAB_TRACE"):
+        print(redact(traceback.format_exc()), file=sys.stderr, end="")
+    print(one_line(line), file=sys.stderr)
 
 
 def _in_a_process_group() -> bool:
@@ -79,7 +92,14 @@ def _leave(code: int) -> None:
 
 
 def _one_line_warning(message: Any, *where: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {one_line(message)}", file=sys.stderr)
+
+
+class _OneLine(logging.Formatter):
+    """What libraries log is a warning of ours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"warning: {one_line(record.getMessage())}"
 
 
 def run(arguments: list[str]) -> None:
@@ -152,9 +172,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
     if "--cfg" in flags:
         from omegaconf import OmegaConf
 
-        from genlab.config import redact
-
-        print(redact(OmegaConf.to_yaml(config)))
+        print(OmegaConf.to_yaml(OmegaConf.create(redacted(OmegaConf.to_container(config)))))
         return
 
     from genlab.config import check_complete

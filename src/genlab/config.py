@@ -4,7 +4,6 @@ Nothing here imports torch, so a misspelt word is answered at once. What only a 
 value, whether a part fits its place) is checked in :mod:`genlab.build`.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 import genlab.configs
 from genlab.errors import ConfigError, did_you_mean
 from genlab.overrides import line_of, name_of, parse
+from genlab.redaction import remember
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
 FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
@@ -105,6 +105,7 @@ class ConfigTree:
         for name in map(str, base):
             if name not in list(config):
                 raise ConfigError(f"~{name}: a run needs its {name}, only parts of it can be deleted.")
+        remember(_plain(config))
         return config
 
     def change(self, saved: Mapping[str, Any], typed_then: Sequence[str], overrides: Sequence[str]) -> DictConfig:
@@ -133,6 +134,7 @@ class ConfigTree:
             if key == "seed":
                 raise ConfigError("seed: a run keeps its seed, which its data and its noise follow. Start a new run.")
             OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
+        remember(_plain(config))
         return config
 
     def _takes_several(self, group: str) -> bool:
@@ -262,17 +264,11 @@ def _missing(node: Any, path: str) -> Iterator[str]:
 def resolved(config: DictConfig) -> dict[str, Any]:
     """Plain nested values, interpolations resolved. Raises ConfigError."""
     try:
-        return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+        values: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(" ".join(str(error).split())) from error
-
-
-def redact(text: str) -> str:
-    """``text`` without the values of environment variables that hold secrets."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and name.upper().endswith(("KEY", "TOKEN", "SECRET", "PASSWORD")):
-            text = text.replace(value, f"<{name}>")
-    return text
+    remember(values)
+    return values
 
 
 def differences(before: Any, now: Any, path: str = "") -> dict[str, tuple[Any, Any]]:

@@ -17,6 +17,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import LambdaCallback
 
 from genlab import checkpoint, run_folder
 from genlab.assemble import (
@@ -36,18 +37,20 @@ from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.finite_guard import FiniteGuard
+from genlab.callbacks.monitored_names import MonitoredNames
 from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import asked_of, save_pictures
 from genlab.callbacks.stop import StopOnSignal, Stopped
 from genlab.config import resolved
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
-from genlab.errors import GenlabError, ResourceError
+from genlab.errors import CheckpointError, GenlabError
 from genlab.loggers import MetricsFile
 from genlab.matmul import quick_matmul
+from genlab.memory import enough_memory, smaller_batch
 from genlab.metrics.protocol import Result
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model, in_eval_mode
-from genlab.ranks import RUN_DIR, one_fate
+from genlab.ranks import RUN_DIR, is_of_the_group, one_fate
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint
 from genlab.seeding import RandomStream, derive_seed
 
@@ -69,17 +72,17 @@ def train(
     that is allowed; None: start one in a new folder."""
     stop = StopOnSignal()
     try:
-        with quiet(), stop, one_fate(lambda: _how_to_continue(config)):
+        with (
+            quiet(),
+            stop,
+            one_fate(lambda: _how_to_continue(config)),
+            enough_memory("before the first step", "a smaller model"),
+        ):
             _train(config, overrides, run, stop, allow_changes)
     except Stopped as stopped:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             sys.exit(128 + stopped.number)  # the first process speaks for all
         raise Interrupted(stopped.number, _how_to_continue(config)) from None
-    except torch.OutOfMemoryError as error:
-        raise ResourceError(
-            "the GPU's memory is full. Use a smaller data.batch_size (trainer.accumulate_grad_batches makes up for it) "
-            "or evaluation.batch_size."
-        ) from error
 
 
 def _how_to_continue(config: DictConfig) -> str:
@@ -124,7 +127,7 @@ def _train(
     with _folder_of_all_ranks(config, run, trial) as run_dir, quick_matmul(on_cpu):
         config.run_dir, config.run_id = str(run_dir), config.run_id if run is not None else run_dir.name
         plain = resolved(config)
-        callbacks = [stop, FiniteGuard(), *build_callbacks(plain, evaluation)]
+        callbacks = [stop, FiniteGuard(), MonitoredNames(), *build_callbacks(plain, evaluation)]
         if changed:
             callbacks.append(ChangedOptimizer(changed))
         metrics_file = MetricsFile(run_dir)
@@ -145,7 +148,30 @@ def _train(
 
 def fit(trainer: pl.Trainer, model: Model, data: DataModule, last: Path | None) -> None:
     torch.manual_seed(derive_seed(model.seed))  # of the initial weights, the same on every rank
-    trainer.fit(model, datamodule=data, ckpt_path=None if last is None else str(last), weights_only=True)
+    restored = LambdaCallback(on_train_start=lambda *_: started.append(True))
+    started: list[bool] = []
+    trainer.callbacks.append(restored)  # type: ignore[attr-defined]
+    try:
+        with enough_memory(lambda: _step(trainer, data), _smaller_batch(trainer, model, data)):
+            trainer.fit(model, datamodule=data, ckpt_path=None if last is None else str(last), weights_only=True)
+    except GenlabError:
+        raise
+    except Exception as error:
+        if last is None or started or is_of_the_group(error):
+            raise
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointError(
+            f"cannot go on from {last} ({cause}). Remove it to go on from an earlier one, or start a new run."
+        ) from error
+
+
+def _step(trainer: pl.Trainer, data: DataModule) -> str:
+    return f"at step {trainer.fit_loop.epoch_loop._batches_that_stepped + 1} (batch {data.batch_size})"
+
+
+def _smaller_batch(trainer: pl.Trainer, model: Model, data: DataModule) -> str:
+    accumulate = (trainer if model.automatic_optimization else model).accumulate_grad_batches
+    return smaller_batch(data.batch_size, accumulate, trainer.world_size)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from genlab.config import resolved
 from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
 from genlab.errors import ConfigError
 from genlab.matmul import quick_matmul
+from genlab.memory import enough_memory
 from genlab.model.base import Condition, Generates, GenerativeModel, Model
 from genlab.seeding import RandomStream
 
@@ -53,7 +54,8 @@ def sample(
         raise ConfigError(f"label={label}: the model of {run} takes no labels.")
     if prompt is not None and not is_text:
         raise ConfigError(f"prompt={prompt}: the model of {run} makes images, which take no prompt.")
-    with quick_matmul(model.device.type == "cpu"):
+    fewer = f"batch_size={max(1, batch_size // 2)}"
+    with quick_matmul(model.device.type == "cpu"), enough_memory("while samples were drawn", fewer):
         if is_text:
             tokenizer = load_tokenizer(resolved(config), checkpoint.newest(run), run)
             sample_text(model, tokenizer, run, n or 1, seed, prompt, batch_size, out)

@@ -3,11 +3,13 @@
 import csv
 import http.client
 import os
+import sys
 import urllib.error
 import urllib.request
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genlab.checkpoint import write_atomically
 from genlab.errors import ConfigError, GenlabError
+from genlab.redaction import one_line, redacted
 
 
 class MetricsFile(Logger):
@@ -117,7 +120,8 @@ class IsolatedLogger(Logger):
         self.label, self.run_dir = label, run_dir
         self._inner: Logger | None = None
         try:
-            self._inner = make()
+            with _shown_command():
+                self._inner = make()
         except ModuleNotFoundError as error:
             extra = label.lower().removesuffix("logger")
             raise ConfigError(f"logger={extra} needs a package: pip install 'genlab[{extra}]'") from error
@@ -130,14 +134,15 @@ class IsolatedLogger(Logger):
         if self._inner is None:
             return None
         try:
-            return act(self._inner)
+            with _shown_command():
+                return act(self._inner)
         except Exception as error:
             self._give_up(error)
             return None
 
     def _give_up(self, error: Exception) -> None:
         self._inner = None
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         warnings.warn(
             f"{self.label} stopped working ({reason[:200]}). Metrics go to {self.run_dir / 'metrics.csv'}.",
             stacklevel=3,
@@ -181,6 +186,17 @@ class IsolatedLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self._attempt(lambda logger: logger.finalize(status))
+
+
+@contextmanager
+def _shown_command() -> Iterator[None]:
+    """The command line without secrets: W&B writes it down. Processes that Lightning starts need it as it is."""
+    typed = sys.argv
+    sys.argv = redacted(typed)
+    try:
+        yield
+    finally:
+        sys.argv = typed
 
 
 def _show_image(logger: Logger, name: str, path: Path, step: int) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch.distributed as dist
 from pytorch_lightning.strategies.launchers import subprocess_script
 
-from genlab.config import redact
 from genlab.errors import GenlabError
+from genlab.redaction import one_line, redact
 
 RUN_DIR = "GENLAB_RUN_DIR"  # tells the processes that the first one starts which folder it made
 _PATIENCE = 5.0  # seconds in which the processes that the first one started may say what was wrong with them
@@ -54,7 +54,7 @@ class Children:
         time.sleep(_PATIENCE + 1)  # what the first process has to say itself
         if not self.finished:
             error = self.lost()
-            print(redact(f"{error.prefix}{error}"), file=sys.stderr, flush=True)
+            print(one_line(f"{error.prefix}{error}"), file=sys.stderr, flush=True)
             self.kill()
             os._exit(error.exit_code)
 
@@ -117,7 +117,7 @@ def one_fate(remedy: Callable[[], str]) -> Iterator[None]:
     except GenlabError:
         raise
     except Exception as error:
-        if not children.processes or not (_is_of_the_group(error) or children._failed()):
+        if not children.processes or not (is_of_the_group(error) or children._failed()):
             raise
         raise children.lost() from error
     finally:
@@ -133,7 +133,7 @@ def _started_by_the_first() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = _WAITED if _is_of_the_group(error) else _in_words(error)
+        said = _WAITED if is_of_the_group(error) else _in_words(error)
         _said(folder, rank).write_text(redact(said))
         if said == _WAITED:
             time.sleep(5 * _PERIOD)  # if it was the first process that was lost, the thread says so now
@@ -155,7 +155,7 @@ def _in_words(error: Exception) -> str:
     return text if isinstance(error, GenlabError) else f"{type(error).__name__}: {text}"[:500]
 
 
-def _is_of_the_group(error: BaseException) -> bool:
+def is_of_the_group(error: BaseException) -> bool:
     """Whether an error is what a collective operation says when another process does not take part."""
     words = ("gloo", "Connection closed", "Connection reset", "imed out", "NCCL", "Broken pipe")
     return isinstance(error, dist.DistError) or (

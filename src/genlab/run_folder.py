@@ -19,20 +19,22 @@ import secrets
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import distributions
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from genlab.checkpoint import remove_partial_files, write_atomically
-from genlab.config import redact
-from genlab.errors import ConfigError, StorageError
+from genlab.errors import CheckpointError, ConfigError, StorageError
+from genlab.redaction import printable, redacted
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "torch-fidelity",
             "wandb", "numpy", "scikit-learn", "pillow", "safetensors")  # fmt: skip
-
+_PARTS = ("model", "data", "trainer", "budget", "evaluation", "metrics", "spec", "pretrained")  # of every config
+_MOST_NODES = 100_000  # in a file of a run; a config has some hundreds
 
 TOKENIZER = "tokenizer.json"
 
@@ -65,7 +67,7 @@ def _snake(name: str) -> str:
 def find(run: str, option: str = "run") -> Path:
     """The folder of a finished or unfinished run that ``option`` names. Raises ConfigError."""
     folder = Path(run)
-    if not (folder / "config.yaml").exists():
+    if not os.path.isfile(folder / "config.yaml"):  # which says no where pathlib raises: a name that cannot be one
         raise ConfigError(
             f"{option}={run}: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/."
         )
@@ -76,23 +78,27 @@ def show(config: Any) -> None:
     """Print the config once, as a tree."""
     from omegaconf import OmegaConf
     from rich.console import Console
+    from rich.markup import escape
     from rich.tree import Tree
 
     def grow(tree: Tree, node: Mapping[str, Any]) -> None:
         for key, value in node.items():
             if isinstance(value, Mapping) and value:
                 name = str(value.get("_target_", "")).rpartition(".")[2]
-                grow(tree.add(f"[bold]{key}[/]" + (f"  {name}" if name else "")), value)
+                grow(tree.add(f"[bold]{shown(key)}[/]" + (f"  {shown(name)}" if name else "")), value)
             elif not str(key).startswith("_") and value != "???":
-                tree.add(f"{key}: {value}")
+                tree.add(shown(f"{key}: {value}"))
+
+    def shown(text: Any) -> str:
+        return escape(printable(str(text)))
 
     tree = Tree("[bold]config[/]", guide_style="dim")
-    grow(tree, OmegaConf.to_container(config, resolve=False))  # type: ignore[arg-type]
+    grow(tree, redacted(OmegaConf.to_container(config, resolve=False)))
     Console(highlight=False, soft_wrap=True).print(tree)
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(redact(text).encode("utf-8")))
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def write_start(
@@ -101,26 +107,60 @@ def write_start(
     """What stands in the folder before the first step; what an earlier end of the run had left is no longer true."""
     remove_partial_files(folder)
     (folder / "summary.json").unlink(missing_ok=True)
-    write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
-    write_text(folder / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
-    write_text(folder / "versions.json", json.dumps(versions(), indent=2))
+    write_text(folder / "config.yaml", yaml.safe_dump(redacted(config), sort_keys=False, allow_unicode=True))
+    write_text(folder / "overrides.yaml", yaml.safe_dump(redacted(overrides), allow_unicode=True))
+    write_text(folder / "versions.json", json.dumps(redacted(versions()), indent=2))
     if tokenizer is not None:
         write_text(folder / TOKENIZER, tokenizer)
     commands = folder / "command.txt"
     before = commands.read_text(encoding="utf-8") if commands.exists() else ""
-    write_text(commands, before + shlex.join(["python", *sys.argv]) + "\n")
+    write_text(commands, before + shlex.join(["python", *redacted(sys.argv)]) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    """What :func:`write_start` wrote: plain values, in which nothing is left to fill in.
+
+    Raises:
+        CheckpointError: the file is damaged, or somebody has put an interpolation into it: it could read the
+            environment.
+    """
+    path = folder / "config.yaml"
+    config = _read_yaml(path)
+    missing = [part for part in _PARTS if not isinstance(config, dict) or not isinstance(config.get(part), dict)]
+    if missing:
+        raise CheckpointError(f"{path} is damaged (it has no {missing[0]}). Restore it, or start a new run.")
+    if found := next((text for text in _nodes(config) if isinstance(text, str) and "${" in text), None):
+        raise CheckpointError(f"{path} holds the interpolation '{found}', which no run writes. Put its value there.")
+    return config
 
 
 def read_overrides(folder: Path) -> list[str]:
-    return yaml.safe_load((folder / "overrides.yaml").read_text(encoding="utf-8"))
+    """Raises CheckpointError if the file is missing or damaged."""
+    overrides = _read_yaml(folder / "overrides.yaml")
+    if not isinstance(overrides, list) or not all(isinstance(override, str) for override in overrides):
+        raise CheckpointError(f"{folder / 'overrides.yaml'} is damaged. Write [] into it to go on without it.")
+    return overrides
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if len(list(islice(_nodes(content), _MOST_NODES))) < _MOST_NODES:  # a few aliases of aliases make billions
+            return content
+        raise ValueError("it holds too much")
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"cannot read {path} ({cause}). Restore it, or start a new run.") from error
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    yield node
+    for child in chain(node, node.values()) if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _nodes(child)
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    write_text(folder / "summary.json", json.dumps(summary, indent=2))
+    write_text(folder / "summary.json", json.dumps(redacted(summary), indent=2))
 
 
 def versions() -> dict[str, Any]:

@@ -108,11 +108,14 @@ def test_an_archive_is_unpacked_once_and_its_leftovers_do_not_matter(celeba: Pat
 
 
 def test_an_archive_cannot_write_outside_its_folder(celeba: Path, tmp_path: Path) -> None:
-    pack(celeba)
-    with zipfile.ZipFile(celeba / "img_align_celeba.zip", "a") as archive:
-        for name in ("../escaped.jpg", "img_align_celeba/../../escaped.jpg", "/escaped.jpg", "other/escaped.jpg"):
+    path = celeba / "img_align_celeba.zip"
+    for name in ("../escaped.jpg", "img_align_celeba/../../escaped.jpg", "/escaped.jpg"):
+        pack(celeba)
+        with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(name, b"")
-    _load(celeba)
+        assert refusal(celeba) == f"{path} is refused: '{name}' leads out of its folder. Fetch it again: {URL}"
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(celeba, [n for n in archive.namelist() if "escaped" not in n])
     assert not list(tmp_path.rglob("escaped*"))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.callbacks.stop import stop_requested
+from genlab.memory import enough_memory
 from genlab.metrics.evaluation import Evaluation, Result
 from genlab.model.base import Model, in_eval_mode
 from genlab.seeding import derive_seed
@@ -42,7 +43,8 @@ class PeriodicEvaluation(Callback):
     def evaluate(self, trainer: Trainer, model: Model, num_samples: int | None) -> Result:
         """Validation losses and metrics of the averaged weights. ``num_samples`` None: the full evaluation."""
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        with averaged_weights(trainer, model) as weights:
+        remedy = f"evaluation.batch_size={max(1, self.evaluation.batch_size // 2)}"
+        with averaged_weights(trainer, model) as weights, enough_memory("in the evaluation", remedy):
             losses = validation_losses(trainer, model)
             result = self.evaluation.run(model, datamodule, num_samples, weights=weights)
         values = {f"val/{name}": value for name, value in (losses | result.values).items()}

@@ -15,6 +15,7 @@ from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.data.image import ImageTable, to_float, to_uint8
 from genlab.loggers import IsolatedLogger
+from genlab.memory import enough_memory
 from genlab.model.base import Condition, GenerativeModel, HasLatent, in_eval_mode
 from genlab.seeding import RandomStream
 
@@ -46,7 +47,8 @@ class SampleGrid(Callback):
             self.show(trainer, pl_module)
 
     def show(self, trainer: Trainer, model: GenerativeModel) -> None:
-        with averaged_weights(trainer, model):
+        remedy = f"callbacks.samples.rows={max(1, self.rows // 2)}"
+        with averaged_weights(trainer, model), enough_memory("while samples were drawn", remedy):
             grids = {"samples": sample_images(model, range(self.rows * self.columns), self.seed)}
             self.drawn = model.progress.examples, grids["samples"]
             if isinstance(model, HasLatent):

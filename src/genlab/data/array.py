@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from genlab.data.archive import check_zip, wholesome
 from genlab.data.array_cache import default_folder
 from genlab.data.base import Split
 from genlab.data.held_out import cached_part, rows_of
@@ -18,6 +19,7 @@ from genlab.errors import ConfigError, DataError
 
 _IMAGE_KEYS = ("images", "x", "arr_0")
 _LABEL_KEYS = ("labels", "y")
+_DAMAGE = (ValueError, EOFError, MemoryError, OverflowError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _MOST_CLASSES = 1 << 16  # a larger label is a mistake, such as an index
 
 
@@ -160,10 +162,12 @@ def _read(path: str, key: str | None, usual: tuple[str, ...], option: str, optio
         DataError: there is no such file or key, or the file is damaged or holds Python objects.
     """
     try:
-        content = np.load(os.path.expanduser(path), mmap_mode="c", allow_pickle=False)  # copies on write: for torch
+        with np.errstate(over="ignore"):  # of an absurd shape
+            content = np.load(os.path.expanduser(path), mmap_mode="c", allow_pickle=False)  # copies on write: for torch
         if isinstance(content, np.ndarray):
             return _Found(content, path)
-        with content:
+        with content, wholesome(path, "Save it again, as a .npy if it is right as it is."):
+            check_zip(Path(path).expanduser(), content.zip)
             name = key or next((name for name in usual if name in content.files), None)
             if name is None and optional:
                 return None
@@ -173,7 +177,7 @@ def _read(path: str, key: str | None, usual: tuple[str, ...], option: str, optio
             return _Found(content[name], f"{path} ({name})")
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}.") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         if re.search("Object arrays|Python objects", str(error)):
             raise DataError(f"{path} holds Python objects; only arrays of numbers are read.") from error
         raise DataError(f"{path} is damaged, or not a .npy or .npz file.") from error

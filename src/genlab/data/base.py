@@ -96,10 +96,11 @@ class DataModule(LightningDataModule, ABC):
         """What the loaders take batches from."""
 
     def check(self, world_size: int) -> None:
-        """Raises ConfigError, with what to set, if no batch can be made for ``world_size`` ranks."""
+        """Raises ConfigError, with what to set, if no batch can be made for ``world_size`` ranks; DataError if one of
+        the splits cannot be had."""
         if self.batch_size < 1:
             raise ConfigError(f"data.batch_size must be a whole number >= 1, got {self.batch_size}.")
-        count = len(self.dataset("train"))
+        count, _ = len(self.dataset("train")), self.dataset("val")
         if count < self.batch_size:
             raise ConfigError(
                 f"data.batch_size={self.batch_size} leaves no batch: the training set has {count} items. "

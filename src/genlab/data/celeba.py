@@ -3,11 +3,11 @@
 import os
 import re
 import shutil
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from genlab.data.archive import unpack_zip, wholesome, zip_names
 from genlab.data.array_cache import cached_rows, default_folder
 from genlab.data.base import Split
 from genlab.data.decoding import FileDecoding
@@ -97,14 +97,16 @@ class CelebA(ImageDataModule):
         """The images of the archive and nothing else of it; in place once all are there."""
         partial = folder / f"{_IMAGES}.part"
         shutil.rmtree(partial, ignore_errors=True)
+        shown = f"{self.shown}{_ARCHIVE}"
         try:
-            with zipfile.ZipFile(folder / _ARCHIVE) as archive:
-                images = [name for name in archive.namelist() if re.fullmatch(rf"{_IMAGES}/\w+\.jpg", name)]
+            with wholesome(shown, f"Fetch it again: {_URL}"):
+                images = [name for name in zip_names(folder / _ARCHIVE) if re.fullmatch(rf"{_IMAGES}/\w+\.jpg", name)]
                 if not images:
-                    raise DataError(f"{self.shown}{_ARCHIVE} holds no {_IMAGES}/*.jpg. Fetch it again: {_URL}")
-                archive.extractall(partial, images)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-            raise DataError(f"{self.shown}{_ARCHIVE} is damaged. Fetch it again: {_URL}") from error
+                    raise DataError(f"{shown} holds no {_IMAGES}/*.jpg. Fetch it again: {_URL}")
+                unpack_zip(folder / _ARCHIVE, partial, images)
+        except DataError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         os.replace(partial / _IMAGES, folder / _IMAGES)
         partial.rmdir()
 

@@ -1,11 +1,11 @@
 """CIFAR-10, as published by its authors."""
 
 import os
-import tarfile
 from pathlib import Path
 
 import numpy as np
 
+from genlab.data.archive import unpack_tar, wholesome
 from genlab.data.base import Split
 from genlab.data.download import Archive, fetch
 from genlab.data.folder import locked_folder
@@ -59,5 +59,6 @@ class Cifar10(ImageDataModule):
 
         archive = Archive(CIFAR10.filename, CIFAR10.tgz_md5, (CIFAR10.url,))
         fetch("CIFAR-10", [archive], folder, os.path.join(self.root, ""), self.download)
-        with tarfile.open(folder / archive.name) as tar:
-            tar.extractall(folder, filter="data")
+        shown = os.path.join(self.root, archive.name)
+        with wholesome(shown, "Delete it and start again."):
+            unpack_tar(folder / archive.name, folder)

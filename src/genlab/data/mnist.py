@@ -1,13 +1,12 @@
 """MNIST and the two sets published in its format."""
 
-import gzip
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from genlab.data.archive import unpack_gzip, wholesome
 from genlab.data.base import Split
 from genlab.data.download import Archive, fetch
 from genlab.data.folder import locked_folder
@@ -94,6 +93,6 @@ def _unpack(source: "type[MNIST]", title: str, raw: Path, shown: str, download: 
     fetch(title, archives, raw, shown, download)
     for archive in archives:
         partial = raw / f"{archive.name}.part"
-        with gzip.open(raw / archive.name) as packed, open(partial, "wb") as file:
-            shutil.copyfileobj(packed, file)
+        with wholesome(os.path.join(shown, archive.name), "Delete it and start again."):
+            unpack_gzip(raw / archive.name, partial)
         os.replace(partial, raw / archive.name.removesuffix(".gz"))

@@ -1,0 +1,141 @@
+"""Unpacking what others have packed: nothing outside of its folder, no links, never more than was to be expected."""
+
+import gzip
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from genlab.errors import DataError
+
+_MOST_MEMBERS = 1_000_000  # CelebA has 202,599
+_RATIO = 100  # unpacked to packed: pictures have 1, MNIST's labels 2, text 5
+_ALWAYS = 256 << 20  # bytes that any archive may hold: small ones may be of much air
+_CHUNK = 1 << 20  # bytes
+
+
+class Unsafe(Exception):
+    """An archive that is not what it should be; the text says in what way."""
+
+
+def unpack_tar(path: Path, folder: Path) -> None:
+    """The files of a .tar.gz into ``folder``. Raises Unsafe, before anything is written."""
+    budget = _Budget(path)
+    with _damage(), gzip.open(path) as packed, tarfile.open(fileobj=_Metered(packed, budget.allowed)) as archive:
+        members: list[tarfile.TarInfo] = []
+        for member in archive:  # one by one: a list of them all may be endless
+            if not (member.isfile() or member.isdir()):
+                raise Unsafe(f"is refused: {member.name} is a link or a device")
+            budget.plan(len(members) + 1, member.size)
+            members.append(member)
+        for chunk in _chunks(packed):  # to the end, where the checksum is
+            budget.plan(0, len(chunk))
+        _check_names(member.name for member in members)
+        for member in members:
+            archive.extract(member, folder, set_attrs=False, filter="data")
+
+
+def unpack_zip(path: Path, folder: Path, names: Iterable[str]) -> None:
+    """The members ``names`` of a zip archive into ``folder``. Raises Unsafe."""
+    with _damage(), zipfile.ZipFile(path) as archive:
+        check_zip(path, archive)
+        for name in names:
+            member = archive.getinfo(name)
+            if member.flag_bits & 1:
+                raise Unsafe(f"is refused: {name} is encrypted")
+            if member.external_attr >> 28 not in (0, 8):  # the type that Unix gives it: a file, if it says
+                raise Unsafe(f"is refused: {name} is a link or a device")
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as source, target.open("wb") as file:  # stops at the size that was declared
+                shutil.copyfileobj(source, file, _CHUNK)
+
+
+def zip_names(path: Path) -> list[str]:
+    """The names in a zip archive. Raises Unsafe."""
+    with _damage(), zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+def check_zip(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raises Unsafe for names that lead elsewhere or come twice, and for more than ``path`` can hold."""
+    budget, members = _Budget(path), archive.infolist()
+    for member in members:
+        budget.plan(len(members), member.file_size)
+    _check_names(member.filename for member in members)
+
+
+def unpack_gzip(path: Path, target: Path) -> None:
+    """The one file in ``path`` to ``target``. Raises Unsafe; then ``target`` is gone."""
+    budget = _Budget(path)
+    try:
+        with _damage(), gzip.open(path) as packed, open(target, "wb") as file:
+            for chunk in _chunks(packed):
+                budget.plan(1, len(chunk))
+                file.write(chunk)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def wholesome(shown: str, remedy: str) -> Iterator[None]:
+    """Raises DataError, with what to do, where what is done inside finds the archive ``shown`` Unsafe."""
+    try:
+        yield
+    except Unsafe as error:
+        raise DataError(f"{shown} {error}. {remedy}") from error
+
+
+class _Budget:
+    """What an archive may unpack to, by its size."""
+
+    def __init__(self, path: Path):
+        self.left = self.allowed = max(_ALWAYS, _RATIO * path.stat().st_size)
+
+    def plan(self, members: int, size: int) -> None:
+        self.left -= size
+        if members > _MOST_MEMBERS:
+            raise Unsafe(f"is refused: it holds more than {_MOST_MEMBERS:,} files")
+        if size < 0 or self.left < 0:
+            raise Unsafe(f"is refused: it holds more than {self.allowed:,} bytes, which no archive of its size should")
+
+
+class _Metered:
+    """A file that is read in portions of reasonable size: a header of a tar archive may claim to be of any."""
+
+    def __init__(self, file: Any, allowed: int):
+        self.seek, self.tell, self._read, self._allowed = file.seek, file.tell, file.read, allowed
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self._allowed:
+            raise Unsafe(f"is refused: it holds more than {self._allowed:,} bytes, which no archive of its size should")
+        return self._read(size)
+
+
+def _check_names(names: Iterable[str]) -> None:
+    seen = set[str]()
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
+            raise Unsafe(f"is refused: {name!r} leads out of its folder")
+        if str(path) in seen:
+            raise Unsafe(f"is refused: {name} is in it twice")
+        seen.add(str(path))
+
+
+def _chunks(file: gzip.GzipFile) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise Unsafe("is damaged") from error
