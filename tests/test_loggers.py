@@ -166,8 +166,9 @@ def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_offline_run_keeps_its_id(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
-    wandb = ("logger=[wandb]",)
-    environment = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "HOME": str(tmp_path)}
+    wandb = ("logger=[wandb]", "logger.wandb.name='http://me:canary1@host'", "logger.wandb.project=${oc.env:MY_SECRET}")
+    environment = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "HOME": str(tmp_path),
+                   "MY_SECRET": "canary2-abc", "http_proxy": "http://me:canary3-abc@127.0.0.1:9"}  # fmt: skip
     process = start(*MLP, *wandb, SignalAt.override(32), outputs=tmp_path / "outputs", **environment)
     _, errors = process.communicate(timeout=100)
     run = only_run(tmp_path / "outputs")
@@ -183,6 +184,9 @@ def test_offline_run_keeps_its_id(tmp_path: Path) -> None:
     assert len(kept) == 2
     assert all(folder.name.endswith(run.name) for folder in kept), "one id, the run folder's"
     assert json.loads((run / "summary.json").read_text())["examples"] == 104
+    assert list(run.glob("wandb/*/*.wandb")), "W&B has written nothing"
+    for file in run.rglob("*"):
+        assert not file.is_file() or b"canary" not in file.read_bytes(), file
 
 
 def test_stopped_run_without_services(tmp_path: Path) -> None:

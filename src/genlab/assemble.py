@@ -30,7 +30,7 @@ from genlab.loggers import IsolatedLogger, choose_wandb_mode
 from genlab.metrics.base import FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
 from genlab.model.base import GenerativeModel, Model
-from genlab.redaction import remember
+from genlab.redaction import redacted, remember
 
 SLOTS: dict[str, Any] = {
     "data": DataModule,
@@ -80,7 +80,7 @@ def load_tokenizer(config: Mapping[str, Any], last: checkpoint.Saved, run: Path)
     path = run / run_folder.TOKENIZER
     try:
         tokenizer.load_state(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, DataError) as error:
+    except (OSError, ValueError, RecursionError, DataError) as error:
         raise CheckpointError(
             f"{path} does not hold the tokenizer of the run ({error}). Restore it, or start a new run."
         ) from error
@@ -178,6 +178,7 @@ def _build_logger(name: str, node: Mapping[str, Any]) -> Logger:
 
         # now: else it is not silent yet when it finds fault with an argument of Lightning's
         rank_zero_only(wandb.setup)()
+        node = redacted(node)  # none of its arguments is a secret, and all of them are shown
     return build(node, Logger, f"logger.{name}")
 
 

@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genlab.checkpoint import write_atomically
-from genlab.errors import ConfigError, GenlabError
+from genlab.errors import ConfigError, GenlabError, StorageError
 from genlab.redaction import one_line, redacted
 
 
@@ -31,6 +31,7 @@ class MetricsFile(Logger):
     """
 
     def __init__(self, run_dir: Path):
+        """Raises StorageError if the file that is there is not what was written."""
         super().__init__()
         self.path = run_dir / "metrics.csv"
         self._rows: dict[int, dict[str, Any]] = {}
@@ -38,11 +39,18 @@ class MetricsFile(Logger):
         self._header: list[str] = []  # the columns of the file as it is; empty: write it afresh
         self._written = -1  # the last step in it
         if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                self._columns = list(reader.fieldnames or self._columns)
-                complete = (row for row in reader if None not in row.values())  # a kill may have cut the last one
-                self._rows = {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in complete}
+            try:
+                self._read()
+            except (ValueError, KeyError, TypeError, csv.Error) as error:
+                raise StorageError(f"{self.path} is damaged. Move it away to go on without its rows.") from error
+
+    def _read(self) -> None:
+        with self.path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            self._columns = list(reader.fieldnames or self._columns)
+            self._columns.index("step")
+            complete = (row for row in reader if None not in row.values())  # a kill may have cut the last one
+            self._rows = {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in complete}
 
     @property
     def name(self) -> str:

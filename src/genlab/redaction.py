@@ -5,10 +5,12 @@ header; or by its place, before the ``@`` of an address. What was once seen unde
 turns up afterwards.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 HIDDEN = "***"  # Hydra's grammar takes it, so a run whose secrets are hidden can be continued
 
@@ -21,7 +23,9 @@ _SHORTEST = 6  # characters; hiding less would hide half of a text
 
 _PASSWORD = re.compile(r"(?<=://)([^\s/:@'\"]*):([^\s/'\"]+)@")
 _USER = re.compile(r"(?<=://)([^\s/:@'\"]{16,})@")  # a token instead of user and password
-_PAIR = re.compile(rf"(?i)(?<![a-z0-9_])({_NAME})(=|:\s+)(?!\$\{{|\*\*\*|null\b)('[^']*'|\"[^\"]*\"|[^\s,'\"}}\]&]+)")
+_PAIR = re.compile(
+    rf"(?i)(?<![a-z0-9_])(?!authorization)({_NAME})(=|:\s+)(?!\$\{{|\*\*\*|null\b)('[^']*'|\"[^\"]*\"|[^\s,'\"}}\]&]+)"
+)
 _QUOTED_PAIR = re.compile(rf"(?i)(['\"])({_NAME})\1(\s*:\s*)(['\"])(?!\$\{{)[^'\"]+\4")
 _HEADER = re.compile(r"(?i)\b(authorization['\"]?[:=]\s*['\"]?(?:\w+\s+)?|bearer\s+)[\w.~+/=-]{6,}")
 _FORM = re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|(?:AKIA|ASIA)[A-Z0-9]{16})\b")
@@ -47,7 +51,8 @@ def _is_secret(name: str, value: str) -> bool:
 
 def redact(text: str) -> str:
     """``text`` without secrets."""
-    for value in sorted({*_seen, *_of_environment()}, key=len, reverse=True):
+    secrets = {*_seen, *_of_environment()}
+    for value in sorted({way for secret in secrets for way in _ways_to_write(secret)}, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     text = _HEADER.sub(rf"\1{HIDDEN}", _FORM.sub(HIDDEN, text))
     text = _PASSWORD.sub(rf"\1:{HIDDEN}@", _USER.sub(f"{HIDDEN}@", text))
@@ -63,6 +68,11 @@ def redacted(node: Any, name: str = "") -> Any:
     if not isinstance(node, str):
         return node
     return HIDDEN if _is_secret(name, node) else redact(node)
+
+
+def _ways_to_write(value: str) -> set[str]:
+    """As it is, in Python, in JSON, and in an address."""
+    return {value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value), quote(value, safe="")}
 
 
 def _of_environment() -> Iterator[str]:

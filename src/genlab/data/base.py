@@ -149,4 +149,8 @@ class DataModule(LightningDataModule, ABC):
         return {"epoch": epoch, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._position = (state_dict["epoch"], state_dict["batches"])
+        """Raises ValueError if that is no place in the data."""
+        epoch, batches = state_dict["epoch"], state_dict["batches"]
+        if not (type(epoch) is type(batches) is int and epoch >= 0 and batches >= 0):
+            raise ValueError(f"batch {batches!r} of epoch {epoch!r} of the data")
+        self._position = (epoch, batches)
