@@ -127,8 +127,8 @@ REFUSALS: dict[str, tuple[Callable[..., None], tuple[str, ...], int, str, bool]]
            r"at offset 1 \(line 1\)\. Convert with: iconv -f LATIN1 -t UTF-8\.", False),
     "12": (lambda: Path("text.txt").touch(), TEXT, 5,
            r"error: text\.txt has 0 tokens; at least 65 are needed for data\.context=64\.", False),
-    "14": (nothing, (*DIGITS, Raises.override("poison")), 6, r"error: the loss is not finite \(loss=nan; batch of examples "
-           r"[\d, ]+\) at step 3, after 16 examples\. Nothing was saved of it; the last good state: none\. Lower "
+    "14": (nothing, (*DIGITS, Raises.override("poison")), 6, r"error: the loss is not finite \(loss=nan; batch of "
+           r"examples [\d, ]+\) at step 3, after 16 examples\. Nothing was saved of it; the last good state: none\. Lower "
            r"model\.optimizer\.lr, or set trainer\.gradient_clip_val=1\.0\.", True),
     "15": (nothing, (*DIGITS, Raises.override("memory")), 7, r"error: out of GPU memory at step 3 \(batch 8\)\. Try "
            r"data\.batch_size=4 trainer\.accumulate_grad_batches=2 \(same effective batch\)\.", True),
@@ -183,6 +183,10 @@ def test_a_bad_input_gets_one_line(
     assert not saved(only_run(tmp_path / "outputs")) if begun else True
 
 
+def test_a_good_run_says_nothing_but_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    assert said(capfd, *DIGITS, "callbacks.samples.times=1", "callbacks.evaluation.times=1", exit_code=0) == []
+
+
 # --- a run that is there ----------------------------------------------------------------------------------------------
 
 
@@ -218,8 +222,8 @@ def test_17_another_model(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_18_a_finished_run(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert said(capfd, "run=run", exit_code=2) == [
-        "error: run folder run already holds a finished run. Continue with a larger budget (budget.value=...), or start "
-        "a new run."
+        "error: run folder run already holds a finished run. Continue with a larger budget (budget.value=...), or "
+        "start a new run."
     ]
 
 

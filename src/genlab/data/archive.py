@@ -25,7 +25,7 @@ class Unsafe(Exception):
 def unpack_tar(path: Path, folder: Path) -> None:
     """The files of a .tar.gz into ``folder``. Raises Unsafe, before anything is written."""
     budget = _Budget(path)
-    with _damage(), gzip.open(path) as packed, tarfile.open(fileobj=_Metered(packed, budget.allowed)) as archive:
+    with _damage(), gzip.open(path) as packed, _open_tar(_Metered(packed, budget.allowed)) as archive:
         members: list[tarfile.TarInfo] = []
         for member in archive:  # one by one: a list of them all may be endless
             if not (member.isfile() or member.isdir()):
@@ -37,6 +37,10 @@ def unpack_tar(path: Path, folder: Path) -> None:
         _check_names(member.name for member in members)
         for member in members:
             archive.extract(member, folder, set_attrs=False, filter="data")
+
+
+def _open_tar(file: Any) -> tarfile.TarFile:
+    return tarfile.open(fileobj=file, mode="r:")
 
 
 def unpack_zip(path: Path, folder: Path, names: Iterable[str]) -> None:
