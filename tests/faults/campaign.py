@@ -1,0 +1,162 @@
+"""Break runs in every way that a run promises to bear, count what held: ``make faults``, ``make faults SCALE=0.1``.
+
+The ledger, outputs/faults/ledger.jsonl, has a line a trial. A campaign that was interrupted goes on from there, as long
+as the code is the same; trials that did not hold are made again. It ends with a table, which outputs/faults/table.md
+keeps, and with exit code 1 if anything did not hold. The folder of a trial that did not hold stays for a look at it.
+"""
+
+import argparse
+import hashlib
+import importlib
+import json
+import os
+import pkgutil
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process whose OpenMP threads have run cannot be forked
+sys.path[0] = str(Path(__file__).parents[1])
+
+import genlab  # noqa: E402  isort: skip
+import torch  # noqa: E402
+
+from faults import damages, full_disk, kills, matrix, outages, signals, starts  # noqa: E402
+from faults.runs import Place, Runs  # noqa: E402
+from faults.trial import Trial  # noqa: E402
+
+PROMISES = {"kills": kills, "matrix": matrix, "damages": damages, "signals": signals, "full_disk": full_disk,
+            "outages": outages, "starts": starts}  # fmt: skip
+REPOSITORY = Path(__file__).parents[2]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of trials")
+    parser.add_argument("--jobs", type=int, default=2, help="trials at a time")
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "outputs" / "faults")
+    parser.add_argument("promises", nargs="*", default=[], help=f"some of: {', '.join(PROMISES)}; none: all")
+    options = parser.parse_args(arguments)
+    import_everything()
+    torch.set_num_threads(1)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    campaign = Campaign(options.folder.resolve(), options.jobs)
+    trials = [trial for name in options.promises or PROMISES for trial in PROMISES[name].trials(options.scale)]
+    campaign.run(trials)
+    table = campaign.table(trials)
+    (options.folder / "table.md").write_text(table)
+    print(f"\n{table}")
+    failed = [line for line in campaign.lines(trials) if not line["held"]]
+    for line in failed:
+        print(f"did not hold: {line['trial']}: {line['said']}\n  see {campaign.folder_of(line['trial'])}")
+    return int(bool(failed))
+
+
+def import_everything() -> None:
+    for module in pkgutil.walk_packages(genlab.__path__, "genlab."):
+        importlib.import_module(module.name)
+    for other in ("sklearn.datasets", "wandb", "torchmetrics", "PIL.PngImagePlugin", "torch.distributed"):
+        importlib.import_module(other)
+
+
+def fingerprint() -> str:
+    """Of all that decides how a trial ends."""
+    files = sorted(path for top in ("src", "configs", "tests/faults") for path in (REPOSITORY / top).rglob("*"))
+    digest = hashlib.sha256((REPOSITORY / "tests" / "tiny_run.py").read_bytes())
+    for path in files:
+        if path.suffix in (".py", ".yaml"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+class Campaign:
+    """Runs trials, each in a process of its own, and writes down how they ended."""
+
+    def __init__(self, folder: Path, jobs: int):
+        self.folder, self.jobs, self.code = folder, jobs, fingerprint()
+        self.ledger = folder / "ledger.jsonl"
+        for old in folder.glob("references-*"):
+            if not old.name.endswith(self.code):
+                shutil.rmtree(old)
+        self.runs = Runs(folder / f"references-{self.code}")
+        self.done: dict[str, dict[str, Any]] = {}  # the last line of every trial
+        for line in self.ledger.read_text().splitlines() if self.ledger.exists() else []:
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # an interruption cut it
+            if entry["code"] == self.code:
+                self.done[entry["trial"]] = entry
+
+    def folder_of(self, name: str) -> Path:
+        return self.folder / "trials" / name.replace("/", "-")
+
+    def run(self, trials: Sequence[Trial]) -> None:
+        """Make the trials that the ledger does not have as held."""
+        queue = [trial for trial in trials if not self.done.get(trial.name, {}).get("held")]
+        print(f"{len(trials)} trials, {len(trials) - len(queue)} of them held before")
+        began, total = time.monotonic(), len(queue)
+        running: dict[int, Trial] = {}
+        try:
+            while queue or running:
+                while queue and len(running) < self.jobs:
+                    trial = queue.pop(0)
+                    running[self._start(trial)] = trial
+                pid, _ = os.wait()
+                if pid in running:
+                    self._note(running.pop(pid), total - len(queue) - len(running), total, began)
+        finally:
+            for pid in running:
+                os.killpg(pid, signal.SIGKILL)
+
+    def _start(self, trial: Trial) -> int:
+        folder = self.folder_of(trial.name)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid:
+            return pid
+        os.setpgid(0, 0)  # it and its lives can be ended together
+        began, said = time.monotonic(), ""
+        place = Place(folder, self.runs, trial.name)
+        try:
+            trial.act(place)
+        except BaseException as error:
+            said = " ".join(str(error).split())[:1000] or type(error).__name__
+            (folder / "traceback.txt").write_text(traceback.format_exc())
+        place.close()
+        outcome = {"trial": trial.name, "tried": trial.tried, "held": 0 if said else trial.tried, "said": said}
+        with self.ledger.open("a") as ledger:  # one write, so that lines of two trials do not mix
+            ledger.write(json.dumps(outcome | {"seconds": round(time.monotonic() - began, 1), "code": self.code}) + "\n")
+        if not said:
+            shutil.rmtree(folder)
+        os._exit(0)
+
+    def _note(self, trial: Trial, number: int, total: int, began: float) -> None:
+        entries = [json.loads(line) for line in self.ledger.read_text().splitlines() if f'"{trial.name}"' in line]
+        lost = {"trial": trial.name, "tried": trial.tried, "held": 0, "said": "the trial itself died"}
+        self.done[trial.name] = entry = entries[-1] if entries else lost
+        left = (time.monotonic() - began) / number * (total - number) / 60
+        print(f"[{number}/{total}, {left:.0f} min left] {trial.name}: {entry['said'] or 'held'}", flush=True)
+
+    def lines(self, trials: Sequence[Trial]) -> Iterator[dict[str, Any]]:
+        yield from (self.done[trial.name] for trial in trials)
+
+    def table(self, trials: Sequence[Trial]) -> str:
+        rows = ["| promise | tried | held |", "|---|---:|---:|"]
+        for name, module in PROMISES.items():
+            lines = [line for line in self.lines(trials) if line["trial"].startswith(f"{name}/")]
+            if lines:
+                tried, held = (sum(line[column] for line in lines) for column in ("tried", "held"))
+                rows.append(f"| {module.PROMISE} | {tried} | {held} |")
+        return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

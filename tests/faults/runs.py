@@ -1,0 +1,223 @@
+"""The runs that are harmed: one small run of every family, and what it comes to if nobody harms it."""
+
+import csv
+import fcntl
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from faults.life import Life, Shared
+from genlab import checkpoint
+from genlab.build import resolve
+from genlab.checkpoint import AtomicCheckpointIO
+from genlab.config import PACKAGED, ConfigTree
+from text import text_file
+from tiny_run import command, same, small
+
+# A grid and an evaluation halfway and at the end, a checkpoint after every step.
+EVENTFUL = ("callbacks.checkpoint.every_minutes=0", "callbacks.evaluation.times=2", "callbacks.samples.times=2",
+            "callbacks.evaluation.num_samples=4")  # fmt: skip
+OF_IMAGES = ("metrics=[kid]", "metrics/extractor=random", "metrics.kid.subset_size=3", "metrics.kid.num_subsets=2")
+STEPS, BATCH = 13, 8  # of a whole run
+CLOCKS = {"progress/seconds"}
+
+
+@cache
+def variants() -> tuple[str, ...]:
+    """Every family of the config tree, on images and on text where it can be, and the consistency objective."""
+    return tuple(
+        name
+        for family in (*ConfigTree().groups()["model"], "consistency")
+        for name in (family, *([f"{family}-text"] if "text" in modalities(family) else []))
+    )
+
+
+@cache
+def modalities(family: str) -> frozenset[str]:
+    targets = dict(ConfigTree().targets("model"))
+    return resolve(targets.get(family, targets["diffusion"]), "model").modalities  # type: ignore[attr-defined]
+
+
+class Runs:
+    """Makes the references, once, under a folder that all trials share."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def overrides(self, variant: str) -> tuple[str, ...]:
+        family, _, on_text = variant.partition("-")
+        if on_text:
+            return (*small(f"model={family}", *text_file(self.folder / "text")), *EVENTFUL, "metrics=[perplexity]")
+        if family == "consistency":
+            choices = ("model=diffusion", "model/objective=consistency", "model/sampler=consistency")
+        else:
+            choices = (f"model={family}",)
+        if "text" in modalities(family):  # it draws pixel by pixel
+            choices = (*choices, *self._few_pixels())
+        if family != "consistency" and "autoencoder: ???" in (PACKAGED / "model" / f"{family}.yaml").read_text():
+            choices = (*choices, f"model.autoencoder={self._autoencoder()}")
+        return (*small(*choices), *EVENTFUL, *OF_IMAGES)
+
+    def _few_pixels(self) -> tuple[str, ...]:
+        path = self.folder / "tiny.npz"
+        with self._once(path) as is_new:
+            if is_new:
+                images = np.random.default_rng(0).integers(0, 256, (80, 4, 4), dtype=np.uint8)
+                np.savez(path, images=images, labels=np.arange(80) % 4)
+        return ("data=array", f"data.path={path}", f"data.cache_dir={self.folder / 'cache'}")
+
+    def _autoencoder(self) -> Path:
+        overrides = small("model=vae", "model.latent_shape=[2,4,4]")
+        return self.run_of("autoencoder", lambda: overrides)
+
+    def reference(self, variant: str, *more: str) -> Path:
+        """The run folder of ``variant`` that nobody harmed."""
+        name = "-".join([variant, *(part.replace("/", "_") for part in more)])
+        return self.run_of(name, lambda: (*self.overrides(variant), *more))
+
+    def run_of(self, name: str, overrides: Callable[[], Sequence[str]]) -> Path:
+        folder = self.folder / name
+        with self._once(folder) as is_new:
+            if is_new:
+                shutil.rmtree(partial := folder.with_name(f"{name}.unfinished"), ignore_errors=True)
+                partial.mkdir()
+                life = Life(["train", *command(*overrides(), outputs=partial)], partial / "life", self.env(partial))
+                assert life.end() == 0, life.said()
+                (partial / "seconds").write_text(str(life.seconds))
+                partial.rename(folder)
+        return next(folder.glob("*/*/config.yaml")).parent
+
+    def env(self, temporary: Path) -> dict[str, str]:
+        return {"TMPDIR": str(temporary), "GENLAB_CACHE": str(self.folder / "cache"), "WANDB_MODE": "offline"}
+
+    @contextmanager
+    def _once(self, path: Path) -> Iterator[bool]:
+        """Under a lock: whether ``path`` is still to be made."""
+        with path.with_name(f"{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield not path.exists()
+
+
+def seconds_of(reference: Path) -> float:
+    """How long a life is that nobody ends early."""
+    return float((reference.parents[1] / "seconds").read_text())
+
+
+def end_state(run: Path) -> dict[str, Any]:
+    """All of the newest checkpoint that must be equal: not its clock, and not how Lightning keeps its place."""
+    content = dict(checkpoint.newest(run).content)
+    content["progress"] = content["progress"] | {"seconds": None}
+    return {key: value for key, value in content.items() if key not in ("loops", "callbacks", "hparams_name")}
+
+
+def logged(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k not in CLOCKS} for row in csv.DictReader(file)]
+
+
+def summary(run: Path) -> Any:
+    return json.loads((run / "summary.json").read_text())
+
+
+def check_same_end(run: Path | None, reference: Path) -> None:
+    """Bit for bit: weights, averages, optimiser state, what was logged, what was measured."""
+    assert run is not None
+    assert (run / "summary.json").exists(), "no summary.json"
+    mine, theirs = end_state(run), end_state(reference)
+    different = [key for key in mine.keys() | theirs.keys() if not same(mine.get(key), theirs.get(key))]
+    assert not different, f"the end differs in {', '.join(sorted(different))}"
+    mine_rows, their_rows = logged(run), logged(reference)
+    steps = [row["step"] for row in their_rows]
+    assert [row["step"] for row in mine_rows] == steps, f"metrics.csv has steps {[r['step'] for r in mine_rows]}"
+    wrong = [row["step"] for row, other in zip(mine_rows, their_rows, strict=True) if row != other]
+    assert not wrong, f"metrics.csv differs at steps {', '.join(wrong)}"
+    assert summary(run)["metrics"] == summary(reference)["metrics"]
+    assert not list(run.rglob("*.partial")), "partial files were left"
+
+
+class Place:
+    """Where a trial happens, and the lives that it starts there."""
+
+    def __init__(self, folder: Path, runs: Runs, name: str):
+        self.folder, self.runs, self.chance = folder, runs, random.Random(name)
+        memory = Path("/dev/shm")
+        base = memory if os.access(memory, os.W_OK) else folder  # another disk than the run's, if there is one
+        self.temporary = base / f"faults-{os.getpid()}"
+        self.temporary.mkdir(parents=True)
+        self.examples_saved = Shared()
+        self._lives = 0
+
+    def close(self) -> None:
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def outputs(self) -> Path:
+        self._lives += 1
+        folder = self.folder / f"outputs-{self._lives}"
+        folder.mkdir()
+        return folder
+
+    def begin(self, outputs: Path, *overrides: str, **more: Any) -> Life:
+        """Start a new run under ``outputs``."""
+        self.examples_saved.set(0)
+        return self.life(["train", *command(*overrides, outputs=outputs)], **more)
+
+    def go_on(self, run: Path, *overrides: str, **more: Any) -> Life:
+        return self.life(["train", f"run={run}", *overrides], **more)
+
+    def life(
+        self,
+        arguments: Sequence[str],
+        prepare: Callable[[], None] = lambda: None,
+        env: Mapping[str, str] | None = None,
+    ) -> Life:
+        self._lives += 1
+
+        def first() -> None:
+            self._note_saves()
+            prepare()
+
+        env = self.runs.env(self.temporary) | dict(env or {})
+        return Life(arguments, self.folder / f"life-{self._lives}", env, first)
+
+    def _note_saves(self) -> None:
+        """In a child: tell how many examples the newest checkpoint holds as soon as it is written."""
+        save = AtomicCheckpointIO.save_checkpoint
+
+        def noted(io: AtomicCheckpointIO, content: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            save(io, content, path, storage_options)
+            self.examples_saved.set(content["progress"]["examples"])
+
+        AtomicCheckpointIO.save_checkpoint = noted  # type: ignore[method-assign]
+
+    def check_saved(self, run: Path | None) -> None:
+        """The newest checkpoint loads, and is the last one that was written; at most one file is half written."""
+        examples = self.examples_saved.get()
+        found = [] if run is None else checkpoint.saved(run)
+        if examples:
+            assert run is not None
+            assert found, "a checkpoint had been written, and there is none"
+            assert checkpoint.load(found[0])["progress"]["examples"] >= examples
+        assert run is None or len(list(run.rglob("*.partial"))) <= 1, "partial files pile up"
+
+
+def newest_run(outputs: Path) -> Path | None:
+    """The run folder under ``outputs``, if there is one yet."""
+    return next(outputs.glob("*/*"), None)
+
+
+def begun(outputs: Path) -> Path | None:
+    """The run under ``outputs`` that can be gone on with, if there is one yet."""
+    for config in outputs.glob("*/*/config.yaml"):
+        if checkpoint.saved(config.parent) and yaml.safe_load(config.read_text()):
+            return config.parent
+    return None
