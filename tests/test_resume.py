@@ -145,7 +145,7 @@ def test_signal_in_the_final_evaluation(tmp_path: Path, monkeypatch: pytest.Monk
     from genlab.metrics.evaluation import Evaluation
 
     monkeypatch.setattr(Evaluation, "run", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(Interrupted, match=r"not evaluated. Evaluate with: python scripts/evaluate.py run=") as caught:
+    with pytest.raises(Interrupted, match=r"not evaluated. Evaluate with: python train.py run=") as caught:
         train(*MLP, outputs=tmp_path)
     assert caught.value.exit_code == 143
     assert checkpoint.newest(only_run(tmp_path)).progress.fraction == 1

@@ -7,7 +7,8 @@ import shutil
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
         StorageError: it cannot be written; what was there before is untouched.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    try:
+    with writing(path.parent):
         try:
             with partial.open("wb") as file:
                 write(file)
@@ -57,11 +58,18 @@ def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What the disk that ``folder`` is on objects to, as a StorageError."""
+    try:
+        yield
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else error.__context__  # torch.save covers up what the disk said
         if not isinstance(cause, OSError):
             raise
-        raise StorageError(f"cannot write to {path.parent} ({(cause.strerror or str(cause)).lower()}).") from error
+        raise StorageError(f"cannot write to {folder} ({(cause.strerror or str(cause)).lower()}).") from error
 
 
 def expected_bytes(model: nn.Module) -> int:

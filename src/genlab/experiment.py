@@ -35,7 +35,7 @@ from genlab.budget import Budget
 from genlab.build import build
 from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
 from genlab.callbacks.ema import averaged_weights
-from genlab.callbacks.evaluation import PeriodicEvaluation
+from genlab.callbacks.evaluation import OnlyEvaluate, PeriodicEvaluation
 from genlab.callbacks.finite_guard import FiniteGuard
 from genlab.callbacks.monitored_names import MonitoredNames
 from genlab.callbacks.samples import FOLDER as SAMPLES
@@ -51,7 +51,7 @@ from genlab.memory import enough_memory, smaller_batch
 from genlab.metrics.protocol import Result
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model, in_eval_mode
 from genlab.ranks import RUN_DIR, is_of_the_group, one_fate
-from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint
+from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint, used_up
 from genlab.seeding import RandomStream, derive_seed
 
 
@@ -90,8 +90,8 @@ def _how_to_continue(config: DictConfig) -> str:
     states = [] if run_dir is None else checkpoint.saved(run_dir)
     if not states:
         return "nothing had been saved yet."
-    if build(resolved(config)["budget"], Budget, "budget").finished(checkpoint.newest(run_dir).progress):
-        return f"trained and saved, not evaluated. Evaluate with: python scripts/evaluate.py run={run_dir}"
+    if used_up(checkpoint.newest(run_dir), resolved(config)):
+        return f"trained and saved, not evaluated. Evaluate with: python train.py run={run_dir}"
     return f"saved. Continue with: python train.py run={run_dir}"
 
 
@@ -133,6 +133,8 @@ def _train(
         metrics_file = MetricsFile(run_dir)
         if last is not None:
             metrics_file.forget_after(last.step)
+            metrics_file.restore(last.content.get("metrics", []))
+            callbacks += [OnlyEvaluate()] * bool(used_up(last, plain))
         trainer = build_trainer(plain, model, callbacks, [metrics_file, *build_loggers(plain, run_dir)], run_dir)
         if trainer.is_global_zero:
             learnt = data.tokenizer.state() if isinstance(data, TextDataModule) else None

@@ -8,17 +8,18 @@ import urllib.error
 import urllib.request
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from genlab.checkpoint import write_atomically
+from genlab.checkpoint import write_atomically, writing
 from genlab.errors import ConfigError, GenlabError, StorageError
 from genlab.redaction import one_line, redacted
 
@@ -27,7 +28,7 @@ class MetricsFile(Logger):
     """``metrics.csv`` in the run folder: a row a step, a column a metric, empty where a metric was not measured.
 
     Lightning's CSVLogger starts its file afresh when a run goes on; this one keeps the rows up to the step it continues
-    from.
+    from. Rows that are not in the file yet are in the checkpoint, so that a kill costs none.
     """
 
     def __init__(self, run_dir: Path):
@@ -46,11 +47,12 @@ class MetricsFile(Logger):
 
     def _read(self) -> None:
         with self.path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(line for line in file if line.endswith("\n"))  # the last one may have been cut
             self._columns = list(reader.fieldnames or self._columns)
             self._columns.index("step")
-            complete = (row for row in reader if None not in row.values())  # a kill may have cut the last one
+            complete = (row for row in reader if None not in row.values())
             self._rows = {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in complete}
+        self._written = max(self._rows, default=-1)
 
     @property
     def name(self) -> str:
@@ -63,6 +65,21 @@ class MetricsFile(Logger):
     def forget_after(self, step: int) -> None:
         """Drop rows of steps that will be made again. ``step``: the number of steps already made."""
         self._rows = {number: row for number, row in self._rows.items() if number < step}
+        self._written = min(self._written, step - 1)
+
+    def unwritten(self, trainer: Trainer) -> list[dict[str, Any]]:
+        """Rows that are not in the file yet, that of the step just made among them: for the checkpoint."""
+        others, trainer.loggers = trainer.loggers, [self]
+        try:
+            trainer._logger_connector.update_train_step_metrics()  # Lightning will, but only after the checkpoint
+        finally:
+            trainer.loggers = others
+        return [dict(row) for number, row in self._rows.items() if number >= self._written]  # that one may have grown
+
+    def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Put back what :meth:`unwritten` gave."""
+        for row in rows:
+            self.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -87,7 +104,7 @@ class MetricsFile(Logger):
     def _write(self, steps: list[int]) -> None:
         if self._header == self._columns:
             new = [step for step in steps if step > self._written]
-            with self.path.open("a", newline="", encoding="utf-8") as file:
+            with writing(self.path.parent), self.path.open("a", newline="", encoding="utf-8") as file:
                 self._writer(file).writerows(self._rows[step] for step in new)
         else:
             write_atomically(self.path, lambda file: self._write_afresh(_Lines(file), steps))

@@ -6,7 +6,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from genlab import checkpoint
+from genlab import checkpoint, run_folder
 from genlab.assemble import load_tokenizer, trial_model
 from genlab.budget import Budget
 from genlab.build import build
@@ -47,12 +47,8 @@ def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> c
     """Where a run goes on. Raises CheckpointError (none, or of another model, tokenizer or text) and ConfigError (the
     run is finished)."""
     last = checkpoint.newest(run)
-    max_epochs = config["trainer"].get("max_epochs")
-    ended_by = [
-        *(["budget (budget.value=...)"] * build(config["budget"], Budget, "budget").finished(last.progress)),
-        *(["limit of epochs (trainer.max_epochs=...)"] * (max_epochs is not None and last.epochs >= max_epochs)),
-    ]
-    if ended_by:
+    ended_by = used_up(last, config)
+    if ended_by and (run / run_folder.SUMMARY).exists():  # without one, its evaluation is still to be made
         raise ConfigError(
             f"run folder {run} already holds a finished run. Continue with a larger {' and '.join(ended_by)}, "
             "or start a new run."
@@ -63,6 +59,15 @@ def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> c
         checkpoint.check_same_text(last, data.text_hash("train"), run)
         load_tokenizer(config, last, run)
     return last
+
+
+def used_up(last: checkpoint.Saved, config: Mapping[str, Any]) -> list[str]:
+    """The limits that a run has reached."""
+    max_epochs = config["trainer"].get("max_epochs")
+    return [
+        *(["budget (budget.value=...)"] * build(config["budget"], Budget, "budget").finished(last.progress)),
+        *(["limit of epochs (trainer.max_epochs=...)"] * (max_epochs is not None and last.epochs >= max_epochs)),
+    ]
 
 
 class ChangedOptimizer(Callback):

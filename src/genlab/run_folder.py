@@ -37,6 +37,7 @@ _PARTS = ("model", "data", "trainer", "budget", "evaluation", "metrics", "spec",
 _MOST_NODES = 100_000  # in a file of a run; a config has some hundreds
 
 TOKENIZER = "tokenizer.json"
+SUMMARY = "summary.json"  # written last: there is one of finished runs only
 
 
 def create(outputs: str, name: str) -> Path:
@@ -106,7 +107,7 @@ def write_start(
 ) -> None:
     """What stands in the folder before the first step; what an earlier end of the run had left is no longer true."""
     remove_partial_files(folder)
-    (folder / "summary.json").unlink(missing_ok=True)
+    (folder / SUMMARY).unlink(missing_ok=True)
     write_text(folder / "config.yaml", yaml.safe_dump(redacted(config), sort_keys=False, allow_unicode=True))
     write_text(folder / "overrides.yaml", yaml.safe_dump(redacted(overrides), allow_unicode=True))
     write_text(folder / "versions.json", json.dumps(redacted(versions()), indent=2))
@@ -160,7 +161,7 @@ def _nodes(node: Any) -> Iterator[Any]:
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    write_text(folder / "summary.json", json.dumps(redacted(summary), indent=2))
+    write_text(folder / SUMMARY, json.dumps(redacted(summary), indent=2))
 
 
 def versions() -> dict[str, Any]:

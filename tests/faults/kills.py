@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from faults.runs import Place, begun, check_same_end, newest_run, seconds_of, variants
+from faults.runs import Place, begun, check_same_end, finished, length_of, newest_run, variants
 from faults.trial import Trial, spread
 
 PROMISE = "a kill at any moment: the newest checkpoint loads, the end is bit-identical"
@@ -33,14 +33,14 @@ def live_through(place: Place, variant: str, left: int) -> int:
             life = place.go_on(run)
         if not left:
             life.end()
-        elif life.wait(place.chance.uniform(0, seconds_of(reference))) is None:
+        elif life.wait(place.chance.uniform(0, length_of(reference)["seconds"])) is None:
             life.kill()
-        if life.code is not None and life.code >= 0:
-            break
-        left -= 1
         place.check_saved(newest_run(outputs))
+        left -= life.code == -9
+        if life.code != -9 or finished(outputs):
+            break
         run = begun(outputs)
-    assert life.code == 0, f"exit code {life.code}: {life.said()}"
+    assert life.code in (0, -9), f"exit code {life.code}: {life.said()}"
     check_same_end(newest_run(outputs), reference)
     assert not list(place.temporary.iterdir()), "files are left in TMPDIR"
     return left

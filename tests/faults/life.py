@@ -4,6 +4,7 @@ import atexit
 import mmap
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -13,6 +14,7 @@ from typing import NoReturn
 
 from genlab import cli
 
+KILLED = 137
 PATIENCE = 180.0  # seconds; the longest life takes ten
 
 
@@ -97,6 +99,25 @@ def _live(arguments: Sequence[str], out: Path, err: Path, env: Mapping[str, str]
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def on_ranks(ranks: int, start: Callable[[dict[str, str]], Life]) -> list[int]:
+    """Exit codes of lives that find the environment torchrun makes. The first that dies takes the others with it, as
+    torchrun sees to."""
+    if ranks == 1:
+        return [start({}).end()]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    alike = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0, "GROUP_WORLD_SIZE": 1,
+             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": f"faults-{port}",
+             "TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_MAX_RESTARTS": 0}  # fmt: skip
+    lives = [start({k: str(v) for k, v in alike.items()} | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+             for rank in range(ranks)]  # fmt: skip
+    while any(life.wait(0.01) is None for life in lives):
+        if any(life.code == KILLED for life in lives) or lives[0].seconds > PATIENCE:
+            for life in lives:
+                life.kill()
+    return [int(life.code or 0) for life in lives]
 
 
 class Shared:

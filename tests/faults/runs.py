@@ -6,17 +6,20 @@ import json
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from faults.life import Life, Shared
+from faults.disk import fill_up
+from faults.life import KILLED, Life, Shared, on_ranks
 from genlab import checkpoint
+from genlab.budget import Budget
 from genlab.build import resolve
 from genlab.checkpoint import AtomicCheckpointIO
 from genlab.config import PACKAGED, ConfigTree
@@ -54,7 +57,11 @@ class Runs:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def overrides(self, variant: str) -> tuple[str, ...]:
+    def overrides(self, variant: str, ranks: int = 1) -> tuple[str, ...]:
+        """What gives the run of ``variant``."""
+        return (*self._of_variant(variant), *(["trainer=ddp_cpu"] if ranks > 1 else []))
+
+    def _of_variant(self, variant: str) -> tuple[str, ...]:
         family, _, on_text = variant.partition("-")
         if on_text:
             return (*small(f"model={family}", *text_file(self.folder / "text")), *EVENTFUL, "metrics=[perplexity]")
@@ -77,24 +84,45 @@ class Runs:
         return ("data=array", f"data.path={path}", f"data.cache_dir={self.folder / 'cache'}")
 
     def _autoencoder(self) -> Path:
-        overrides = small("model=vae", "model.latent_shape=[2,4,4]")
-        return self.run_of("autoencoder", lambda: overrides)
+        return self._run("autoencoder", small("model=vae", "model.latent_shape=[2,4,4]"))
 
-    def reference(self, variant: str, *more: str) -> Path:
+    def reference(self, variant: str, ranks: int = 1) -> Path:
         """The run folder of ``variant`` that nobody harmed."""
-        name = "-".join([variant, *(part.replace("/", "_") for part in more)])
-        return self.run_of(name, lambda: (*self.overrides(variant), *more))
+        return self._run(f"{variant}-{ranks}", self.overrides(variant, ranks), ranks)
 
-    def run_of(self, name: str, overrides: Callable[[], Sequence[str]]) -> Path:
+    def half(self, variant: str) -> Path:
+        """The run folder of ``variant`` that died in its tenth step."""
+        return self._run(f"{variant}-half", self.overrides(variant), prepare=partial(dying_in, 10), code=KILLED)
+
+    def _run(
+        self,
+        name: str,
+        overrides: Sequence[str],
+        ranks: int = 1,
+        prepare: Callable[[], None] = lambda: None,
+        code: int = 0,
+    ) -> Path:
         folder = self.folder / name
         with self._once(folder) as is_new:
             if is_new:
-                shutil.rmtree(partial := folder.with_name(f"{name}.unfinished"), ignore_errors=True)
-                partial.mkdir()
-                life = Life(["train", *command(*overrides(), outputs=partial)], partial / "life", self.env(partial))
-                assert life.end() == 0, life.said()
-                (partial / "seconds").write_text(str(life.seconds))
-                partial.rename(folder)
+                shutil.rmtree(partly := folder.with_name(f"{name}.unfinished"), ignore_errors=True)
+                partly.mkdir()
+                written = Shared()
+
+                def first() -> None:
+                    prepare()
+                    fill_up(partly, None, written)
+
+                def start(env: Mapping[str, str]) -> Life:
+                    log = partly / f"life{env.get('RANK', '')}"
+                    return Life(["train", *command(*overrides, outputs=partly)], log, {**self.env(partly), **env}, first)
+
+                began = time.monotonic()
+                codes = on_ranks(ranks, start)
+                assert codes == [code] * ranks, (codes, sorted(partly.glob("*.err"))[0].read_text())
+                length = {"seconds": time.monotonic() - began, "bytes": written.get()}
+                (partly / "length.json").write_text(json.dumps(length))
+                partly.rename(folder)
         return next(folder.glob("*/*/config.yaml")).parent
 
     def env(self, temporary: Path) -> dict[str, str]:
@@ -108,16 +136,29 @@ class Runs:
             yield not path.exists()
 
 
-def seconds_of(reference: Path) -> float:
-    """How long a life is that nobody ends early."""
-    return float((reference.parents[1] / "seconds").read_text())
+def dying_in(step: int) -> None:
+    """In a child: no more than that."""
+    begin = Budget.on_train_batch_start
+
+    def die(self: Budget, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if pl_module.progress.examples == (step - 1) * BATCH:
+            os._exit(KILLED)
+        begin(self, trainer, pl_module, batch, batch_idx)
+
+    Budget.on_train_batch_start = die  # type: ignore[method-assign]
+
+
+def length_of(reference: Path) -> dict[str, float]:
+    """What a life is that nobody ends early: seconds, and bytes written."""
+    return json.loads((reference.parents[1] / "length.json").read_text())
 
 
 def end_state(run: Path) -> dict[str, Any]:
-    """All of the newest checkpoint that must be equal: not its clock, and not how Lightning keeps its place."""
+    """All of the newest checkpoint that must be equal: not its clock, nor how Lightning keeps its
+    place; what was logged is compared apart."""
     content = dict(checkpoint.newest(run).content)
     content["progress"] = content["progress"] | {"seconds": None}
-    return {key: value for key, value in content.items() if key not in ("loops", "callbacks", "hparams_name")}
+    return {key: value for key, value in content.items() if key not in ("loops", "callbacks", "metrics")}
 
 
 def logged(run: Path) -> list[dict[str, str]]:
@@ -213,6 +254,11 @@ class Place:
 def newest_run(outputs: Path) -> Path | None:
     """The run folder under ``outputs``, if there is one yet."""
     return next(outputs.glob("*/*"), None)
+
+
+def finished(outputs: Path) -> bool:
+    """Whether the run under ``outputs`` has come to its end."""
+    return any(outputs.glob("*/*/summary.json"))
 
 
 def begun(outputs: Path) -> Path | None:

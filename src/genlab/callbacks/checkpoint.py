@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from genlab import checkpoint
 from genlab.callbacks.stop import stop_requested
 from genlab.data.text import TextDataModule
+from genlab.loggers import MetricsFile
 from genlab.model.base import Model
 
 
@@ -50,6 +51,9 @@ class Checkpoints(Checkpoint):
         if isinstance(datamodule, TextDataModule):
             checkpoint["tokenizer"] = datamodule.tokenizer.fingerprint()
             checkpoint["text"] = datamodule.text_hash("train")
+        metrics = next((logger for logger in trainer.loggers if isinstance(logger, MetricsFile)), None)
+        if metrics is not None:
+            checkpoint["metrics"] = metrics.unwritten(trainer)
 
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)

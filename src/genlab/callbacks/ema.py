@@ -57,8 +57,8 @@ class EMA(Callback):
     def swapped_in(self, model: Model) -> Iterator[None]:
         """The averages in place of the weights, for as long as the block runs."""
         weights = {name: p.detach().clone() for name, p in model.averaged()}
-        load_averages(model, self.averages)
         try:
+            load_averages(model, self.averages)
             with _gathered(model):
                 yield
         finally:
