@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format clean
+SCALE ?= 1
+.PHONY: help run test faults lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -15,6 +16,9 @@ run: $(VENV)/installed  ## install if need be, and train the default: diffusion 
 
 test: $(VENV)/installed-test  ## install if need be, and run the tests
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/installed-test  ## break runs in every way that they promise to bear; half an hour, SCALE=0.1 is a tenth
+	$(BIN)/python tests/faults/campaign.py --scale $(SCALE)
 
 lint: $(VENV)/installed-test  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import csv
 import json
 import socket
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers import Logger
 
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, StorageError
 from genlab.experiment import Interrupted
 from genlab.loggers import IsolatedLogger, MetricsFile, choose_wandb_mode
 from tiny_run import MLP, SignalAt, only_run, popen, resume, start, train
@@ -47,6 +48,7 @@ def test_file_is_continued_from_a_step(tmp_path: Path) -> None:
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("5")  # a kill cut this row
     continued = MetricsFile(tmp_path)
+    assert max(continued._rows) == 4
     continued.forget_after(3)
     continued.log_metrics({"a": 30.0}, 3)
     continued.finalize("success")
@@ -98,6 +100,42 @@ def test_a_failure_is_one_warning(where: str, tmp_path: Path) -> None:
     assert [str(warning.message) for warning in caught] == [said]
     log.save()
     assert Faulty.calls == before, "it is left alone"
+
+
+def test_a_service_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that came in the meantime is still said to it, in order, when it answers again."""
+    monkeypatch.setattr(IsolatedLogger, "patience", 0.01)
+    answer, said = threading.Event(), []
+
+    class Hanging(Faulty):
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            answer.wait(60)
+            said.append(step)
+
+    log = IsolatedLogger(lambda: Hanging(""), "Hanging", tmp_path)
+    for step in range(5):
+        log.log_metrics({}, step)
+    assert not said
+    with pytest.warns(
+        UserWarning, match=r"^Hanging has not answered for 0 s\. Metrics go to .*metrics.csv\.$"
+    ) as warned:
+        log.finalize("success")
+        log.finalize("success")
+    assert len(warned) == 1
+    answer.set()
+    monkeypatch.setattr(IsolatedLogger, "patience", 60)
+    log.finalize("success")
+    assert said == [0, 1, 2, 3, 4]
+
+
+def test_a_full_disk_under_the_metrics_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = MetricsFile(tmp_path)
+    for step in range(3):
+        log.log_metrics({"a": 1.0}, step)
+        log.save()
+    monkeypatch.setattr(csv.DictWriter, "writerows", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(StorageError, match=r"cannot write to .* \(no space left\)"):
+        log.finalize("success")
 
 
 def test_a_failing_service_costs_the_run_nothing(tmp_path: Path) -> None:

@@ -152,16 +152,65 @@ def test_signal_in_the_final_evaluation(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_second_ctrl_c_leaves_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genlab.metrics.evaluation import Evaluation
+    from genlab.callbacks.samples import SampleGrid
 
     def long(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGINT)  # a wish
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("it went on")
 
-    monkeypatch.setattr(Evaluation, "run", long)
+    monkeypatch.setattr(SampleGrid, "show", long)
     with pytest.raises(Interrupted, match="nothing had been saved yet"):
-        train(*MLP, "callbacks.evaluation.times=4", outputs=tmp_path)
+        train(*MLP, "callbacks.samples.times=4", outputs=tmp_path)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_in_an_evaluation_on_the_way(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cut short, twice, and made when the run goes on."""
+    from genlab.metrics.evaluation import Evaluation
+
+    evaluated = (*MLP, "callbacks.evaluation.times=2")
+    reference = train(*evaluated, outputs=tmp_path / "reference")
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluation, "run", lambda *_, **__: signal.raise_signal(number))
+        with pytest.raises(Interrupted, match="saved. Continue with"):
+            train(*evaluated, outputs=tmp_path / "outputs")
+        run = only_run(tmp_path / "outputs")
+        for _ in range(2):
+            assert checkpoint.newest(run).progress.examples == 56
+            with pytest.raises(Interrupted, match="saved. Continue with"):
+                resume(run)
+    resume(run)
+    assert same(state(run), state(reference))
+    assert metrics(run) == metrics(reference)
+
+
+def test_killed_in_the_final_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, never_stopped: Any) -> None:
+    """Trained, its last rows only in the checkpoint: it goes on with the evaluation, and makes no step."""
+    from genlab.callbacks.evaluation import PeriodicEvaluation
+    from genlab.loggers import MetricsFile
+
+    reference = never_stopped("plain")
+    with monkeypatch.context() as patched:
+        patched.setattr(PeriodicEvaluation, "on_train_end", _killed)
+        patched.setattr(MetricsFile, "finalize", lambda *_: None)
+        with pytest.raises(Killed):
+            train(*MLP, Order.OVERRIDE, outputs=tmp_path)
+    run = only_run(tmp_path)
+    assert len(metrics(run)) == 12
+    resume(run)
+    assert same(state(run), state(reference))
+    assert metrics(run) == metrics(reference)
+    assert (run / "order.0.txt").read_text() == (reference / "order.0.txt").read_text()
+    assert (run / "summary.json").exists()
+
+
+class Killed(BaseException):
+    pass
+
+
+def _killed(*_: Any) -> None:
+    raise Killed
 
 
 def test_handlers_are_put_back(tmp_path: Path) -> None:
@@ -229,6 +278,17 @@ def test_damaged_checkpoint_is_passed_over(
     ]
     assert same(state(run), state(never_stopped("plain")))
     assert checkpoint.saved(run) == [newest]
+
+
+def test_missing_checkpoint_is_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str], never_stopped: Any) -> None:
+    run = train(*MLP, "callbacks.checkpoint.every_minutes=0", outputs=tmp_path)
+    newest, older = checkpoint.saved(run)
+    newest.unlink()
+    (run / "summary.json").unlink()
+    resume(run)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert said == [f"warning: checkpoint {newest} is missing. Using {older.name} instead."]
+    assert same(state(run), state(never_stopped("plain")))
 
 
 def test_nothing_left_to_continue_from(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from genlab.model.base import Model, Progress
 from genlab.redaction import one_line
 
 FOLDER = "checkpoints"
+NEWEST = "newest"  # a file that holds the name of the newest checkpoint, so that one that is gone is missed
 PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
@@ -157,7 +158,7 @@ class Saved:
 
 
 def newest(run: Path) -> Saved:
-    """The newest checkpoint of a run that can be read; a damaged one is passed over with a warning.
+    """The newest checkpoint of a run that can be read; one that is damaged or gone is passed over with a warning.
 
     Raises:
         CheckpointError: there is none.
@@ -165,6 +166,10 @@ def newest(run: Path) -> Saved:
     found = saved(run)
     if not found:
         raise CheckpointError(f"run folder {run} holds no checkpoint.")
+    record = run / FOLDER / NEWEST
+    named = record.read_text(encoding="utf-8", errors="replace") if record.exists() else ""
+    if found[0].name < named:
+        print(f"warning: checkpoint {run / FOLDER / named} is missing. Using {found[0].name} instead.", file=sys.stderr)
     for path, earlier in zip(found, [*found[1:], None], strict=True):
         try:
             return _checked(Saved(path, load(path)))

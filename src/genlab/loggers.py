@@ -3,14 +3,25 @@
 import csv
 import http.client
 import os
+<<<<<<< HEAD
 import sys
+=======
+import threading
+import time
+>>>>>>> bf2787c (A hanging logger does not hold up a run, a signal cuts an evaluation short, a checkpoint that is gone is missed)
 import urllib.error
 import urllib.request
 import warnings
 from argparse import Namespace
+<<<<<<< HEAD
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+=======
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+>>>>>>> bf2787c (A hanging logger does not hold up a run, a signal cuts an evaluation short, a checkpoint that is gone is missed)
 from pathlib import Path
+from queue import Full, Queue
 from typing import Any
 
 import numpy as np
@@ -130,11 +141,24 @@ class _Lines:
         return self.file.write(text.encode("utf-8"))
 
 
-class IsolatedLogger(Logger):
-    """Another logger that may fail: the first failure is one warning, and from then on it is left alone.
+class _Call:
+    """Something to do in another thread, and what came of it."""
 
+    def __init__(self, act: Callable[[], Any]):
+        self.act, self.done = act, threading.Event()
+        self.began = time.monotonic()
+        self.result: Any = None
+
+
+class IsolatedLogger(Logger):
+    """Another logger that may fail or hang: the first failure is one warning, and from then on it is left alone.
+
+    It works in a thread of its own, which the run waits for while it answers within ``patience``; then it may catch up.
     A run never depends on a service. Its metrics are complete in ``metrics.csv``.
     """
+
+    patience = 5.0  # seconds
+    silence = 60.0  # seconds without an answer, or the end of the run: worth a warning
 
     def __init__(self, make: Callable[[], Logger], label: str, run_dir: Path):
         """
@@ -144,9 +168,18 @@ class IsolatedLogger(Logger):
         super().__init__()
         self.label, self.run_dir = label, run_dir
         self._inner: Logger | None = None
+        self._works, self._warned = True, False
+        self._calls: Queue[_Call] = Queue(maxsize=10_000)
+        self._failure: Exception | None = None
+        self._unanswered: _Call | None = None  # what the others wait for
+        threading.Thread(target=self._answer, name=label, daemon=True).start()
         try:
+<<<<<<< HEAD
             with _shown_command():
                 self._inner = make()
+=======
+            self._call(lambda: setattr(self, "_inner", make()))
+>>>>>>> bf2787c (A hanging logger does not hold up a run, a signal cuts an evaluation short, a checkpoint that is gone is missed)
         except ModuleNotFoundError as error:
             extra = label.lower().removesuffix("logger")
             raise ConfigError(f"logger={extra} needs a package: pip install 'genlab[{extra}]'") from error
@@ -155,23 +188,66 @@ class IsolatedLogger(Logger):
         except Exception as error:
             self._give_up(error)
 
-    def _attempt(self, act: Callable[[Logger], Any]) -> Any:
-        if self._inner is None:
+    def _answer(self) -> None:
+        """In the thread: make the calls, one after the other, until one fails."""
+        while self._failure is None:
+            call = self._calls.get()
+            try:
+                call.result = call.act()
+            except Exception as error:
+                self._failure = error
+            call.done.set()
+
+    def _call(self, act: Callable[[], Any], is_last: bool = False) -> Any:
+        """What ``act`` returns, or raises; None if that is not known in time."""
+        if self._unanswered is not None and self._unanswered.done.is_set():
+            self._unanswered = None
+        call = _Call(act)
+        with suppress(Full):
+            self._calls.put_nowait(call)
+        answered = self._failure is not None or call.done.wait(
+            self.patience if self._unanswered is None or is_last else 0
+        )
+        if self._failure is not None:
+            raise self._failure
+        if not answered:
+            self._unanswered = self._unanswered or call
+            silent = time.monotonic() - self._unanswered.began
+            if is_last or silent > self.silence:
+                self._warn(f"has not answered for {silent:.0f} s")
+        return call.result
+
+    def _attempt(self, act: Callable[[Logger], Any], is_last: bool = False) -> Any:
+        if not self._works:
             return None
         try:
+<<<<<<< HEAD
             with _shown_command():
                 return act(self._inner)
+=======
+            return self._call(lambda: None if self._inner is None else act(self._inner), is_last)
+>>>>>>> bf2787c (A hanging logger does not hold up a run, a signal cuts an evaluation short, a checkpoint that is gone is missed)
         except Exception as error:
             self._give_up(error)
             return None
 
     def _give_up(self, error: Exception) -> None:
+<<<<<<< HEAD
         self._inner = None
         reason = one_line(error) or type(error).__name__
         warnings.warn(
             f"{self.label} stopped working ({reason[:200]}). Metrics go to {self.run_dir / 'metrics.csv'}.",
             stacklevel=3,
         )
+=======
+        self._works = False
+        self._warn(f"stopped working ({(' '.join(str(error).split()) or type(error).__name__)[:200]})")
+
+    def _warn(self, what: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"{self.label} {what}. Metrics go to {self.run_dir / 'metrics.csv'}.", stacklevel=3)
+>>>>>>> bf2787c (A hanging logger does not hold up a run, a signal cuts an evaluation short, a checkpoint that is gone is missed)
 
     @property
     def name(self) -> str:
@@ -210,7 +286,7 @@ class IsolatedLogger(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self._attempt(lambda logger: logger.finalize(status))
+        self._attempt(lambda logger: logger.finalize(status), is_last=True)
 
 
 @contextmanager

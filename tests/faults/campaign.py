@@ -131,9 +131,10 @@ class Campaign:
             said = " ".join(str(error).split())[:1000] or type(error).__name__
             (folder / "traceback.txt").write_text(traceback.format_exc())
         place.close()
-        outcome = {"trial": trial.name, "tried": trial.tried, "held": 0 if said else trial.tried, "said": said}
+        held, seconds = 0 if said else trial.tried, round(time.monotonic() - began, 1)
+        outcome = {"trial": trial.name, "tried": trial.tried, "held": held, "said": said, "seconds": seconds}
         with self.ledger.open("a") as ledger:  # one write, so that lines of two trials do not mix
-            ledger.write(json.dumps(outcome | {"seconds": round(time.monotonic() - began, 1), "code": self.code}) + "\n")
+            ledger.write(json.dumps(outcome | {"code": self.code}) + "\n")
         if not said:
             shutil.rmtree(folder)
         os._exit(0)

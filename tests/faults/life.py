@@ -74,7 +74,9 @@ class Life:
         return [line for line in lines if line.strip() and not line.startswith("training")]
 
 
-def _live(arguments: Sequence[str], out: Path, err: Path, env: Mapping[str, str], prepare: Callable[[], None]) -> NoReturn:
+def _live(
+    arguments: Sequence[str], out: Path, err: Path, env: Mapping[str, str], prepare: Callable[[], None]
+) -> NoReturn:
     code = 70
     try:
         for path, number in ((out, 1), (err, 2)):

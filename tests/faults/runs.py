@@ -115,7 +115,9 @@ class Runs:
 
                 def start(env: Mapping[str, str]) -> Life:
                     log = partly / f"life{env.get('RANK', '')}"
-                    return Life(["train", *command(*overrides, outputs=partly)], log, {**self.env(partly), **env}, first)
+                    return Life(
+                        ["train", *command(*overrides, outputs=partly)], log, {**self.env(partly), **env}, first
+                    )
 
                 began = time.monotonic()
                 codes = on_ranks(ranks, start)

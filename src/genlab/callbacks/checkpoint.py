@@ -64,6 +64,7 @@ class Checkpoints(Checkpoint):
         _mend_epoch_count(trainer)
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
+            checkpoint.write_atomically(folder / checkpoint.NEWEST, lambda file: file.write(path.name.encode()))
             earlier = [old for old in checkpoint.saved(folder.parent) if old.name < path.name]
             for old in checkpoint.saved(folder.parent):  # one that claims to be newer was damaged, and passed over
                 if old != path and old not in earlier[: self.keep - 1]:

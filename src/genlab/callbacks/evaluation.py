@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
-from genlab.callbacks.stop import stop_requested
+from genlab.callbacks.stop import done_unless_stopped, stop_requested
 from genlab.memory import enough_memory
 from genlab.metrics.evaluation import Evaluation, Result
 from genlab.model.base import Model, in_eval_mode
@@ -16,16 +16,23 @@ from genlab.seeding import derive_seed
 
 
 class PeriodicEvaluation(Callback):
-    """Logs ``val/loss`` and metrics of ``num_samples`` samples; their names say how many, since it matters."""
+    """Logs ``val/loss`` and metrics of ``num_samples`` samples; their names say how many, since it matters.
+
+    A signal cuts it short; the run then owes it, and makes it first when it goes on.
+    """
 
     def __init__(self, evaluation: Evaluation, times: int = 4, num_samples: int = 500):
         self.evaluation, self.num_samples = evaluation, num_samples
         self.milestones = Milestones(times)
+        self._owed = False
         self.final: Result | None = None  # of the full evaluation, once the run has ended
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
         self.milestones.start(pl_module.progress.fraction)
+        if self._owed:
+            self._evaluate_or_owe(trainer, pl_module)
+            trainer.should_stop = self._owed  # stopped again: no step, since it is of the weights as they are
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -33,7 +40,16 @@ class PeriodicEvaluation(Callback):
         assert isinstance(pl_module, Model)
         fraction = pl_module.progress.fraction
         if self.milestones.reached(fraction) and fraction < 1:  # the full evaluation follows at once
-            self.evaluate(trainer, pl_module, self.num_samples)
+            self._evaluate_or_owe(trainer, pl_module)
+
+    def _evaluate_or_owe(self, trainer: Trainer, model: Model) -> None:
+        self._owed = not done_unless_stopped(trainer, lambda: self.evaluate(trainer, model, self.num_samples))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"owed": self._owed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._owed = state_dict["owed"]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)

@@ -1,6 +1,7 @@
 """Ctrl-C and preemption: finish the step, save, and leave."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -22,13 +23,14 @@ class StopOnSignal(Callback):
     """Listens to SIGINT, SIGTERM and SIGUSR1, for as long as it is entered as a context.
 
     While steps are made, a signal is a wish that is granted at the end of the step, outside the handler, on all ranks.
-    At any other time, and on a second Ctrl-C, it raises :class:`Stopped` at once.
+    At any other time, on a second Ctrl-C, and in :func:`done_unless_stopped`, it raises :class:`Stopped` at once.
     """
 
     def __init__(self) -> None:
         self.agreed: int | None = None  # the signal that all ranks stop for
         self._received: int | None = None
         self._training = False
+        self._at_once = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopOnSignal":
@@ -68,12 +70,39 @@ class StopOnSignal(Callback):
         self._training = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self._training or (self._received is not None and number == signal.SIGINT):
+        leave = not self._training or self._at_once or (self._received is not None and number == signal.SIGINT)
+        self._received, self._at_once = number, False
+        if leave:
             raise Stopped(number)
-        self._received = number
+
+
+def done_unless_stopped(trainer: Trainer, work: Callable[[], Any]) -> bool:
+    """Do ``work``, between two steps. False: a signal cut it short, and the run stops as it does after a step.
+
+    Ranks can only stop together: with several of them the signal waits for the end of the work.
+    """
+    stop = _listener(trainer)
+    if stop is None or trainer.world_size > 1:
+        work()
+        return True
+    try:
+        stop._at_once = True
+        if stop._received is not None:
+            raise Stopped(stop._received)
+        work()
+    except Stopped as stopped:
+        stop.agreed = stopped.number
+        return False
+    finally:
+        stop._at_once = False
+    return True
+
+
+def _listener(trainer: Trainer) -> StopOnSignal | None:
+    return next((c for c in trainer.callbacks if isinstance(c, StopOnSignal)), None)  # type: ignore[attr-defined]
 
 
 def stop_requested(trainer: Trainer) -> bool:
     """Whether any rank was asked to stop: the same answer on all of them."""
-    stop = next((c for c in trainer.callbacks if isinstance(c, StopOnSignal)), None)  # type: ignore[attr-defined]
+    stop = _listener(trainer)
     return stop is not None and stop.agreed is not None
