@@ -173,12 +173,12 @@ def test_signal_in_an_evaluation_on_the_way(number: int, tmp_path: Path, monkeyp
     reference = train(*evaluated, outputs=tmp_path / "reference")
     with monkeypatch.context() as patched:
         patched.setattr(Evaluation, "run", lambda *_, **__: signal.raise_signal(number))
-        with pytest.raises(Interrupted, match="saved. Continue with"):
+        with pytest.raises(Interrupted, match=r"saved\. Continue with"):
             train(*evaluated, outputs=tmp_path / "outputs")
         run = only_run(tmp_path / "outputs")
         for _ in range(2):
             assert checkpoint.newest(run).progress.examples == 56
-            with pytest.raises(Interrupted, match="saved. Continue with"):
+            with pytest.raises(Interrupted, match=r"saved\. Continue with"):
                 resume(run)
     resume(run)
     assert same(state(run), state(reference))

@@ -88,7 +88,7 @@ def train(
 def _how_to_continue(config: DictConfig) -> str:
     run_dir = None if OmegaConf.is_missing(config, "run_dir") else Path(config.run_dir)
     states = [] if run_dir is None else checkpoint.saved(run_dir)
-    if not states:
+    if run_dir is None or not states:
         return "nothing had been saved yet."
     if used_up(checkpoint.newest(run_dir), resolved(config)):
         return f"trained and saved, not evaluated. Evaluate with: python train.py run={run_dir}"
