@@ -1,4 +1,4 @@
-"""The campaign against what a run promises finds nothing in a few trials, and does find what is broken."""
+"""The campaign against what a run promises: a few trials of it, and that it goes on where it was interrupted."""
 
 import json
 import os
@@ -19,12 +19,13 @@ def test_a_few_trials(tmp_path: Path) -> None:
     done = campaign("--scale", "0.005", *promises, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "table.md").read_text().count("\n") == 2 + len(promises)
-    again = campaign("--scale", "0.005", *promises, folder=tmp_path)
-    assert "4 trials, 4 of them held before" in again.stdout, "it goes on where it was"
     ledger = tmp_path / "ledger.jsonl"
     lines = [json.loads(line) for line in ledger.read_text().splitlines()]
     assert len(lines) == 4
-    lines[0] |= {"held": 0, "said": "something"}
+    for line in lines:
+        if line["trial"].startswith("starts"):
+            line |= {"held": 0, "said": "something"}
     ledger.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"trial": "cut')
     again = campaign("--scale", "0.005", *promises, folder=tmp_path)
-    assert "4 trials, 3 of them held before" in again.stdout, "what did not hold is tried again"
+    assert "4 trials, 3 of them held before" in again.stdout, "only what did not hold is tried again"
+    assert again.returncode == 0

@@ -3,8 +3,8 @@
 One grammar everywhere, Hydra's ``name=value``. Whatever is wrong with it is said in one line, before a folder is made
 and, where that can be known without it, before torch is imported.
 
-Exit codes: 0 done; 1 unforeseen, 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources; 130 Ctrl-C, 141 a
-closed pipe, 143 SIGTERM. With GENLAB_TRACE=1 an error shows its traceback.
+Exit codes: 0 done; 1 unforeseen, 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources; 130 Ctrl-C,
+138 SIGUSR1, 141 a closed pipe, 143 SIGTERM. With GENLAB_TRACE=1 an error shows its traceback.
 """
 
 import atexit

@@ -3,23 +3,15 @@
 import csv
 import http.client
 import os
-<<<<<<< HEAD
 import sys
-=======
 import threading
 import time
->>>>>>> bf2787c (A hanging logger does not hold up a run, a signal cuts an evaluation short, a checkpoint that is gone is missed)
 import urllib.error
 import urllib.request
 import warnings
 from argparse import Namespace
-<<<<<<< HEAD
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-=======
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
->>>>>>> bf2787c (A hanging logger does not hold up a run, a signal cuts an evaluation short, a checkpoint that is gone is missed)
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Full, Queue
 from typing import Any
@@ -174,12 +166,7 @@ class IsolatedLogger(Logger):
         self._unanswered: _Call | None = None  # what the others wait for
         threading.Thread(target=self._answer, name=label, daemon=True).start()
         try:
-<<<<<<< HEAD
-            with _shown_command():
-                self._inner = make()
-=======
             self._call(lambda: setattr(self, "_inner", make()))
->>>>>>> bf2787c (A hanging logger does not hold up a run, a signal cuts an evaluation short, a checkpoint that is gone is missed)
         except ModuleNotFoundError as error:
             extra = label.lower().removesuffix("logger")
             raise ConfigError(f"logger={extra} needs a package: pip install 'genlab[{extra}]'") from error
@@ -193,7 +180,8 @@ class IsolatedLogger(Logger):
         while self._failure is None:
             call = self._calls.get()
             try:
-                call.result = call.act()
+                with _shown_command():
+                    call.result = call.act()
             except Exception as error:
                 self._failure = error
             call.done.set()
@@ -221,33 +209,19 @@ class IsolatedLogger(Logger):
         if not self._works:
             return None
         try:
-<<<<<<< HEAD
-            with _shown_command():
-                return act(self._inner)
-=======
             return self._call(lambda: None if self._inner is None else act(self._inner), is_last)
->>>>>>> bf2787c (A hanging logger does not hold up a run, a signal cuts an evaluation short, a checkpoint that is gone is missed)
         except Exception as error:
             self._give_up(error)
             return None
 
     def _give_up(self, error: Exception) -> None:
-<<<<<<< HEAD
-        self._inner = None
-        reason = one_line(error) or type(error).__name__
-        warnings.warn(
-            f"{self.label} stopped working ({reason[:200]}). Metrics go to {self.run_dir / 'metrics.csv'}.",
-            stacklevel=3,
-        )
-=======
         self._works = False
-        self._warn(f"stopped working ({(' '.join(str(error).split()) or type(error).__name__)[:200]})")
+        self._warn(f"stopped working ({(one_line(error) or type(error).__name__)[:200]})")
 
     def _warn(self, what: str) -> None:
         if not self._warned:
             self._warned = True
             warnings.warn(f"{self.label} {what}. Metrics go to {self.run_dir / 'metrics.csv'}.", stacklevel=3)
->>>>>>> bf2787c (A hanging logger does not hold up a run, a signal cuts an evaluation short, a checkpoint that is gone is missed)
 
     @property
     def name(self) -> str:

@@ -27,7 +27,7 @@ import genlab  # noqa: E402  isort: skip
 import torch  # noqa: E402
 
 from faults import damages, full_disk, kills, matrix, outages, signals, starts  # noqa: E402
-from faults.runs import Place, Runs  # noqa: E402
+from faults.runs import Place, Runs, temporary_folder  # noqa: E402
 from faults.trial import Trial  # noqa: E402
 
 PROMISES = {"kills": kills, "matrix": matrix, "damages": damages, "signals": signals, "full_disk": full_disk,
@@ -113,6 +113,7 @@ class Campaign:
         finally:
             for pid in running:
                 os.killpg(pid, signal.SIGKILL)
+                shutil.rmtree(temporary_folder(self.folder, pid), ignore_errors=True)
 
     def _start(self, trial: Trial) -> int:
         folder = self.folder_of(trial.name)

@@ -188,14 +188,18 @@ def check_same_end(run: Path | None, reference: Path) -> None:
     assert not list(run.rglob("*.partial")), "partial files were left"
 
 
+def temporary_folder(folder: Path, pid: int) -> Path:
+    """TMPDIR of a trial's lives: on another disk than ``folder``, if there is one."""
+    memory = Path("/dev/shm")
+    return (memory if os.access(memory, os.W_OK) else folder) / f"faults-{pid}"
+
+
 class Place:
     """Where a trial happens, and the lives that it starts there."""
 
     def __init__(self, folder: Path, runs: Runs, name: str):
         self.folder, self.runs, self.chance = folder, runs, random.Random(name)
-        memory = Path("/dev/shm")
-        base = memory if os.access(memory, os.W_OK) else folder  # another disk than the run's, if there is one
-        self.temporary = base / f"faults-{os.getpid()}"
+        self.temporary = temporary_folder(folder, os.getpid())
         self.temporary.mkdir(parents=True)
         self.examples_saved = Shared()
         self._lives = 0
