@@ -25,7 +25,7 @@ from genlab.metrics.protocol import Result
 from genlab.metrics.subject import Examples
 from genlab.metrics.text_baselines import text_baselines
 from genlab.metrics.text_subject import TextSubject
-from genlab.model.base import GenerativeModel
+from genlab.model.base import GenerativeModel, Model
 
 
 def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, likelihood: int) -> None:
@@ -72,10 +72,11 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         print(f"picture: {picture}")
 
 
-def _baselines(data: DataModule, model: GenerativeModel, evaluation: Evaluation) -> dict[str, Examples]:
+def _baselines(data: DataModule, model: Model, evaluation: Evaluation) -> dict[str, Examples]:
     if isinstance(data, ImageDataModule):
         return baseline_images(data, evaluation.num_samples, evaluation.seed)
     assert isinstance(data, TextDataModule)
+    assert isinstance(model, GenerativeModel), "the evaluation has measured samples"
     subject = TextSubject(data, evaluation.reference, evaluation.prompt_length).sized(evaluation.num_samples, model)
     return text_baselines(subject, evaluation.seed)
 
