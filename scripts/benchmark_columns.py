@@ -26,6 +26,7 @@ from genlab.data.image import ImageDataModule, ImageTable
 from genlab.metrics.base import FeatureExtractor
 from genlab.metrics.class_balance import ClassBalance
 from genlab.metrics.class_variety import ClassVariety
+from genlab.metrics.density_coverage import DensityCoverage
 from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.extractor.digits import DigitsFeatures
 from genlab.metrics.fid import FID
@@ -128,7 +129,12 @@ def made_for(source: Source, count: int) -> Evaluation:
 
 def general(source: Source, count: int) -> Evaluation:
     """The columns that may see anything: for reading."""
-    metrics: dict[str, Metric] = {"fid": FID(), "kid": KID(subset_size=min(count, 500)), "prc": PrecisionRecall()}
+    metrics: dict[str, Metric] = {
+        "fid": FID(),
+        "kid": KID(num_subsets=20),
+        "prc": PrecisionRecall(),
+        "dc": DensityCoverage(),
+    }
     return Evaluation(source.extractor, metrics, count)
 
 
@@ -179,7 +185,7 @@ def show(source: Source, evaluation: Evaluation, real_sets: int, sets: int, kind
 
 
 def number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{round(value, 4):.3g}"
 
 
 def picture(source: Source, path: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from genlab.callbacks.samples import _partner, interpolations, reconstructions, slerp
+from genlab.cli import main
 from genlab.data.digits import Digits
 from tiny_run import MLP, train
 
@@ -63,3 +64,17 @@ def test_models_with_latents_get_more_grids(tmp_path: Path) -> None:
         assert picture.size == ((3 * 17 - 1) * 3, (4 * 17 - 1) * 3)
     run = train(*MLP, "callbacks.samples.times=1", "budget.value=8", outputs=tmp_path / "b")
     assert [path.name for path in (run / "samples").iterdir()] == [end]
+
+
+def test_pictures_of_metrics_are_written_at_the_end_and_by_evaluate(tmp_path: Path, capsys) -> None:
+    run = train(*MLP, "metrics=[nearest]", "metrics.nearest.closest=7", "evaluation.num_samples=8", outputs=tmp_path)
+    (at_the_end,) = (run / "samples").glob("closest-*")
+    assert at_the_end.name == "closest-examples=000000000104.png"
+    with Image.open(at_the_end) as picture:
+        assert picture.size == (6 * (33 * 4 + 10) + 10, 2 * (16 * 4 + 18 + 10) + 10)  # six pairs and one below
+    capsys.readouterr()
+    main(["evaluate", f"run={run}"])
+    protocol, written = capsys.readouterr().out.splitlines()[-2:]
+    path = run / "samples" / f"closest-{protocol.split()[1].removesuffix(':')}.png"
+    assert written == f"picture: {path}"
+    assert path.read_bytes() == at_the_end.read_bytes()

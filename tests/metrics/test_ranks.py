@@ -82,7 +82,7 @@ def batches(metric: Any, real: bool, rank: int, world: int, shuffled: bool) -> I
     if shuffled:
         mine = mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(rank))]
     for rows in mine.split(16):
-        batch = {key: values for key, values in examples(real).items() if key in metric.reads | {"index"}}
+        batch = {key: values for key, values in examples(real).items() if key in metric.reads | {"index", "label"}}
         yield {key: v[rows] if isinstance(v, Tensor) else [v[row] for row in rows] for key, v in batch.items()}
 
 
