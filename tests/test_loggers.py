@@ -15,7 +15,8 @@ from pytorch_lightning.loggers import Logger
 
 from genlab.errors import ConfigError, StorageError
 from genlab.experiment import Interrupted
-from genlab.loggers import IsolatedLogger, MetricsFile, choose_wandb_mode
+from genlab.loggers import IsolatedLogger, choose_wandb_mode
+from genlab.metrics_file import MetricsFile
 from tiny_run import MLP, SignalAt, only_run, popen, resume, start, train
 
 

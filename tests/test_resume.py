@@ -188,7 +188,7 @@ def test_signal_in_an_evaluation_on_the_way(number: int, tmp_path: Path, monkeyp
 def test_killed_in_the_final_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, never_stopped: Any) -> None:
     """Trained, its last rows only in the checkpoint: it goes on with the evaluation, and makes no step."""
     from genlab.callbacks.evaluation import PeriodicEvaluation
-    from genlab.loggers import MetricsFile
+    from genlab.metrics_file import MetricsFile
 
     reference = never_stopped("plain")
     with monkeypatch.context() as patched:

@@ -45,10 +45,10 @@ from genlab.config import resolved
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import CheckpointError, GenlabError
-from genlab.loggers import MetricsFile
 from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory, smaller_batch
 from genlab.metrics.protocol import Result
+from genlab.metrics_file import MetricsFile
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model, in_eval_mode
 from genlab.ranks import RUN_DIR, is_of_the_group, one_fate
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint, used_up

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from genlab import checkpoint
 from genlab.callbacks.stop import stop_requested
 from genlab.data.text import TextDataModule
-from genlab.loggers import MetricsFile
+from genlab.metrics_file import MetricsFile
 from genlab.model.base import Model
 
 
