@@ -40,6 +40,7 @@ from genlab.callbacks.finite_guard import FiniteGuard
 from genlab.callbacks.monitored_names import MonitoredNames
 from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import asked_of, save_pictures
+from genlab.callbacks.shared_buffers import SharedBuffers
 from genlab.callbacks.stop import StopOnSignal, Stopped
 from genlab.config import resolved
 from genlab.data.base import DataModule
@@ -127,7 +128,7 @@ def _train(
     with _folder_of_all_ranks(config, run, trial) as run_dir, quick_matmul(on_cpu):
         config.run_dir, config.run_id = str(run_dir), config.run_id if run is not None else run_dir.name
         plain = resolved(config)
-        callbacks = [stop, FiniteGuard(), MonitoredNames(), *build_callbacks(plain, evaluation)]
+        callbacks = [stop, FiniteGuard(), SharedBuffers(), MonitoredNames(), *build_callbacks(plain, evaluation)]
         if changed:
             callbacks.append(ChangedOptimizer(changed))
         metrics_file = MetricsFile(run_dir)
