@@ -1,4 +1,4 @@
-"""The campaign against what a run promises: a few trials of it, and that it goes on where it was interrupted."""
+"""The campaign against what a run promises: a few trials of it, and how it counts."""
 
 import json
 import os
@@ -6,26 +6,53 @@ import subprocess
 import sys
 from pathlib import Path
 
-CAMPAIGN = Path(__file__).parent / "faults" / "campaign.py"
+import pytest
 
-
-def campaign(*arguments: str, folder: Path, **env: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(CAMPAIGN), "--folder", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=200)
+from faults import starts
+from faults.campaign import Campaign
+from faults.runs import Place
+from faults.trial import Trial
 
 
 def test_a_few_trials(tmp_path: Path) -> None:
-    promises = ("kills", "damages", "full_disk", "starts")  # one trial each; the others have tests of their own
-    done = campaign("--scale", "0.005", *promises, folder=tmp_path)
+    promises = ("kills", "damages", "full_disk", "starts")  # the others have tests of their own
+    campaign = Path(__file__).parent / "faults" / "campaign.py"
+    command = [sys.executable, str(campaign), "--folder", str(tmp_path), "--scale", "0.005", *promises]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "table.md").read_text().count("\n") == 2 + len(promises)
-    ledger = tmp_path / "ledger.jsonl"
-    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
-    assert len(lines) == 4
-    for line in lines:
-        if line["trial"].startswith("starts"):
-            line |= {"held": 0, "said": "something"}
-    ledger.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"trial": "cut')
-    again = campaign("--scale", "0.005", *promises, folder=tmp_path)
-    assert "4 trials, 3 of them held before" in again.stdout, "only what did not hold is tried again"
-    assert again.returncode == 0
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert [row.split("|")[2:4] for row in table[2:]] == [[f" {n} "] * 2 for n in (5, 1, 1, 2)]
+    assert not list(tmp_path.glob("trials/*"))
+
+
+def test_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every trial has a line; what held is not made again, what failed or died is, wherever the ledger was cut."""
+    is_mended = tmp_path / "mended"
+
+    def hold(place: Place) -> None:
+        (tmp_path / "made").open("a").write("x")
+
+    def fail(place: Place) -> None:
+        if not is_mended.exists():
+            raise ValueError("it broke")
+
+    def die(place: Place) -> None:
+        if not is_mended.exists():
+            os._exit(1)
+
+    trials = [Trial("starts/hold", hold, tried=5), Trial("starts/fail", fail, tried=3), Trial("starts/die", die)]
+    campaign = Campaign(tmp_path, jobs=2)
+    campaign.run(trials)
+    said = {line["trial"]: line["said"] for line in campaign.lines(trials)}
+    assert said == {"starts/hold": "", "starts/fail": "it broke", "starts/die": "the trial itself died"}
+    assert campaign.table(trials).splitlines()[2:] == [f"| {starts.PROMISE} | 9 | 5 |"]
+    assert [path.name for path in tmp_path.glob("trials/*/traceback.txt")] == ["traceback.txt"]
+    with campaign.ledger.open("a") as ledger:
+        ledger.write('{"trial": "starts/hold", "tri')  # where it was interrupted
+    is_mended.touch()
+    again = Campaign(tmp_path, jobs=1)
+    again.run(trials)
+    assert "3 trials, 1 of them held before" in capsys.readouterr().out
+    assert again.table(trials).splitlines()[2:] == [f"| {starts.PROMISE} | 9 | 9 |"]
+    assert (tmp_path / "made").read_text() == "x"
+    assert len([json.loads(line) for line in again.ledger.read_text().splitlines()]) == 4

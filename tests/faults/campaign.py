@@ -20,15 +20,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process whose OpenMP threads have run cannot be forked
-sys.path[0] = str(Path(__file__).parents[1])
+if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a process whose OpenMP threads have run cannot be forked
+    sys.path[0] = str(Path(__file__).parents[1])
 
-import genlab  # noqa: E402  isort: skip
-import torch  # noqa: E402
+import torch
 
-from faults import damages, full_disk, kills, matrix, outages, signals, starts  # noqa: E402
-from faults.runs import Place, Runs, temporary_folder  # noqa: E402
-from faults.trial import Trial  # noqa: E402
+import genlab
+from faults import damages, full_disk, kills, matrix, outages, signals, starts
+from faults.runs import Place, Runs, temporary_folder
+from faults.trial import Trial
 
 PROMISES = {"kills": kills, "matrix": matrix, "damages": damages, "signals": signals, "full_disk": full_disk,
             "outages": outages, "starts": starts}  # fmt: skip
@@ -84,14 +85,16 @@ class Campaign:
             if not old.name.endswith(self.code):
                 shutil.rmtree(old)
         self.runs = Runs(folder / f"references-{self.code}")
-        self.done: dict[str, dict[str, Any]] = {}  # the last line of every trial
-        for line in self.ledger.read_text().splitlines() if self.ledger.exists() else []:
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # an interruption cut it
-            if entry["code"] == self.code:
-                self.done[entry["trial"]] = entry
+        with self.ledger.open("a+") as file:
+            file.seek(0)
+            complete = [line for line in file if line.endswith("\n")]  # an interruption may have cut the last one
+        self.ledger.write_text("".join(complete))
+        self.done = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """The last line of every trial of this code."""
+        entries = map(json.loads, self.ledger.read_text().splitlines())
+        return {entry["trial"]: entry for entry in entries if entry["code"] == self.code}
 
     def folder_of(self, name: str) -> Path:
         return self.folder / "trials" / name.replace("/", "-")
@@ -141,9 +144,8 @@ class Campaign:
         os._exit(0)
 
     def _note(self, trial: Trial, number: int, total: int, began: float) -> None:
-        entries = [json.loads(line) for line in self.ledger.read_text().splitlines() if f'"{trial.name}"' in line]
         lost = {"trial": trial.name, "tried": trial.tried, "held": 0, "said": "the trial itself died"}
-        self.done[trial.name] = entry = entries[-1] if entries else lost
+        self.done[trial.name] = entry = self._read().get(trial.name, lost)
         left = (time.monotonic() - began) / number * (total - number) / 60
         print(f"[{number}/{total}, {left:.0f} min left] {trial.name}: {entry['said'] or 'held'}", flush=True)
 
