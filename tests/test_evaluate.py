@@ -34,7 +34,12 @@ def test_evaluate(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     table = [line for line in out.splitlines() if line and not line.startswith("protocol")]
     assert len({len(line) for line in table}) == 1, "the columns line up"
-    assert sorted(table[0].split()) == ["fid_digits64_70", "kid_digits64_70", "kid_std_digits64_70"]
+    assert sorted(table[0].split()) == [
+        "fid_digits64_70",
+        "kid_digits64_70",
+        "kid_se_digits64_70",
+        "kid_std_digits64_70",
+    ]
     (file,) = run.glob("evaluation-*.json")
     report = json.loads(file.read_text())
     assert file.stem == f"evaluation-{report['protocol_id']}"

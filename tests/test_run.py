@@ -36,7 +36,7 @@ def test_what_a_run_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert (run / "command.txt").read_text() == "python train.py model.seed=1 'note=***'\n"
 
     summary = json.loads((run / "summary.json").read_text())
-    assert set(summary["metrics"]) == {"kid_digits64_8", "kid_std_digits64_8"}
+    assert set(summary["metrics"]) == {"kid_digits64_8", "kid_std_digits64_8", "kid_se_digits64_8"}
     assert summary["protocol"]["weights"] == "ema"
     assert len(summary["protocol_id"]) == 8
     assert (summary["examples"], summary["fraction"]) == (104, 1)

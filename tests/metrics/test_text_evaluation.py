@@ -22,6 +22,8 @@ from genlab.metrics.perplexity import Perplexity
 from genlab.metrics.repetition import Repetition
 from genlab.metrics.subject import Examples
 from genlab.metrics.text_subject import TextSubject
+from genlab.model.base import GenerativeModel
+from genlab.model.schedule import Constant
 from given_text import GivenText
 
 VOCABULARY = 98  # characters of one to four bytes
@@ -155,8 +157,13 @@ def test_what_does_not_fit_is_refused_before_training(text: GivenText) -> None:
         check(Distinct(), prompt_length=17)
     with pytest.raises(ConfigError, match=r"prompt_length=-1 must be a whole number >= 0"):
         check(Distinct(), prompt_length=-1)
-    with pytest.raises(ConfigError, match="Linear writes no text"):
+    with pytest.raises(ConfigError, match="metrics=m measures samples, and a Linear draws none"):
         check(Distinct(), model=torch.nn.Linear(1, 1))
+
+    contract = dict.fromkeys(("configure_model", "training_step", "sample", "losses"), lambda self, *given: None)
+    mute = type("Mute", (GenerativeModel,), contract)(seed=0, schedule=Constant())  # type: ignore[operator]
+    with pytest.raises(ConfigError, match="Mute writes no text"):
+        check(Distinct(), model=mute)
     short = GivenText(text.given[:17], 16, VOCABULARY)
     with pytest.raises(DataError, match="has 17 tokens; a prompt and a sample of the model have 6"):
         check(Distinct(), data=short, prompt_length=6)
