@@ -7,6 +7,7 @@ command line: a model has the tokens of its tokenizer, and goes on with no other
 import re
 import shutil
 import urllib.error
+import warnings
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -156,7 +157,7 @@ REFUSALS: dict[str, tuple[Callable[..., None], tuple[str, ...], int, str, bool]]
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("warnings.showwarning", None)  # cli.main sets it: put it back afterwards
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # cli.main sets it: put it back afterwards
 
 
 def said(capfd: pytest.CaptureFixture[str], *arguments: str, exit_code: int) -> list[str]:

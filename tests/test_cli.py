@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Trained
 
     monkeypatch.setattr(experiment, "fit", fit)
-    monkeypatch.setattr("warnings.showwarning", None)  # cli.main sets it: put it back afterwards
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # cli.main sets it: put it back afterwards
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, exit_code: int = 2) -> str:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("warnings.showwarning", None)  # cli.main sets it: put it back afterwards
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # cli.main sets it: put it back afterwards
     shutil.copytree(trained, "run")
     Path("canary").write_text("alive")
     return Path("run")
@@ -339,7 +340,7 @@ def test_air_is_no_checkpoint(run: Path, capfd: pytest.CaptureFixture[str]) -> N
     assert "is damaged (" in line
 
 
-@pytest.mark.parametrize("text", ["x", "step\nabc\n", "a,b\n1,2\n", "step\n\0\n"])
+@pytest.mark.parametrize("text", ["x\n", "step\nabc\n", "a,b\n1,2\n", "step\n\0\n"])
 def test_metrics_that_no_run_wrote(text: str, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (run / "metrics.csv").write_text(text)
     code, line = refusal(capfd, "train", "run=run", "budget.value=112")

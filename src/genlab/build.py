@@ -133,7 +133,7 @@ def resolve(name: Any, path: str) -> type:
         raise ConfigError(f"{path}._target_: '{name}' cannot be a part of an experiment.")
     try:
         target = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # an import runs the module's own code, which may fail in any way
         raise ConfigError(f"{path}._target_: there is no '{name}' ({_one_line(error)}).") from error
     if not inspect.isclass(target):
         raise ConfigError(f"{path}._target_: '{name}' is not a class.")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ DIT = {"_target_": "genlab.model.network.dit.DiT", "depth": 6}
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warnings.showwarning", None)  # cli.main sets it: put it back afterwards
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # cli.main sets it: put it back afterwards
     monkeypatch.setenv("COLUMNS", "1000")  # a narrow terminal shows a table in parts
 
 

@@ -100,7 +100,7 @@ class DataModule(LightningDataModule, ABC):
         the splits cannot be had."""
         if self.batch_size < 1:
             raise ConfigError(f"data.batch_size must be a whole number >= 1, got {self.batch_size}.")
-        count, _ = len(self.dataset("train")), self.dataset("val")
+        count = len(self.dataset("train"))
         if count < self.batch_size:
             raise ConfigError(
                 f"data.batch_size={self.batch_size} leaves no batch: the training set has {count} items. "
@@ -111,6 +111,7 @@ class DataModule(LightningDataModule, ABC):
                 f"data.batch_size={self.batch_size} cannot be shared by {world_size} devices: "
                 f"it counts the examples of all of them. Use a multiple of {world_size}."
             )
+        self.dataset("val")  # now, not at the first evaluation
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
