@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from hugging_face import DEPTH, LENGTH, SIZES, VOCABULARY, gpt2, llama, same_weights, scrambled, to_gpt2, to_llama
 from torch import Tensor, nn
 
 from genlab.model.network.feed_forward import FeedForward, SquaredReLU, SwiGLU
 from genlab.model.network.positions import Rotary
 from genlab.model.network.token_transformer import TokenTransformer
+from hugging_face import DEPTH, LENGTH, SIZES, VOCABULARY, gpt2, llama, same_weights, scrambled, to_gpt2, to_llama
 
 
 @pytest.fixture(params=["gpt2", "llama"])

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hugging_face import LENGTH, VOCABULARY, same_weights, scrambled
 from torch import Tensor, nn
 
 from genlab.build import fits
@@ -25,6 +24,7 @@ from genlab.model.tokens import CodeTokens, PixelTokens
 from genlab.model.transformer import Transformer
 from genlab.seeding import RandomStream
 from given_text import GivenText
+from hugging_face import LENGTH, VOCABULARY, same_weights, scrambled
 
 GREEDY = NextToken(temperature=0)
 
