@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import Logger
 
 from genlab.errors import ConfigError, StorageError
 from genlab.experiment import Interrupted
-from genlab.loggers import IsolatedLogger, choose_wandb_mode
+from genlab.loggers import IsolatedLogger, _shown_command, choose_wandb_mode
 from genlab.metrics_file import MetricsFile
 from tiny_run import MLP, SignalAt, only_run, popen, resume, start, train
 
@@ -235,3 +235,17 @@ def test_stopped_run_without_services(tmp_path: Path) -> None:
     assert [row["step"] for row in rows(run)] == [str(step) for step in range(5)]
     resume(run)
     assert len({row["step"] for row in rows(run)}) == len(rows(run))
+
+
+def test_services_see_the_command_line_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that are called at once: until the last is done."""
+    typed, shown = ["train.py", "logger.x.token=canary-1"], ["train.py", "logger.x.token=***"]
+    monkeypatch.setattr("sys.argv", typed)
+    one, other = _shown_command(), _shown_command()
+    one.__enter__()
+    other.__enter__()
+    assert sys.argv == shown
+    one.__exit__(None, None, None)
+    assert sys.argv == shown
+    other.__exit__(None, None, None)
+    assert sys.argv is typed

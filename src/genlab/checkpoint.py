@@ -189,12 +189,14 @@ def _checked(last: Saved) -> Saved:
                 raise ValueError(f"{name} is no tensor")
             if last.state.get(name, tensor).shape != tensor.shape:
                 raise ValueError(f"the average of {name} has another shape")
+        for row in last.content.get("metrics", []):
+            _ = int(row["step"]), [float(value) for value in row.values()]  # what came from the file is text
         counts = {**asdict(last.progress), "epochs": last.epochs, "step": last.step}
         for name, count in counts.items():
             whole = name not in ("flops", "seconds", "fraction")
             if not (type(count) is int or (type(count) is float and not whole)) or not 0 <= count < float("inf"):
                 raise ValueError(f"{name} is {count!r}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         cause = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{last.path} is not what a run saves ({cause}).") from error
     return last

@@ -22,6 +22,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from genlab.errors import ConfigError, GenlabError
 from genlab.redaction import one_line, redacted
 
+_shown = threading.Lock()
+_typed: list[list[str]] = []  # the command line as it is, once for each service that is being called
+
 
 class _Call:
     """Something to do in another thread, and what came of it."""
@@ -156,12 +159,16 @@ class IsolatedLogger(Logger):
 @contextmanager
 def _shown_command() -> Iterator[None]:
     """The command line without secrets: W&B writes it down. Processes that Lightning starts need it as it is."""
-    typed = sys.argv
-    sys.argv = redacted(typed)
+    with _shown:
+        _typed.append(_typed[0] if _typed else sys.argv)
+        sys.argv = redacted(_typed[0])
     try:
         yield
     finally:
-        sys.argv = typed
+        with _shown:
+            typed = _typed.pop()
+            if not _typed:
+                sys.argv = typed
 
 
 def _show_image(logger: Logger, name: str, path: Path, step: int) -> None:
