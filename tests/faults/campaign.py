@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "outputs" / "faults")
     parser.add_argument("promises", nargs="*", default=[], help=f"some of: {', '.join(PROMISES)}; none: all")
     options = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # in the background too, and clearing up
     import_everything()
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -116,6 +118,7 @@ class Campaign:
         finally:
             for pid in running:
                 os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
                 shutil.rmtree(temporary_folder(self.folder, pid), ignore_errors=True)
 
     def _start(self, trial: Trial) -> int:
