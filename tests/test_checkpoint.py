@@ -17,9 +17,10 @@ import torch
 from omegaconf import DictConfig
 
 from genlab import checkpoint, run_folder
-from genlab.checkpoint import AtomicCheckpointIO, expected_bytes, load, saved, write_atomically
+from genlab.checkpoint import AtomicCheckpointIO, expected_bytes, load, saved
 from genlab.errors import CheckpointError, NumericsError, StorageError
 from genlab.inference import load_run
+from genlab.storage import remove_partial_files, write_atomically
 from tiny_run import popen, same, train
 
 STATE = {"state_dict": {"w": torch.arange(3000.0)}, "epoch": 3, "name": "x", "rates": [0.1, None]}
@@ -124,7 +125,8 @@ import itertools, os, sys
 import genlab, torch
 from contextlib import suppress
 from pathlib import Path
-from genlab.checkpoint import AtomicCheckpointIO, file_name, remove_partial_files, saved
+from genlab.checkpoint import AtomicCheckpointIO, file_name, saved
+from genlab.storage import remove_partial_files
 run = Path(sys.argv[1])
 print("ready", flush=True)
 for word in sys.stdin:  # a life after each word, until it is killed
@@ -164,7 +166,7 @@ def test_kills_cost_nothing(tmp_path: Path) -> None:
     process.stdin.close()
     assert process.wait(timeout=30) == 0
     assert interrupted, "the kills came at the wrong time: this test has shown nothing"
-    checkpoint.remove_partial_files(tmp_path)
+    remove_partial_files(tmp_path)
     assert not list(tmp_path.rglob(".*"))
 
 

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
@@ -31,6 +31,7 @@ from genlab.metrics.base import FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
 from genlab.model.base import GenerativeModel, Model
 from genlab.redaction import redacted, remember
+from genlab.sharded_strategy import ShardedStrategy
 
 SLOTS: dict[str, Any] = {
     "data": DataModule,
@@ -220,6 +221,8 @@ def build_trainer(
 def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelta) -> Strategy:
     """Of several processes, with what Lightning has to be told about the model and about waiting."""
     if isinstance(strategy, Mapping):
+        if resolve(strategy["_target_"], "trainer.strategy") is ModelParallelStrategy:
+            strategy = {**strategy, "_target_": f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"}
         return build(strategy, Strategy, "trainer.strategy", given={"timeout": timeout})
     one_network_a_step = not model.automatic_optimization
     return DDPStrategy(find_unused_parameters=one_network_a_step, timeout=timeout)

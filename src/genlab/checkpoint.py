@@ -1,14 +1,11 @@
 """Checkpoints on disk: written whole or not at all, and read without running what is in them."""
 
-import os
 import pickle
 import re
-import shutil
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +16,14 @@ from torch import nn
 
 from genlab.callbacks.ema import load_averages
 from genlab.data.tokenizer.base import Tokenizer
-from genlab.errors import CheckpointError, NumericsError, StorageError
+from genlab.errors import CheckpointError, NumericsError
 from genlab.model.base import Model, Progress
 from genlab.redaction import one_line
+from genlab.shards import CONTENT, joined, shards_of
+from genlab.storage import write_atomically
 
 FOLDER = "checkpoints"
 NEWEST = "newest"  # a file that holds the name of the newest checkpoint, so that one that is gone is missed
-PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
 def file_name(examples: int) -> str:
@@ -37,42 +35,6 @@ def saved(run_dir: Path) -> list[Path]:
     return sorted((run_dir / FOLDER).glob("examples=*.ckpt"), reverse=True)
 
 
-def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
-    """Let ``write`` fill a file that appears under ``path`` complete and flushed to disk, or not at all.
-
-    Raises:
-        StorageError: it cannot be written; what was there before is untouched.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    with writing(path.parent):
-        try:
-            with partial.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """What the disk that ``folder`` is on objects to, as a StorageError."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch.save covers up what the disk said
-        if not isinstance(cause, OSError):
-            raise
-        raise StorageError(f"cannot write to {folder} ({(cause.strerror or str(cause)).lower()}).") from error
-
-
 def expected_bytes(model: nn.Module) -> int:
     """About as large as a checkpoint of a model is: its weights, their averages, and two moments of an optimiser."""
     tensors = [*model.parameters(), *model.buffers()]
@@ -80,34 +42,23 @@ def expected_bytes(model: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in tensors) + 12 * trained
 
 
-def check_room(folder: Path, needed: int) -> None:
-    """Raises StorageError if the disk that ``folder`` is on, or will be, has less than ``needed`` bytes free."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise StorageError(
-            f"{there} has {_size(free)} free; this run's checkpoints need about {_size(needed)}. "
-            "Make room, or choose another place with outputs=<folder>."
-        )
-
-
-def _size(count: int) -> str:
-    """``1.2 GB``, ``340 MB``"""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def remove_partial_files(run_dir: Path) -> None:
-    """Clear away what a killed process was writing."""
-    for partial in run_dir.rglob(f".*{PARTIAL}"):
-        partial.unlink()
-
-
 def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint. The only loader there is: weights and plain values, no code, no fallback.
+    """Read a checkpoint, a file or a folder of shards. The only loader there is: weights and plain values, no code, no
+    fallback.
 
     Raises:
         CheckpointError: missing, damaged (one flipped bit is found), or holding anything but tensors and plain values.
     """
+    if not path.is_dir():
+        return _load_file(path, map_location)
+    content = _load_file(path / CONTENT, map_location)
+    try:
+        return joined(content["content"], (_load_file(path / shards_of(rank)) for rank in range(content["world_size"])))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged ({one_line(error)}).") from error
+
+
+def _load_file(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -247,17 +198,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Raises NumericsError if a tensor of it is not finite, StorageError if it cannot be written."""
-        for part in ("state_dict", "ema", "optimizer_states"):
-            if not _is_finite(checkpoint.get(part, {})):
-                raise NumericsError(
-                    f"{part} is not finite after {checkpoint['progress']['examples']:,} examples, so it was not saved; "
-                    "the last sound state is kept. Lower model.optimizer.lr, or set trainer.gradient_clip_val=1.0."
-                )
+        check_finite(checkpoint)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return load(Path(path), "cpu" if map_location is None else map_location)  # also where no such GPU is
+
+
+def check_finite(content: Mapping[str, Any], shards: Sequence[torch.Tensor] = ()) -> None:
+    """Raises NumericsError if a tensor of what is to be saved is not finite."""
+    parts = {part: content.get(part, {}) for part in ("state_dict", "ema", "optimizer_states")}
+    for part, tensors in {**parts, "a shard": shards}.items():
+        if not _is_finite(tensors):
+            examples = content["progress"]["examples"]
+            raise NumericsError(
+                f"{part} is not finite after {examples:,} examples, so it was not saved; "
+                "the last sound state is kept. Lower model.optimizer.lr, or set trainer.gradient_clip_val=1.0."
+            )
 
 
 def _is_finite(node: Any) -> bool:

@@ -54,6 +54,7 @@ from genlab.model.base import Classifies, Generates, GenerativeModel, Model, in_
 from genlab.ranks import RUN_DIR, is_of_the_group, one_fate
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint, used_up
 from genlab.seeding import RandomStream, derive_seed
+from genlab.storage import check_room
 
 
 class Interrupted(GenlabError):
@@ -114,7 +115,7 @@ def _train(
     )  # refuses what cannot be, before there is a folder
     data.check(trial.world_size)
     kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
-    checkpoint.check_room(run or Path(config.outputs), (kept + 1) * checkpoint.expected_bytes(trial_model(plain)))
+    check_room(run or Path(config.outputs), (kept + 1) * checkpoint.expected_bytes(trial_model(plain)))
     last = last_checkpoint(run, plain, data) if run is not None else None
     changed = {} if run is None else check_changes(run_folder.read_config(run), plain, run, allow_changes)
     if last is None:
@@ -125,7 +126,7 @@ def _train(
             print(f"changed:    {path} {before} -> {now}")
 
     on_cpu = trial.strategy.root_device.type == "cpu"
-    with _folder_of_all_ranks(config, run, trial) as run_dir, quick_matmul(on_cpu):
+    with _folder_of_all_ranks(config, run, trial, model) as run_dir, quick_matmul(on_cpu):
         config.run_dir, config.run_id = str(run_dir), config.run_id if run is not None else run_dir.name
         plain = resolved(config)
         callbacks = [stop, FiniteGuard(), SharedBuffers(), MonitoredNames(), *build_callbacks(plain, evaluation)]
@@ -199,7 +200,7 @@ def _without_folder(config: DictConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _folder_of_all_ranks(config: DictConfig, run: Path | None, trial: pl.Trainer) -> Iterator[Path]:
+def _folder_of_all_ranks(config: DictConfig, run: Path | None, trial: pl.Trainer, model: Model) -> Iterator[Path]:
     """The run's folder, made by its first process if it is new.
 
     Processes that the first one starts are told through the environment; those that torchrun or SLURM started are told
@@ -209,8 +210,9 @@ def _folder_of_all_ranks(config: DictConfig, run: Path | None, trial: pl.Trainer
     folder = Path(told) if told else run
     if folder is None and trial.is_global_zero:
         folder = run_folder.create(config.outputs, run_folder.name_of(config))
-    launcher = trial.strategy.launcher
-    if not told and launcher is not None and launcher.cluster_environment.creates_processes_externally:  # type: ignore[attr-defined]
+    environment = getattr(trial.strategy, "cluster_environment", None)  # a single device has none
+    if not told and environment is not None and environment.creates_processes_externally:
+        trial.strategy.connect(model)  # shared out weights ask for it
         trial.strategy.setup_environment()
         folder = trial.strategy.broadcast(folder)
     assert folder is not None

@@ -10,8 +10,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from genlab.checkpoint import write_atomically, writing
 from genlab.errors import StorageError
+from genlab.storage import write_atomically, writing
 
 
 class MetricsFile(Logger):

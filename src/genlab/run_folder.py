@@ -27,9 +27,9 @@ from typing import Any
 
 import yaml
 
-from genlab.checkpoint import remove_partial_files, write_atomically
 from genlab.errors import CheckpointError, ConfigError, StorageError
 from genlab.redaction import printable, redacted
+from genlab.storage import remove_partial_files, write_atomically
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "torch-fidelity",
             "wandb", "numpy", "scikit-learn", "pillow", "safetensors")  # fmt: skip

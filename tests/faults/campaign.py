@@ -27,12 +27,12 @@ if __name__ == "__main__":
 import torch
 
 import genlab
-from faults import damages, full_disk, kills, matrix, outages, signals, starts
+from faults import damages, full_disk, kills, matrix, outages, shards, signals, starts
 from faults.runs import Place, Runs, temporary_folder
 from faults.trial import Trial
 
 PROMISES = {"kills": kills, "matrix": matrix, "damages": damages, "signals": signals, "full_disk": full_disk,
-            "outages": outages, "starts": starts}  # fmt: skip
+            "outages": outages, "starts": starts, "shards": shards}  # fmt: skip
 REPOSITORY = Path(__file__).parents[2]
 
 

@@ -23,6 +23,7 @@ from genlab.budget import Budget
 from genlab.build import resolve
 from genlab.checkpoint import AtomicCheckpointIO
 from genlab.config import PACKAGED, ConfigTree
+from genlab.sharded_strategy import ShardedStrategy
 from text import text_file
 from tiny_run import command, same, small
 
@@ -32,6 +33,8 @@ EVENTFUL = ("callbacks.checkpoint.every_minutes=0", "callbacks.evaluation.times=
 OF_IMAGES = ("metrics=[kid]", "metrics/extractor=random", "metrics.kid.subset_size=3", "metrics.kid.num_subsets=2")
 STEPS, BATCH = 13, 8  # of a whole run
 CLOCKS = {"progress/seconds"}
+SHARDED = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true",
+           "trainer.strategy.process_group_backend=gloo")  # fmt: skip
 
 
 @cache
@@ -60,6 +63,14 @@ class Runs:
     def overrides(self, variant: str, ranks: int = 1) -> tuple[str, ...]:
         """What gives the run of ``variant``."""
         return (*self._of_variant(variant), *(["trainer=ddp_cpu"] if ranks > 1 else []))
+
+    def sharded(self) -> tuple[str, ...]:
+        """What gives a run whose weights two processes share."""
+        network = ("model/network=dit", "model.network.width=16", "model.network.depth=2", "model.network.num_heads=1")
+        return (*small("model=diffusion", *network), *EVENTFUL, *OF_IMAGES, *SHARDED)
+
+    def sharded_reference(self) -> Path:
+        return self._run("sharded-2", self.sharded(), ranks=2)
 
     def _of_variant(self, variant: str) -> tuple[str, ...]:
         family, _, on_text = variant.partition("-")
@@ -249,6 +260,15 @@ class Place:
             self.examples_saved.set(content["progress"]["examples"])
 
         AtomicCheckpointIO.save_checkpoint = noted  # type: ignore[method-assign]
+        save_shards = ShardedStrategy.save_checkpoint
+
+        def noted_by_all(
+            strategy: ShardedStrategy, content: dict[str, Any], path: Any, storage_options: Any = None
+        ) -> None:
+            save_shards(strategy, content, path, storage_options)
+            self.examples_saved.set(content["progress"]["examples"])
+
+        ShardedStrategy.save_checkpoint = noted_by_all  # type: ignore[method-assign]
 
     def check_saved(self, run: Path | None) -> None:
         """The newest checkpoint loads, and is the last one that was written; at most one file is half written."""

@@ -12,6 +12,7 @@ from genlab.callbacks.stop import stop_requested
 from genlab.data.text import TextDataModule
 from genlab.metrics_file import MetricsFile
 from genlab.model.base import Model
+from genlab.storage import check_room, take_away, write_atomically
 
 
 class Checkpoints(Checkpoint):
@@ -60,15 +61,15 @@ class Checkpoints(Checkpoint):
         folder = Path(trainer.default_root_dir) / checkpoint.FOLDER
         path = folder / checkpoint.file_name(pl_module.progress.examples)
         if trainer.is_global_zero:
-            checkpoint.check_room(folder, checkpoint.expected_bytes(pl_module))
+            check_room(folder, checkpoint.expected_bytes(pl_module))
         _mend_epoch_count(trainer)
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            checkpoint.write_atomically(folder / checkpoint.NEWEST, lambda file: file.write(path.name.encode()))
+            write_atomically(folder / checkpoint.NEWEST, lambda file: file.write(path.name.encode()))
             earlier = [old for old in checkpoint.saved(folder.parent) if old.name < path.name]
             for old in checkpoint.saved(folder.parent):  # one that claims to be newer was damaged, and passed over
                 if old != path and old not in earlier[: self.keep - 1]:
-                    old.unlink()
+                    take_away(old)
         self._last_save = time.monotonic()
 
 

@@ -65,7 +65,7 @@ class EMA(Callback):
             load_averages(model, weights)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ema"] = {name: _whole(average) for name, average in self.averages.items()}
+        checkpoint["ema"] = dict(self.averages)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.averages = dict(checkpoint.get("ema", {}))  # a run may start to average when it is continued
@@ -103,11 +103,6 @@ def load_averages(model: Model, averages: dict[str, Tensor]) -> None:
     for name, p in model.averaged():
         if name in averages:
             p.copy_(_like(averages[name], p))
-
-
-def _whole(x: Tensor) -> Tensor:
-    """A sharded tensor put together; collective over ranks."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
 
 
 def _like(x: Tensor, parameter: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from torch import Tensor
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.callbacks.samples import FOLDER
-from genlab.checkpoint import write_atomically
 from genlab.loggers import IsolatedLogger
 from genlab.model.base import GenerativeModel, in_eval_mode
 from genlab.seeding import RandomStream
+from genlab.storage import write_atomically
 
 BETWEEN = "\n" + 80 * "-" + "\n"  # one text and the next
 
