@@ -110,6 +110,7 @@ def test_protocol_is_on_record(data: Digits) -> None:
     assert result.protocol["weights"] == "ema"
     assert result.protocol["metrics"]["kid"]["subset_size"] == 50
     assert result.samples_per_second > 0
+    assert result.evaluations_per_sample is None, "it does not count them"
 
 
 def test_protocol_id_tells_what_compares(data: Digits) -> None:

@@ -131,11 +131,12 @@ class Evaluation:
         return subject.draw(model, range(rank(), count, world()), seed, self.batch_size)
 
     def _of_samples(self, model: GenerativeModel, data: DataModule, count: int, seed: int, full: bool) -> Result:
-        start = time.perf_counter()
+        start, evaluations = time.perf_counter(), model.evaluations
         drawn = self.draw(model, data, count, seed)
-        seconds = time.perf_counter() - start
+        seconds, evaluations = time.perf_counter() - start, model.evaluations - evaluations
         result = self._measure(drawn, count, data, self.device_of(model), seed, full)
-        return replace(result, samples_per_second=count / seconds)
+        each = evaluations / len(drawn) if evaluations else None  # a model of one's own may not count
+        return replace(result, samples_per_second=count / seconds, evaluations_per_sample=each)
 
     def _with_answers(self, found: Result, model: Model, data: DataModule) -> Result:
         """The numbers of metrics that ask the model, by names that say of what they are."""

@@ -26,6 +26,7 @@ class Result:
     deviations: dict[str, float] = field(default_factory=dict)  # over sampling seeds: standard deviations
     errors: dict[str, float] = field(default_factory=dict)  # bootstrap standard errors of one set of samples
     samples_per_second: float | None = None  # of a model, on all devices together
+    evaluations_per_sample: float | None = None  # of the network that draws; None: nobody counted
     pictures: dict[str, Tensor] = field(default_factory=dict, compare=False)  # (C, H, W) uint8, by what they show
 
     @property
@@ -49,6 +50,7 @@ class Result:
             "protocol": self.protocol,
             "protocol_id": self.protocol_id,
             "samples_per_second": self.samples_per_second,
+            "evaluations_per_sample": self.evaluations_per_sample,
         }
 
 

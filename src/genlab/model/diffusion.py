@@ -106,6 +106,7 @@ class Diffusion(GenerativeModel):
         the network."""
 
         def plain(x: Tensor, sigma: Tensor) -> Tensor:
+            self.evaluations += len(x)
             return self.objective.denoise(self.network, x, sigma, condition)
 
         if condition is None or self.guidance == 1:
@@ -117,6 +118,7 @@ class Diffusion(GenerativeModel):
             inside = (low <= sigma) & (sigma <= high)
             if self.guidance_interval != (0.0, float("inf")) and not inside.any():
                 return plain(x, sigma)
+            self.evaluations += 2 * len(x)
             both = self.objective.denoise(self.network, x.repeat(2, 1, 1, 1), sigma.repeat(2), {"label": labels})
             unconditional, conditional = both.chunk(2)
             weight = torch.where(inside, self.guidance, 1.0).to(x.dtype)[:, None, None, None]

@@ -108,6 +108,8 @@ class Flow(GenerativeModel):
         """
         self.check(condition)
         z = self.stream(num_samples, generator).randn(*self.shape)
+        guided = self.guidance != 1 and condition is not None
+        self.evaluations += num_samples * (1 + guided + (self.noise_std > 0))  # an inverse is one, however it is made
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
             noisy = self.network.inverse(z, condition, self.guidance)  # type: ignore[operator]
             return _image(self.denoise(noisy, condition) if self.noise_std > 0 else noisy)

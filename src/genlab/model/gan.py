@@ -192,6 +192,7 @@ class GAN(GenerativeModel):
             drawn = stream.randint(self.num_classes)
             label = torch.full_like(drawn, -1) if condition is None else condition["label"]
             condition = {"label": torch.where(label < 0, drawn, label)}
+        self.evaluations += num_samples
         return self.generator(noise, condition)
 
     @torch.no_grad()

@@ -131,6 +131,7 @@ class HierarchicalVAE(GenerativeModel):
         """
         self.check(condition)
         generator = self.stream(num_samples, generator)
+        self.evaluations += num_samples
 
         def draw(prior: Tensor, posterior: Tensor | None) -> Tensor:
             p = Normal.of(prior)

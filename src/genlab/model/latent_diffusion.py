@@ -120,6 +120,7 @@ class LatentDiffusion(GenerativeModel):
             ValueError: a label that the model does not know.
         """
         z = self.diffusion.sample(num_samples, condition, self.stream(num_samples, generator))
+        self.evaluations = self.diffusion.evaluations
         scale = torch.where(self.latent_std > 0, self.latent_std, 1.0)
         if condition is None and self.autoencoder.num_classes is not None:
             condition = {"label": torch.full((num_samples,), -1, device=z.device)}

@@ -180,7 +180,9 @@ class Masked(GenerativeModel):
 
         def predict(tokens: Tensor, hidden: Tensor) -> Tensor:
             if self.guidance == 1 or self.vocab_size is not None or self.num_classes is None:
+                self.evaluations += len(tokens)
                 return self.logits(first, tokens, hidden)
+            self.evaluations += 2 * len(tokens)
             both = self.logits(torch.cat([first, unlabelled]), tokens.repeat(2, 1), hidden.repeat(2, 1)).float()
             told, untold = both.chunk(2)
             return untold + self.guidance * (told - untold)

@@ -162,6 +162,7 @@ class Transformer(GenerativeModel):
                 logits = self.network(history[:, dropped:], seen, cache)[:, -1]
             else:
                 logits = self.network(history[:, -1:], seen, cache)[:, -1]
+            self.evaluations += len(history)
             if guided:
                 told, untold = logits.float().chunk(2)
                 logits = untold + self.guidance * (told - untold)

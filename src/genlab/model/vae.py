@@ -129,6 +129,7 @@ class VAE(GenerativeModel):
         """
         self.check(condition)
         generator = self.stream(num_samples, generator)
+        self.evaluations += num_samples
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
             z = self.temperature * generator.randn(*self.latent_shape)
             parameters = self.decoder(z, condition)

@@ -193,6 +193,7 @@ class VQVAE(GenerativeModel):
         """
         self.check(condition)
         generator = self.stream(num_samples, generator)
+        self.evaluations += num_samples
         rows = torch.zeros(num_samples, dtype=torch.long, device=self.device)
         if condition is not None:
             rows = condition["label"].to(self.device) + 1
