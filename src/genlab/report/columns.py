@@ -18,6 +18,7 @@ COST_HEADS: dict[str, tuple[str, str, Direction]] = {
     "flops": ("training", "FLOP", "lower"),
     "peak_memory_bytes": ("memory", "B", "lower"),
     "samples_per_second": ("samples", "per second", "higher"),
+    "evaluations_per_sample": ("evaluations", "a sample", "lower"),
 }
 SCALED = ("parameters", "examples", "flops", "peak_memory_bytes")
 PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))

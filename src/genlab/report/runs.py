@@ -20,9 +20,11 @@ from genlab.report.measurement import (
     read_mapping,
     read_measurement,
 )
+from genlab.report.trials import Sweep, read_sweep
 
 BUDGETS = {"Examples": "examples", "Flops": "flops", "Seconds": "seconds"}  # class -> its column in metrics.csv
-COSTS = ("parameters", "seconds", "examples", "flops", "peak_memory_bytes", "samples_per_second")
+COSTS = ("parameters", "seconds", "examples", "flops", "peak_memory_bytes", "samples_per_second",
+         "evaluations_per_sample")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Run:
     def data(self) -> str:
         """The class of its data."""
         return self.config["data"]["_target_"].rpartition(".")[2]
+
+    @property
+    def seed(self) -> int | None:
+        seed = self.config.get("seed")
+        return seed if isinstance(seed, int) else None
 
     @property
     def grid(self) -> Path | None:
@@ -60,27 +67,37 @@ class Run:
 
 def read_runs(places: Sequence[str]) -> list[Run]:
     """The runs in ``places``, each a run folder or a folder that holds some at any depth. Raises ConfigError."""
+    return read_places(places)[0]
+
+
+def read_places(places: Sequence[str]) -> tuple[list[Run], list[Sweep]]:
+    """The runs in ``places``, and the sweeps, which may have made none yet. Raises ConfigError."""
     found: dict[Path, Path] = {}
+    swept: dict[Path, Sweep] = {}
     for place in places:
-        folders = _find(Path(place))
-        if not folders:
+        folders, sweeps = _find(Path(place))
+        if not folders and not sweeps:
             raise ConfigError(f"runs={place}: there is no run here (no config.yaml, at any depth)."
                               if Path(place).is_dir() else f"runs={place}: there is no such folder.")  # fmt: skip
         for folder in folders:
             found.setdefault(folder.resolve(), folder)
-    return [read_run(folder) for folder in found.values()]
+        for sweep in sweeps:
+            swept.setdefault(sweep.folder.resolve(), sweep)
+    return [read_run(folder) for folder in found.values()], list(swept.values())
 
 
-def _find(place: Path) -> list[Path]:
-    """Run folders below ``place``, sorted. What is inside of one (wandb/ has a config.yaml too) is no run."""
-    found = []
+def _find(place: Path) -> tuple[list[Path], list[Sweep]]:
+    """Run folders below ``place``, sorted, and sweeps. What is inside of a run (wandb/ has a config.yaml too) is none."""
+    found, sweeps = [], []
     for root, folders, files in os.walk(place):
         folders.sort()
         if "config.yaml" in files:
             found.append(Path(root))
             folders.clear()
+        elif sweep := read_sweep(Path(root)):
+            sweeps.append(sweep)
         folders[:] = [name for name in folders if not name.startswith(".")]
-    return found
+    return found, sweeps
 
 
 def read_run(folder: Path) -> Run:
