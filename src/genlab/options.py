@@ -34,10 +34,12 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     },
     "compare": {
         "runs": (..., "the runs to compare: [a,b], or a folder that holds some at any depth"),
-        "out": (None, "the folder for comparison.md, .csv and .png. Default: comparison-<time> beside the runs"),
+        "out": (None, "the folder for tables, pictures and plots. Default: comparison-<time> beside the runs"),
         "sort": (None, "the column that comes best first. Default: the first metric"),
         "protocol": (None, "the id of a protocol that all were measured with. Default: that of the most runs"),
         "allow_unequal": (False, "show and mark numbers that were measured otherwise, instead of refusing them"),
+        "plots": (True, "also draw curves, sampling costs and, of a sweep, what its settings did"),
+        "wandb": (False, "also send the table and the plots to Weights & Biases"),
     },
 }
 

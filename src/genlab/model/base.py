@@ -132,8 +132,8 @@ class GenerativeModel(Model):
 
     num_classes: int | None = None  # labels that samples can be asked for; None: unconditional
     num_levels: int = 256  # grey levels of a pixel that its likelihood, if it has one, tells apart
-    # Of the network that draws, so far, by rows: what ``sample`` costs on any machine. A guided one is two; what decodes
-    # latents or tokens into images does not count.
+    # Of the network that draws, so far, by rows: what ``sample`` costs on any machine. A guided one is two; what
+    # decodes latents or tokens into images does not count.
     evaluations: int = 0
 
     @abstractmethod

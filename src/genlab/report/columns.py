@@ -2,13 +2,15 @@
 
 import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from genlab.report.measurement import Direction, Measurement
 from genlab.report.protocol import Chosen
 from genlab.report.runs import COSTS, Run
+from genlab.report.significance import half_width
 
 ARROWS = {"lower": " ↓", "higher": " ↑", "one": " →1", None: ""}
 COST_HEADS: dict[str, tuple[str, str, Direction]] = {
@@ -20,6 +22,7 @@ COST_HEADS: dict[str, tuple[str, str, Direction]] = {
     "samples_per_second": ("samples", "per second", "higher"),
     "evaluations_per_sample": ("evaluations", "a sample", "lower"),
 }
+COUNTED = ("parameters", "examples", "flops", "evaluations_per_sample")  # known, not measured: no luck in them
 SCALED = ("parameters", "examples", "flops", "peak_memory_bytes")
 PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 # Of likelihoods: what is told, its kind (exact, bound or estimate), and of which split, how much of it.
@@ -33,11 +36,12 @@ class Column:
     key: str  # fid_digits64_1k, where all rows share that
     unit: str  # second line of the heading
     direction: Direction | None
-    numbers: list[float | None]  # of the runs, then of the baselines
+    numbers: list[float | None]  # of the configurations (means over seeds), then of the baselines
     title: str = ""
     scale: float = 1.0  # one of the unit
     kinds: list[str] = field(default_factory=list)  # said behind each number, if it is not the same for all
     is_quality: bool = False  # of samples, by the protocol
+    seeds: list[list[float | None]] = field(default_factory=list)  # of each configuration: the numbers of its runs
 
     @property
     def head(self) -> str:
@@ -45,17 +49,30 @@ class Column:
 
     def worth(self, row: int) -> float:
         """A row's place when sorted: lower is better, what is missing or not a number comes last."""
-        number = self.numbers[row]
+        return self.worth_of(self.numbers[row])
+
+    def worth_of(self, number: float | None) -> float:
         if number is None or math.isnan(number):
             return math.inf
         return {"higher": -number, "one": abs(number - 1)}.get(str(self.direction), number)
+
+    def drawn(self, row: int) -> list[float]:
+        """The numbers of a configuration's seeds, where there are some."""
+        return [number for number in self.seeds[row] if number is not None and math.isfinite(number)]
+
+    def half_width(self, row: int) -> float | None:
+        """Of the interval over seeds. None: there is none, or nothing varies."""
+        return (half_width(self.drawn(row)) or None) if row < len(self.seeds) else None
 
     def cell(self, row: int, runs: int) -> str:
         """A row's number; all of a column have as many decimals as make four digits of the largest run's."""
         number = self.numbers[row]
         if number is None:
             return "–" if row < runs else ""
-        shown = f"{number / self.scale:,.{self._decimals(runs)}f}"
+        decimals = self._decimals(runs)
+        shown = f"{number / self.scale:,.{decimals}f}"
+        if width := self.half_width(row):
+            shown += f" ±{width / self.scale:,.{decimals}f}"
         return f"{shown} {self.kinds[row]}" if self.kinds else shown
 
     def _decimals(self, runs: int) -> int:
@@ -68,9 +85,27 @@ class Column:
 def columns(
     runs: Sequence[Run], chosen: Chosen, baselines: Mapping[str, Mapping[str, float]]
 ) -> tuple[list[Column], list[str]]:
-    """All columns, quality first, and the metrics that only some runs have."""
+    """All columns, quality first, of runs and baselines; and the metrics that only some runs have."""
     quality, partial = _quality(len(runs), chosen, baselines)
     return [*quality, *_likelihoods(runs, chosen, len(baselines)), *_costs(runs, len(baselines))], partial
+
+
+def over_seeds(column: Column, groups: Sequence[tuple[int, ...]]) -> Column:
+    """A column of runs as one of configurations: the mean of the runs that have a number."""
+    runs = sum(map(len, groups))
+    seeds = [[column.numbers[i] for i in group] for group in groups]
+    having = [[number for number in row if number is not None] for row in seeds]
+    means = [statistics.fmean(row) if row else None for row in having]
+    kinds = [next((column.kinds[i] for i in group if column.kinds[i]), "") for group in groups] if column.kinds else []
+    return replace(column, numbers=[*means, *column.numbers[runs:]], kinds=[*kinds, *column.kinds[runs:]], seeds=seeds)
+
+
+def counts(groups: Sequence[tuple[int, ...]], baselines: int) -> list[Column]:
+    """How many seeds each configuration has, where one has several."""
+    numbers: list[float | None] = [len(group) for group in groups]
+    alone = all(len(group) == 1 for group in groups)
+    column = Column("seeds", "seeds", "", None, numbers + [None] * baselines, title="seeds")
+    return [] if alone else [replace(column, seeds=[[None] * len(group) for group in groups])]
 
 
 def _quality(
@@ -85,7 +120,7 @@ def _quality(
     for measurement in standards:
         for name in measurement.values:
             full.setdefault(base(name, measurement.protocol), name)
-    wanted = [name for name in full if not LIKELIHOODS.fullmatch(full[name]) and not name.endswith("_std")]
+    wanted = [name for name in full if not LIKELIHOODS.fullmatch(full[name]) and not name.endswith(("_std", "_se"))]
     shared = [name for name in wanted if all(name in values for values in short.values())]
     found = []
     for name in shared:

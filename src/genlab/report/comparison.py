@@ -3,17 +3,29 @@
 import datetime
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from genlab.errors import ConfigError, StorageError, did_you_mean
-from genlab.report.columns import TITLES, Column, columns
-from genlab.report.grids import side_by_side
+from genlab.report.columns import TITLES, Column, columns, counts, over_seeds
+from genlab.report.configurations import configurations, of_any_seed
+from genlab.report.differences import as_csv, matrices
+from genlab.report.grids import Tile, side_by_side
+from genlab.report.latex import latex
+from genlab.report.marks import legend, marks
 from genlab.report.measurement import differences
 from genlab.report.names import names, printable
+from genlab.report.notes import headline, notes
 from genlab.report.protocol import Chosen, check_data, choose, described
-from genlab.report.runs import Run, read_runs
-from genlab.report.table import Table, escaped
+from genlab.report.runs import Run, read_places
+from genlab.report.table import Member, Table, escaped
+from genlab.report.trials import Sweep, known
+from genlab.report.unfinished import Unfinished, as_markdown, lined_up, so_far, tally, unfinished
+
+Sections = list[tuple[str, list[str]]]
+UNFINISHED = "Not finished, so not in the table"
+SO_FAR = "Measured last by those that have not finished, each at its own moment"
 
 
 def compare(
@@ -22,68 +34,84 @@ def compare(
     sort: str | None = None,  # a column; null: the first metric
     protocol: str | None = None,  # the id of one that all runs were measured with; null: see protocol.choose
     allow_unequal: bool = False,  # numbers that were measured otherwise are shown and marked, not refused
+    plots: bool = True,  # curves, sampling costs, and of a sweep what its settings did
+    wandb: bool = False,  # the table and the plots to Weights & Biases too
 ) -> None:
-    """Print a table of runs; keep it as ``comparison.md``, ``.csv`` and, with the samples, ``.png``.
+    """Print a table of runs; keep it as ``comparison.md``, ``.csv`` and ``.tex``, the samples as ``.png``; draw plots.
 
     Raises ConfigError for what is no run or cannot be compared, DataError for a damaged grid, StorageError.
     """
     if not places:
         raise ConfigError("runs=[] names no folder. Set it: runs=outputs/<model>-<data>")
-    runs = read_runs(places)
-    done, unfinished = ([run for run in runs if (run.costs is None) == missing] for missing in (False, True))
-    if not done:
-        states = "; ".join(f"{run.folder}: {run.state()}" for run in unfinished)
-        raise ConfigError(f"no run has finished (no summary.json): {states}.")
+    runs, sweeps = read_places(places)
+    done, others = _apart(runs, sweeps)
+    apart = unfinished(others, sweeps)
+    folder = _folder(out, [*(run.folder.resolve().parent for run in runs), *(s.folder.resolve() for s in sweeps)])
+    groups = configurations(done)
     labels, left_over = names(done)
-    check_data(done, labels, allow_unequal)
-    chosen = choose(done, labels, protocol, allow_unequal)
-    table, first, partial = _table(done, labels, chosen, sort)
-    notes = _notes(done, labels, chosen, partial)
-    ranked = [row for row in table.order if row < len(done)]
-    more = [", ".join(word for d in left_over for word in d.of(row)) for row in range(len(done))]
-    where = [f"{labels[row]}{f' ({more[row]})' if more[row] else ''}: {done[row].folder}" for row in ranked]
-    apart = [f"{run.folder}: {run.state()}" for run in unfinished]
-
-    folder = _folder(out, [run.folder for run in runs])
-    tiles = [(labels[row], _caption(table, first, row), done[row].grid) for row in ranked]
-    sections = [("Runs", where), ("Notes", notes), ("Not finished (no summary.json)", apart)]
+    table, first, told, tiles = None, None, "no run has finished yet", []
+    sections: Sections = []
+    if done:
+        check_data(done, labels, allow_unequal)
+        chosen = choose(done, labels, protocol, allow_unequal)
+        table, first, partial = _table(done, labels, groups, chosen, sort)
+        told = headline(chosen)
+        ranked = [row for row in table.order if row < len(groups)]
+        more = [", ".join(word for d in left_over for word in d.of(run)) for run in range(len(done))]
+        where = [f"{labels[run]}{f' ({more[run]})' if more[run] else ''}: {done[run].folder}"
+                 for row in ranked for run in groups[row]]  # fmt: skip
+        sections = [("Runs", where), ("Notes", notes(done, labels, groups, chosen, partial, sweeps))]
+        tiles = [(table.names[row], _caption(table, first, row), done[groups[row][0]].grid) for row in ranked]
+    sections += [("Sweeps", [tally(sweep) for sweep in sweeps]), (UNFINISHED, [one.line() for one in apart])]
+    print(_terminal(told, table, sections, apart), flush=True)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "comparison.csv").write_text(table.csv(), encoding="utf-8")
-        (folder / "comparison.md").write_text(_markdown(_headline(chosen), table, sections), encoding="utf-8")
-        side_by_side(tiles, folder / "comparison.png")
+        drawn = _draw(folder, table, first, done, groups, others, sweeps) if plots else []
+        written = _write(folder, told, table, sections, apart, tiles, drawn)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise StorageError(f"cannot write to {folder} ({reason}). Choose another place: out=<folder>") from error
-    print(_terminal(_headline(chosen), table, sections))
-    print(f"\nwritten: {folder}/comparison.md, .csv, .png")
+    print(f"\nwritten: {folder}/{', '.join(written)}" + (f" and {len(drawn) // 2} plots" if drawn else ""))
+
+
+def _apart(runs: Sequence[Run], sweeps: Sequence[Sweep]) -> tuple[list[Run], list[Run]]:
+    """Those that have come to an end, and the others. A pruned trial has not, whatever it wrote."""
+    of_trials = known(sweeps)
+    done, others = [], []
+    for run in runs:
+        trial = of_trials.get(run.folder.resolve())
+        ended = run.costs is not None and (trial is None or trial.state not in ("pruned", "illegal"))
+        (done if ended else others).append(run)
+    return done, others
 
 
 def _table(
-    runs: Sequence[Run], labels: Sequence[str], chosen: Chosen, sort: str | None
+    runs: Sequence[Run], labels: Sequence[str], groups: Sequence[tuple[int, ...]], chosen: Chosen, sort: str | None
 ) -> tuple[Table, Column | None, list[str]]:
     """The table, the column it is sorted by, and the metrics that only some runs have."""
     baselines = _baselines(chosen)
-    found, partial = columns(runs, chosen, baselines)
+    of_runs, partial = columns(runs, chosen, baselines)
+    found = [*counts(groups, len(baselines)), *(over_seeds(column, groups) for column in of_runs)]
     first = _sorted_by(found, sort)
-    rows = range(len(runs) + len(baselines))
-    order = sorted(rows, key=lambda row: (row >= len(runs), 0 if first is None else first.worth(row), row))
+    rows = range(len(groups) + len(baselines))
+    order = sorted(rows, key=lambda row: (row >= len(groups), 0 if first is None else first.worth(row), row))
     remarks = {i: described(differing) for i, differing in chosen.unequal.items()}
-    standard_id = next((key for i, key in chosen.protocol_ids.items() if chosen.measured[i] is chosen.standard), "")
-    return (
-        Table(
-            columns=found,
-            names=[*labels, *map(printable, baselines)],
-            runs=len(runs),
-            marked=frozenset(chosen.unequal),
-            order=order,
-            folders=[str(run.folder) for run in runs],
-            protocol_ids=[chosen.protocol_ids.get(row, "") if row < len(runs) else standard_id for row in rows],
-            remarks=[remarks.get(row, "") for row in rows],
-        ),
-        first,
-        partial,
+    several = any(len(group) > 1 for group in groups)
+    shown = names([of_any_seed(runs[group[0]]) for group in groups])[0] if several else [labels[i] for (i,) in groups]
+    marked = frozenset(row for row, group in enumerate(groups) if any(i in chosen.unequal for i in group))
+    budgets = {run.budget for run in runs}
+    given = next(iter(budgets))[0] if len(budgets) == 1 else None
+    members = [[Member(labels[i], runs[i].seed, str(runs[i].folder), chosen.protocol_ids.get(i, ""), remarks.get(i, ""))
+                for i in group] for group in groups]  # fmt: skip
+    table = Table(
+        columns=found,
+        marks=[marks(c, len(groups), marked if c.is_quality else (), c.name == given) for c in found],
+        names=[*shown, *map(printable, baselines)],
+        members=members,
+        marked=marked,
+        order=order,
+        protocol_id=next((key for i, key in chosen.protocol_ids.items() if chosen.measured[i] is chosen.standard), ""),
     )
+    return table, first, partial
 
 
 def _baselines(chosen: Chosen) -> dict[str, dict[str, float]]:
@@ -102,77 +130,97 @@ def _sorted_by(found: Sequence[Column], sort: str | None) -> Column | None:
         quality = [column for column in ranked if column.is_quality]
         return next(iter(quality or [column for column in ranked if column.name in TITLES]), None)
     column = next((column for column in found if sort in (column.name, column.key)), None)
-    known = [column.name for column in found if column.direction]
+    known_columns = [column.name for column in found if column.direction]
     if column is None:
-        raise ConfigError(f"sort={sort}: there is no such column.{did_you_mean(sort, known)} "
-                          f"Columns: {', '.join(known)}.")  # fmt: skip
+        raise ConfigError(f"sort={sort}: there is no such column.{did_you_mean(sort, known_columns)} "
+                          f"Columns: {', '.join(known_columns)}.")  # fmt: skip
     if column.direction is None:
-        raise ConfigError(f"sort={sort}: neither low nor high is better. Sort by one of: {', '.join(known)}.")
+        raise ConfigError(f"sort={sort}: neither low nor high is better. Sort by one of: {', '.join(known_columns)}.")
     return column
 
 
-def _headline(chosen: Chosen) -> str:
-    """What the quality columns were measured with."""
-    if chosen.standard is None:
-        return "no run has metrics"
-    p = chosen.standard.protocol
-    if "tokenizer" in p:
-        told = f"the whole held-out text ({p.get('reference')}), in windows of {p.get('context')} tokens"
-    else:
-        told = (f"{p.get('num_samples')} samples against {p.get('num_reference')} images ({p.get('reference')}), "
-                f"features {p.get('extractor')}, seed {p.get('seed')}")  # fmt: skip
-    marked = "; * measured otherwise, see the notes" if chosen.unequal else ""
-    return printable(f"{told}{marked}")
-
-
-def _notes(runs: Sequence[Run], labels: Sequence[str], chosen: Chosen, partial: Sequence[str]) -> list[str]:
-    """What has to be known to read the table rightly."""
-    found = [f"* {labels[i]} was measured otherwise: {described(d)}" for i, d in chosen.unequal.items()]
-    if partial:
-        found.append(f"measured of some runs only, so left out: {', '.join(map(printable, partial))}")
-    unmeasured = [i for i in range(len(runs)) if i not in chosen.measured]
-    for i in unmeasured:
-        found.append(f"{labels[i]} has no metrics: python scripts/evaluate.py run={runs[i].folder}")
-    for run, label in zip(runs, labels, strict=True):
-        found += [f"{label}: {name} contradicts summary.json (other weights or sampling settings?), so it is left out"
-                  for name in run.stale]  # fmt: skip
-    hardware = {i: run.hardware or "unknown" for i, run in enumerate(runs)}
-    found += _unlike("seconds, memory and speed are of different hardware", hardware, labels)
-    return found
-
-
-def _unlike(what: str, values: dict[int, str], labels: Sequence[str]) -> list[str]:
-    if len(set(values.values())) < 2:
-        return []
-    return [f"{what}: " + "; ".join(f"{printable(value)} ({labels[i]})" for i, value in values.items())]
-
-
 def _caption(table: Table, sorted_by: Column | None, row: int) -> str:
-    """A run's first metric, or the one that is sorted by."""
+    """A configuration's first metric, or the one that is sorted by."""
     column = sorted_by if sorted_by and sorted_by.is_quality else _sorted_by(table.columns, None)
     mark = "* (measured otherwise)" if row in table.marked else ""
-    return "" if column is None else f"{column.key} {column.cell(row, table.runs)}{mark}"
+    return "" if column is None else f"{column.key} {column.cell(row, table.configurations)}{mark}"
 
 
-def _terminal(headline: str, table: Table, sections: Sequence[tuple[str, Sequence[str]]]) -> str:
-    parts = [headline, "", table.text(shutil.get_terminal_size(fallback=(1000, 24)).columns)]
-    for title, lines in sections:
+def _draw(
+    folder: Path, table: Table | None, first: Column | None, done: Sequence[Run], groups: Sequence[tuple[int, ...]],
+    others: Sequence[Run], sweeps: Sequence[Sweep],
+) -> list[str]:  # fmt: skip
+    """The plots: of what is in the table, and the curves of what is on its way. -> their files."""
+    order = [] if table is None else [row for row in table.order if row < len(groups)]
+    named = [(table.names[row], [done[i].folder for i in groups[row]]) for row in order if table is not None]
+    going = names(others)[0]
+    named += [(f"{name} (not finished)", [run.folder]) for name, run in zip(going, others, strict=True)]
+    quality = first if first is not None and (first.is_quality or first.name in TITLES) else None
+    if table is not None and quality is None:
+        quality = _sorted_by(table.columns, None)
+    from genlab.report.plots import draw
+
+    return draw(named, table, quality, sweeps, folder)
+
+
+def _write(
+    folder: Path, told: str, table: Table | None, sections: Sections, apart: Sequence[Unfinished],
+    tiles: Sequence[Tile], drawn: Sequence[str],
+) -> list[str]:  # fmt: skip
+    """-> names of the files. Raises OSError."""
+    files = {"comparison.md": _markdown(told, table, sections, apart, bool(tiles), drawn)}
+    if table is not None:
+        files |= {"comparison.csv": table.csv(), "comparison.tex": latex(table, told, _legend(table))}
+        files |= {"differences.csv": told} if (told := as_csv(table)) else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    if tiles:
+        side_by_side(tiles, folder / "comparison.png")
+    return [*files, *["comparison.png"] * bool(tiles)]
+
+
+def _legend(table: Table) -> list[str]:
+    return legend(table.marks, any(len(members) > 1 for members in table.members))
+
+
+def _terminal(told: str, table: Table | None, sections: Sections, apart: Sequence[Unfinished]) -> str:
+    parts = [told]
+    if table is not None:
+        width = shutil.get_terminal_size(fallback=(1000, 24)).columns
+        signs = _legend(table)
+        parts += ["", table.text(width, bold=_shows_bold()), *([""] * bool(signs)), *signs]
+    for title, lines in [*sections, (SO_FAR, lined_up(*so_far(apart)))]:
         parts += ["", f"{title}:", *(f"  {line}" for line in lines)] if lines else []
     return "\n".join(parts)
 
 
-def _markdown(headline: str, table: Table, sections: Sequence[tuple[str, Sequence[str]]]) -> str:
-    parts = ["# Comparison", "", escaped(headline), "", table.markdown(), "", "![Samples](comparison.png)"]
+def _shows_bold() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _markdown(
+    told: str, table: Table | None, sections: Sections, apart: Sequence[Unfinished], picture: bool, drawn: Sequence[str]
+) -> str:
+    parts = ["# Comparison", "", escaped(told)]
+    if table is not None:
+        signs = [f"* {escaped(line)}" for line in _legend(table)]
+        parts += ["", table.markdown(), *([""] * bool(signs)), *signs, *matrices(table)]
+    parts += ["", "![Samples](comparison.png)"] if picture else []
+    for name in drawn:
+        parts += ["", f"![{Path(name).stem}]({name})"] if name.endswith(".svg") else []
     for title, lines in sections:
         parts += ["", f"## {title}", "", *(f"* {escaped(line)}" for line in lines)] if lines else []
+    latest = as_markdown(*so_far(apart))
+    parts += ["", f"## {SO_FAR}", "", *latest] if latest else []
     return "\n".join(parts) + "\n"
 
 
-def _folder(out: str | None, runs: Sequence[Path]) -> Path:
+def _folder(out: str | None, places: Sequence[Path]) -> Path:
     """Where the comparison goes: ``out``, or beside the runs, in the innermost folder that holds them all."""
     if out is not None:
         return Path(out)
-    together = Path(os.path.commonpath([run.resolve().parent for run in runs]))
+    together = Path(os.path.commonpath(places))
     here = Path.cwd()
     shown = together.relative_to(here) if together.is_relative_to(here) else together
     return shown / f"comparison-{datetime.datetime.now():%Y%m%d-%H%M%S}"

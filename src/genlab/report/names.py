@@ -28,12 +28,19 @@ class Difference:
     is_part: bool  # a class rather than a value
     name: str = ""  # the end of the path, as long as it takes to tell it from others
 
+    def follows(self, other: "Difference") -> bool:
+        """Whether it has the other's name and, wherever it is at all, its values."""
+        pairs = zip(self.values, other.values, strict=True)
+        return self.name == other.name and all(own in ("", theirs) for own, theirs in pairs)
+
     def of(self, run: int) -> list[str]:
         return [f"{self.name}={self.values[run]}"] if self.values[run] else []
 
 
 def names(runs: Sequence[Run]) -> tuple[list[str], list[Difference]]:
     """A unique name for each run, and the differences that did not fit into the names."""
+    if not runs:
+        return [], []
     families = [class_name(run.config["model"]) for run in runs]
     found = differences([run.config for run in runs])
 
@@ -65,7 +72,8 @@ def differences(configs: Sequence[Any]) -> list[Difference]:
     kept: dict[tuple[str, ...], Difference] = {}
     for difference in sorted(found.values(), key=_rank):
         difference.name = difference.path.rpartition(".")[2]
-        kept.setdefault((difference.name, *difference.values), difference)
+        if not any(difference.follows(other) for other in kept.values()):
+            kept.setdefault((difference.name, *difference.values), difference)
     count = Counter(difference.name for difference in kept.values())
     for difference in kept.values():
         if count[difference.name] > 1:
@@ -108,6 +116,8 @@ def class_name(node: dict[str, Any]) -> str:
 
 
 def short(value: Any) -> str:
+    if isinstance(value, float):
+        value = float(f"{value:.4g}")  # a search draws more digits than tell its trials apart
     text = printable(value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str))
     return text if len(text) <= 24 else f"{text[:23]}…"
 

@@ -51,15 +51,19 @@ class Run:
         """The newest sample grid of training."""
         return max(self.folder.glob("samples/examples=*.png"), key=lambda path: path.name, default=None)
 
-    def state(self) -> str:
-        """How far an unfinished run came, in the currency of its budget."""
+    @property
+    def budget(self) -> tuple[str, Any]:
+        """Its currency, as metrics.csv calls it, and how much of it."""
         budget = self.config.get("budget")
         budget = budget if isinstance(budget, dict) else {}
-        currency = BUDGETS.get(str(budget.get("_target_")).rpartition(".")[2], "examples")
+        return BUDGETS.get(str(budget.get("_target_")).rpartition(".")[2], "examples"), budget.get("value")
+
+    def state(self) -> str:
+        """How far an unfinished run came, in the currency of its budget."""
+        currency, value = self.budget
         used = _last(self.folder / "metrics.csv", f"progress/{currency}")
         if used is None:
             return "no step recorded"
-        value = budget.get("value")
         if not isinstance(value, int | float) or value <= 0:
             return f"{_count(used)} {currency}"
         return f"{_count(used)} of {_count(value)} {currency} ({used / value:.0%})"
@@ -87,7 +91,7 @@ def read_places(places: Sequence[str]) -> tuple[list[Run], list[Sweep]]:
 
 
 def _find(place: Path) -> tuple[list[Path], list[Sweep]]:
-    """Run folders below ``place``, sorted, and sweeps. What is inside of a run (wandb/ has a config.yaml too) is none."""
+    """Run folders below ``place``, sorted, and sweeps. What is inside of a run is none: wandb/ has a config.yaml."""
     found, sweeps = [], []
     for root, folders, files in os.walk(place):
         folders.sort()
@@ -96,7 +100,7 @@ def _find(place: Path) -> tuple[list[Path], list[Sweep]]:
             folders.clear()
         elif sweep := read_sweep(Path(root)):
             sweeps.append(sweep)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "wandb"]
     return found, sweeps
 
 

@@ -1,0 +1,95 @@
+"""Every metric that was measured during training, against examples, FLOPs and seconds."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from genlab.report.curves import AXES, Point, read_curves
+from genlab.report.figure import COLOURS, GREY, arrange, prefixed, save, spans, styled
+
+TITLES = {"examples": "training examples", "flops": "training FLOPs", "seconds": "training seconds"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A configuration's curves: one of each seed."""
+
+    name: str
+    seeds: list[list[Point]]
+
+
+def curve_plots(named: Sequence[tuple[str, Sequence[Path]]], folder: Path) -> list[str]:
+    """Configurations by name with their runs, best first: one figure a metric. -> the files' names. Raises OSError."""
+    read = [(name, [read_curves(run) for run in runs]) for name, runs in named]
+    metrics = dict.fromkeys(metric for _, curves in read for curve in curves for metric in curve)
+    written = []
+    for metric in metrics:
+        lines = [Line(name, [curve[metric] for curve in curves if len(curve.get(metric, ())) > 1])
+                 for name, curves in read]  # fmt: skip
+        lines = [line for line in lines if line.seeds]
+        if lines and not re.search(r"_(std|se)(_|$)", metric):  # how sure another metric is
+            written += _figure(metric, lines, folder)
+    return written
+
+
+def _figure(metric: str, lines: Sequence[Line], folder: Path) -> list[str]:
+    with styled() as pyplot:
+        figure, panels = pyplot.subplots(1, 3, figsize=(12, 3.7), sharey=True)
+        values = [point.value for line in lines for seed in line.seeds for point in seed]
+        entries: dict[str, object] = {}
+        for panel, axis in zip(panels, AXES, strict=True):
+            xs = [getattr(point, axis) for line in lines for seed in line.seeds for point in seed]
+            if spans([x for x in xs if x > 0], 100):
+                panel.set_xscale("log")
+            if spans(values):
+                panel.set_yscale("log")
+            for rank, line in reversed(list(enumerate(lines))):  # the best on top
+                colour = COLOURS[rank] if rank < len(COLOURS) else GREY
+                name = line.name if rank < len(COLOURS) else f"{len(lines) - len(COLOURS)} others"
+                entries[name] = _draw(panel, line, axis, colour)
+            panel.set_xlabel(TITLES[axis])
+            prefixed(panel.xaxis)
+        panels[0].set_title(f"val/{metric}")
+        several = any(len(line.seeds) > 1 for line in lines)
+        if several:
+            panels[-1].set_title("mean of seeds, and their range", fontweight="normal", loc="right", color="#666666")
+        arrange(figure, entries=[(handle, name) for name, handle in reversed(entries.items())])
+        return save(figure, folder, f"curve-{metric}")
+
+
+def _draw(panel: object, line: Line, axis: str, colour: str) -> object:
+    """The mean over seeds where all have come, their range, and each seed faintly. -> what the legend shows."""
+    each = [[(getattr(point, axis), point.value) for point in seed] for seed in line.seeds]
+    if len(each) == 1:
+        return _plot(panel, each[0], color=colour, marker="o", markersize=3)
+    for seed in each:
+        _plot(panel, seed, color=colour, linewidth=0.7, alpha=0.45)
+    grid, means, lows, highs = average(each)
+    panel.fill_between(grid, lows, highs, color=colour, alpha=0.15, linewidth=0)  # type: ignore[attr-defined]
+    return _plot(panel, list(zip(grid, means, strict=True)), color=colour)
+
+
+def _plot(panel: object, points: Sequence[tuple[float, float]], **style: object) -> object:
+    (drawn,) = panel.plot([x for x, _ in points], [y for _, y in points], **style)  # type: ignore[attr-defined]
+    return drawn
+
+
+def average(
+    seeds: Sequence[Sequence[tuple[float, float]]],
+) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Mean, lowest and highest of curves that were measured at different places, where all of them are known."""
+    first, last = max(seed[0][0] for seed in seeds), min(seed[-1][0] for seed in seeds)
+    grid = sorted({x for seed in seeds for x, _ in seed if first <= x <= last})
+    rows = [[value(seed, x) for seed in seeds] for x in grid]
+    return grid, [math.fsum(row) / len(row) for row in rows], [min(row) for row in rows], [max(row) for row in rows]
+
+
+def value(curve: Sequence[tuple[float, float]], x: float) -> float:
+    """Of a curve between its points, on a straight line."""
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if x0 <= x <= x1:
+            return y0 if x1 == x0 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return curve[-1][1]
