@@ -15,8 +15,9 @@ from pytorch_lightning.loggers import Logger
 
 from genlab.errors import ConfigError, StorageError
 from genlab.experiment import Interrupted
-from genlab.loggers import IsolatedLogger, _shown_command, choose_wandb_mode
+from genlab.loggers import IsolatedLogger, _shown_command
 from genlab.metrics_file import MetricsFile
+from genlab.wandb_mode import choose_wandb_mode
 from tiny_run import MLP, SignalAt, only_run, popen, resume, start, train
 
 

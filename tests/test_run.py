@@ -40,8 +40,15 @@ def test_what_a_run_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert summary["protocol"]["weights"] == "ema"
     assert len(summary["protocol_id"]) == 8
     assert (summary["examples"], summary["fraction"]) == (104, 1)
-    for name in ("seconds", "flops", "wall_seconds", "parameters", "peak_memory_bytes", "samples_per_second",
-                 "evaluations_per_sample"):
+    for name in (
+        "seconds",
+        "flops",
+        "wall_seconds",
+        "parameters",
+        "peak_memory_bytes",
+        "samples_per_second",
+        "evaluations_per_sample",
+    ):
         assert summary[name] > 0, name
 
     grids = sorted((run / "samples").iterdir())

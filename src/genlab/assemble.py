@@ -26,12 +26,13 @@ from genlab.config import ConfigTree, resolved
 from genlab.data.base import DataModule
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import CheckpointError, ConfigError, DataError, ResourceError
-from genlab.loggers import IsolatedLogger, choose_wandb_mode
+from genlab.loggers import IsolatedLogger
 from genlab.metrics.base import FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
 from genlab.model.base import GenerativeModel, Model
 from genlab.redaction import redacted, remember
 from genlab.sharded_strategy import ShardedStrategy
+from genlab.wandb_mode import choose_wandb_mode
 
 SLOTS: dict[str, Any] = {
     "data": DataModule,

@@ -34,7 +34,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, exit_code: int 
 
 def test_from_folders_to_files_without_torch_in_a_second(tmp_path: Path) -> None:
     for i in range(20):
-        make_run(tmp_path / "outputs" / "diffusion-digits" / f"run-{i:02}", seed=i, colour="blue")
+        make_run(tmp_path / "outputs" / "diffusion-digits" / f"run-{i:02}", data__batch_size=i + 1, colour="blue")
     make_run(tmp_path / "outputs" / "deep" / "down" / "x", {"fid_digits64_1k": 0.5}, model__network=DIT)
     # what W&B leaves inside of a run, and hidden folders, are no runs
     write(tmp_path / "outputs" / "deep" / "down" / "x" / "wandb" / "files" / "config.yaml", "wandb_version: 1")
@@ -42,7 +42,7 @@ def test_from_folders_to_files_without_torch_in_a_second(tmp_path: Path) -> None
     code = "import sys; from genlab.cli import main; main(sys.argv[1:]); print(*sys.modules)"
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", code, "compare", f"runs={tmp_path / 'outputs'}"],
+        [sys.executable, "-c", code, "compare", f"runs={tmp_path / 'outputs'}", "plots=false"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -53,9 +53,9 @@ def test_from_folders_to_files_without_torch_in_a_second(tmp_path: Path) -> None
     assert not {"torch", "numpy", "pytorch_lightning", "wandb"} & set(modules.split())
     names = [line.partition("  ")[0] for line in shown if line.startswith("diffusion")]
     assert len(names) == len(set(names)) == 21
-    assert names[0] == "diffusion network=dit seed=0"
+    assert names[0] == "diffusion network=dit batch_size=64"
     (folder,) = (tmp_path / "outputs").glob("comparison-*")
-    assert shown[-1] == f"written: {folder}/comparison.md, .csv, .png"
+    assert shown[-1] == f"written: {folder}/comparison.md, comparison.csv, comparison.tex, comparison.png"
     with Image.open(folder / "comparison.png") as picture:
         assert picture.height > 6 * 256  # 21 tiles, four across
 
@@ -66,6 +66,7 @@ def test_a_copied_run_compares_like_any_other(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().out.count("\ndiffusion  ") == 1
 
 
+TAKES = "compare takes: runs, out, sort, protocol, allow_unequal, plots, wandb."
 MISTAKES = [
     ("", "runs has no value. Set it: runs=outputs/<model>-<data>"),
     ("runs=null", "runs has no value. Set it: runs=outputs/<model>-<data>"),
@@ -75,10 +76,10 @@ MISTAKES = [
     ("runs=[]", "runs=[] names no folder. Set it: runs=outputs/<model>-<data>"),
     ("runs=a,b", "runs=a,b: put several folders into brackets, 'runs=[a,b]'."),
     ("runs={tmp}/good srot=fid",
-     "unknown option 'srot'. Did you mean 'sort'? compare takes: runs, out, sort, protocol, allow_unequal."),
+     "unknown option 'srot'. Did you mean 'sort'? {takes}"),
     ("runs={tmp}/good model.guidance=2",
-     "unknown option 'model.guidance'. compare takes: runs, out, sort, protocol, allow_unequal."),
-    ("runs={tmp}/good --cfg job", "unknown option '--cfg'. compare takes: runs, out, sort, protocol, allow_unequal."),
+     "unknown option 'model.guidance'. {takes}"),
+    ("runs={tmp}/good --cfg job", "unknown option '--cfg'. {takes}"),
     ("runs={tmp}/good allow_unequal=1", "allow_unequal must be true or false, got 1."),
     ("runs={tmp}/other", "{tmp}/other: its config.yaml is not that of a run (no model or no data in it)."),
     ("runs={tmp}/list", "cannot read {tmp}/list/config.yaml (it holds no names and values)."),
@@ -98,7 +99,7 @@ def test_a_mistake_is_one_line(typed: str, line: str, tmp_path: Path, capsys: py
     make_run(tmp_path / "text", {"fid_digits64_1k": "1.2"})  # type: ignore[dict-item]
     write(make_run(tmp_path / "bare") / "evaluation-a.json", '{"metrics": {}}')
     before = sorted(tmp_path.rglob("*"))
-    assert refusal(capsys, *typed.format(tmp=tmp_path).split()) == line.format(tmp=tmp_path)
+    assert refusal(capsys, *typed.format(tmp=tmp_path).split()) == line.format(tmp=tmp_path, takes=TAKES)
     assert sorted(tmp_path.rglob("*")) == before
 
 

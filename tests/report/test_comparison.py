@@ -9,12 +9,15 @@ from run_folders import BASELINES, COSTS, PROTOCOL, add_evaluation, make_run, wr
 from genlab.errors import ConfigError, DataError
 from genlab.report.comparison import compare
 
+ALONE = ("one seed each: which differences are more than luck cannot be told; several can: "
+         "python train.py -m ... seed=0,1,2")  # fmt: skip
 DIT = {"_target_": "genlab.model.network.dit.DiT", "depth": 6}
 
 
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setattr("genlab.report.plots.draw", lambda *_: [])  # seconds each; they have tests of their own
 
 
 @pytest.fixture
@@ -55,22 +58,25 @@ def test_the_table(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
 1000 samples against 500 images (val), features digits64, seed 0
 
                                fid ↓        kid ↓  precision ↑  nn_distance_ratio →1    bits/dim ↓  parameters  \
-training  examples  training  memory     samples
+training  examples  training   memory     samples
                          digits64_1k  digits64_1k  digits64_1k                    1k  exact val_50           k   \
-seconds         k     TFLOP      MB  per second
-diffusion network=unet         1.250       0.0100       0.7500                 1.100             –       827.7     \
-152.3     64.00     2.000   852.7       80.30
-diffusion network=dit          2.500       0.0200       0.8000                 0.500         1.510       400.0      \
-90.5     64.00     1.000   500.0       80.30
+seconds         k     TFLOP       MB  per second
+diffusion network=unet       1.250 ◂     0.0100 ◂     0.7500                 1.100 ◂             –     827.7     \
+152.3       64.00   2.000    852.7         80.30
+diffusion network=dit        2.500       0.0200       0.8000 ◂               0.500           1.510     400.0 ◂    \
+90.5 ◂     64.00   1.000 ◂  500.0 ◂       80.30
 
-baseline: floor                0.760      -0.0100       0.9200                 0.000
-baseline: uniform_noise      185.750      39.3450       0.0000                 8.230
+baseline: floor              0.760      -0.0100       0.9200                 0.000
+baseline: uniform_noise    185.750      39.3450       0.0000                 8.230
 
 Runs:
   diffusion network=unet: {unet}
   diffusion network=dit: {dit}
 
-written: {outputs}/c/comparison.md, .csv, .png
+Notes:
+  {ALONE}
+
+written: {outputs}/c/comparison.md, comparison.csv, comparison.tex, comparison.png
 """
     )
 
@@ -88,8 +94,9 @@ def test_markdown(outputs: Path) -> None:
 | run | fid ↓ digits64_1k | kid ↓ digits64_1k | precision ↑ digits64_1k | nn_distance_ratio →1 1k | parameters k | \
 training seconds | examples k | training TFLOP | memory MB | samples per second |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| diffusion network=dit | 2.500 | 0.0200 | 0.8000 | 0.500 | 400.0 | 90.5 | 64.00 | 1.000 | 500.0 | 80.30 |
-| diffusion network=unet | 1.250 | 0.0100 | 0.7500 | 1.100 | 827.7 | 152.3 | 64.00 | 2.000 | 852.7 | 80.30 |
+| diffusion network=dit | 2.500 | 0.0200 | **0.8000** | 0.500 | **400.0** | **90.5** | 64.00 | **1.000** | **500.0** | \
+80.30 |
+| diffusion network=unet | **1.250** | **0.0100** | 0.7500 | **1.100** | 827.7 | 152.3 | 64.00 | 2.000 | 852.7 | 80.30 |
 
 ![Samples](comparison.png)
 
@@ -97,6 +104,10 @@ training seconds | examples k | training TFLOP | memory MB | samples per second 
 
 * diffusion network=dit: {dit}
 * diffusion network=unet: {unet}
+
+## Notes
+
+* {ALONE}
 """
     )
 
@@ -107,13 +118,14 @@ def test_csv_has_all_digits(outputs: Path) -> None:
     compare([str(unet), str(dit)], out=str(outputs / "c"))
     assert (outputs / "c" / "comparison.csv").read_text() == (
         "name,kind,fid_digits64_1k,kid_digits64_1k,precision_digits64_1k,nn_distance_ratio_1k,bits_per_dim_bound_val_50,"
-        "parameters,seconds,examples,flops,peak_memory_bytes,samples_per_second,protocol_id,measured_otherwise,folder\n"
+        "parameters,seconds,examples,flops,peak_memory_bytes,samples_per_second,best,not_told_apart,apart_if_normal,"
+        "seed,protocol_id,measured_otherwise,folder\n"
         "diffusion network=unet,run,1.25,0.01,0.75,1.1,1.23456789,827745,152.26,64000,2000000000000.0,852664320,80.3,"
-        f"aaaa1111,,{unet}\n"
+        f"fid_digits64_1k kid_digits64_1k nn_distance_ratio_1k,,,0,aaaa1111,,{unet}\n"
         "diffusion network=dit,run,2.5,0.02,0.8,0.5,,400000,90.5,64000,1000000000000.0,500000000.0,80.3,"
-        f"aaaa1111,,{dit}\n"
-        "floor,baseline,0.76,-0.01,0.92,0.0,,,,,,,,aaaa1111,,\n"
-        "uniform_noise,baseline,185.75,39.345,0.0,8.23,,,,,,,,aaaa1111,,\n"
+        f"precision_digits64_1k parameters seconds flops peak_memory_bytes,,,0,aaaa1111,,{dit}\n"
+        "floor,baseline,0.76,-0.01,0.92,0.0,,,,,,,,,,,,aaaa1111,,\n"
+        "uniform_noise,baseline,185.75,39.345,0.0,8.23,,,,,,,,,,,,aaaa1111,,\n"
     )
 
 
@@ -169,7 +181,7 @@ def test_columns_that_cannot_be_sorted_by(outputs: Path) -> None:
 
 
 def test_bits_per_dimension_say_their_kind_and_their_images(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    a, b, c = (make_run(outputs / name, seed=i) for i, name in enumerate("abc"))
+    a, b, c = (make_run(outputs / name, data__batch_size=i + 1) for i, name in enumerate("abc"))
     add_evaluation(a, {"bits_per_dim_exact_val_50": 1.5})
     # of fewer samples, and yet the same held-out images and noise
     add_evaluation(b, {"bits_per_dim_bound_val_50": 2.5}, {"num_samples": 100}, "bbbb2222")
@@ -293,11 +305,21 @@ def test_unfinished_runs_are_listed_apart(outputs: Path, capsys: pytest.CaptureF
     begun = make_run(outputs / "c", finished=False)
     compare([str(outputs)], out=str(outputs / "x"))
     shown = capsys.readouterr().out
-    assert f"Not finished (no summary.json):\n  {going}: 12,800 of 64,000 examples (20%)\n" in shown
+    assert f"Not finished, so not in the table:\n  {going}: 12,800 of 64,000 examples (20%)\n" in shown
     assert f"\n  {begun}: no step recorded\n" in shown
     assert [row["folder"] for row in rows(outputs / "x")] == [str(done)]
-    assert refusal(going, begun) == (
-        f"no run has finished (no summary.json): {going}: 12,800 of 64,000 examples (20%); {begun}: no step recorded."
+    compare([str(going), str(begun)], out=str(outputs / "y"))
+    assert (
+        capsys.readouterr().out
+        == f"""\
+no run has finished yet
+
+Not finished, so not in the table:
+  {going}: 12,800 of 64,000 examples (20%)
+  {begun}: no step recorded
+
+written: {outputs}/y/comparison.md
+"""
     )
 
 
@@ -372,7 +394,9 @@ def test_the_default_place_is_beside_the_runs(outputs: Path, monkeypatch: pytest
     monkeypatch.chdir(outputs.parent)
     compare([str(unet), str(dit)])
     (folder,) = (outputs / "diffusion-digits").glob("comparison-*")
-    assert sorted(path.name for path in folder.iterdir()) == ["comparison.csv", "comparison.md", "comparison.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "comparison.csv", "comparison.md", "comparison.png", "comparison.tex"
+    ]  # fmt: skip
 
 
 def test_a_damaged_grid(outputs: Path) -> None:

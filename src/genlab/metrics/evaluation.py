@@ -133,9 +133,8 @@ class Evaluation:
     def _of_samples(self, model: GenerativeModel, data: DataModule, count: int, seed: int, full: bool) -> Result:
         start, evaluations = time.perf_counter(), model.evaluations
         drawn = self.draw(model, data, count, seed)
-        seconds, evaluations = time.perf_counter() - start, model.evaluations - evaluations
+        seconds, each = time.perf_counter() - start, (model.evaluations - evaluations) / len(drawn) or None
         result = self._measure(drawn, count, data, self.device_of(model), seed, full)
-        each = evaluations / len(drawn) if evaluations else None  # a model of one's own may not count
         return replace(result, samples_per_second=count / seconds, evaluations_per_sample=each)
 
     def _with_answers(self, found: Result, model: Model, data: DataModule) -> Result:

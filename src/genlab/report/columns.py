@@ -95,7 +95,7 @@ def over_seeds(column: Column, groups: Sequence[tuple[int, ...]]) -> Column:
     runs = sum(map(len, groups))
     seeds = [[column.numbers[i] for i in group] for group in groups]
     having = [[number for number in row if number is not None] for row in seeds]
-    means = [statistics.fmean(row) if row else None for row in having]
+    means = [(row[0] if len(row) == 1 else statistics.fmean(row)) if row else None for row in having]
     kinds = [next((column.kinds[i] for i in group if column.kinds[i]), "") for group in groups] if column.kinds else []
     return replace(column, numbers=[*means, *column.numbers[runs:]], kinds=[*kinds, *column.kinds[runs:]], seeds=seeds)
 

@@ -63,14 +63,20 @@ def compare(
         sections = [("Runs", where), ("Notes", notes(done, labels, groups, chosen, partial, sweeps))]
         tiles = [(table.names[row], _caption(table, first, row), done[groups[row][0]].grid) for row in ranked]
     sections += [("Sweeps", [tally(sweep) for sweep in sweeps]), (UNFINISHED, [one.line() for one in apart])]
-    print(_terminal(told, table, sections, apart), flush=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        print(_terminal(told, table, sections, apart), flush=True)  # drawing takes a while
         drawn = _draw(folder, table, first, done, groups, others, sweeps) if plots else []
         written = _write(folder, told, table, sections, apart, tiles, drawn)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise StorageError(f"cannot write to {folder} ({reason}). Choose another place: out=<folder>") from error
     print(f"\nwritten: {folder}/{', '.join(written)}" + (f" and {len(drawn) // 2} plots" if drawn else ""))
+    if wandb:
+        from genlab.report.upload import upload
+
+        pictures = [folder / name for name in [*["comparison.png"] * bool(tiles), *drawn] if name.endswith(".png")]
+        print(f"W&B: {upload(table, pictures, places, folder)}")
 
 
 def _apart(runs: Sequence[Run], sweeps: Sequence[Sweep]) -> tuple[list[Run], list[Run]]:
@@ -172,7 +178,6 @@ def _write(
     if table is not None:
         files |= {"comparison.csv": table.csv(), "comparison.tex": latex(table, told, _legend(table))}
         files |= {"differences.csv": told} if (told := as_csv(table)) else {}
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     if tiles:

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +58,16 @@ def search_plots(sweep: Sweep, folder: Path) -> list[str]:
     values = [trial.value for trial in trials if trial.value is not None]
     if len(trials) < FEWEST or not settings or len(set(values)) < 2:
         return []
-    shares = importance(settings, values)
-    ranked = sorted(settings, key=lambda setting: -statistics.fmean(shares[setting.name]))
+    try:
+        shares = importance(settings, values)
+    except ModuleNotFoundError:
+        warnings.warn("no importance of settings: it needs a package. Install it: pip install optuna", stacklevel=2)
+        shares = {}
+    ranked = sorted(settings, key=lambda setting: -statistics.fmean(shares.get(setting.name, [0.0])))
     label = f"{sweep.metric or 'value'}"
     name = sweep.folder.resolve().name
-    return [*_importance_figure(name, ranked, shares, label, len(trials), folder),
+    written = _importance_figure(name, ranked, shares, label, len(trials), folder) if shares else []
+    return [*written,
             *_coordinates_figure(name, ranked[:MOST_AXES], values, label, sweep.direction, folder)]  # fmt: skip
 
 

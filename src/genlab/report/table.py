@@ -103,7 +103,7 @@ class Table:
 
     def markdown(self) -> str:
         heads = [escaped(f"{column.head} {column.unit}".strip()) for column in self.columns]
-        lines = [markdown_line(["", *heads]), markdown_line(["---", *["---:"] * len(heads)])]
+        lines = [markdown_line(["run", *heads]), markdown_line(["---", *["---:"] * len(heads)])]
         for row in self.order:
             cells = [escaped(self.cell(c, row)) for c in range(len(self.columns))]
             cells = [f"**{cell}**" if self.is_best(c, row) else cell for c, cell in enumerate(cells)]
