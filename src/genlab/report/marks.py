@@ -53,8 +53,8 @@ def legend(all_marks: Sequence[Marks], has_seeds: bool) -> list[str]:
         lines.append(f"{NEAR}: not told apart from the best of the column (two-sided, all pairs corrected by Holm, "
                      f"{LEVEL:.0%})")  # fmt: skip
     if any(m.apart_if_normal for m in all_marks):
-        lines.append(f"{APART_IF_NORMAL}: worse than the best if seeds scatter normally (Welch's t-test); too few for "
-                     "a permutation test")  # fmt: skip
+        lines.append(f"{APART_IF_NORMAL}: worse than the best if seeds scatter normally (Welch's t-test); there "
+                     "are too few for a permutation test")  # fmt: skip
     widest = max((m.pairs for m in all_marks), key=len, default=())
     if widest and min(pair.lowest for pair in widest) > LEVEL:
         lowest = min(pair.lowest for pair in widest) / len(widest)

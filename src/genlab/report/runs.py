@@ -149,7 +149,7 @@ def _last(path: Path, column: str) -> float | None:
         return None
     last = None
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        for row in csv.DictReader(line.replace("\0", "") for line in file):
+        for row in csv.DictReader(line.replace("\0", "") for line in file if line.endswith("\n")):
             try:
                 last = float(row.get(column) or "")
             except ValueError:

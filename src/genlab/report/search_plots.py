@@ -13,7 +13,7 @@ from genlab.report.trials import Sweep, Trial, given
 
 FEWEST = 8  # trials that say anything about settings
 MOST_AXES = 8
-FORESTS = 10  # that importances are averaged over
+FORESTS = 5  # that importances are averaged over
 ABSENT = "–"
 
 
@@ -92,7 +92,7 @@ def _numbers(texts: Sequence[str]) -> list[float] | None:
 
 def importance(settings: Sequence[Setting], values: Sequence[float]) -> dict[str, list[float]]:
     """The share of the metric's variance that each setting explains alone or with others (functional ANOVA, Hutter et
-    al. 2014, by Optuna), by ten random forests."""
+    al. 2014, by Optuna), by several random forests."""
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
