@@ -82,7 +82,8 @@ def compare(
 def _apart(runs: Sequence[Run], sweeps: Sequence[Sweep]) -> tuple[list[Run], list[Run]]:
     """Those that have come to an end, and the others. A pruned trial has not, whatever it wrote."""
     of_trials = known(sweeps)
-    done, others = [], []
+    done: list[Run] = []
+    others: list[Run] = []
     for run in runs:
         trial = of_trials.get(run.folder.resolve())
         ended = run.costs is not None and (trial is None or trial.state not in ("pruned", "illegal"))

@@ -26,7 +26,7 @@ def read_curves(run: Path, prefix: str = "val/") -> dict[str, list[Point]]:
     """
     rows = _rows(run / "metrics.csv")
     progress = [(0.0, 0.0, 0.0, 0.0)] + [
-        (row["step"] + 1, *(row[f"progress/{axis}"] for axis in AXES))
+        (row["step"] + 1, row["progress/examples"], row["progress/flops"], row["progress/seconds"])
         for row in rows
         if all(f"progress/{axis}" in row for axis in AXES)
     ]

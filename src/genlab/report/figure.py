@@ -9,7 +9,7 @@ from typing import Any
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a4fb5", "#8c6d31")  # Okabe, Ito
 GREY = "#b8b8b8"
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 9, "font.family": "DejaVu Sans", "text.parse_math": False, "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": "#666666", "axes.linewidth": 0.8, "axes.grid": True,
     "axes.axisbelow": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.7, "axes.titlesize": 10,
@@ -29,7 +29,8 @@ def styled() -> Iterator[Any]:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    with warnings.catch_warnings(), matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE, "backend": "agg"}):
+    style: Any = dict(matplotlib.rcParamsDefault) | STYLE | {"backend": "agg"}
+    with warnings.catch_warnings(), matplotlib.rc_context(style):
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name in another script: a box is drawn
         yield pyplot
 

@@ -32,7 +32,7 @@ def latex(table: Table, headline: str, legend: list[str]) -> str:
 
 
 def _is_measured(column: Column) -> bool:
-    return column.is_quality or bool(column.title and column.title.endswith("↓"))
+    return column.name == "seeds" or column.is_quality or bool(column.title and column.title.endswith("↓"))
 
 
 def _tabular(table: Table, columns: list[int]) -> str:

@@ -47,7 +47,7 @@ def _send(table: Table | None, pictures: Sequence[Path], places: Sequence[str], 
         content: dict[str, Any] = {}
         if table is not None:
             names, rows = rows_of(table)
-            content["comparison"] = wandb.Table(columns=names, data=rows)
+            content["comparison"] = wandb.Table(columns=list(names), data=rows)
         content |= {f"plots/{path.stem}": wandb.Image(str(path)) for path in pictures}
         run.log(content)
         offline, where = run.settings._offline, run.dir
