@@ -55,7 +55,10 @@ def test_from_folders_to_files_without_torch_in_a_second(tmp_path: Path) -> None
     assert len(names) == len(set(names)) == 21
     assert names[0] == "diffusion network=dit batch_size=64"
     (folder,) = (tmp_path / "outputs").glob("comparison-*")
-    assert shown[-1] == f"written: {folder}/comparison.md, comparison.csv, comparison.tex, comparison.png"
+    assert shown[-2:] == [
+        f"written: {folder}/comparison.md, comparison.csv, comparison.tex, comparison.png",
+        f"the page: {folder}/report.html",
+    ]
     with Image.open(folder / "comparison.png") as picture:
         assert picture.height > 6 * 256  # 21 tiles, four across
 

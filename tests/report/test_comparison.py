@@ -77,6 +77,7 @@ Notes:
   {ALONE}
 
 written: {outputs}/c/comparison.md, comparison.csv, comparison.tex, comparison.png
+the page: {outputs}/c/report.html
 """
     )
 
@@ -395,7 +396,7 @@ def test_the_default_place_is_beside_the_runs(outputs: Path, monkeypatch: pytest
     compare([str(unet), str(dit)])
     (folder,) = (outputs / "diffusion-digits").glob("comparison-*")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "comparison.csv", "comparison.md", "comparison.png", "comparison.tex"
+        "comparison.csv", "comparison.md", "comparison.png", "comparison.tex", "report.html"
     ]  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from genlab.report.marks import legend, marks
 from genlab.report.measurement import differences
 from genlab.report.names import names, printable
 from genlab.report.notes import headline, notes
+from genlab.report.page.content import page_content
+from genlab.report.page.write import write_page
 from genlab.report.protocol import Chosen, check_data, choose, described
 from genlab.report.runs import Run, read_places
 from genlab.report.table import Member, Table, escaped
@@ -38,6 +40,7 @@ def compare(
     wandb: bool = False,  # the table and the plots to Weights & Biases too
 ) -> None:
     """Print a table of runs; keep it as ``comparison.md``, ``.csv`` and ``.tex``, the samples as ``.png``; draw plots.
+    ``report.html`` holds all of it in one file.
 
     Raises ConfigError for what is no run or cannot be compared, DataError for a damaged grid, StorageError.
     """
@@ -49,7 +52,7 @@ def compare(
     folder = _folder(out, [*(run.folder.resolve().parent for run in runs), *(s.folder.resolve() for s in sweeps)])
     groups = configurations(done)
     labels, left_over = names(done)
-    table, first, told, tiles = None, None, "no run has finished yet", []
+    table, first, chosen, told, tiles, noted = None, None, None, "no run has finished yet", [], []
     sections: Sections = []
     if done:
         check_data(done, labels, allow_unequal)
@@ -60,18 +63,24 @@ def compare(
         more = [", ".join(word for d in left_over for word in d.of(run)) for run in range(len(done))]
         where = [f"{labels[run]}{f' ({more[run]})' if more[run] else ''}: {done[run].folder}"
                  for row in ranked for run in groups[row]]  # fmt: skip
-        sections = [("Runs", where), ("Notes", notes(done, labels, groups, chosen, partial, sweeps))]
+        noted = notes(done, labels, groups, chosen, partial, sweeps)
+        sections = [("Runs", where), ("Notes", noted)]
         tiles = [(table.names[row], _caption(table, first, row), done[groups[row][0]].grid) for row in ranked]
     sections += [("Sweeps", [tally(sweep) for sweep in sweeps]), (UNFINISHED, [one.line() for one in apart])]
+    signs = [] if table is None else _legend(table)
+    content = page_content(told, table, first, chosen, done, groups, others, sweeps, signs, noted,
+                           [one.line() for one in apart])  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
         print(_terminal(told, table, sections, apart), flush=True)  # drawing takes a while
         drawn = _draw(folder, table, first, done, groups, others, sweeps) if plots else []
         written = _write(folder, told, table, sections, apart, tiles, drawn)
+        write_page(content, folder / "report.html")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise StorageError(f"cannot write to {folder} ({reason}). Choose another place: out=<folder>") from error
     print(f"\nwritten: {folder}/{', '.join(written)}" + (f" and {len(drawn) // 2} plots" if drawn else ""))
+    print(f"the page: {folder}/report.html")
     if wandb:
         from genlab.report.upload import upload
 

@@ -1,0 +1,213 @@
+"""All that the page shows, as one plain dictionary: what is not in it is not on the page."""
+
+import datetime
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from genlab.report.columns import Column
+from genlab.report.curves import AXES
+from genlab.report.names import class_name, differences, names, printable
+from genlab.report.page.curves import GROUPS, Curves, as_json, curves_of, points_each
+from genlab.report.page.pictures import pictures
+from genlab.report.protocol import Chosen
+from genlab.report.runs import Run
+from genlab.report.table import Table
+from genlab.report.trials import Sweep, Trial, given, known
+
+LONGEST = 200  # characters of a name or a value
+METRICS = 150  # curves to choose from
+SETTINGS = 200  # that differ
+
+
+def page_content(
+    headline: str,
+    table: Table | None,  # None: no run has finished
+    sorted_by: Column | None,
+    chosen: Chosen | None,  # how the table's runs were measured
+    done: Sequence[Run],
+    groups: Sequence[tuple[int, ...]],  # of ``done``: the runs of each of the table's configurations
+    others: Sequence[Run],  # not finished
+    sweeps: Sequence[Sweep],
+    legend: Sequence[str],  # what signs in the table mean
+    notes: Sequence[str],
+    apart: Sequence[str],  # what is not finished, in a line each
+) -> dict[str, Any]:
+    runs = [*done, *others]
+    curves = [curves_of(run.folder) for run in runs]
+    offered, most = _metrics(curves), points_each(curves)
+    drawn = pictures([run.folder for run in runs])
+    settings, alike = _settings(runs)
+    left_out = [*drawn.left_out, *_left_out(curves, offered, most, len(settings))]
+    columns = [] if table is None else [_column(column) for column in table.columns]
+    return {
+        "headline": text(headline),
+        "made": f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
+        "sorted_by": None if sorted_by is None else text(sorted_by.key),
+        "runs": [_run(run, sweeps) for run in runs],
+        "finished": len(done),
+        "columns": columns,
+        "rows": [*_rows(table, groups), *_going(others, len(done), len(columns))],
+        "legend": [text(line, 1000) for line in legend],
+        "axes": list(AXES),
+        "metrics": [text(name) for name in offered[:METRICS]],
+        "curves": [as_json(c, offered[:METRICS], most) for c in curves],
+        "frames": drawn.frames,
+        "settings": settings[:SETTINGS],
+        "alike": alike,
+        "protocols": [] if chosen is None else _protocols(chosen),
+        "sweeps": [_sweep(sweep) for sweep in sweeps],
+        "notes": [text(note, 1000) for note in notes],
+        "apart": [text(line, 1000) for line in apart],
+        "left_out": left_out,
+    }
+
+
+def text(value: object, longest: int = LONGEST) -> str:
+    """Text from files: nothing in it may steer a page or a terminal, or fill it."""
+    shown = printable(str(value))
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+def _run(run: Run, sweeps: Sequence[Sweep]) -> dict[str, Any]:
+    seed = run.config.get("seed")
+    return {
+        "folder": text(run.folder, 1000),
+        "seed": text(seed, 20) if isinstance(seed, int) else "",
+        "state": "finished" if run.costs is not None else _state(run, known(sweeps).get(run.folder.resolve())),
+        "hardware": text(run.hardware or "unknown"),
+    }
+
+
+def _state(run: Run, trial: Trial | None) -> str:
+    return text("; ".join([*([trial.state] if trial else []), run.state()]))
+
+
+def _column(column: Column) -> dict[str, Any]:
+    return {
+        "key": text(column.key),
+        "name": text(column.name),
+        "head": text(column.head),
+        "unit": text(column.unit),
+        "direction": column.direction,
+        "quality": column.is_quality,
+    }
+
+
+def _rows(table: Table | None, groups: Sequence[tuple[int, ...]]) -> list[dict[str, Any]]:
+    """Those of the table, in its order: configurations, then baselines."""
+    if table is None:
+        return []
+    found = []
+    for row in table.order:
+        cells = []
+        for place, column in enumerate(table.columns):
+            number, rest, spread = table.cell(place, row).partition(" ±")
+            cells.append({"text": text(number), "more": text(rest.strip() + spread), "best": table.is_best(place, row),
+                          "value": number_of(column.numbers[row])})  # fmt: skip
+        is_run = row < table.configurations
+        found.append({"name": text(table.names[row]), "kind": "run" if is_run else "baseline",
+                      "runs": list(groups[row]) if is_run else [], "cells": cells})  # fmt: skip
+    return found
+
+
+def _going(others: Sequence[Run], first: int, columns: int) -> list[dict[str, Any]]:
+    """A row without numbers for each run that has not finished: it has curves and samples all the same."""
+    nothing = {"text": "–", "more": "", "best": False, "value": None}
+    return [{"name": text(name), "kind": "unfinished", "runs": [first + i], "cells": [nothing] * columns}
+            for i, name in enumerate(names(others)[0])]  # fmt: skip
+
+
+def number_of(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _metrics(curves: Sequence[Curves]) -> list[str]:
+    """Names that at least one run logged twice, those of most runs first in each group."""
+    count: dict[str, int] = {}
+    for of_run in curves:
+        for name, points in of_run.metrics.items():
+            if len(points) > 1:
+                count[name] = count.get(name, 0) + 1
+    place = {name: i for i, name in enumerate(count)}
+
+    def rank(name: str) -> tuple[int, int, int]:
+        group = next(i for i, prefix in enumerate(GROUPS) if name.startswith(prefix))
+        return group, -count[name], place[name]
+
+    return sorted(count, key=rank)
+
+
+def _settings(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], str]:
+    """Settings that not all runs share, and what is the same for all, in a few words."""
+    if not runs:
+        return [], ""
+    found = differences([run.config for run in runs])
+    families = [class_name(run.config["model"]) for run in runs]
+    rows = [{"path": "model", "values": [text(family) for family in families]}] if len(set(families)) > 1 else []
+    rows += [{"path": text(d.path), "values": [text(value) for value in d.values]} for d in found]
+    alike = [] if len(set(families)) > 1 else [f"model {families[0]}"]
+    for part in ("data", "budget"):
+        nodes = [run.config.get(part) for run in runs]
+        if isinstance(nodes[0], dict) and all(node == nodes[0] for node in nodes):
+            value = f" {nodes[0]['value']:,}" if isinstance(nodes[0].get("value"), int | float) else ""
+            alike.append(f"{part} {class_name(nodes[0])}{value}")
+    return rows, text(", ".join(alike))
+
+
+def _left_out(curves: Sequence[Curves], offered: Sequence[str], most: int, settings: int) -> list[str]:
+    found = []
+    longest = max((len(points) for c in curves for points in c.metrics.values()), default=0)
+    if longest > most:
+        found.append(f"points of curves longer than {most} (of {longest:,} and fewer, the lowest and the highest of each "
+                     "stretch stay)")  # fmt: skip
+    if len(offered) > METRICS or any(c.left_out for c in curves):
+        found.append(f"curves of all but {len(offered[:METRICS])} metrics")
+    if settings > SETTINGS:
+        found.append(f"{settings - SETTINGS} of {settings} settings that differ")
+    return found
+
+
+def _protocols(chosen: Chosen) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for place, key in chosen.protocol_ids.items():
+        flat = _flat(chosen.measured[place].protocol, "")
+        settings = [[text(name), text(value, 400)] for name, value in flat]
+        found.setdefault(key, {"id": text(key), "runs": 0, "settings": settings})["runs"] += 1
+    return list(found.values())
+
+
+def _flat(node: Any, path: str) -> list[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        return [item for name, value in node.items() for item in _flat(value, f"{path}.{name}" if path else str(name))]
+    return [] if node == {} else [(path, node)]
+
+
+def _sweep(sweep: Sweep) -> dict[str, Any]:
+    varied = sweep.varied()
+    ends = [name.rpartition(".")[2] for name in varied]
+    values = [given(trial) for trial in sweep.trials]
+    return {
+        "folder": text(sweep.folder),
+        "command": text(sweep.command, 1000),
+        "metric": text(sweep.metric or "", 60),
+        "direction": sweep.direction,
+        "settings": [
+            {
+                "name": text(end if ends.count(end) == 1 else name),
+                "values": [text(own.get(name, "")) for own in values],
+            }
+            for name, end in zip(varied, ends, strict=True)
+        ],
+        "trials": [
+            {
+                "number": trial.number,
+                "state": trial.state,
+                "overrides": [text(override) for override in trial.overrides],
+                "said": text(trial.said, 400),
+                "seconds": number_of(trial.seconds),
+                "value": number_of(trial.value),
+            }
+            for trial in sweep.trials
+        ],
+    }

@@ -1,0 +1,98 @@
+"""Curves small enough for a page: over examples, with what had been spent in FLOPs and seconds by then."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from genlab.report.curves import read_curves
+
+GROUPS = ("val/", "train/", "monitor/")  # what is worth a curve, in the order that it is offered
+MOST_METRICS = 100  # curves of a run
+ROOM = 2_500_000  # characters that all curves of a page may take, and what one point takes
+POINT = 14
+FEWEST, MOST = 24, 400  # points of a curve
+TOLERANCE = 2e-3  # of what was spent in all: progress is kept as a few straight pieces that are nearer than that
+
+Points = list[tuple[float, float]]
+Spent = list[tuple[float, ...]]
+
+
+@dataclass
+class Curves:
+    metrics: dict[str, Points] = field(default_factory=dict)  # (examples, value), by name
+    spent: Spent = field(default_factory=list)  # (examples, FLOPs, seconds)
+    left_out: int = 0  # metrics beyond MOST_METRICS
+
+
+def curves_of(run: Path) -> Curves:
+    """All that a run logged of GROUPS; nothing if it has logged nothing."""
+    logged = read_curves(run, prefix="")
+    names = [name for group in GROUPS for name in logged if name.startswith(group)]
+    metrics = {name: [(p.examples, p.value) for p in logged[name]] for name in names[:MOST_METRICS]}
+    spent = {p.examples: (p.examples, p.flops, p.seconds) for points in logged.values() for p in points}
+    return Curves(metrics, pieces([(0.0, 0.0, 0.0), *(spent[key] for key in sorted(spent) if key > 0)]),
+                  len(names[MOST_METRICS:]))  # fmt: skip
+
+
+def points_each(curves: Sequence[Curves]) -> int:
+    """How many points a curve may have, so that all of them find room."""
+    lengths = sorted(len(points) for c in curves for points in c.metrics.values())
+    left = ROOM / POINT
+    for done, length in enumerate(lengths):  # short curves leave their share to the longer
+        share = left / (len(lengths) - done)
+        if length > share:
+            return int(min(MOST, max(FEWEST, share)))
+        left -= length
+    return MOST
+
+
+def thinned(points: Points, most: int) -> Points:
+    """At most ``most`` of the points: the lowest and the highest of each of equally long stretches, and both ends."""
+    if len(points) <= most:
+        return points
+    stretches = max(1, (most - 2) // 2)
+    inner = points[1:-1]
+    kept = [points[0]]
+    for i in range(stretches):
+        stretch = inner[i * len(inner) // stretches : (i + 1) * len(inner) // stretches]
+        kept += sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
+    return [*kept, points[-1]]
+
+
+def pieces(spent: Spent) -> Spent:
+    """As few of the points as make straight pieces near all of them (Ramer 1972; Douglas and Peucker 1973)."""
+    if len(spent) < 3:
+        return spent
+    whole = [max(abs(a - b), 1e-9) for a, b in zip(spent[-1], spent[0], strict=True)]
+    kept = {0, len(spent) - 1}
+    stack = [(0, len(spent) - 1)]
+    while stack:
+        first, last = stack.pop()
+        worst, far = first, TOLERANCE
+        for i in range(first + 1, last):
+            share = (spent[i][0] - spent[first][0]) / (spent[last][0] - spent[first][0])
+            away = max(abs(a + share * (b - a) - c) / w
+                       for a, b, c, w in zip(spent[first], spent[last], spent[i], whole, strict=True))  # fmt: skip
+            if away > far:
+                worst, far = i, away
+        if worst != first:
+            kept.add(worst)
+            stack += [(first, worst), (worst, last)]
+    return [spent[i] for i in sorted(kept)]
+
+
+def as_json(curves: Curves, metrics: Sequence[str], most: int) -> dict[str, object]:
+    """``spent`` column by column; ``of``: examples and values, by the place of each metric in ``metrics``."""
+    found: dict[str, object] = {}
+    for place, name in enumerate(metrics):
+        if points := thinned(curves.metrics.get(name, []), most):
+            found[str(place)] = [[_short(number) for number in column] for column in zip(*points, strict=True)]
+    return {"spent": [[_short(number) for number in column] for column in zip(*curves.spent, strict=True)], "of": found}
+
+
+def _short(number: float) -> float | int:
+    """Six digits; whole numbers all of theirs, since they count examples."""
+    if math.isfinite(number) and float(number).is_integer() and abs(number) < 1e15:
+        return int(number)
+    return float(f"{number:.6g}")

@@ -1,0 +1,142 @@
+"""What runs drew along their training, small enough for a page: pictures as WebP, texts cut short."""
+
+import base64
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageChops
+
+ROOM = 5_000_000  # bytes of a page that all pictures may take, encoded
+MOST = 1000  # pictures of a page
+EACH = 12  # of a run, at most
+LEVELS = (
+    (360, 80),
+    (256, 75),
+    (192, 65),
+    (192, 45),
+    (128, 60),
+)  # pixels of the longer side, quality: the first that fits
+TRIED = 24  # pictures that tell which does
+TEXT = 1200  # characters of a text
+NAME = re.compile(r"examples=(\d{12})\.(png|txt)")
+
+
+@dataclass
+class Pictures:
+    frames: list[list[dict[str, Any]]]  # of each run, by examples: examples, and src or text
+    left_out: list[str] = field(default_factory=list)  # what is not shown as it is, in sentences
+
+
+@dataclass(frozen=True)
+class _File:
+    run: int
+    examples: int
+    path: Path
+
+
+def pictures(folders: Sequence[Path], room: int = ROOM) -> Pictures:
+    """The samples of runs, of each about as many, spread over its training. What cannot be read is left out."""
+    files = [_files(run, folder) for run, folder in enumerate(folders)]
+    each = min(EACH, max(2, MOST // max(1, sum(map(bool, files)))))
+    chosen = [file for of_run in files for file in _spread(of_run, each)]
+    texts = [file for file in chosen if file.path.suffix == ".txt"]
+    drawn = [file for file in chosen if file.path.suffix == ".png"]
+    found = Pictures([[] for _ in folders])
+    for file in texts:
+        found.frames[file.run].append({"examples": file.examples, "text": _text(file.path)})
+    with ThreadPoolExecutor() as threads:
+        level = _level(drawn, room, threads)
+        encoded = list(threads.map(lambda file: _encoded(file.path, *level), drawn))
+    unreadable = sum(picture is None for picture in encoded)
+    size = 0
+    left = Counter(file.run for file in drawn)
+    ages = [left[file.run] - place for file, place in zip(drawn, _places(drawn), strict=True)]
+    for _, file, picture in sorted(zip(ages, drawn, encoded, strict=True), key=lambda item: item[0]):
+        if picture is not None and size + len(picture["src"]) <= room:  # the newest of all first, while there is room
+            size += len(picture["src"])
+            found.frames[file.run].insert(0, {"examples": file.examples, **picture})
+    total, shown = sum(map(len, files)), sum(map(len, found.frames))
+    if shown + unreadable < total:
+        found.left_out.append(f"{total - shown - unreadable:,} of {total:,} sample grids")
+    if unreadable:
+        found.left_out.append(f"{unreadable:,} sample grid{'s' * (unreadable > 1)} that cannot be read")
+    if any(picture and picture["reduced"] for picture in encoded):
+        found.left_out.append(f"pixels of grids larger than {level[0]}")
+    return found
+
+
+def _places(files: Sequence[_File]) -> list[int]:
+    """Of each file among its run's."""
+    seen: Counter[int] = Counter()
+    places = []
+    for file in files:
+        places.append(seen[file.run])
+        seen[file.run] += 1
+    return places
+
+
+def _files(run: int, folder: Path) -> list[_File]:
+    found = [(NAME.fullmatch(path.name), path) for path in (folder / "samples").glob("examples=*")]
+    return sorted((_File(run, int(match[1]), path) for match, path in found if match), key=lambda file: file.examples)
+
+
+def _spread(files: list[_File], count: int) -> list[_File]:
+    """``count`` of the files at even distances, the last one among them."""
+    if len(files) <= count:
+        return files
+    return [files[(i + 1) * len(files) // count - 1] for i in range(count)]
+
+
+def _level(files: Sequence[_File], room: int, threads: ThreadPoolExecutor) -> tuple[int, int]:
+    few = files[:: max(1, len(files) // TRIED)]
+    for level in LEVELS[:-1]:
+        sizes = [len(p["src"]) for p in threads.map(lambda file, own=level: _encoded(file.path, *own), few) if p]
+        if not sizes or sum(sizes) / len(sizes) * len(files) <= 0.9 * room:
+            return level
+    return LEVELS[-1]
+
+
+def _encoded(path: Path, longest: int, quality: int) -> dict[str, Any] | None:
+    """``src`` as a data URL; ``zoom``: by how much its pixels had been enlarged. None: it cannot be read."""
+    try:
+        with Image.open(path, formats=["PNG"]) as file:
+            image = file.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    zoom = _enlarged(image)
+    image = image.resize((image.width // zoom, image.height // zoom), Image.Resampling.NEAREST)
+    ratio = min(1.0, longest / max(image.size))
+    if ratio < 1:
+        image = image.resize((max(1, round(image.width * ratio)), max(1, round(image.height * ratio))),
+                             Image.Resampling.LANCZOS)  # fmt: skip
+    data = io.BytesIO()
+    image.save(data, "WEBP", quality=quality, method=2)
+    src = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return {"src": src, "width": image.width, "height": image.height, "zoom": zoom, "reduced": ratio < 1}
+
+
+def _enlarged(image: Image.Image) -> int:
+    """By how much small samples were enlarged, pixel by pixel: that much of a grid says nothing."""
+    for factor in range(8, 1, -1):
+        if image.width % factor == 0 and image.height % factor == 0:
+            small = image.resize((image.width // factor, image.height // factor), Image.Resampling.NEAREST)
+            again = small.resize(image.size, Image.Resampling.NEAREST)
+            if ImageChops.difference(image, again).getbbox() is None:
+                return factor
+    return 1
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(TEXT + 1)
+    except OSError:
+        return "(cannot be read)"
+    text = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+    return text if len(text) <= TEXT else f"{text[:TEXT]} …"
