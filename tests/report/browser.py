@@ -1,0 +1,74 @@
+"""A Chromium that is installed, driven by Playwright; without either, tests say what is missing and are skipped."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+AXE = Path("node_modules", "axe-core", "axe.min.js")
+
+
+def chromium() -> str | None:
+    """Where it is: $CHROMIUM, or on the path."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@contextmanager
+def launched() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install 'genlab[browser]'")
+    found = chromium()
+    if found is None:
+        pytest.skip("needs Chromium: install it, or name it in CHROMIUM")
+    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=as_root)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def axe() -> Path | None:
+    """axe-core's axe.min.js: $AXE, or where npm puts it."""
+    named = os.environ.get("AXE")
+    return Path(named) if named else AXE if AXE.exists() else None
+
+
+class Watched:
+    """A page, and all that it said, asked for or popped up meanwhile."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any):
+        self.context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
+        self.page = self.context.new_page()
+        self.seen: list[str] = []
+        self.page.on("console", lambda message: self.seen.append(f"console: {message.text}"))
+        self.page.on("pageerror", lambda error: self.seen.append(f"error: {error}"))
+        self.page.on("dialog", lambda dialog: (self.seen.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on("request", lambda request: self._asked(request.url, path))
+        self.context.on("page", lambda page: self.seen.append(f"window: {page.url}"))
+        self.page.goto(path.resolve().as_uri())
+        self.page.wait_for_function("performance.getEntriesByName('interactive').length > 0")
+
+    def _asked(self, url: str, path: Path) -> None:
+        if url != path.resolve().as_uri() and not url.startswith("data:image/webp;"):
+            self.seen.append(f"request: {url[:200]}")
+
+    def scroll_through(self) -> None:
+        """So that all that is made when it is first looked at is made."""
+        self.page.evaluate(
+            """async () => {
+                for (let y = 0; y < document.documentElement.scrollHeight; y += 400) {
+                    scrollTo({ top: y, behavior: "instant" });
+                    await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 10)));
+                }
+                scrollTo({ top: 0, behavior: "instant" });
+            }"""
+        )
+
+    def close(self) -> None:
+        self.context.close()

@@ -1,0 +1,90 @@
+"""Names and prompts of a stranger, and runs that are called so wherever a run can be called something."""
+
+import csv
+from pathlib import Path
+
+import yaml
+from run_folders import add_evaluation, make_run, write
+
+NAMES = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(2)</script>",
+    "<!--<script>",
+    "--><script>alert(3)</script>",
+    "]]><script>alert(4)</script>",
+    "</SCRIPT ><svg onload=alert(5)>",
+    "<img src=x onerror=alert(6)>",
+    "<svg/onload=alert(7)>",
+    "<iframe src='javascript:alert(8)'></iframe>",
+    "<iframe srcdoc='<script>alert(9)</script>'>",
+    "<body onload=alert(10)>",
+    "<details open ontoggle=alert(11)>",
+    "<a href=javascript:alert(12)>click</a>",
+    "<form action=https://example.org/><button>send",
+    "<meta http-equiv=refresh content='0;url=https://example.org/'>",
+    "<base href=https://example.org/>",
+    "<link rel=stylesheet href=https://example.org/x.css>",
+    "<style>*{display:none}</style>",
+    "</style><style>body{background:url(https://example.org/x)}",
+    "</title><script>alert(13)</script>",
+    "</textarea><script>alert(14)</script>",
+    "</noscript><script>alert(15)</script>",
+    "</table><h1>someone else</h1>",
+    '" onmouseover="alert(16)',
+    "' onfocus='alert(17)' autofocus='",
+    "`${alert(18)}`",
+    "{{ 7 * 7 }}{{ config.__class__ }}",
+    "{% for x in ().__class__.__base__.__subclasses__() %}{% endfor %}",
+    "{# nothing #}${7*7}#{7*7}",
+    "javascript:alert(19)",
+    "data:text/html,<script>alert(20)</script>",
+    "&lt;script&gt;alert(21)&lt;/script&gt;",
+    "&#60;img src=x onerror=alert(22)&#62;",
+    "\\u003cscript\\u003ealert(23)\\u003c/script\\u003e",
+    "expression(alert(24)); background: url(https://example.org/y)",
+    "\u202egnp.exe\u202c \u2066\u2067x\u2069",
+    "a\u2028b\u2029c\x00d\x1b[31me\x07",
+    "W" * 3000,
+    "__proto__",
+    "ﷺ 𒐫 e" + "\u0301" * 40 + " 👩‍👩‍👧‍👦 ‏עברית‎ <b>",
+]
+
+
+def make_hostile(folder: Path) -> list[str]:
+    """A run for each name, and a sweep of them. Returns what the page says of each: the names as they are printed."""
+    trials = []
+    for i, name in enumerate(NAMES):
+        file_name = "".join("?" if c in "/\0" or ord(c) in range(0xD800, 0xE000) else c for c in name)
+        place = file_name.encode()[:200].decode(errors="ignore")
+        run = make_run(
+            folder / f"{i:02}{place}",
+            {"fid_digits64_1k": 1 + i / 10, "kid_digits64_1k": 0.01},
+            {"extractor": "digits64", "extractor_fingerprint": name},
+            protocol_id=f"id {i} {name}",
+            colour="red" if i % 2 else None,
+            gpus=(name,),
+            seed=i,
+            prompt=name,
+            model__optimizer={"_target_": f"torch.optim.{name}", "lr": name, name: name},
+        )
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        write(run / "config.yaml", yaml.safe_dump(settings | {name: {"_target_": name, "value": name}}))
+        for metric in (f"val/{name}", name):
+            with (run / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(["step", "progress/examples", "progress/flops", "progress/seconds", metric, "train/loss"])
+                writer.writerows([[k, 640 * k, 1e9 * k, k, 1 / (k + 1), i + 1 / (k + 1)] for k in range(5)])
+            if not name.startswith("_"):
+                break
+        (run / "samples").mkdir(exist_ok=True)
+        if not i % 2:
+            (run / "samples" / "examples=000000003200.txt").write_text(f"PROMPT: {name}", encoding="utf-8")
+        add_evaluation(run, {"fid_digits64_1k": 1 + i / 10, "kid_digits64_1k": 0.01},
+                       {"extractor_fingerprint": name}, f"id {i} {name}"[:40].replace("/", "?").replace("\0", "?"),
+                       {name: {"fid_digits64_1k": 1.0}})  # fmt: skip
+        trials.append({"number": i, "folder": f"{i:02}{place}", "overrides": [f"model={name}", f"{name}={i}", f"lr={i}"],
+                       "state": name if i % 3 else "failed", "said": name, "exit_code": 1, "seconds": i,
+                       "value": float(i)})  # fmt: skip
+    write(folder / "trials.json", {"command": " ".join(NAMES), "metric": NAMES[0], "direction": "lower",
+                                   "trials": trials})  # fmt: skip
+    return NAMES
