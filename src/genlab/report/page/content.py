@@ -159,8 +159,8 @@ def _left_out(curves: Sequence[Curves], offered: Sequence[str], most: int, setti
     found = []
     longest = max((len(points) for c in curves for points in c.metrics.values()), default=0)
     if longest > most:
-        found.append(f"points of curves longer than {most} (of {longest:,} and fewer, the lowest and the highest of each "
-                     "stretch stay)")  # fmt: skip
+        found.append(f"points of curves of more than {most} (up to {longest:,}; the lowest and the highest of each "
+                     "stretch are there)")  # fmt: skip
     if len(offered) > METRICS or any(c.left_out for c in curves):
         found.append(f"curves of all but {len(offered[:METRICS])} metrics")
     if settings > SETTINGS:

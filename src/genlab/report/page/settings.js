@@ -5,7 +5,7 @@ const MOST_BESIDE = 12;
 function renderSettings(section) {
   const table = make("table", {});
   const note = make("p", { class: "hint" });
-  section.append(make("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-labelledby": "settings-title" }, table), note);
+  section.append(make("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Table of settings" }, table), note);
 
   function draw() {
     const beside = shownRows().slice(0, MOST_BESIDE);
