@@ -42,9 +42,10 @@ def names(page: Any) -> list[str]:
 
 
 def column(page: Any, place: int) -> list[float]:
+    """The numbers that can be seen; an interval has a cell of its own."""
     cells = page.eval_on_selector_all(
         "#table tbody.run tr:not([hidden])",
-        f"rows => rows.map(row => row.cells[{place + 1}].firstChild.textContent)",
+        f"rows => rows.map(row => row.querySelectorAll('td.number')[{place}].firstChild.textContent)",
     )
     return [float(cell.replace(",", "")) for cell in cells]
 

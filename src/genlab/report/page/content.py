@@ -40,6 +40,9 @@ def page_content(
     settings, alike = _settings(runs)
     left_out = [*drawn.left_out, *_left_out(curves, offered, most, len(settings))]
     columns = [] if table is None else [_column(column) for column in table.columns]
+    rows = _rows(table, groups)
+    for place, column in enumerate(columns):
+        column["has_more"] = any(row["cells"][place]["more"] for row in rows)
     return {
         "headline": text(headline),
         "made": f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
@@ -47,7 +50,7 @@ def page_content(
         "runs": [_run(run, sweeps) for run in runs],
         "finished": len(done),
         "columns": columns,
-        "rows": [*_rows(table, groups), *_going(others, len(done), len(columns))],
+        "rows": [*rows, *_going(others, len(done), len(columns))],
         "legend": [text(line, 1000) for line in legend],
         "axes": list(AXES),
         "metrics": [text(name) for name in offered[:METRICS]],
@@ -102,8 +105,8 @@ def _rows(table: Table | None, groups: Sequence[tuple[int, ...]]) -> list[dict[s
     for row in table.order:
         cells = []
         for place, column in enumerate(table.columns):
-            number, rest, spread = table.cell(place, row).partition(" ±")
-            cells.append({"text": text(number), "more": text(rest.strip() + spread), "best": table.is_best(place, row),
+            number, _, more = text(table.cell(place, row)).partition(" ")
+            cells.append({"text": number, "more": more, "best": table.is_best(place, row),
                           "value": number_of(column.numbers[row])})  # fmt: skip
         is_run = row < table.configurations
         found.append({"name": text(table.names[row]), "kind": "run" if is_run else "baseline",

@@ -69,7 +69,7 @@ function renderCurves(section) {
     choice("over", AXIS_NAMES, own.axis, (value) => { own.axis = value; draw(); }),
     logY.label, tick("log cost", false, (on) => { own.logX = on; draw(); }).label,
     severalSeeds ? choice("seeds", [["mean", "mean"], ["each", "each"]], "mean", (value) => { own.mean = value === "mean"; draw(); }) : null,
-    rows.length > 1 ? tick("others in grey", true, (on) => { own.others = on; draw(); }).label : null);
+    rows.length > FIRST_SHOWN ? tick("others in grey", true, (on) => { own.others = on; draw(); }).label : null);
   section.append(controls, holder, legend, where, said);
 
   function guess() { // a log scale where values of several sizes would lie on each other
@@ -92,7 +92,7 @@ function renderCurves(section) {
       const slot = shown.get(row.place);
       if (own.mean && seeds.length > 1) {
         const [xs, ys, low, high] = meanOf(seeds.map(([, c]) => c));
-        if (xs.length) lines.push({ name: row.name, note: `mean of ${seeds.length} seeds`, slot, xs, ys, low, high });
+        if (xs.length) lines.push({ name: row.name, note: `${seeds.length} seeds`, slot, xs, ys, low, high });
       } else {
         for (const [run, c] of seeds) {
           const note = row.runs.length > 1 ? `seed ${data.runs[run].seed}` : "";
