@@ -151,4 +151,9 @@ function render(section) {
 }
 const watcher = new IntersectionObserver(
   (entries) => entries.forEach((entry) => entry.isIntersecting && render(entry.target)), { rootMargin: "300px" });
-addEventListener("beforeprint", () => [...renderers.keys()].forEach(render));
+const PAPER = 960; // pixels across, of the narrower kind
+addEventListener("beforeprint", () => {
+  [...renderers.keys()].forEach(render);
+  for (const table of document.querySelectorAll(".scroll table")) table.style.zoom = Math.min(0.7, PAPER / table.scrollWidth);
+});
+addEventListener("afterprint", () => document.querySelectorAll(".scroll table").forEach((table) => (table.style.zoom = "")));

@@ -35,7 +35,7 @@ function steps(low, high, width) {
   return found;
 }
 
-const spread = (values, factor = 30) => values.length > 0 && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > factor;
+const spread = (values, factor = 20) => values.length > 0 && Math.min(...values) > 0 && Math.max(...values) / Math.min(...values) > factor;
 
 // A plot in which one of `items` is pointed at: `nearest(x, y)` finds it, `tell(item)` marks it and says what it is.
 function pointing(holder, picture, items, nearest, tell) {

@@ -19,7 +19,10 @@ function renderSettings(section) {
       const [[usual, most], second] = [...count].sort((a, b) => b[1] - a[1]);
       const apart = most > (second?.[1] ?? 0); // what no value is more common than others of: nothing stands out
       return make("tr", {}, make("th", { scope: "row" }, make("code", {}, bdi(setting.path))),
-        ...own.map((value) => make("td", { class: value === "" ? "absent" : apart && value !== usual ? "apart" : null }, value === "" ? "–" : bdi(value))));
+        ...own.map((value, i) => {
+          const unlike = apart && value !== "" && beside[i].runs.every((run) => setting.values[run] !== usual);
+          return make("td", { class: value === "" ? "absent" : unlike ? "apart" : null }, value === "" ? "–" : bdi(value));
+        }));
     });
     table.replaceChildren(make("thead", {}, head), make("tbody", {}, ...lines));
     note.textContent = `Coloured: unlike most of the runs that have this setting.${shown.size > MOST_BESIDE ? ` The first ${MOST_BESIDE} of the ${shown.size} rows that are shown.` : ""} What all share is in each run's config.yaml.`;

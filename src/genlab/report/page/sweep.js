@@ -42,7 +42,7 @@ function parallel(place, sweep) {
   for (const axis of axes) {
     const known = axis.values.filter((value) => value != null);
     if (axis.isNumber) {
-      axis.log = spread(known, axis.isMetric ? 30 : 8);
+      axis.log = spread(known, axis.isMetric ? 20 : 8);
       axis.at = scale(known, high - bottom, top, axis.log);
       const few = [...new Set(known)]; // values that were tried are better marks than round ones
       axis.ticks = (few.length <= 8 ? few : axis.at.ticks).map((value) => [axis.at(value), brief(value)]);

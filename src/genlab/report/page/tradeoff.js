@@ -53,7 +53,7 @@ function renderTradeoff(section) {
       return (p.circle = circle);
     };
     picture.append(...points.filter((p) => !shown.has(p.row.place)).map(dot), ...points.filter((p) => shown.has(p.row.place)).map(dot));
-    picture.append(...labels(points.filter((p) => shown.has(p.row.place)), wide - right));
+    picture.append(...labels([...front, ...points.filter((p) => !front.includes(p))].filter((p) => shown.has(p.row.place)), wide - right));
     holder.append(picture);
     let chosen = null;
     pointing(holder, picture, points, (px, py) => points.reduce((best, p) => (Math.hypot(p.x - px, p.y - py) < Math.hypot(best.x - px, best.y - py) ? p : best)), (p) => {
