@@ -102,7 +102,7 @@ def picture(report: Path, folder: Path) -> None:
             watched = Watched(browser, report, color_scheme=scheme, **options)
             watched.scroll_through()
             watched.page.evaluate(f"""scrollTo({{ behavior: "instant",
-                top: document.querySelector("{top}").getBoundingClientRect().top + scrollY - 90 }})""")
+                top: document.querySelector("{top}").getBoundingClientRect().top + scrollY - 64 }})""")
             watched.page.wait_for_timeout(300)
             watched.page.screenshot(path=folder / f"{name}.png")
             print(f"{folder / name}.png: {(folder / f'{name}.png').stat().st_size / 1e3:.0f} kB")

@@ -138,7 +138,7 @@ function renderCurves(section) {
     plot.over.addEventListener("mouseleave", () => { tip.hidden = true; values(null); });
     values(null);
     const alone = lines.length ? "" : " Tick rows of the table to see them in colour.";
-    where.textContent = `${behind.length ? `In grey: ${behind.length} other ${behind.length === 1 ? "run" : "runs"}.${alone} ` : ""}Drag to zoom in, double click to zoom out.${lines.some((l) => l.low) ? " Bands reach from the lowest seed to the highest." : ""}`;
+    where.textContent = `${behind.length ? `In grey: ${behind.length} other ${behind.length === 1 ? "run" : "runs"}.${alone} ` : ""}Drag to zoom in, double click to zoom out.${lines.some((l) => l.low) ? " Means and bands (from the lowest seed to the highest) are where all seeds have been." : ""}`;
   }
 
   const zoomed = (u, low, high, xs) => u != null && low != null && (low > xs[0] || high < xs.at(-1));
