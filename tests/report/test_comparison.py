@@ -320,6 +320,7 @@ Not finished, so not in the table:
   {begun}: no step recorded
 
 written: {outputs}/y/comparison.md
+the page: {outputs}/y/report.html
 """
     )
 

@@ -182,6 +182,18 @@ def test_a_pruned_and_a_failed_trial_say_what_happened(page: Page) -> None:
     assert [axis["name"] for axis in sweep["settings"]] == ["model", "lr", "seed"]
 
 
+def test_a_trial_that_was_pruned_is_not_called_finished(tmp_path: Path) -> None:
+    make_run(tmp_path / "sweep" / "a")
+    make_run(tmp_path / "sweep" / "b", model__optimizer__lr=0.1)
+    trial = {"overrides": [], "said": "", "exit_code": 0, "seconds": 1.0, "value": None}
+    write(tmp_path / "sweep" / "trials.json", {"command": "", "metric": None, "direction": None, "trials": [
+        trial | {"number": 0, "folder": "a", "state": "finished"},
+        trial | {"number": 1, "folder": "b", "state": "pruned"}]})  # fmt: skip
+    runs = page_of(tmp_path / "sweep").data["runs"]
+    assert runs[0]["state"] == "finished"
+    assert runs[1]["state"].startswith("pruned; ")
+
+
 def test_before_anything_has_finished(tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "a", finished=False)
     page = page_of(tmp_path / "runs")

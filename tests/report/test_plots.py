@@ -49,7 +49,7 @@ def test_the_same_files_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
     assert names == [
         "comparison.csv", "comparison.md", "comparison.png", "comparison.tex", "differences.csv",
         "plots/curve-fid_digits64_500.png", "plots/curve-fid_digits64_500.svg", "plots/pareto-fid.png",
-        "plots/pareto-fid.svg",
+        "plots/pareto-fid.svg", "report.html",
     ]  # fmt: skip
     for a, b in zip(*files, strict=True):
         assert a.read_bytes() == b.read_bytes(), a

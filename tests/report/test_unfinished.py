@@ -44,7 +44,7 @@ def test_every_trial_is_told_of_and_only_what_has_ended_is_compared(
     compare([str(sweep)], out=str(sweep / "x"))
     shown = capsys.readouterr().out
     part = shown[shown.index("Sweeps:") :].splitlines()
-    assert part[:-2] == [
+    assert part[:-3] == [
         "Sweeps:",
         f"  {sweep}: 6 trials: 1 waiting, 1 running, 1 finished, 1 pruned, 1 failed, 1 illegal",
         "",
@@ -73,7 +73,7 @@ def test_before_any_trial_has_begun(tmp_path: Path, capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert shown.startswith("no run has finished yet\n")
     assert "  trial 0 (seed=0): waiting\n  trial 1 (seed=1): waiting\n" in shown
-    assert [path.name for path in (tmp_path / "x").iterdir()] == ["comparison.md"]
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["comparison.md", "report.html"]
 
 
 def test_a_run_that_failed_after_its_end_is_said_to_have(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

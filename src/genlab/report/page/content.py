@@ -1,6 +1,5 @@
 """All that the page shows, as one plain dictionary: what is not in it is not on the page."""
 
-import datetime
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -40,14 +39,14 @@ def page_content(
     settings, alike = _settings(runs)
     left_out = [*drawn.left_out, *_left_out(curves, offered, most, len(settings))]
     columns = [] if table is None else [_column(column) for column in table.columns]
-    rows = _rows(table, groups)
+    rows, trials = _rows(table, groups), known(sweeps)
     for place, column in enumerate(columns):
         column["has_more"] = any(row["cells"][place]["more"] for row in rows)
     return {
         "headline": text(headline),
-        "made": f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
         "sorted_by": None if sorted_by is None else text(sorted_by.key),
-        "runs": [_run(run, sweeps) for run in runs],
+        "runs": [_run(run, "finished") for run in done]
+        + [_run(run, _state(run, trials.get(run.folder.resolve()))) for run in others],
         "finished": len(done),
         "columns": columns,
         "rows": [*rows, *_going(others, len(done), len(columns))],
@@ -72,12 +71,12 @@ def text(value: object, longest: int = LONGEST) -> str:
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
-def _run(run: Run, sweeps: Sequence[Sweep]) -> dict[str, Any]:
+def _run(run: Run, state: str) -> dict[str, Any]:
     seed = run.config.get("seed")
     return {
         "folder": text(run.folder, 1000),
         "seed": text(seed, 20) if isinstance(seed, int) else "",
-        "state": "finished" if run.costs is not None else _state(run, known(sweeps).get(run.folder.resolve())),
+        "state": state,
         "hardware": text(run.hardware or "unknown"),
     }
 
