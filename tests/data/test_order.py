@@ -66,8 +66,9 @@ def batches(num_workers: int, flip: bool = True) -> list[dict[str, Tensor]]:
     return list(DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=num_workers))
 
 
-def test_workers_do_not_change_the_data() -> None:
-    for alone, helped in zip(batches(0), batches(2), strict=True):
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_workers_do_not_change_the_data(num_workers: int) -> None:
+    for alone, helped in zip(batches(0), batches(num_workers), strict=True):
         assert alone.keys() == helped.keys() == {"image", "index", "label"}
         assert all(torch.equal(alone[name], helped[name]) for name in alone)
 
