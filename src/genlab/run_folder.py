@@ -1,6 +1,6 @@
 """A run on disk: what was asked for, by which code on what machine, and what came of it.
 
-``outputs/<model>-<data>/<time>-<id>/`` holds
+``outputs/<model>-<data>/<time>-<id>/`` (a trial of a sweep: ``outputs/<sweep>/<id>/``) holds
 
     config.yaml     the resolved config: rebuilds the run without its data
     command.txt     every command that trained it, in order
@@ -53,6 +53,17 @@ def create(outputs: str, name: str) -> Path:
             continue
         except OSError as error:
             raise StorageError(f"cannot write to {outputs} ({(error.strerror or str(error)).lower()}).") from error
+
+
+def begin(folder: Path) -> Path:
+    """Make ``folder`` a run's, unless it is one. Raises ConfigError and StorageError."""
+    if (folder / "config.yaml").exists():
+        raise ConfigError(f"folder={folder} already holds a run. Continue it with run={folder}, or choose another.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder} ({(error.strerror or str(error)).lower()}).") from error
+    return folder
 
 
 def name_of(config: Mapping[str, Any]) -> str:
