@@ -3,6 +3,7 @@
 import logging
 import os
 import resource
+import secrets
 import sys
 import tempfile
 import time
@@ -51,7 +52,7 @@ from genlab.memory import enough_memory, smaller_batch
 from genlab.metrics.protocol import Result
 from genlab.metrics_file import MetricsFile
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model, in_eval_mode
-from genlab.ranks import RUN_DIR, is_of_the_group, one_fate
+from genlab.ranks import folder_of_all_ranks, is_of_the_group, one_fate
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint, used_up
 from genlab.seeding import RandomStream, derive_seed
 from genlab.storage import check_room
@@ -68,10 +69,15 @@ class Interrupted(GenlabError):
 
 
 def train(
-    config: DictConfig, overrides: Sequence[str], run: Path | None = None, *, allow_changes: bool = False
+    config: DictConfig,
+    overrides: Sequence[str],
+    run: Path | None = None,
+    *,
+    folder: Path | None = None,
+    allow_changes: bool = False,
 ) -> None:
     """Train and evaluate. ``run``: continue that run with ``config``, other than it was in what matters only where
-    that is allowed; None: start one in a new folder."""
+    that is allowed; None: start one, in ``folder`` or in one with a name of its own."""
     stop = StopOnSignal()
     try:
         with (
@@ -80,7 +86,7 @@ def train(
             one_fate(lambda: _how_to_continue(config)),
             enough_memory("before the first step", "a smaller model"),
         ):
-            _train(config, overrides, run, stop, allow_changes)
+            _train(config, overrides, run, folder, stop, allow_changes)
     except Stopped as stopped:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             sys.exit(128 + stopped.number)  # the first process speaks for all
@@ -98,7 +104,12 @@ def _how_to_continue(config: DictConfig) -> str:
 
 
 def _train(
-    config: DictConfig, overrides: Sequence[str], run: Path | None, stop: StopOnSignal, allow_changes: bool
+    config: DictConfig,
+    overrides: Sequence[str],
+    run: Path | None,
+    folder: Path | None,
+    stop: StopOnSignal,
+    allow_changes: bool,
 ) -> None:
     data = build_data(config)
     if config.check:
@@ -115,7 +126,8 @@ def _train(
     )  # refuses what cannot be, before there is a folder
     data.check(trial.world_size)
     kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
-    check_room(run or Path(config.outputs), (kept + 1) * checkpoint.expected_bytes(trial_model(plain)))
+    needed = (kept + 1) * checkpoint.expected_bytes(trial_model(plain))
+    check_room(run or folder or Path(config.outputs), needed)
     last = last_checkpoint(run, plain, data) if run is not None else None
     changed = {} if run is None else check_changes(run_folder.read_config(run), plain, run, allow_changes)
     if last is None:
@@ -126,8 +138,10 @@ def _train(
             print(f"changed:    {path} {before} -> {now}")
 
     on_cpu = trial.strategy.root_device.type == "cpu"
-    with _folder_of_all_ranks(config, run, trial, model) as run_dir, quick_matmul(on_cpu):
-        config.run_dir, config.run_id = str(run_dir), config.run_id if run is not None else run_dir.name
+    with folder_of_all_ranks(config, run, folder, trial, model) as run_dir, quick_matmul(on_cpu):
+        config.run_dir = str(run_dir)
+        if run is None:
+            config.run_id = run_dir.name if folder is None else f"{run_dir.name}-{secrets.token_hex(3)}"
         plain = resolved(config)
         callbacks = [stop, FiniteGuard(), SharedBuffers(), MonitoredNames(), *build_callbacks(plain, evaluation)]
         if changed:
@@ -197,31 +211,6 @@ def _without_folder(config: DictConfig) -> dict[str, Any]:
     trial = config.copy()
     trial.run_dir, trial.run_id = "", ""
     return resolved(trial)
-
-
-@contextmanager
-def _folder_of_all_ranks(config: DictConfig, run: Path | None, trial: pl.Trainer, model: Model) -> Iterator[Path]:
-    """The run's folder, made by its first process if it is new.
-
-    Processes that the first one starts are told through the environment; those that torchrun or SLURM started are told
-    through the process group, which Lightning then finds set up.
-    """
-    told = os.environ.get(RUN_DIR)
-    folder = Path(told) if told else run
-    if folder is None and trial.is_global_zero:
-        folder = run_folder.create(config.outputs, run_folder.name_of(config))
-    environment = getattr(trial.strategy, "cluster_environment", None)  # a single device has none
-    if not told and environment is not None and environment.creates_processes_externally:
-        trial.strategy.connect(model)  # shared out weights ask for it
-        trial.strategy.setup_environment()
-        folder = trial.strategy.broadcast(folder)
-    assert folder is not None
-    os.environ[RUN_DIR] = str(folder)
-    try:
-        yield folder
-    finally:
-        if not told:
-            del os.environ[RUN_DIR]
 
 
 def _wandb_is_offline(config: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from genlab.overrides import parse
 OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     "train": {
         "run": (None, "continue this run, with what else is typed changed"),
+        "folder": (None, "the new run's folder. Default: outputs/<model>-<data>/<time>-<id>"),
         "allow_changes": (False, "also where a setting that its training depends on is changed"),
     },
     "sample": {
@@ -72,7 +73,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     """The value of a command's own option. Raises ConfigError if it is of another type."""
     if value is None and default in (None, ...):
         return default
-    if name in ("run", "out", "sort", "protocol", "images", "reference"):
+    if name in ("run", "folder", "out", "sort", "protocol", "images", "reference"):
         return str(value)
     if name == "runs":
         return [str(run) for run in (value if isinstance(value, list) else [value])]

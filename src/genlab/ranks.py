@@ -7,13 +7,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch.distributed as dist
+from omegaconf import DictConfig
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.strategies.launchers import subprocess_script
 
+from genlab import run_folder
 from genlab.errors import GenlabError
+from genlab.occupied import occupied
 from genlab.redaction import one_line, redact
 
 RUN_DIR = "GENLAB_RUN_DIR"  # tells the processes that the first one starts which folder it made
@@ -161,3 +165,33 @@ def is_of_the_group(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )
+
+
+@contextmanager
+def folder_of_all_ranks(
+    config: DictConfig, run: Path | None, new: Path | None, trial: Trainer, model: LightningModule
+) -> Iterator[Path]:
+    """The run's folder, made by its first process if it is new, and that one's alone.
+
+    Processes that the first one starts are told through the environment; those that torchrun or SLURM started are told
+    through the process group, which Lightning then finds set up.
+    """
+    told = os.environ.get(RUN_DIR)
+    folder = Path(told) if told else run
+    is_first = trial.is_global_zero and not told
+    if folder is None and is_first:
+        named = run_folder.name_of(config)
+        folder = run_folder.create(config.outputs, named) if new is None else run_folder.begin(new)
+    environment = getattr(trial.strategy, "cluster_environment", None)  # a single device has none
+    if not told and environment is not None and environment.creates_processes_externally:
+        trial.strategy.connect(model)  # shared out weights ask for it
+        trial.strategy.setup_environment()
+        folder = trial.strategy.broadcast(folder)
+    assert folder is not None
+    os.environ[RUN_DIR] = str(folder)
+    try:
+        with occupied(folder) if is_first else nullcontext():
+            yield folder
+    finally:
+        if not told:
+            del os.environ[RUN_DIR]
