@@ -92,10 +92,14 @@ TRAINING = [
     ("spec.shape=[1,8,8]", "error: spec.shape cannot be set: the run fills it in."),
     ("hydra.run.dir=x", "error: unknown option 'hydra.run.dir'. Run folders are made in outputs=<folder>."),
     ("trainer.callbacks=[]", "error: trainer.callbacks cannot be set: genlab gives Trainer its own."),
-    ("model=a,b", "error: model=a,b names several values, and a run takes one. Choose one of them."),
+    (
+        "model=a,b",
+        "error: model=a,b names several values, and a run takes one. Choose one of them, or train them all with -m.",
+    ),
     (
         "model.guidance=range(1,3)",
-        "error: model.guidance=range(1,3) names several values, and a run takes one. Choose one of them.",
+        "error: model.guidance=range(1,3) names several values, and a run takes one. Choose one of them, "
+        "or train them all with -m.",
     ),
     ("digits", "error: 'digits' is not an option. Options look like name=value."),
     ("=3", "error: '=3' is not an option. Options look like name=value."),
@@ -108,7 +112,7 @@ TRAINING = [
     ("--config-dir=/no/such", "error: --config-dir /no/such: there is no such folder."),
     ("--cfg", "error: --cfg needs a value."),
     ("--cfg=hydra", "error: --cfg shows the config of a job: --cfg job, not --cfg hydra."),
-    ("-m", "error: --multirun is refused: a command is one run. Start one command for each."),
+    ("sweep=optuna", "error: unknown option 'sweep'. It goes with -m: python train.py -m sweep=optuna ..."),
     (
         "--experimental-rerun=x.pickle",
         "error: --experimental-rerun is refused: it would run whatever a pickle says. "
@@ -170,7 +174,11 @@ def test_the_config_is_shown_and_training_begins_once_all_is_checked(
         ("sample run=x label=cat", "error: label must be a whole number, got 'cat'."),
         ("sample run=x seed=x", "error: seed must be a whole number, got 'x'."),
         ("sample run=x ~n", "error: ~n: nothing to delete, n is no part of the config."),
-        ("sample run=a,b", "error: run=a,b names several values, and a run takes one. Choose one of them."),
+        ("sample -m run=a,b", "error: -m sweeps over trainings: python train.py -m ... Start one command for each."),
+        (
+            "train run=x folder=y",
+            "error: run=x: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/.",
+        ),
         ("evaluate run=x baselines=1", "error: baselines must be true or false, got 1."),
     ],
 )

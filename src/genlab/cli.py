@@ -3,8 +3,9 @@
 One grammar everywhere, Hydra's ``name=value``. Whatever is wrong with it is said in one line, before a folder is made
 and, where that can be known without it, before torch is imported.
 
-Exit codes: 0 done; 1 unforeseen, 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources; 130 Ctrl-C,
-138 SIGUSR1, 141 a closed pipe, 143 SIGTERM. With GENLAB_TRACE=1 an error shows its traceback.
+Exit codes: 0 done; 1 unforeseen, 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources, 8 trials of a
+sweep that failed; 130 Ctrl-C, 138 SIGUSR1, 141 a closed pipe, 143 SIGTERM. With GENLAB_TRACE=1 an error shows its
+traceback.
 """
 
 import atexit
@@ -24,12 +25,12 @@ from genlab.redaction import one_line, redact, redacted
 from genlab.usage import command_help, usage
 
 REFUSED = {
-    "--multirun": "a command is one run. Start one command for each.",
     "--experimental-rerun": "it would run whatever a pickle says. Continue a run with run=<its folder>.",
 }
 SHORT = {"-h": "--help", "-c": "--cfg", "-cd": "--config-dir", "-sc": "--shell-completion", "-m": "--multirun"}
 _LONGEST = 500  # characters of an error that nobody has foreseen
-FLAGS = ("--help", "--cfg", "--config-dir", "--shell-completion", "--version")
+FLAGS = ("--help", "--cfg", "--config-dir", "--shell-completion", "--version", "--multirun")
+_ALONE = ("--help", "--version", "--multirun")  # take no value
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -136,7 +137,7 @@ def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
             raise ConfigError(f"{flag} is refused: {REFUSED[flag]}")
         if flag not in FLAGS:
             raise ConfigError(f"unknown flag '{word}'.{did_you_mean(flag, FLAGS)} Options are written name=value.")
-        if flag in ("--help", "--version"):
+        if flag in _ALONE:
             flags[flag] = ""
         elif equals or queue:
             flags[flag] = value if equals else queue.pop(0)
@@ -152,6 +153,11 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
 
     if "--version" in flags:
         print(__version__)
+        return
+    if "--multirun" in flags and not {"--help", "--shell-completion"} & set(flags):
+        if command != "train":
+            raise ConfigError("-m sweeps over trainings: python train.py -m ... Start one command for each.")
+        _sweep(flags, overrides)
         return
     tree = ConfigTree(flags.get("--config-dir"))
     if "--help" in flags:
@@ -191,7 +197,10 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
     if command == "train":
         from genlab.experiment import train
 
-        train(config, saved_overrides + overrides, folder, allow_changes=options["allow_changes"])
+        if folder is not None and options["folder"] is not None:
+            raise ConfigError(f"folder={options['folder']} is for a new run, and run={folder} continues one.")
+        new = None if options["folder"] is None else Path(options["folder"])
+        train(config, saved_overrides + overrides, folder, folder=new, allow_changes=options["allow_changes"])
         return
     if command == "sample":
         from genlab.inference import sample
@@ -208,6 +217,21 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         evaluate_images(config, options["images"], options["reference"], options["out"])
     else:
         evaluate_run(config, folder, **{name: options[name] for name in ("n", "baselines", "likelihood")})
+
+
+def _sweep(flags: dict[str, str], overrides: list[str]) -> None:
+    """Trials are processes of their own: this one never imports torch."""
+    from genlab.sweep.plan import compose_sweep, read_plan
+
+    if "--cfg" in flags:
+        from omegaconf import OmegaConf
+
+        config = compose_sweep(overrides, flags.get("--config-dir"))
+        print(OmegaConf.to_yaml(OmegaConf.create(redacted(OmegaConf.to_container(config)))))
+        return
+    from genlab.sweep.loop import sweep
+
+    sweep(read_plan(overrides, flags.get("--config-dir")))
 
 
 def _compare(options: dict[str, Any], others: list[str]) -> None:

@@ -24,6 +24,7 @@ from genlab.redaction import remember
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
 FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
+OF_SWEEPS = ("sweep", "launcher")  # what is said with -m, of a sweep and not of its trials
 TAKES_A_RUN = ("metrics.extractor",)  # parts that may be the folder of a run instead of an option
 EXAMPLES = {  # what a value for a missing option looks like, first of the class that is named
     "root": "/path/to/images",
@@ -38,18 +39,22 @@ EXAMPLES = {  # what a value for a missing option looks like, first of the class
 class ConfigTree:
     """The config folders that a command sees: the packaged one, and the user's (``--config-dir``), which wins."""
 
-    def __init__(self, user_dir: str | None = None):
+    def __init__(self, user_dir: str | None = None, primary: str = "train"):
+        """``primary``: the file that holds the defaults list, of a run or of a sweep."""
         if user_dir is not None and not Path(user_dir).is_dir():
             raise ConfigError(f"--config-dir {user_dir}: there is no such folder.")
+        self.primary = primary
         self.folders = [Path(user_dir).resolve(), PACKAGED] if user_dir else [PACKAGED]
 
     def groups(self) -> dict[str, list[str]]:
         """Options by group, e.g. {"model/network": ["dit", "unet"]}."""
         found: dict[str, set[str]] = {}
+        of_others = {group.partition("/")[0] for file in PACKAGED.glob("*.yaml") if file.stem != self.primary
+                     for group in self._defaults(file)}  # fmt: skip
         for folder in self.folders:
             for file in folder.rglob("*.yaml"):
                 group = file.parent.relative_to(folder).as_posix()
-                if group != ".":
+                if group != "." and group.partition("/")[0] not in of_others:
                     found.setdefault(group, set()).add(file.stem)
         return {group: sorted(options) for group, options in sorted(found.items())}
 
@@ -138,7 +143,7 @@ class ConfigTree:
         return config
 
     def _takes_several(self, group: str) -> bool:
-        return isinstance(self._defaults(PACKAGED / "train.yaml").get(group), list)
+        return isinstance(self._defaults(PACKAGED / f"{self.primary}.yaml").get(group), list)
 
     def _is_replaced(self, override: Override, chosen: Sequence[str]) -> bool:
         """Whether an override is of a part that is chosen anew. Of metrics, say, the extractor is a part that stays."""
@@ -170,7 +175,7 @@ class ConfigTree:
 
     def _compose(self, lines: Sequence[str]) -> DictConfig:
         try:
-            return compose("train", overrides=list(lines))
+            return compose(self.primary, overrides=list(lines))
         except (HydraException, OmegaConfBaseException) as error:
             text = " ".join(str(error).split())
             if (found := re.match(r"Could not override '([^']+)'\.", text)) and found[1] in self.groups():
@@ -221,6 +226,8 @@ def is_new(config: DictConfig, override: Override, groups: Iterable[str]) -> boo
     names = key.split(".")
     if names[0] in FILLED_LATER:
         raise ConfigError(f"{key} cannot be set: the run fills it in.")
+    if (top := names[0].partition("/")[0]) in OF_SWEEPS and top not in list(config):
+        raise ConfigError(f"unknown option '{key}'. It goes with -m: python train.py -m {override.input_line} ...")
     is_part = override.is_add() or override.is_force_add() or isinstance(override.value(), dict)
     for depth, name in enumerate(names):
         above = ".".join(names[:depth])

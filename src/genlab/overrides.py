@@ -9,8 +9,9 @@ from hydra.errors import HydraException
 from genlab.errors import ConfigError
 
 
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """Hydra's grammar. Raises ConfigError for what is not ``name=value``."""
+def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
+    """Hydra's grammar. Raises ConfigError for what is not ``name=value``, and unless it is for a sweep, for several
+    values."""
     parser = OverridesParser.create()
     parsed = []
     for override in overrides:
@@ -27,8 +28,9 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     for option in parsed:
         if option.is_sweep_override() and name_of(option) == "runs":
             raise ConfigError(f"{option.input_line}: put several folders into brackets, 'runs=[a,b]'.")
-        if option.is_sweep_override():
-            raise ConfigError(f"{option.input_line} names several values, and a run takes one. Choose one of them.")
+        if option.is_sweep_override() and not sweep:
+            raise ConfigError(f"{option.input_line} names several values, and a run takes one. Choose one of them, "
+                              "or train them all with -m.")  # fmt: skip
         if not name_of(option):
             raise ConfigError(f"'{option.input_line}' is not an option. Options look like name=value.")
         if option.is_hydra_override() or name_of(option).startswith("hydra/"):

@@ -1,0 +1,32 @@
+"""What a sweep asks of the place where its trials run. Another place is another class with these methods."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+
+class Job(Protocol):
+    """A trial's process, with all that it started."""
+
+    def poll(self) -> int | None:
+        """None while it runs; then its exit code, or minus the signal that ended it."""
+
+    def stop(self) -> None:
+        """Tell it to save and leave, as SIGTERM does. Returns at once."""
+
+    def kill(self) -> None:
+        """End it and all that it started, now, also if it does not answer."""
+
+
+@runtime_checkable
+class Launcher(Protocol):
+    slots: int  # trials at a time
+
+    def start(self, command: Sequence[str], env: Mapping[str, str], log: Path, slot: int) -> Job:
+        """Start a command; what it prints is appended to ``log``.
+
+        Args:
+            env: set beside what the place sets itself
+            log: a file in a folder that exists
+            slot: 0 to slots - 1; no two jobs have the same at a time
+        """

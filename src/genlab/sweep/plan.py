@@ -1,0 +1,132 @@
+"""From the command line of a sweep to what it is going to do. Nothing is made yet."""
+
+import hashlib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from optuna.pruners import BasePruner, NopPruner
+
+from genlab.build import build, parameters, resolve
+from genlab.config import OF_SWEEPS, ConfigTree, check_complete, resolved
+from genlab.errors import ConfigError, did_you_mean
+from genlab.launcher.base import Launcher
+from genlab.overrides import line_of, name_of, parse
+from genlab.sweep.metric import Direction, Metric, choose_metric
+from genlab.sweep.proposals import Proposals
+from genlab.sweep.space import Space, read_space
+
+_NOT_THE_SEARCH = ("name", "storage", "retries", "stall_timeout", "grace", "n_trials")  # how, not what is swept
+_OF_ONE_RUN = ("run", "folder", "allow_changes")
+
+
+class Settings:
+    """Of every sweep; what else stands under ``sweep`` is for the class that proposes its trials."""
+
+    def __init__(
+        self,
+        pruner: BasePruner,
+        name: str | None = None,
+        metric: str | None = None,
+        direction: Direction | None = None,
+        storage: str | None = None,
+        retries: int = 1,  # of a trial that a signal ended
+        stall_timeout: float | None = 1800,  # seconds
+        grace: float = 120,  # seconds
+    ):
+        """Raises ConfigError for a value out of its range."""
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}", name):
+            raise ConfigError(f"sweep.name={name} must be of letters, digits, '.', '_' and '-', at most 80.")
+        if retries < 0 or grace < 0 or (stall_timeout is not None and stall_timeout <= 0):
+            raise ConfigError(f"sweep.retries={retries} and sweep.grace={grace} must be >= 0, and "
+                              f"sweep.stall_timeout={stall_timeout} above 0 or null.")  # fmt: skip
+        self.pruner, self.name, self.metric, self.direction, self.storage = pruner, name, metric, direction, storage
+        self.retries, self.stall_timeout, self.grace = retries, stall_timeout, grace
+
+
+SETTINGS = ("pruner", "name", "metric", "direction", "storage", "retries", "stall_timeout", "grace")
+
+
+@dataclass(frozen=True)
+class Plan:
+    folder: Path
+    command: str  # as it was typed
+    space: Space
+    settings: Settings
+    proposals: Proposals
+    launcher: Launcher
+    metric: Metric | None
+    tree: ConfigTree  # of the trials
+    flags: tuple[str, ...]  # of each trial's command, before its overrides
+
+
+def compose_sweep(overrides: Sequence[str], config_dir: str | None) -> DictConfig:
+    """The sweep's own config. Raises ConfigError."""
+    own = [line_of(o) for o in parse(overrides, sweep=True) if _is_own(name_of(o))]
+    for override in parse(own, sweep=True):
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line} names several values, and a sweep takes one. Choose one of them.")
+    return ConfigTree(config_dir, primary="sweep").compose(own)
+
+
+def read_plan(overrides: Sequence[str], config_dir: str | None) -> Plan:
+    """Raises ConfigError for whatever can be known to be wrong before the first trial."""
+    config = compose_sweep(overrides, config_dir)
+    check_complete(config)
+    values = resolved(config)
+    tree = ConfigTree(config_dir)
+    typed = [o for o in parse(overrides, sweep=True) if not _is_own(name_of(o))]
+    for override in typed:
+        if name_of(override) in _OF_ONE_RUN:
+            raise ConfigError(f"{override.input_line} is of one run, and a sweep makes runs of its own. Leave it out.")
+    of_trials = [o for o in typed if name_of(o) != "outputs"]
+    outputs = next((str(o.value()) for o in reversed(typed) if name_of(o) == "outputs"), "outputs")
+    space = read_space(of_trials, tree.groups())
+
+    own = values["sweep"]
+    of_all = {name: own[name] for name in SETTINGS if name in own}
+    of_proposals = {name: value for name, value in own.items() if name not in SETTINGS}
+    target = f"{Settings.__module__}.{Settings.__qualname__}"
+    settings: Settings = build({"_target_": target, **of_all}, Settings, "sweep")
+    _check_names(of_proposals)
+    proposals: Proposals = build(of_proposals, Proposals, "sweep")
+    launcher: Launcher = build(values["launcher"], Launcher, "launcher")
+    proposals.check(space)
+    metric = None
+    if settings.metric is not None or proposals.judges or not isinstance(settings.pruner, NopPruner):
+        example = tree.compose(space.overrides({axis.name: _example(axis) for axis in space.axes}))
+        metric = choose_metric(settings.metric, settings.direction, OmegaConf.to_container(example))  # type: ignore[arg-type]
+    name = settings.name or derived_name(typed, {k: v for k, v in own.items() if k not in _NOT_THE_SEARCH})
+    flags = () if config_dir is None else ("--config-dir", config_dir)
+    command = shlex.join(["python", "train.py", "-m", *flags, *overrides])
+    return Plan(Path(outputs) / name, command, space, settings, proposals, launcher, metric, tree, flags)
+
+
+def _check_names(node: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a setting that no sweep has, or not this one."""
+    known = [*SETTINGS, *parameters(resolve(node["_target_"], "sweep"))]
+    for name in node:
+        if name != "_target_" and name not in known:
+            guess = did_you_mean(name, known, prefix="sweep.") or f" This sweep has: {', '.join(known)}."
+            raise ConfigError(f"unknown option 'sweep.{name}'.{guess}")
+
+
+def _is_own(name: str) -> bool:
+    return re.split("[./]", name)[0] in OF_SWEEPS
+
+
+def _example(axis: Any) -> str:
+    return axis.values[0] if axis.values else repr(axis.low)
+
+
+def derived_name(typed: Sequence[Any], own: Mapping[str, Any]) -> str:
+    """``gan-vae-cifar10-3fa2c1``: what was chosen, and a hash of all that says what is swept."""
+    chosen = [part for override in typed if name_of(override) in ("experiment", "model", "data")
+              for part in re.findall(r"[A-Za-z0-9_]+", str((override.input_line or "").partition("=")[2]))]  # fmt: skip
+    lines = sorted(line_of(override) for override in typed if name_of(override) != "outputs")
+    told = hashlib.sha256(repr((lines, sorted(own.items(), key=repr))).encode()).hexdigest()[:6]
+    return "-".join([*(["-".join(chosen)[:60].strip("-")] if chosen else ["sweep"]), told])

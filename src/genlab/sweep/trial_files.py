@@ -1,0 +1,131 @@
+"""What a trial's folder says of it, while it runs and afterwards. Files only; nothing is changed but in clear()."""
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from genlab.occupied import LOCK
+from genlab.sweep.metric import Metric
+
+LOG = "trial.log"
+_TAIL = 64_000  # bytes of a log in which its last words are
+
+
+def is_finished(folder: Path) -> bool:
+    return (folder / "summary.json").exists()
+
+
+def can_go_on(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("examples=*.ckpt"))
+
+
+def clear(folder: Path) -> None:
+    """Remove what an attempt left that had saved nothing, all but what it said."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in (LOG, LOCK):
+            path.unlink()
+
+
+def forget(folder: Path) -> None:
+    """Remove the folder of a trial that has made nothing of it."""
+    if folder.exists() and not (folder / "config.yaml").exists():
+        shutil.rmtree(folder)
+
+
+def signs_of_life(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Differs from what it was as soon as the trial has written anything."""
+    return tuple(_stamp(folder / name) for name in (LOG, "metrics.csv", "checkpoints", "samples"))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+def last_words(folder: Path, since: int, *, error: bool = True) -> str:
+    """The last line of the log that is an error, else the last line; of what was printed after byte ``since``."""
+    path = folder / LOG
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        end = file.seek(0, 2)
+        file.seek(max(since, end - _TAIL))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("error: ", "rank ")) and "error: " in line]
+    return (errors or lines or [""])[-1] if error else (lines or [""])[-1]
+
+
+def final_value(folder: Path, metric: Metric) -> float | None:
+    """Of a finished trial; None: it was not measured, or is no number."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        value = metric.pick(summary.get("metrics", {}))
+    except (OSError, ValueError):
+        value = None
+    if value is None:
+        curve = Curve(folder / "metrics.csv", metric)
+        curve.read()
+        value = curve.values[-1] if curve.values else None
+    return value if value is not None and math.isfinite(value) else None
+
+
+class Curve:
+    """What a metrics.csv that grows has said so far: values of the metric, and how far the run is."""
+
+    def __init__(self, path: Path, metric: Metric | None):
+        self.path, self.metric = path, metric
+        self._start_over(None)
+
+    def _start_over(self, inode: int | None) -> None:
+        self._inode, self._offset = inode, 0
+        self._header: list[str] = []
+        self.values: list[float] = []  # of the metric, one an evaluation
+        self.progress: dict[str, float] = {}  # examples, flops and seconds so far
+
+    def read(self) -> None:
+        """Take in the lines that are new; all of them if the file was written afresh, with another column say."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return
+        if found.st_ino != self._inode or found.st_size < self._offset:
+            self._start_over(found.st_ino)
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for row in self._rows(whole.decode(errors="replace")):
+            self._take(row)
+
+    def _rows(self, text: str) -> Iterator[dict[str, str]]:
+        for cells in csv.reader(text.replace("\0", "").splitlines()):
+            if not self._header:
+                self._header = cells
+            elif len(cells) == len(self._header):
+                yield dict(zip(self._header, cells, strict=True))
+
+    def _take(self, row: dict[str, Any]) -> None:
+        numbers = {name: number for name, cell in row.items() if (number := _number(cell)) is not None}
+        for name, number in numbers.items():
+            if name.startswith("progress/"):
+                self.progress[name.removeprefix("progress/")] = number
+        measured = {name: number for name, number in numbers.items() if name.startswith("val/")}
+        if self.metric is not None and (value := self.metric.pick(measured)) is not None:
+            self.values.append(value)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
