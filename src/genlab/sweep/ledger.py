@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from genlab.errors import StorageError
+from genlab.errors import ConfigError, StorageError
 from genlab.redaction import one_line
 from genlab.sweep.metric import Metric
 from genlab.sweep.space import folder_of
@@ -71,7 +71,7 @@ class Ledger:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield
-        except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, ValueError) as error:
+        except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
             cause = one_line(error)[:200]
             raise StorageError(f"the sweep's ledger cannot be used ({cause}). It is {one_line(self.where)}; another: "
                                "sweep.storage=postgresql://user:password@host/name") from error  # fmt: skip
@@ -118,7 +118,11 @@ class Ledger:
         ``overrides``: from these values to a trial's overrides.
         """
         with self._asking():
-            drawn = self.study.ask(dict(distributions))
+            try:
+                drawn = self.study.ask(dict(distributions))
+            except ValueError as error:  # of an axis with other values than there were
+                raise ConfigError(f"{self.study.study_name} was begun with other values to draw from ({error}). "
+                                  "Name them as they were, or begin another: sweep.name=...") from error  # fmt: skip
             typed = overrides(drawn.params)
             noted = {"folder": folder_of(typed), "overrides": typed, "number": 0, "owner": self.owner}
             self._storage.set_trial_user_attr(drawn._trial_id, _ATTEMPT, noted)

@@ -44,16 +44,17 @@ class SweepStopped(GenlabError):
 
 def sweep(plan: Plan) -> None:
     """Run what is missing. Raises SweepStopped, TrialsFailed, and ConfigError if no trial could be run at all."""
-    try:
-        plan.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot write to {plan.folder} ({(error.strerror or str(error)).lower()}).") from error
     Sweep(plan).run()
 
 
 class Sweep:
     def __init__(self, plan: Plan):
+        """Raises StorageError if the sweep's folder cannot be made, or its ledger not be read."""
         self.plan, self.metric = plan, plan.metric
+        try:
+            plan.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot write to {plan.folder} ({(error.strerror or str(error)).lower()}).") from error
         self.ledger = Ledger(plan.folder, plan.settings.storage, plan.metric, plan.settings.pruner)
         self.view = View(plan.metric)
         self.running: dict[str, Attempt] = {}  # by folder

@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -40,20 +40,20 @@ def _without_count(name: str) -> str:
     return re.sub(r"_\d+k?$", "", name)
 
 
-def choose_metric(name: str | None, direction: Direction | None, config: Mapping[str, Any]) -> Metric:
-    """The metric called ``name``, or the first of ``config``'s, and which way is better, as its class says.
+def choose_metric(name: str | None, direction: Direction | None, example: Callable[[], Mapping[str, Any]]) -> Metric:
+    """The metric called ``name``, or the first of a trial's, and which way is better, as its class says.
 
-    Raises ConfigError.
+    ``example``: gives a trial's config, if it takes one. Raises ConfigError.
     """
     if name is not None and direction is not None:
         return Metric(name, direction)
     asked = (name or "").removeprefix("val/")
     if "loss" in asked:
-        return Metric(asked, "lower")
-    known = _directions([str(node["_target_"]) for node in config.get("metrics", {}).values()])
+        return Metric(str(name), "lower")
+    known = _directions([str(node["_target_"]) for node in example().get("metrics", {}).values()])
     if name is None:
         ranked = [Metric(metric, found) for metric, found in known.items() if found in get_args(Direction)]
-        return Metric(ranked[0].name, direction or ranked[0].direction) if ranked else Metric("loss", "lower")
+        return Metric(ranked[0].name, direction or ranked[0].direction) if ranked else Metric("val/loss", "lower")
     fitting = [metric for metric in known if asked == metric or asked.startswith(f"{metric}_")]
     if not fitting:
         guess = did_you_mean(asked, list(known)) or f" It measures: {', '.join([*known, 'val/loss'])}."

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from genlab.sweep.proposals import Proposals
 from genlab.sweep.space import Space, read_space
 
 _NOT_THE_SEARCH = ("name", "storage", "retries", "stall_timeout", "grace", "n_trials")  # how, not what is swept
+_MOST_EXAMPLES = 50
 _OF_ONE_RUN = ("run", "folder", "allow_changes")
 
 
@@ -98,8 +100,7 @@ def read_plan(overrides: Sequence[str], config_dir: str | None) -> Plan:
     proposals.check(space)
     metric = None
     if settings.metric is not None or proposals.judges or not isinstance(settings.pruner, NopPruner):
-        example = tree.compose(space.overrides({axis.name: _example(axis) for axis in space.axes}))
-        metric = choose_metric(settings.metric, settings.direction, OmegaConf.to_container(example))  # type: ignore[arg-type]
+        metric = choose_metric(settings.metric, settings.direction, lambda: _example(tree, space))
     name = settings.name or derived_name(typed, {k: v for k, v in own.items() if k not in _NOT_THE_SEARCH})
     flags = () if config_dir is None else ("--config-dir", config_dir)
     command = shlex.join(["python", "train.py", "-m", *flags, *overrides])
@@ -119,13 +120,23 @@ def _is_own(name: str) -> bool:
     return re.split("[./]", name)[0] in OF_SWEEPS
 
 
-def _example(axis: Any) -> str:
-    return axis.values[0] if axis.values else repr(axis.low)
+def _example(tree: ConfigTree, space: Space) -> Mapping[str, Any]:
+    """The config of the first combination that is one. Raises ConfigError if none is."""
+    failure: ConfigError | None = None
+    names = [axis.name for axis in space.axes]
+    for choice in islice(product(*(axis.values or [repr(axis.low)] for axis in space.axes)), _MOST_EXAMPLES):
+        try:
+            config = tree.compose(space.overrides(dict(zip(names, choice, strict=True))))
+            return OmegaConf.to_container(config)  # type: ignore[return-value]
+        except ConfigError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
 
 
 def derived_name(typed: Sequence[Any], own: Mapping[str, Any]) -> str:
     """``gan-vae-cifar10-3fa2c1``: what was chosen, and a hash of all that says what is swept."""
-    chosen = [part for override in typed if name_of(override) in ("experiment", "model", "data")
+    chosen = [part for group in ("experiment", "model", "data") for override in typed if name_of(override) == group
               for part in re.findall(r"[A-Za-z0-9_]+", str((override.input_line or "").partition("=")[2]))]  # fmt: skip
     lines = sorted(line_of(override) for override in typed if name_of(override) != "outputs")
     told = hashlib.sha256(repr((lines, sorted(own.items(), key=repr))).encode()).hexdigest()[:6]

@@ -46,9 +46,9 @@ class View:
 
     def changed(self, trial: Trial) -> None:
         """A trial is in another state."""
-        value = f"  {self._value(trial)}" if trial.value is not None else ""
+        value = f" ({self._value(trial)})" if trial.value is not None else ""
         said = f": {trial.said}" if trial.said else ""
-        self.line(f"trial {trial.number} {trial.state}{value}  {self.name(trial)}{said}")
+        self.line(f"trial {trial.number} {trial.state}{value} {self.name(trial)}{said}")
 
     def name(self, trial: Trial) -> str:
         """What tells it from the others."""
