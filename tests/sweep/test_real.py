@@ -1,0 +1,81 @@
+"""Real trainings as trials: one sweep through the command line, from beginning to end."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genlab import experiment
+from genlab.checkpoint import saved
+from genlab.errors import ConfigError, StorageError
+from genlab.occupied import is_occupied, occupied
+from tiny_run import MLP, REPOSITORY, command, compose_small, popen, train
+
+
+def test_a_sweep_of_real_trials(outputs: Path) -> None:
+    typed = [
+        *command(*MLP, outputs=outputs),
+        "seed=3,4",
+        "sweep.name=real",
+        "sweep.metric=val/loss",
+        "launcher.slots=2",
+    ]
+    process = popen([sys.executable, str(REPOSITORY / "train.py"), "-m", *typed])
+    printed, errors = process.communicate(timeout=240)
+    assert (process.returncode, errors) == (0, "")
+    ledger = json.loads((outputs / "real/trials.json").read_text())
+    assert [trial["state"] for trial in ledger["trials"]] == ["finished", "finished"]
+    for trial, seed in zip(ledger["trials"], (3, 4), strict=True):
+        run = outputs / "real" / trial["folder"]
+        assert yaml.safe_load((run / "config.yaml").read_text())["seed"] == seed
+        assert (run / "summary.json").exists()
+        assert "run folder:" in (run / "trial.log").read_text()
+        assert trial["value"] > 0
+        assert f"trial {trial['number']} finished" in printed
+        assert not is_occupied(run)
+    alone = train(*MLP, "seed=3", outputs=outputs / "alone")
+    mine = (outputs / "real" / ledger["trials"][0]["folder"] / "metrics.csv").read_text()
+    last = [line.rpartition(",")[2] for line in mine.splitlines()]
+    assert last == [line.rpartition(",")[2] for line in (alone / "metrics.csv").read_text().splitlines()]
+
+
+def test_a_new_run_may_be_given_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a/b"
+    folder.mkdir(parents=True)
+    (folder / "trial.log").write_text("before")
+    config = compose_small(*MLP, outputs=tmp_path / "none")
+    experiment.train(config, [], folder=folder)
+    assert Path(config.run_dir) == folder
+    assert config.run_id.startswith("b-")  # W&B tells runs apart by it, and b is a trial of other sweeps too
+    assert len(saved(folder)) == 1
+    assert (folder / "trial.log").read_text() == "before"
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ConfigError, match=r"already holds a run[.] Continue it with run="):
+        experiment.train(compose_small(*MLP, outputs=tmp_path), [], folder=folder)
+
+
+def test_a_folder_is_one_processs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genlab.occupied._PATIENCE", 0.1)
+    assert not is_occupied(tmp_path)
+    with occupied(tmp_path):
+        code = "from genlab.occupied import is_occupied; from pathlib import Path; import sys; " \
+               "print(is_occupied(Path(sys.argv[1])))"  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, env=os.environ)
+        assert done.stdout == "True\n"
+    assert not is_occupied(tmp_path)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "from genlab.occupied import occupied; from pathlib import Path; import sys, time\n"
+                               "with occupied(Path(sys.argv[1])): print('has it', flush=True); time.sleep(600)",
+         str(tmp_path)], stdout=subprocess.PIPE)  # fmt: skip
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    with pytest.raises(StorageError, match="another process trains in"), occupied(tmp_path):
+        pass
+    holder.kill()  # it cannot let go of it itself
+    holder.wait()
+    with occupied(tmp_path):
+        pass
