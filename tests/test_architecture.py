@@ -118,6 +118,19 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
         assert own or top in allowed, f"{name} imports {other}"
 
 
+@pytest.mark.parametrize(
+    "name", sorted(n for n in MODULES if inside(n, "genlab.sweep") or inside(n, "genlab.launcher"))
+)
+def test_sweeps_know_trials_by_their_commands_and_files(name: str) -> None:
+    allowed = {"errors", "config", "overrides", "build", "redaction", "occupied", "writing", "launcher", "sweep"}
+    for other in imported(name):
+        if other.split(".")[0] == "genlab":
+            assert other.split(".")[1] in allowed, f"{name} imports {other}"
+        assert other.split(".")[0] not in ("torch", "pytorch_lightning")
+    if inside(name, "genlab.launcher"):
+        assert not [other for other in imported(name) if inside(other, "genlab.sweep")]
+
+
 def test_config_and_command_line_start_without_torch() -> None:
     def at_the_top(name: str) -> set[str]:
         tree = ast.parse(MODULES[name].read_text())

@@ -16,6 +16,7 @@ from genlab import assemble, experiment, run_folder
 from genlab.callbacks.samples import save_grid
 from genlab.config import ConfigTree
 from genlab.errors import ConfigError, ResourceError, StorageError
+from genlab.ranks import RUN_DIR
 from tiny_run import MLP, Order, compose, train
 
 METRICS = ("metrics=[kid]", "metrics.kid.subset_size=5", "metrics.kid.num_subsets=2", "evaluation.num_samples=8")
@@ -120,7 +121,7 @@ def test_outputs_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_two_runs_in_one_process_have_two_folders(tmp_path: Path) -> None:
     assert train(*MLP, "budget.value=8", outputs=tmp_path) != train(*MLP, "budget.value=8", outputs=tmp_path)
-    assert experiment.RUN_DIR not in os.environ
+    assert RUN_DIR not in os.environ
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from genlab import __version__
 from genlab.errors import ConfigError, GenlabError, did_you_mean
 from genlab.options import OPTIONS, take_options, with_reference
 from genlab.redaction import one_line, redact, redacted
-from genlab.usage import command_help, usage
+from genlab.usage import command_help, sweep_help, usage
 
 REFUSED = {
     "--experimental-rerun": "it would run whatever a pickle says. Continue a run with run=<its folder>.",
@@ -161,7 +161,8 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         return
     tree = ConfigTree(flags.get("--config-dir"))
     if "--help" in flags:
-        print(command_help(command, tree))
+        is_sweep = "--multirun" in flags and command == "train"
+        print(sweep_help(ConfigTree(flags.get("--config-dir"), "sweep")) if is_sweep else command_help(command, tree))
         return
     if "--shell-completion" in flags:
         _shell_completion(flags["--shell-completion"], tree, overrides)

@@ -9,6 +9,7 @@ def usage() -> str:
     return "\n".join([
         "usage: genlab <command> [name=value ...]", "",
         "  train      train a model and evaluate it        (python train.py ...)",
+        "  train -m   train many, one process each         (python train.py -m ...)",
         "  sample     draw from a trained run              (python scripts/sample.py ...)",
         "  evaluate   measure a trained run                (python scripts/evaluate.py ...)",
         "  compare    put runs side by side                (python scripts/compare.py ...)", "",
@@ -32,8 +33,33 @@ def command_help(command: str, tree: Any) -> str:
         "",
         "Any value of the config, by its path: model.optimizer.lr=2e-4 data.batch_size=64 trainer.devices=2",
         "",
+        *(
+            ["  -m                   a sweep: model=gan,vae seed=0,1,2; more: python train.py -m --help"]
+            * (command == "train")
+        ),
         "  --cfg job            print the config and stop",
         "  --config-dir DIR     a folder of your own configs, laid out like the packaged one",
         '  --shell-completion install=bash|fish|zsh     for: eval "$(genlab train -sc install=bash)"',
     ]
+    return "\n".join(lines)
+
+
+def sweep_help(tree: Any) -> str:
+    """``tree``: of the sweep's own config."""
+    lines = ["usage: python train.py -m [name=a,b ...] [sweep.name=value ...]     (or: genlab train -m ...)", "",
+             "Each combination of the values named is a trial, a run in a process and a folder of its own. Values:",
+             "  model=gan,vae      seed=range(0,5)      model=glob(*)      metrics=[fid],[kid]",
+             "With sweep=optuna they are drawn, and may come from an interval:",
+             "  'model.optimizer.lr=tag(log, interval(1e-5, 1e-3))'      'model.depth=int(interval(2, 8))'",
+             "The same command again runs what is missing, failed or was stopped, and nothing else.", "",
+             "Parts, chosen by name:"]  # fmt: skip
+    width = max(len(group) for group in tree.groups()) + 2
+    lines += [f"  {group + '=':{width}}{' | '.join(options)}" for group, options in tree.groups().items()]
+    lines += [
+        "",
+        "Values, shown with their meaning below; those of a part: python train.py -m sweep=optuna --cfg job",
+        "",
+    ]
+    text = (tree.folders[-1] / "sweep.yaml").read_text(encoding="utf-8")
+    lines += [f"  sweep.{line.strip()}" for line in text.partition("\nsweep:\n")[2].splitlines() if line.strip()]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A sweep of twenty real trials, of which ten are killed, raise or hang: the others finish, and the same command again
+"""A sweep of twenty real trials, of which ten or more are killed, raise or hang: the others finish, and the same command again
 runs only what is missing.
 
     python tests/faults/sweep.py outputs=<folder>
@@ -103,8 +103,9 @@ def main(outputs: Path) -> None:
     print(*(f"  {t['said']}" for t in trials if t["state"] == "failed"), sep="\n")
     assert code == 8, code
     assert len(first) == TRIALS
-    assert len(failed) == DEATHS, f"{len(failed)} deaths"
-    assert sorted(first.values()) == ["failed"] * DEATHS + ["finished"] * (TRIALS - DEATHS)
+    deaths = len(failed)
+    assert deaths >= DEATHS, f"only {deaths} deaths"
+    assert sorted(first.values()) == ["failed"] * deaths + ["finished"] * (TRIALS - deaths)
     ends = {folder: (outputs / "deaths" / folder / "summary.json").stat().st_mtime_ns for folder in set(first) - failed}
 
     (outputs / "mended").touch()
@@ -112,15 +113,15 @@ def main(outputs: Path) -> None:
     print(again)
     assert code == 0, code
     begun = [line for line in again.splitlines() if " running " in line]
-    assert len(begun) == DEATHS, begun
+    assert len(begun) == deaths, begun
     assert states(outputs) == dict.fromkeys(first, "finished")
     for folder, end in ends.items():
         assert (outputs / "deaths" / folder / "summary.json").stat().st_mtime_ns == end, "it was run again"
-    print(f"{sum('goes on from its checkpoint' in line for line in begun)} of {DEATHS} went on from a checkpoint")
+    print(f"{sum('goes on from its checkpoint' in line for line in begun)} of {deaths} went on from a checkpoint")
 
     with sqlite3.connect(outputs / "deaths/ledger.db") as ledger:
         counted = dict(ledger.execute("select state, count(*) from trials group by state").fetchall())
-    assert counted == {"COMPLETE": TRIALS, "FAIL": DEATHS}, counted
+    assert counted == {"COMPLETE": TRIALS, "FAIL": deaths}, counted
     compare = [sys.executable, "scripts/compare.py", f"runs={outputs / 'deaths'}", f"out={outputs / 'compared'}"]
     subprocess.run(compare, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
     rows = list(csv.DictReader(io.StringIO((outputs / "compared/comparison.csv").read_text())))
