@@ -1,5 +1,5 @@
-"""A sweep of twenty real trials, of which ten or more are killed, raise or hang: the others finish, and the same command
-again runs only what is missing.
+"""A sweep of twenty real trials, of which at least ten are killed, raise or hang: the others finish, and the same
+command again runs only what is missing.
 
     python tests/faults/sweep.py outputs=<folder>
 
