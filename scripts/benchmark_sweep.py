@@ -2,11 +2,12 @@
 
     python scripts/benchmark_sweep.py [trials=6]
 
-By hand is `python train.py ...` once for each. Prints the seconds of both, and those of the sweep in which no trial
-ran.
+By hand is `python train.py ...` once for each. Prints the seconds of both, those of the sweep in which no trial
+ran, and, since the machine may have other things to do, how much of a processor the sweep itself took.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,33 +20,36 @@ TINY = ("trainer=cpu", "logger=[none]", "data=digits", "data.limit=40", "data.ba
         "model/network=mlp", "model.network.width=8", "model.network.depth=1", "model.sampler.num_steps=2")  # fmt: skip
 
 
-def train(*words: str) -> float:
-    """Seconds of one command."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "train.py", *words], cwd=REPOSITORY, check=True, capture_output=True)
-    return time.perf_counter() - began
+def train(*words: str) -> tuple[float, float]:
+    """Seconds of one command, and those of a processor that it used itself, without the processes it started."""
+    began, used = time.perf_counter(), 0.0
+    process = subprocess.Popen([sys.executable, "train.py", *words], cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        time.sleep(0.02)
+    assert process.returncode == 0
+    return time.perf_counter() - began, used
 
 
 def main(trials: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         train(*TINY, f"outputs={folder}/warm")
-        by_hand, swept, idle = [], 0.0, 0.0
+        by_hand = swept = idle = used = 0.0
         for turn in range(2):  # in turn, since other programs come and go
             seeds = range(turn * trials, (turn + 1) * trials)
-            by_hand += [train(*TINY, f"seed={seed}", f"outputs={folder}/hand") for seed in seeds]
-            name = f"sweep{turn}"
-            seconds = train(
-                "-m", *TINY, f"seed=range({seeds.start},{seeds.stop})", f"outputs={folder}", f"sweep.name={name}"
-            )
-            ran = [
-                trial["seconds"] for trial in json.loads((Path(folder) / name / "trials.json").read_text())["trials"]
-            ]
+            by_hand += sum(train(*TINY, f"seed={seed}", f"outputs={folder}/hand")[0] for seed in seeds)
+            name, numbers = f"sweep{turn}", f"seed=range({seeds.start},{seeds.stop})"
+            seconds, own = train("-m", *TINY, numbers, f"outputs={folder}", f"sweep.name={name}")
+            ran = json.loads((Path(folder) / name / "trials.json").read_text())["trials"]
             assert len(ran) == trials
-            swept, idle = swept + seconds, idle + seconds - sum(ran)
+            swept, used = swept + seconds, used + own
+            idle += seconds - sum(trial["seconds"] for trial in ran)
     count = 2 * trials
-    print(f"{count} trials  by hand {sum(by_hand):.1f} s  as a sweep {swept:.1f} s  "
-          f"more: {(swept - sum(by_hand)) / count:+.2f} s a trial")  # fmt: skip
-    print(f"of the sweep {idle:.1f} s without a trial: {idle / count:.2f} s a trial, its own start among them")
+    more = (swept - by_hand) / count
+    print(f"{count} trials  by hand {by_hand:.1f} s  as two sweeps {swept:.1f} s  {more:+.2f} s a trial")
+    print(f"no trial ran for {idle / count:.2f} s a trial, the sweeps' own start among them")
+    print(f"the sweeps themselves used {used / count:.2f} s of a processor a trial")
 
 
 if __name__ == "__main__":
