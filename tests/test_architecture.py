@@ -122,7 +122,7 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
     "name", sorted(n for n in MODULES if inside(n, "genlab.sweep") or inside(n, "genlab.launcher"))
 )
 def test_sweeps_know_trials_by_their_commands_and_files(name: str) -> None:
-    allowed = {"errors", "config", "overrides", "build", "redaction", "occupied", "writing", "launcher", "sweep"}
+    allowed = {"errors", "config", "overrides", "build", "redaction", "occupied", "storage", "launcher", "sweep"}
     for other in imported(name):
         if other.split(".")[0] == "genlab":
             assert other.split(".")[1] in allowed, f"{name} imports {other}"

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genlab.redaction import redacted
+from genlab.storage import write_atomically
 from genlab.sweep.ledger import Trial
 from genlab.sweep.metric import Metric
-from genlab.writing import write_atomically
 
 NAME = "trials.json"
 
