@@ -3,11 +3,11 @@
     python scripts/benchmark_guards.py                       # the default U-Net on digits, one thread, 30 pairs
     python scripts/benchmark_guards.py --pairs 10 --steps 20
 
-Both train the same network on the same objective, optimiser, batch size and data. genlab's side is its train command with
-all that keeps a run safe, and the counts of examples, FLOPs and seconds; without what plain Lightning does not do
+Both train the same network on the same objective, optimiser, batch size and data. genlab's side is its train command
+with all that keeps a run safe, and the counts of examples, FLOPs and seconds; without what plain Lightning does not do
 either (average weights, samples, evaluation). Pairs are interleaved, and take turns in going first. The ratio is that
-of the time of a step; its interval is that of the median, by order statistics. Time of the CPU stands beside time, for a
-machine that is busy with other things too.
+of the time of a step; its interval is that of the median, by order statistics. Time of the CPU stands beside time, for
+a machine that is busy with other things too.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def prepared(folder: Path, steps: int, batch_size: int) -> dict[str, Callable[[]
         own = Stopwatch(steps)
         loader = DataLoader(data, batch_size, shuffle=True, drop_last=True)
         trainer = pl.Trainer(
-            accelerator="cpu", max_epochs=-1, callbacks=[own, ModelCheckpoint(folder / "plain")], enable_progress_bar=False,
+            accelerator="cpu", max_epochs=-1, enable_progress_bar=False, callbacks=[own, ModelCheckpoint(folder / "plain")],
             logger=CSVLogger(folder / "plain"), enable_model_summary=False, log_every_n_steps=50,
         )  # fmt: skip
         with quick_matmul(True):
