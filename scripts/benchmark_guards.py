@@ -131,8 +131,9 @@ def prepared(folder: Path, steps: int, batch_size: int) -> dict[str, Callable[[]
         own = Stopwatch(steps)
         loader = DataLoader(data, batch_size, shuffle=True, drop_last=True)
         trainer = pl.Trainer(
-            accelerator="cpu", max_epochs=-1, enable_progress_bar=False, callbacks=[own, ModelCheckpoint(folder / "plain")],
-            logger=CSVLogger(folder / "plain"), enable_model_summary=False, log_every_n_steps=50,
+            accelerator="cpu", max_epochs=-1, enable_progress_bar=False,
+            callbacks=[own, ModelCheckpoint(folder / "plain")], logger=CSVLogger(folder / "plain"),
+            enable_model_summary=False, log_every_n_steps=50,
         )  # fmt: skip
         with quick_matmul(True):
             trainer.fit(Plain(model, model.objective), loader)
