@@ -4,6 +4,7 @@ The numbers are those of the list in the specification. 13 (a token outside of t
 command line: a model has the tokens of its tokenizer, and goes on with no other; tests/data/test_tokenizers.py has it.
 """
 
+import os
 import re
 import shutil
 import urllib.error
@@ -184,7 +185,13 @@ def test_a_bad_input_gets_one_line(
     assert not saved(only_run(tmp_path / "outputs")) if begun else True
 
 
-def test_a_good_run_says_nothing_but_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_good_run_says_nothing_but_its_own(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nor on a machine with SLURM, where Lightning has an advice for everyone."""
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert said(capfd, *DIGITS, "callbacks.samples.times=1", "callbacks.evaluation.times=1", exit_code=0) == []
 
 

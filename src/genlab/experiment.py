@@ -198,7 +198,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for message in ("num_workers", "dataloader is not resumable", "LeafSpec", "pytree", "litlogger", "in eval mode",
                         "log_every_n_steps", "Checkpoint directory", "validation_step", "GPU available but not used",
-                        "train_dataloader", "array is not writable"):  # fmt: skip
+                        "train_dataloader", "array is not writable", "srun"):  # fmt: skip
             warnings.filterwarnings("ignore", f"(?s).*{message}")
         for name in ("pytorch_lightning", "lightning_fabric"):
             for logger in (logging.getLogger(name), logging.getLogger(f"{name}.utilities.rank_zero")):
