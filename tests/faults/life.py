@@ -115,7 +115,7 @@ def on_ranks(ranks: int, start: Callable[[dict[str, str]], Life]) -> list[int]:
              "TORCHELASTIC_RESTART_COUNT": 0, "TORCHELASTIC_MAX_RESTARTS": 0}  # fmt: skip
     lives = [start({k: str(v) for k, v in alike.items()} | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
              for rank in range(ranks)]  # fmt: skip
-    while any(life.wait(0.01) is None for life in lives):
+    while None in [life.wait(0.01) for life in lives]:  # each is looked at
         if any(life.code == KILLED for life in lives) or lives[0].seconds > PATIENCE:
             for life in lives:
                 life.kill()
