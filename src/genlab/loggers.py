@@ -105,6 +105,10 @@ class IsolatedLogger(Logger):
 
     def _give_up(self, error: Exception) -> None:
         self._works = False
+        if isinstance(self._inner, WandbLogger):
+            part = threading.Thread(target=_part_from_wandb, name="part from W&B", daemon=True)
+            part.start()
+            part.join(self.patience)
         self._warn(f"stopped working ({(one_line(error) or type(error).__name__)[:200]})")
 
     def _warn(self, what: str) -> None:
@@ -150,6 +154,14 @@ class IsolatedLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self._attempt(lambda logger: logger.finalize(status), is_last=True)
+
+
+def _part_from_wandb() -> None:
+    """So that it does not look for its service once more, and print that it is gone, when this process ends."""
+    import wandb
+
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
 
 
 @contextmanager
