@@ -88,6 +88,16 @@ def test_another_kind_of_budget_continues_a_run(tmp_path: Path) -> None:
     assert after.flops / after.examples == before.flops / before.examples
 
 
+def test_another_batch_size_is_counted_anew(tmp_path: Path) -> None:
+    """As on another number of devices, which share the batch otherwise."""
+    run = train(*MLP, "budget.value=40", outputs=tmp_path)
+    before = checkpoint.newest(run).progress
+    resume(run, "data.batch_size=4", "budget.value=80", allow_changes=True)
+    after = checkpoint.newest(run).progress
+    assert (before.examples, after.examples) == (40, 80)
+    assert after.flops == pytest.approx(2 * before.flops, rel=1e-3)
+
+
 def test_learning_rate_follows_progress(tmp_path: Path) -> None:
     """The rate of a step is that of the progress before it, also when the run is continued with a larger budget."""
 

@@ -63,6 +63,8 @@ def test_what_a_run_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     assert [row["step"] for row in rows if row["val/loss"]] == ["6", "13"]
     assert rows[6]["val/kid_digits64_6"]
     assert rows[13]["val/kid_digits64_8"]
+    assert [float(row["progress/examples"]) for row in rows] == [*range(8, 105, 8), 104]  # of every row, also the last
+    assert all(float(row["progress/flops"]) > 0 and float(row["progress/seconds"]) > 0 for row in rows)
 
     out, errors = capsys.readouterr()
     assert f"next:       python scripts/sample.py run={run} n=64 seed=1" in out

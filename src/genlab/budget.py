@@ -63,7 +63,7 @@ class Budget(Callback):
         if value <= 0:
             raise ConfigError(f"budget.value must be above 0, got {value}.")
         self.value = value
-        self._flops: dict[str, float] = {}  # of one batch on one rank, by the kind of step: measured on the first
+        self._flops: dict[str, float] = {}  # of one batch on one rank, by kind of step and shape: measured on the first
         self._kind = ""  # of the step being made
         self._counter: OperationCounter | None = None
         self._counting = ExitStack()
@@ -77,7 +77,8 @@ class Budget(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(pl_module, Model)
-        self._kind = pl_module.step_kind(batch_idx)
+        shape = "x".join(map(str, next(iter(batch.values())).shape))  # a run may go on with another batch size
+        self._kind = f"{pl_module.step_kind(batch_idx)} {shape}"
         if self._kind not in self._flops:
             self._counter = OperationCounter()
             self._counting.enter_context(self._counter)
@@ -98,8 +99,7 @@ class Budget(Callback):
         progress.flops += self._flops[self._kind] * trainer.world_size
         progress.seconds = self.agree(trainer, progress.seconds + time.perf_counter() - pl_module.step_began)
         progress.fraction = min(1.0, self.used(progress) / self.value)
-        counts = {"examples": progress.examples, "flops": progress.flops, "seconds": progress.seconds}
-        pl_module.log_dict({f"progress/{name}": torch.tensor(n, dtype=torch.float64) for name, n in counts.items()})
+        pl_module.log_dict({name: torch.tensor(n, dtype=torch.float64) for name, n in progress.logged().items()})
         if self.finished(progress) and pl_module.at_optimizer_step(batch_idx):
             trainer.should_stop = True
 
@@ -132,7 +132,7 @@ class Examples(Budget):
 
 
 class Flops(Budget):
-    """Floating-point operations of training (forward, backward, all networks), by torch's formulas."""
+    """Floating-point operations of training (forward, backward, optimisers; all networks), by torch's formulas."""
 
     def used(self, progress: Progress) -> float:
         return progress.flops

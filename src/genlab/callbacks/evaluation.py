@@ -65,7 +65,7 @@ class PeriodicEvaluation(Callback):
             result = self.evaluation.run(model, datamodule, num_samples, weights=weights)
         values = {f"val/{name}": value for name, value in (losses | result.values).items()}
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            logger.log_metrics(model.progress.logged() | values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
         return result
 
 

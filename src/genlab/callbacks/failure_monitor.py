@@ -113,9 +113,10 @@ class FailureMonitor(Callback):
             assert isinstance(pl_module, GenerativeModel)
             values |= self.watch_samples(trainer, pl_module, grid.drawn[1])
         if values:
+            named = {f"monitor/{name}": value for name, value in values.items()}
             for logger in trainer.loggers:
                 step = trainer.fit_loop.epoch_loop._batches_that_stepped
-                logger.log_metrics({f"monitor/{name}": value for name, value in values.items()}, step=step)
+                logger.log_metrics(pl_module.progress.logged() | named, step=step)
 
     def judges(self, model: Model) -> bool:
         return model.progress.fraction > self.grace and model.progress.examples >= self.grace_examples

@@ -33,6 +33,10 @@ class Progress:
     seconds: float = 0.0  # spent training, evaluation and saving left out
     fraction: float = 0.0  # of the budget, in [0, 1]
 
+    def logged(self) -> dict[str, float]:
+        """The x axes of every curve: they stand in each row of metrics that is logged."""
+        return {"progress/examples": self.examples, "progress/flops": self.flops, "progress/seconds": self.seconds}
+
 
 class LearningRateSchedule(Protocol):
     """A multiple of the optimiser's learning rate, as a function of progress."""
@@ -71,8 +75,9 @@ class Model(LightningModule, ABC):
         """The training losses of a batch without dropout, as scalars by name: what validation averages."""
 
     def step_kind(self, batch_idx: int) -> str:
-        """Of the training step that comes: steps of one kind cost the same number of operations."""
-        return "step"
+        """Of the training step that comes: steps of one kind, on batches of one shape, cost the same number of
+        operations. Those of an optimiser count too: Muon multiplies matrices."""
+        return "step" if self.at_optimizer_step(batch_idx) else "accumulation"
 
     def at_optimizer_step(self, batch_idx: int) -> bool:
         """Whether optimisers step on this batch: only then is a state worth averaging, saving or stopping at."""

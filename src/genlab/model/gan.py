@@ -97,8 +97,10 @@ class GAN(GenerativeModel):
         self.steps_made += 1
 
     def step_kind(self, batch_idx: int) -> str:
-        generator = self.at_optimizer_step(batch_idx) and self.is_generators_turn()
-        return "discriminator" + " penalty" * self.is_penalised() + " generator" * generator
+        kind = "discriminator" + " penalty" * self.is_penalised()
+        if not self.at_optimizer_step(batch_idx):
+            return kind
+        return f"{kind} step" + " generator" * self.is_generators_turn()
 
     def is_generators_turn(self) -> bool:
         return (self.steps_made + 1) % self.discriminator_steps == 0
