@@ -118,13 +118,24 @@ def test_milestones_are_spread_evenly() -> None:
     assert [step for step in range(1, 101) if milestones.reached(step / 100)] == [25, 50, 75, 100]
 
 
+def test_milestones_may_have_others_between() -> None:
+    milestones = Milestones(2, also_at=[0.25, 0.05, 0.5])
+    milestones.start(0)
+    assert [step for step in range(1, 101) if milestones.reached(step / 100)] == [5, 25, 50, 100]
+    only = Milestones(0, also_at=[0.05])
+    only.start(0)
+    assert [step for step in range(1, 101) if only.reached(step / 100)] == [5]
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Milestones(4, also_at=[5])
+
+
 @pytest.mark.parametrize("times", [1, 3, 7, 10, 100])
 def test_milestones_are_not_repeated_after_a_resume(times: int) -> None:
-    straight, value = Milestones(times), 300
+    straight, value = Milestones(times, also_at=[0.05]), 300
     straight.start(0)
     expected = [step for step in range(1, value + 1) if straight.reached(step / value)]
     for stop in range(value):
-        continued = Milestones(times)
+        continued = Milestones(times, also_at=[0.05])
         continued.start(stop / value)
         found = [step for step in range(stop + 1, value + 1) if continued.reached(step / value)]
         assert found == [step for step in expected if step > stop]

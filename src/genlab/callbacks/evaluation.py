@@ -1,5 +1,6 @@
 """A cheap evaluation every so often during training: validation losses, and metrics of a few samples."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,9 +22,15 @@ class PeriodicEvaluation(Callback):
     A signal cuts it short; the run then owes it, and makes it first when it goes on.
     """
 
-    def __init__(self, evaluation: Evaluation, times: int = 4, num_samples: int = 500):
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        times: int = 4,  # spread evenly over the budget, the last one at its end
+        num_samples: int = 500,
+        also_at: Sequence[float] = (),  # shares of the budget, e.g. 0.05: early, to see whether a run is any good
+    ):
         self.evaluation, self.num_samples = evaluation, num_samples
-        self.milestones = Milestones(times)
+        self.milestones = Milestones(times, also_at)
         self._owed = False
         self.final: Result | None = None  # of the full evaluation, once the run has ended
 

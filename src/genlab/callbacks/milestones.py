@@ -1,16 +1,21 @@
 """When to do what is done every so often: spread evenly over the budget, whatever it is counted in."""
 
+from collections.abc import Sequence
+
 
 class Milestones:
-    """``times`` points of a run, the last one its end.
+    """``times`` points of a run, the last one its end, and further ones at shares of the budget in (0, 1).
 
     A run that is continued does not go back to the points it has passed.
     """
 
-    def __init__(self, times: int):
+    def __init__(self, times: int, also_at: Sequence[float] = ()):
         if times < 0:
             raise ValueError(f"times must be 0 or more, got {times}.")
+        if not all(0 < share < 1 for share in also_at):
+            raise ValueError(f"also_at must be shares of the budget between 0 and 1, got {list(also_at)}.")
         self.times = times
+        self.others = sorted(share for share in set(also_at) if not times or abs(share * times - round(share * times)) > 1e-6)
         self._passed = 0
 
     def start(self, fraction: float) -> None:
@@ -24,4 +29,5 @@ class Milestones:
         return new
 
     def _points(self, fraction: float) -> int:
-        return int(fraction * self.times + 1e-9)  # 0.57 of 100 is 56.99999999999999
+        # 0.57 of 100 is 56.99999999999999
+        return int(fraction * self.times + 1e-9) + sum(share <= fraction + 1e-9 for share in self.others)
