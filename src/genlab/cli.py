@@ -173,7 +173,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         return
     if command == "evaluate":
         overrides = with_reference(options, overrides)
-    config, saved_overrides = _config(tree, options["run"], overrides)
+    config, saved_overrides = _config(tree, options.get("run"), overrides)
     if options.get("reference") is not None:
         config.data.root = options["reference"]
     if "--cfg" in flags:
@@ -194,6 +194,11 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         fitting = [name for name, target in tree.targets(error.path) if _would_fit(name, target, error)]
         hint = f" Use {error.path.replace('.', '/')}={' or '.join(fitting)}." if fitting else ""
         raise ConfigError(f"{error}{hint}") from error
+    if command == "plan":
+        from genlab.planning.plan import plan
+
+        plan(config, overrides, **options)
+        return
     folder = None if options["run"] is None else Path(options["run"])
     if command == "train":
         from genlab.experiment import train

@@ -33,6 +33,12 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "baselines": (False, "also score what took no model: noise, simple statistics, and real data"),
         "out": (None, "with images: a .json file for the numbers and their protocol"),
     },
+    "plan": {
+        "hours": (None, "of training: which size makes the most of them"),
+        "flops": (None, "or so many floating-point operations: how long they take"),
+        "examples": (None, "or so many examples. Default: the config's budget"),
+        "steps": (5000, "optimiser steps that a training should make, which tells sizes that are too large"),
+    },
     "compare": {
         "runs": (..., "the runs to compare: [a,b], or a folder that holds some at any depth"),
         "out": (None, "the folder for tables, pictures and plots. Default: comparison-<time> beside the runs"),
@@ -77,8 +83,13 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return str(value)
     if name == "runs":
         return [str(run) for run in (value if isinstance(value, list) else [value])]
+    if name in ("hours", "flops"):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{name} must be a number, got {value!r}.")
+        return float(value)
     kind, words = (bool, "true or false") if isinstance(default, bool) else (int, "a whole number")
-    lowest = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0}.get(name)
+    lowest = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0, "examples": 1,
+              "steps": 1}.get(name)
     if lowest is not None:
         words = f"a whole number >= {lowest}"
     if type(value) is not kind or (lowest is not None and value < lowest):

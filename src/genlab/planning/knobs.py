@@ -1,0 +1,127 @@
+"""What makes a model larger, found in its config: which numbers, doubled, double its networks' widths or depths.
+
+No list of names is kept: every whole number of a network is tried on a device without memory, and what it does to the
+weights says what it is. In a wider network most tensors have another shape; in a deeper one there are more of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from genlab.assemble import trial_model
+from genlab.config import resolved
+from genlab.errors import ConfigError
+
+_LARGER = 1.15  # times the weights when a number is doubled, at least; of a depth also times the tensors
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A number of the config that a network's size hangs on."""
+
+    path: str  # e.g. model.network.width
+    value: int
+    kind: Literal["width", "depth"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model of the config: some of its numbers multiplied."""
+
+    width: float  # times that of the config
+    depth: int
+    changes: dict[str, int]  # values by path; empty: as it is configured
+    parameters: int
+
+
+def find_knobs(config: DictConfig) -> list[Knob]:
+    """The widths and depths of all networks that are trained, one of each kind a network: the one that does most.
+
+    ``config``: with its ``spec``.
+    """
+    model = trial_model(plain(config))
+    found: dict[tuple[str, str], tuple[float, Knob]] = {}
+    for part, before in model.named_children():
+        if part not in config.model or not any(p.requires_grad for p in before.parameters()):
+            continue
+        for path, value in _whole_numbers(config.model[part], f"model.{part}"):
+            after = _part_of(changed(config, {path: 2 * value}), part)
+            kind = None if after is None else _kind(before, after)
+            if kind is None:
+                continue
+            assert after is not None
+            growth = _weights(after) / _weights(before)
+            if growth > found.get((part, kind), (0.0, None))[0]:
+                found[part, kind] = growth, Knob(path, value, kind)
+    return [knob for _, knob in found.values()]
+
+
+def size_of(config: DictConfig, knobs: Sequence[Knob], width: float, depth: int) -> Size | None:
+    """The model with its widths and depths multiplied; None if there is no such one."""
+    factors = {"width": width, "depth": float(depth)}
+    changes = {}
+    for knob in knobs:
+        value = knob.value * factors[knob.kind]
+        if value != int(value) or value < 1:
+            return None
+        if value != knob.value:
+            changes[knob.path] = int(value)
+    if any(factor != 1 and kind not in {knob.kind for knob in knobs} for kind, factor in factors.items()):
+        return None
+    try:
+        model = trial_model(plain(changed(config, changes)))
+    except ConfigError:
+        return None
+    return Size(width, depth, changes, sum(p.numel() for p in model.parameters() if p.requires_grad))
+
+
+def changed(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
+    """A copy of the config with other values at some paths; what is interpolated from them follows."""
+    other = config.copy()
+    for path, value in changes.items():
+        OmegaConf.update(other, path, value, merge=False)
+    return other
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved config of a run that gets no folder."""
+    trial = config.copy()
+    trial.run_dir, trial.run_id = "", ""
+    return resolved(trial)
+
+
+def _whole_numbers(node: Any, path: str) -> Iterator[tuple[str, int]]:
+    if not isinstance(node, DictConfig):
+        return
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig):
+            yield from _whole_numbers(child, f"{path}.{key}")
+        elif not child._is_interpolation() and not child._is_missing():
+            value = child._value()
+            if type(value) is int and value > 0:
+                yield f"{path}.{key}", value
+
+
+def _part_of(config: DictConfig, part: str) -> nn.Module | None:
+    try:
+        return getattr(trial_model(plain(config)), part)
+    except ConfigError:  # such a number cannot be doubled
+        return None
+
+
+def _kind(before: nn.Module, after: nn.Module) -> Literal["width", "depth"] | None:
+    if _weights(after) < _LARGER * _weights(before):
+        return None
+    shapes, others = ([p.shape for p in part.parameters()] for part in (before, after))
+    if len(others) > _LARGER * len(shapes):
+        return "depth"
+    reshaped = sum(shape != other for shape, other in zip(shapes, others, strict=False))
+    return "width" if reshaped > len(shapes) / 2 else None
+
+
+def _weights(part: nn.Module) -> int:
+    return max(1, sum(p.numel() for p in part.parameters() if p.requires_grad))

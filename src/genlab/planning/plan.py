@@ -1,0 +1,220 @@
+"""Which size of a model, and which batch, suit a budget on this machine: measured on a few steps, not guessed."""
+
+import math
+import multiprocessing
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from genlab.assemble import build_data
+from genlab.build import build
+from genlab.budget import Budget, Examples, Flops, Seconds
+from genlab.callbacks.checkpoint import Checkpoints
+from genlab.errors import ConfigError, ResourceError
+from genlab.overrides import name_of, parse
+from genlab.planning.knobs import Knob, Size, changed, find_knobs, plain, size_of
+from genlab.planning.probe import Failed, Measured, Trying, probe
+from genlab.planning.table import show
+from genlab.planning.upkeep import Upkeep
+
+_PATIENCE = 30.0  # seconds in all, after which no further size is tried
+_PATIENCE_FOR_ONE = 60.0  # seconds for a size that does not answer
+# Times the widths and depths of the config: itself, a smaller one, then upwards until one is too slow or too large.
+_SIZES = ((1, 1), (0.5, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1), (8, 2))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A size and a batch, and what a budget makes of them. Seconds, bytes."""
+
+    size: Size
+    batch: int
+    measured: Measured | None  # None: it does not fit
+    why: str = ""
+    examples: float = 0.0
+    steps: float = 0.0
+    training: float = 0.0  # as a budget of seconds counts
+    whole: float = 0.0  # with all that callbacks do, evaluations and grids
+    upkeep: Upkeep | None = None
+
+
+def plan(
+    config: DictConfig,
+    overrides: Sequence[str],
+    *,
+    hours: float | None,
+    flops: float | None,
+    examples: int | None,
+    steps: int,
+) -> None:
+    """Measure a few sizes, print a table, and recommend a command.
+
+    Raises ConfigError (two budgets, or one that is none), and ResourceError if not even the smallest batch fits.
+    """
+    budget, line = _budget(config, hours, flops, examples)
+    began = time.monotonic()
+    data = build_data(config)
+    knobs = find_knobs(config)
+    devices = _one_device(config)
+    keep = _kept(config)
+    rows: list[Row] = []
+    for size in _sizes(config, knobs):
+        if rows and time.monotonic() - began > _PATIENCE:
+            break
+        new = list(_try(config, size, budget, devices))
+        rows += new
+        if size.parameters > rows[0].size.parameters and not any(row.steps >= steps for row in new):
+            break  # larger ones are slower still
+    best, reason = recommend(rows, steps, chooses=isinstance(budget, Seconds))
+    show(rows, knobs, budget, len(data.dataset("train")), keep, devices, mark=best)
+    print(f"\n{reason}\n\n    {_command(config, overrides, best, line)}")
+
+
+def _budget(config: DictConfig, hours: float | None, flops: float | None, examples: int | None) -> tuple[Budget, list[str]]:
+    """The budget that is asked for, the config's own if none is, and the options that set it."""
+    given = {"hours": hours, "flops": flops, "examples": examples}
+    named = {name: value for name, value in given.items() if value is not None}
+    if len(named) > 1:
+        raise ConfigError(f"{' and '.join(named)} are two budgets. Name one of hours, flops and examples.")
+    if not named:
+        node = {str(key): config.budget[key] for key in config.budget}
+        return build(node, Budget, "budget"), []
+    ((name, value),) = named.items()
+    if value <= 0:
+        raise ConfigError(f"{name} must be above 0, got {value:g}.")
+    if name == "hours":
+        return Seconds(3600 * value), ["budget=seconds", f"budget.value={3600 * value:.0f}"]
+    if name == "flops":
+        return Flops(value), ["budget=flops", f"budget.value={value:g}"]
+    return Examples(int(value)), ["budget=examples", f"budget.value={int(value)}"]
+
+
+def _one_device(config: DictConfig) -> int:
+    """Have one device tried of those that the config asks for; how many those are."""
+    devices = config.trainer.get("devices", 1)
+    if not isinstance(devices, int) or devices < 1:
+        raise ConfigError(f"trainer.devices={devices}: a plan needs their number, e.g. trainer.devices=1.")
+    devices *= config.trainer.get("num_nodes", 1)
+    if devices > 1:
+        config.trainer.devices, config.trainer.num_nodes, config.trainer.strategy = 1, 1, "auto"
+    return devices
+
+
+def _kept(config: DictConfig) -> int:
+    target = f"{Checkpoints.__module__}.{Checkpoints.__qualname__}"
+    nodes = [node for node in config.get("callbacks", {}).values() if node.get("_target_") == target]
+    return nodes[0].get("keep", 2) if nodes else 0
+
+
+def _sizes(config: DictConfig, knobs: Sequence[Knob]) -> Iterator[Size]:
+    seen: list[int] = []
+    for width, depth in _SIZES:
+        size = size_of(config, knobs, width, depth)
+        if size is not None and size.parameters not in seen:
+            seen.append(size.parameters)
+            yield size
+
+
+def _try(config: DictConfig, size: Size, budget: Budget, devices: int) -> Iterator[Row]:
+    """Rows of one size, in the order of their batches: those that fit, and those that do not."""
+    batch = int(config.data.batch_size) // devices
+    settings = plain(changed(config, size.changes))
+    answers: list[Measured | Failed] = []
+    upkeep: Upkeep | None = None
+    while batch:
+        found, upkeep = _ask(settings, batch, larger=not size.changes)
+        answers = [*found, *answers]
+        if isinstance(found[0], Measured) or not found[0].memory:
+            break
+        batch //= 2
+    for answer in answers:
+        yield _row(size, answer, upkeep, budget, devices)
+
+
+def _ask(settings: dict[str, Any], batch: int, larger: bool) -> tuple[list[Measured | Failed], Upkeep | None]:
+    """What a process of its own finds out, in the time that it has."""
+    processes = _processes()
+    mine, its = processes.Pipe(duplex=False)
+    process = processes.Process(target=probe, args=(settings, batch, larger, its), daemon=True)
+    process.start()  # type: ignore[attr-defined]
+    its.close()
+    answers: list[Measured | Failed] = []
+    upkeep, trying, until = None, batch, time.monotonic() + _PATIENCE_FOR_ONE
+    try:
+        while mine.poll(max(0.0, until - time.monotonic())):
+            told = mine.recv()
+            if isinstance(told, Trying):
+                trying = told.batch_size
+            elif isinstance(told, Upkeep):
+                upkeep = told
+            else:
+                answers.append(told)
+        process.kill()  # type: ignore[attr-defined]
+        why = "too slow"
+    except EOFError:
+        process.join()  # type: ignore[attr-defined]
+        why = "" if process.exitcode == 0 else "out of memory"  # type: ignore[attr-defined]
+    if why and trying not in [answer.batch_size for answer in answers]:
+        answers.append(Failed(trying, why, memory="memory" in why))
+    return answers, upkeep
+
+
+def _processes() -> Any:
+    """Processes that do not begin with a copy of this one: what it holds of threads and devices does not bear that."""
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    processes = multiprocessing.get_context(kind)
+    processes.set_forkserver_preload(["genlab.planning.probe"])  # what all of them import, once
+    return processes
+
+
+def _row(size: Size, answer: Measured | Failed, upkeep: Upkeep | None, budget: Budget, devices: int) -> Row:
+    batch = answer.batch_size * devices
+    if isinstance(answer, Failed):
+        return Row(size, batch, None, "out of memory" if answer.memory else answer.why)
+    step = answer.step
+    if isinstance(budget, Seconds):
+        steps = budget.value / step.training
+    elif isinstance(budget, Flops):
+        steps = budget.value / (step.flops * devices)
+    else:
+        steps = budget.value / batch
+    steps = max(1.0, math.ceil(steps))
+    whole = steps * step.wall + (0.0 if upkeep is None else upkeep.total)
+    return Row(size, batch, answer, "", steps * batch, steps, steps * step.training, whole, upkeep)
+
+
+def recommend(rows: Sequence[Row], least: int, chooses: bool) -> tuple[Row, str]:
+    """The row to take, and why.
+
+    Args:
+        rows: that of the config as it is comes before others of its size
+        least: steps that a training should make
+        chooses: the size follows from the time; else it is the config's
+    """
+    fits = [row for row in rows if row.measured is not None]
+    if not fits:
+        raise ResourceError(f"no size fits ({rows[0].why}). Try a smaller model, or a smaller data.batch_size.")
+    enough = [row for row in fits if row.steps >= least] if chooses else []
+    if not chooses:
+        own = [row for row in fits if not row.size.changes] or fits
+        return own[0], "The config as it is:" if not own[0].size.changes else "The config does not fit; this does:"
+    if not enough:
+        most = max(fits, key=lambda row: row.steps)
+        return most, f"No size makes {least:,} steps in that time; this one makes the most, {most.steps:,.0f}:"
+    largest = max(row.size.parameters for row in enough)
+    return (next(row for row in enough if row.size.parameters == largest),
+            f"The largest that still makes {least:,} steps (steps=...):")  # fmt: skip
+
+
+def _command(config: DictConfig, overrides: Sequence[str], row: Row, budget: Sequence[str]) -> str:
+    """What to type. A batch that is not the config's comes with as many put together."""
+    of_budget = [o for o in overrides if budget and name_of(parse([o])[0]).partition(".")[0] == "budget"]
+    words = [o for o in overrides if o not in of_budget and name_of(parse([o])[0]) not in row.size.changes]
+    words += [f"{path}={value}" for path, value in row.size.changes.items()]
+    if row.batch != config.data.batch_size:
+        words = [o for o in words if name_of(parse([o])[0]) != "data.batch_size"] + [f"data.batch_size={row.batch}"]
+    return shlex.join(["python", "train.py", *words, *budget])

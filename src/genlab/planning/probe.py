@@ -1,0 +1,123 @@
+"""One size of a model, tried on this machine in a process of its own, so that running out of memory ends that alone."""
+
+import contextlib
+import copy
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from genlab import checkpoint
+from genlab.assemble import build_callbacks, build_evaluation, build_model, build_trainer, load_pretrained
+from genlab.build import build
+from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
+from genlab.callbacks.evaluation import PeriodicEvaluation
+from genlab.callbacks.finite_guard import FiniteGuard
+from genlab.callbacks.progress import ProgressBar
+from genlab.callbacks.samples import SampleGrid
+from genlab.callbacks.shared_buffers import SharedBuffers
+from genlab.callbacks.text_samples import TextSamples
+from genlab.data.base import DataModule
+from genlab.errors import GenlabError, ResourceError
+from genlab.experiment import fit, peak_memory, quiet
+from genlab.matmul import quick_matmul
+from genlab.planning.clock import Pace, StepClock, pace
+from genlab.planning.upkeep import measure_upkeep
+
+_ENDLESS = 10**15  # examples
+_SECONDS = (3.0, 1.0)  # of timed steps: of the batch that was asked for, of larger ones
+_PATIENCE = 10.0  # seconds for all steps of a batch size
+_QUICKER = 1.1  # a batch has to be, in examples a second, for a larger one to be tried
+# Their cost is measured apart: how often it comes is known.
+_APART = (SampleGrid, TextSamples, PeriodicEvaluation, Checkpoints, ProgressBar)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A batch size of one model."""
+
+    batch_size: int
+    step: Pace
+    memory: int  # bytes at most: of the GPU, else of the process
+    checkpoint: int  # bytes
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a batch size could not be measured."""
+
+    batch_size: int
+    why: str
+    memory: bool  # was too little
+
+
+@dataclass(frozen=True)
+class Trying:
+    """What comes next: where nothing follows it, it was the end of the process."""
+
+    batch_size: int
+
+
+def probe(settings: Mapping[str, Any], batch_size: int, larger: bool, told: Connection) -> None:
+    """Tell how a batch size goes.
+
+    Args:
+        settings: a resolved config, for one device
+        batch_size: the first
+        larger: try twice that too, and so on, for as long as that is quicker
+        told: is sent Trying, and then Measured or Failed, of each batch size; after the first an Upkeep
+    """
+    with contextlib.suppress(OSError):  # where memory ends, the system shall choose this process
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    with quiet():
+        rate, upkeep = 0.0, True
+        while True:
+            told.send(Trying(batch_size))
+            try:
+                measured = _try(settings, batch_size, told, upkeep)
+            except GenlabError as error:
+                told.send(Failed(batch_size, str(error), isinstance(error, ResourceError)))
+                return
+            quicker = batch_size / measured.step.training > _QUICKER * rate
+            rate, upkeep = batch_size / measured.step.training, False
+            if not (quicker and larger):
+                return
+            batch_size *= 2
+
+
+def _try(settings: Mapping[str, Any], batch_size: int, told: Connection, upkeep: bool) -> Measured:
+    config = copy.deepcopy(dict(settings))
+    config["data"]["batch_size"] = batch_size
+    config["trainer"]["max_epochs"] = None
+    config["budget"] = {"_target_": "genlab.budget.Examples", "value": _ENDLESS}
+    with tempfile.TemporaryDirectory() as folder:
+        data: DataModule = build(config["data"], DataModule, "data")
+        model, evaluation = build_model(config), build_evaluation(config)
+        load_pretrained(model, config)
+        built = build_callbacks(config, evaluation)
+        clock = StepClock(_SECONDS[not upkeep], _PATIENCE)
+        callbacks: list[pl.Callback] = [FiniteGuard(), SharedBuffers(), NoCheckpoints()]
+        callbacks += [*(callback for callback in built if not isinstance(callback, _APART)), clock]
+        trainer = build_trainer(config, model, callbacks, [], Path(folder))
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        data.check(trainer.world_size)
+        with quick_matmul(device.type == "cpu"):
+            fit(trainer, model, data, None)
+            step = pace(clock.steps, int(trainer.num_training_batches))
+            measured = Measured(batch_size, step, peak_memory(device), checkpoint.expected_bytes(model))
+            told.send(measured)
+            if upkeep:
+                model.to(device)
+                told.send(measure_upkeep(trainer, model, evaluation, built))
+    return measured

@@ -1,0 +1,80 @@
+"""A plan in the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from genlab.budget import Budget, Seconds
+
+
+_WIDTH = 140  # characters, also where the terminal has fewer: a long line is better than half a number
+
+
+def show(rows: Sequence[Any], knobs: Sequence[Any], budget: Budget, epoch: int, kept: int, devices: int, mark: Any) -> None:
+    """Print what each size and batch would come to. ``epoch``: training examples; ``kept``: checkpoints."""
+    console = Console(highlight=False)
+    console.width = max(console.width, _WIDTH)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    titles = ("", "size", "batch", "weights", "memory", "examples/s", "FLOP/s", "examples", "epochs", "steps",
+              "training", "evaluation", "whole run", "disk")  # fmt: skip
+    for title in titles:
+        table.add_column(title, justify="left" if title in ("", "size") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row("→" if row is mark else "", *_cells(row, epoch, kept, devices))
+    console.print(table)
+    for kind in ("width", "depth"):
+        if named := [f"{knob.path}={knob.value}" for knob in knobs if knob.kind == kind]:
+            console.print(f"{kind} ×1: {' '.join(named)}")
+    if devices > 1:
+        console.print(f"measured on one device; {devices} are taken to be {devices} times as fast.")
+    if isinstance(budget, Seconds):
+        console.print("training: what budget=seconds counts; whole run: with evaluations and grids.")
+
+
+def _cells(row: Any, epoch: int, kept: int, devices: int) -> list[str]:
+    first = [_name(row.size), f"{row.batch:,}", short(row.size.parameters)]
+    if row.measured is None:
+        return [*first, row.why]
+    step = row.measured.step
+    return [
+        *first,
+        size(row.measured.memory),
+        f"{row.batch / step.training:,.0f}",
+        short(step.flops * devices / step.training),
+        f"{row.examples:,.0f}",
+        f"{row.examples / epoch:,.1f}",
+        f"{row.steps:,.0f}",
+        clock(row.training),
+        "" if row.upkeep is None else clock(row.upkeep.total),
+        clock(row.whole),
+        size(row.measured.checkpoint * kept),
+    ]
+
+
+def _name(size: Any) -> str:
+    factors = (("width", size.width), ("depth", size.depth))
+    return ", ".join(f"{name} ×{factor:g}" for name, factor in factors if factor != 1) or "as configured"
+
+
+def short(number: float) -> str:
+    """``1.2 M``"""
+    for limit, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g} {letter}"
+    return f"{number:.3g}"
+
+
+def size(count: float) -> str:
+    """``1.2 GB``"""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def clock(seconds: float) -> str:
+    """``1:02:03``, ``2:03`` or ``45 s``"""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"

@@ -1,0 +1,130 @@
+"""What a run costs beside its steps: evaluations, and grids of samples. From a few samples, images and batches."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from genlab.callbacks.evaluation import PeriodicEvaluation
+from genlab.callbacks.samples import SampleGrid, sample_images
+from genlab.callbacks.text_samples import TextSamples
+from genlab.data.image import ImageDataModule
+from genlab.metrics.evaluation import Evaluation
+from genlab.metrics.reference import CHUNK, outputs
+from genlab.metrics.subject import Examples
+from genlab.model.base import GenerativeModel, Model, in_eval_mode
+from genlab.seeding import RandomStream
+
+_PATIENCE = 2.0  # seconds that one of these measurements may take; where it would be more, a part of it is taken
+_FEW = 4  # samples
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """Seconds."""
+
+    periodic: float  # evaluations during training, all of them together
+    grids: float  # of samples, all of them together
+    final: float  # the full evaluation
+
+    @property
+    def total(self) -> float:
+        return self.periodic + self.grids + self.final
+
+
+def measure_upkeep(trainer: pl.Trainer, model: Model, evaluation: Evaluation, callbacks: Sequence[Any]) -> Upkeep:
+    """Of a run with these callbacks. ``model``: on its device, some steps into its training."""
+    draws = evaluation.metrics or any(isinstance(c, SampleGrid | TextSamples) for c in callbacks)
+    sample = _seconds_a_sample(model, evaluation.batch_size) if draws and isinstance(model, GenerativeModel) else 0.0
+    losses, answers = _losses(trainer, model), 0.0
+    if evaluation.of_models:
+        answers = _answers(trainer, model, evaluation, losses)
+    periodic = next((c for c in callbacks if isinstance(c, PeriodicEvaluation)), None)
+    metrics, fixed = (0.0, 0.0) if not evaluation.metrics else _metrics(trainer, model, evaluation, periodic)
+
+    def one(samples: int) -> float:
+        return losses + answers + (samples * (sample + metrics) if evaluation.metrics else 0.0)
+
+    times = 0 if periodic is None else max(0, periodic.milestones.times - 1)
+    few = 0 if periodic is None else periodic.num_samples
+    grids = sum(c.milestones.times * c.rows * c.columns for c in callbacks if isinstance(c, SampleGrid))
+    grids += sum(c.milestones.times * c.count for c in callbacks if isinstance(c, TextSamples))
+    final = 0.0 if periodic is None else evaluation.num_seeds * one(evaluation.num_samples) + fixed
+    return Upkeep(times * one(few), grids * sample, final)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _seconds_a_sample(model: GenerativeModel, batch_size: int) -> float:
+    """Of a few together; of a whole batch, where that is quick enough to be tried."""
+    few = min(_FEW, batch_size)
+    _draw(model, few)
+    a_few = _seconds(lambda: _draw(model, few))
+    if a_few * batch_size / few > 2 * _PATIENCE:
+        return a_few / few
+    return _seconds(lambda: _draw(model, batch_size)) / batch_size
+
+
+def _draw(model: GenerativeModel, count: int) -> None:
+    if len(getattr(model, "shape", ())) == 3:
+        sample_images(model, range(count), 0)
+        return
+    with in_eval_mode(model):
+        model.sample(count, None, RandomStream.for_samples(0, range(count), model.device)).cpu()
+
+
+def _losses(trainer: pl.Trainer, model: Model) -> float:
+    """Of the held-out split, from its first batches."""
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    loader = datamodule.val_dataloader()
+    began, number = time.perf_counter(), 0
+    with in_eval_mode(model), torch.no_grad():
+        for number, batch in enumerate(loader, 1):  # noqa: B007
+            moved = {key: value.to(model.device) for key, value in batch.items()}
+            sum(float(loss) for loss in model.losses(datamodule.on_after_batch_transfer(moved, 0)).values())
+            if time.perf_counter() - began > _PATIENCE / 2:
+                break
+    return (time.perf_counter() - began) / max(number, 1) * len(loader)
+
+
+def _answers(trainer: pl.Trainer, model: Model, evaluation: Evaluation, losses: float) -> float:
+    """Of the metrics that ask the model about held-out data."""
+    metrics, evaluation.metrics = evaluation.metrics, {}
+    try:
+        if losses * len(evaluation.of_models) > _PATIENCE:
+            return losses * len(evaluation.of_models)  # each looks at the split once
+        return _seconds(lambda: evaluation.run(model, trainer.datamodule, weights="raw"))  # type: ignore[attr-defined]
+    finally:
+        evaluation.metrics = metrics
+
+
+def _metrics(
+    trainer: pl.Trainer, model: Model, evaluation: Evaluation, periodic: PeriodicEvaluation | None
+) -> tuple[float, float]:
+    """Of the metrics of samples: seconds a sample, and those of a first look at the reference where it is not known."""
+    data, device = trainer.datamodule, evaluation.device_of(model)  # type: ignore[attr-defined]
+    if not isinstance(data, ImageDataModule):
+        return 0.0, 0.0
+    table = data.table(evaluation.reference)
+    images = torch.from_numpy(table.images[:CHUNK])
+    look = 0.0
+    if evaluation.extractor is not None:
+        extractor, wanted = evaluation.extractor, evaluation._wanted()
+        outputs(images[:1], extractor, wanted, device)  # once for nothing: it is slower
+        look = _seconds(lambda: outputs(images, extractor, wanted, device)) / len(images)
+    count = evaluation.num_samples if periodic is None else periodic.num_samples
+    if look * (len(table) + count) > _PATIENCE:
+        return look, look * len(table)
+    chosen = torch.arange(count) % len(table)
+    labels = None if table.labels is None else torch.from_numpy(table.labels)[chosen]
+    examples = Examples(torch.from_numpy(table.images)[chosen], labels)
+    first = _seconds(lambda: evaluation.score(examples, data, device))
+    again = _seconds(lambda: evaluation.score(examples, data, device)) if first < _PATIENCE else first
+    return again / count, first - again
