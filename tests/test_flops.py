@@ -93,7 +93,9 @@ def test_a_period_of_steps_counts_as_by_torch_and_ends_a_run(
 def test_of_a_small_network_as_by_hand() -> None:
     """A multiplication and an addition are two operations, of a bias none. Backward: weights, and inputs but the
     first."""
-    network = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.Flatten(), nn.Linear(5 * 16, 7), nn.SiLU(), nn.Linear(7, 2))
+    network = nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1), nn.Flatten(), nn.Linear(5 * 16, 7), nn.SiLU(), nn.Linear(7, 2)
+    )
     images = torch.randn(6, 3, 4, 4)
     convolution, first, second = (2 * 6 * n for n in (5 * 3 * 9 * 16, 80 * 7, 7 * 2))
     with counted() as forward:

@@ -10,7 +10,11 @@ import yaml
 from omegaconf import OmegaConf
 
 from genlab.assemble import check_config, trial_model
+from genlab.build import build, resolve
 from genlab.config import PACKAGED, ConfigTree, missing, resolved
+from genlab.metrics.base import FeatureExtractor
+from genlab.metrics.protocol import short
+from genlab.milestones import Bands
 
 FOLDER = PACKAGED / "experiment"
 TABLE = Path(__file__).parents[1] / "docs" / "recipes.md"
@@ -19,6 +23,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 SMALL_ALREADY = {"shakespeare_char_cpu"}  # published for two minutes on a CPU
 FULL = [name for name in NAMES if not name.endswith("_small") and name not in MEASURED]
 VOCABULARIES = {"genlab.data.shakespeare.Shakespeare": 65, "genlab.data.hf_text.HFText": 50_257}
+OF_OTHER_DATA = {"vae_mnist"}  # its published figure is of other pixels, which its head says
 CHANNELS = {"genlab.data.mnist.Mnist": 1}  # of the data's images; else 3
 
 
@@ -97,6 +102,35 @@ def test_a_full_recipe_has_a_small_one_built_on_it_that_needs_no_weights(name: s
 
 def test_the_table_names_every_full_recipe() -> None:
     assert sorted(rows()) == FULL
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_OTHER_DATA])
+def test_a_published_figure_is_a_band_of_a_metric_that_the_recipe_measures(name: str) -> None:
+    config = composed(f"experiment={name}")
+    if name not in FULL:
+        assert (config["milestones"] or {}).get("published") is None, "the figure is that of the full recipe"
+    if config["milestones"] is None:
+        assert name not in FULL
+        return
+    bands: Bands = build(config["milestones"], Bands, "milestones")
+    if bands.published is not None:
+        published = float(re.findall(r"\d+\.\d+", bands.published)[0])
+        assert str(published) in head(name)
+        assert str(published) in rows()[name]["published"] or name == "ddpm_cifar10"  # its head says why
+    for metric in {bands.metric, bands.final_metric}:
+        assert metric == "val/loss" or metric.removeprefix("val/") in measured(config)
+    if bands.final_metric != bands.metric or (bands.metric != "val/loss" and not bands.early):
+        assert bands.final_metric.endswith(f"_{short(config['evaluation']['num_samples'])}")
+
+
+def measured(config: dict[str, Any]) -> set[str]:
+    """FID's names, in the cheap evaluation and in the full one."""
+    assert "fid" in config["metrics"]
+    node = config["metrics"]["extractor"]
+    kind = resolve(node["_target_"], "metrics.extractor")
+    name = kind.name if hasattr(kind, "name") else build(node, FeatureExtractor, "metrics.extractor").name
+    counts = (config["callbacks"]["evaluation"]["num_samples"], config["evaluation"]["num_samples"])
+    return {f"fid_{name}_{short(count)}" for count in counts}
 
 
 @pytest.mark.parametrize("name", FULL)

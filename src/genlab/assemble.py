@@ -29,6 +29,7 @@ from genlab.errors import CheckpointError, ConfigError, DataError, ResourceError
 from genlab.loggers import IsolatedLogger
 from genlab.metrics.base import FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
+from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
 from genlab.redaction import redacted, remember
 from genlab.sharded_strategy import ShardedStrategy
@@ -40,6 +41,7 @@ SLOTS: dict[str, Any] = {
     "trainer": pl.Trainer,
     "budget": Budget,
     "evaluation": Evaluation,
+    "milestones": Bands | None,
 }
 
 
@@ -63,7 +65,7 @@ def check_config(config: DictConfig) -> None:
         check(node, Metric, f"metrics.{name}")
         check(node, SampleMetric | ModelMetric, f"metrics.{name}")
     for name, slot in SLOTS.items():
-        check(nodes[name], slot, name, given=_GIVEN.get(name, frozenset()))
+        check(nodes.get(name), slot, name, given=_GIVEN.get(name, frozenset()))
     for name, node in nodes.get("callbacks", {}).items():
         check(node, _callback_slot(node), f"callbacks.{name}")
     for name, node in nodes.get("logger", {}).items():

@@ -1,11 +1,11 @@
-"""The command line: ``genlab train|sample|evaluate|compare``, which train.py and scripts/ call too.
+"""The command line: ``genlab train|sample|evaluate|plan|verify|compare``, which train.py and scripts/ call too.
 
 One grammar everywhere, Hydra's ``name=value``. Whatever is wrong with it is said in one line, before a folder is made
 and, where that can be known without it, before torch is imported.
 
 Exit codes: 0 done; 1 unforeseen, 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources, 8 trials of a
-sweep that failed; 130 Ctrl-C, 138 SIGUSR1, 141 a closed pipe, 143 SIGTERM. With GENLAB_TRACE=1 an error shows its
-traceback.
+sweep that failed, 9 a recipe outside its bands; 130 Ctrl-C, 138 SIGUSR1, 141 a closed pipe, 143 SIGTERM. With
+GENLAB_TRACE=1 an error shows its traceback.
 """
 
 import atexit
@@ -207,6 +207,11 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
             raise ConfigError(f"folder={options['folder']} is for a new run, and run={folder} continues one.")
         new = None if options["folder"] is None else Path(options["folder"])
         train(config, saved_overrides + overrides, folder, folder=new, allow_changes=options["allow_changes"])
+        return
+    if command == "verify":
+        from genlab.verify import verify
+
+        verify(config, saved_overrides + overrides, folder)
         return
     if command == "sample":
         from genlab.inference import sample

@@ -33,6 +33,9 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "baselines": (False, "also score what took no model: noise, simple statistics, and real data"),
         "out": (None, "with images: a .json file for the numbers and their protocol"),
     },
+    "verify": {
+        "run": (None, "a run of a recipe: judged from its files if it is finished, else continued"),
+    },
     "plan": {
         "hours": (None, "of training: which size makes the most of them"),
         "flops": (None, "or so many floating-point operations: how long they take"),
@@ -88,8 +91,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
             raise ConfigError(f"{name} must be a number, got {value!r}.")
         return float(value)
     kind, words = (bool, "true or false") if isinstance(default, bool) else (int, "a whole number")
-    lowest = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0, "examples": 1,
-              "steps": 1}.get(name)
+    lowest = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0, "examples": 1, "steps": 1}.get(name)
     if lowest is not None:
         words = f"a whole number >= {lowest}"
     if type(value) is not kind or (lowest is not None and value < lowest):

@@ -12,7 +12,8 @@ def usage() -> str:
         "  train -m   train many, one process each         (python train.py -m ...)",
         "  sample     draw from a trained run              (python scripts/sample.py ...)",
         "  evaluate   measure a trained run                (python scripts/evaluate.py ...)",
-        "  plan       say what fits this machine and a budget (python scripts/plan.py ...)",
+        "  plan       say which size fits a time here     (python scripts/plan.py ...)",
+        "  verify     hold a recipe against its bands     (python scripts/verify.py ...)",
         "  compare    put runs side by side                (python scripts/compare.py ...)", "",
         "genlab <command> --help lists the options of a command.",
     ])  # fmt: skip

@@ -33,6 +33,8 @@ class PeriodicEvaluation(Callback):
         self.milestones = Milestones(times, also_at)
         self._owed = False
         self.final: Result | None = None  # of the full evaluation, once the run has ended
+        self.latest: dict[str, float] = {}  # what was logged last, and after how many examples
+        self.latest_at = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
@@ -71,6 +73,7 @@ class PeriodicEvaluation(Callback):
             losses = validation_losses(trainer, model)
             result = self.evaluation.run(model, datamodule, num_samples, weights=weights)
         values = {f"val/{name}": value for name, value in (losses | result.values).items()}
+        self.latest, self.latest_at = values, model.progress.examples
         for logger in trainer.loggers:
             logger.log_metrics(model.progress.logged() | values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
         return result

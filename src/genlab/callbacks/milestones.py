@@ -15,7 +15,9 @@ class Milestones:
         if not all(0 < share < 1 for share in also_at):
             raise ValueError(f"also_at must be shares of the budget between 0 and 1, got {list(also_at)}.")
         self.times = times
-        self.others = sorted(share for share in set(also_at) if not times or abs(share * times - round(share * times)) > 1e-6)
+        self.others = sorted(
+            share for share in set(also_at) if not times or abs(share * times - round(share * times)) > 1e-6
+        )
         self._passed = 0
 
     def start(self, fraction: float) -> None:

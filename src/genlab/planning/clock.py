@@ -81,7 +81,7 @@ class StepClock(Callback):
 
 def pace(steps: Sequence[Step], steps_per_epoch: int) -> Pace:
     """The average step of a run of which these are the first: each kind's median, as often as the kind comes, times how
-    much slower than their medians steps are in the median stretch of time, since a machine may have other work to do."""
+    much slower than that steps are in the median stretch of time, since a machine may have other work to do."""
     timed = _timed(steps)
     inside = [step for step in timed if not step.opens_epoch] or timed  # an epoch may be of one step
     opening = [step for step in timed if step.opens_epoch] if inside is not timed else []

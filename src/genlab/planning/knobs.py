@@ -47,7 +47,7 @@ def find_knobs(config: DictConfig) -> list[Knob]:
     for part, before in model.named_children():
         if part not in config.model or not any(p.requires_grad for p in before.parameters()):
             continue
-        for path, value in _whole_numbers(config.model[part], f"model.{part}"):
+        for path, value in _whole_numbers(OmegaConf.to_container(config.model[part]), f"model.{part}"):
             after = _part_of(changed(config, {path: 2 * value}), part)
             kind = None if after is None else _kind(before, after)
             if kind is None:
@@ -94,16 +94,11 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _whole_numbers(node: Any, path: str) -> Iterator[tuple[str, int]]:
-    if not isinstance(node, DictConfig):
-        return
-    for key in node:
-        child = node._get_node(key)
-        if isinstance(child, DictConfig):
-            yield from _whole_numbers(child, f"{path}.{key}")
-        elif not child._is_interpolation() and not child._is_missing():
-            value = child._value()
-            if type(value) is int and value > 0:
-                yield f"{path}.{key}", value
+    """The values of their own that a plain node holds at any depth; what is interpolated is text."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield from _whole_numbers(value, f"{path}.{key}")
+        if type(value) is int and value > 0:
+            yield f"{path}.{key}", value
 
 
 def _part_of(config: DictConfig, part: str) -> nn.Module | None:

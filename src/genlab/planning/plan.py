@@ -5,41 +5,25 @@ import multiprocessing
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig
 
 from genlab.assemble import build_data
-from genlab.build import build
 from genlab.budget import Budget, Examples, Flops, Seconds
+from genlab.build import build
 from genlab.callbacks.checkpoint import Checkpoints
 from genlab.errors import ConfigError, ResourceError
 from genlab.overrides import name_of, parse
 from genlab.planning.knobs import Knob, Size, changed, find_knobs, plain, size_of
 from genlab.planning.probe import Failed, Measured, Trying, probe
-from genlab.planning.table import show
+from genlab.planning.table import Row, show
 from genlab.planning.upkeep import Upkeep
 
 _PATIENCE = 30.0  # seconds in all, after which no further size is tried
 _PATIENCE_FOR_ONE = 60.0  # seconds for a size that does not answer
 # Times the widths and depths of the config: itself, a smaller one, then upwards until one is too slow or too large.
 _SIZES = ((1, 1), (0.5, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1), (8, 2))
-
-
-@dataclass(frozen=True)
-class Row:
-    """A size and a batch, and what a budget makes of them. Seconds, bytes."""
-
-    size: Size
-    batch: int
-    measured: Measured | None  # None: it does not fit
-    why: str = ""
-    examples: float = 0.0
-    steps: float = 0.0
-    training: float = 0.0  # as a budget of seconds counts
-    whole: float = 0.0  # with all that callbacks do, evaluations and grids
-    upkeep: Upkeep | None = None
 
 
 def plan(
@@ -74,7 +58,9 @@ def plan(
     print(f"\n{reason}\n\n    {_command(config, overrides, best, line)}")
 
 
-def _budget(config: DictConfig, hours: float | None, flops: float | None, examples: int | None) -> tuple[Budget, list[str]]:
+def _budget(
+    config: DictConfig, hours: float | None, flops: float | None, examples: int | None
+) -> tuple[Budget, list[str]]:
     """The budget that is asked for, the config's own if none is, and the options that set it."""
     given = {"hours": hours, "flops": flops, "examples": examples}
     named = {name: value for name, value in given.items() if value is not None}
@@ -211,7 +197,7 @@ def recommend(rows: Sequence[Row], least: int, chooses: bool) -> tuple[Row, str]
 
 
 def _command(config: DictConfig, overrides: Sequence[str], row: Row, budget: Sequence[str]) -> str:
-    """What to type. A batch that is not the config's comes with as many put together."""
+    """What to type."""
     of_budget = [o for o in overrides if budget and name_of(parse([o])[0]).partition(".")[0] == "budget"]
     words = [o for o in overrides if o not in of_budget and name_of(parse([o])[0]) not in row.size.changes]
     words += [f"{path}={value}" for path, value in row.size.changes.items()]

@@ -1,18 +1,37 @@
 """A plan in the terminal."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
 from genlab.budget import Budget, Seconds
-
+from genlab.planning.knobs import Knob, Size
+from genlab.planning.probe import Measured
+from genlab.planning.upkeep import Upkeep
 
 _WIDTH = 140  # characters, also where the terminal has fewer: a long line is better than half a number
 
 
-def show(rows: Sequence[Any], knobs: Sequence[Any], budget: Budget, epoch: int, kept: int, devices: int, mark: Any) -> None:
+@dataclass(frozen=True)
+class Row:
+    """A size and a batch, and what a budget makes of them. Seconds, bytes."""
+
+    size: Size
+    batch: int
+    measured: Measured | None  # None: it does not fit
+    why: str = ""
+    examples: float = 0.0
+    steps: float = 0.0
+    training: float = 0.0  # as a budget of seconds counts
+    whole: float = 0.0  # with all that callbacks do, evaluations and grids
+    upkeep: Upkeep | None = None
+
+
+def show(
+    rows: Sequence[Row], knobs: Sequence[Knob], budget: Budget, epoch: int, kept: int, devices: int, mark: Row
+) -> None:
     """Print what each size and batch would come to. ``epoch``: training examples; ``kept``: checkpoints."""
     console = Console(highlight=False)
     console.width = max(console.width, _WIDTH)
@@ -33,14 +52,14 @@ def show(rows: Sequence[Any], knobs: Sequence[Any], budget: Budget, epoch: int, 
         console.print("training: what budget=seconds counts; whole run: with evaluations and grids.")
 
 
-def _cells(row: Any, epoch: int, kept: int, devices: int) -> list[str]:
+def _cells(row: Row, epoch: int, kept: int, devices: int) -> list[str]:
     first = [_name(row.size), f"{row.batch:,}", short(row.size.parameters)]
     if row.measured is None:
         return [*first, row.why]
     step = row.measured.step
     return [
         *first,
-        size(row.measured.memory),
+        memory(row.measured.memory),
         f"{row.batch / step.training:,.0f}",
         short(step.flops * devices / step.training),
         f"{row.examples:,.0f}",
@@ -49,11 +68,11 @@ def _cells(row: Any, epoch: int, kept: int, devices: int) -> list[str]:
         clock(row.training),
         "" if row.upkeep is None else clock(row.upkeep.total),
         clock(row.whole),
-        size(row.measured.checkpoint * kept),
+        memory(row.measured.checkpoint * kept),
     ]
 
 
-def _name(size: Any) -> str:
+def _name(size: Size) -> str:
     factors = (("width", size.width), ("depth", size.depth))
     return ", ".join(f"{name} ×{factor:g}" for name, factor in factors if factor != 1) or "as configured"
 
@@ -66,7 +85,7 @@ def short(number: float) -> str:
     return f"{number:.3g}"
 
 
-def size(count: float) -> str:
+def memory(count: float) -> str:
     """``1.2 GB``"""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 

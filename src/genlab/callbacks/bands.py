@@ -1,0 +1,45 @@
+"""Ends a run of a recipe that does not do what the recipe is known to do, while little is lost."""
+
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from genlab.callbacks.evaluation import PeriodicEvaluation
+from genlab.errors import ConfigError
+from genlab.milestones import Bands
+from genlab.model.base import Model
+
+
+class StopOutside(Callback):
+    """Raises OutsideBand where an evaluation at 5 or 25 % of the budget gives a value outside its band.
+
+    It comes after the evaluation, which has to be made there (``callbacks.evaluation.also_at``). What the full
+    evaluation gives at the end is judged when the run is over.
+    """
+
+    def __init__(self, bands: Bands):
+        self.bands = bands
+        self._passed = 0.0  # share of the budget up to which all is judged
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Model)
+        self._passed = pl_module.progress.fraction
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, Model)
+        fraction = pl_module.progress.fraction
+        reached = [point for point in self.bands.early if self._passed < point / 100 <= fraction + 1e-9]
+        if not reached:
+            return
+        self._passed = fraction
+        evaluations = (c for c in trainer.callbacks if isinstance(c, PeriodicEvaluation))  # type: ignore[attr-defined]
+        values = next((c.latest for c in evaluations if c.latest_at == pl_module.progress.examples), {})
+        judgement = self.bands.judge(reached[-1], values)
+        if judgement.value is None:
+            raise ConfigError(f"milestones.metric={judgement.metric} was not measured at {judgement.point} % of the "
+                              f"budget. The evaluation gives: {', '.join(values) or 'nothing'}.")  # fmt: skip
+        judgement.check()
+        if trainer.is_global_zero:
+            print(judgement, flush=True)
