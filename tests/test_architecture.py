@@ -17,8 +17,11 @@ BASE = "genlab.model.base"
 FAMILIES = {name for name, path in MODULES.items()
             if name != BASE and re.search(r"^class \w+\((Generative)?Model\):", path.read_text(), re.M)}  # fmt: skip
 TOP = {
-    f"genlab.{name}" for name in ("cli", "experiment", "resuming", "inference", "evaluate", "assemble", "adoption")
-}  # they may know everything below them
+    f"genlab.{name}"
+    for name in ("cli", "experiment", "resuming", "inference", "evaluate", "verify", "assemble", "adoption",
+                 "planning.plan", "planning.table", "planning.probe", "planning.upkeep", "planning.clock",
+                 "planning.knobs")
+}  # they may know everything below them  # fmt: skip
 LOADERS = {  # what each may call; all look before they load
     MODULES["genlab.checkpoint"]: {"torch.load"},
     MODULES["genlab.metrics.extractor.weights"]: {"torch.load", "torch.jit.load"},

@@ -60,9 +60,10 @@ def composed(*overrides: str) -> Any:
     return resolved(config)
 
 
-def rows() -> dict[str, dict[str, str]]:
-    """The table of docs/recipes.md by the recipe's name."""
-    lines = [line.strip("| ").split(" | ") for line in TABLE.read_text().splitlines() if line.startswith("|")]
+def rows(table: int = 0) -> dict[str, dict[str, str]]:
+    """A table of docs/recipes.md by the recipe's name: the first says what there is, the second where curves are."""
+    blocks = re.findall(r"(?:^\|.*\n)+", TABLE.read_text(), re.M)
+    lines = [line.strip("| ").split(" | ") for line in blocks[table].splitlines()]
     titles, _, *found = [[cell.strip() for cell in line] for line in lines]
     return {row[0].strip("`"): dict(zip(titles, row, strict=True)) for row in found}
 
@@ -121,6 +122,17 @@ def test_a_published_figure_is_a_band_of_a_metric_that_the_recipe_measures(name:
         assert metric == "val/loss" or metric.removeprefix("val/") in measured(config)
     if bands.final_metric != bands.metric or (bands.metric != "val/loss" and not bands.early):
         assert bands.final_metric.endswith(f"_{short(config['evaluation']['num_samples'])}")
+
+
+def test_the_second_table_holds_every_recorded_band() -> None:
+    nodes = {name: composed(f"experiment={name}")["milestones"] for name in NAMES}
+    recorded = {name: node for name, node in nodes.items() if node is not None and node.get("recorded")}
+    assert sorted(rows(1)) == sorted(recorded)
+    for name, node in recorded.items():
+        for point in (5, 25, 100):
+            low, high = node[f"at_{point}"]
+            expected = f"at most {high:g}" if low is None else f"{low:g} to {high:g}"
+            assert rows(1)[name][f"{point} %"] == expected
 
 
 def measured(config: dict[str, Any]) -> set[str]:

@@ -17,9 +17,9 @@ from genlab.errors import ConfigError
 
 # What the steps of a training do not depend on: where it runs, how long, and who watches.
 FREE = ("budget", "outputs", "check", "rank_timeout", "logger", "metrics", "evaluation", "milestones", "spec",
-        "pretrained", "run_dir", "run_id", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
-        "trainer.max_epochs", "trainer.log_every_n_steps", "data.num_workers", "data.root", "data.path",
-        "data.val_root", "data.val_path", "data.cache_dir", "data.download")  # fmt: skip
+        "pretrained", "run_dir", "run_id", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
+        "trainer.strategy", "trainer.max_epochs", "trainer.log_every_n_steps", "data.num_workers", "data.root",
+        "data.path", "data.val_root", "data.val_path", "data.cache_dir", "data.download")  # fmt: skip
 WATCHERS = "callbacks"  # but for the moving average, which is a part of the model
 AVERAGE = "callbacks.ema"
 

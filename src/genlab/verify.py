@@ -85,6 +85,6 @@ def _what_to_look_at(run: Path, overrides: Sequence[str]) -> str:
     if changes:
         return f"The recipe was changed: {' '.join(map(str, changes))}. Leave that out, and look at {run}/metrics.csv."
     return (
-        f"Look at train/ and monitor/ in {run}/metrics.csv, and compare its versions.json and config.yaml with those of a "
-        "run that was good."
+        f"Look at train/ and monitor/ in {run}/metrics.csv, and compare its versions.json and config.yaml with those "
+        "of a run that was good."
     )

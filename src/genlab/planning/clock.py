@@ -14,7 +14,8 @@ from genlab.model.base import Model
 
 _WARM_UP = 3  # steps that are not timed; nor is the first one of its kind, in which operations are counted
 _LEAST = 4  # steps that are, however slow they are
-_STRETCH = 0.3  # seconds
+_STRETCH = 0.3  # seconds, and
+_FEWEST = 4  # stretches that have a median worth the name
 
 
 class TooSlow(GenlabError):
@@ -111,7 +112,7 @@ def _slowdown(steps: Sequence[Step], what: str, usual: Mapping[str, float]) -> f
         if took >= _STRETCH:
             ratios.append(took / expected)
             took, expected = 0.0, 0.0
-    return median(ratios) if ratios else 1.0
+    return median(ratios) if len(ratios) >= _FEWEST else 1.0
 
 
 def _timed(steps: Sequence[Step]) -> list[Step]:
@@ -130,8 +131,7 @@ def _frequencies(steps: Sequence[Step]) -> dict[str, float]:
     positions: dict[str, list[int]] = defaultdict(list)
     for position, step in enumerate(steps):
         positions[step.kind].append(position)
-    often = {
-        kind: (len(seen) - 1) / (seen[-1] - seen[0]) if len(seen) > 1 else 1 / len(steps)
-        for kind, seen in positions.items()
-    }
-    return {kind: share / sum(often.values()) for kind, share in often.items()}
+    once = {kind: 1 / len(steps) for kind, seen in positions.items() if len(seen) == 1}
+    often = {k: (len(seen) - 1) / (seen[-1] - seen[0]) for k, seen in positions.items() if k not in once}
+    rest = (1 - sum(once.values())) / max(sum(often.values()), 1e-12)
+    return once | {kind: share * rest for kind, share in often.items()}

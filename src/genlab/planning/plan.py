@@ -20,6 +20,7 @@ from genlab.planning.probe import Failed, Measured, Trying, probe
 from genlab.planning.table import Row, show
 from genlab.planning.upkeep import Upkeep
 
+_SECONDS = 2.0  # of timed steps of the config as it is; of other sizes half of that
 _PATIENCE = 30.0  # seconds in all, after which no further size is tried
 _PATIENCE_FOR_ONE = 60.0  # seconds for a size that does not answer
 # Times the widths and depths of the config: itself, a smaller one, then upwards until one is too slow or too large.
@@ -112,7 +113,7 @@ def _try(config: DictConfig, size: Size, budget: Budget, devices: int) -> Iterat
     answers: list[Measured | Failed] = []
     upkeep: Upkeep | None = None
     while batch:
-        found, upkeep = _ask(settings, batch, larger=not size.changes)
+        found, upkeep = _ask(settings, batch, larger=not size.changes and not answers)
         answers = [*found, *answers]
         if isinstance(found[0], Measured) or not found[0].memory:
             break
@@ -125,7 +126,9 @@ def _ask(settings: dict[str, Any], batch: int, larger: bool) -> tuple[list[Measu
     """What a process of its own finds out, in the time that it has."""
     processes = _processes()
     mine, its = processes.Pipe(duplex=False)
-    process = processes.Process(target=probe, args=(settings, batch, larger, its), daemon=True)
+    process = processes.Process(
+        target=probe, args=(settings, batch, _SECONDS if larger else _SECONDS / 2, larger, its), daemon=True
+    )
     process.start()  # type: ignore[attr-defined]
     its.close()
     answers: list[Measured | Failed] = []

@@ -31,7 +31,6 @@ from genlab.planning.clock import Pace, StepClock, pace
 from genlab.planning.upkeep import measure_upkeep
 
 _ENDLESS = 10**15  # examples
-_SECONDS = (3.0, 1.0)  # of timed steps: of the batch that was asked for, of larger ones
 _PATIENCE = 10.0  # seconds for all steps of a batch size
 _QUICKER = 1.1  # a batch has to be, in examples a second, for a larger one to be tried
 # Their cost is measured apart: how often it comes is known.
@@ -64,12 +63,13 @@ class Trying:
     batch_size: int
 
 
-def probe(settings: Mapping[str, Any], batch_size: int, larger: bool, told: Connection) -> None:
+def probe(settings: Mapping[str, Any], batch_size: int, seconds: float, larger: bool, told: Connection) -> None:
     """Tell how a batch size goes.
 
     Args:
         settings: a resolved config, for one device
         batch_size: the first
+        seconds: of timed steps
         larger: try twice that too, and so on, for as long as that is quicker
         told: is sent Trying, and then Measured or Failed, of each batch size; after the first an Upkeep
     """
@@ -83,7 +83,7 @@ def probe(settings: Mapping[str, Any], batch_size: int, larger: bool, told: Conn
         while True:
             told.send(Trying(batch_size))
             try:
-                measured = _try(settings, batch_size, told, upkeep)
+                measured = _try(settings, batch_size, seconds, told, upkeep)
             except GenlabError as error:
                 told.send(Failed(batch_size, str(error), isinstance(error, ResourceError)))
                 return
@@ -94,7 +94,7 @@ def probe(settings: Mapping[str, Any], batch_size: int, larger: bool, told: Conn
             batch_size *= 2
 
 
-def _try(settings: Mapping[str, Any], batch_size: int, told: Connection, upkeep: bool) -> Measured:
+def _try(settings: Mapping[str, Any], batch_size: int, seconds: float, told: Connection, upkeep: bool) -> Measured:
     config = copy.deepcopy(dict(settings))
     config["data"]["batch_size"] = batch_size
     config["trainer"]["max_epochs"] = None
@@ -104,7 +104,7 @@ def _try(settings: Mapping[str, Any], batch_size: int, told: Connection, upkeep:
         model, evaluation = build_model(config), build_evaluation(config)
         load_pretrained(model, config)
         built = build_callbacks(config, evaluation)
-        clock = StepClock(_SECONDS[not upkeep], _PATIENCE)
+        clock = StepClock(seconds, _PATIENCE)
         callbacks: list[pl.Callback] = [FiniteGuard(), SharedBuffers(), NoCheckpoints()]
         callbacks += [*(callback for callback in built if not isinstance(callback, _APART)), clock]
         trainer = build_trainer(config, model, callbacks, [], Path(folder))
