@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from genlab.build import build
-from genlab.config import PACKAGED, resolved
+from genlab.config import PACKAGED, ConfigTree, resolved
 from genlab.errors import ConfigError
 from genlab.experiment import train
 from genlab.milestones import Bands, OutsideBand
@@ -44,6 +44,9 @@ def _bands(config: DictConfig, overrides: Sequence[str], run: Path | None) -> Ba
     node: Any = config.get("milestones")
     typed = {name_of(override): override for override in parse(overrides)}
     recipe = typed["experiment"].value() if "experiment" in typed else None
+    if node is None and run is not None and recipe in _having():  # recorded since the run was made
+        node = ConfigTree().compose([f"experiment={recipe}"]).milestones
+        config.milestones = node
     if node is None:
         if recipe is None:
             what = "verify holds a recipe" if run is None else f"{run} is no run of a recipe"

@@ -71,7 +71,7 @@ def probe(settings: Mapping[str, Any], batch_size: int, seconds: float, larger: 
         batch_size: the first
         seconds: of timed steps
         larger: try twice that too, and so on, for as long as that is quicker
-        told: is sent Trying, and then Measured or Failed, of each batch size; after the first an Upkeep
+        told: is sent Trying, and then Measured or Failed, of each batch size; with the first an Upkeep
     """
     with contextlib.suppress(OSError):  # where memory ends, the system shall choose this process
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -115,9 +115,9 @@ def _try(settings: Mapping[str, Any], batch_size: int, seconds: float, told: Con
         with quick_matmul(device.type == "cpu"):
             fit(trainer, model, data, None)
             step = pace(clock.steps, int(trainer.num_training_batches))
-            measured = Measured(batch_size, step, peak_memory(device), checkpoint.expected_bytes(model))
-            told.send(measured)
-            if upkeep:
+            if upkeep:  # before the memory is looked at: an evaluation needs some too
                 model.to(device)
                 told.send(measure_upkeep(trainer, model, evaluation, built))
+            measured = Measured(batch_size, step, peak_memory(device), checkpoint.expected_bytes(model))
+            told.send(measured)
     return measured
