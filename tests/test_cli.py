@@ -161,7 +161,11 @@ def test_the_config_is_shown_and_training_begins_once_all_is_checked(
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("trian", "error: unknown command 'trian'. Did you mean 'train'? Commands: train, sample, evaluate, compare."),
+        (
+            "trian",
+            "error: unknown command 'trian'. Did you mean 'train'? "
+            "Commands: train, sample, evaluate, verify, plan, compare.",
+        ),
         ("sample", "error: run has no value. Set it: run=outputs/<model>-<data>/<run>"),
         ("sample run=null", "error: run has no value. Set it: run=outputs/<model>-<data>/<run>"),
         ("sample run=3", "error: run=3: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/."),

@@ -63,13 +63,12 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def _seconds_a_sample(model: GenerativeModel, batch_size: int) -> float:
-    """Of a few together; of a whole batch, where that is quick enough to be tried."""
-    few = min(_FEW, batch_size)
-    _draw(model, few)
-    a_few = _seconds(lambda: _draw(model, few))
-    if a_few * batch_size / few > 2 * _PATIENCE:
-        return a_few / few
-    return _seconds(lambda: _draw(model, batch_size)) / batch_size
+    """Of a few together, and of more for as long as that is quick: a whole batch, if it can be."""
+    count = min(_FEW, batch_size)
+    _draw(model, count)  # once for nothing: it is slower
+    while (seconds := _seconds(lambda: _draw(model, count))) < _PATIENCE / 2 and count < batch_size:
+        count = min(4 * count, batch_size)
+    return seconds / count
 
 
 def _draw(model: GenerativeModel, count: int) -> None:
