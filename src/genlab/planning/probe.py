@@ -32,6 +32,7 @@ from genlab.planning.upkeep import measure_upkeep
 
 _ENDLESS = 10**15  # examples
 _PATIENCE = 10.0  # seconds for all steps of a batch size
+_BRISK = 0.1  # seconds; where steps take longer, the machine is busy with the batch that it has
 _QUICKER = 1.1  # a batch has to be, in examples a second, for a larger one to be tried
 # Their cost is measured apart: how often it comes is known.
 _APART = (SampleGrid, TextSamples, PeriodicEvaluation, Checkpoints, ProgressBar)
@@ -89,7 +90,7 @@ def probe(settings: Mapping[str, Any], batch_size: int, seconds: float, larger: 
                 return
             quicker = batch_size / measured.step.training > _QUICKER * rate
             rate, upkeep = batch_size / measured.step.training, False
-            if not (quicker and larger):
+            if not (larger and quicker and measured.step.training < _BRISK):
                 return
             batch_size *= 2
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -66,7 +67,7 @@ def _seconds_a_sample(model: GenerativeModel, batch_size: int) -> float:
     """Of a few together, and of more for as long as that is quick: a whole batch, if it can be."""
     count = min(_FEW, batch_size)
     _draw(model, count)  # once for nothing: it is slower
-    while (seconds := _seconds(lambda: _draw(model, count))) < _PATIENCE / 2 and count < batch_size:
+    while (seconds := _seconds(partial(_draw, model, count))) < _PATIENCE / 2 and count < batch_size:
         count = min(4 * count, batch_size)
     return seconds / count
 
