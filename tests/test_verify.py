@@ -73,7 +73,7 @@ def test_a_broken_recipe_is_stopped_at_five_per_cent(
     given = write(recipes)
     with pytest.raises(SystemExit) as ended:
         main(["verify", *given, "model.optimizer.lr=0.3", f"outputs={tmp_path / 'runs'}"])
-    assert ended.value.code == 8
+    assert ended.value.code == 9
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     run = only_run(tmp_path / "runs")
     assert line.startswith("error: the run left its band at 5 % of its budget: val/loss is ")

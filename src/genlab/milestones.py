@@ -17,7 +17,7 @@ Band = tuple[float | None, float | None]  # lowest and highest value; null: no l
 class OutsideBand(GenlabError):
     """A run does not do what its recipe is known to do."""
 
-    exit_code = 8
+    exit_code = 9
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ def usage() -> str:
         "  train -m   train many, one process each         (python train.py -m ...)",
         "  sample     draw from a trained run              (python scripts/sample.py ...)",
         "  evaluate   measure a trained run                (python scripts/evaluate.py ...)",
-        "  plan       say which size fits a time here     (python scripts/plan.py ...)",
-        "  verify     hold a recipe against its bands     (python scripts/verify.py ...)",
+        "  plan       say which size fits a time here      (python scripts/plan.py ...)",
+        "  verify     hold a recipe against its bands      (python scripts/verify.py ...)",
         "  compare    put runs side by side                (python scripts/compare.py ...)", "",
         "genlab <command> --help lists the options of a command.",
     ])  # fmt: skip
@@ -27,7 +27,8 @@ def command_help(command: str, tree: Any) -> str:
         lines.append(f"  {name + '=':14}{meaning}{shown}")
     if command == "compare":
         return "\n".join(lines)
-    lines += ["", "Parts, chosen by name:" if command == "train" else "Parts of the run that may be changed:"]
+    new = command in ("train", "plan", "verify")
+    lines += ["", "Parts, chosen by name:" if new else "Parts of the run that may be changed:"]
     width = max(len(group) for group in tree.groups()) + 2
     for group, options in tree.groups().items():
         lines.append(f"  {group + '=':{width}}{' | '.join(options)}")
