@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     campaign = Campaign(options.folder.resolve(), options.jobs)
     trials = [trial for name in options.promises or PROMISES for trial in PROMISES[name].trials(options.scale)]
+    assert len({trial.name for trial in trials}) == len(trials), "two trials of one name would share a folder"
     campaign.run(trials)
     table = campaign.table(trials)
     (options.folder / "table.md").write_text(table)

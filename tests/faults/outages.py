@@ -21,8 +21,8 @@ CALLS = ("init", "hyperparams", "metrics", "save", "finalize")
 
 def trials(scale: float) -> Iterator[Trial]:
     kinds = ["wandb/killed"] * 4 + [f"{how}/{where}" for how in ("raises", "hangs", "fills") for where in CALLS]
-    for name, kind in spread(kinds, 30 * scale):
-        yield Trial(f"outages/{name}", partial(outage, *kind.split("/")))
+    for number, (_, kind) in enumerate(spread(kinds, 30 * scale)):
+        yield Trial(f"outages/{kind}/{number}", partial(outage, *kind.split("/")))
 
 
 def outage(how: str, where: str, place: Place) -> None:
