@@ -35,7 +35,11 @@ class Progress:
 
     def logged(self) -> dict[str, float]:
         """The x axes of every curve: they stand in each row of metrics that is logged."""
-        return {"progress/examples": self.examples, "progress/flops": self.flops, "progress/seconds": self.seconds}
+        return {
+            "progress/examples": float(self.examples),
+            "progress/flops": self.flops,
+            "progress/seconds": self.seconds,
+        }
 
 
 class LearningRateSchedule(Protocol):
