@@ -47,6 +47,8 @@ class Scripted:
 
 
 class ScriptedJob:
+    is_queued = was_taken = False
+
     def __init__(self, folder: Path, act: str, curve: Sequence[float], leave: Callable[[], Any]):
         self.folder, self.leave, self.signal = folder, leave, ""
         (folder / "config.yaml").write_text("")

@@ -8,6 +8,9 @@ from typing import Protocol, runtime_checkable
 class Job(Protocol):
     """A trial's process, with all that it started."""
 
+    is_queued: bool  # it has not begun: its place waits for a machine
+    was_taken: bool  # it ended because its place took the machine away: preempted, or out of time
+
     def poll(self) -> int | None:
         """None while it runs; then its exit code, or minus the signal that ended it."""
 

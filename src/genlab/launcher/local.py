@@ -31,17 +31,7 @@ class Local:
         self.slots = slots or (len(self.gpus) // gpus_per_trial if self.gpus and gpus_per_trial else 1)
 
     def start(self, command: Sequence[str], env: Mapping[str, str], log: Path, slot: int) -> "LocalJob":
-        with log.open("ab") as file:
-            process = subprocess.Popen(
-                command,
-                env={**os.environ, **self._share(slot), **env},
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the sweep, which tells its trials
-                preexec_fn=_leave_with_the_sweep if _LIBC else None,
-            )
-        return LocalJob(process)
+        return begin(command, {**os.environ, **self._share(slot), **env}, log)
 
     def _share(self, slot: int) -> dict[str, str]:
         """A slot's GPUs and threads. More slots than the GPUs allow share them in turn."""
@@ -54,8 +44,26 @@ class Local:
         return share
 
 
+def begin(command: Sequence[str], env: Mapping[str, str], log: Path, folder: Path | None = None) -> "LocalJob":
+    """A process that leaves when this one is gone. ``env``: all of it; ``folder``: where it works, None: here."""
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            command,
+            env=env,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the sweep, which tells its trials
+            preexec_fn=_leave_with_its_parent if _LIBC else None,
+        )
+    return LocalJob(process)
+
+
 class LocalJob:
     """A process group. Its first process is told to save and tells the others, as with Ctrl-C in a run."""
+
+    is_queued = was_taken = False
 
     def __init__(self, process: "subprocess.Popen[bytes]"):
         self.process = process
@@ -85,8 +93,8 @@ class LocalJob:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def _leave_with_the_sweep() -> None:
-    """In the trial, before it is one: it saves and leaves when the sweep is gone, killed for example."""
+def _leave_with_its_parent() -> None:
+    """In the trial, before it is one: it saves and leaves when the sweep, or what stands in for it, is gone."""
     assert _LIBC is not None
     _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 

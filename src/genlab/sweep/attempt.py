@@ -15,7 +15,7 @@ from genlab.launcher.base import Job, Launcher
 from genlab.redaction import one_line
 from genlab.sweep.ledger import Trial
 from genlab.sweep.metric import Metric
-from genlab.sweep.trial_files import LOG, Curve, can_go_on, clear, is_finished, last_words, signs_of_life
+from genlab.sweep.trial_files import LOG, Curve, can_go_on, clear, is_finished, last_words, saved, signs_of_life
 
 Asked = Literal["", "prune", "stop", "hung"]
 _ILLEGAL = 2  # the exit code of a config that cannot be
@@ -38,6 +38,7 @@ class Attempt:
         self.trial, self.folder, self.slot, self.config = trial, folder, slot, config
         self.asked: Asked = ""
         self.deadline = float("inf")  # to leave, once it was asked
+        self._had_saved = saved(folder)
         self.goes_on = can_go_on(folder)
         if not self.goes_on:
             clear(folder)
@@ -59,6 +60,8 @@ class Attempt:
 
     def look(self) -> None:
         """Take in what it has written."""
+        if self.job.is_queued:
+            self.began = self._alive_at = time.monotonic()
         self.curve.read()
         signs = signs_of_life(self.folder)
         if signs != self._signs:
@@ -110,9 +113,14 @@ class Attempt:
         elif code == _ILLEGAL:
             trial.state = "illegal"
         elif code < 0 or code in _BY_SIGNAL:
-            trial.said = f"killed by {_name(-code if code < 0 else code - 128)}"
+            how = "preempted or out of time: " * self.job.was_taken
+            trial.said = f"{how}killed by {_name(-code if code < 0 else code - 128)}"
             return True
         return False
+
+    def got_on(self) -> bool:
+        """Whether it lost its machine through no fault of its own, and has saved more than there was."""
+        return self.job.was_taken and bool(saved(self.folder) - self._had_saved)
 
 
 def _name(number: int) -> str:

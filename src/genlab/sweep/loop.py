@@ -186,9 +186,11 @@ class Sweep:
         trial = attempt.trial
         was_killed = attempt.conclude(code, self.plan.settings.stall_timeout)
         self._end(trial, attempt.seconds, trial.state, last=attempt.curve.values)
-        if was_killed and self._retried[trial.folder] < self.plan.settings.retries and not self.signals:
-            self._retried[trial.folder] += 1
-            self.again.append(trial)
+        if was_killed and not self.signals:
+            got_on = attempt.got_on()
+            if got_on or self._retried[trial.folder] < self.plan.settings.retries:
+                self._retried[trial.folder] += not got_on
+                self.again.append(trial)
 
     def _end(self, trial: Trial, seconds: float, state: Any, last: list[float] | None = None) -> None:
         """Write down a trial's end, and say so."""

@@ -19,8 +19,13 @@ def is_finished(folder: Path) -> bool:
     return (folder / "summary.json").exists()
 
 
+def saved(folder: Path) -> set[str]:
+    """The names of its checkpoints."""
+    return {path.name for path in (folder / "checkpoints").glob("examples=*.ckpt")}
+
+
 def can_go_on(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("examples=*.ckpt"))
+    return bool(saved(folder))
 
 
 def clear(folder: Path) -> None:
