@@ -1,6 +1,7 @@
 """Trials that follow a script instead of training: no process, the files of a run, and an end."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -106,6 +107,25 @@ class ScriptedJob:
         self._save()
         yield None
         yield -9
+
+    def _lose_its_machine(self, curve: Sequence[float]) -> Iterator[int | None]:
+        self.was_taken = True
+        yield -9
+
+    def _save_and_lose_its_machine(self, curve: Sequence[float]) -> Iterator[int | None]:
+        (self.folder / "checkpoints").mkdir(exist_ok=True)
+        count = len(list((self.folder / "checkpoints").iterdir()))
+        (self.folder / f"checkpoints/examples={count + 1:012}.ckpt").touch()
+        self.was_taken = True
+        yield 143
+
+    def _queue(self, curve: Sequence[float]) -> Iterator[int | None]:
+        self.is_queued = True
+        until = time.monotonic() + 0.1
+        while time.monotonic() < until:
+            yield -9 if self.signal else None
+        self.is_queued = False
+        yield from self._finish(curve)
 
     def _hang(self, curve: Sequence[float]) -> Iterator[int | None]:
         while self.signal != "kill":

@@ -101,6 +101,24 @@ def test_a_trial_that_a_signal_ended_goes_on_at_once(outputs: Path) -> None:
     assert len(launcher.started) == 3
 
 
+def test_a_trial_that_gets_on_may_lose_its_machine_as_often_as_it_likes(outputs: Path) -> None:
+    launcher = Scripted({"seed=0": [*["save_and_lose_its_machine"] * 5, "finish"]})
+    run(launcher, "seed=0", "sweep.retries=0", outputs=outputs)
+    assert (states(outputs), len(launcher.started)) == (["finished"], 6)
+    launcher = Scripted({"seed=7": ["save_and_lose_its_machine", "lose_its_machine"]})
+    with pytest.raises(TrialsFailed):
+        run(launcher, "seed=7", "sweep.retries=1", outputs=outputs)
+    assert len(launcher.started) == 3  # one that got on, one that did not, and its retry
+    assert ledger(outputs)[1]["said"] == "preempted or out of time: killed by SIGKILL"
+
+
+def test_a_trial_that_waits_in_a_queue_does_not_hang(outputs: Path) -> None:
+    run(Scripted({"seed=0": ["queue"]}), "seed=0", "sweep.stall_timeout=0.05", outputs=outputs)
+    (trial,) = ledger(outputs)
+    assert trial["state"] == "finished"
+    assert trial["seconds"] < 0.1  # without those in the queue
+
+
 def test_slots_are_filled_without_a_barrier(outputs: Path) -> None:
     launcher = Scripted(slots=3)
     launcher.curves = {"seed=0": [1.0] * 60}

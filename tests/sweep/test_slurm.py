@@ -105,10 +105,12 @@ def test_a_local_job_is_stopped_or_preempted(tmp_path: Path) -> None:
     assert (ended(job), job.was_taken) == (138, True)
 
 
-def test_a_job_is_a_trial_and_starts_its_own_processes(fake: Path, tmp_path: Path) -> None:
+def test_a_job_is_a_trial_and_starts_its_own_processes(
+    fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     launcher = slurm.Slurm(partition="short", time=30, warning=60, gpus=2, cpus=3, mem=8, parameters={"comment": "a b"})
     said = "echo $SAID $OMP_NUM_THREADS $SLURM_JOB_ID; env | grep -c 'SLURM_NTASKS\\|SUBMITIT'; echo wrong >&2; exit 3"
-    os.environ.pop("OMP_NUM_THREADS", None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     job, log = start(launcher, said, tmp_path)
     assert (ended(job), job.was_taken) == (3, False)
     assert log.read_text() == "hello 3 1\n0\nwrong\n"
@@ -149,13 +151,11 @@ def test_a_job_without_a_result_is_what_the_queue_says(
     (fake / "states").write_text("1 RUNNING\n")
     wait(lambda: job.poll() is None and not job.is_queued)
     (fake / "down").touch()
-    before = job.queue._answers if job.queue else 0
     (fake / "states").write_text(f"1 {state}\n" if state else "")
     time.sleep(0.2)
     assert job.poll() is None  # nobody knows
     (fake / "down").unlink()
     assert (ended(job), job.was_taken) == (code, taken)
-    assert slurm._SURE + before <= (job.queue._answers if job.queue else 0)
     assert (state == "FAILED") == (log.exists() and "error: the job could not begin" in log.read_text())
 
 
