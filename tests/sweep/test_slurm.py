@@ -1,4 +1,4 @@
-"""Jobs through submitit: its local executor, and a SLURM of shell scripts. With a real SLURM the latter's tests hold too."""
+"""Jobs through submitit: its local executor, and a SLURM of shell scripts."""
 
 import os
 import subprocess

@@ -19,8 +19,8 @@ def run_command(
 ) -> tuple[int, bool]:
     """Run it to its end. -> its exit code, or minus the signal that ended it; whether the job was told to leave.
 
-    SIGTERM is passed on, and as SIGUSR1 that time is up: the trial saves and leaves. SIGINT kills it. It leaves, too, when
-    ``owner`` no longer holds ``name``: another job has been given its folder, while this one waited or was lost.
+    SIGTERM is passed on, and as SIGUSR1 that time is up: the trial saves and leaves. SIGINT kills it. It leaves, too,
+    when ``owner`` no longer holds ``name``: another job has been given its folder, while this one waited or was lost.
     """
     if not _is_ours(owner, name):
         print(f"another job has been given {log.parent}", flush=True)
@@ -36,12 +36,12 @@ def run_command(
         signal.signal(number, hear)
     passed_on, looked = 0, time.monotonic()
     while (code := job.poll()) is None:
-        for number in heard[passed_on:]:
+        for told in heard[passed_on:]:
             passed_on += 1
-            if number == signal.SIGINT:
+            if told == signal.SIGINT:
                 job.kill()
             else:
-                job.process.send_signal(signal.SIGUSR1 if number == _TIME_IS_UP else signal.SIGTERM)
+                job.process.send_signal(signal.SIGUSR1 if told == _TIME_IS_UP else signal.SIGTERM)
         if time.monotonic() - looked > _OWNER:
             looked = time.monotonic()
             if not heard and not _is_ours(owner, name):

@@ -1,4 +1,4 @@
-"""Trials as processes on the machines of a Ray cluster. Ray chooses the machine and the GPUs; each trial is a command there.
+"""Trials as processes on the machines of a Ray cluster. Ray chooses the machine and the GPUs.
 
 Every machine has the same environment, and the sweep's folder under the same path.
 """
@@ -39,8 +39,9 @@ class Ray:
             raise ConfigError("launcher=ray needs a package: pip install 'genlab[ray]'") from error
         wanted = {"CPU": num_cpus, "GPU": num_gpus, **(resources or {})}
         if (slots is not None and slots < 1) or min(wanted.values()) < 0 or not any(wanted.values()):
-            raise ConfigError(f"launcher.slots={slots} must be a whole number >= 1, or null; launcher.num_cpus={num_cpus}, "
-                              f"launcher.num_gpus={num_gpus} and launcher.resources >= 0, and not all 0.")  # fmt: skip
+            raise ConfigError(f"launcher.slots={slots} must be a whole number >= 1, or null; "
+                              f"launcher.num_cpus={num_cpus}, launcher.num_gpus={num_gpus} and launcher.resources "
+                              ">= 0, and not all 0.")  # fmt: skip
         self.ray = ray
         _connect(ray, address)
         there_are = ray.cluster_resources()

@@ -1,7 +1,7 @@
-"""Trials as jobs of a SLURM cluster, through submitit: each a job of one task on one machine, submitted as a slot is free.
+"""Trials as jobs of a SLURM cluster, through submitit: each a job of one task on one machine.
 
-The trial in it starts its own processes for several GPUs (``trainer=ddp``), as it does at home. A job that is preempted or
-out of time is told so, its trial saves and leaves, and the sweep submits it again; SLURM itself requeues nothing.
+The trial in it starts its own processes for several GPUs (``trainer=ddp``), as it does at home. A job that is preempted
+or out of time is told so, its trial saves and leaves, and the sweep submits it again; SLURM itself requeues nothing.
 """
 
 import logging
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +55,8 @@ class Slurm:
             raise ConfigError("launcher=slurm needs a package: pip install 'genlab[slurm]'") from error
         if min(slots, time, cpus) < 1 or min(gpus, warning) < 0 or (mem is not None and mem <= 0):
             raise ConfigError(f"launcher.slots={slots}, launcher.time={time} and launcher.cpus={cpus} must be >= 1, "
-                              f"launcher.gpus={gpus} and launcher.warning={warning} >= 0, launcher.mem={mem} above 0.")  # fmt: skip
+                              f"launcher.gpus={gpus} and launcher.warning={warning} >= 0, "
+                              f"launcher.mem={mem} above 0.")  # fmt: skip
         if warning >= 60 * time:
             raise ConfigError(f"launcher.warning={warning} seconds leave nothing of launcher.time={time} minutes.")
         lacking = [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]
@@ -232,7 +234,5 @@ class Queue:
 
 def _scancel(*arguments: str) -> None:
     """Says nothing of a job that is over. If SLURM does not answer, the job is asked again at the end of its grace."""
-    try:
+    with suppress(OSError, subprocess.SubprocessError):
         subprocess.run(["scancel", "--quiet", *arguments], capture_output=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        pass

@@ -1,7 +1,8 @@
 """Trials that a sweep of Weights & Biases' proposes. Unverified: no account was at hand.
 
-Two questions are asked of the service, in GraphQL as its own agents ask them: to be an agent of the sweep, and, as a slot is
-free, what to run next. A trial's value goes to W&B as a run of that sweep, once it has ended, from a process of its own.
+Two questions are asked of the service, in GraphQL as its own agents ask them: to be an agent of the sweep, and, as a
+slot is free, what to run next. A trial's value goes to W&B as a run of that sweep, once it has ended, from a process of
+its own.
 """
 
 import base64
@@ -26,7 +27,8 @@ _PAUSE = 5.0  # between two questions
 _PATIENCE = 3  # questions without an answer, when nothing runs: then there is nothing more
 _NAMES = "wandb run: "  # of a folder, among what the ledger notes of a sweep
 _CREATE = """mutation CreateAgent($host: String!, $projectName: String, $entityName: String, $sweep: String!) {
-  createAgent(input: {host: $host, projectName: $projectName, entityName: $entityName, sweep: $sweep}) { agent { id } } }"""
+  createAgent(input: {host: $host, projectName: $projectName, entityName: $entityName, sweep: $sweep}) {
+    agent { id } } }"""
 _HEARTBEAT = """mutation Heartbeat($id: ID!, $metrics: JSONString, $runState: JSONString) {
   agentHeartbeat(input: {id: $id, metrics: $metrics, runState: $runState}) { agent { id } commands } }"""
 
@@ -161,8 +163,9 @@ class Wandb:
             return
         values = {} if trial.value is None or not self._metric else {self._metric: trial.value}
         config = dict(override.partition("=")[::2] for override in trial.overrides)
+        code = 0 if trial.state in ("finished", "pruned") else trial.exit_code or 1
         sent = {"entity": self.entity, "project": self.project, "sweep": self.sweep, "run": run, "config": config,
-                "values": values, "exit_code": 0 if trial.state in ("finished", "pruned") else trial.exit_code or 1}  # fmt: skip
+                "values": values, "exit_code": code}  # fmt: skip
         process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, start_new_session=True)
         assert process.stdin is not None
         process.stdin.write(json.dumps(sent).encode())
