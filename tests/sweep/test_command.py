@@ -39,7 +39,7 @@ def test_folders_and_flags(tmp_path: Path) -> None:
     [
         ("sweep=optuna", "there is nothing to draw. Name values: model=gan,vae or 'model.optimizer.lr=tag(log, "
                          "interval(1e-5, 1e-3))'."),
-        ("sweep=optun", "unknown sweep 'optun'. Did you mean 'optuna'? Available: grid, optuna."),
+        ("sweep=optun", "unknown sweep 'optun'. Did you mean 'optuna'? Available: grid, optuna, wandb."),
         ("sweep=grid,optuna", "sweep=grid,optuna names several values, and a sweep takes one. Choose one of them."),
         ("sweep.nam=x", "unknown option 'sweep.nam'. Did you mean 'sweep.name'?"),
         ("sweep.name=a/b", "sweep.name=a/b must be of letters, digits, '.', '_' and '-', at most 80."),

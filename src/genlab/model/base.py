@@ -35,11 +35,7 @@ class Progress:
 
     def logged(self) -> dict[str, float]:
         """The x axes of every curve: they stand in each row of metrics that is logged."""
-        return {
-            "progress/examples": float(self.examples),
-            "progress/flops": self.flops,
-            "progress/seconds": self.seconds,
-        }
+        return {f"progress/{name}": float(getattr(self, name)) for name in ("examples", "flops", "seconds")}
 
 
 class LearningRateSchedule(Protocol):
