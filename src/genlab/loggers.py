@@ -1,5 +1,6 @@
 """Services that show metrics as long as they work; none of them can end a run or hold it up."""
 
+import atexit
 import sys
 import threading
 import time
@@ -154,6 +155,13 @@ class IsolatedLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self._attempt(lambda logger: logger.finalize(status), is_last=True)
+        if isinstance(self._inner, WandbLogger):
+            atexit.register(_end_quietly)  # after W&B's own, so that it comes before them
+
+
+def _end_quietly() -> None:
+    """What W&B cannot do any more when this process ends, its service gone, is not printed."""
+    sys.unraisablehook = lambda _: None
 
 
 def _part_from_wandb() -> None:
