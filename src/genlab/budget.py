@@ -99,7 +99,8 @@ class Budget(Callback):
         progress.flops += self._flops[self._kind] * trainer.world_size
         progress.seconds = self.agree(trainer, progress.seconds + time.perf_counter() - pl_module.step_began)
         progress.fraction = min(1.0, self.used(progress) / self.value)
-        pl_module.log_dict({name: torch.tensor(n, dtype=torch.float64) for name, n in progress.logged().items()})
+        if trainer._logger_connector.should_update_logs:  # in the steps between, logging would cost most of all
+            pl_module.log_dict({name: torch.tensor(n, dtype=torch.float64) for name, n in progress.logged().items()})
         if self.finished(progress) and pl_module.at_optimizer_step(batch_idx):
             trainer.should_stop = True
 
