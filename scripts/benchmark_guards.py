@@ -1,13 +1,13 @@
 """What a run's guards cost: training steps of genlab beside the same steps in plain Lightning.
 
     python scripts/benchmark_guards.py                       # the default U-Net on digits, one thread, 30 pairs
-    python scripts/benchmark_guards.py --pairs 10 --steps 20
+    python scripts/benchmark_guards.py --pairs 10
 
 Both train the same network on the same objective, optimiser, batch size and data. genlab's side is its train command
 with all that keeps a run safe, and the counts of examples, FLOPs and seconds; without what plain Lightning does not do
-either (average weights, samples, evaluation). Pairs are interleaved, and take turns in going first. The ratio is that
-of the time of a step; its interval is that of the median, by order statistics. Time of the CPU stands beside time, for
-a machine that is busy with other things too.
+either (average weights, samples, evaluation). The two sides of a pair, built afresh for each, make their steps in turn,
+so that whatever else the machine does meets both alike. The ratio is that of the mean time of a step, logging included;
+its interval is that of the median pair, by order statistics. Time of the CPU stands beside time.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytorch_lightning as pl
 import torch
+from greenlet import getcurrent, greenlet
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
@@ -42,27 +43,30 @@ from genlab.inference import load_run
 from genlab.matmul import quick_matmul
 
 WARM_UP = 5  # steps before the clock starts
-CHOICES = ("model=diffusion", "data=digits", "logger=[none]", "callbacks=[no_samples]", "metrics=[]",
-           "~callbacks.ema", "~callbacks.evaluation", "trainer=cpu")  # fmt: skip
+LOG_EVERY = 10  # five times as often as by default, so that a short training has its share of it
+CHOICES = ("model=diffusion", "data=digits", "logger=[none]", "callbacks=[no_samples]", "metrics=[]", "~callbacks.ema",
+           "~callbacks.evaluation", "trainer=cpu", f"trainer.log_every_n_steps={LOG_EVERY}")  # fmt: skip
 
 
 class Stopwatch(pl.Callback):
-    """Seconds and CPU seconds of a step, once the first ones are over."""
+    """Seconds and CPU seconds of a step, once the first ones are over. Before each it is another training's turn."""
 
-    def __init__(self, steps: int):
-        self.steps, self.made = steps, 0
+    def __init__(self, steps: int, other: greenlet | None = None):
+        self.steps, self.other = steps, other
+        self.begun = 0  # steps
         self.seconds = self.cpu_seconds = 0.0
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        if WARM_UP < self.begun <= WARM_UP + self.steps:
+            self.seconds += (time.perf_counter() - self._began) / self.steps
+            self.cpu_seconds += (time.process_time() - self._cpu_began) / self.steps
+        self.begun += 1
+        if self.other is not None:
+            self.other.switch()
+        self._began, self._cpu_began = time.perf_counter(), time.process_time()
+
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.made += 1
-        clocks = time.perf_counter(), time.process_time()
-        if self.made == WARM_UP:
-            self._start = clocks
-        elif self.made == WARM_UP + self.steps:
-            self.seconds, self.cpu_seconds = (
-                (now - then) / self.steps for now, then in zip(clocks, self._start, strict=True)
-            )
-            trainer.should_stop = True
+        trainer.should_stop = self.begun > WARM_UP + self.steps  # one more, whose start is the end of the last
 
 
 class Plain(pl.LightningModule):
@@ -87,16 +91,16 @@ class Plain(pl.LightningModule):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=40, help="of each of a pair")
+    parser.add_argument("--steps", type=int, default=20, help="of each of a pair")
     parser.add_argument("--batch-size", type=int, default=64)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, quiet():
-        sides = prepared(Path(folder), options.steps, options.batch_size)
+        sides = prepared(Path(folder), options.batch_size)
         taken: dict[str, list[Stopwatch]] = {name: [] for name in sides}
         for pair in range(options.pairs):
-            for name in sorted(sides, reverse=bool(pair % 2)):
-                taken[name].append(sides[name]())
+            for name, watch in in_turn(sides, options.steps).items():
+                taken[name].append(watch)
             print(f"\rpair {pair + 1} of {options.pairs}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     for what in ("seconds", "cpu_seconds"):
@@ -108,38 +112,46 @@ def main() -> None:
               f"{low:.4f} to {high:.4f}, {len(ratios)} pairs")  # fmt: skip
 
 
-def prepared(folder: Path, steps: int, batch_size: int) -> dict[str, Callable[[], Stopwatch]]:
-    """Functions that each train from the start and say how long a step took."""
-    command = ["train", *CHOICES, f"data.batch_size={batch_size}", f"outputs={folder / 'runs'}"]
-    watch = Stopwatch(steps)
-    build_callbacks = experiment.build_callbacks
-    experiment.build_callbacks = lambda *given: [watch, *build_callbacks(*given)]
+def in_turn(sides: Mapping[str, Callable[[Stopwatch], None]], steps: int) -> dict[str, Stopwatch]:
+    """A pair: on one thread, a step of genlab's, a step of plain Lightning's, and so on."""
+    watches = {name: Stopwatch(steps) for name in sides}
+    beside = greenlet(lambda: sides["plain"](watches["plain"]))
+    watches["genlab"].other, watches["plain"].other = beside, getcurrent()
+    sides["genlab"](watches["genlab"])
+    watches["plain"].other = None
+    while not beside.dead:
+        beside.switch()
+    assert all(watch.begun == WARM_UP + steps + 1 for watch in watches.values())
+    return watches
 
-    def guarded() -> Stopwatch:
-        nonlocal watch
-        watch = Stopwatch(steps)
+
+def prepared(folder: Path, batch_size: int) -> dict[str, Callable[[Stopwatch], None]]:
+    """Functions that each train from the start, with a watch that ends them."""
+    command = ["train", *CHOICES, f"data.batch_size={batch_size}", f"outputs={folder / 'runs'}"]
+    watching: list[pl.Callback] = []
+    build_callbacks = experiment.build_callbacks
+    experiment.build_callbacks = lambda *given: [*watching, *build_callbacks(*given)]
+
+    def guarded(watch: Stopwatch) -> None:
+        watching[:] = [watch]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             cli.run(command)
-        return watch
 
-    guarded()  # once, for its folder: the plain side is made from what it trained
+    guarded(Stopwatch(steps=1))  # once, for its folder: the plain side is made from what it trained
     run = next((folder / "runs").glob("*/*"))
     model: Any = load_run(OmegaConf.create(run_folder.read_config(run)), run)[0]
     data = digits()
 
-    def plain() -> Stopwatch:
-        own = Stopwatch(steps)
+    def plain(watch: Stopwatch) -> None:
         loader = DataLoader(data, batch_size, shuffle=True, drop_last=True)
         trainer = pl.Trainer(
             accelerator="cpu", max_epochs=-1, enable_progress_bar=False,
-            callbacks=[own, ModelCheckpoint(folder / "plain")], logger=CSVLogger(folder / "plain"),
-            enable_model_summary=False, log_every_n_steps=50,
+            callbacks=[watch, ModelCheckpoint(folder / "plain")], logger=CSVLogger(folder / "plain"),
+            enable_model_summary=False, log_every_n_steps=LOG_EVERY,
         )  # fmt: skip
         with quick_matmul(True):
             trainer.fit(Plain(model, model.objective), loader)
-        return own
 
-    plain()
     return {"genlab": guarded, "plain": plain}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from genlab.seeding import RandomStream, derive_seed, uniform_by_index
+from genlab.seeding import RandomStream, derive_seed, seed_torch, uniform_by_index
 
 
 def test_derived_seeds_are_pinned() -> None:
@@ -12,6 +12,13 @@ def test_derived_seeds_are_pinned() -> None:
 
 
 PINNED = [5700357409661599242, 3980143261097177850, 2547805098422156800, 2623250113353451629]
+
+
+def test_torch_is_seeded_as_by_itself() -> None:
+    torch.manual_seed(derive_seed(3))
+    expected = torch.rand(5)
+    seed_torch(derive_seed(3))
+    assert torch.equal(torch.rand(5), expected)
 
 
 def test_every_key_and_their_order_count() -> None:

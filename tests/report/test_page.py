@@ -107,6 +107,17 @@ def test_it_asks_nobody(page: Page) -> None:
         assert "@import" not in sheet
 
 
+def test_what_mattered_in_a_sweep_is_told(page: Page) -> None:
+    pytest.importorskip("optuna")
+    (sweep,) = page.data["sweeps"]
+    shares = [share["mean"] for share in sweep["importance"]]
+    named = {share["name"].rpartition(".")[2] for share in sweep["importance"]}
+    assert named == {setting["name"] for setting in sweep["settings"]}
+    assert shares == sorted(shares, reverse=True)
+    assert [float(meter["value"] or "nan") for meter in page.of("meter")] == pytest.approx(shares, abs=6e-4)
+    assert "What mattered: the share of fid" in page.text
+
+
 def test_its_policy_names_each_script_and_style_by_hash(page: Page) -> None:
     (policy,) = [m["content"] for m in page.of("meta") if m.get("http-equiv") == "Content-Security-Policy"]
     assert policy is not None

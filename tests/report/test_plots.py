@@ -11,9 +11,10 @@ from PIL import Image
 from run_folders import make_run, write
 
 from genlab.report import curve_plots, search_plots
+from genlab.report import importance as importances
 from genlab.report.comparison import compare
 from genlab.report.cost_plot import pareto
-from genlab.report.search_plots import importance, settings_of
+from genlab.report.importance import importance, settings_of, what_mattered
 from genlab.report.trials import read_sweep
 
 HEAD = "step,progress/examples,progress/flops,progress/seconds,val/fid_digits64_500,val/fid_se_digits64_500\n"
@@ -22,7 +23,7 @@ HOSTILE = ["$\\frac{", "_hidden", "日本 ✓", "</svg><script>alert(1)</script>
 
 @pytest.fixture(autouse=True)
 def one_forest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_plots, "FORESTS", 2)
+    monkeypatch.setattr(importances, "FORESTS", 2)
 
 
 def rows(seed: int) -> str:
@@ -105,6 +106,9 @@ def test_importance_finds_what_matters(tmp_path: Path) -> None:
     means = {name: sum(values) / len(values) for name, values in shares.items()}
     assert means["model.optimizer.lr"] > 0.7
     assert means["choice"] < 0.15
+    told = what_mattered(sweep)
+    assert [share.name for share in told] == sorted(means, key=means.__getitem__, reverse=True)
+    assert told[0].mean == pytest.approx(means["model.optimizer.lr"])
 
 
 def test_a_sweep_is_drawn_and_a_short_one_is_not(tmp_path: Path) -> None:
@@ -115,6 +119,7 @@ def test_a_sweep_is_drawn_and_a_short_one_is_not(tmp_path: Path) -> None:
     short = read_sweep(ledger(tmp_path / "short", *(trial(i, f"lr={i}", value=i / 2) for i in range(5))))
     assert short is not None
     assert search_plots.search_plots(short, tmp_path / "plots") == []
+    assert what_mattered(short) == ()
 
 
 def test_lines_through_settings_pass_where_they_should() -> None:

@@ -14,7 +14,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
 
-from genlab.seeding import RandomStream, derive_seed
+from genlab.seeding import RandomStream, derive_seed, seed_torch
 
 Batch = Mapping[str, Tensor]  # fixed keys: image in [-1, 1] (N, C, H, W) or tokens (N, T + 1); label (N,), -1 = none;
 # index (N,)
@@ -106,7 +106,7 @@ class Model(LightningModule, ABC):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Noise and dropout are a function of (seed, examples seen, rank); the learning rate of progress."""
-        torch.manual_seed(derive_seed(self.seed, self.progress.examples, self.global_rank))
+        seed_torch(derive_seed(self.seed, self.progress.examples, self.global_rank))
         scale = self.schedule.scale(self.progress.examples, self.progress.fraction)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:

@@ -1,130 +1,36 @@
 """What a sweep's settings did: how much of its metric's variance each explains, and all trials at once."""
 
-import math
-import statistics
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from genlab.report.figure import arrange, clipped, save, spans, styled
-from genlab.report.trials import Sweep, Trial, given
+from genlab.report.figure import arrange, clipped, save, styled
+from genlab.report.importance import FORESTS, Setting, Share, judged, settings_of, what_mattered
+from genlab.report.trials import Sweep
 
-FEWEST = 8  # trials that say anything about settings
 MOST_AXES = 8
-FORESTS = 5  # that importances are averaged over
-ABSENT = "–"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the trials were given for one name."""
-
-    name: str
-    texts: list[str]  # of each trial
-    numbers: list[float] | None  # the same, if all of them are
-
-    @property
-    def is_log(self) -> bool:
-        return self.numbers is not None and spans(self.numbers, 30)
-
-    @property
-    def choices(self) -> list[str]:
-        return list(dict.fromkeys(sorted(self.texts)))
-
-    def places(self) -> list[float]:
-        """Of each trial on an axis from 0 to 1."""
-        if self.numbers is None:
-            choices = self.choices
-            return [choices.index(text) / max(1, len(choices) - 1) for text in self.texts]
-        values = [math.log(n) for n in self.numbers] if self.is_log else self.numbers
-        low, high = min(values), max(values)
-        return [(value - low) / (high - low) if high > low else 0.5 for value in values]
-
-    def ticks(self) -> list[tuple[float, str]]:
-        if self.numbers is None or len(set(self.numbers)) <= 5:
-            return sorted(set(zip(self.places(), self.texts, strict=True)))
-        low, high = min(self.numbers), max(self.numbers)
-        shares = (0, 0.25, 0.5, 0.75, 1)
-        values = [low * (high / low) ** s if self.is_log else low + (high - low) * s for s in shares]
-        return [(s, f"{value:.3g}") for s, value in zip(shares, values, strict=True)]
 
 
 def search_plots(sweep: Sweep, folder: Path) -> list[str]:
     """-> the files' names; none of a sweep of few trials that came to an end. Raises OSError."""
-    trials = [t for t in sweep.trials if t.state == "finished" and t.value is not None and math.isfinite(t.value)]
-    settings = settings_of(trials)
-    values = [trial.value for trial in trials if trial.value is not None]
-    if len(trials) < FEWEST or not settings or len(set(values)) < 2:
+    trials, shares = judged(sweep), what_mattered(sweep)
+    if not trials:
         return []
-    try:
-        shares = importance(settings, values)
-    except ModuleNotFoundError:
-        warnings.warn("no importance of settings: it needs a package. Install it: pip install optuna", stacklevel=2)
-        shares = {}
-    ranked = sorted(settings, key=lambda setting: -statistics.fmean(shares.get(setting.name, [0.0])))
-    label = f"{sweep.metric or 'value'}"
-    name = sweep.folder.resolve().name
-    written = _importance_figure(name, ranked, shares, label, len(trials), folder) if shares else []
+    place = {share.name: i for i, share in enumerate(shares)}
+    ranked = sorted(settings_of(trials), key=lambda setting: place.get(setting.name, 0))
+    label, name = sweep.metric or "value", sweep.folder.resolve().name
+    written = _importance_figure(name, shares, label, len(trials), folder) if shares else []
+    values = [trial.value for trial in trials if trial.value is not None]
     return [*written,
             *_coordinates_figure(name, ranked[:MOST_AXES], values, label, sweep.direction, folder)]  # fmt: skip
 
 
-def settings_of(trials: Sequence[Trial]) -> list[Setting]:
-    """What not all trials share."""
-    own = [given(trial) for trial in trials]
-    found = []
-    for name in dict.fromkeys(name for settings in own for name in settings):
-        texts = [settings.get(name, ABSENT) for settings in own]
-        if len(set(texts)) > 1:
-            found.append(Setting(name, texts, _numbers(texts)))
-    return found
-
-
-def _numbers(texts: Sequence[str]) -> list[float] | None:
-    try:
-        numbers = [float(text) for text in texts]
-    except ValueError:
-        return None
-    return numbers if all(map(math.isfinite, numbers)) else None
-
-
-def importance(settings: Sequence[Setting], values: Sequence[float]) -> dict[str, list[float]]:
-    """The share of the metric's variance that each setting explains alone or with others (functional ANOVA, Hutter et
-    al. 2014, by Optuna), by several random forests."""
-    import optuna
-    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions: dict[str, BaseDistribution] = {}
-    for s in settings:
-        distributions[s.name] = (CategoricalDistribution(s.choices) if s.numbers is None else
-                                 FloatDistribution(min(s.numbers), max(s.numbers), log=s.is_log))  # fmt: skip
-    study = optuna.create_study()
-    for i, value in enumerate(values):
-        params: dict[str, Any] = {s.name: s.texts[i] if s.numbers is None else s.numbers[i] for s in settings}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
-    found: dict[str, list[float]] = {s.name: [] for s in settings}
-    for seed in range(FORESTS):
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
-        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-        for name in found:
-            found[name].append(float(shares.get(name, 0.0)))
-    return found
-
-
-def _importance_figure(
-    name: str, ranked: Sequence[Setting], shares: dict[str, list[float]], label: str, count: int, folder: Path
-) -> list[str]:
+def _importance_figure(name: str, shares: Sequence[Share], label: str, count: int, folder: Path) -> list[str]:
     with styled() as pyplot:
-        figure, panel = pyplot.subplots(figsize=(7, 1.2 + 0.36 * len(ranked)))
-        means = [statistics.fmean(shares[s.name]) for s in ranked]
-        spreads = [statistics.stdev(shares[s.name]) for s in ranked]
-        places = range(len(ranked))
-        panel.barh(places, means, xerr=spreads, color="#0072b2", height=0.62,
+        figure, panel = pyplot.subplots(figsize=(7, 1.2 + 0.36 * len(shares)))
+        places = range(len(shares))
+        panel.barh(places, [s.mean for s in shares], xerr=[s.spread for s in shares], color="#0072b2", height=0.62,
                    error_kw={"ecolor": "#333333", "elinewidth": 1, "capsize": 2})  # fmt: skip
-        panel.set_yticks(places, [clipped(s.name, 40) for s in ranked])
+        panel.set_yticks(places, [clipped(s.name, 40) for s in shares])
         panel.invert_yaxis()
         panel.grid(axis="y", visible=False)
         panel.tick_params(axis="y", length=0)
@@ -133,7 +39,7 @@ def _importance_figure(
             f"share of the variance of {label} over {count} trials (fANOVA; bars: sd of {FORESTS} forests)"
         )
         panel.set_title(f"what mattered in {name}")
-        arrange(figure, left=0.3 + 0.075 * max(len(clipped(s.name, 40)) for s in ranked))
+        arrange(figure, left=0.3 + 0.075 * max(len(clipped(s.name, 40)) for s in shares))
         return save(figure, folder, f"importance-{name}")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from genlab.report.columns import Column
 from genlab.report.curves import AXES
+from genlab.report.importance import FORESTS, what_mattered
 from genlab.report.names import class_name, differences, names, printable
 from genlab.report.page.curves import GROUPS, Curves, as_json, curves_of, points_each
 from genlab.report.page.pictures import pictures
@@ -200,6 +201,10 @@ def _sweep(sweep: Sweep) -> dict[str, Any]:
                 "values": [text(own.get(name, "")) for own in values],
             }
             for name, end in zip(varied, ends, strict=True)
+        ],
+        "forests": FORESTS,
+        "importance": [
+            {"name": text(share.name), "mean": share.mean, "spread": share.spread} for share in what_mattered(sweep)
         ],
         "trials": [
             {
