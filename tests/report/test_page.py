@@ -115,7 +115,7 @@ def test_what_mattered_in_a_sweep_is_told(page: Page) -> None:
     assert named == {setting["name"] for setting in sweep["settings"]}
     assert shares == sorted(shares, reverse=True)
     assert [float(meter["value"] or "nan") for meter in page.of("meter")] == pytest.approx(shares, abs=6e-4)
-    assert "What mattered: the share of fid" in page.text
+    assert "What mattered: the share of fid_digits64_1k's variance" in page.text
 
 
 def test_its_policy_names_each_script_and_style_by_hash(page: Page) -> None:
@@ -229,7 +229,7 @@ def test_hostile_names_add_no_element_and_no_attribute(hostile: Page, page: Page
     assert {tag for tag, _ in hostile.elements} <= {tag for tag, _ in page.elements} | {"abbr", "h3"}
     for tag, attributes in hostile.elements:
         known = {"class", "id", "lang", "charset", "name", "content", "http-equiv", "type", "hidden", "href", "scope",
-                 "title", "tabindex", "role", "aria-labelledby", "aria-label", "open", "colspan"}  # fmt: skip
+                 "title", "tabindex", "role", "aria-labelledby", "aria-label", "open", "colspan", "value"}  # fmt: skip
         assert all(name in known or name.startswith("data-") for name in attributes), (tag, attributes)
     assert len(hostile.of("script")) == 4
     assert len(hostile.of("style")) == 2
