@@ -82,6 +82,18 @@ def test_the_same_command_again_does_what_is_missing(outputs: Path) -> None:
     assert launcher.started == []
 
 
+def test_a_checkpoint_without_its_run_is_no_place_to_go_on_from(outputs: Path) -> None:
+    """A process that outlived its folder may have saved there once more."""
+    with pytest.raises(TrialsFailed):
+        run(Scripted({"seed=0": ["save_and_die"]}), "seed=0", "sweep.retries=0", outputs=outputs)
+    folder = outputs / "s" / ledger(outputs)[0]["folder"]
+    (folder / "config.yaml").unlink()
+    launcher = Scripted()
+    run(launcher, "seed=0", outputs=outputs)
+    assert [words for words, _ in launcher.started] == [["seed=0", f"folder={folder}"]]
+    assert states(outputs) == ["finished"]
+
+
 def test_a_grid_that_has_grown_runs_what_is_new(outputs: Path) -> None:
     run(Scripted(), "seed=0,1", outputs=outputs)
     launcher = Scripted()

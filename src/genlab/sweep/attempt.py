@@ -38,10 +38,10 @@ class Attempt:
         self.trial, self.folder, self.slot, self.config = trial, folder, slot, config
         self.asked: Asked = ""
         self.deadline = float("inf")  # to leave, once it was asked
-        self._had_saved = saved(folder)
         self.goes_on = can_go_on(folder)
         if not self.goes_on:
             clear(folder)
+        self._had_saved = saved(folder)
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / LOG
         self._log_began = log.stat().st_size if log.exists() else 0

@@ -25,7 +25,7 @@ def saved(folder: Path) -> set[str]:
 
 
 def can_go_on(folder: Path) -> bool:
-    return bool(saved(folder))
+    return bool(saved(folder)) and (folder / "config.yaml").exists()
 
 
 def clear(folder: Path) -> None:
