@@ -78,6 +78,21 @@ def test_what_is_drawn_is_the_mean_over_seeds(runs: Path, tmp_path: Path, monkey
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
+def test_a_logarithmic_axis_has_plain_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not mathtext, which plots do not read: names could be taken for it."""
+    kept: list[Any] = []
+    monkeypatch.setattr(curve_plots, "save", lambda figure, *_: kept.append(figure) or [])
+    for top in (40.0, 40_000.0):
+        write(tmp_path / "run" / "metrics.csv", HEAD + "9,640,1e9,1,1.2,1\n" + f"19,1280,2e9,2,{top},1\n")
+        curve_plots.curve_plots([("a", [tmp_path / "run"])], tmp_path)
+        kept[-1].canvas.draw()
+        axis = kept[-1].axes[0].yaxis
+        low, high = sorted(axis.get_view_interval())
+        shown = [label.get_text() for label in axis.get_ticklabels() if low <= label.get_position()[1] <= high]
+        assert len(shown) > 2
+        assert all(text.replace(".", "").removesuffix(" k").isdigit() for text in shown)
+
+
 def test_the_front() -> None:
     points = {0: (1.0, 5.0), 1: (2.0, 3.0), 2: (2.0, 4.0), 3: (3.0, 3.0), 4: (9.0, 1.0), 5: (1.0, 5.0)}
     assert pareto(points) == {0, 1, 4, 5}

@@ -38,6 +38,8 @@ def cost_plot(table: Table, quality: Column, folder: Path) -> list[str]:
             wanted.append(_panel(panel, points, table, quality, colours))
             panel.set_xlabel(title)
             prefixed(panel.xaxis, unit)
+        if drawn[0][0].get_yscale() == "log":
+            prefixed(drawn[0][0].yaxis)
         drawn[0][0].set_title(f"{quality.key}{ARROWS[quality.direction]} against the cost of sampling")
         arrange(figure)
         for panel, labels in zip(drawn[0], wanted, strict=True):

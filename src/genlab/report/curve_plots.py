@@ -40,6 +40,8 @@ def _figure(metric: str, lines: Sequence[Line], folder: Path) -> list[str]:
         figure, panels = pyplot.subplots(1, 3, figsize=(12, 3.7), sharey=True)
         values = [point.value for line in lines for seed in line.seeds for point in seed]
         entries: dict[str, object] = {}
+        left_over = len(lines) - len(COLOURS)
+        others = f"{left_over} other{'s' * (left_over > 1)}"
         for panel, axis in zip(panels, AXES, strict=True):
             xs = [getattr(point, axis) for line in lines for seed in line.seeds for point in seed]
             if spans([x for x in xs if x > 0], 100):
@@ -48,10 +50,12 @@ def _figure(metric: str, lines: Sequence[Line], folder: Path) -> list[str]:
                 panel.set_yscale("log")
             for rank, line in reversed(list(enumerate(lines))):  # the best on top
                 colour = COLOURS[rank] if rank < len(COLOURS) else GREY
-                name = line.name if rank < len(COLOURS) else f"{len(lines) - len(COLOURS)} others"
+                name = line.name if rank < len(COLOURS) else others
                 entries[name] = _draw(panel, line, axis, colour)
             panel.set_xlabel(TITLES[axis])
             prefixed(panel.xaxis)
+        if panels[0].get_yscale() == "log":
+            prefixed(panels[0].yaxis)
         panels[0].set_title(f"val/{metric}")
         several = any(len(line.seeds) > 1 for line in lines)
         if several:

@@ -60,7 +60,9 @@ def prefixed(axis: Any, unit: str = "") -> None:
     plain = FuncFormatter(lambda x, _: f"{x:g}" if abs(x) < 1 else engineering(x))
     axis.set_major_formatter(engineering if unit else plain)
     if axis.get_scale() == "log":
-        axis.set_major_locator(LogLocator(numticks=6))
+        low, high = sorted(axis.get_view_interval())
+        few = high < 100 * low  # fewer than two decades: their ends alone say little
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=6))
         axis.set_minor_formatter(NullFormatter())
     else:
         axis.set_major_locator(MaxNLocator(6))
