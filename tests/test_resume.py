@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from genlab import checkpoint, run_folder
+from genlab import checkpoint, experiment, run_folder
 from genlab.callbacks.stop import SIGNALS
-from genlab.errors import CheckpointError, ConfigError
+from genlab.errors import CheckpointError, ConfigError, StorageError
 from genlab.experiment import Interrupted
 from text import text_file
 from tiny_run import MLP, Order, SignalAt, only_run, popen, resume, same, start, train
@@ -126,6 +126,36 @@ def test_signal_before_the_first_step(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
     assert errors.splitlines() == ["stopped by SIGTERM; nothing had been saved yet."]
+
+
+@pytest.mark.parametrize("error", [KeyError("names"), ConfigError("config.yaml is not as it should be.")])
+def test_a_signal_is_a_signal_whatever_a_library_makes_of_it(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OmegaConf, caught in the middle of a list, once stumbled over what was not in it yet."""
+
+    def stumble(config: Any) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise error
+
+    monkeypatch.setattr(experiment, "build_data", stumble)
+    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM; nothing had been saved yet\.$") as stopped:
+        train(*MLP, outputs=tmp_path)
+    assert stopped.value.exit_code == 143
+
+
+def test_a_full_disk_is_told_whatever_it_came_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(config: Any) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise StorageError("the disk is full.")
+
+    monkeypatch.setattr(experiment, "build_data", stumble)
+    with pytest.raises(StorageError, match="the disk is full"):
+        train(*MLP, outputs=tmp_path)
 
 
 _SIGNALLED_EARLY = """

@@ -42,7 +42,7 @@ from genlab.callbacks.monitored_names import MonitoredNames
 from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import asked_of, save_pictures
 from genlab.callbacks.shared_buffers import SharedBuffers
-from genlab.callbacks.stop import StopOnSignal, Stopped
+from genlab.callbacks.stop import StopOnSignal, Stopped, stopped_by
 from genlab.config import resolved
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
@@ -87,7 +87,10 @@ def train(
             enough_memory("before the first step", "a smaller model"),
         ):
             _train(config, overrides, run, folder, stop, allow_changes)
-    except Stopped as stopped:
+    except BaseException as error:
+        stopped = stopped_by(error)
+        if stopped is None:
+            raise
         if os.environ.get("LOCAL_RANK", "0") != "0":
             sys.exit(128 + stopped.number)  # the first process speaks for all
         raise Interrupted(stopped.number, _how_to_continue(config)) from None

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from genlab.errors import StorageError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -17,6 +19,17 @@ class Stopped(BaseException):
     def __init__(self, number: int):
         super().__init__(number)
         self.number = number
+
+
+def stopped_by(error: BaseException) -> Stopped | None:
+    """The signal that ``error`` comes of: a library that :class:`Stopped` met halfway may have stumbled over what it left
+    half done, and have made an error of its own of that. An error of storage is told whatever it came of."""
+    met: BaseException | None = error
+    while met is not None and not isinstance(error, StorageError):
+        if isinstance(met, Stopped):
+            return met
+        met = met.__cause__ or met.__context__
+    return None
 
 
 class StopOnSignal(Callback):
