@@ -22,8 +22,8 @@ class Stopped(BaseException):
 
 
 def stopped_by(error: BaseException) -> Stopped | None:
-    """The signal that ``error`` comes of: a library that :class:`Stopped` met halfway may have stumbled over what it left
-    half done, and have made an error of its own of that. An error of storage is told whatever it came of."""
+    """The signal that ``error`` comes of: a library that :class:`Stopped` met halfway may have stumbled over what it
+    left half done, and have made an error of its own of that. An error of storage is told whatever it came of."""
     met: BaseException | None = error
     while met is not None and not isinstance(error, StorageError):
         if isinstance(met, Stopped):
