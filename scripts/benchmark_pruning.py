@@ -11,7 +11,6 @@ a trial's start and its evaluations are counted as if it had made all of them.
 """
 
 import argparse
-import csv
 import heapq
 import json
 import random
@@ -25,6 +24,7 @@ from optuna.pruners import BasePruner
 
 from genlab.build import build
 from genlab.config import resolved
+from genlab.report.curves import Point, read_curves
 from genlab.sweep.ledger import Ledger, Trial
 from genlab.sweep.metric import Metric
 from genlab.sweep.plan import compose_sweep
@@ -62,14 +62,18 @@ def read_sweep(folder: Path) -> tuple[Metric, list[Recorded]]:
 
 
 def _recorded(folder: Path, metric: Metric, trial: dict[str, Any]) -> Recorded:
-    with (folder / trial["folder"] / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
-    trained = max(row.get("progress/seconds", 0.0) for row in rows)
-    curve = [(row["progress/seconds"], value) for row in rows
-             if (value := metric.pick({n: v for n, v in row.items() if n.startswith("val/")})) is not None]  # fmt: skip
-    curve = [(seconds, value) for seconds, value in curve if seconds < trained]  # the last is the evaluation at the end
-    seconds, values = [[round(number, 4) for number in column] for column in zip(*curve, strict=True)]
-    return Recorded(trial["overrides"], round(trial["seconds"] - trained, 2), seconds, values, trained, trial["value"])
+    curves = read_curves(folder / trial["folder"])
+    trained = max(points[-1].seconds for points in curves.values())
+    measured: list[Point] = metric.pick(curves) or []  # type: ignore[arg-type, assignment]
+    points = [point for point in measured if point.seconds < trained]  # the last is the evaluation at the end
+    return Recorded(
+        overrides=trial["overrides"],
+        elsewhere=round(trial["seconds"] - trained, 2),
+        seconds=[round(point.seconds, 4) for point in points],
+        values=[round(point.value, 4) for point in points],
+        trained=trained,
+        final=trial["value"],
+    )
 
 
 def replay(metric: Metric, trials: Sequence[Recorded], pruner: BasePruner, seed: int, slots: int = 2) -> Replay:
@@ -126,7 +130,7 @@ def make_pruner(name: str) -> BasePruner:
     return pruner
 
 
-def read_curves(file: Path) -> tuple[Metric, list[Recorded]]:
+def read_kept(file: Path) -> tuple[Metric, list[Recorded]]:
     told = json.loads(file.read_text(encoding="utf-8"))
     return Metric(told["metric"], told["direction"]), [Recorded(**trial) for trial in told["trials"]]
 
@@ -139,7 +143,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="write what is replayed to this file")
     options = parser.parse_args()
-    metric, trials = (read_sweep if options.recorded.is_dir() else read_curves)(options.recorded)
+    metric, trials = (read_sweep if options.recorded.is_dir() else read_kept)(options.recorded)
     if options.keep:
         content = {"metric": metric.name, "direction": metric.direction, "trials": [asdict(trial) for trial in trials]}
         options.keep.write_text(json.dumps(content).replace('{"overrides"', '\n{"overrides"') + "\n")
