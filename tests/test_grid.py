@@ -76,13 +76,13 @@ def choice_of(family: str, changed: dict[str, str]) -> Choice | None:
     return None if parts is None else (f"model={family}", *(f"model/{part}={o}" for part, o in parts.items()))
 
 
-def combinations_of(family: str) -> set[Choice]:
-    """Every option of every part beside the defaults of the others; and every pair of options of two parts, but for
-    latent diffusion, whose parts are those of diffusion. Schedules meet no other part, and all families by one line of
-    their base class: the first family stands for the others."""
+def combinations_of(family: str, pairs: bool) -> set[Choice]:
+    """Every option of every part beside the defaults of the others; with ``pairs`` also every pair of options of two
+    parts, but for latent diffusion, whose parts are those of diffusion. Schedules meet no other part, and all families
+    by one line of their base class: the first family stands for the others."""
     parts = [part for part in parts_of(family) if part != "schedule" or family == FAMILIES[0]]
     sets = [(part,) for part in parts]
-    if family != "latent_diffusion":
+    if pairs and family != "latent_diffusion":
         sets += combinations([part for part in parts if part != "schedule"], 2)  # type: ignore[arg-type]
     found = set()
     for chosen in sets:
@@ -108,7 +108,9 @@ def nested() -> list[Choice]:
     return found
 
 
-GRID = sorted(choice for family in FAMILIES for choice in combinations_of(family)) + nested()
+SINGLE = sorted(choice for family in FAMILIES for choice in combinations_of(family, pairs=False)) + nested()
+PAIRS = sorted({choice for family in FAMILIES for choice in combinations_of(family, pairs=True)} - set(SINGLE))
+GRID = [*SINGLE, *(pytest.param(choice, marks=pytest.mark.matrix) for choice in PAIRS)]
 ILLEGAL = [(f, part, o) for f in FAMILIES for part in parts_of(f) for o in options(f, part)[1]]
 
 
@@ -145,7 +147,7 @@ def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Choice:
     return ("data=array", f"data.path={path}", f"data.cache_dir={path.parent}", "metrics/extractor=random")
 
 
-@pytest.mark.parametrize("choice", GRID, ids=name)
+@pytest.mark.parametrize("choice", GRID, ids=[name(choice) for choice in (*SINGLE, *PAIRS)])
 def test_two_steps_then_the_same_answers_after_a_reload(
     choice: Choice, autoencoder: str, tiny_images: Choice, tmp_path: Path
 ) -> None:
@@ -188,8 +190,8 @@ def test_the_grid_is_not_empty() -> None:
     """Derived lists can be derived wrongly: some that must be in them, and that all options of all parts are."""
     assert ("gan", "objective", "edm") in ILLEGAL
     assert ("diffusion", "objective", "hinge") in ILLEGAL
-    assert any({"model/objective=hinge", "model/objective/penalty=r1"} <= set(choice) for choice in GRID)
-    named = {part for choice in GRID for part in choice}
+    assert any({"model/objective=hinge", "model/objective/penalty=r1"} <= set(choice) for choice in SINGLE)
+    named = {part for choice in SINGLE for part in choice}
     groups = [g for g in GROUPS if g.startswith("model/")]
     assert {f"{group}={option}" for group in groups for option in GROUPS[group]} <= named
 
