@@ -291,6 +291,23 @@ def shakespeare_speed() -> list[str]:
     return lines
 
 
+def intervals() -> list[str]:
+    content = json.loads((MEASURED / "intervals.json").read_text(encoding="utf-8"))["coverage"]
+    names = list(next(iter(content.values())))
+    lines = [row_of(["seeds", *names]), "|---:|" + "---:|" * len(names)]
+    return lines + [row_of([seeds, *(f"{share:.0%}" for share in row.values())]) for seeds, row in content.items()]
+
+
+def false_alarms() -> list[str]:
+    """In words: how often luck is called a difference."""
+    content = json.loads((MEASURED / "intervals.json").read_text(encoding="utf-8"))["false_alarms"]
+    shares = ((seeds, [100 * share for share in row.values()]) for seeds, row in content.items())
+    told = [f"{min(row):.0f} to {max(row):.0f} % with {seeds} seeds" for seeds, row in shares]
+    kinds = list(next(iter(content.values())))
+    return [f"Among four equal configurations any pair was told apart, by the rule above, in {', '.join(told)}",
+            f"(of 300 comparisons each; draws are {', '.join(kinds[:-1])}, and {kinds[-1]})."]  # fmt: skip
+
+
 def photographs() -> list[str]:
     data = record("photographs")
     (trained,) = data.rows["trained"]
@@ -315,6 +332,8 @@ def default_run() -> list[str]:
 TABLES: dict[str, Callable[[], list[str]]] = {
     "default": default_run,
     "photographs": photographs,
+    "intervals": intervals,
+    "false alarms": false_alarms,
     "families": lambda: runs_table(
         "digits", [FID, RECALL, AS_ASKED, DISTANCE, SPEED], DIGITS, some(["floor", "class_gaussian"])
     ),
