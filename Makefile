@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 SCALE ?= 1
-.PHONY: help run test matrix faults lint format clean
+.PHONY: help run test matrix docs faults lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,6 +19,9 @@ test: $(VENV)/installed-test  ## install if need be, and run the tests
 
 matrix: $(VENV)/installed-test  ## the full products of parts, which make test draws a line through
 	$(BIN)/python -m pytest -m matrix --dist worksteal
+
+docs: $(VENV)/installed-test  ## run every command of README and docs/ that needs no network, small; docs/commands.yaml lists the others
+	$(BIN)/python scripts/run_docs.py
 
 faults: $(VENV)/installed-test  ## break runs in every way that they promise to bear; half an hour, SCALE=0.1 is a tenth
 	$(BIN)/python tests/faults/campaign.py --scale $(SCALE)

@@ -1,0 +1,176 @@
+"""What README and docs say of measured runs is what the records of those runs say."""
+
+import csv
+import importlib.util
+import json
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from scipy import stats
+
+REPOSITORY = Path(__file__).parents[1]
+NOT_OF_RUNS = {  # tables with numbers that no record holds: of what, and what holds them instead
+    "docs/recipes.md": "tests/test_recipes.py",
+    "docs/reliability.md": "printed by make faults and scripts/benchmark_guards.py",
+    "docs/report.md": "printed by scripts/benchmark_report.py",
+    "docs/metrics.md": "printed by scripts/benchmark_columns.py and scripts/benchmark_metrics.py",
+    "docs/sweeps.md": "tests/sweep/test_pruning.py, of the curves that are replayed",
+}
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    return script("docs_tables")
+
+
+def test_writing_the_pages_anew_changes_nothing(tables: ModuleType) -> None:
+    marked = 0
+    for path in tables.pages():
+        text = path.read_text(encoding="utf-8")
+        assert tables.rewritten(text, path.name) == text, "run `python scripts/docs_tables.py`"
+        marked += text.count("<!-- table:") + text.count("<!-- numbers:")
+    assert marked > 10
+
+
+def test_a_number_that_the_runs_do_not_have_is_found_and_mended(tables: ModuleType) -> None:
+    gan = [run["metrics"]["fid_digits64_1k"] for run in runs("digits", "gan")]
+    said = (
+        "<!-- numbers: digits gan.fid - gan.fid.half -->\nOf `x=0.5`, a FID of 0.80, not 7.5,\nand ±0.9.\n\nAnd 0.80.\n"
+    )
+    half = stats.t.ppf(0.975, len(gan) - 1) * np.std(gan, ddof=1) / np.sqrt(len(gan))
+    expected = f"\nOf `x=0.5`, a FID of {statistics.fmean(gan):.2f}, not 7.5,\nand ±{half:.1f}.\n\nAnd 0.80.\n"
+    assert tables.rewritten(said, "page").endswith(expected)
+    for wrong in (said.replace("- gan", "gan"), said.replace("gan.fid -", "gan.fid - -"), said.replace("gan.", "gnu.")):
+        with pytest.raises(ValueError, match="page: "):
+            tables.rewritten(wrong, "page")
+    with pytest.raises(ValueError, match="there is no table 'digit'"):
+        tables.rewritten("<!-- table: digit -->\n<!-- end -->\n", "page")
+    with pytest.raises(ValueError, match="has no end"):
+        tables.rewritten("<!-- table: digits -->\n", "page")
+
+
+def runs(name: str, row: str) -> list[dict]:
+    content = json.loads((REPOSITORY / f"docs/measured/{name}.json").read_text(encoding="utf-8"))
+    return [run for run in content["runs"] if run["row"] == row]
+
+
+def test_a_table_holds_means_over_seeds_and_intervals_and_never_the_best(tables: ModuleType) -> None:
+    for line in tables.TABLES["digits"]():
+        row = next((row for row, label in tables.DIGITS.items() if line.startswith(f"| {label} |")), None)
+        values = [run["metrics"]["fid_digits64_1k"] for run in runs("digits", row)] if row else []
+        if values:
+            half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+            assert f"{statistics.fmean(values):.2f} ±{half:.2f}" in line.split("|")[2]
+    one_seed = "\n".join(tables.TABLES["digits one seed"]())
+    assert "±" not in one_seed
+    assert "**" not in one_seed  # a single seed is not called the best
+    assert not re.search(r"\*\*[^|]*(bound|exact|estimate)", "\n".join(tables.TABLES["digits"]()))  # unlike kinds
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_a_record_and_the_comparison_beside_it_are_of_the_same_runs(name: str) -> None:
+    with (REPOSITORY / f"docs/reports/{name}/comparison.csv").open(newline="", encoding="utf-8") as file:
+        compared = {row["folder"]: row for row in csv.DictReader(file) if row["kind"] == "run"}
+    content = json.loads((REPOSITORY / f"docs/measured/{name}.json").read_text(encoding="utf-8"))
+    assert len(content["runs"]) == len(compared)
+    values = sorted((run["seed"], run["costs"]["examples"], round(fid(run["metrics"]), 4)) for run in content["runs"])
+    others = [(int(row["seed"]), int(float(row["examples"])), round(fid(row), 4)) for row in compared.values()]
+    assert values == sorted(others)
+
+
+def fid(row: dict) -> float:
+    (value,) = (float(value) for name, value in row.items() if re.fullmatch(r"fid_\w+_1k", name))
+    return float(f"{value:.6g}")
+
+
+def test_what_is_told_apart_is_what_the_comparison_says(tables: ModuleType) -> None:
+    with (REPOSITORY / "docs/reports/digits/differences.csv").open(newline="", encoding="utf-8") as file:
+        apart = [row for row in csv.DictReader(file)
+                 if row["column"].startswith("fid_") and row["verdict"] != "not told apart"]  # fmt: skip
+    (said,) = tables.TABLES["digits told apart"]()
+    assert len(re.findall(r"\(p = ", said)) == len(apart)
+    assert f"{len(apart)} " in said if apart else "none" in said
+
+
+def test_every_table_of_measured_numbers_is_made_from_a_record(tables: ModuleType) -> None:
+    """A row of numbers that nothing holds is a number that nobody can check."""
+    for path in tables.pages():
+        page = str(path.relative_to(REPOSITORY))
+        text = re.sub(r"<!-- table: .*?<!-- end -->", "", path.read_text(encoding="utf-8"), flags=re.S)
+        by_hand = [line for line in text.splitlines() if re.match(r"\|.*\|\s*\**[−-]?\d[\d,]*\.\d+", line)]
+        if page == "README.md":  # that of the default run
+            by_hand = [line for line in by_hand if "default run" not in text[: text.index(line)][-2500:]]
+        assert not by_hand or page in NOT_OF_RUNS, f"{page}: {by_hand[0]}"
+
+
+def test_the_intervals_that_docs_speak_of_are_those_of_the_benchmark() -> None:
+    benchmark = script("benchmark_intervals")
+    told = json.loads(benchmark.RECORD.read_text(encoding="utf-8"))
+    assert told["sigma"] == benchmark.SIGMA
+    assert f"standard deviation of {benchmark.SIGMA}" in (REPOSITORY / "docs/comparison.md").read_text().replace(
+        "\n", " "
+    )
+    rng = np.random.default_rng(1)
+    for seeds, row in told["coverage"].items():
+        for kind, mean in benchmark.MEANS.items():
+            again = benchmark.student(benchmark.DRAWS[kind](rng, (20_000, int(seeds))), mean)
+            assert again == pytest.approx(row[f"t, {kind}"], abs=0.02)  # 4 standard errors of 4,000 sets
+        a, b = (benchmark.LOG_NORMAL(rng, (20_000, int(seeds))) for _ in range(2))
+        assert benchmark.welch(a, b) == pytest.approx(row["Welch, a difference, log-normal"], abs=0.012)
+    assert benchmark.bootstrap(np.array([[1.0, 1.0], [0.0, 2.0]]), 1.0, rng) == 1.0
+    assert benchmark.bootstrap(np.array([[2.0, 3.0]]), 1.0, rng) == 0.0
+
+
+def test_a_record_keeps_what_its_runs_were(tmp_path: Path) -> None:
+    record = script("record_runs")
+    for seed in (1, 0):
+        folder = tmp_path / "runs" / "gan" / f"trial{seed}"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(
+            f"seed: {seed}\nmodel: {{_target_: m.GAN}}\ndata: {{_target_: d.Digits}}\n"
+            "budget: {_target_: genlab.budget.Examples, value: 500}\n"
+        )
+        (folder / "overrides.yaml").write_text(f"- model=gan\n- seed={seed}\n")
+        summary = {"metrics": {"fid_digits64_1k": 1.23456789 + seed}, "protocol": {"metrics": {"fid": {}}},
+                   "protocol_id": "abc", "ids": {"fid_digits64_1k": "def"}, "examples": 512, "seconds": 3.5}  # fmt: skip
+        (folder / "summary.json").write_text(json.dumps(summary))
+        later = summary | {"metrics": {"bits_per_dim_bound_val_100": 0.5}, "ids": {"bits_per_dim_bound_val_100": "ghi"},
+                           "baselines": {"floor": {"fid_digits64_1k": 0.76}}}  # fmt: skip
+        (folder / "evaluation-abc.json").write_text(json.dumps(later))
+    content = json.loads(record.text(record.record(record.read_runs([str(tmp_path)]), "two runs", None)))
+    assert [(run["row"], run["seed"]) for run in content["runs"]] == [("gan", 0), ("gan", 1)]
+    first = content["runs"][0]
+    assert first["metrics"] == {"fid_digits64_1k": 1.23457, "bits_per_dim_bound_val_100": 0.5}
+    assert first["ids"] == {"fid_digits64_1k": "def", "bits_per_dim_bound_val_100": "ghi"}
+    assert first["budget"] == {"examples": 500}
+    assert first["overrides"] == ["model=gan", "seed=0"]
+    assert first["costs"] == {"examples": 512, "seconds": 3.5}
+    assert content["baselines"] == {"floor": {"fid_digits64_1k": 0.76}}
+    with pytest.raises(SystemExit, match="a run of row same and seed 0 already"):
+        found = record.read_runs([str(tmp_path / "runs/gan/trial0")])
+        record.record(found * 2, "", "same")
+    (tmp_path / "runs/gan/trial0/summary.json").unlink()
+    with pytest.raises(SystemExit, match="has not finished"):
+        record.record(record.read_runs([str(tmp_path)]), "", None)
+
+
+def test_the_script_of_the_families_names_each_row_that_the_tables_have(tables: ModuleType) -> None:
+    path = REPOSITORY / "scripts" / "families.sh"
+    assert subprocess.run(["bash", "-n", path]).returncode == 0
+    named = re.findall(r"^    (\w+)\) +echo \d+ model=", path.read_text(), re.M)
+    assert named == [row for row in named if row in tables.DIGITS]
+    assert set(named) == set(tables.DIGITS)
