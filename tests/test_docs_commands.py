@@ -50,7 +50,8 @@ def test_commands_are_found_as_a_shell_reads_them(docs: ModuleType) -> None:
     found = list(docs.commands(PAGE, "page", docs.Rules([], [], {}, {}, [])))
     assert [command.line for command in found] == [4, 6, 9, 12]
     assert found[0].before == ("export WORD=told",)
-    assert found[1].text.startswith("for i") and found[1].text.endswith("done")
+    assert found[1].text.startswith("for i")
+    assert found[1].text.endswith("done")
     assert found[2].text.endswith("outputs=table")
     with pytest.raises(ValueError, match="page:3: 'rm -rf x' is no command"):
         list(docs.commands("Text.\n\n    rm -rf x\n", "page", docs.Rules([], [], {}, {}, [])))
@@ -59,15 +60,21 @@ def test_commands_are_found_as_a_shell_reads_them(docs: ModuleType) -> None:
 def test_a_command_is_made_small_and_keeps_what_it_says(docs: ModuleType) -> None:
     rules = docs.Rules([], [], {"cifar": "pictures"}, {"examples": 64, "seconds": 2}, ["trainer=cpu", "n=4"])
     assert rules.small("python train.py model=gan  # x").split() == (
-        "python train.py model=gan trainer=cpu n=4 budget=examples budget.value=64 # x".split())  # fmt: skip
-    said = "python train.py budget=seconds \\\n    budget.value=300 root=cifar trainer=ddp"
-    assert (
-        rules.small(said).split()
-        == "python train.py budget=seconds budget.value=2 root=pictures trainer=ddp n=4".split()
+        ["python", "train.py", "model=gan", "trainer=cpu", "n=4", "budget=examples", "budget.value=64", "#", "x"]
     )
+    said = "python train.py budget=seconds \\\n    budget.value=300 root=cifar trainer=ddp"
+    assert rules.small(said).split() == [
+        "python",
+        "train.py",
+        "budget=seconds",
+        "budget.value=2",
+        "root=pictures",
+        "trainer=ddp",
+        "n=4",
+    ]
     assert rules.small("python train.py run=outputs/x") == "python train.py run=outputs/x"
     told = rules.small("python train.py model=gan $c", 'c="budget=seconds budget.value=9 trainer=cpu"')
-    assert told.split() == "python train.py model=gan $c n=4".split()
+    assert told.split() == ["python", "train.py", "model=gan", "$c", "n=4"]
 
 
 def test_a_command_that_fails_fails_the_whole_and_says_where(

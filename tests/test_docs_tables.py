@@ -145,11 +145,20 @@ def test_a_record_keeps_what_its_runs_were(tmp_path: Path) -> None:
             "budget: {_target_: genlab.budget.Examples, value: 500}\n"
         )
         (folder / "overrides.yaml").write_text(f"- model=gan\n- seed={seed}\n")
-        summary = {"metrics": {"fid_digits64_1k": 1.23456789 + seed}, "protocol": {"metrics": {"fid": {}}},
-                   "protocol_id": "abc", "ids": {"fid_digits64_1k": "def"}, "examples": 512, "seconds": 3.5}  # fmt: skip
+        summary = {
+            "metrics": {"fid_digits64_1k": 1.23456789 + seed},
+            "protocol": {"metrics": {"fid": {}}},
+            "protocol_id": "abc",
+            "ids": {"fid_digits64_1k": "def"},
+            "examples": 512,
+            "seconds": 3.5,
+        }
         (folder / "summary.json").write_text(json.dumps(summary))
-        later = summary | {"metrics": {"bits_per_dim_bound_val_100": 0.5}, "ids": {"bits_per_dim_bound_val_100": "ghi"},
-                           "baselines": {"floor": {"fid_digits64_1k": 0.76}}}  # fmt: skip
+        later = summary | {
+            "metrics": {"bits_per_dim_bound_val_100": 0.5},
+            "ids": {"bits_per_dim_bound_val_100": "ghi"},
+            "baselines": {"floor": {"fid_digits64_1k": 0.76}},
+        }
         (folder / "evaluation-abc.json").write_text(json.dumps(later))
     content = json.loads(record.text(record.record(record.read_runs([str(tmp_path)]), "two runs", None)))
     assert [(run["row"], run["seed"]) for run in content["runs"]] == [("gan", 0), ("gan", 1)]
@@ -160,8 +169,8 @@ def test_a_record_keeps_what_its_runs_were(tmp_path: Path) -> None:
     assert first["overrides"] == ["model=gan", "seed=0"]
     assert first["costs"] == {"examples": 512, "seconds": 3.5}
     assert content["baselines"] == {"floor": {"fid_digits64_1k": 0.76}}
+    found = record.read_runs([str(tmp_path / "runs/gan/trial0")])
     with pytest.raises(SystemExit, match="a run of row same and seed 0 already"):
-        found = record.read_runs([str(tmp_path / "runs/gan/trial0")])
         record.record(found * 2, "", "same")
     (tmp_path / "runs/gan/trial0/summary.json").unlink()
     with pytest.raises(SystemExit, match="has not finished"):
