@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -24,6 +24,8 @@ class EMA(Callback):
     overwritten by the initial weights at the end of such a fit; hence this one. Averages are float32, placed and
     sharded like the weights, and stand in the checkpoint under ``ema``.
     """
+
+    kind: ClassVar[str] = "ema"  # of weights, in protocols
 
     def __init__(self, half_life: int = 500_000, ramp_up: float = 0.05):
         self.half_life, self.ramp_up = half_life, ramp_up
@@ -65,7 +67,7 @@ class EMA(Callback):
             load_averages(model, weights)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ema"] = dict(self.averages)
+        checkpoint["ema"], checkpoint["ema_kind"] = dict(self.averages), self.kind
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.averages = dict(checkpoint.get("ema", {}))  # a run may start to average when it is continued
@@ -73,14 +75,15 @@ class EMA(Callback):
 
 @contextmanager
 def averaged_weights(trainer: Trainer, model: Model) -> Iterator[str]:
-    """The weights that samples are made with: the average where the run keeps one. Yields "ema" or "raw"."""
+    """The weights that samples are made with: the average, or the best, where the run keeps one. Yields "ema", "best"
+    or "raw"."""
     ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
     if ema is None:
         with _gathered(model):
             yield "raw"
     else:
         with ema.swapped_in(model):
-            yield "ema"
+            yield ema.kind
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from genlab.data.sampler import Keys, ResumableBatchSampler
 from genlab.errors import ConfigError
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]  # every datamodule has the first two; DataModule.splits says which else
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class KeyedDataset(Dataset[dict[str, Tensor]], ABC):
 class DataModule(LightningDataModule, ABC):
     """Examples by split, in an order that a stopped run goes on with."""
 
+    splits: tuple[Split, ...] = ("train", "val")  # that there are
+
     def __init__(self, batch_size: int, num_workers: int = 0, limit: int | None = None, seed: int = 0):
         """
         Args:
@@ -94,6 +96,12 @@ class DataModule(LightningDataModule, ABC):
     @abstractmethod
     def dataset(self, split: Split) -> KeyedDataset:
         """What the loaders take batches from."""
+
+    def check_split(self, split: Split, option: str) -> None:
+        """Raises ConfigError if there is no such split; ``option`` is what asks for it."""
+        if split not in self.splits:
+            raise ConfigError(f"{option}={split}: {type(self).__name__} has no such split. "
+                              f"Use {option}={self.splits[-1]}.")  # fmt: skip
 
     def check(self, world_size: int) -> None:
         """Raises ConfigError, with what to set, if no batch can be made for ``world_size`` ranks; DataError if one of

@@ -26,9 +26,15 @@ class ImageTable:
         return len(self.images)
 
     def first(self, count: int) -> "ImageTable":
-        labels = None if self.labels is None else self.labels[:count]
-        captions = None if self.captions is None else self.captions[:count]
-        return ImageTable(self.images[:count], labels, self.names, captions)
+        return self._part(slice(count))
+
+    def after(self, count: int) -> "ImageTable":
+        return self._part(slice(count, None))
+
+    def _part(self, rows: slice) -> "ImageTable":
+        labels = None if self.labels is None else self.labels[rows]
+        captions = None if self.captions is None else self.captions[rows]
+        return ImageTable(self.images[rows], labels, self.names, captions)
 
 
 class ImageDataset(KeyedDataset):
@@ -85,6 +91,7 @@ class ImageDataModule(DataModule):
     def table(self, split: Split) -> ImageTable:
         """The images of a split, loaded once."""
         if split not in self._tables:
+            self.check_split(split, "split")
             table = self.load(split)
             self._tables[split] = table.first(self.limit) if split == "train" and self.limit is not None else table
         return self._tables[split]

@@ -66,6 +66,7 @@ class BitsPerDim(Metric):
         if not isinstance(data, ImageDataModule):
             raise ConfigError(f"metrics=bits_per_dim is for images; the data are {data.spec.modality}. "
                               "Use metrics=[perplexity].")  # fmt: skip
+        data.check_split(self.split, "metrics.bits_per_dim.split")
         if not isinstance(model, HasLikelihood):
             raise ConfigError(f"metrics=bits_per_dim: {type(model).__name__} has no likelihood. Leave it out.")
 
