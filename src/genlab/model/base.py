@@ -195,13 +195,13 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """VAE (a bound), diffusion (an ODE's estimate), transformer and flow (exact)."""
+    """Transformer (exact), VAE and flow (a bound), diffusion (an ODE's estimate of a bound)."""
 
-    likelihood_kind: Literal["exact", "bound", "estimate"]
+    likelihood_kind: Literal["exact", "bound", "estimate"]  # of the discrete data, of which a density gives a bound
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
-        """Nats of each example, (N,): of an image as a density over data space scaled to [-1, 1]; of text (N, T + 1) as
-        a probability of all tokens given the first."""
+        """Nats of each example, (N,): of an image as a density over dequantised images on [-1, 1], whose level p fills
+        [p, p + 1) / 128 - 1; of text (N, T + 1) as a probability of all tokens given the first."""
         ...
 
 

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from genlab.errors import ConfigError
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
+from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.parts import Denoiser, DenoisesToTheEnd, DenoisingNetwork, DenoisingObjective, Sampler
 from genlab.model.probability_flow import Hutchinson, Trace, log_likelihood
 from genlab.model.sharding import shard
@@ -127,7 +128,8 @@ class Diffusion(GenerativeModel):
         return guided
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None, trace: Trace | None = None) -> Tensor:
-        """Nats of each image of ``x`` (N, C, H, W) on [-1, 1], without guidance. -> (N,).
+        """Nats of each image of ``x`` (N, C, H, W), a density over dequantised images on [-1, 1], without guidance: of
+        a discrete likelihood, an estimate of a bound. -> (N,).
 
         ``trace`` is exact (``ExactTrace()``) or an estimate; by default Hutchinson's, with signs from the model's seed.
         The caller puts the model in eval mode, or dropout is on.
@@ -149,4 +151,6 @@ class Diffusion(GenerativeModel):
             def denoise(y: Tensor, sigma: Tensor) -> Tensor:
                 return self.objective.denoise(self.network, y, sigma, condition)
 
-            return log_likelihood(denoise, x.clone(), trace or Hutchinson(seed=derive_seed(self.seed)))
+            trace = trace or Hutchinson(seed=derive_seed(self.seed))
+            nats = log_likelihood(denoise, on_batch_scale(x.clone(), None), trace)
+            return as_density(nats, None, x[0].numel())
