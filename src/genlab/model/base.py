@@ -85,7 +85,8 @@ class Model(LightningModule, ABC):
         return (batch_idx + 1) % every == 0 or self.trainer.is_last_batch
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
-        """What an exponential moving average is kept of, by the names of the state dict: what its use depends on."""
+        """What an exponential moving average is kept of, by the names of the state dict: what its use depends on, and
+        what an average of is still what it was. Spectral norms of these weights are renewed after them."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def frozen(self) -> Iterable[nn.Module]:

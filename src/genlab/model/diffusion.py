@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from genlab.errors import ConfigError
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
 from genlab.model.bits_per_dim import as_density, on_batch_scale
-from genlab.model.parts import Denoiser, DenoisesToTheEnd, DenoisingNetwork, DenoisingObjective, Sampler
+from genlab.model.parts import Denoiser, DenoisesToTheEnd, DenoisingNetwork, DenoisingObjective, Sampler, kind_of_step
 from genlab.model.probability_flow import Hutchinson, Trace, log_likelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream, derive_seed
@@ -78,6 +78,9 @@ class Diffusion(GenerativeModel):
         """The objective's loss of ``x`` (N, C, H, W), with some labels dropped. A scalar."""
         condition = drop_labels(condition, self.label_dropout)
         return self.objective.loss(self.network, x, condition, progress)
+
+    def step_kind(self, batch_idx: int) -> str:
+        return super().step_kind(batch_idx) + kind_of_step(self.objective, self.progress.fraction)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
