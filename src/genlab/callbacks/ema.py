@@ -1,6 +1,6 @@
 """Exponential moving average of the weights: what sampling, evaluation and export use."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from genlab.model.base import Model
+from genlab.model.spectral_norm import renew_singular_vectors, singular_vectors
 
 
 class EMA(Callback):
@@ -59,12 +60,15 @@ class EMA(Callback):
     def swapped_in(self, model: Model) -> Iterator[None]:
         """The averages in place of the weights, for as long as the block runs."""
         weights = {name: p.detach().clone() for name, p in model.averaged()}
+        vectors = [(vector, vector.clone()) for vector in singular_vectors(model)]
         try:
             load_averages(model, self.averages)
             with _gathered(model):
                 yield
         finally:
-            load_averages(model, weights)
+            _copy(model, weights)
+            for vector, raw in vectors:
+                vector.copy_(raw)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["ema"], checkpoint["ema_kind"] = dict(self.averages), self.kind
@@ -101,11 +105,20 @@ def _gathered(model: nn.Module) -> Iterator[None]:
             module.set_reshard_after_forward(module is not sharded[0], recurse=False)  # the root: not before backward
 
 
+def load_averages(model: Model, averages: Mapping[str, Tensor]) -> None:
+    """Put averages in place of the weights of their names, and renew what follows from these and has no average.
+
+    Anything else in ``averages`` is passed over: older checkpoints hold averages of singular vectors, which are none.
+    """
+    _copy(model, averages)
+    renew_singular_vectors(model, averages)
+
+
 @torch.no_grad()
-def load_averages(model: Model, averages: dict[str, Tensor]) -> None:
+def _copy(model: Model, weights: Mapping[str, Tensor]) -> None:
     for name, p in model.averaged():
-        if name in averages:
-            p.copy_(_like(averages[name], p))
+        if name in weights:
+            p.copy_(_like(weights[name], p))
 
 
 def _like(x: Tensor, parameter: Tensor) -> Tensor:

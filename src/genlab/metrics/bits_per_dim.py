@@ -25,9 +25,9 @@ class BitsPerDim(Metric):
     average over held-out images that represent the split evenly, each given its label if the model takes one; and the
     same in nats an image, at the grey levels that the model tells apart.
 
-    The names say of what kind the number is: exact, a bound from above, or an estimate. Pixels are dequantised with
-    uniform noise, a function of (seed, image), so that densities are bounds of the discrete likelihood too. A model
-    that knows nothing pays 8 bits.
+    The names say of what kind the number is: exact, a bound from above, or an estimate of a bound. Pixels are
+    dequantised with uniform noise, a function of (seed, image), and a density of what comes out is a bound of the
+    discrete likelihood. Noise and model agree on the cell of each level. A model that knows nothing pays 8 bits.
     """
 
     full_state_update = False
@@ -59,7 +59,7 @@ class BitsPerDim(Metric):
         return {"bits_per_dim": mean, f"nats_{self._levels}_levels": torch.tensor(nats, dtype=torch.float64)}
 
     def settings(self) -> dict[str, int | float | str]:
-        return {"num_images": self._used, "split": self.split, "dequantisation": "uniform", "seed": self._seed}
+        return {"num_images": self._used, "split": self.split, "dequantisation": "uniform in cells", "seed": self._seed}
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
         """Raises ConfigError: the data are no images, or the model has no likelihood."""

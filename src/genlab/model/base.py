@@ -85,7 +85,8 @@ class Model(LightningModule, ABC):
         return (batch_idx + 1) % every == 0 or self.trainer.is_last_batch
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
-        """What an exponential moving average is kept of, by the names of the state dict: what its use depends on."""
+        """What an exponential moving average is kept of, by the names of the state dict: what its use depends on, and
+        what an average of is still what it was. Spectral norms of these weights are renewed after them."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def frozen(self) -> Iterable[nn.Module]:
@@ -195,13 +196,13 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """VAE (a bound), diffusion (an ODE's estimate), transformer and flow (exact)."""
+    """Transformer (exact), VAE and flow (a bound), diffusion (an ODE's estimate of a bound)."""
 
-    likelihood_kind: Literal["exact", "bound", "estimate"]
+    likelihood_kind: Literal["exact", "bound", "estimate"]  # of the discrete data, of which a density gives a bound
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
-        """Nats of each example, (N,): of an image as a density over data space scaled to [-1, 1]; of text (N, T + 1) as
-        a probability of all tokens given the first."""
+        """Nats of each example, (N,): of an image as a density over dequantised images on [-1, 1], whose level p fills
+        [p, p + 1) / 128 - 1; of text (N, T + 1) as a probability of all tokens given the first."""
         ...
 
 

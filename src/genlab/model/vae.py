@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
-from genlab.model.bits_per_dim import as_density, quantised
+from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.elbo import (
     Normal,
     importance_weighted,
@@ -180,7 +180,7 @@ class VAE(GenerativeModel):
             ValueError: a label that the model does not know.
         """
         self.check(condition)
-        x = x if self.likelihood.levels is None else quantised(x)
+        x = on_batch_scale(x, self.likelihood.levels)
         posterior, log_weights = self.posterior(x, condition), []
         stream = RandomStream.for_examples(derive_seed(self.seed), x)
         for _ in range(self.num_importance_samples):

@@ -10,6 +10,7 @@ from genlab.report.measurement import Measurement, differences
 from genlab.report.runs import Run
 
 REMEDIES = {"num_samples": "n={}", "seed": "seed={}", "reference": "evaluation.reference={}"}
+BY_CODE = (".dequantisation",)  # no options: measuring again is enough
 OF_THE_DATA = ("reference_sha256", "num_reference", "shape")
 UNEQUAL = "or see them side by side, marked, with allow_unequal=true"
 
@@ -87,6 +88,6 @@ def _command(found: Mapping[str, tuple[Any, Any]]) -> str:
             words.append(REMEDIES[key].format(wanted))
         elif key == "extractor":
             words.append("metrics/extractor=<that of the others>")
-        elif key.startswith("metrics."):
+        elif key.startswith("metrics.") and not key.endswith(BY_CODE):
             words.append(f"{key}={wanted}")
     return " ".join(words)
