@@ -43,7 +43,7 @@ def test_equal_classes_come_in_turn_and_empty_ones_never() -> None:
     assert even.in_turn
     assert even.of(range(10)).tolist() == [i % 4 for i in range(10)]
     skewed = np.array([1, 1, 1, 3, -1])
-    assert AskedLabels.like(skewed, 4).of(range(4)).tolist() == [1, 3, 1, 1]
+    assert AskedLabels.like(skewed, 4).of(range(4)).tolist() == [1, 1, 3, 1]
     balanced = AskedLabels.like(skewed, 4, empty=[0], balanced=True)
     assert balanced.of(range(4)).tolist() == [1, 2, 3, 1]
     assert not balanced.in_turn
