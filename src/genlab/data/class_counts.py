@@ -22,10 +22,10 @@ def remark(counts: np.ndarray, names: Sequence[str]) -> str | None:
     if len(empty):
         them = "it" if len(empty) == 1 else "them"
         parts.append(
-            f"no training image has the label {_listed([names[k] for k in empty])}: nobody is asked for {them}"
+            f"no training image has the label {_listed([names[k] for k in empty.tolist()])}: nobody is asked for {them}"
         )
     if len(tiny):
-        few = _listed([f"{names[k]} ({counts[k]:,})" for k in tiny])
+        few = _listed([f"{names[k]} ({counts[k]:,})" for k in tiny.tolist()])
         parts.append(f"of {counts.sum():,} training images, few are of the class{'es' * (len(tiny) > 1)} {few}")
     return "; ".join(parts) + "." if parts else None
 
