@@ -113,8 +113,8 @@ class Shades(GenerativeModel):
 
 
 def _table(seed: int) -> ImageTable:
-    rng, labels = np.random.default_rng(seed), np.repeat(np.arange(3), [16, 12, 8])
-    images = (rng.integers(0, 120, (36, 1, 4, 4)) + 60 * labels[:, None, None, None]).astype(np.uint8)
+    rng, labels = np.random.default_rng(seed), np.repeat(np.arange(3), [64, 48, 32])
+    images = (rng.integers(0, 50, (144, 1, 4, 4)) + 100 * labels[:, None, None, None]).astype(np.uint8)
     return ImageTable(images, labels, ("a", "b", "c"))
 
 
@@ -140,8 +140,8 @@ def _with(split: Split, **changes: Any) -> dict[str, Any]:
     return {"tables": TABLES | {split: replace(TABLES[split], **changes)}}
 
 
-SWAPPED = np.repeat(np.arange(3), [16, 12, 8])
-SWAPPED[[0, 16]] = 1, 0  # as many of each as before
+SWAPPED = np.repeat(np.arange(3), [64, 48, 32])
+SWAPPED[[0, 64]] = 1, 0  # as many of each as before
 MUTATIONS: dict[str, dict[str, Any]] = {
     "pixels of the reference": _with("val", images=255 - TABLES["val"].images),
     "labels of the reference": _with("val", labels=SWAPPED),
