@@ -20,13 +20,15 @@ Split = Literal["train", "val", "test"]  # every datamodule has the first two; D
 class ConditionSpec:
     """One thing that a sample can be asked for.
 
-    A label: ``size`` classes, with their names. A caption: a vocabulary of ``size`` words, ``names``, of which number 0
-    stands for nothing and fills captions up to ``length`` words.
+    A label: ``size`` classes, with their names; ``empty`` are the numbers that no training example has, which are no
+    classes. A caption: a vocabulary of ``size`` words, ``names``, of which number 0 stands for nothing and fills
+    captions up to ``length`` words.
     """
 
     size: int
     names: tuple[str, ...] = ()
     length: int | None = None
+    empty: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,11 @@ class DataSpec:
             "vocab_size": self.vocab_size,
             "start_token": self.start_token,
             "condition": {
-                "label": {"size": label and label.size, "names": list(label.names) if label else []},
+                "label": {
+                    "size": label and label.size,
+                    "names": list(label.names) if label else [],
+                    "empty": list(label.empty) if label else [],
+                },
                 "caption": {
                     "size": caption and caption.size,
                     "length": caption and caption.length,

@@ -3,7 +3,7 @@ what a model may have beside."""
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -137,6 +137,7 @@ class GenerativeModel(Model):
     """A model that can also sample."""
 
     num_classes: int | None = None  # labels that samples can be asked for; None: unconditional
+    empty_classes: Sequence[int] = ()  # those of them that no training example had: nobody is asked for these
     num_levels: int = 256  # grey levels of a pixel that its likelihood, if it has one, tells apart
     # Of the network that draws, so far, by rows: what ``sample`` costs on any machine. A guided one is two; what
     # decodes latents or tokens into images does not count.

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from genlab.model.augment.diffaugment import Augmentation
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.classes import classes_of
 from genlab.model.parts import AdversarialObjective, Discriminator, Generator
 from genlab.seeding import RandomStream, derive_seed
 
@@ -192,7 +193,8 @@ class GAN(GenerativeModel):
         else:
             noise = truncated_normal(stream.rand(self.latent_dim), self.truncation)
         if self.num_classes is not None:
-            drawn = stream.randint(self.num_classes)
+            classes = torch.tensor(classes_of(self), device=noise.device)
+            drawn = classes[stream.randint(len(classes))]
             label = torch.full_like(drawn, -1) if condition is None else condition["label"]
             condition = {"label": torch.where(label < 0, drawn, label)}
         self.evaluations += num_samples
