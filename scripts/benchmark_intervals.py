@@ -4,8 +4,8 @@
 
 Of sets of 2, 3 and 5 draws from a normal distribution, and from a log-normal one whose logarithm has a standard
 deviation of ``SIGMA``: how many of Student's 95 % intervals, and of percentile bootstraps, hold the distribution's
-mean, and how many of Welch's hold the difference of two. Then, of comparisons of four equal configurations, in how many the rule
-of `scripts/compare.py` tells any two apart.
+mean, and how many of Welch's hold the difference of two. Then, of comparisons of four equal configurations, in how
+many the rule of `scripts/compare.py` tells any two apart.
 """
 
 import json

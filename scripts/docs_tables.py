@@ -8,7 +8,8 @@ Two marks in the Markdown files, which no reader sees, say what comes from where
 * ``<!-- table: NAME -->`` ... ``<!-- end -->``: all between is what ``TABLES[NAME]`` makes.
 * ``<!-- numbers: digits gan.recall floor.recall - -->`` before a paragraph: its decimal numbers (those with a
   point, not in code) are, in their order, these of docs/measured/digits.json, with as many places as they have.
-  ``-`` leaves one as it is; ``gan.fid.half`` is half the width of an interval, ``lowest.`` and ``highest.`` go over all rows.
+  ``-`` leaves one as it is; ``gan.fid.half`` is half the width of an interval, ``lowest.`` and ``highest.`` go over all
+  rows.
 
 What the records hold is described in docs/measured/README.md. Means are over seeds, intervals are Student's 95 %.
 """

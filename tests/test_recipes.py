@@ -51,7 +51,9 @@ def composed(*overrides: str) -> Any:
     label = {"size": 10 if vocabulary is None else None, "names": []}
     config.spec = {
         "modality": "image" if vocabulary is None else "text",
-        "shape": [CHANNELS.get(config.data._target_, 3), 32, 32] if vocabulary is None else [config.data.context],
+        "shape": [CHANNELS.get(config.data._target_, 3), *[28 + 2 * config.data.get("padding", 2)] * 2]
+        if vocabulary is None
+        else [config.data.context],
         "vocab_size": vocabulary,
         "start_token": None if vocabulary is None else 0,
         "condition": {"label": label, "caption": {"size": None, "length": None, "names": []}},

@@ -27,7 +27,7 @@ from genlab.data.base import DataModule
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import CheckpointError, ConfigError, DataError, ResourceError
 from genlab.loggers import IsolatedLogger
-from genlab.metrics.base import FeatureExtractor, ModelMetric, SampleMetric
+from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
 from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
@@ -67,6 +67,8 @@ def check_config(config: DictConfig) -> None:
     for name, slot in SLOTS.items():
         check(nodes.get(name), slot, name, given=_GIVEN.get(name, frozenset()))
     for name, node in nodes.get("callbacks", {}).items():
+        if node is None:  # left out
+            continue
         check(node, _callback_slot(node), f"callbacks.{name}")
     for name, node in nodes.get("logger", {}).items():
         check(node, Logger, f"logger.{name}", given=_GIVEN["logger"])
@@ -122,7 +124,11 @@ def build_data(config: DictConfig) -> DataModule:
 def build_model(config: Mapping[str, Any]) -> Model:
     """The model of a resolved config, its networks not made yet. Raises ConfigError for what they would refuse too."""
     trial_model(config)
-    return build(config["model"], Model, "model")
+    model: Model = build(config["model"], Model, "model")
+    if isinstance(model, GenerativeModel) and model.num_classes is not None:
+        label = config["spec"]["condition"]["label"]
+        model.empty_classes = tuple(label.get("empty", ()))  # runs of before do not say
+    return model
 
 
 def trial_model(config: Mapping[str, Any]) -> Model:
@@ -141,10 +147,14 @@ def trial_model(config: Mapping[str, Any]) -> Model:
 
 
 def build_evaluation(config: Mapping[str, Any]) -> Evaluation:
-    """The evaluation with its extractor and metrics. Raises an error at once if weights are missing."""
+    """The evaluation with its metrics, and its extractor if one of them reads what it gives. Raises an error at once if
+    weights are missing."""
     metrics = dict(config["metrics"])
-    extractor = build_extractor(metrics.pop("extractor", None), config["spec"])
+    node = metrics.pop("extractor", None)
     built: dict[str, Metric] = {name: build(node, Metric, f"metrics.{name}") for name, node in metrics.items()}
+    of_samples: list[Any] = [metric for metric in built.values() if not isinstance(metric, ModelMetric)]
+    is_read = any(metric.reads & EXTRACTED for metric in of_samples)
+    extractor = build_extractor(node, config["spec"]) if is_read else None
     return build(config["evaluation"], Evaluation, "evaluation", given={"extractor": extractor, "metrics": built})
 
 
@@ -160,6 +170,8 @@ def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[p
     """The budget, which counts what the others go by, and the configured callbacks. Lightning puts checkpoints last."""
     callbacks: list[pl.Callback] = [build(config["budget"], Budget, "budget")]
     for name, node in config.get("callbacks", {}).items():
+        if node is None:  # callbacks.ema=null
+            continue
         callback = build(node, _callback_slot(node), f"callbacks.{name}")
         callbacks.append(callback(evaluation=evaluation) if isinstance(callback, partial) else callback)
     return callbacks

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count, shape_wrapper
 
 from genlab.errors import ConfigError
 from genlab.model.base import Model, Progress
@@ -23,23 +23,34 @@ Shape = tuple[int, ...]
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any, **options: Any) -> int:
+    """Queries with keys, and weights with values."""
     return sdpa_flop_count(query, key, value)
 
 
 def _attention_backward(
     grad: Shape, query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any, **options: Any
 ) -> int:
-    return sdpa_backward_flop_count(grad, query, key, value)
+    """Two products for each of the forward pass's. Kernels make the scores a fifth time, which torch's table counts."""
+    return 2 * sdpa_flop_count(query, key, value)
 
 
-_FORMULAS = flop_registry | {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: shape_wrapper(_attention),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: shape_wrapper(_attention_backward),
-}  # which torch's own table leaves out
+_ATEN = torch.ops.aten
+_KERNELS = ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention",
+            "fused_attention_overrideable")  # fmt: skip
+_FORMULAS = {
+    **flop_registry,
+    **{getattr(_ATEN, f"_scaled_dot_product_{kernel}"): shape_wrapper(_attention) for kernel in _KERNELS},
+    **{getattr(_ATEN, f"_scaled_dot_product_{kernel}_backward"): shape_wrapper(_attention_backward)
+       for kernel in _KERNELS},
+}  # fmt: skip
 
 
 class OperationCounter(TorchDispatchMode):
-    """Floating-point operations, by torch's own formulas.
+    """Floating-point operations of matrix products and convolutions, by their shapes.
+
+    Two for each multiplication with its addition; a backward pass has twice those of its forward pass. Attention counts
+    alike whichever kernel or plain products compute it here, so that a budget is the same on every machine: what a
+    kernel computes again is not counted, and what it skips is, so causal attention is that of all pairs.
 
     Torch's FlopCounterMode also tells modules apart, with hooks that a gradient of a gradient does not bear.
     """
@@ -133,7 +144,7 @@ class Examples(Budget):
 
 
 class Flops(Budget):
-    """Floating-point operations of training (forward, backward, optimisers; all networks), by torch's formulas."""
+    """Floating-point operations of training (forward, backward, optimisers; all networks), by their shapes."""
 
     def used(self, progress: Progress) -> float:
         return progress.flops

@@ -185,12 +185,13 @@ def check_same_text(last: Saved, text_hash: str, run: Path) -> None:
 
 
 def load_for_sampling(model: Model, last: Saved, run: Path) -> str:
-    """Put a checkpoint's weights into a model, the averages on top where there are any. Returns "ema" or "raw"."""
+    """Put a checkpoint's weights into a model, the averages on top where there are any. Returns "ema",
+    "best" (``callbacks.best``) or "raw"."""
     check_same_model(model, last.state, run)
     model.load_state_dict(last.state)
     averages = last.content.get("ema", {})
     load_averages(model, averages)
-    return "ema" if averages else "raw"
+    return last.content.get("ema_kind", "ema") if averages else "raw"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -74,7 +74,9 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
 
 def _baselines(data: DataModule, model: Model, evaluation: Evaluation) -> dict[str, Examples]:
     if isinstance(data, ImageDataModule):
-        return baseline_images(data, evaluation.num_samples, evaluation.seed)
+        return baseline_images(
+            data, evaluation.num_samples, evaluation.seed, evaluation.reference, evaluation.balanced_classes
+        )
     assert isinstance(data, TextDataModule)
     assert isinstance(model, GenerativeModel), "the evaluation has measured samples"
     subject = TextSubject(data, evaluation.reference, evaluation.prompt_length).sized(evaluation.num_samples, model)

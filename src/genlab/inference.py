@@ -20,6 +20,7 @@ from genlab.errors import ConfigError
 from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory
 from genlab.model.base import Condition, Generates, GenerativeModel, Model
+from genlab.model.classes import classes_of
 from genlab.seeding import RandomStream
 
 
@@ -72,6 +73,12 @@ def sample_pictures(
             raise ConfigError(f"label={label}: the model of {run} takes no labels.")
         if not 0 <= label < classes:
             raise ConfigError(f"label={label} must be a class from 0 to {classes - 1}.")
+        if label in model.empty_classes:
+            known = classes_of(model)
+            trained = ", ".join(map(str, known[:10])) + ", ..." * (len(known) > 10)
+            raise ConfigError(
+                f"label={label}: no image that the model of {run} was trained on has this label. Use one of {trained}."
+            )
     batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
     images = torch.cat([sample_images(model, batch, seed, label) for batch in batches])
     name = f"seed={seed}-n={n}" + ("" if label is None else f"-label={label}")

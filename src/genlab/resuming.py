@@ -20,8 +20,8 @@ FREE = ("budget", "outputs", "check", "rank_timeout", "logger", "metrics", "eval
         "pretrained", "run_dir", "run_id", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
         "trainer.strategy", "trainer.max_epochs", "trainer.log_every_n_steps", "data.num_workers", "data.root",
         "data.path", "data.val_root", "data.val_path", "data.cache_dir", "data.download")  # fmt: skip
-WATCHERS = "callbacks"  # but for the moving average, which is a part of the model
-AVERAGE = "callbacks.ema"
+WATCHERS = "callbacks"  # but for the weights that samples are drawn with, which are a part of the model
+KEPT_WEIGHTS = ("callbacks.ema", "callbacks.best")
 
 
 def check_changes(saved: Mapping[str, Any], config: Mapping[str, Any], run: Path, allow: bool) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def check_changes(saved: Mapping[str, Any], config: Mapping[str, Any], run: Path
 
 def _is_free(path: str) -> bool:
     if path.startswith(WATCHERS):
-        return not path.startswith(AVERAGE)
+        return not path.startswith(KEPT_WEIGHTS)
     return any(path == free or path.startswith(f"{free}.") for free in FREE)
 
 

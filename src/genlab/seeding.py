@@ -1,5 +1,6 @@
 """Randomness as a function of integers: what makes a resume exact and a grid the same on any batch size."""
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,6 +56,13 @@ class RandomStream:
     def for_samples(cls, seed: int, indices: Sequence[int], device: torch.device | str = "cpu") -> "RandomStream":
         """The stream of the samples ``indices`` of the run of samples that is named by ``seed``."""
         return cls([derive_seed(seed, index) for index in indices], device)
+
+    @classmethod
+    def for_examples(cls, seed: int, x: Tensor) -> "RandomStream":
+        """A stream for each example of ``x`` (N, ...), named by ``seed`` and by what is in it: independent from example
+        to example, and the same in any batch and order. On the device of ``x``."""
+        rows = x.detach().float().cpu().contiguous()
+        return cls([derive_seed(seed, zlib.crc32(row.numpy().tobytes())) for row in rows], x.device)
 
     def __len__(self) -> int:
         return len(self.generators)

@@ -20,8 +20,8 @@ from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
 from genlab.data import download
 from genlab.data.cifar10 import Cifar10
-from genlab.data.mnist import FashionMnist, Mnist
-from genlab.errors import DataError, StorageError
+from genlab.data.mnist import FashionMnist, Mnist, binarized
+from genlab.errors import ConfigError, DataError, StorageError
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 RNG = np.random.default_rng(0)
@@ -234,6 +234,32 @@ def test_mnist_is_downloaded_once_framed_and_read(
     assert message(data(root=str(root))) == (
         f"a file in {root}/{source.__name__}/raw/ is damaged. Delete those that do not end in .gz and start again."
     )
+
+
+def test_binary_mnist_is_drawn_once_and_split_in_three(tmp_path: Path) -> None:
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for name, content in mnist_files().items():
+        (folder / name.removesuffix(".gz")).write_bytes(gzip.decompress(content))
+    grey = Mnist(str(tmp_path), padding=0, num_held_out=1)
+    assert [len(grey.table(split)) for split in grey.splits] == [3, 1, 3]
+    for split, images in (("train", MNIST_IMAGES[:3]), ("val", MNIST_IMAGES[3:4]), ("test", MNIST_IMAGES[4:])):
+        assert np.array_equal(grey.table(split).images[:, 0], images)
+    labels = grey.table("val").labels
+    assert labels is not None
+    assert labels.tolist() == [1]
+    drawn = Mnist(str(tmp_path), padding=0, num_held_out=1, binarize_seed=3)
+    whole = Mnist(str(tmp_path), padding=2, binarize_seed=3).table("train").images
+    assert np.array_equal(whole[:3, :, 2:-2, 2:-2], drawn.table("train").images)  # a pixel's draw is its own
+    assert set(np.unique(drawn.table("test").images)) == {0, 255}
+    pixels = binarized(np.full((1500, 1, 20, 20), 64, dtype=np.uint8), seed=0)
+    assert pixels.mean() / 255 == pytest.approx(64 / 255, abs=4 * (0.25 / pixels.size) ** 0.5)
+    assert not np.array_equal(pixels[:750], pixels[750:])
+    assert np.array_equal(binarized(pixels[:2], seed=1), pixels[:2])  # black and white stay
+    with pytest.raises(ConfigError, match=r"^split=test: Mnist has no such split\. Use split=val\."):
+        Mnist(str(tmp_path)).table("test")
+    with pytest.raises(ConfigError, match=r"^data\.num_held_out=4 leaves nothing to train on: there are 4 "):
+        Mnist(str(tmp_path), num_held_out=4).table("train")
 
 
 def test_mnist_offline(tmp_path: Path, closed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

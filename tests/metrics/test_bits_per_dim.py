@@ -44,7 +44,7 @@ def test_a_uniform_model_pays_eight_bits() -> None:
     assert result.values["bits_per_dim_exact_val_100"] == pytest.approx(8, abs=1e-6)
     assert result.values["nats_256_levels_exact_val_100"] == pytest.approx(256 * math.log(256), rel=1e-6)
     assert set(result.directions.values()) == {"lower"}
-    assert result.protocol["metrics"]["bits"]["dequantisation"] == "uniform"
+    assert result.protocol["metrics"]["bits"]["dequantisation"] == "uniform in cells"
 
 
 def test_images_represent_the_split_evenly_with_their_labels_and_noise_of_their_own() -> None:

@@ -37,6 +37,8 @@ class Decoder(nn.Module):
     latent_shape = (DIM,)
     device = torch.device("cpu")
 
+    empty_classes = ()
+
     def __init__(self, shape: Callable[[Tensor], Tensor] = lambda x: x, num_classes: int | None = None):
         super().__init__()
         self.shape, self.num_classes, self.asked = shape, num_classes, []

@@ -157,7 +157,24 @@ def test_likelihood_of_a_gaussian(trace: Any) -> None:
     """Hutchinson's estimate is exact here: the Jacobian of the ideal denoiser is a multiple of the identity."""
     model = gaussian_diffusion()
     x = MEAN + STD * torch.randn(16, 1, 2, 2)
-    torch.testing.assert_close(model.log_likelihood(x, trace=trace), log_density(x), rtol=1e-3, atol=1e-3)
+    expected = log_density(x * 256 / 255) + 4 * math.log(256 / 255)
+    torch.testing.assert_close(model.log_likelihood(x, trace=trace), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("level", [0, 100, 255])
+def test_bits_per_dim_are_measured_where_training_had_the_levels(level: int) -> None:
+    """Batches hold level p at p / 127.5 - 1, and a model has its mode there: noise must lie evenly around that."""
+    mode, std = level / 127.5 - 1, 1 / 127.5  # one level
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        return mode + std**2 / (std**2 + sigma**2)[:, None, None, None] * (x - mode)
+
+    model = diffusion(network=lambda: Function(denoise), objective=Direct(), num_classes=None)
+    pixels = torch.full((500, 1, 2, 2), level, dtype=torch.uint8)
+    bits = bits_per_dim(model, pixels, None, RandomStream.for_samples(0, range(500)))
+    variance = 1 + (0.002 * 127.5) ** 2  # in levels; the density is that at the lowest noise level
+    expected = 0.5 * math.log(2 * math.pi * variance) + 0.5 * (1 / 12) / variance  # 1 / 12: of uniform noise, one wide
+    assert bits.mean().item() == pytest.approx(expected / math.log(2), abs=0.005)
 
 
 def test_likelihood_under_inference_mode_and_label() -> None:

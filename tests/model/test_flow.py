@@ -268,6 +268,7 @@ def test_bits_per_dimension_of_an_untrained_flow() -> None:
     square = ((edges[1] ** 3 - edges[0] ** 3) / 3 * 128).item()  # E x^2
     expected = 7 + (0.5 * square + 0.5 * math.log(2 * math.pi)) / math.log(2)
     assert bits.mean().item() == pytest.approx(expected, abs=1e-4)
+    assert model.likelihood_kind == "bound"  # of the discrete likelihood, as every density
 
 
 def test_loss_is_the_likelihood_by_hand() -> None:

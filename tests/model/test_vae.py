@@ -1,15 +1,17 @@
 """The bound against closed forms: probabilistic PCA is a VAE whose likelihood is known."""
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from linear_vae import SHAPE, SIZE, linear_hierarchy, linear_vae
+from linear_vae import SHAPE, SIZE, Z, linear_hierarchy, linear_vae
 from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
 
 from genlab.model.base import HasLatent, HasLikelihood, HasPrior
-from genlab.model.bits_per_dim import as_density, quantised
+from genlab.model.bits_per_dim import as_density, on_batch_scale, quantised
 from genlab.model.elbo import Normal, importance_weighted, warm_up, with_free_bits
 from genlab.model.hierarchical_vae import HierarchicalVAE
 from genlab.model.likelihood.bernoulli import Bernoulli
@@ -26,6 +28,11 @@ TOGETHER = 512  # examples
 
 def data(model: VAE, count: int = TOGETHER) -> torch.Tensor:
     return model.decoder.marginal().sample((count,)).unflatten(1, SHAPE)
+
+
+def likelihood_of(model: VAE, x: torch.Tensor) -> torch.Tensor:
+    """The closed form of ``log_likelihood``: cells 1/128 wide are stretched to where training has levels."""
+    return model.decoder.marginal().log_prob(x.flatten(1) * 256 / 255) + SIZE * math.log(256 / 255)
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
@@ -87,7 +94,7 @@ def test_importance_weighting() -> None:
 
 def test_discrete_likelihoods_as_densities() -> None:
     log_prob = torch.tensor([-10.0])
-    assert as_density(log_prob, None, 6) is log_prob
+    assert as_density(log_prob, None, 6).item() == pytest.approx(-10 + 6 * math.log(256 / 255), rel=1e-6)
     assert as_density(log_prob, 2, 6).item() == -10  # bins of width 1
     assert as_density(log_prob, 256, 6).item() == pytest.approx(-10 + 6 * math.log(128), rel=1e-6)
 
@@ -98,6 +105,8 @@ def test_pixels_find_their_level() -> None:
     assert torch.equal(quantised(exact), exact)
     for share in (0.0, 0.5, 0.999):
         assert torch.equal(quantised((pixels + share) / 128 - 1), exact)
+        assert torch.equal(on_batch_scale((pixels + share) / 128 - 1, 256), exact)
+    torch.testing.assert_close(on_batch_scale((pixels + 0.5) / 128 - 1, None), exact)  # middles of cells
 
 
 # --- the bound --------------------------------------------------------------------------------------------------------
@@ -108,7 +117,7 @@ def test_with_the_exact_posterior_the_bound_is_the_likelihood() -> None:
         model = linear_vae(num_importance_samples=samples)
         model.encoder.be_exact(model.decoder)
         x = data(model)
-        exact = model.decoder.marginal().log_prob(x.flatten(1))
+        exact = likelihood_of(model, x)
         torch.testing.assert_close(model.log_likelihood(x), exact, rtol=0, atol=1e-3)
     with torch.no_grad():
         expected = -model.decoder.marginal().log_prob(x.flatten(1)).mean() / SIZE
@@ -140,7 +149,7 @@ def test_training_the_encoder_reaches_the_likelihood() -> None:
 def test_the_importance_weighted_bound_rises_towards_the_likelihood() -> None:
     model = linear_vae()  # of an encoder that knows nothing
     x = data(model)
-    exact = model.decoder.marginal().log_prob(x.flatten(1)).mean().item()
+    exact = likelihood_of(model, x).mean().item()
     bounds = []
     for samples in (1, 10, 100, 3000):
         model.num_importance_samples = samples
@@ -148,6 +157,59 @@ def test_the_importance_weighted_bound_rises_towards_the_likelihood() -> None:
     assert bounds == sorted(bounds)
     assert bounds[0] < exact - 1
     assert bounds[-1] == pytest.approx(exact, abs=0.1)
+
+
+@pytest.mark.parametrize("make", [linear_vae, linear_hierarchy])
+def test_importance_noise_is_independent_from_image_to_image(make: Any) -> None:
+    """Of N copies of an image, told apart by a change too small to matter, the mean scatters as 1 / sqrt(N)."""
+    means, singles = [], []
+    for seed in range(12):
+        torch.manual_seed(0)
+        model = make(num_importance_samples=1, seed=seed)
+        x = torch.randn(1, *SHAPE) + 1e-6 * torch.arange(256)[:, None, None, None]
+        nats = model.log_likelihood(x)
+        means.append(nats.mean().item())
+        singles.append(nats.std().item())
+    expected = np.mean(singles) / 16
+    assert 0.5 * expected < np.std(means, ddof=1) < 2 * expected
+    order = torch.randperm(256)
+    assert torch.equal(model.log_likelihood(x[order]), nats[order])
+
+
+def test_training_the_importance_weighted_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gradient is that of the log weights, weighted by their normalised weights (Burda et al. 2016, eq. 14)."""
+    model = linear_vae(num_training_samples=5)
+    x = data(model, 3)
+    noise = torch.randn(15, Z, 1, 1)
+    monkeypatch.setattr(torch, "randn_like", lambda mean: noise)
+    loss = model.losses({"image": x})["loss"]
+    loss.backward()
+    found = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    total = torch.zeros(())
+    for i in range(3):  # image by image, sample by sample
+        posterior = model.posterior(x[[i]], None)
+        log_weights = torch.stack(
+            [model.log_weight(x[[i]], posterior.at(noise[[5 * i + k]]), posterior, None) for k in range(5)]
+        )
+        total = total - (log_weights.detach().softmax(dim=0) * log_weights).sum() / 3 / SIZE
+    total.backward()
+    for gradient, p in zip(found, model.parameters(), strict=True):
+        torch.testing.assert_close(gradient, p.grad)
+    exact = -model.decoder.marginal().log_prob(x.flatten(1)).mean().item() / SIZE
+    monkeypatch.undo()
+    with torch.no_grad():
+        bounds = []
+        for model.num_training_samples in (1, 5, 100):
+            bounds.append(sum(model.losses({"image": x})["loss"].item() for _ in range(200)) / 200)
+    assert bounds[0] > bounds[1] > bounds[2] > exact - 0.01
+    assert bounds[2] == pytest.approx(exact, abs=0.2)
+
+
+def test_the_importance_weighted_bound_has_no_kl_cost_to_weigh() -> None:
+    for arguments in ({"beta": 2.0}, {"free_nats": 1.0}, {"warmup": 0.1}):
+        with pytest.raises(ValueError, match=r"use beta=1 free_nats=0 warmup=0, or num_training_samples=1\."):
+            linear_vae(num_training_samples=5, **arguments)
 
 
 def test_a_hierarchy_of_one_layer_is_a_vae() -> None:

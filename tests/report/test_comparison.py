@@ -193,6 +193,7 @@ def test_bits_per_dimension_say_their_kind_and_their_images(outputs: Path, capsy
     assert [row["bits_per_dim_bound_val_500"] for row in found] == ["", "", "3.5"]
     shown = capsys.readouterr().out
     assert "  1.500 exact " in shown
+    assert "**" not in (outputs / "x" / "comparison.md").read_text()  # different kinds: nobody is best
     assert "  2.500 bound " in shown
     assert " bound val_500 " in shown
 

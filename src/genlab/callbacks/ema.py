@@ -1,8 +1,8 @@
 """Exponential moving average of the weights: what sampling, evaluation and export use."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -11,6 +11,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from genlab.model.base import Model
+from genlab.model.spectral_norm import renew_singular_vectors, singular_vectors
 
 
 class EMA(Callback):
@@ -24,6 +25,8 @@ class EMA(Callback):
     overwritten by the initial weights at the end of such a fit; hence this one. Averages are float32, placed and
     sharded like the weights, and stand in the checkpoint under ``ema``.
     """
+
+    kind: ClassVar[str] = "ema"  # of weights, in protocols
 
     def __init__(self, half_life: int = 500_000, ramp_up: float = 0.05):
         self.half_life, self.ramp_up = half_life, ramp_up
@@ -57,15 +60,18 @@ class EMA(Callback):
     def swapped_in(self, model: Model) -> Iterator[None]:
         """The averages in place of the weights, for as long as the block runs."""
         weights = {name: p.detach().clone() for name, p in model.averaged()}
+        vectors = [(vector, vector.clone()) for vector in singular_vectors(model)]
         try:
             load_averages(model, self.averages)
             with _gathered(model):
                 yield
         finally:
-            load_averages(model, weights)
+            _copy(model, weights)
+            for vector, raw in vectors:
+                vector.copy_(raw)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ema"] = dict(self.averages)
+        checkpoint["ema"], checkpoint["ema_kind"] = dict(self.averages), self.kind
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.averages = dict(checkpoint.get("ema", {}))  # a run may start to average when it is continued
@@ -73,14 +79,15 @@ class EMA(Callback):
 
 @contextmanager
 def averaged_weights(trainer: Trainer, model: Model) -> Iterator[str]:
-    """The weights that samples are made with: the average where the run keeps one. Yields "ema" or "raw"."""
+    """The weights that samples are made with: the average, or the best, where the run keeps one. Yields "ema", "best"
+    or "raw"."""
     ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
     if ema is None:
         with _gathered(model):
             yield "raw"
     else:
         with ema.swapped_in(model):
-            yield "ema"
+            yield ema.kind
 
 
 @contextmanager
@@ -98,11 +105,20 @@ def _gathered(model: nn.Module) -> Iterator[None]:
             module.set_reshard_after_forward(module is not sharded[0], recurse=False)  # the root: not before backward
 
 
+def load_averages(model: Model, averages: Mapping[str, Tensor]) -> None:
+    """Put averages in place of the weights of their names, and renew what follows from these and has no average.
+
+    Anything else in ``averages`` is passed over: older checkpoints hold averages of singular vectors, which are none.
+    """
+    _copy(model, averages)
+    renew_singular_vectors(model, averages)
+
+
 @torch.no_grad()
-def load_averages(model: Model, averages: dict[str, Tensor]) -> None:
+def _copy(model: Model, weights: Mapping[str, Tensor]) -> None:
     for name, p in model.averaged():
-        if name in averages:
-            p.copy_(_like(averages[name], p))
+        if name in weights:
+            p.copy_(_like(weights[name], p))
 
 
 def _like(x: Tensor, parameter: Tensor) -> Tensor:

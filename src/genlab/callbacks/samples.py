@@ -17,6 +17,7 @@ from genlab.data.image import ImageTable, to_float, to_uint8
 from genlab.loggers import IsolatedLogger
 from genlab.memory import enough_memory
 from genlab.model.base import Condition, GenerativeModel, HasLatent, in_eval_mode
+from genlab.model.classes import in_turn
 from genlab.seeding import RandomStream
 
 FOLDER = "samples"
@@ -25,9 +26,9 @@ FOLDER = "samples"
 class SampleGrid(Callback):
     """Writes ``samples/examples=N.png`` into the run folder, and to the loggers that show pictures.
 
-    With labels, column c shows class c (modulo the classes). Of a model with latents there are two more grids, of
-    held-out images: ``reconstructions-examples=N.png``, rows of images and below each what comes back of it; and
-    ``interpolations-examples=N.png``, rows of latents from one image's to another's.
+    With labels, column c shows class c (modulo the classes, those without a training image left out). Of a model with
+    latents there are two more grids, of held-out images: ``reconstructions-examples=N.png``, rows of images and below
+    each what comes back of it; and ``interpolations-examples=N.png``, rows of latents from one image's to another's.
     """
 
     def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0):
@@ -67,7 +68,8 @@ class SampleGrid(Callback):
 
 
 def sample_images(model: GenerativeModel, indices: range, seed: int, label: int | None = None) -> Tensor:
-    """The samples ``indices`` of a seed, (N, C, H, W) uint8, on the CPU; each of class ``label``, or i mod classes."""
+    """The samples ``indices`` of a seed, (N, C, H, W) uint8, on the CPU; each of class ``label``, or the classes
+    in turn."""
     with in_eval_mode(model):
         stream = RandomStream.for_samples(seed, indices, model.device)
         images = model.sample(len(indices), asked_of(model, indices, label), stream)
@@ -81,10 +83,10 @@ def asked_of(model: GenerativeModel, indices: range, label: int | None = None) -
 
 
 def asked_labels(model: GenerativeModel, indices: range, label: int | None = None) -> Tensor | None:
-    """The labels that samples ``indices`` are asked for, (N,), on the CPU; None: the model takes none."""
-    if model.num_classes is None:
-        return None
-    return torch.tensor([index % model.num_classes if label is None else label for index in indices])
+    """The labels that samples ``indices`` of a grid are asked for, (N,), on the CPU: the classes in turn, or ``label``;
+    None: the model takes none. An evaluation asks for another mix: that of its reference."""
+    turns = in_turn(model, indices)
+    return turns if turns is None or label is None else torch.full_like(turns, label)
 
 
 def reconstructions(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:

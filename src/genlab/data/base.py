@@ -13,20 +13,22 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from genlab.data.sampler import Keys, ResumableBatchSampler
 from genlab.errors import ConfigError
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]  # every datamodule has the first two; DataModule.splits says which else
 
 
 @dataclass(frozen=True)
 class ConditionSpec:
     """One thing that a sample can be asked for.
 
-    A label: ``size`` classes, with their names. A caption: a vocabulary of ``size`` words, ``names``, of which number 0
-    stands for nothing and fills captions up to ``length`` words.
+    A label: ``size`` classes, with their names; ``empty`` are the numbers that no training example has, which are no
+    classes. A caption: a vocabulary of ``size`` words, ``names``, of which number 0 stands for nothing and fills
+    captions up to ``length`` words.
     """
 
     size: int
     names: tuple[str, ...] = ()
     length: int | None = None
+    empty: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,11 @@ class DataSpec:
             "vocab_size": self.vocab_size,
             "start_token": self.start_token,
             "condition": {
-                "label": {"size": label and label.size, "names": list(label.names) if label else []},
+                "label": {
+                    "size": label and label.size,
+                    "names": list(label.names) if label else [],
+                    "empty": list(label.empty) if label else [],
+                },
                 "caption": {
                     "size": caption and caption.size,
                     "length": caption and caption.length,
@@ -74,6 +80,8 @@ class KeyedDataset(Dataset[dict[str, Tensor]], ABC):
 class DataModule(LightningDataModule, ABC):
     """Examples by split, in an order that a stopped run goes on with."""
 
+    splits: tuple[Split, ...] = ("train", "val")  # that there are
+
     def __init__(self, batch_size: int, num_workers: int = 0, limit: int | None = None, seed: int = 0):
         """
         Args:
@@ -94,6 +102,12 @@ class DataModule(LightningDataModule, ABC):
     @abstractmethod
     def dataset(self, split: Split) -> KeyedDataset:
         """What the loaders take batches from."""
+
+    def check_split(self, split: Split, option: str) -> None:
+        """Raises ConfigError if there is no such split; ``option`` is what asks for it."""
+        if split not in self.splits:
+            raise ConfigError(f"{option}={split}: {type(self).__name__} has no such split. "
+                              f"Use {option}={self.splits[-1]}.")  # fmt: skip
 
     def check(self, world_size: int) -> None:
         """Raises ConfigError, with what to set, if no batch can be made for ``world_size`` ranks; DataError if one of

@@ -1,5 +1,7 @@
 """Images: decoded tables of them, batches, and what every datamodule of images has in common."""
 
+import hashlib
+import logging
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -8,9 +10,12 @@ import torch
 from torch import Tensor
 
 from genlab.data.base import ConditionSpec, DataModule, DataSpec, KeyedDataset, Split
+from genlab.data.class_counts import class_counts, remark
 from genlab.data.sampler import Keys
 from genlab.errors import NumericsError
 from genlab.seeding import derive_seed, uniform_by_index
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,15 @@ class ImageTable:
         return len(self.images)
 
     def first(self, count: int) -> "ImageTable":
-        labels = None if self.labels is None else self.labels[:count]
-        captions = None if self.captions is None else self.captions[:count]
-        return ImageTable(self.images[:count], labels, self.names, captions)
+        return self._part(slice(count))
+
+    def after(self, count: int) -> "ImageTable":
+        return self._part(slice(count, None))
+
+    def _part(self, rows: slice) -> "ImageTable":
+        labels = None if self.labels is None else self.labels[rows]
+        captions = None if self.captions is None else self.captions[rows]
+        return ImageTable(self.images[rows], labels, self.names, captions)
 
 
 class ImageDataset(KeyedDataset):
@@ -85,6 +96,7 @@ class ImageDataModule(DataModule):
     def table(self, split: Split) -> ImageTable:
         """The images of a split, loaded once."""
         if split not in self._tables:
+            self.check_split(split, "split")
             table = self.load(split)
             self._tables[split] = table.first(self.limit) if split == "train" and self.limit is not None else table
         return self._tables[split]
@@ -96,12 +108,35 @@ class ImageDataModule(DataModule):
     @property
     def spec(self) -> DataSpec:
         table = self.table("train")
-        label = None if table.labels is None else ConditionSpec(len(table.names), table.names)
+        label = None
+        if table.labels is not None:
+            counts = class_counts(table.labels, len(table.names))
+            empty = np.flatnonzero(counts == 0) if counts.any() else np.zeros(0, np.int64)
+            label = ConditionSpec(len(table.names), table.names, empty=tuple(empty.tolist()))
         return DataSpec("image", table.images.shape[1:], condition={"label": label} if label else {})
+
+    def check(self, world_size: int) -> None:
+        """As :meth:`DataModule.check`; warns of classes without training images, and of those with few."""
+        super().check(world_size)
+        label = self.spec.condition.get("label")
+        if label is None:
+            return
+        labels = self.table("train").labels
+        assert labels is not None, "there are classes"
+        if said := remark(class_counts(labels, label.size), label.names):
+            _log.warning(said)
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Bytes to floats in [-1, 1], on the device, where it costs least."""
         return {**batch, "image": to_float(batch["image"])}
+
+
+def content_hash(*arrays: np.ndarray) -> str:
+    """16 hex digits of the values of pixels or labels, one after the other."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
 
 
 def to_float(images: Tensor) -> Tensor:

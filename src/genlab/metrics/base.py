@@ -8,7 +8,7 @@ the request had one; and what the extractor of the evaluation gives, float32: ``
 which tokens is not said, so that what a metric counts does not hang on the tokenizer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -27,6 +27,7 @@ class SampleMetric(Protocol):
     """Compares generated examples with real ones."""
 
     reads: ClassVar[frozenset[str]]  # the keys of a batch that it needs
+    optional: ClassVar[frozenset[str]]  # those that it looks at where they are there
     directions: ClassVar[Mapping[str, Direction | None]]  # of every number that it gives, by the name in ``compute``
 
     def update(self, batch: MetricBatch, real: bool) -> None:
@@ -81,6 +82,15 @@ class NeedsData(Protocol):
 
     def prepare(self, data: ImageDataModule) -> None:
         """Called once for a data set, before the first update."""
+        ...
+
+
+@runtime_checkable
+class AsksForLabels(Protocol):
+    """A ModelMetric that draws from models that take labels."""
+
+    def ask(self, labels: Callable[[Sequence[int]], Tensor | None]) -> None:
+        """Called before ``measure``: gives the labels, (N,), that draws of these numbers are asked for; None: none."""
         ...
 
 

@@ -6,23 +6,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genlab.data.base import Split
 from genlab.data.image import ImageDataModule, ImageTable
-from genlab.metrics.subject import Examples
+from genlab.metrics.subject import Examples, ImageSubject
 from genlab.seeding import derive_seed
 
 
-def baselines(data: ImageDataModule, n: int, seed: int) -> dict[str, Examples]:
-    """``n`` images of each kind, by name, made from the training split. Label i is i mod classes, as models are asked.
+def baselines(
+    data: ImageDataModule, n: int, seed: int, reference: Split = "val", balanced: bool = False
+) -> dict[str, Examples]:
+    """``n`` images of each kind, by name, made from the training split. Label i is what models are asked for: see
+    :class:`genlab.metrics.subject.ImageSubject` for ``reference`` and ``balanced``.
 
     * ``uniform_noise``: every pixel uniform. The worst score worth a look.
     * ``class_means``: the average image of the class. Right on the whole, no diversity.
     * ``class_gaussian``: draws from a Gaussian with the class's mean and full covariance. What a model must beat.
     * ``copies``: training images of the class, drawn with replacement. Memory without invention: good FID, distance 0.
-    * ``floor``: ``n`` distinct training images, labels as they come. No sampler of the data does better; left out where
-      there are fewer than ``n``.
+    * ``floor``: ``n`` distinct training images, labels as they come. No sampler of the training data does better but by
+      the reference's own mix of classes; left out where there are fewer than ``n``.
     """
     table = data.table("train")
-    wanted = np.arange(n) % (len(table.names) if table.labels is not None else 1)
+    asked = ImageSubject(data, reference, balanced).labels(range(n))
+    wanted = np.zeros(n, dtype=np.int64) if asked is None else asked.numpy()
     rngs = [np.random.default_rng(derive_seed(seed, kind)) for kind in range(4)]
     rows = {
         "uniform_noise": rngs[0].integers(0, 256, (n, *table.images.shape[1:])),
@@ -40,7 +45,7 @@ def baselines(data: ImageDataModule, n: int, seed: int) -> dict[str, Examples]:
 
 
 def gaussian_draws(
-    images: np.ndarray,  # (M, ...), M >= 2
+    images: np.ndarray,  # (M, ...), M >= 1; one alone has no spread
     count: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
@@ -51,7 +56,7 @@ def gaussian_draws(
     """
     x = images.reshape(len(images), -1).astype(np.float32)
     mean = x.mean(axis=0)
-    z = rng.standard_normal((count, len(x)), dtype=np.float32) / np.sqrt(np.float32(len(x) - 1))
+    z = rng.standard_normal((count, len(x)), dtype=np.float32) / np.sqrt(np.float32(max(1, len(x) - 1)))
     return (mean + z @ (x - mean)).reshape(count, *images.shape[1:])
 
 

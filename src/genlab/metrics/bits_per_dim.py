@@ -9,12 +9,13 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from genlab.data.base import DataModule, Split
-from genlab.data.image import ImageDataModule
+from genlab.data.image import ImageDataModule, content_hash
 from genlab.errors import ConfigError
 from genlab.metrics.base import Direction
 from genlab.metrics.protocol import short
 from genlab.model.base import GenerativeModel, HasLikelihood
 from genlab.model.bits_per_dim import bits_per_dim, bits_to_nats
+from genlab.model.likelihood_settings import likelihood_settings
 from genlab.seeding import RandomStream
 
 _AT_ONCE = 64  # images: a likelihood keeps more in memory than a sample does
@@ -25,9 +26,9 @@ class BitsPerDim(Metric):
     average over held-out images that represent the split evenly, each given its label if the model takes one; and the
     same in nats an image, at the grey levels that the model tells apart.
 
-    The names say of what kind the number is: exact, a bound from above, or an estimate. Pixels are dequantised with
-    uniform noise, a function of (seed, image), so that densities are bounds of the discrete likelihood too. A model
-    that knows nothing pays 8 bits.
+    The names say of what kind the number is: exact, a bound from above, or an estimate of a bound. Pixels are
+    dequantised with uniform noise, a function of (seed, image), and a density of what comes out is a bound of the
+    discrete likelihood. Noise and model agree on the cell of each level. A model that knows nothing pays 8 bits.
     """
 
     full_state_update = False
@@ -39,6 +40,7 @@ class BitsPerDim(Metric):
             raise ConfigError(f"metrics.bits_per_dim.num_images must be a whole number >= 1, got {num_images}.")
         self.num_images, self.split = num_images, split
         self._used, self._seed, self._levels, self._dimensions = num_images, 0, 256, 1
+        self._facts: dict[str, int | float | str] = {}  # of the latest measure
         self.add_state("bits", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.bits: Tensor
@@ -59,13 +61,17 @@ class BitsPerDim(Metric):
         return {"bits_per_dim": mean, f"nats_{self._levels}_levels": torch.tensor(nats, dtype=torch.float64)}
 
     def settings(self) -> dict[str, int | float | str]:
-        return {"num_images": self._used, "split": self.split, "dequantisation": "uniform", "seed": self._seed}
+        """As used by the latest ``measure``: with what the model's likelihood depends on, and hashes of the labels that
+        it was told and of images of another split than the reference."""
+        images: dict[str, int | float | str] = {"num_images": self._used, "split": self.split}
+        return {**images, "dequantisation": "uniform in cells", "seed": self._seed, **self._facts}
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
         """Raises ConfigError: the data are no images, or the model has no likelihood."""
         if not isinstance(data, ImageDataModule):
             raise ConfigError(f"metrics=bits_per_dim is for images; the data are {data.spec.modality}. "
                               "Use metrics=[perplexity].")  # fmt: skip
+        data.check_split(self.split, "metrics.bits_per_dim.split")
         if not isinstance(model, HasLikelihood):
             raise ConfigError(f"metrics=bits_per_dim: {type(model).__name__} has no likelihood. Leave it out.")
 
@@ -82,7 +88,13 @@ class BitsPerDim(Metric):
         self._used, self._seed = min(self.num_images, len(table)), seed
         self._levels, self._dimensions = model.num_levels, table.images[0].size
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        chosen = np.linspace(0, len(table) - 1, self._used).round().astype(int)[rank::world]
+        chosen = np.linspace(0, len(table) - 1, self._used).round().astype(int)
+        self._facts = likelihood_settings(model)
+        if self.split != split:
+            self._facts["images_sha256"] = content_hash(table.images[chosen])
+        if table.labels is not None and model.num_classes is not None:
+            self._facts["labels_sha256"] = content_hash(table.labels[chosen])
+        chosen = chosen[rank::world]
         for part in np.split(chosen, range(_AT_ONCE, len(chosen), _AT_ONCE)):
             pixels = torch.from_numpy(table.images[part]).to(model.device)
             condition = None

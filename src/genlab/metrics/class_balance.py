@@ -34,6 +34,7 @@ class ClassBalance(Metric):
     """
 
     reads: frozenset[str]
+    optional: ClassVar[frozenset[str]] = frozenset({"label"})
     directions: ClassVar[Mapping[str, Direction | None]] = {"class_balance": "lower", "classes_reached": "higher"}
     is_differentiable = False
     full_state_update = False

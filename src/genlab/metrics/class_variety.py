@@ -33,6 +33,7 @@ class ClassVariety(Metric):
     """
 
     reads: frozenset[str]
+    optional: ClassVar[frozenset[str]] = frozenset({"label"})
     directions: ClassVar[Mapping[str, Direction | None]] = {"class_variety": "higher"}
     is_differentiable = False
     full_state_update = False

@@ -32,7 +32,8 @@ def members(real: Tensor, fake: Tensor, metric: str, least: int = 2) -> list[tup
         if min(map(len, places)) < least:
             raise DataError(
                 f"{metric} needs at least {least} examples of each class: class {c} has {len(places[0])} real, "
-                f"{len(places[1])} generated. Use a larger evaluation.num_samples or reference."
+                f"{len(places[1])} generated. Use a larger evaluation.num_samples or reference, or "
+                "evaluation.balanced_classes=true, or leave it out of metrics=[...]."
             )
         found.append((places[0], places[1]))
     return found

@@ -1,5 +1,7 @@
 """Does an image show what it was asked for? CLIP says (Hessel et al. 2021, arXiv:2104.08718)."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -40,7 +42,7 @@ class CLIPScore(Metric):
         if template.count("{}") != 1:
             raise ValueError(f"template must have one {{}} where the name goes, got {template!r}.")
         self.clip, self.template = CLIP(model), template
-        self._prompts = torch.empty(0)  # (classes, D)
+        self._prompts, self._names = torch.empty(0), ""  # (classes, D), and a hash of the names
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -49,6 +51,7 @@ class CLIPScore(Metric):
         label = data.spec.condition.get("label")
         if label is None or not label.names:
             raise DataError("clip_score needs names of classes and the data have none. Leave it out of metrics=[...].")
+        self._names = hashlib.sha256(json.dumps(label.names).encode()).hexdigest()[:16]
         self._prompts = self.clip.texts([self.template.format(name) for name in label.names], self.device)
 
     def update(self, batch: MetricBatch, real: bool) -> None:
@@ -72,4 +75,4 @@ class CLIPScore(Metric):
         return {"clip_score": self.total / self.count}
 
     def settings(self) -> dict[str, int | float | str]:
-        return {"clip_fingerprint": self.clip.fingerprint, "template": self.template}
+        return {"clip_fingerprint": self.clip.fingerprint, "template": self.template, "names_sha256": self._names}

@@ -16,9 +16,10 @@ from genlab.data.base import DataModule, Split
 from genlab.data.image import ImageDataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
-from genlab.metrics.base import EXTRACTED, KEYS, FeatureExtractor, HasPictures, ModelMetric, NeedsData
+from genlab.metrics.base import EXTRACTED, AsksForLabels, FeatureExtractor, HasPictures, ModelMetric, NeedsData
 from genlab.metrics.bootstrap import bootstrapped, standard_errors
-from genlab.metrics.protocol import Result, mean, short
+from genlab.metrics.modality import check_gives, check_modality
+from genlab.metrics.protocol import CLASS_MIX, Result, mean, short
 from genlab.metrics.reference import CHUNK, outputs, reference_outputs
 from genlab.metrics.subject import Examples, ImageSubject, Subject, rank, world
 from genlab.metrics.text_subject import TextSubject
@@ -44,6 +45,7 @@ class Evaluation:
         num_seeds: int = 1,  # the full evaluation draws so many sets, seed, seed + 1, ...: means and their spread
         bootstrap: int = 0,  # the full evaluation resamples its samples so many times: standard errors
         prompt_length: int = 0,  # of text: tokens of the reference that a sample goes on from; 0: from nothing
+        balanced_classes: bool = False,  # each is asked for as often as the next; else as often as the reference has it
         cache_dir: str
         | None = None,  # of what the extractor gives of references; null: $GENLAB_CACHE or ~/.cache/genlab
     ):
@@ -54,13 +56,13 @@ class Evaluation:
             raise ConfigError(f"num_seeds={num_seeds} must be >= 1, bootstrap={bootstrap} 0 or >= 2.")
         if prompt_length < 0:
             raise ConfigError(f"evaluation.prompt_length={prompt_length} must be a whole number >= 0.")
-        self.extractor, self.prompt_length = extractor, prompt_length
+        self.extractor, self.prompt_length, self.balanced_classes = extractor, prompt_length, balanced_classes
         # Metric and SampleMetric at once is a type that Python cannot say
         self.of_models: dict[str, Any] = {n: m for n, m in metrics.items() if isinstance(m, ModelMetric)}
         self.metrics: dict[str, Any] = {n: m for n, m in metrics.items() if n not in self.of_models}
         for name, metric in self.metrics.items():
             if extractor is not None:
-                _check_gives(name, metric.reads & EXTRACTED, extractor)
+                check_gives(name, metric.reads & EXTRACTED, extractor)
         self.num_samples, self.reference, self.seed, self.batch_size = num_samples, reference, seed, batch_size
         self.num_seeds, self.bootstrap = num_seeds, bootstrap
         self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
@@ -97,7 +99,7 @@ class Evaluation:
     def check(self, model: Model, data: DataModule) -> None:
         """Raises ConfigError if a metric does not go with the model or the data: before training, not after it."""
         if self.metrics:
-            self._check_modality(data)
+            check_modality(self.metrics, self.extractor, data.spec.modality)
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(f"metrics={next(iter(self.metrics))} measures samples, and a {type(model).__name__} "
                                   "draws none. Leave it out of metrics=[...].")  # fmt: skip
@@ -117,7 +119,7 @@ class Evaluation:
         full: bool = False,  # with bootstrap standard errors, if they are configured
     ) -> Result:
         """Measure what is there already, a baseline's images for example."""
-        self._check_modality(data)
+        check_modality(self.metrics, self.extractor, data.spec.modality)
         return self._measure(examples.mine(rank(), world()), len(examples), data, torch.device(device), self.seed, full)
 
     @staticmethod
@@ -140,50 +142,42 @@ class Evaluation:
     def _with_answers(self, found: Result, model: Model, data: DataModule) -> Result:
         """The numbers of metrics that ask the model, by names that say of what they are."""
         result = replace(found, protocol=found.protocol | {"metrics": dict(found.protocol["metrics"])})
+        asked = self._subject_of(data)
         for name, metric in self.of_models.items():
             metric.to(self.device_of(model)).reset()
+            if isinstance(metric, AsksForLabels):
+                metric.ask(asked.labels)
             metric.measure(model, data, self.reference, self.batch_size, self.seed)
             subject = metric.subject(model, self.reference)
             for key, value in metric.compute().items():
                 full_name = f"{key}_{subject}"
                 result.values[full_name], result.directions[full_name] = float(value), metric.directions[key]
                 result.origins[full_name] = (name, frozenset())
-            result.protocol["metrics"][name] = metric.settings()
+            mix = {CLASS_MIX: asked.facts().get(CLASS_MIX)} if isinstance(metric, AsksForLabels) else {}
+            result.protocol["metrics"][name] = metric.settings() | {key: said for key, said in mix.items() if said}
             metric.reset()
         return result
 
     def _subject_of(self, data: DataModule) -> Subject:
         if self._prepared is not data:
-            self._prepared, self._subject = data, _subject(data, self.reference, self.prompt_length)
+            self._subject = _subject(data, self.reference, self.prompt_length, self.balanced_classes)
+            self._prepared = data
             self._compared, self._reference = None, []
         assert self._subject is not None
         return self._subject
 
-    def _check_modality(self, data: DataModule) -> None:
-        kind = data.spec.modality
-        other, suited = {"image": ("text", "metrics=[fid]"), "text": ("image", "metrics=[perplexity]")}[kind]
-        for name, metric in self.metrics.items():
-            if metric.reads & KEYS[other]:
-                raise ConfigError(f"metrics={name} is for {other}s; the data are {kind}. Use {suited}.")
-            if not metric.reads & EXTRACTED:
-                continue
-            if self.extractor is None and kind == "image":
-                raise ConfigError(f"metrics={name} needs features of images. Choose metrics/extractor=...")
-            if kind == "text" and (self.extractor is None or self.extractor.modality != kind):
-                raise ConfigError(f"metrics={name} is for images, or for texts with features of texts; the data are "
-                                  f"text. Use {suited}, or choose metrics/extractor=ngrams.")  # fmt: skip
-            if self.extractor is not None and self.extractor.modality != kind:
-                raise ConfigError(f"metrics={name}: the extractor {self.extractor.name} is for "
-                                  f"{self.extractor.modality}s; the data are {kind}.")  # fmt: skip
-
-    def _sampling(self, count: int) -> dict[str, Any]:
+    def _sampling(self, count: int, subject: Subject) -> dict[str, Any]:
         """What numbers of samples must share beside the data."""
+        labels = subject.label_facts()
         return {
             "extractor": None if self.extractor is None else self.extractor.name,
             "extractor_fingerprint": None if self.extractor is None else self.extractor.fingerprint(),
             "preprocessing": None if self.extractor is None else self.extractor.preprocessing,
             "num_samples": count,
-            "metrics": {name: metric.settings() for name, metric in self.metrics.items()},
+            "metrics": {
+                name: metric.settings() | (labels if "label" in _looked_at(metric) else {})
+                for name, metric in self.metrics.items()
+            },
         }
 
     def _wanted(self) -> frozenset[str]:
@@ -212,7 +206,7 @@ class Evaluation:
         if informed:
             batches = [{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()} for batch in drawn]
             errors = standard_errors(informed, batches, self.bootstrap, seed)
-        protocol = {**subject.facts(), "seed": seed, **self._sampling(count)}
+        protocol = {**subject.facts(), "seed": seed, **self._sampling(count, subject)}
         result = self._named(found, errors, protocol, count)
         for metric in self.metrics.values():
             result.pictures.update(metric.pictures() if isinstance(metric, HasPictures) else {})
@@ -266,20 +260,19 @@ class Evaluation:
         yield from _batches_of(subject.key, examples, given)
 
 
-def _subject(data: DataModule, split: Split, prompt_length: int) -> Subject:
+def _subject(data: DataModule, split: Split, prompt_length: int, balanced: bool) -> Subject:
     if isinstance(data, ImageDataModule):
         if prompt_length:
             raise ConfigError(f"evaluation.prompt_length={prompt_length} is for text; the data are image. Use 0.")
-        return ImageSubject(data, split)
+        return ImageSubject(data, split, balanced)
+    if balanced:
+        raise ConfigError("evaluation.balanced_classes=true is for images; the data are text. Leave it out.")
     assert isinstance(data, TextDataModule)
     return TextSubject(data, split, prompt_length)
 
 
-def _check_gives(name: str, needed: frozenset[str], extractor: FeatureExtractor) -> None:
-    if not needed <= extractor.gives:
-        lacking = ", ".join(sorted(needed - extractor.gives))
-        raise ConfigError(f"metrics={name} needs {lacking}, which metrics/extractor={extractor.name} does not give. "
-                          "Use metrics/extractor=inception.")  # fmt: skip
+def _looked_at(metric: Any) -> frozenset[str]:
+    return metric.reads | getattr(metric, "optional", frozenset())
 
 
 def _batches_of(key: str, examples: Examples, given: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,8 @@ class LPIPSDiversity(Metric):
     they differ more than the data do, as noise does.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"image"})  # and "label", where there is one
+    reads: ClassVar[frozenset[str]] = frozenset({"image"})
+    optional: ClassVar[frozenset[str]] = frozenset({"label"})
     directions: ClassVar[Mapping[str, Direction | None]] = {"lpips_diversity": None, "lpips_diversity_ratio": "one"}
     is_differentiable = False
     full_state_update = False

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from genlab.data.image import ImageDataModule
+from genlab.data.image import ImageDataModule, content_hash
 from genlab.metrics.base import Direction, MetricBatch
 from genlab.metrics.pairs import pairs_picture
 
@@ -53,6 +53,7 @@ class NearestNeighbor(Metric):
     ):
         super().__init__()
         self.num_heldout, self.closest = num_heldout, closest
+        self._hashes: dict[str, str] = {}
         self._training_images = torch.empty(0)  # (M, C, H, W)
         self._heldout_distance = torch.nan
         self._pairs: tuple[Tensor, Tensor, Tensor] | None = None  # samples, training images, distances
@@ -61,8 +62,10 @@ class NearestNeighbor(Metric):
 
     def prepare(self, data: ImageDataModule) -> None:
         """Keeps the training images and measures the held-out ones against them."""
-        self._training_images = torch.from_numpy(data.table("train").images)
-        heldout = torch.from_numpy(data.table("val").images[: self.num_heldout]).flatten(1).to(self.device)
+        training, held_out = data.table("train").images, data.table("val").images[: self.num_heldout]
+        self._hashes = {"training_sha256": content_hash(training), "heldout_sha256": content_hash(held_out)}
+        self._training_images = torch.from_numpy(training)
+        heldout = torch.from_numpy(held_out).flatten(1).to(self.device)
         self._heldout_distance = _median(nearest_distance(heldout, self._training_images.flatten(1)))
 
     def update(self, batch: MetricBatch, real: bool) -> None:
@@ -94,7 +97,8 @@ class NearestNeighbor(Metric):
         return {"closest": pairs_picture(*self._pairs)}
 
     def settings(self) -> dict[str, int | float | str]:
-        return {"num_heldout": self.num_heldout}
+        """With hashes of the images that samples were last measured against."""
+        return {"num_heldout": self.num_heldout, **self._hashes}
 
 
 def nearest_distance(queries: Tensor, images: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """How smoothly images change along paths in latent space (Karras et al. 2019, arXiv:1812.04948, section 4.1)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from genlab.metrics.extractor.precision import full_precision
 from genlab.metrics.protocol import short
 from genlab.metrics.subject import rank, world
 from genlab.model.base import GenerativeModel, HasPrior
+from genlab.model.classes import in_turn
 from genlab.seeding import RandomStream
 
 _CHUNK = 16  # paths whose ends are decoded together, whatever the batch size: 1 / epsilon^2 magnifies float32 rounding
@@ -31,7 +32,7 @@ class PerceptualPathLength(Metric):
     all latents is smoothest: read it beside a metric of diversity; numbers of other distances or sizes do not compare.
 
     It is of models whose prior is standard normal: GAN (without truncation), VAE (at temperature 1, its mean image) and
-    flow (neither guided nor denoised). Path i is a function of (seed, i) and has label i mod classes.
+    flow (neither guided nor denoised). Path i is a function of (seed, i) and has the label of sample i.
     """
 
     directions: ClassVar[Mapping[str, Direction | None]] = {"ppl": "lower"}
@@ -55,6 +56,7 @@ class PerceptualPathLength(Metric):
             )
         self.distance, self.num_samples, self.epsilon, self.discard = distance, num_samples, epsilon, discard
         self._seed = 0
+        self._labels: Callable[[Sequence[int]], Tensor | None] | None = None
         self.add_state("lengths", [], dist_reduce_fx="cat")
 
     def update(self, lengths: Tensor) -> None:
@@ -76,6 +78,9 @@ class PerceptualPathLength(Metric):
             **self.distance.settings(),
         }
 
+    def ask(self, labels: Callable[[Sequence[int]], Tensor | None]) -> None:
+        self._labels = labels
+
     @torch.no_grad()
     def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int, seed: int) -> None:
         """Take in this rank's share of the paths. The model is in eval mode. Raises ConfigError as :meth:`check`."""
@@ -87,8 +92,14 @@ class PerceptualPathLength(Metric):
             indices = range(start, min(start + _CHUNK, self.num_samples))
             stream = RandomStream.for_samples(seed, indices)
             ends, places = [stream.randn(*model.latent_shape) for _ in range(2)], stream.rand()
-            labels = None if model.num_classes is None else torch.tensor(indices) % model.num_classes
+            labels = self._labels_of(model, indices)
             self.update(self.lengths_of(model, ends[0], ends[1], places, labels))
+
+    def _labels_of(self, model: GenerativeModel, indices: range) -> Tensor | None:
+        """As asked for; the classes in turn where nobody said."""
+        if self._labels is None:
+            return in_turn(model, indices)
+        return None if model.num_classes is None else self._labels(indices)
 
     def lengths_of(self, model: HasPrior, z0: Tensor, z1: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """Of steps that begin at ``t`` (N,) of the ways from ``z0`` to ``z1`` (N, *latent_shape). -> (N,)."""

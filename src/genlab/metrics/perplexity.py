@@ -14,6 +14,7 @@ from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
 from genlab.metrics.base import Direction
 from genlab.model.base import HasLikelihood, HasTokenLikelihood, Model
+from genlab.model.likelihood_settings import likelihood_settings
 
 
 class Perplexity(Metric):
@@ -34,6 +35,7 @@ class Perplexity(Metric):
         if stride is not None and stride < 1:
             raise ConfigError(f"metrics.perplexity.stride must be a whole number >= 1, got {stride}.")
         self.stride = stride
+        self._facts: dict[str, int | float | str] = {}
         for name in ("nats", "tokens", "bytes"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.nats: Tensor
@@ -51,13 +53,15 @@ class Perplexity(Metric):
         return {"perplexity": (self.nats / self.tokens).exp(), "bits_per_byte": bits / self.bytes}
 
     def settings(self) -> dict[str, int | float | str]:
-        return {"stride": "context" if self.stride is None else self.stride}
+        """With what the model's likelihood depends on, as of the latest ``measure``."""
+        return {"stride": "context" if self.stride is None else self.stride, **self._facts}
 
     @torch.no_grad()
     def measure(self, model: Model, data: DataModule, split: Split, batch_size: int, seed: int = 0) -> None:
         """Take in this rank's share of a split. The model is in eval mode. Raises ConfigError as :meth:`check` does."""
         self.check(model, data)
         assert isinstance(data, TextDataModule)
+        self._facts = likelihood_settings(model)
         stride = self._stride(data)
         lengths = torch.from_numpy(data.tokenizer.byte_lengths())
         for window, new in batches(data.tokens(split), data.context, stride, batch_size):

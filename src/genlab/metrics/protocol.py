@@ -12,7 +12,8 @@ from torch import Tensor
 from genlab.metrics.base import EXTRACTED, Direction
 
 OF_THE_EXTRACTOR = ("extractor", "extractor_fingerprint", "preprocessing")
-OF_SAMPLES = ("seed", "num_samples", "num_windows", "prompt_length", "sample_length")
+CLASS_MIX = "class_mix"  # which classes samples are asked for, and how often
+OF_SAMPLES = ("seed", "num_samples", "num_windows", "prompt_length", "sample_length", CLASS_MIX)
 
 
 @dataclass(frozen=True)

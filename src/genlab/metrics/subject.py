@@ -1,6 +1,6 @@
 """What is measured, and images: real ones to compare with, and ways to draw others from a model."""
 
-import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +12,15 @@ import torch.distributed as dist
 from torch import Tensor
 
 from genlab.data.base import Split
-from genlab.data.image import ImageDataModule, to_uint8
-from genlab.errors import DataError
+from genlab.data.image import ImageDataModule, content_hash, to_uint8
+from genlab.errors import ConfigError, DataError
+from genlab.metrics.asked_labels import AskedLabels
+from genlab.metrics.protocol import CLASS_MIX
 from genlab.model.base import GenerativeModel
 from genlab.progress import progress
 from genlab.seeding import RandomStream
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,14 @@ class Subject(Protocol):
         """What two numbers about these data must share to be compared: part of the protocol."""
         ...
 
+    def label_facts(self) -> dict[str, str]:
+        """What numbers of metrics that look at labels must share beside that."""
+        ...
+
+    def labels(self, indices: Sequence[int]) -> Tensor | None:
+        """What the samples of these numbers are asked for, (N,), each a function of its number; None: nothing."""
+        ...
+
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
         """The samples of these numbers, each a function of (seed, number). On the CPU."""
         ...
@@ -67,12 +79,16 @@ class Subject(Protocol):
 
 
 class ImageSubject:
-    """Images of a split. Sample i has label i mod classes where the data have labels."""
+    """Images of a split. Where the data have labels, samples are asked for classes as often as the split has them, or
+    ``balanced``: each as often as the next. See :class:`genlab.metrics.asked_labels.AskedLabels`."""
 
     key: ClassVar[str] = "image"
 
-    def __init__(self, data: ImageDataModule, split: Split):
-        self.data, self.split = data, split
+    def __init__(self, data: ImageDataModule, split: Split, balanced: bool = False):
+        """Raises ConfigError if classes are to be balanced, and there are none."""
+        self.data, self.split, self.balanced = data, split, balanced
+        if balanced and "label" not in data.spec.condition:
+            raise ConfigError("evaluation.balanced_classes=true: the data have no labels. Leave it out.")
 
     def sized(self, count: int, of: GenerativeModel | Examples) -> "ImageSubject":
         """As it is: samples of any number are compared with the whole split."""
@@ -89,11 +105,34 @@ class ImageSubject:
 
     @cached_property
     def _reference_hash(self) -> str:
-        images = np.ascontiguousarray(self.data.table(self.split).images)
-        return hashlib.sha256(images.data).hexdigest()[:16]
+        return content_hash(self.data.table(self.split).images)
+
+    @cached_property
+    def _asked(self) -> AskedLabels | None:
+        label = self.data.spec.condition.get("label")
+        if label is None:
+            return None
+        labels = self.data.table(self.split).labels
+        strange = 0 if labels is None else int(np.isin(labels, label.empty).sum())
+        if strange and rank() == 0:
+            _log.warning(
+                f"{strange:,} of the {len(self.data.table(self.split)):,} images of the reference are of classes that "
+                "no training image has: no sample is asked for these, and distances hold it against the samples."
+            )
+        return AskedLabels.like(labels, label.size, label.empty, self.balanced)
+
+    def labels(self, indices: Sequence[int]) -> Tensor | None:
+        return None if self._asked is None else self._asked.of(indices)
+
+    def label_facts(self) -> dict[str, str]:
+        labels = self.data.table(self.split).labels
+        return {} if labels is None else {"reference_labels": content_hash(labels)}
 
     def facts(self) -> dict[str, Any]:
+        """With ``class_mix`` unless each class is asked for in turn, as all were once."""
+        asked = self._asked
         return {
+            **({} if asked is None or asked.in_turn else {CLASS_MIX: asked.described()}),
             "shape": list(self.data.spec.shape),
             "quantisation": "clamp [-1,1], round to uint8",
             "reference": self.split,
@@ -102,8 +141,13 @@ class ImageSubject:
         }
 
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
-        """Raises NumericsError if a sample is not finite."""
-        labels = torch.tensor(indices) % model.num_classes if model.num_classes is not None else None
+        """Raises NumericsError if a sample is not finite, ConfigError if the model does not know a class."""
+        labels = None if model.num_classes is None else self.labels(indices)
+        if labels is not None and int(labels.max()) >= (model.num_classes or 0):
+            raise ConfigError(
+                f"the reference has the class {int(labels.max())}, and the model's labels end at "
+                f"{(model.num_classes or 0) - 1}. Measure it on data with the classes that it was trained on."
+            )
         images = []
         with progress(f"drawing {len(indices):,} samples", len(indices), quiet=rank() != 0) as advance:
             for start in range(0, len(indices), batch_size):

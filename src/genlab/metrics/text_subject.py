@@ -74,6 +74,12 @@ class TextSubject:
             **(cut if self.count else {}),
         }
 
+    def label_facts(self) -> dict[str, str]:
+        return {}
+
+    def labels(self, indices: Sequence[int]) -> None:
+        """Text has none."""
+
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
         """Texts without their prompts."""
         prompts = torch.from_numpy(self.windows(self.split)[indices, : self.prompt_length].astype(np.int64))

@@ -3,7 +3,7 @@ what a model may have beside."""
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -85,7 +85,8 @@ class Model(LightningModule, ABC):
         return (batch_idx + 1) % every == 0 or self.trainer.is_last_batch
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
-        """What an exponential moving average is kept of, by the names of the state dict: what its use depends on."""
+        """What an exponential moving average is kept of, by the names of the state dict: what its use depends on, and
+        what an average of is still what it was. Spectral norms of these weights are renewed after them."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def frozen(self) -> Iterable[nn.Module]:
@@ -136,6 +137,7 @@ class GenerativeModel(Model):
     """A model that can also sample."""
 
     num_classes: int | None = None  # labels that samples can be asked for; None: unconditional
+    empty_classes: Sequence[int] = ()  # those of them that no training example had: nobody is asked for these
     num_levels: int = 256  # grey levels of a pixel that its likelihood, if it has one, tells apart
     # Of the network that draws, so far, by rows: what ``sample`` costs on any machine. A guided one is two; what
     # decodes latents or tokens into images does not count.
@@ -195,13 +197,13 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """VAE (a bound), diffusion (an ODE's estimate), transformer and flow (exact)."""
+    """Transformer (exact), VAE and flow (a bound), diffusion (an ODE's estimate of a bound)."""
 
-    likelihood_kind: Literal["exact", "bound", "estimate"]
+    likelihood_kind: Literal["exact", "bound", "estimate"]  # of the discrete data, of which a density gives a bound
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
-        """Nats of each example, (N,): of an image as a density over data space scaled to [-1, 1]; of text (N, T + 1) as
-        a probability of all tokens given the first."""
+        """Nats of each example, (N,): of an image as a density over dequantised images on [-1, 1], whose level p fills
+        [p, p + 1) / 128 - 1; of text (N, T + 1) as a probability of all tokens given the first."""
         ...
 
 

@@ -8,12 +8,15 @@ from torch import Tensor
 from genlab.model.base import Condition, HasLikelihood
 from genlab.seeding import RandomStream
 
+_STRETCH = 256 / 255  # from cells 1/128 wide, which tile [-1, 1], to levels that lie 1/127.5 apart, from -1 to 1
+
 
 def bits_per_dim(model: HasLikelihood, pixels: Tensor, condition: Condition | None, generator: RandomStream) -> Tensor:
     """Bits for each dimension of each image of ``pixels`` (N, C, H, W) uint8. -> (N,).
 
-    Pixels are dequantised with uniform noise, so in expectation this bounds the discrete likelihood from above (Theis
-    et al. 2016, section 3.1).
+    Pixels are dequantised with uniform noise, so the bits of a density bound those of the discrete likelihood from
+    above, in expectation (Theis et al. 2016, section 3.1). A density that is constant on each level's cell is that
+    likelihood itself.
     """
     nats = model.log_likelihood(dequantise(pixels, generator), condition)
     return nats_to_bits_per_dim(nats, pixels[0].numel())
@@ -35,10 +38,23 @@ def bits_to_nats(bits: float, dimensions: int, levels: int) -> float:
     return (bits - math.log2(256 / levels)) * dimensions * math.log(2)
 
 
+def on_batch_scale(x: Tensor, levels: int | None) -> Tensor:
+    """Dequantised images, whose level p fills [p, p + 1) / 128 - 1, as a model of batches takes them, which hold level
+    p at p / 127.5 - 1. (N, C, H, W) -> the same shape.
+
+    For a distribution over grey levels these are the levels themselves; for a density (``levels`` None) the cells are
+    stretched, so that the middle of each lies where training had its level.
+    """
+    return x * _STRETCH if levels is None else quantised(x)
+
+
 def as_density(log_prob: Tensor, levels: int | None, dimensions: int) -> Tensor:
-    """Nats of a discrete distribution over ``levels`` grey levels as those of a density on [-1, 1) that is constant on
-    each of their bins; of a density already (levels None), as they are. (N,) -> (N,)."""
-    return log_prob if levels is None else log_prob + dimensions * math.log(levels / 2)
+    """Nats of :func:`on_batch_scale` as those of a density over dequantised images on [-1, 1). (N,) -> (N,).
+
+    That of a discrete distribution over ``levels`` grey levels is constant on each of their bins; a density (``levels``
+    None) is higher by the stretch of each of the ``dimensions``.
+    """
+    return log_prob + dimensions * math.log(_STRETCH if levels is None else levels / 2)
 
 
 def quantised(x: Tensor) -> Tensor:

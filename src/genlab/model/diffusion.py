@@ -9,7 +9,8 @@ from torch.optim import Optimizer
 
 from genlab.errors import ConfigError
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
-from genlab.model.parts import Denoiser, DenoisesToTheEnd, DenoisingNetwork, DenoisingObjective, Sampler
+from genlab.model.bits_per_dim import as_density, on_batch_scale
+from genlab.model.parts import Denoiser, DenoisesToTheEnd, DenoisingNetwork, DenoisingObjective, Sampler, kind_of_step
 from genlab.model.probability_flow import Hutchinson, Trace, log_likelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream, derive_seed
@@ -78,6 +79,9 @@ class Diffusion(GenerativeModel):
         condition = drop_labels(condition, self.label_dropout)
         return self.objective.loss(self.network, x, condition, progress)
 
+    def step_kind(self, batch_idx: int) -> str:
+        return super().step_kind(batch_idx) + kind_of_step(self.objective, self.progress.fraction)
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
         loss = self.objective.loss(self.network, batch["image"], self.condition_of(batch), self.progress.fraction)
@@ -127,7 +131,8 @@ class Diffusion(GenerativeModel):
         return guided
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None, trace: Trace | None = None) -> Tensor:
-        """Nats of each image of ``x`` (N, C, H, W) on [-1, 1], without guidance. -> (N,).
+        """Nats of each image of ``x`` (N, C, H, W), a density over dequantised images on [-1, 1], without guidance: of
+        a discrete likelihood, an estimate of a bound. -> (N,).
 
         ``trace`` is exact (``ExactTrace()``) or an estimate; by default Hutchinson's, with signs from the model's seed.
         The caller puts the model in eval mode, or dropout is on.
@@ -149,4 +154,6 @@ class Diffusion(GenerativeModel):
             def denoise(y: Tensor, sigma: Tensor) -> Tensor:
                 return self.objective.denoise(self.network, y, sigma, condition)
 
-            return log_likelihood(denoise, x.clone(), trace or Hutchinson(seed=derive_seed(self.seed)))
+            trace = trace or Hutchinson(seed=derive_seed(self.seed))
+            nats = log_likelihood(denoise, on_batch_scale(x.clone(), None), trace)
+            return as_density(nats, None, x[0].numel())

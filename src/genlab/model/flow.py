@@ -1,4 +1,4 @@
-"""Normalising flows: an invertible network from data to noise, trained on its exact likelihood."""
+"""Normalising flows: an invertible network from data to noise, trained on its exact density."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ class Flow(GenerativeModel):
     """
 
     modalities = frozenset({"image"})
-    likelihood_kind: ClassVar[Literal["exact"]] = "exact"
+    likelihood_kind: ClassVar[Literal["bound"]] = "bound"  # of the discrete likelihood: a density
     latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
     network: nn.Module  # made in configure_model
 
@@ -155,7 +155,7 @@ class Flow(GenerativeModel):
 
 
 def _continuous(image: Tensor) -> Tensor:
-    """Levels from -1 to 1 become the middles of 256 cells that tile [-1, 1], as in ``likelihood.dequantise``."""
+    """Levels from -1 to 1 become the middles of 256 cells that tile [-1, 1], as in ``bits_per_dim.dequantise``."""
     return image * (LEVELS - 1) / LEVELS
 
 

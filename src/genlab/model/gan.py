@@ -6,10 +6,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from genlab.model.augment.diffaugment import Augmentation
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.classes import classes_of
 from genlab.model.parts import AdversarialObjective, Discriminator, Generator
 from genlab.seeding import RandomStream, derive_seed
 
@@ -191,7 +193,8 @@ class GAN(GenerativeModel):
         else:
             noise = truncated_normal(stream.rand(self.latent_dim), self.truncation)
         if self.num_classes is not None:
-            drawn = stream.randint(self.num_classes)
+            classes = torch.tensor(classes_of(self), device=noise.device)
+            drawn = classes[stream.randint(len(classes))]
             label = torch.full_like(drawn, -1) if condition is None else condition["label"]
             condition = {"label": torch.where(label < 0, drawn, label)}
         self.evaluations += num_samples
@@ -204,11 +207,13 @@ class GAN(GenerativeModel):
         return self.generator(z, condition)
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
-        """The generator's weights, and the statistics of its batch norms, which belong to them."""
+        """The generator's weights, and the statistics of its batch norms, which belong to them: an average of means and
+        variances is one. Of other buffers it need not be: unit vectors of spectral norm, counts."""
         yield from ((f"generator.{name}", p) for name, p in self.generator.named_parameters())
-        for name, buffer in self.generator.named_buffers():
-            if buffer.is_floating_point():
-                yield f"generator.{name}", buffer
+        for name, module in self.generator.named_modules(prefix="generator"):
+            if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
+                yield f"{name}.running_mean", module.running_mean
+                yield f"{name}.running_var", module.running_var
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

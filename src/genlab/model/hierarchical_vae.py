@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
-from genlab.model.bits_per_dim import as_density, quantised
+from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.elbo import Normal, importance_weighted, warm_up, with_free_bits
 from genlab.model.parts import PixelLikelihood
 from genlab.model.sharding import shard
@@ -170,20 +170,20 @@ class HierarchicalVAE(GenerativeModel):
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
         """Nats of each image of ``x`` (N, C, H, W) on [-1, 1], as a density: the importance-weighted bound. -> (N,).
 
-        Sample k of the latents uses noise that is a function of (seed, k), the same for every image, so the numbers do
-        not depend on the batch. The caller puts the model in eval mode, or dropout is on.
+        The noise of sample k is a function of (seed, image, k): independent from image to image, so that their mean is
+        as precise as it can be, and the same in any batch. The caller puts the model in eval mode, or dropout is on.
 
         Raises:
             ValueError: a label that the model does not know.
         """
         self.check(condition)
-        x = x if self.likelihood.levels is None else quantised(x)
-        log_weights = torch.stack([self._log_weight(x, condition, k) for k in range(self.num_importance_samples)])
-        return as_density(importance_weighted(log_weights), self.likelihood.levels, math.prod(self.shape))
+        x = on_batch_scale(x, self.likelihood.levels)
+        stream = RandomStream.for_examples(derive_seed(self.seed), x)
+        weights = [self._log_weight(x, condition, stream) for _ in range(self.num_importance_samples)]
+        return as_density(importance_weighted(torch.stack(weights)), self.likelihood.levels, math.prod(self.shape))
 
-    def _log_weight(self, x: Tensor, condition: Condition | None, k: int) -> Tensor:
-        """log p(x, z) - log q(z | x) of the k-th z of each image. -> (N,)."""
-        stream = RandomStream([derive_seed(self.seed, k)], self.device)
+    def _log_weight(self, x: Tensor, condition: Condition | None, stream: RandomStream) -> Tensor:
+        """log p(x, z) - log q(z | x) of the next z of each image. -> (N,)."""
         cost = torch.zeros(len(x), device=x.device)
 
         def draw(prior: Tensor, posterior: Tensor | None) -> Tensor:

@@ -8,7 +8,8 @@ from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, HasLatent, LearningRateSchedule, OptimizerFactory
 from genlab.model.diffusion import Diffusion
-from genlab.model.parts import DenoisingNetwork, DenoisingObjective, Sampler
+from genlab.model.parts import DenoisingNetwork, DenoisingObjective, Sampler, kind_of_step
+from genlab.model.spectral_norm import renew_singular_vectors
 from genlab.seeding import RandomStream
 
 _STD = 0.5  # about that of images in [-1, 1]
@@ -66,6 +67,7 @@ class LatentDiffusion(GenerativeModel):
         self.autoencoder.configure_model()
         if "autoencoder" in self.pretrained:
             self.autoencoder.load_state_dict(self.pretrained["autoencoder"])
+            renew_singular_vectors(self.autoencoder)
         self.autoencoder.requires_grad_(False).eval()
         self.diffusion.configure_model()
 
@@ -101,6 +103,9 @@ class LatentDiffusion(GenerativeModel):
 
     def standardised(self, z: Tensor) -> Tensor:
         return _STD * (z - self.latent_mean) / self.latent_std
+
+    def step_kind(self, batch_idx: int) -> str:
+        return super().step_kind(batch_idx) + kind_of_step(self.diffusion.objective, self.progress.fraction)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""

@@ -123,6 +123,20 @@ class DenoisingObjective(Protocol):
 
 
 @runtime_checkable
+class ChangesCost(Protocol):
+    """An objective whose loss takes another number of operations at another progress."""
+
+    def step_kind(self, progress: float) -> str:
+        """A name for steps that cost the same; ``progress`` in [0, 1]."""
+        ...
+
+
+def kind_of_step(objective: object, progress: float) -> str:
+    """What an objective adds to the kind of a training step, "" if its cost never changes."""
+    return f" {objective.step_kind(progress)}" if isinstance(objective, ChangesCost) else ""
+
+
+@runtime_checkable
 class DenoisesToTheEnd(Protocol):
     """Of an objective whose D says where the probability-flow ODE ends, not the expected clean data, and of a sampler
     that needs such a D. One without the other draws from a wrong distribution."""

@@ -1,7 +1,6 @@
 """Likelihood of a diffusion model through its probability-flow ODE (Song et al. 2021, section 4.3 and appendix D.2)."""
 
 import math
-import zlib
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Protocol
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genlab.model.parts import Denoiser
-from genlab.seeding import RandomStream, derive_seed
+from genlab.seeding import RandomStream
 
 
 class Trace(Protocol):
@@ -31,8 +30,7 @@ class Hutchinson:
         self.num_probes, self.seed = num_probes, seed
 
     def prepare(self, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        seeds = [derive_seed(self.seed, zlib.crc32(row.numpy().tobytes())) for row in x.detach().float().cpu()]
-        signs = 2 * RandomStream(seeds, x.device).randint(2, self.num_probes, *x.shape[1:]).to(x.dtype) - 1
+        signs = 2 * RandomStream.for_examples(self.seed, x).randint(2, self.num_probes, *x.shape[1:]).to(x.dtype) - 1
         probes = signs.transpose(0, 1)  # (probes, N, C, H, W)
         return lambda output, y: quadratic_forms(output, y, probes).mean(dim=0)
 

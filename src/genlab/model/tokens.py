@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genlab.model.base import Condition, GenerativeModel, HasTokens
 from genlab.model.bits_per_dim import as_density, quantised
+from genlab.model.spectral_norm import renew_singular_vectors
 
 
 class TokenView(Protocol):
@@ -134,6 +135,7 @@ def made(tokenizer: HasTokens | None, pretrained: Mapping[str, Mapping[str, Tens
     tokenizer.configure_model()
     if "tokenizer" in pretrained:
         tokenizer.load_state_dict(pretrained["tokenizer"])
+        renew_singular_vectors(tokenizer)
     tokenizer.requires_grad_(False).eval()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
-from genlab.model.bits_per_dim import as_density, quantised
+from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.elbo import (
     Normal,
     importance_weighted,
@@ -51,6 +51,7 @@ class VAE(GenerativeModel):
         label_dropout: float = 0.0,  # share of training examples without their label, so that label -1 is learnt
         temperature: float = 1.0,  # scale of the latents that samples are made of
         sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
+        num_training_samples: int = 1,  # of the bound that is trained; more: IWAE
         num_importance_samples: int = 32,  # of the bound that log_likelihood gives
         seed: int = 0,
     ):
@@ -58,8 +59,13 @@ class VAE(GenerativeModel):
         super().__init__(seed, schedule)
         if not (0 <= label_dropout <= 1 and 0 <= warmup <= 1):
             raise ValueError(f"label_dropout={label_dropout} and warmup={warmup} are shares: use values from 0 to 1.")
-        if beta < 0 or free_nats < 0 or num_importance_samples < 1:
-            raise ValueError("beta and free_nats must be 0 or more, num_importance_samples 1 or more.")
+        if beta < 0 or free_nats < 0 or min(num_training_samples, num_importance_samples) < 1:
+            raise ValueError("beta and free_nats must be 0 or more, numbers of samples 1 or more.")
+        if num_training_samples > 1 and (beta, free_nats, warmup) != (1, 0, 0):
+            raise ValueError(
+                f"num_training_samples={num_training_samples} trains the importance-weighted bound, which has no KL "
+                "cost to weigh: use beta=1 free_nats=0 warmup=0, or num_training_samples=1."
+            )
         if len(latent_shape) != 3:
             raise ValueError(f"model.latent_shape={list(latent_shape)} must be [Z,h,w]; for a vector, [Z,1,1].")
         self.make_encoder, self.make_decoder, self.likelihood = encoder, decoder, likelihood
@@ -68,7 +74,7 @@ class VAE(GenerativeModel):
         self.num_levels = likelihood.levels or 256
         self.beta, self.free_nats, self.warmup, self.label_dropout = beta, free_nats, warmup, label_dropout
         self.temperature, self.sample_pixels = temperature, sample_pixels
-        self.num_importance_samples = num_importance_samples
+        self.num_training_samples, self.num_importance_samples = num_training_samples, num_importance_samples
         self.register_module("encoder", None)
         self.register_module("decoder", None)
 
@@ -103,6 +109,8 @@ class VAE(GenerativeModel):
         """Of images (N, C, H, W), in nats a dimension: ``reconstruction``, the ``kl`` cost as it is, and the ``loss``,
         in which the latter is weighted, warmed up, and partly free."""
         posterior = self.posterior(x, condition)
+        if self.num_training_samples > 1:
+            return self.negative_iwae_bound(x, posterior, condition)
         z = posterior.at(torch.randn_like(posterior.mean))
         reconstruction = -self.likelihood.log_prob(x, self.decoder(z, condition)).mean()
         kl = posterior.kl(standard_normal(z)).flatten(2).sum(dim=2)  # (N, Z)
@@ -110,6 +118,21 @@ class VAE(GenerativeModel):
         loss = reconstruction + weight * with_free_bits(kl, self.free_nats)
         size = math.prod(self.shape)
         return {"loss": loss / size, "reconstruction": reconstruction / size, "kl": kl.sum(dim=1).mean() / size}
+
+    def negative_iwae_bound(self, x: Tensor, posterior: Normal, condition: Condition | None) -> dict[str, Tensor]:
+        """The ``loss`` of an importance-weighted autoencoder, in nats a dimension: minus the log of the mean weight of
+        ``num_training_samples`` latents of each image (Burda et al. 2016, eq. 8). Its gradient is eq. 14's."""
+        k = self.num_training_samples
+        repeated = Normal(posterior.mean.repeat_interleave(k, dim=0), posterior.log_std.repeat_interleave(k, dim=0))
+        told = None if condition is None else {key: v.repeat_interleave(k, dim=0) for key, v in condition.items()}
+        z = repeated.at(torch.randn_like(repeated.mean))  # (N k, *latent_shape)
+        log_weights = self.log_weight(x.repeat_interleave(k, dim=0), z, repeated, told).view(len(x), k)
+        return {"loss": -importance_weighted(log_weights.T).mean() / math.prod(self.shape)}
+
+    def log_weight(self, x: Tensor, z: Tensor, posterior: Normal, condition: Condition | None) -> Tensor:
+        """log p(x, z) - log q(z | x) of images and their latents, in nats. -> (N,)."""
+        cost = (posterior.log_prob(z) - standard_normal(z).log_prob(z)).flatten(1).sum(dim=1)
+        return self.likelihood.log_prob(x, self.decoder(z, condition)) - cost
 
     def posterior(self, x: Tensor, condition: Condition | None) -> Normal:
         """q(z | x) of images (N, C, H, W), over latents (N, *latent_shape)."""
@@ -150,20 +173,18 @@ class VAE(GenerativeModel):
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
         """Nats of each image of ``x`` (N, C, H, W) on [-1, 1], as a density: the importance-weighted bound. -> (N,).
 
-        Sample k of the latents uses noise that is a function of (seed, k), the same for every image, so the numbers do
-        not depend on the batch. The caller puts the model in eval mode, or dropout is on.
+        The noise of sample k is a function of (seed, image, k): independent from image to image, so that their mean is
+        as precise as it can be, and the same in any batch. The caller puts the model in eval mode, or dropout is on.
 
         Raises:
             ValueError: a label that the model does not know.
         """
         self.check(condition)
-        x = x if self.likelihood.levels is None else quantised(x)
+        x = on_batch_scale(x, self.likelihood.levels)
         posterior, log_weights = self.posterior(x, condition), []
-        prior = standard_normal(posterior.mean)
-        for k in range(self.num_importance_samples):
-            noise = RandomStream([derive_seed(self.seed, k)], self.device).randn(*self.latent_shape)
-            z = posterior.at(noise)
-            cost = (posterior.log_prob(z) - prior.log_prob(z)).flatten(1).sum(dim=1)  # (N,)
-            log_weights.append(self.likelihood.log_prob(x, self.decoder(z, condition)) - cost)
+        stream = RandomStream.for_examples(derive_seed(self.seed), x)
+        for _ in range(self.num_importance_samples):
+            z = posterior.at(stream.randn(*self.latent_shape))
+            log_weights.append(self.log_weight(x, z, posterior, condition))
         bound = importance_weighted(torch.stack(log_weights))
         return as_density(bound, self.likelihood.levels, math.prod(self.shape))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
-from genlab.model.bits_per_dim import as_density, quantised
+from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
@@ -163,9 +163,8 @@ class VQVAE(GenerativeModel):
     def log_likelihood_given(self, x: Tensor, tokens: Tensor) -> Tensor:
         """Nats of images (N, C, H, W) given their tokens (N, h, w), as a density on [-1, 1]. -> (N,)."""
         levels = self.likelihood.levels
-        log_prob = self.likelihood.log_prob(
-            x if levels is None else quantised(x), self.decoder(self.quantizer.decode(tokens), None)
-        )
+        parameters = self.decoder(self.quantizer.decode(tokens), None)
+        log_prob = self.likelihood.log_prob(on_batch_scale(x, levels), parameters)
         return as_density(log_prob, levels, math.prod(self.shape))
 
     @torch.no_grad()

@@ -93,7 +93,7 @@ def _one_device(config: DictConfig) -> int:
 
 def _kept(config: DictConfig) -> int:
     target = f"{Checkpoints.__module__}.{Checkpoints.__qualname__}"
-    nodes = [node for node in config.get("callbacks", {}).values() if node.get("_target_") == target]
+    nodes = [node for node in config.get("callbacks", {}).values() if node and node.get("_target_") == target]
     return nodes[0].get("keep", 2) if nodes else 0
 
 

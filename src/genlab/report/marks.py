@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from genlab.report.columns import COUNTED, Column
 from genlab.report.significance import LEVEL, Pair, pairs
 
+KINDS = ("exact", "bound", "estimate")  # of likelihoods: a bound may hide a better model, an estimate a worse one
 NEAR, APART_IF_NORMAL = "≈", "†"
 
 
@@ -28,6 +29,9 @@ def marks(column: Column, rows: int, left_out: Collection[int] = (), is_budget: 
     ``is_budget``: all were given the same of this, so nobody is best at it."""
     worths = {row: column.worth(row) for row in range(rows) if row not in left_out}
     finite = {row: worth for row, worth in worths.items() if math.isfinite(worth)}
+    if column.kinds:  # of likelihoods, which compare within a kind only
+        strongest = next((kind for kind in KINDS if any(column.kinds[row] == kind for row in finite)), None)
+        finite = {row: worth for row, worth in finite.items() if column.kinds[row] == strongest}
     if column.direction is None or is_budget or len(set(finite.values())) < 2:
         return Marks()
     best = [row for row, worth in finite.items() if worth == min(finite.values())]

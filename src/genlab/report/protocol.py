@@ -10,7 +10,10 @@ from genlab.report.measurement import Measurement, differences
 from genlab.report.runs import Run
 
 REMEDIES = {"num_samples": "n={}", "seed": "seed={}", "reference": "evaluation.reference={}"}
-OF_THE_DATA = ("reference_sha256", "num_reference", "shape")
+BY_CODE = (".dequantisation",)  # no options: measuring again is enough
+OF_THE_DATA = ("reference_sha256", "num_reference", "shape", "reference_labels", "training_sha256", "heldout_sha256",
+               "images_sha256", "labels_sha256", "names_sha256")  # fmt: skip
+CLASS_MIX = "class_mix"  # of the classes that samples are asked for; without one they came in turn
 UNEQUAL = "or see them side by side, marked, with allow_unequal=true"
 
 
@@ -58,7 +61,7 @@ def choose(runs: Sequence[Run], names: Sequence[str], protocol: str | None, allo
     standard = next(measured[i] for i in having if ids[i] == best)
     unequal = {i: found for i in having if (found := differences(measured[i].protocol, standard.protocol))}
     if unequal and not allow_unequal:
-        _refuse(runs, names, unequal)
+        _refuse(runs, names, unequal, next(i for i in having if ids[i] == best))
     return Chosen(measured, ids, standard, unequal)
 
 
@@ -67,13 +70,22 @@ def described(found: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{key} {theirs}, not {standard}" for key, (theirs, standard) in found.items())
 
 
-def _refuse(runs: Sequence[Run], names: Sequence[str], unequal: Mapping[int, Mapping[str, tuple[Any, Any]]]) -> None:
+def _refuse(
+    runs: Sequence[Run],
+    names: Sequence[str],
+    unequal: Mapping[int, Mapping[str, tuple[Any, Any]]],
+    standard: int,  # the place of a run that was measured by the standard's protocol
+) -> None:
     i, found = next(iter(unequal.items()))
     others = f" ({len(unequal) - 1} more differ too)" if len(unequal) > 1 else ""
-    if any(key in OF_THE_DATA for key in found):
+    unsaid = {_last(key) for key, values in found.items() if None in values} - {CLASS_MIX}
+    if any(_last(key) in OF_THE_DATA and _last(key) not in unsaid for key in found):
         remedy = "The data are not the same: compare runs of one data set"
     elif "weights" in found:
         remedy = "Averaged weights and weights as they are do not compare: train both with callbacks.ema, or without"
+    elif any(wanted is None and _last(key) in unsaid for key, (_, wanted) in found.items()):
+        remedy = f"{names[standard]} does not say, it is older. Measure it again: python scripts/evaluate.py run="
+        remedy += str(runs[standard].folder)
     else:
         remedy = f"Measure it again: python scripts/evaluate.py run={runs[i].folder} {_command(found)}"
     raise ConfigError(f"{names[i]} was measured otherwise: {described(found)}{others}. {remedy}, {UNEQUAL}.")
@@ -83,10 +95,19 @@ def _command(found: Mapping[str, tuple[Any, Any]]) -> str:
     """What to type so that a run is measured as the others are."""
     words = []
     for key, (_, wanted) in found.items():
-        if key in REMEDIES:
+        if _last(key) == CLASS_MIX:
+            balanced = "false" if str(wanted).startswith("of the reference") else "true"
+            words.append(f"evaluation.balanced_classes={balanced}")
+        elif _last(key) in OF_THE_DATA:
+            continue  # written down since: to measure again is enough
+        elif key in REMEDIES:
             words.append(REMEDIES[key].format(wanted))
         elif key == "extractor":
             words.append("metrics/extractor=<that of the others>")
-        elif key.startswith("metrics."):
+        elif key.startswith("metrics.") and not key.endswith(BY_CODE):
             words.append(f"{key}={wanted}")
     return " ".join(words)
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]

@@ -11,6 +11,7 @@ from genlab.errors import DataError
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
 from genlab.model.base import Classifies, Model
+from genlab.model.spectral_norm import renew_singular_vectors
 
 
 class ClassifierFeatures:
@@ -34,6 +35,7 @@ class ClassifierFeatures:
         model.configure_model()
         try:
             model.load_state_dict(weights)
+            renew_singular_vectors(model)
         except RuntimeError as error:
             raise ValueError(f"the checkpoint of {run} is not of the model in its config.") from error
         self.model, self.run = model.eval().requires_grad_(False), run

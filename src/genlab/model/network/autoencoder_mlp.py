@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from genlab.model.network.embedding import LabelEmbedding
 from genlab.model.network.mlp import Block
 
+Activation = nn.ReLU | nn.SiLU | nn.GELU | nn.Tanh
+
 
 class MLPEncoder(nn.Module):
     """Flattened images to what is known of their latents."""
@@ -22,10 +24,11 @@ class MLPEncoder(nn.Module):
         width: int = 256,
         depth: int = 2,  # blocks
         dropout: float = 0.0,
+        activation: Activation | None = None,  # of the first and the last layer; None: SiLU
     ):
         super().__init__()
         self.perceptron = Perceptron(
-            shape, (out_channels, *latent_shape[1:]), num_classes, width=width, depth=depth, dropout=dropout
+            shape, (out_channels, *latent_shape[1:]), num_classes, width, depth, dropout, activation
         )
 
     def forward(self, image: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
@@ -45,10 +48,11 @@ class MLPDecoder(nn.Module):
         width: int = 256,
         depth: int = 2,  # blocks
         dropout: float = 0.0,
+        activation: Activation | None = None,  # of the first and the last layer; None: SiLU
     ):
         super().__init__()
         self.perceptron = Perceptron(
-            latent_shape, (out_channels, *shape[1:]), num_classes, width=width, depth=depth, dropout=dropout
+            latent_shape, (out_channels, *shape[1:]), num_classes, width, depth, dropout, activation
         )
 
     def forward(self, latent: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
@@ -67,9 +71,11 @@ class Perceptron(nn.Module):
         width: int,
         depth: int,
         dropout: float,
+        activation: Activation | None,
     ):
         super().__init__()
         self.out_shape = tuple(out_shape)
+        self.activation = activation or nn.SiLU()
         self.label = LabelEmbedding(num_classes or 0, width)
         self.stem = nn.Linear(math.prod(in_shape), width)
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))
@@ -81,4 +87,4 @@ class Perceptron(nn.Module):
         h = self.stem(x.flatten(1).to(self.stem.weight.dtype))  # (N, width)
         for block in self.blocks:
             h = block(h, embedding)
-        return self.out(F.silu(h)).unflatten(1, self.out_shape)
+        return self.out(self.activation(h)).unflatten(1, self.out_shape)

@@ -53,7 +53,7 @@ class Consistency:
         state = _random_state(x.device)
         student = self.denoise(network, x + t[:, None, None, None] * noise, t, condition)
         target = x
-        if (r > 0).any():
+        if self.halved(progress) > 0:  # not where some r > 0: a step costs what its progress says
             after = _random_state(x.device)
             _set_random_state(x.device, state)
             with torch.no_grad():
@@ -64,10 +64,18 @@ class Consistency:
         distance = ((student - target).square().flatten(1).sum(dim=1) + c**2).sqrt() - c  # (N,)
         return (distance / (t - r)).mean() / size
 
+    def halved(self, progress: float) -> float:
+        """Halvings of 1 - r / t that are done; 0 while the target is the clean image."""
+        return self.halvings * max(0.0, progress - self.denoising) / (1 - self.denoising)
+
+    def step_kind(self, progress: float) -> str:
+        """A target of its own costs a second pass of the network."""
+        return "two points" if self.halved(progress) > 0 else "denoising"
+
     def earlier(self, t: Tensor, progress: float) -> Tensor:
         """r = t (1 - 2^-k n(t)) where k halvings are done, n(t) = 1 + slack * sigmoid(-t), not below 0 (Geng et al.
         2024, eq. 20). (N,) -> (N,)."""
-        done = self.halvings * max(0.0, progress - self.denoising) / (1 - self.denoising)
+        done = self.halved(progress)
         return (t * (1 - 2.0**-done * (1 + self.slack * torch.sigmoid(-t)))).clamp(min=0)
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
