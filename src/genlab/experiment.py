@@ -191,8 +191,7 @@ def _step(trainer: pl.Trainer, data: DataModule) -> str:
 
 
 def _smaller_batch(trainer: pl.Trainer, model: Model, data: DataModule) -> str:
-    accumulate = (trainer if model.automatic_optimization else model).accumulate_grad_batches
-    return smaller_batch(data.batch_size, accumulate, trainer.world_size)
+    return smaller_batch(data.batch_size, model.accumulation.every, trainer.world_size)
 
 
 @contextmanager
