@@ -46,6 +46,7 @@ from genlab.dry_run import try_out
 from genlab.errors import CheckpointError, GenlabError
 from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory, smaller_batch
+from genlab.metrics.failures import raise_first
 from genlab.metrics.protocol import Result
 from genlab.metrics_file import MetricsFile
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model
@@ -238,6 +239,7 @@ def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, off
     lines += [f"W&B:        offline; send it with: wandb sync {run_dir}/wandb/*-run-*"] if offline else []
     lines += [f"next:       {_next(model, run_dir)}"]
     print("\n".join(lines), flush=True)
+    raise_first(final.failures, run_dir / run_folder.SUMMARY)
 
 
 def _next(model: Model, run_dir: Path) -> str:

@@ -57,6 +57,10 @@ class Subject(Protocol):
         """What two numbers about these data must share to be compared: part of the protocol."""
         ...
 
+    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Tensor | None:
+        """The labels (N,) that the samples of these numbers are asked for; None: they are asked for none."""
+        ...
+
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
         """The samples of these numbers, each a function of (seed, number). On the CPU."""
         ...
@@ -101,9 +105,12 @@ class ImageSubject:
             "num_reference": len(self.data.table(self.split)),
         }
 
+    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Tensor | None:
+        return torch.tensor(indices) % model.num_classes if model.num_classes is not None else None
+
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
         """Raises NumericsError if a sample is not finite."""
-        labels = torch.tensor(indices) % model.num_classes if model.num_classes is not None else None
+        labels = self.asked(model, indices)
         images = []
         with progress(f"drawing {len(indices):,} samples", len(indices), quiet=rank() != 0) as advance:
             for start in range(0, len(indices), batch_size):

@@ -74,6 +74,9 @@ class TextSubject:
             **(cut if self.count else {}),
         }
 
+    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> None:
+        return None
+
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
         """Texts without their prompts."""
         prompts = torch.from_numpy(self.windows(self.split)[indices, : self.prompt_length].astype(np.int64))
