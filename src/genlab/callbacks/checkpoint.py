@@ -74,10 +74,13 @@ class Checkpoints(Checkpoint):
         self._last_save, self.saved_at = time.monotonic(), pl_module.progress.examples
 
 
-def save_before(trainer: Trainer, model: Model) -> None:
-    """Save the run, if it is saved at all, right after an optimiser step and before work that may fail or be killed."""
+def save_before(trainer: Trainer, model: Model, again: bool = False) -> None:
+    """Save the run, if it is saved at all, right after an optimiser step and before work that may fail or be killed.
+
+    ``again``: also where that step is saved already, since more was logged of it.
+    """
     callback = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
-    if callback is not None and callback.saved_at != model.progress.examples:
+    if callback is not None and (again or callback.saved_at != model.progress.examples):
         callback.save(trainer, model)
 
 

@@ -38,6 +38,7 @@ class PeriodicEvaluation(Callback):
         self.evaluation, self.num_samples = evaluation, num_samples
         self.milestones = Milestones(times, also_at)
         self._owed = False
+        self._model: Model | None = None
         self._told: set[str] = set()  # metrics that could not be computed
         self.final: Result | None = None  # of the full evaluation, once the run has ended
         self.latest: dict[str, float] = {}  # what was logged last, and after how many examples
@@ -45,6 +46,7 @@ class PeriodicEvaluation(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
+        self._model = pl_module
         self.milestones.start(pl_module.progress.fraction)
         if self._owed:
             self._evaluate_or_owe(trainer, pl_module)
@@ -59,14 +61,16 @@ class PeriodicEvaluation(Callback):
             return  # a state that can be saved, and the weights that go on from it
         if self.milestones.reached(fraction) and fraction < 1:  # the full evaluation follows at once
             self._owed = True  # whoever goes on from the state that is saved now makes it first
-            save_before(trainer, pl_module)
+            save_before(trainer, pl_module, again=True)
             self._evaluate_or_owe(trainer, pl_module)
 
     def _evaluate_or_owe(self, trainer: Trainer, model: Model) -> None:
         self._owed = not done_unless_stopped(trainer, lambda: self.evaluate(trainer, model, self.num_samples))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"owed": self._owed}
+        """Saved before its turn in a step, it owes that step's evaluation too."""
+        fraction = 0.0 if self._model is None else self._model.progress.fraction
+        return {"owed": self._owed or (fraction < 1 and self.milestones.is_due(fraction))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._owed = state_dict["owed"]
