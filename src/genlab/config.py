@@ -145,7 +145,7 @@ class ConfigTree:
     def _fitted(self, config: DictConfig, choices: Sequence[Override]) -> DictConfig:
         """``config`` without what a debug preset says of callbacks that are not there."""
         for preset in (str(o.value()) for o in choices if name_of(o) == "debug" and o.value() is not None):
-            for name in OmegaConf.load(self._file("debug", preset)).get("callbacks", {}):
+            for name in OmegaConf.select(OmegaConf.load(self._file("debug", preset)), "callbacks") or {}:
                 if "_target_" not in config.callbacks[name]:
                     with open_dict(config):
                         del config.callbacks[name]
