@@ -18,7 +18,7 @@ FAMILIES = {name for name, path in MODULES.items()
             if name != BASE and re.search(r"^class \w+\((Generative)?Model\):", path.read_text(), re.M)}  # fmt: skip
 TOP = {
     f"genlab.{name}"
-    for name in ("cli", "experiment", "resuming", "inference", "evaluate", "verify", "assemble", "adoption",
+    for name in ("cli", "experiment", "dry_run", "resuming", "inference", "evaluate", "verify", "assemble", "adoption",
                  "planning.plan", "planning.table", "planning.probe", "planning.upkeep", "planning.clock",
                  "planning.knobs")
 }  # they may know everything below them  # fmt: skip

@@ -223,14 +223,17 @@ def build_trainer(
     if node.get("max_epochs") is None:
         node.pop("max_epochs", None)
         given["max_epochs"] = -1  # Lightning's word for no limit; its null means 1000
+    model.accumulation.every = node.pop("accumulate_grad_batches", 1)
     if not model.automatic_optimization:
-        model.accumulate_grad_batches = node.pop("accumulate_grad_batches", 1)
         model.gradient_clip_val = node.pop("gradient_clip_val", None)
     strategy = node.get("strategy")
     if strategy == "ddp" or isinstance(strategy, Mapping):
         del node["strategy"]
         given["strategy"] = _strategy(strategy, model, timedelta(seconds=config["rank_timeout"]))
-    return build(node, pl.Trainer, "trainer", given=given)
+    trainer: pl.Trainer = build(node, pl.Trainer, "trainer", given=given)
+    if model.automatic_optimization:  # Lightning's own accumulation would step at the end of every epoch
+        trainer.fit_loop.epoch_loop._should_accumulate = lambda: not model.accumulation.steps  # type: ignore[method-assign]
+    return trainer
 
 
 def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelta) -> Strategy:

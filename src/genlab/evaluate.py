@@ -21,6 +21,7 @@ from genlab.inference import load_run
 from genlab.matmul import quick_matmul
 from genlab.metrics.baselines import baselines as baseline_images
 from genlab.metrics.evaluation import Evaluation
+from genlab.metrics.failures import raise_first
 from genlab.metrics.protocol import Result
 from genlab.metrics.subject import Examples
 from genlab.metrics.text_baselines import text_baselines
@@ -70,6 +71,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
     print(f"protocol {result.protocol_id}: {path}")
     for picture in save_pictures(result.pictures, run, f"{result.protocol_id}{suffix}"):
         print(f"picture: {picture}")
+    raise_first(result.failures, path)
 
 
 def _baselines(data: DataModule, model: Model, evaluation: Evaluation) -> dict[str, Examples]:

@@ -5,7 +5,6 @@ import os
 import resource
 import secrets
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,29 +31,28 @@ from genlab.assemble import (
     load_pretrained,
     trial_model,
 )
-from genlab.budget import Budget
-from genlab.build import build
 from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
-from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.evaluation import OnlyEvaluate, PeriodicEvaluation
 from genlab.callbacks.finite_guard import FiniteGuard
 from genlab.callbacks.monitored_names import MonitoredNames
 from genlab.callbacks.samples import FOLDER as SAMPLES
-from genlab.callbacks.samples import asked_of, save_pictures
+from genlab.callbacks.samples import save_pictures
 from genlab.callbacks.shared_buffers import SharedBuffers
 from genlab.callbacks.stop import StopOnSignal, Stopped, stopped_by
 from genlab.config import resolved
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
+from genlab.dry_run import try_out
 from genlab.errors import CheckpointError, GenlabError
 from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory, smaller_batch
+from genlab.metrics.failures import raise_first
 from genlab.metrics.protocol import Result
 from genlab.metrics_file import MetricsFile
-from genlab.model.base import Classifies, Generates, GenerativeModel, Model, in_eval_mode
+from genlab.model.base import Classifies, Generates, GenerativeModel, Model
 from genlab.ranks import folder_of_all_ranks, is_of_the_group, one_fate
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint, used_up
-from genlab.seeding import RandomStream, derive_seed
+from genlab.seeding import derive_seed
 from genlab.storage import check_room
 
 
@@ -116,7 +114,7 @@ def _train(
 ) -> None:
     data = build_data(config)
     if config.check:
-        try_out(config, data)
+        try_out(config, data, fit)
         return
     plain = _without_folder(config)
     model = build_model(plain)
@@ -191,8 +189,7 @@ def _step(trainer: pl.Trainer, data: DataModule) -> str:
 
 
 def _smaller_batch(trainer: pl.Trainer, model: Model, data: DataModule) -> str:
-    accumulate = (trainer if model.automatic_optimization else model).accumulate_grad_batches
-    return smaller_batch(data.batch_size, accumulate, trainer.world_size)
+    return smaller_batch(data.batch_size, model.accumulation.every, trainer.world_size)
 
 
 @contextmanager
@@ -242,6 +239,7 @@ def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, off
     lines += [f"W&B:        offline; send it with: wandb sync {run_dir}/wandb/*-run-*"] if offline else []
     lines += [f"next:       {_next(model, run_dir)}"]
     print("\n".join(lines), flush=True)
+    raise_first(final.failures, run_dir / run_folder.SUMMARY)
 
 
 def _next(model: Model, run_dir: Path) -> str:
@@ -260,30 +258,3 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def try_out(config: DictConfig, data: DataModule) -> None:
-    """``check=true``: build everything, take one step, draw one sample, leave nothing behind."""
-    with tempfile.TemporaryDirectory() as folder:
-        config.run_dir, config.run_id = folder, "check"
-        config.budget = {"_target_": "genlab.budget.Examples", "value": 1}
-        plain = resolved(config)
-        model = build_model(plain)
-        build_evaluation(plain).check(model, data)
-        load_pretrained(model, plain)
-        callbacks: list[pl.Callback] = [FiniteGuard(), build(plain["budget"], Budget, "budget"), NoCheckpoints()]
-        trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], Path(folder))
-        data.check(trainer.world_size)
-        fit(trainer, model, data, None)
-        drawn = ""
-        if isinstance(model, GenerativeModel):
-            with averaged_weights(trainer, model), in_eval_mode(model):
-                condition = asked_of(model, range(1))
-                sample = model.sample(1, condition, RandomStream.for_samples(0, range(1), model.device))
-            drawn = f", one sample {tuple(sample.shape[1:])}"
-    if trainer.is_global_zero:
-        parameters = sum(p.numel() for p in model.parameters())
-        losses = ", ".join(
-            f"{name} {value:.4f}" for name, value in trainer.callback_metrics.items() if name.startswith("train/")
-        )
-        print(f"check passed: {parameters:,} parameters, one step ({losses}){drawn}.")

@@ -11,6 +11,7 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.data.image import ImageTable, to_float, to_uint8
@@ -31,7 +32,14 @@ class SampleGrid(Callback):
     each what comes back of it; and ``interpolations-examples=N.png``, rows of latents from one image's to another's.
     """
 
-    def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0):
+    def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0, count: int | None = None):
+        """``count``: samples, in as many rows as that takes. Raises ValueError if a number of them is below 1."""
+        if min(rows, columns, count or (1 if count is None else 0)) < 1:
+            raise ValueError(
+                f"rows={rows}, columns={columns} and count={count} must be at least 1. For no grid: times=0."
+            )
+        if count is not None:
+            rows, columns = -(-count // columns), min(count, columns)
         self.milestones = Milestones(times)
         self.rows, self.columns, self.seed = rows, columns, seed
         self.drawn: tuple[int, Tensor] | None = None  # examples seen at the last grid, and its samples, for who watches
@@ -44,7 +52,8 @@ class SampleGrid(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, GenerativeModel)
-        if self.milestones.reached(pl_module.progress.fraction):
+        if pl_module.at_optimizer_step(batch_idx) and self.milestones.reached(pl_module.progress.fraction):
+            save_before(trainer, pl_module)
             self.show(trainer, pl_module)
 
     def show(self, trainer: Trainer, model: GenerativeModel) -> None:
