@@ -1,6 +1,6 @@
 """A cheap evaluation every so often during training: validation losses, and metrics of a few samples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,13 @@ from torch import Tensor
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.callbacks.stop import done_unless_stopped, stop_requested
+from genlab.loggers import IsolatedLogger
 from genlab.memory import enough_memory
+from genlab.metrics.base import Direction
 from genlab.metrics.evaluation import Evaluation, Result
 from genlab.model.base import Model, in_eval_mode
 from genlab.seeding import derive_seed
+from genlab.tracking import better
 
 
 class PeriodicEvaluation(Callback):
@@ -35,6 +38,7 @@ class PeriodicEvaluation(Callback):
         self.final: Result | None = None  # of the full evaluation, once the run has ended
         self.latest: dict[str, float] = {}  # what was logged last, and after how many examples
         self.latest_at = -1
+        self.best: dict[str, float] = {}  # of each number so far, by the name that services know it by
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
@@ -55,10 +59,11 @@ class PeriodicEvaluation(Callback):
         self._owed = not done_unless_stopped(trainer, lambda: self.evaluate(trainer, model, self.num_samples))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"owed": self._owed}
+        return {"owed": self._owed, "best": dict(self.best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._owed = state_dict["owed"]
+        self.best = dict(state_dict.get("best", {}))  # runs of earlier versions noted none
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
@@ -74,9 +79,33 @@ class PeriodicEvaluation(Callback):
             result = self.evaluation.run(model, datamodule, num_samples, weights=weights)
         values = {f"val/{name}": value for name, value in (losses | result.values).items()}
         self.latest, self.latest_at = values, model.progress.examples
+        curves, directions = _curves(losses, result)
+        self.best = better(self.best, curves, directions)
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
         for logger in trainer.loggers:
-            logger.log_metrics(model.progress.logged() | values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            is_service = isinstance(logger, IsolatedLogger)
+            logger.log_metrics(model.progress.logged() | (curves if is_service else values), step=step)
+            if isinstance(logger, IsolatedLogger):
+                logger.summarize({f"best/{name}": value for name, value in self.best.items()})
         return result
+
+
+def curve_names(evaluation: Evaluation) -> list[str]:
+    """What every evaluation of a run will give."""
+    metrics = (evaluation.metrics | evaluation.of_models).values()
+    return ["val/loss", *(f"val/{key}" for metric in metrics for key in metric.directions)]
+
+
+def _curves(losses: Mapping[str, float], result: Result) -> tuple[dict[str, float], dict[str, Direction | None]]:
+    """Numbers by names that are the same for any number of samples, and what is better."""
+    curves = {f"val/{name}": value for name, value in losses.items()}
+    directions: dict[str, Direction | None] = {"val/loss": "lower"}
+    for name, value in result.values.items():
+        curve = f"val/{result.keys.get(name, name)}"
+        curves[curve], directions[curve] = value, result.directions[name]
+    if "num_samples" in result.protocol:
+        curves["val/num_samples"] = float(result.protocol["num_samples"])
+    return curves, directions
 
 
 @torch.no_grad()

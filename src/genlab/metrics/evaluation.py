@@ -147,7 +147,7 @@ class Evaluation:
             for key, value in metric.compute().items():
                 full_name = f"{key}_{subject}"
                 result.values[full_name], result.directions[full_name] = float(value), metric.directions[key]
-                result.origins[full_name] = (name, frozenset())
+                result.origins[full_name], result.keys[full_name] = (name, frozenset()), key
             result.protocol["metrics"][name] = metric.settings()
             metric.reset()
         return result
@@ -234,7 +234,7 @@ class Evaluation:
             for key, value in numbers.items():
                 full_name = f"{key}_{extracted}{short(count)}"
                 result.values[full_name], result.directions[full_name] = value, metric.directions[key]
-                result.origins[full_name] = (name, metric.reads)
+                result.origins[full_name], result.keys[full_name] = (name, metric.reads), key
                 if name in errors:
                     result.errors[full_name] = errors[name][key]
         return result
