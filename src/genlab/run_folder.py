@@ -17,7 +17,6 @@ import platform
 import re
 import secrets
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import distributions
@@ -29,6 +28,7 @@ import yaml
 
 from genlab.errors import CheckpointError, ConfigError, StorageError
 from genlab.redaction import printable, redacted
+from genlab.revision import revision
 from genlab.storage import remove_partial_files, write_atomically
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "torch-fidelity",
@@ -195,7 +195,7 @@ def versions() -> dict[str, Any]:
     installed = {d.metadata["Name"].lower(): d.version for d in distributions() if d.metadata["Name"]}
     return {
         "genlab": installed.get("genlab"),
-        "revision": _revision(),
+        "revision": revision(),
         "python": platform.python_version(),
         "packages": {name: installed.get(name) for name in PACKAGES},
         "hardware": {
@@ -208,17 +208,3 @@ def versions() -> dict[str, Any]:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
     }
-
-
-def _revision() -> str | None:
-    """The commit of a clone, marked if files differ from it; None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        git = ["git", "-C", str(root)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{commit}+changes" if changed.strip() else commit
