@@ -190,7 +190,7 @@ def _build_logger(name: str, node: Mapping[str, Any], run_name: str, run_dir: Pa
     if name == "wandb":
         # W&B is set up now: else it is not silent yet when it finds fault with an argument of Lightning's
         node = rank_zero_only(named)(node, run_name, run_dir) or node
-        node = redacted(node)  # none of its arguments is a secret, and all of them are shown
+        node = redacted(node, service=True)  # none of its arguments is a secret, and all of them are shown
     return build(node, Logger, f"logger.{name}")
 
 

@@ -54,7 +54,7 @@ from genlab.metrics.protocol import Result
 from genlab.metrics_file import MetricsFile
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model, in_eval_mode
 from genlab.ranks import folder_of_all_ranks, is_of_the_group, one_fate
-from genlab.redaction import redacted
+from genlab.redaction import check_can_be_kept, redacted
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint, used_up
 from genlab.seeding import RandomStream, derive_seed
 from genlab.storage import check_room
@@ -121,6 +121,7 @@ def _train(
     if config.check:
         try_out(config, data)
         return
+    check_can_be_kept(OmegaConf.to_container(config))
     plain = _without_folder(config)
     model = build_model(plain)
     evaluation = build_evaluation(plain)
