@@ -175,11 +175,11 @@ def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[p
     return callbacks
 
 
-def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[Logger]:
+def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[IsolatedLogger]:
     """The configured services, none of which can end a run."""
     if "wandb" in config.get("logger", {}):
         choose_wandb_mode(config["logger"]["wandb"].get("mode"))
-    loggers: list[Logger] = []
+    loggers: list[IsolatedLogger] = []
     for name, node in config.get("logger", {}).items():
         make = partial(_build_logger, name, node, f"{run_folder.name_of(config)}-{config['run_id']}", run_dir)
         loggers.append(IsolatedLogger(make, node["_target_"].rpartition(".")[2], run_dir))
@@ -198,14 +198,14 @@ def build_trainer(
     config: Mapping[str, Any],
     model: Model,
     callbacks: list[pl.Callback],
-    loggers: list[Logger],
+    loggers: Sequence[Logger],
     run_dir: Path,
 ) -> pl.Trainer:
     """The configured trainer for ``model``, which takes over what Lightning refuses to do for it."""
     _check_devices(config["trainer"])
     given = {
         "callbacks": callbacks,
-        "logger": loggers,
+        "logger": list(loggers),
         "plugins": [checkpoint.AtomicCheckpointIO()],
         "default_root_dir": str(run_dir),
         "use_distributed_sampler": False,  # ours knows ranks, and how to go on

@@ -4,6 +4,7 @@ Curves lie over the number of training examples, and their names are the same fo
 where ``metrics.csv`` says ``val/fid_digits64_1k``): the config holds the number. Other loggers get config and curves.
 """
 
+import inspect
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -68,7 +69,12 @@ def check_passed_on(node: Any, path: str) -> None:
     if target is WandbLogger:
         import wandb
 
-        check_known(others, target, path, {*parameters(target), *parameters(wandb.init)} - {"settings", "anonymous"})
+        check_known(
+            others,
+            target,
+            path,
+            {*parameters(target), *inspect.signature(wandb.init).parameters} - {"settings", "anonymous"},
+        )
     elif target is TensorBoardLogger:
         check_known(others, target, path, {*parameters(target), *_OF_A_WRITER})
 
