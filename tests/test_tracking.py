@@ -57,6 +57,7 @@ def test_what_trackers_receive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     config = compose(*asked, outputs=tmp_path)
     experiment.train(config, command(*asked, outputs=tmp_path), folder=(run := sweep / "trial"))
     wandb.finish()
+    wandb.teardown()  # its service has then written all of the file
 
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
     received = Received(file)

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,17 @@ def records(path: Path) -> Iterator[Any]:
             yield record
 
 
+def complete(path: Path, patience: float = 30.0) -> list[Any]:
+    """The records of a run that has ended: W&B's service may still be writing the last of them."""
+    began = time.monotonic()
+    while True:
+        found = list(records(path))
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        assert time.monotonic() - began < patience, f"{path} has no end"
+        time.sleep(0.05)
+
+
 class Received:
     """What W&B has of a run."""
 
@@ -41,7 +53,7 @@ class Received:
         self.summary: dict[str, Any] = {}
         self.x_axes: dict[str, str] = {}
         self.artifacts: list[Any] = []
-        for record in records(path):
+        for record in complete(path):
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 self.run = record.run
