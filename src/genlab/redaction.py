@@ -90,7 +90,8 @@ def redacted(node: Any, name: str = "", service: bool = False) -> Any:
     if service or (option is not None and option[1] in SERVICES):
         return _without(node, {*_seen, *_of_addresses()})
     if option is not None and not option[2]:
-        return _without_forms(node)
+        value = node[option.end() :]
+        return option[0] + HIDDEN if value in _unmistakable() else _without_forms(node)
     return _without_forms(_without_unmistakable(node))
 
 
@@ -104,13 +105,16 @@ def _without(text: str, others: set[str]) -> str:
 
 def _without_unmistakable(text: str) -> str:
     """Without secrets that can be nothing else. What is there on the disk is a path."""
-    secrets = {value for value in {*_seen, *_of_variables().values()} if _is_unmistakable(value)}
-    found = {way for secret in secrets for way in _ways_to_write(secret) if way in text}
+    found = {way for secret in _unmistakable() for way in _ways_to_write(secret) if way in text}
     if not found or os.path.lexists(text):
         return text
     for value in sorted(found, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return text
+
+
+def _unmistakable() -> set[str]:
+    return {value for value in {*_seen, *_of_variables().values()} if _is_unmistakable(value)}
 
 
 def _is_unmistakable(value: str) -> bool:
