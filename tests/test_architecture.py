@@ -143,8 +143,8 @@ def test_config_and_command_line_start_without_torch() -> None:
         return {alias.name for n in ast.walk(module) if isinstance(n, ast.Import) for alias in n.names} | {
             str(n.module) for n in ast.walk(module) if isinstance(n, ast.ImportFrom)}  # fmt: skip
 
-    light = {"genlab.cli", "genlab.config", "genlab.errors", "genlab.options", "genlab.overrides", "genlab.redaction",
-             "genlab.usage"}  # fmt: skip
+    light = {"genlab.cli", "genlab.config", "genlab.errors", "genlab.home", "genlab.options", "genlab.overrides",
+             "genlab.redaction", "genlab.usage"}  # fmt: skip
     for name in ("genlab", *sorted(light)):
         heavy = {other for other in at_the_top(name) if other.split(".")[0] in ("torch", "pytorch_lightning")}
         own = {other for other in at_the_top(name) if inside(other, "genlab")}

@@ -14,7 +14,7 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from genlab.annotation import LATER, describe, item_annotation, matches, takes
@@ -116,8 +116,16 @@ def _check_name(key: str, target: type, path: str, known: Sequence[str]) -> None
     takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
     if takes_any and not key.startswith("_") and not difflib.get_close_matches(key, known, cutoff=0.8):
         return
-    guess = did_you_mean(key, known, prefix=f"{path}.") or f" It has: {', '.join(known)}."
-    raise ConfigError(f"unknown option '{path}.{key}': {target.__name__} has no such argument.{guess}")
+    check_known([key], target, path, known)
+
+
+def check_known(keys: Iterable[str], target: type, path: str, known: Iterable[str]) -> None:
+    """Raises ConfigError for the first of ``keys`` that is not among the arguments ``known`` of ``target``."""
+    names = sorted(known)
+    for key in keys:
+        if key not in names:
+            guess = did_you_mean(key, names, prefix=f"{path}.") or f" It has: {', '.join(names)}."
+            raise ConfigError(f"unknown option '{path}.{key}': {target.__name__} has no such argument.{guess}")
 
 
 def resolve(name: Any, path: str) -> type:

@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +32,7 @@ from genlab.assemble import (
     trial_model,
 )
 from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
-from genlab.callbacks.evaluation import OnlyEvaluate, PeriodicEvaluation
+from genlab.callbacks.evaluation import OnlyEvaluate, PeriodicEvaluation, curve_names
 from genlab.callbacks.finite_guard import FiniteGuard
 from genlab.callbacks.monitored_names import MonitoredNames
 from genlab.callbacks.samples import FOLDER as SAMPLES
@@ -44,6 +44,7 @@ from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.dry_run import try_out
 from genlab.errors import CheckpointError, GenlabError
+from genlab.loggers import IsolatedLogger
 from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory, smaller_batch
 from genlab.metrics.failures import raise_first
@@ -51,9 +52,11 @@ from genlab.metrics.protocol import Result
 from genlab.metrics_file import MetricsFile
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model
 from genlab.ranks import folder_of_all_ranks, is_of_the_group, one_fate
+from genlab.redaction import check_can_be_kept, redacted
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint, used_up
 from genlab.seeding import derive_seed
 from genlab.storage import check_room
+from genlab.tracking import kept_by_wandb
 
 
 class Interrupted(GenlabError):
@@ -116,6 +119,7 @@ def _train(
     if config.check:
         try_out(config, data, fit)
         return
+    check_can_be_kept(OmegaConf.to_container(config))
     plain = _without_folder(config)
     model = build_model(plain)
     evaluation = build_evaluation(plain)
@@ -152,17 +156,20 @@ def _train(
             metrics_file.forget_after(last.step)
             metrics_file.restore(last.content.get("metrics", []))
             callbacks += [OnlyEvaluate()] * bool(used_up(last, plain))
-        trainer = build_trainer(plain, model, callbacks, [metrics_file, *build_loggers(plain, run_dir)], run_dir)
+        services = build_loggers(plain, run_dir)
+        trainer = build_trainer(plain, model, callbacks, [metrics_file, *services], run_dir)
         if trainer.is_global_zero:
             learnt = data.tokenizer.state() if isinstance(data, TextDataModule) else None
-            run_folder.write_start(run_dir, plain, overrides, learnt)
+            told = run_folder.write_start(run_dir, plain, overrides, learnt)
             print(f"run folder: {run_dir}", flush=True)
+            for service in services:
+                service.start(told, curve_names(evaluation))
         began = time.monotonic()
         fit(trainer, model, data, None if last is None else last.path)
     if stop.agreed is not None:
         raise Stopped(stop.agreed)
     if trainer.is_global_zero:
-        finish(trainer, model, run_dir, time.monotonic() - began, offline=_wandb_is_offline(plain))
+        finish(trainer, model, run_dir, time.monotonic() - began, kept_by_wandb(plain, run_dir))
 
 
 def fit(trainer: pl.Trainer, model: Model, data: DataModule, last: Path | None) -> None:
@@ -213,11 +220,7 @@ def _without_folder(config: DictConfig) -> dict[str, Any]:
     return resolved(trial)
 
 
-def _wandb_is_offline(config: Mapping[str, Any]) -> bool:
-    return "wandb" in config.get("logger", {}) and os.environ.get("WANDB_MODE") == "offline"
-
-
-def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, offline: bool) -> None:
+def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, offline: str | None) -> None:
     """Write ``summary.json`` and say in plain words what came of the run, and what to do next."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     final = next((c.final for c in callbacks if isinstance(c, PeriodicEvaluation)), None)
@@ -236,9 +239,13 @@ def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, off
     lines += [f"  {name:28} {value:10.4f}" for name, value in final.values.items()]
     lines += [f"samples:    {grids[-1]}"] if grids else []
     lines += [f"run folder: {run_dir}"]
-    lines += [f"W&B:        offline; send it with: wandb sync {run_dir}/wandb/*-run-*"] if offline else []
+    lines += [] if offline is None else [f"W&B:        offline; send it with: wandb sync {offline}"]
     lines += [f"next:       {_next(model, run_dir)}"]
     print("\n".join(lines), flush=True)
+    for service in trainer.loggers:
+        if isinstance(service, IsolatedLogger):
+            service.summarize(redacted(summary))
+            service.send_model(run_folder.files(run_dir, checkpoint.saved(run_dir)[:1]))
     raise_first(final.failures, run_dir / run_folder.SUMMARY)
 
 

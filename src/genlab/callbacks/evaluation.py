@@ -1,7 +1,7 @@
 """A cheap evaluation every so often during training: validation losses, and metrics of a few samples."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,15 @@ from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.callbacks.stop import done_unless_stopped, stop_requested
+from genlab.loggers import IsolatedLogger
 from genlab.memory import enough_memory
+from genlab.metrics.base import Direction
 from genlab.metrics.evaluation import Evaluation, Result
 from genlab.metrics.failures import in_words
 from genlab.metrics.subject import rank
 from genlab.model.base import Model, in_eval_mode
 from genlab.seeding import derive_seed
+from genlab.tracking import better
 
 
 class PeriodicEvaluation(Callback):
@@ -43,6 +46,7 @@ class PeriodicEvaluation(Callback):
         self.final: Result | None = None  # of the full evaluation, once the run has ended
         self.latest: dict[str, float] = {}  # what was logged last, and after how many examples
         self.latest_at = -1
+        self.best: dict[str, float] = {}  # of each number so far, by the name that services know it by
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
@@ -70,10 +74,12 @@ class PeriodicEvaluation(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Saved before its turn in a step, it owes that step's evaluation too."""
         fraction = 0.0 if self._model is None else self._model.progress.fraction
-        return {"owed": self._owed or (fraction < 1 and self.milestones.is_due(fraction))}
+        owed = self._owed or (fraction < 1 and self.milestones.is_due(fraction))
+        return {"owed": owed, "best": dict(self.best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._owed = state_dict["owed"]
+        self.best = dict(state_dict.get("best", {}))  # runs of earlier versions noted none
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
@@ -91,8 +97,14 @@ class PeriodicEvaluation(Callback):
             self._tell(result)
         values = {f"val/{name}": value for name, value in (losses | result.values).items()}
         self.latest, self.latest_at = values, model.progress.examples
+        curves, directions = _curves(losses, result)
+        self.best = better(self.best, curves, directions)
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
         for logger in trainer.loggers:
-            logger.log_metrics(model.progress.logged() | values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            is_service = isinstance(logger, IsolatedLogger)
+            logger.log_metrics(model.progress.logged() | (curves if is_service else values), step=step)
+            if isinstance(logger, IsolatedLogger):
+                logger.summarize({f"best/{name}": value for name, value in self.best.items()})
         return result
 
     def _tell(self, result: Result) -> None:
@@ -101,6 +113,24 @@ class PeriodicEvaluation(Callback):
             if name not in self._told and rank() == 0:
                 warnings.warn(f"metrics={name} has no number in this evaluation: {in_words(error)}", stacklevel=2)
             self._told.add(name)
+
+
+def curve_names(evaluation: Evaluation) -> list[str]:
+    """What every evaluation of a run will give."""
+    metrics = (evaluation.metrics | evaluation.of_models).values()
+    return ["val/loss", *(f"val/{key}" for metric in metrics for key in metric.directions)]
+
+
+def _curves(losses: Mapping[str, float], result: Result) -> tuple[dict[str, float], dict[str, Direction | None]]:
+    """Numbers by names that are the same for any number of samples, and what is better."""
+    curves = {f"val/{name}": value for name, value in losses.items()}
+    directions: dict[str, Direction | None] = {"val/loss": "lower"}
+    for name, value in result.values.items():
+        curve = f"val/{result.keys.get(name, name)}"
+        curves[curve], directions[curve] = value, result.directions[name]
+    if "num_samples" in result.protocol:
+        curves["val/num_samples"] = float(result.protocol["num_samples"])
+    return curves, directions
 
 
 @torch.no_grad()

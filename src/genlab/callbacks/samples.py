@@ -73,7 +73,18 @@ class SampleGrid(Callback):
                 save_grid(images, self.columns, path)
                 for logger in trainer.loggers:
                     if isinstance(logger, IsolatedLogger):
-                        logger.show_image(name, path, trainer.fit_loop.epoch_loop._batches_that_stepped)
+                        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+                        logger.show_image(name, path, self._caption(name, model), model.progress.examples, step)
+
+    def _caption(self, name: str, model: GenerativeModel) -> str:
+        shown = {
+            "samples": f"samples 0 to {self.rows * self.columns - 1} of seed {self.seed}",
+            "reconstructions": "held-out images, and below each what comes back of it",
+            "interpolations": "each row: latents on the way from one held-out image to another, decoded",
+        }[name]
+        if name == "samples" and model.num_classes is not None:
+            shown += f"; column c: class c (modulo {model.num_classes})"
+        return f"after {model.progress.examples:,} examples: {shown}"
 
 
 def sample_images(model: GenerativeModel, indices: range, seed: int, label: int | None = None) -> Tensor:

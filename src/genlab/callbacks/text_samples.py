@@ -51,7 +51,8 @@ class TextSamples(Callback):
             write_texts(texts, Path(trainer.default_root_dir) / FOLDER / f"examples={model.progress.examples:012d}.txt")
             for logger in trainer.loggers:
                 if isinstance(logger, IsolatedLogger):
-                    logger.show_text("samples", texts, trainer.fit_loop.epoch_loop._batches_that_stepped)
+                    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+                    logger.show_text("samples", texts, model.progress.examples, step)
 
 
 def write_texts(texts: Sequence[str], path: Path) -> None:

@@ -161,7 +161,7 @@ class Evaluation:
             for key, value in computed({name: metric}, failed).get(name, {}).items():
                 full_name = f"{key}_{subject}"
                 result.values[full_name], result.directions[full_name] = value, metric.directions[key]
-                result.origins[full_name] = (name, frozenset())
+                result.origins[full_name], result.keys[full_name] = (name, frozenset()), key
             mix = {CLASS_MIX: asked.facts().get(CLASS_MIX)} if isinstance(metric, AsksForLabels) else {}
             result.protocol["metrics"][name] = metric.settings() | {key: said for key, said in mix.items() if said}
             result.failures.update(failed)
@@ -240,7 +240,7 @@ class Evaluation:
             for key, value in numbers.items():
                 full_name = f"{key}_{extracted}{short(count)}"
                 result.values[full_name], result.directions[full_name] = value, metric.directions[key]
-                result.origins[full_name] = (name, metric.reads)
+                result.origins[full_name], result.keys[full_name] = (name, metric.reads), key
                 if name in errors:
                     result.errors[full_name] = errors[name][key]
         return result

@@ -24,6 +24,7 @@ class Result:
     protocol: dict[str, Any]
     directions: dict[str, Direction | None] = field(default_factory=dict)  # what is better, by name
     origins: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)  # the metric, and what it reads
+    keys: dict[str, str] = field(default_factory=dict)  # "fid" of "fid_digits64_1k": the same for any number of samples
     deviations: dict[str, float] = field(default_factory=dict)  # over sampling seeds: standard deviations
     errors: dict[str, float] = field(default_factory=dict)  # bootstrap standard errors of one set of samples
     samples_per_second: float | None = None  # of a model, on all devices together
