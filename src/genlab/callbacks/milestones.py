@@ -34,6 +34,10 @@ class Milestones:
         """What :meth:`reached` would say."""
         return self._points(fraction) > self._passed
 
+    def ahead(self, fraction: float) -> int:
+        """How many points come after ``fraction`` of the budget."""
+        return self._points(1.0) - self._points(fraction)
+
     def _points(self, fraction: float) -> int:
         # 0.57 of 100 is 56.99999999999999
         return int(fraction * self.times + 1e-9) + sum(share <= fraction + 1e-9 for share in self.others)
