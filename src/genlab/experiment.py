@@ -52,6 +52,7 @@ from genlab.memory import enough_memory, smaller_batch
 from genlab.metrics.protocol import Result
 from genlab.metrics_file import MetricsFile
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model, in_eval_mode
+from genlab.paths import read_path
 from genlab.ranks import folder_of_all_ranks, is_of_the_group, one_fate
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint, used_up
 from genlab.seeding import RandomStream, derive_seed
@@ -130,7 +131,7 @@ def _train(
     data.check(trial.world_size)
     kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
     needed = (kept + 1) * checkpoint.expected_bytes(trial_model(plain))
-    check_room(run or folder or Path(config.outputs), needed)
+    check_room(run or folder or read_path(config.outputs), needed)
     last = last_checkpoint(run, plain, data) if run is not None else None
     changed = {} if run is None else check_changes(run_folder.read_config(run), plain, run, allow_changes)
     if last is None:

@@ -3,10 +3,10 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from genlab.data.held_out import held_out_names
 from genlab.errors import DataError
+from genlab.paths import read_path
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _SPLIT_NAMES = {"train", "training", "test", "val", "valid", "validation"}
@@ -33,7 +33,7 @@ def list_images(root: str) -> list[ImageFile]:
     Raises:
         DataError: there is no such folder, or no image in it.
     """
-    top = Path(root).expanduser()
+    top = read_path(root)
     if not top.is_dir():
         raise DataError(f"{root} is not a folder. Set data.root to a folder of images.")
     files = sorted(_walk(str(top), "", set()), key=lambda file: file.name)

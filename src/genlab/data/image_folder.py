@@ -1,7 +1,6 @@
 """A folder of image files of any size."""
 
 import logging
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from genlab.data.decoding import FileDecoding
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import ImageFile, class_names, list_images, split_files
 from genlab.errors import ConfigError, DataError
+from genlab.paths import read_path
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class ImageFolder(ImageDataModule):
             raise ConfigError(f"data.image_size must be a whole number >= 1 or null, got {image_size}.")
         self.root, self.val_root, self.val_fraction = root, val_root, val_fraction
         self.image_size, self.channels, self.on_bad = image_size, channels, on_bad
-        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        self.cache = read_path(cache_dir) if cache_dir else default_folder()
 
     def load(self, split: Split) -> ImageTable:
         """Decode a split, or find it in the cache.

@@ -12,6 +12,7 @@ from genlab.data.download import Archive, fetch
 from genlab.data.folder import locked_folder
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import DataError
+from genlab.paths import read_path
 
 if TYPE_CHECKING:
     from torchvision.datasets import MNIST
@@ -69,13 +70,13 @@ class FashionMnist(ImageDataModule):
 
 def _load(source: "type[MNIST]", title: str, root: str, download: bool, split: Split) -> ImageTable:
     shown = os.path.join(root, source.__name__, "raw", "")
-    raw = Path(shown).expanduser()
+    raw = read_path(shown)
     if not _complete(source, raw):
         with locked_folder(shown):
             if not _complete(source, raw):  # another process may have been at it
                 _unpack(source, title, raw, shown, download)
     try:
-        data = source(os.path.expanduser(root), train=split == "train")
+        data = source(read_path(root), train=split == "train")
         images = np.pad(data.data.numpy()[:, None], ((0, 0), (0, 0), (2, 2), (2, 2)))  # (N, 1, 32, 32)
     except (AssertionError, ValueError, RuntimeError, EOFError) as error:
         raise DataError(
