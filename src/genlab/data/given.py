@@ -4,6 +4,7 @@ from genlab.data.array import Array
 from genlab.data.base import Split
 from genlab.data.decode import Channels
 from genlab.data.image import ImageDataModule, ImageTable
+from genlab.data.image_files import SplitsOrClasses
 from genlab.data.image_folder import ImageFolder
 from genlab.errors import ConfigError, DataError
 from genlab.paths import read_path
@@ -35,4 +36,7 @@ class GivenImages(ImageDataModule):
         if split == "val":
             raise ConfigError(f"{self.path} has no held-out images, which a metric asks for. Leave it out of "
                               "metrics=[...], or name data with data=... instead of reference=...")  # fmt: skip
-        return self._source.table("train")
+        try:
+            return self._source.table("train")
+        except SplitsOrClasses as error:
+            raise DataError(f"the folders in {self.path} seem to be splits. Name one of them: {error.first}") from error

@@ -154,7 +154,8 @@ class HFImages(ImageDataModule):
             pixels = decode(source, self.image_size, self.channels, name=name)
         except UnreadableImageError as error:
             raise DataError(
-                f"cannot read {name} ({error}). Remove it from the data set; PNG, JPEG and WebP can be read."
+                f"cannot read {name} ({error}). Remove it from the data set; "
+                "PNG, JPEG, WebP, GIF, BMP, TIFF and PPM can be read."
             ) from error
         return np.concatenate([pixels.ravel(), np.array([label], dtype="<i8").view(np.uint8)])
 
