@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import genlab.configs
+from genlab import places
 from genlab.errors import ConfigError, did_you_mean
 from genlab.overrides import line_of, name_of, parse
 from genlab.paths import read_path
@@ -44,6 +45,8 @@ class ConfigTree:
         """``primary``: the file that holds the defaults list, of a run or of a sweep."""
         if user_dir is not None and not read_path(user_dir).is_dir():
             raise ConfigError(f"--config-dir {user_dir}: there is no such folder.")
+        if user_dir is not None:
+            places.add(read_path(user_dir).resolve().parent)  # it was typed
         self.primary = primary
         self.folders = [read_path(user_dir).resolve(), PACKAGED] if user_dir else [PACKAGED]
 
