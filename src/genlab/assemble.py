@@ -31,6 +31,7 @@ from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, Sample
 from genlab.metrics.evaluation import Evaluation
 from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
+from genlab.paths import read_path
 from genlab.redaction import redacted, remember
 from genlab.sharded_strategy import ShardedStrategy
 from genlab.tracking import check_passed_on, named
@@ -79,7 +80,7 @@ def check_config(config: DictConfig) -> None:
 def load_pretrained(model: Model, config: Mapping[str, Any]) -> None:
     """Give a new model the weights, averaged where they are, of the runs that parts of it come from."""
     for name, run in config["pretrained"].items():
-        model.pretrained[name] = weights_of(Path(run))
+        model.pretrained[name] = weights_of(read_path(run))
 
 
 def load_tokenizer(config: Mapping[str, Any], last: checkpoint.Saved, run: Path) -> Tokenizer:

@@ -18,8 +18,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 import genlab.configs
+from genlab import places
 from genlab.errors import ConfigError, did_you_mean
 from genlab.overrides import line_of, name_of, parse
+from genlab.paths import read_path
 from genlab.redaction import remember
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
@@ -41,10 +43,12 @@ class ConfigTree:
 
     def __init__(self, user_dir: str | None = None, primary: str = "train"):
         """``primary``: the file that holds the defaults list, of a run or of a sweep."""
-        if user_dir is not None and not Path(user_dir).is_dir():
-            raise ConfigError(f"--config-dir {user_dir}: there is no such folder.")
-        self.primary = primary
-        self.folders = [Path(user_dir).resolve(), PACKAGED] if user_dir else [PACKAGED]
+        typed = [] if user_dir is None else [read_path(user_dir).resolve()]
+        for folder in typed:
+            if not folder.is_dir():
+                raise ConfigError(f"--config-dir {user_dir}: there is no such folder.")
+            places.add(folder.parent)
+        self.primary, self.folders = primary, [*typed, PACKAGED]
 
     def groups(self) -> dict[str, list[str]]:
         """Options by group, e.g. {"model/network": ["dit", "unet"]}."""

@@ -51,6 +51,8 @@ from genlab.metrics.failures import raise_first
 from genlab.metrics.protocol import Result
 from genlab.metrics_file import MetricsFile
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model
+from genlab.paths import read_path
+from genlab.places import typed_flags
 from genlab.ranks import folder_of_all_ranks, is_of_the_group, one_fate
 from genlab.redaction import check_can_be_kept, redacted
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint, used_up
@@ -103,8 +105,8 @@ def _how_to_continue(config: DictConfig) -> str:
     if run_dir is None or not states:
         return "nothing had been saved yet."
     if used_up(checkpoint.newest(run_dir), resolved(config)):
-        return f"trained and saved, not evaluated. Evaluate with: python train.py run={run_dir}"
-    return f"saved. Continue with: python train.py run={run_dir}"
+        return f"trained and saved, not evaluated. Evaluate with: python train.py{typed_flags()} run={run_dir}"
+    return f"saved. Continue with: python train.py{typed_flags()} run={run_dir}"
 
 
 def _train(
@@ -132,7 +134,7 @@ def _train(
     data.check(trial.world_size)
     kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
     needed = (kept + 1) * checkpoint.expected_bytes(trial_model(plain))
-    check_room(run or folder or Path(config.outputs), needed)
+    check_room(run or folder or read_path(config.outputs), needed)
     last = last_checkpoint(run, plain, data) if run is not None else None
     changed = {} if run is None else check_changes(run_folder.read_config(run), plain, run, allow_changes)
     if last is None:
@@ -252,12 +254,12 @@ def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, off
 def _next(model: Model, run_dir: Path) -> str:
     """The command that shows what a run is good for."""
     if not isinstance(model, GenerativeModel):
-        as_judge = f"python train.py model=... data=... metrics.extractor={run_dir}"
-        return as_judge if isinstance(model, Classifies) else f"python scripts/evaluate.py run={run_dir}"
+        as_judge = f"python train.py{typed_flags()} model=... data=... metrics.extractor={run_dir}"
+        return as_judge if isinstance(model, Classifies) else f"python scripts/evaluate.py{typed_flags()} run={run_dir}"
     asked = "n=64 seed=1"
     if (run_dir / run_folder.TOKENIZER).exists():
         asked = "n=1 seed=1" + (" model.sample_length=1000" if isinstance(model, Generates) else "")
-    return f"python scripts/sample.py run={run_dir} {asked}"
+    return f"python scripts/sample.py{typed_flags()} run={run_dir} {asked}"
 
 
 def peak_memory(device: torch.device) -> int:

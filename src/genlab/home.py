@@ -4,6 +4,8 @@ import os
 import warnings
 from pathlib import Path
 
+from genlab.paths import read_path
+
 
 def ensure_home(outputs: str) -> None:
     """Give the libraries that keep files in the user's home a place among the runs, with one warning.
@@ -19,7 +21,7 @@ def ensure_home(outputs: str) -> None:
         os.environ["HOME"] = str(runs / ".home")
         _say("this user has no home folder", runs / ".home", "Set HOME")
         return
-    cache = Path(os.environ.get("GENLAB_CACHE") or home / ".cache" / "genlab").expanduser()
+    cache = read_path(os.environ.get("GENLAB_CACHE") or home / ".cache" / "genlab")
     if _can_be_written(cache) or "GENLAB_CACHE" in os.environ:  # of which it is said when it is used
         return
     if (hugging_face := home / ".cache" / "huggingface").exists():  # models that are there, and its login

@@ -18,6 +18,7 @@ from pytorch_lightning.strategies.launchers import subprocess_script
 from genlab import run_folder
 from genlab.errors import GenlabError
 from genlab.occupied import occupied
+from genlab.places import typed_flags
 from genlab.redaction import one_line, redact
 
 RUN_DIR = "GENLAB_RUN_DIR"  # tells the processes that the first one starts which folder it made
@@ -154,8 +155,8 @@ def _leave_with(first: int) -> None:
     while os.getppid() == first:
         time.sleep(_PERIOD)
     if os.environ["LOCAL_RANK"] == "1":
-        print("error: rank 0 died; the others leave. Continue with: python train.py "
-              f"run={os.environ[RUN_DIR]}", file=sys.stderr, flush=True)  # fmt: skip
+        print("error: rank 0 died; the others leave. Continue with: python train.py"
+              f"{typed_flags()} run={os.environ[RUN_DIR]}", file=sys.stderr, flush=True)  # fmt: skip
     os._exit(RankLost.exit_code)
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import yaml
 
 from genlab.errors import CheckpointError, ConfigError, StorageError
+from genlab.paths import read_path
 from genlab.redaction import printable, redacted
 from genlab.revision import revision
 from genlab.storage import remove_partial_files, write_atomically
@@ -44,7 +45,7 @@ def create(outputs: str, name: str) -> Path:
     """Make a new folder ``outputs/name/<time>-<id>``. Never one that exists. Raises StorageError."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     while True:
-        folder = Path(outputs) / name / f"{stamp}-{secrets.token_hex(3)}"
+        folder = read_path(outputs) / name / f"{stamp}-{secrets.token_hex(3)}"
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(exist_ok=False)
@@ -78,7 +79,7 @@ def _snake(name: str) -> str:
 
 def find(run: str, option: str = "run") -> Path:
     """The folder of a finished or unfinished run that ``option`` names. Raises ConfigError."""
-    folder = Path(run)
+    folder = read_path(run)
     if not os.path.isfile(folder / "config.yaml"):  # which says no where pathlib raises: a name that cannot be one
         raise ConfigError(
             f"{option}={run}: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/."

@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from genlab.metrics.reference import outputs, reference_outputs
 from genlab.metrics.subject import Examples, ImageSubject, Subject, rank, world
 from genlab.metrics.text_subject import TextSubject
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
+from genlab.paths import read_path
 
 
 class Evaluation:
@@ -67,7 +67,7 @@ class Evaluation:
                 check_gives(name, metric.reads & EXTRACTED, extractor)
         self.num_samples, self.reference, self.seed, self.batch_size = num_samples, reference, seed, batch_size
         self.num_seeds, self.bootstrap = num_seeds, bootstrap
-        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        self.cache = read_path(cache_dir) if cache_dir else default_folder()
         self._prepared: DataModule | None = None  # the data that the next two are of
         self._subject: Subject | None = None
         self._compared: Subject | None = None  # the sized subject that the reference is of

@@ -18,9 +18,8 @@ from genlab.seeding import RandomStream, derive_seed, seed_torch
 
 Batch = Mapping[str, Tensor]  # fixed keys: image in [-1, 1] (N, C, H, W) or tokens (N, T + 1); label (N,), -1 = none;
 # index (N,)
-Condition = Mapping[
-    str, Tensor
-]  # what a sample can be asked for: label (N,); prompt (N, P) tokens, -1 before short ones
+# What a sample can be asked for: label (N,); prompt (N, P) tokens, -1 before short ones.
+Condition = Mapping[str, Tensor]
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]  # of parameters, or of groups of them
 
 
