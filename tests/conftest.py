@@ -6,8 +6,10 @@ import genlab  # noqa: F401  isort: skip
 import pytest
 import torch
 
+import ours
 from genlab.config import ConfigTree
 
+ours.confirm()
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 torch.set_num_threads(1)

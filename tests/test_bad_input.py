@@ -119,7 +119,7 @@ REFUSALS: dict[str, tuple[Callable[..., None], tuple[str, ...], int, str, bool]]
           r"error: data\.batch_size=64 leaves no batch: the training set has 10 items\. Use data\.batch_size<=10\.",
           False),
     "7": (lambda: Path("images").mkdir(), FOLDER, 5,
-          r"error: no images found in images \(looked for \.png \.jpg \.jpeg \.webp, including subfolders\)\.", False),
+          r"error: no images found in images \(looked for \.png .* \.webp .*, including subfolders\)\.", False),
     "8": (truncated, FOLDER, 5, r"error: cannot read image images/0[37]\.jpg \(truncated JPEG, 700 bytes\)\. Remove "
           r"it, or set data\.on_bad=skip \(max 0\.1 %\)\.", False),
     "9": (of_other_size, FOLDER, 5,

@@ -104,8 +104,8 @@ TRAINING = [
     ("digits", "error: 'digits' is not an option. Options look like name=value."),
     ("=3", "error: '=3' is not an option. Options look like name=value."),
     (
-        "data.root=/a(b",
-        "error: cannot read data.root=/a(b. Put text with special characters into quotes: 'data.root=\"/a(b\"'.",
+        "model=/a(b",
+        "error: cannot read model=/a(b. Put text with special characters into quotes: 'model=\"/a(b\"'.",
     ),
     ("--frobnicate", "error: unknown flag '--frobnicate'. Options are written name=value."),
     ("--hepl", "error: unknown flag '--hepl'. Did you mean '--help'? Options are written name=value."),

@@ -157,15 +157,6 @@ def test_missing_package_is_said_at_the_start(tmp_path: Path, monkeypatch: pytes
         train(*MLP, "logger=[tensorboard]", outputs=tmp_path)
 
 
-def test_tensorboard_gets_numbers_and_pictures(tmp_path: Path) -> None:
-    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run = train(*MLP, "logger=[tensorboard]", "callbacks.samples.times=1", outputs=tmp_path)
-    events = reader.EventAccumulator(str(run / "tensorboard"))
-    events.Reload()
-    assert len(events.Scalars("train/loss")) == 13
-    assert [image.step for image in events.Images("samples")] == [12]
-
-
 # --- W&B --------------------------------------------------------------------------------------------------------------
 
 

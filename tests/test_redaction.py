@@ -12,8 +12,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import Logger
 
 from genlab import cli, redaction
+from genlab.errors import ConfigError
 from genlab.overrides import parse
-from genlab.redaction import one_line, printable, redact, redacted, remember
+from genlab.redaction import check_can_be_kept, one_line, printable, redact, redacted, remember
 from tiny_run import BARE, MLP, only_run
 
 HERE = __name__
@@ -62,6 +63,68 @@ def test_what_stood_under_the_name_of_a_secret_is_hidden_everywhere() -> None:
     assert redacted(config) == {"logger": {"x": {"password": "***", "n": [1, None, "a ***"], "url": "x://a:***@b"}}}
     remember({"token": "???", "secret": "${oc.env:X}", "password": "on"})
     assert redact("??? ${oc.env:X} on") == "??? ${oc.env:X} on"
+
+
+WORDS = ("diffusion", "genlab", "genlab.model", "digits", "/data/images64", "vae_mnist_small2", "Diffusion", "12345678",
+         "model.network.width=8", "outputs", "pytorch_lightning", "examples", "AdamW")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["KEY", "DATA_KEY", "TOKEN", "PROXY_AUTH", "DB_PASSWORD"])
+def test_words_in_the_environment_hide_nothing_of_a_config(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets, choices, paths, numbers and names: as a run is continued from them."""
+    config = {
+        "model": {"_target_": "genlab.model.diffusion.Diffusion", "name": "vae_mnist_small2", "width": 12345678},
+        "data": {"_target_": "genlab.data.digits.Digits", "root": "/data/images64", "names": ["digits", "examples"]},
+        "trainer": {"_target_": "pytorch_lightning.Trainer"},
+        "logger": {"wandb": {"_target_": "genlab.tracking.Wandb", "project": "diffusion"}},
+    }
+    typed = ["model=diffusion", "data=digits", "budget.value=12345678", "outputs=/data/images64", "optimizer=AdamW"]
+    for value in WORDS:
+        monkeypatch.setenv(name, value)
+        assert redacted(config) == config, value
+        assert redacted(typed) == typed, value
+        check_can_be_kept(config)
+    monkeypatch.setenv(name, "diffusion")
+    told = "unknown model 'difusion'. Did you mean 'diffusion'? python train.py run=outputs/diffusion-digits/x"
+    assert redact(told) == told, "a remedy works"
+
+
+def test_what_cannot_be_written_back_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "canary1-8f3kk2jd9")
+    monkeypatch.setenv("MY_TOKEN", "diffusion")
+    written = {"data": {"_target_": "x.Y", "server": "at canary1-8f3kk2jd9", "token": "canary1-8f3kk2jd9"}}
+    assert redacted(written) == {"data": {"_target_": "x.Y", "server": "at ***", "token": "***"}}
+    with pytest.raises(ConfigError, match=r"data\.server holds the value of the environment variable MY_API_KEY\."):
+        check_can_be_kept(written)
+    with pytest.raises(ConfigError, match=r"model\.parts holds the value of the environment variable MY_TOKEN\."):
+        check_can_be_kept({"model": {"parts": [1, "${oc.env:MY_TOKEN,x}"]}})
+    check_can_be_kept(
+        {"data": {"token": "${oc.env:MY_TOKEN}", "password": "x"}, "logger": {"x": {"a": "canary1-8f3kk2jd9"}}}
+    )
+    assert redacted({"logger": {"x": {"a": "by canary1-8f3kk2jd9"}}}) == {"logger": {"x": {"a": "by ***"}}}
+
+
+def test_services_are_told_what_came_from_a_secret_variable_and_files_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "canary")
+    remember({"logger": {"x": {"note": "${oc.env:MY_TOKEN}"}}})
+    resolved = {
+        "logger": {"x": {"note": "canary", "others": ["a canary"]}},
+        "data": {"_target_": "canary", "name": "canary"},
+    }
+    hidden = {"x": {"note": "***", "others": ["a ***"]}}
+    assert redacted(resolved) == {"logger": hidden, "data": resolved["data"]}
+
+
+def test_a_run_whose_model_is_the_value_of_a_key_can_be_sampled(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "diffusion")
+    monkeypatch.setattr(logging.root, "handlers", [])
+    cli.main(["train", *BARE, *MLP, "budget.value=8", "model=diffusion", f"outputs={tmp_path}"])
+    run = only_run(tmp_path)
+    assert f"run={run} n=64 seed=1" in capfd.readouterr().out
+    cli.main(["sample", f"run={run}", "n=1", f"out={tmp_path / 'x.npz'}"])
+    assert (tmp_path / "x.npz").exists()
 
 
 def test_lines_do_not_act_on_a_terminal() -> None:

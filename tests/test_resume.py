@@ -190,7 +190,7 @@ def test_second_ctrl_c_leaves_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
         raise AssertionError("it went on")
 
     monkeypatch.setattr(SampleGrid, "show", long)
-    with pytest.raises(Interrupted, match="nothing had been saved yet"):
+    with pytest.raises(Interrupted, match=r"saved\. Continue with"):
         train(*MLP, "callbacks.samples.times=4", outputs=tmp_path)
 
 

@@ -13,6 +13,7 @@ from genlab.errors import ConfigError
 from genlab.metrics.base import FeatureExtractor
 from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.model.base import Classifies, HasLatent, HasTokens
+from genlab.paths import read_path
 
 
 def adopt_runs(config: DictConfig) -> None:
@@ -81,7 +82,7 @@ def build_extractor(node: Any, spec: Mapping[str, Any]) -> FeatureExtractor | No
     slot: Any = FeatureExtractor | None
     if not is_a_run(node):
         return build(node, slot, "metrics.extractor")
-    run = Path(node["run"])
+    run = read_path(node["run"])
     if not (run / "config.yaml").exists():
         raise ConfigError(f"metrics.extractor is the classifier of the run {run}, which is not there any more. "
                           "Put it back, or name another: metrics.extractor=outputs/...")  # fmt: skip

@@ -31,8 +31,10 @@ from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, Sample
 from genlab.metrics.evaluation import Evaluation
 from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
+from genlab.paths import read_path
 from genlab.redaction import redacted, remember
 from genlab.sharded_strategy import ShardedStrategy
+from genlab.tracking import check_passed_on, named
 from genlab.wandb_mode import choose_wandb_mode
 
 SLOTS: dict[str, Any] = {
@@ -72,12 +74,13 @@ def check_config(config: DictConfig) -> None:
         check(node, _callback_slot(node), f"callbacks.{name}")
     for name, node in nodes.get("logger", {}).items():
         check(node, Logger, f"logger.{name}", given=_GIVEN["logger"])
+        check_passed_on(node, f"logger.{name}")
 
 
 def load_pretrained(model: Model, config: Mapping[str, Any]) -> None:
     """Give a new model the weights, averaged where they are, of the runs that parts of it come from."""
     for name, run in config["pretrained"].items():
-        model.pretrained[name] = weights_of(Path(run))
+        model.pretrained[name] = weights_of(read_path(run))
 
 
 def load_tokenizer(config: Mapping[str, Any], last: checkpoint.Saved, run: Path) -> Tokenizer:
@@ -177,24 +180,22 @@ def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[p
     return callbacks
 
 
-def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[Logger]:
+def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[IsolatedLogger]:
     """The configured services, none of which can end a run."""
     if "wandb" in config.get("logger", {}):
-        choose_wandb_mode()
-    loggers: list[Logger] = []
+        choose_wandb_mode(config["logger"]["wandb"].get("mode"))
+    loggers: list[IsolatedLogger] = []
     for name, node in config.get("logger", {}).items():
-        make = partial(_build_logger, name, node)
+        make = partial(_build_logger, name, node, f"{run_folder.name_of(config)}-{config['run_id']}", run_dir)
         loggers.append(IsolatedLogger(make, node["_target_"].rpartition(".")[2], run_dir))
     return loggers
 
 
-def _build_logger(name: str, node: Mapping[str, Any]) -> Logger:
+def _build_logger(name: str, node: Mapping[str, Any], run_name: str, run_dir: Path) -> Logger:
     if name == "wandb":
-        import wandb
-
-        # now: else it is not silent yet when it finds fault with an argument of Lightning's
-        rank_zero_only(wandb.setup)()
-        node = redacted(node)  # none of its arguments is a secret, and all of them are shown
+        # W&B is set up now: else it is not silent yet when it finds fault with an argument of Lightning's
+        node = rank_zero_only(named)(node, run_name, run_dir) or node
+        node = redacted(node, service=True)  # none of its arguments is a secret, and all of them are shown
     return build(node, Logger, f"logger.{name}")
 
 
@@ -202,14 +203,14 @@ def build_trainer(
     config: Mapping[str, Any],
     model: Model,
     callbacks: list[pl.Callback],
-    loggers: list[Logger],
+    loggers: Sequence[Logger],
     run_dir: Path,
 ) -> pl.Trainer:
     """The configured trainer for ``model``, which takes over what Lightning refuses to do for it."""
     _check_devices(config["trainer"])
     given = {
         "callbacks": callbacks,
-        "logger": loggers,
+        "logger": list(loggers),
         "plugins": [checkpoint.AtomicCheckpointIO()],
         "default_root_dir": str(run_dir),
         "use_distributed_sampler": False,  # ours knows ranks, and how to go on
@@ -223,14 +224,17 @@ def build_trainer(
     if node.get("max_epochs") is None:
         node.pop("max_epochs", None)
         given["max_epochs"] = -1  # Lightning's word for no limit; its null means 1000
+    model.accumulation.every = node.pop("accumulate_grad_batches", 1)
     if not model.automatic_optimization:
-        model.accumulate_grad_batches = node.pop("accumulate_grad_batches", 1)
         model.gradient_clip_val = node.pop("gradient_clip_val", None)
     strategy = node.get("strategy")
     if strategy == "ddp" or isinstance(strategy, Mapping):
         del node["strategy"]
         given["strategy"] = _strategy(strategy, model, timedelta(seconds=config["rank_timeout"]))
-    return build(node, pl.Trainer, "trainer", given=given)
+    trainer: pl.Trainer = build(node, pl.Trainer, "trainer", given=given)
+    if model.automatic_optimization:  # Lightning's own accumulation would step at the end of every epoch
+        trainer.fit_loop.epoch_loop._should_accumulate = lambda: not model.accumulation.steps  # type: ignore[method-assign]
+    return trainer
 
 
 def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelta) -> Strategy:

@@ -9,6 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -88,14 +89,31 @@ class Budget(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(pl_module, Model)
-        shape = "x".join(map(str, next(iter(batch.values())).shape))  # a run may go on with another batch size
-        self._kind = f"{pl_module.step_kind(batch_idx)} {shape}"
+        pl_module.accumulation.begin_batch()
+        if self.ends_with(trainer, pl_module, batch, batch_idx):
+            pl_module.accumulation.end_run()
+        self._kind = self._kind_of(pl_module, batch, batch_idx)
         if self._kind not in self._flops:
             self._counter = OperationCounter()
             self._counting.enter_context(self._counter)
             if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
                 # A frame that torch.compile meets under the counter is never compiled: this step it shall meet none.
                 self._counting.enter_context(torch.compiler.set_stance("force_eager"))
+
+    def ends_with(self, trainer: Trainer, model: Model, batch: Mapping[str, Any], batch_idx: int) -> bool:
+        """Whether the batch at hand is the run's last one, as far as can be foreseen. Not the seconds of a batch, nor
+        operations that have not been counted yet: then the next batch is the last one."""
+        if trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs:
+            return True
+        known = self._flops.get(self._kind_of(model, batch, batch_idx), 0.0)
+        examples = model.progress.examples + _size(batch) * trainer.world_size
+        return self.finished(
+            replace(model.progress, examples=examples, flops=model.progress.flops + known * trainer.world_size)
+        )
+
+    def _kind_of(self, model: Model, batch: Mapping[str, Any], batch_idx: int) -> str:
+        shape = "x".join(map(str, next(iter(batch.values())).shape))  # a run may go on with another batch size
+        return f"{model.step_kind(batch_idx)} {shape}"
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Mapping[str, Any], batch_idx: int
@@ -106,7 +124,7 @@ class Budget(Callback):
             self._flops[self._kind] = float(self._counter.total)
             self._counter = None
         progress = pl_module.progress
-        progress.examples += len(next(iter(batch.values()))) * trainer.world_size
+        progress.examples += _size(batch) * trainer.world_size
         progress.flops += self._flops[self._kind] * trainer.world_size
         progress.seconds = self.agree(trainer, progress.seconds + time.perf_counter() - pl_module.step_began)
         progress.fraction = min(1.0, self.used(progress) / self.value)
@@ -131,6 +149,10 @@ class Budget(Callback):
     @property
     def state_key(self) -> str:
         return "Budget"  # a run may be continued under another budget
+
+
+def _size(batch: Mapping[str, Any]) -> int:
+    return len(next(iter(batch.values())))
 
 
 class Examples(Budget):

@@ -14,11 +14,12 @@ import inspect
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from genlab.annotation import LATER, describe, item_annotation, matches, takes
 from genlab.errors import ConfigError, GenlabError, did_you_mean
+from genlab.places import check_origin, how_to_add
 
 T = TypeVar("T")
 Node = Mapping[str, Any]
@@ -116,25 +117,37 @@ def _check_name(key: str, target: type, path: str, known: Sequence[str]) -> None
     takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
     if takes_any and not key.startswith("_") and not difflib.get_close_matches(key, known, cutoff=0.8):
         return
-    guess = did_you_mean(key, known, prefix=f"{path}.") or f" It has: {', '.join(known)}."
-    raise ConfigError(f"unknown option '{path}.{key}': {target.__name__} has no such argument.{guess}")
+    check_known([key], target, path, known)
+
+
+def check_known(keys: Iterable[str], target: type, path: str, known: Iterable[str]) -> None:
+    """Raises ConfigError for the first of ``keys`` that is not among the arguments ``known`` of ``target``."""
+    names = sorted(known)
+    for key in keys:
+        if key not in names:
+            guess = did_you_mean(key, names, prefix=f"{path}.") or f" It has: {', '.join(names)}."
+            raise ConfigError(f"unknown option '{path}.{key}': {target.__name__} has no such argument.{guess}")
 
 
 def resolve(name: Any, path: str) -> type:
     """The class that a ``_target_`` names. Raises ConfigError: not a dotted name, not found, or not a class.
 
-    The module is imported to look at the class, which runs the module's own code: what is installed is trusted. Never
-    imported here are the standard library (no part of an experiment is in it, and some of its modules act when they are
-    imported) and names with a leading underscore, ``__main__`` among them.
+    The module is imported to look at the class, which runs the module's own code: what is installed, and what lies in a
+    place of the user's (:mod:`genlab.places`), is trusted. Never imported here are the standard library (no part of an
+    experiment is in it, and some of its modules act when they are imported) and names with a leading underscore,
+    ``__main__`` among them.
     """
     module_name, _, attribute = str(name).rpartition(".")
     is_plausible = re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", str(name), re.ASCII)
     if not is_plausible or module_name.split(".")[0] in sys.stdlib_module_names:
         raise ConfigError(f"{path}._target_: '{name}' cannot be a part of an experiment.")
+    check_origin(module_name, f"{path}._target_")
     try:
         target = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # an import runs the module's own code, which may fail in any way
-        raise ConfigError(f"{path}._target_: there is no '{name}' ({_one_line(error)}).") from error
+        unknown = isinstance(error, ModuleNotFoundError) and error.name == module_name.split(".")[0]
+        hint = f" {how_to_add()}" if unknown else ""
+        raise ConfigError(f"{path}._target_: there is no '{name}' ({_one_line(error)}).{hint}") from error
     if not inspect.isclass(target):
         raise ConfigError(f"{path}._target_: '{name}' is not a class.")
     return target

@@ -20,7 +20,9 @@ from typing import Any
 
 from genlab import __version__
 from genlab.errors import ConfigError, GenlabError, did_you_mean
+from genlab.home import ensure_home
 from genlab.options import OPTIONS, take_options, with_reference
+from genlab.paths import read_path
 from genlab.redaction import one_line, redact, redacted
 from genlab.usage import command_help, sweep_help, usage
 
@@ -149,7 +151,7 @@ def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> None:
-    from genlab.config import ConfigTree
+    from genlab.config import ConfigTree, check_complete
 
     if "--version" in flags:
         print(__version__)
@@ -182,9 +184,8 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         print(OmegaConf.to_yaml(OmegaConf.create(redacted(OmegaConf.to_container(config)))))
         return
 
-    from genlab.config import check_complete
-
     check_complete(config)
+    ensure_home(str(config.outputs))
     from genlab.assemble import check_config  # imports torch and Lightning: seconds, so only now
     from genlab.build import Misfit
 
@@ -199,13 +200,13 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
 
         plan(config, overrides, **options)
         return
-    folder = None if options["run"] is None else Path(options["run"])
+    folder = None if options["run"] is None else read_path(options["run"])
     if command == "train":
         from genlab.experiment import train
 
         if folder is not None and options["folder"] is not None:
             raise ConfigError(f"folder={options['folder']} is for a new run, and run={folder} continues one.")
-        new = None if options["folder"] is None else Path(options["folder"])
+        new = None if options["folder"] is None else read_path(options["folder"])
         train(config, saved_overrides + overrides, folder, folder=new, allow_changes=options["allow_changes"])
         return
     if command == "verify":

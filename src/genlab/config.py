@@ -14,12 +14,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 import genlab.configs
+from genlab import places
 from genlab.errors import ConfigError, did_you_mean
 from genlab.overrides import line_of, name_of, parse
+from genlab.paths import read_path
 from genlab.redaction import remember
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
@@ -41,10 +43,12 @@ class ConfigTree:
 
     def __init__(self, user_dir: str | None = None, primary: str = "train"):
         """``primary``: the file that holds the defaults list, of a run or of a sweep."""
-        if user_dir is not None and not Path(user_dir).is_dir():
-            raise ConfigError(f"--config-dir {user_dir}: there is no such folder.")
-        self.primary = primary
-        self.folders = [Path(user_dir).resolve(), PACKAGED] if user_dir else [PACKAGED]
+        typed = [] if user_dir is None else [read_path(user_dir).resolve()]
+        for folder in typed:
+            if not folder.is_dir():
+                raise ConfigError(f"--config-dir {user_dir}: there is no such folder.")
+            places.add(folder.parent)
+        self.primary, self.folders = primary, [*typed, PACKAGED]
 
     def groups(self) -> dict[str, list[str]]:
         """Options by group, e.g. {"model/network": ["dit", "unet"]}."""
@@ -100,13 +104,13 @@ class ConfigTree:
         for override in choices:
             self._check_choice(override, groups)
         with self.hydra():
-            base = self._compose(list(map(line_of, choices)))
+            base = self._fitted(self._compose(list(map(line_of, choices))), choices)
             lines = []
             for override in parsed:
                 self._check_is_value(override, groups)
                 new = name_of(override) not in groups and is_new(base, override, groups)
                 lines.append(f"+{line_of(override)}" if new and not override.is_delete() else line_of(override))
-            config = self._compose(lines) if len(lines) > len(choices) else base
+            config = self._fitted(self._compose(lines), choices) if len(lines) > len(choices) else base
         for name in map(str, base):
             if name not in list(config):
                 raise ConfigError(f"~{name}: a run needs its {name}, only parts of it can be deleted.")
@@ -140,6 +144,15 @@ class ConfigTree:
                 raise ConfigError("seed: a run keeps its seed, which its data and its noise follow. Start a new run.")
             OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
         remember(_plain(config))
+        return config
+
+    def _fitted(self, config: DictConfig, choices: Sequence[Override]) -> DictConfig:
+        """``config`` without what a debug preset says of callbacks that are not there."""
+        for preset in (str(o.value()) for o in choices if name_of(o) == "debug" and o.value() is not None):
+            for name in OmegaConf.select(OmegaConf.load(self._file("debug", preset)), "callbacks") or {}:
+                if "_target_" not in config.callbacks[name]:
+                    with open_dict(config):
+                        del config.callbacks[name]
         return config
 
     def _takes_several(self, group: str) -> bool:

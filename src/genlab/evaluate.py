@@ -21,11 +21,14 @@ from genlab.inference import load_run
 from genlab.matmul import quick_matmul
 from genlab.metrics.baselines import baselines as baseline_images
 from genlab.metrics.evaluation import Evaluation
+from genlab.metrics.failures import raise_first
 from genlab.metrics.protocol import Result
 from genlab.metrics.subject import Examples
 from genlab.metrics.text_baselines import text_baselines
 from genlab.metrics.text_subject import TextSubject
 from genlab.model.base import GenerativeModel, Model
+from genlab.paths import read_path
+from genlab.storage import prepare_file
 
 
 def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, likelihood: int) -> None:
@@ -33,6 +36,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
 
     If the model samples in another way than the run's own, the file says how, and its name ends with a hash of that.
     """
+    prepare_file(run / "evaluation.json")
     before = {"model": run_folder.read_config(run)["model"]}
     changed = {path: now for path, (_, now) in differences(before, {"model": resolved(config)["model"]}).items()}
     if likelihood:
@@ -70,6 +74,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
     print(f"protocol {result.protocol_id}: {path}")
     for picture in save_pictures(result.pictures, run, f"{result.protocol_id}{suffix}"):
         print(f"picture: {picture}")
+    raise_first(result.failures, path)
 
 
 def _baselines(data: DataModule, model: Model, evaluation: Evaluation) -> dict[str, Examples]:
@@ -87,9 +92,14 @@ def evaluate_images(config: DictConfig, images: str, reference: str | None, out:
     """Measure a folder of images, or a .npy or .npz file, against another or against a split of the config's data.
 
     Raises:
-        ConfigError: a metric asks for a model, or for data that are not there.
+        ConfigError: a metric asks for a model, or for data that are not there; ``out`` is no .json file.
         DataError: there are no images, or the two are not of one shape.
+        StorageError: ``out`` cannot be written.
     """
+    if out is not None:
+        if read_path(out).suffix.lower() != ".json":
+            raise ConfigError(f"out={out}: the numbers go into a .json file. Use out={out.rstrip('/')}.json")
+        prepare_file(read_path(out))
     data = _reference(config, reference)
     if reference is not None:
         config.evaluation.reference = "train"
@@ -107,11 +117,11 @@ def evaluate_images(config: DictConfig, images: str, reference: str | None, out:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with quick_matmul(device == "cpu"):
         result = evaluation.score(Examples(torch.from_numpy(table_.images), labels), data, device, full=True)
-    print(table(rows(Path(images).name, result)))
+    print(table(rows(read_path(images).name, result)))
     if out is not None:
         where = reference or OmegaConf.to_container(config.data)
         report = {**result.report(), "images": images, "reference": where}
-        run_folder.write_text(Path(out), json.dumps(report, indent=2))
+        run_folder.write_text(read_path(out), json.dumps(report, indent=2))
     print(f"protocol {result.protocol_id}" + (f": {out}" if out else ""))
 
 

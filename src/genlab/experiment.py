@@ -5,10 +5,9 @@ import os
 import resource
 import secrets
 import sys
-import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -32,30 +31,34 @@ from genlab.assemble import (
     load_pretrained,
     trial_model,
 )
-from genlab.budget import Budget
-from genlab.build import build
 from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
-from genlab.callbacks.ema import averaged_weights
-from genlab.callbacks.evaluation import OnlyEvaluate, PeriodicEvaluation
+from genlab.callbacks.evaluation import OnlyEvaluate, PeriodicEvaluation, curve_names
 from genlab.callbacks.finite_guard import FiniteGuard
 from genlab.callbacks.monitored_names import MonitoredNames
 from genlab.callbacks.samples import FOLDER as SAMPLES
-from genlab.callbacks.samples import asked_of, save_pictures
+from genlab.callbacks.samples import save_pictures
 from genlab.callbacks.shared_buffers import SharedBuffers
 from genlab.callbacks.stop import StopOnSignal, Stopped, stopped_by
 from genlab.config import resolved
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
+from genlab.dry_run import try_out
 from genlab.errors import CheckpointError, GenlabError
+from genlab.loggers import IsolatedLogger
 from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory, smaller_batch
+from genlab.metrics.failures import raise_first
 from genlab.metrics.protocol import Result
 from genlab.metrics_file import MetricsFile
-from genlab.model.base import Classifies, Generates, GenerativeModel, Model, in_eval_mode
+from genlab.model.base import Classifies, Generates, GenerativeModel, Model
+from genlab.paths import read_path
+from genlab.places import typed_flags
 from genlab.ranks import folder_of_all_ranks, is_of_the_group, one_fate
+from genlab.redaction import check_can_be_kept, redacted
 from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint, used_up
-from genlab.seeding import RandomStream, derive_seed
+from genlab.seeding import derive_seed
 from genlab.storage import check_room
+from genlab.tracking import kept_by_wandb
 
 
 class Interrupted(GenlabError):
@@ -102,8 +105,8 @@ def _how_to_continue(config: DictConfig) -> str:
     if run_dir is None or not states:
         return "nothing had been saved yet."
     if used_up(checkpoint.newest(run_dir), resolved(config)):
-        return f"trained and saved, not evaluated. Evaluate with: python train.py run={run_dir}"
-    return f"saved. Continue with: python train.py run={run_dir}"
+        return f"trained and saved, not evaluated. Evaluate with: python train.py{typed_flags()} run={run_dir}"
+    return f"saved. Continue with: python train.py{typed_flags()} run={run_dir}"
 
 
 def _train(
@@ -116,8 +119,9 @@ def _train(
 ) -> None:
     data = build_data(config)
     if config.check:
-        try_out(config, data)
+        try_out(config, data, fit)
         return
+    check_can_be_kept(OmegaConf.to_container(config))
     plain = _without_folder(config)
     model = build_model(plain)
     evaluation = build_evaluation(plain)
@@ -130,7 +134,7 @@ def _train(
     data.check(trial.world_size)
     kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
     needed = (kept + 1) * checkpoint.expected_bytes(trial_model(plain))
-    check_room(run or folder or Path(config.outputs), needed)
+    check_room(run or folder or read_path(config.outputs), needed)
     last = last_checkpoint(run, plain, data) if run is not None else None
     changed = {} if run is None else check_changes(run_folder.read_config(run), plain, run, allow_changes)
     if last is None:
@@ -154,17 +158,20 @@ def _train(
             metrics_file.forget_after(last.step)
             metrics_file.restore(last.content.get("metrics", []))
             callbacks += [OnlyEvaluate()] * bool(used_up(last, plain))
-        trainer = build_trainer(plain, model, callbacks, [metrics_file, *build_loggers(plain, run_dir)], run_dir)
+        services = build_loggers(plain, run_dir)
+        trainer = build_trainer(plain, model, callbacks, [metrics_file, *services], run_dir)
         if trainer.is_global_zero:
             learnt = data.tokenizer.state() if isinstance(data, TextDataModule) else None
-            run_folder.write_start(run_dir, plain, overrides, learnt)
+            told = run_folder.write_start(run_dir, plain, overrides, learnt)
             print(f"run folder: {run_dir}", flush=True)
+            for service in services:
+                service.start(told, curve_names(evaluation))
         began = time.monotonic()
         fit(trainer, model, data, None if last is None else last.path)
     if stop.agreed is not None:
         raise Stopped(stop.agreed)
     if trainer.is_global_zero:
-        finish(trainer, model, run_dir, time.monotonic() - began, offline=_wandb_is_offline(plain))
+        finish(trainer, model, run_dir, time.monotonic() - began, kept_by_wandb(plain, run_dir))
 
 
 def fit(trainer: pl.Trainer, model: Model, data: DataModule, last: Path | None) -> None:
@@ -191,8 +198,7 @@ def _step(trainer: pl.Trainer, data: DataModule) -> str:
 
 
 def _smaller_batch(trainer: pl.Trainer, model: Model, data: DataModule) -> str:
-    accumulate = (trainer if model.automatic_optimization else model).accumulate_grad_batches
-    return smaller_batch(data.batch_size, accumulate, trainer.world_size)
+    return smaller_batch(data.batch_size, model.accumulation.every, trainer.world_size)
 
 
 @contextmanager
@@ -216,11 +222,7 @@ def _without_folder(config: DictConfig) -> dict[str, Any]:
     return resolved(trial)
 
 
-def _wandb_is_offline(config: Mapping[str, Any]) -> bool:
-    return "wandb" in config.get("logger", {}) and os.environ.get("WANDB_MODE") == "offline"
-
-
-def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, offline: bool) -> None:
+def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, offline: str | None) -> None:
     """Write ``summary.json`` and say in plain words what came of the run, and what to do next."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     final = next((c.final for c in callbacks if isinstance(c, PeriodicEvaluation)), None)
@@ -239,20 +241,25 @@ def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, off
     lines += [f"  {name:28} {value:10.4f}" for name, value in final.values.items()]
     lines += [f"samples:    {grids[-1]}"] if grids else []
     lines += [f"run folder: {run_dir}"]
-    lines += [f"W&B:        offline; send it with: wandb sync {run_dir}/wandb/*-run-*"] if offline else []
+    lines += [] if offline is None else [f"W&B:        offline; send it with: wandb sync {offline}"]
     lines += [f"next:       {_next(model, run_dir)}"]
     print("\n".join(lines), flush=True)
+    for service in trainer.loggers:
+        if isinstance(service, IsolatedLogger):
+            service.summarize(redacted(summary))
+            service.send_model(run_folder.files(run_dir, checkpoint.saved(run_dir)[:1]))
+    raise_first(final.failures, run_dir / run_folder.SUMMARY)
 
 
 def _next(model: Model, run_dir: Path) -> str:
     """The command that shows what a run is good for."""
     if not isinstance(model, GenerativeModel):
-        as_judge = f"python train.py model=... data=... metrics.extractor={run_dir}"
-        return as_judge if isinstance(model, Classifies) else f"python scripts/evaluate.py run={run_dir}"
+        as_judge = f"python train.py{typed_flags()} model=... data=... metrics.extractor={run_dir}"
+        return as_judge if isinstance(model, Classifies) else f"python scripts/evaluate.py{typed_flags()} run={run_dir}"
     asked = "n=64 seed=1"
     if (run_dir / run_folder.TOKENIZER).exists():
         asked = "n=1 seed=1" + (" model.sample_length=1000" if isinstance(model, Generates) else "")
-    return f"python scripts/sample.py run={run_dir} {asked}"
+    return f"python scripts/sample.py{typed_flags()} run={run_dir} {asked}"
 
 
 def peak_memory(device: torch.device) -> int:
@@ -260,30 +267,3 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def try_out(config: DictConfig, data: DataModule) -> None:
-    """``check=true``: build everything, take one step, draw one sample, leave nothing behind."""
-    with tempfile.TemporaryDirectory() as folder:
-        config.run_dir, config.run_id = folder, "check"
-        config.budget = {"_target_": "genlab.budget.Examples", "value": 1}
-        plain = resolved(config)
-        model = build_model(plain)
-        build_evaluation(plain).check(model, data)
-        load_pretrained(model, plain)
-        callbacks: list[pl.Callback] = [FiniteGuard(), build(plain["budget"], Budget, "budget"), NoCheckpoints()]
-        trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], Path(folder))
-        data.check(trainer.world_size)
-        fit(trainer, model, data, None)
-        drawn = ""
-        if isinstance(model, GenerativeModel):
-            with averaged_weights(trainer, model), in_eval_mode(model):
-                condition = asked_of(model, range(1))
-                sample = model.sample(1, condition, RandomStream.for_samples(0, range(1), model.device))
-            drawn = f", one sample {tuple(sample.shape[1:])}"
-    if trainer.is_global_zero:
-        parameters = sum(p.numel() for p in model.parameters())
-        losses = ", ".join(
-            f"{name} {value:.4f}" for name, value in trainer.callback_metrics.items() if name.startswith("train/")
-        )
-        print(f"check passed: {parameters:,} parameters, one step ({losses}){drawn}.")

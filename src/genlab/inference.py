@@ -21,7 +21,9 @@ from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory
 from genlab.model.base import Condition, Generates, GenerativeModel, Model
 from genlab.model.classes import classes_of
+from genlab.paths import read_path
 from genlab.seeding import RandomStream
+from genlab.storage import prepare_file, write_atomically, writing
 
 
 def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
@@ -47,25 +49,67 @@ def sample(
     out: str | None,
 ) -> None:
     """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written."""
+    is_text = config.spec.modality == "text"
+    n = n or (1 if is_text else 64)
     model, _ = load_run(config, run)
     if not isinstance(model, GenerativeModel):
         raise ConfigError(f"{run} holds a {type(model).__name__}, which draws no samples. Name another run.")
-    is_text = config.spec.modality == "text"
     if is_text and label is not None:
         raise ConfigError(f"label={label}: the model of {run} takes no labels.")
     if prompt is not None and not is_text:
         raise ConfigError(f"prompt={prompt}: the model of {run} makes images, which take no prompt.")
+    if out is None:
+        told = "" if prompt is None else f"-prompt={hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
+        told += "" if label is None else f"-label={label}"
+        path = run / SAMPLES / f"seed={seed}-n={n}{told}{'.txt' if is_text else '.png'}"
+        prepare_file(path)
+    else:
+        path = text_destination(out) if is_text else image_destination(out)
     fewer = f"batch_size={max(1, batch_size // 2)}"
     with quick_matmul(model.device.type == "cpu"), enough_memory("while samples were drawn", fewer):
         if is_text:
             tokenizer = load_tokenizer(resolved(config), checkpoint.newest(run), run)
-            sample_text(model, tokenizer, run, n or 1, seed, prompt, batch_size, out)
+            sample_text(model, tokenizer, n, seed, prompt, batch_size, path)
         else:
-            sample_pictures(model, run, n or 64, seed, label, batch_size, out)
+            sample_pictures(model, run, n, seed, label, batch_size, path)
+
+
+def image_destination(out: str) -> Path:
+    """Where images go: a .png, a .npz, or a folder, which is made. Nothing else, and no folder that holds something.
+
+    Raises:
+        ConfigError: ``out`` is none of these.
+        StorageError: it cannot be written.
+    """
+    path = read_path(out)
+    suffix = path.suffix.lower()
+    if not (out.endswith("/") or path.is_dir()):
+        if suffix in (".png", ".npz"):
+            prepare_file(path)
+            return path
+        if suffix:
+            raise ConfigError(f"out={out}: images go into a .png (a grid), a .npz (an array) or a folder (a PNG each). "
+                              f"Use out={path.with_suffix('.png')}, or out={out}/ for a folder.")  # fmt: skip
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        held = len(list(path.iterdir()))
+    if held:
+        raise ConfigError(f"out={out}: the folder holds {held} file{'s' * (held > 1)} already, which would lie among "
+                          "the samples. Name a new folder, or empty that one.")  # fmt: skip
+    return path
+
+
+def text_destination(out: str) -> Path:
+    """Raises ConfigError if ``out`` is no .txt file, StorageError if it cannot be written."""
+    path = read_path(out)
+    if path.suffix.lower() != ".txt":
+        raise ConfigError(f"out={out}: texts go into a .txt file. Use out={path.with_suffix('.txt')}")
+    prepare_file(path)
+    return path
 
 
 def sample_pictures(
-    model: GenerativeModel, run: Path, n: int, seed: int, label: int | None, batch_size: int, out: str | None
+    model: GenerativeModel, run: Path, n: int, seed: int, label: int | None, batch_size: int, path: Path
 ) -> None:
     classes = model.num_classes
     if label is not None:
@@ -81,8 +125,6 @@ def sample_pictures(
             )
     batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
     images = torch.cat([sample_images(model, batch, seed, label) for batch in batches])
-    name = f"seed={seed}-n={n}" + ("" if label is None else f"-label={label}")
-    path = run / SAMPLES / f"{name}.png" if out is None else Path(out)
     write_images(images, path, columns=10 if classes == 10 and label is None else max(1, round(n**0.5)))
     print(f"{n} samples: {path}")
 
@@ -90,20 +132,14 @@ def sample_pictures(
 def sample_text(
     model: GenerativeModel,
     tokenizer: Tokenizer,
-    run: Path,
     n: int,
     seed: int,
     prompt: str | None,
     batch_size: int,
-    out: str | None,
+    path: Path,
 ) -> None:
     """Texts that begin with ``prompt``, as one ``.txt`` file."""
     asked = None if not prompt else torch.from_numpy(tokenizer.encode(prompt)).to(model.device)
-    told = "" if prompt is None else f"-prompt={hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
-    name = f"seed={seed}-n={n}{told}"
-    path = run / SAMPLES / f"{name}.txt" if out is None else Path(out)
-    if path.suffix != ".txt":
-        raise ConfigError(f"out={out}: texts go into a .txt file.")
     texts = []
     for first in range(0, n, batch_size):
         indices = range(first, min(first + batch_size, n))
@@ -134,15 +170,15 @@ def _print_while_writing(
 
 
 def write_images(images: Tensor, path: Path, columns: int) -> None:
-    """uint8 images (N, C, H, W) as a grid (``.png``), an array ``images`` (N, H, W, C) (``.npz``), or one PNG each."""
-    if path.suffix == ".png":
-        save_grid(images, columns, path)
-        return
+    """uint8 images (N, C, H, W) as a grid (``.png``), an array ``images`` (N, H, W, C) (``.npz``), or one PNG each in a
+    folder that is there. Raises StorageError."""
     pixels = images.permute(0, 2, 3, 1).numpy()
-    if path.suffix == ".npz":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, images=pixels)
-        return
-    path.mkdir(parents=True, exist_ok=True)
-    for i, picture in enumerate(pixels):
-        Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path / f"{i:06d}.png")
+    if path.is_dir():
+        with writing(path):
+            for i, picture in enumerate(pixels):
+                Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path / f"{i:06d}.png")
+    elif path.suffix.lower() == ".npz":
+        write_atomically(path, lambda file: np.savez(file, images=pixels))
+    else:
+        with writing(path.parent):
+            save_grid(images, columns, path)

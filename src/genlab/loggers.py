@@ -5,17 +5,16 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Full, Queue
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from genlab import tracking
 from genlab.errors import ConfigError, GenlabError
 from genlab.redaction import one_line, redacted
 
@@ -40,6 +39,7 @@ class IsolatedLogger(Logger):
     """
 
     patience = 5.0  # seconds
+    patience_with_files = 600.0  # seconds, at the end of a run
     silence = 60.0  # seconds without an answer, or the end of the run: worth a warning
 
     def __init__(self, make: Callable[[], Logger], label: str, run_dir: Path):
@@ -76,30 +76,31 @@ class IsolatedLogger(Logger):
                 self._failure = error
             call.done.set()
 
-    def _call(self, act: Callable[[], Any], is_last: bool = False) -> Any:
-        """What ``act`` returns, or raises; None if that is not known in time."""
+    def _call(self, act: Callable[[], Any], last: float = 0.0) -> Any:
+        """What ``act`` returns, or raises; None if that is not known in time. ``last``: seconds to wait for it whatever
+        was not answered before, at the end of a run."""
         if self._unanswered is not None and self._unanswered.done.is_set():
             self._unanswered = None
         call = _Call(act)
         with suppress(Full):
             self._calls.put_nowait(call)
         answered = self._failure is not None or call.done.wait(
-            self.patience if self._unanswered is None or is_last else 0
+            last or (self.patience if self._unanswered is None else 0)
         )
         if self._failure is not None:
             raise self._failure
         if not answered:
             self._unanswered = self._unanswered or call
             silent = time.monotonic() - self._unanswered.began
-            if is_last or silent > self.silence:
+            if last or silent > self.silence:
                 self._warn(f"has not answered for {silent:.0f} s")
         return call.result
 
-    def _attempt(self, act: Callable[[Logger], Any], is_last: bool = False) -> Any:
+    def _attempt(self, act: Callable[[Logger], Any], last: float = 0.0) -> Any:
         if not self._works:
             return None
         try:
-            return self._call(lambda: None if self._inner is None else act(self._inner), is_last)
+            return self._call(lambda: None if self._inner is None else act(self._inner), last)
         except Exception as error:
             self._give_up(error)
             return None
@@ -132,21 +133,37 @@ class IsolatedLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        self._attempt(lambda logger: logger.log_hyperparams(params))
+        self.start(params, ())
+
+    @rank_zero_only
+    def start(self, told: Mapping[str, Any], curves: Sequence[str]) -> None:
+        """Before the first step: the config, and the names of the numbers that evaluations will give."""
+        self._attempt(lambda logger: tracking.start(logger, told, curves))
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self._attempt(lambda logger: logger.log_metrics(metrics, step))
+        self._attempt(lambda logger: tracking.log(logger, metrics, step))
 
     @rank_zero_only
-    def show_image(self, name: str, path: Path, step: int) -> None:
+    def show_image(self, name: str, path: Path, caption: str, examples: int, step: int) -> None:
         """Show a picture, if the service is one that does."""
-        self._attempt(lambda logger: _show_image(logger, name, path, step))
+        self._attempt(lambda logger: tracking.show_image(logger, name, path, caption, examples, step))
 
     @rank_zero_only
-    def show_text(self, name: str, texts: Sequence[str], step: int) -> None:
+    def show_text(self, name: str, texts: Sequence[str], examples: int, step: int) -> None:
         """Show texts, if the service is one that does."""
-        self._attempt(lambda logger: _show_text(logger, name, texts, step))
+        self._attempt(lambda logger: tracking.show_text(logger, name, texts, examples, step))
+
+    @rank_zero_only
+    def summarize(self, values: Mapping[str, Any]) -> None:
+        """What is to stand beside the last values of a run, if the service has a place for that."""
+        self._attempt(lambda logger: tracking.summarize(logger, values))
+
+    @rank_zero_only
+    def send_model(self, files: Mapping[str, Path]) -> None:
+        """Send the trained model, if the service was asked to keep it. Everything else is written by then."""
+        if self._works and self._inner is not None and tracking.wants_model(self._inner):
+            self._attempt(lambda logger: tracking.send_model(logger, files), self.patience_with_files)
 
     @rank_zero_only
     def save(self) -> None:
@@ -154,7 +171,7 @@ class IsolatedLogger(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self._attempt(lambda logger: logger.finalize(status), is_last=True)
+        self._attempt(lambda logger: logger.finalize(status), self.patience)
         if isinstance(self._inner, WandbLogger):
             atexit.register(_end_quietly)  # after W&B's own, so that it comes before them
 
@@ -185,19 +202,3 @@ def _shown_command() -> Iterator[None]:
             typed = _typed.pop()
             if not _typed:
                 sys.argv = typed
-
-
-def _show_image(logger: Logger, name: str, path: Path, step: int) -> None:
-    if isinstance(logger, WandbLogger):
-        logger.log_image(name, [str(path)], step=step)
-    elif isinstance(logger, TensorBoardLogger):
-        pixels = np.array(Image.open(path).convert("RGB"))
-        logger.experiment.add_image(name, pixels, step, dataformats="HWC")
-
-
-def _show_text(logger: Logger, name: str, texts: Sequence[str], step: int) -> None:
-    if isinstance(logger, WandbLogger):
-        logger.log_text(name, ["text"], [[text] for text in texts], step=step)
-    elif isinstance(logger, TensorBoardLogger):
-        indented = ("".join(f"    {line}\n" for line in text.splitlines()) for text in texts)
-        logger.experiment.add_text(name, "\n---\n".join(indented), step)

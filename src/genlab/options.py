@@ -4,6 +4,7 @@ from typing import Any
 
 from genlab.errors import ConfigError
 from genlab.overrides import parse
+from genlab.paths import expanded
 
 # Of each command, with default and meaning; all else is the config's.
 OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
@@ -82,10 +83,12 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     """The value of a command's own option. Raises ConfigError if it is of another type."""
     if value is None and default in (None, ...):
         return default
-    if name in ("run", "folder", "out", "sort", "protocol", "images", "reference"):
+    if name in ("run", "folder", "out", "images", "reference"):
+        return expanded(str(value))
+    if name in ("sort", "protocol"):
         return str(value)
     if name == "runs":
-        return [str(run) for run in (value if isinstance(value, list) else [value])]
+        return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
     if name in ("hours", "flops"):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{name} must be a number, got {value!r}.")

@@ -18,9 +18,11 @@ from pytorch_lightning.strategies.launchers import subprocess_script
 from genlab import run_folder
 from genlab.errors import GenlabError
 from genlab.occupied import occupied
+from genlab.places import typed_flags
 from genlab.redaction import one_line, redact
 
 RUN_DIR = "GENLAB_RUN_DIR"  # tells the processes that the first one starts which folder it made
+_FIRST = "GENLAB_FIRST_PROCESS"  # and that one's id
 _PATIENCE = 5.0  # seconds in which the processes that the first one started may say what was wrong with them
 _PERIOD = 0.2
 
@@ -45,7 +47,8 @@ class Children:
         self.finished = False  # the first process has nothing more to say
 
     def watch(self, processes: Sequence["subprocess.Popen[bytes]"]) -> None:
-        self.processes, self.folder = processes, Path(os.environ[RUN_DIR])
+        self.processes = processes  # first: whatever goes wrong from here on, they end with this one
+        self.folder = Path(os.environ[RUN_DIR])
         for rank in range(1, len(processes) + 1):
             _said(self.folder, rank).unlink(missing_ok=True)  # of an earlier start
         threading.Thread(target=self._watch, name="watch ranks", daemon=True).start()
@@ -93,6 +96,8 @@ class Children:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
+        for process in self.processes:
+            process.wait()
 
 
 _WAITED = "waited for another rank"
@@ -132,7 +137,8 @@ def one_fate(remedy: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def _started_by_the_first() -> Iterator[None]:
-    threading.Thread(target=_leave_with, args=(os.getppid(),), name="watch rank 0", daemon=True).start()
+    first = int(os.environ.get(_FIRST, os.getppid()))  # who may be gone by now: importing torch takes seconds
+    threading.Thread(target=_leave_with, args=(first,), name="watch rank 0", daemon=True).start()
     folder, rank = Path(os.environ[RUN_DIR]), int(os.environ["LOCAL_RANK"])
     try:
         yield
@@ -149,8 +155,8 @@ def _leave_with(first: int) -> None:
     while os.getppid() == first:
         time.sleep(_PERIOD)
     if os.environ["LOCAL_RANK"] == "1":
-        print("error: rank 0 died; the others leave. Continue with: python train.py "
-              f"run={os.environ[RUN_DIR]}", file=sys.stderr, flush=True)  # fmt: skip
+        print("error: rank 0 died; the others leave. Continue with: python train.py"
+              f"{typed_flags()} run={os.environ[RUN_DIR]}", file=sys.stderr, flush=True)  # fmt: skip
     os._exit(RankLost.exit_code)
 
 
@@ -189,9 +195,12 @@ def folder_of_all_ranks(
         folder = trial.strategy.broadcast(folder)
     assert folder is not None
     os.environ[RUN_DIR] = str(folder)
+    if is_first:
+        os.environ[_FIRST] = str(os.getpid())
     try:
         with occupied(folder) if is_first else nullcontext():
             yield folder
     finally:
         if not told:
             del os.environ[RUN_DIR]
+            os.environ.pop(_FIRST, None)

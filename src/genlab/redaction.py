@@ -1,8 +1,11 @@
 """What a run prints and writes, without secrets, and without characters that act on a terminal.
 
 A secret is known by its name: of an environment variable (``WANDB_API_KEY``), an option (``logger.x.password``) or a
-header; or by its place, before the ``@`` of an address. What was once seen under such a name is hidden wherever it
-turns up afterwards.
+header; or by its place, before the ``@`` of an address. How much is hidden depends on who reads it. Texts for people
+lose every secret. Files that a run is continued from lose secrets only where one can stand: under the name of a
+secret, in an address, and in what services are told (``logger``, ``callbacks``); elsewhere a value that could be a
+word is a setting (``KEY=diffusion`` is no reason to hide a model), and :func:`check_can_be_kept` refuses one that
+could not.
 """
 
 import json
@@ -12,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from genlab.errors import ConfigError
+
 HIDDEN = "***"  # Hydra's grammar takes it, so a run whose secrets are hidden can be continued
 
 _NAME = (r"(?:[a-z0-9]+[_-])*(?:(?:api|private|secret)[_-]?key|access[_-]?key(?:[_-]id)?|secret|passw(?:or)?d|"
@@ -19,7 +24,13 @@ _NAME = (r"(?:[a-z0-9]+[_-])*(?:(?:api|private|secret)[_-]?key|access[_-]?key(?:
          r"|token")  # fmt: skip
 _OF_OPTION = re.compile(_NAME, re.IGNORECASE)
 _OF_VARIABLE = re.compile(r"(?i).*(KEY(_ID)?|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|AUTHORIZATION)")
+_FROM_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*([^,}\s]+)")
 _SHORTEST = 6  # characters; hiding less would hide half of a text
+_UNMISTAKABLE = 12  # characters
+_PLAIN = re.compile(r"[A-Za-z_]+|[/~.].*")  # a word, or a path
+_WORD = r"(?:[A-Za-z]+\d{0,3}|\d{1,4})"
+_WORDS = re.compile(rf"{_WORD}(?:[\s_.,:/~-]+{_WORD})*")  # vae_mnist_small2
+SERVICES = ("logger", "callbacks")  # parts of a config that may be told secrets of others
 
 _PASSWORD = re.compile(r"(?<=://)([^\s/:@'\"]*):([^\s/'\"]+)@")
 _USER = re.compile(r"(?<=://)([^\s/:@'\"]{16,})@")  # a token instead of user and password
@@ -34,40 +45,116 @@ _seen: set[str] = set()  # what has stood under the name of a secret
 
 
 def remember(node: Any, name: str = "") -> None:
-    """Note the secrets of a config: they are hidden from now on."""
+    """Note the secrets of a config, also those that it takes from the environment: they are hidden from now on."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             remember(value, str(key))
     elif isinstance(node, list | tuple):
         for value in node:
             remember(value, name)
-    elif isinstance(node, str) and len(node) >= _SHORTEST and _is_secret(name, node):
-        _seen.add(node)
+    elif isinstance(node, str):
+        found = [os.environ.get(variable, "") for variable in _secret_variables(node)]
+        found += [node] * _is_secret(name, node)
+        _seen.update(value for value in found if len(value) >= _SHORTEST)
 
 
 def _is_secret(name: str, value: str) -> bool:
     return bool(_OF_OPTION.fullmatch(name)) and value != "???" and "${" not in value
 
 
+def _secret_variables(text: str) -> list[str]:
+    """The environment variables with a secret's name that a value is interpolated from."""
+    return [name for name in _FROM_ENVIRONMENT.findall(text) if _OF_VARIABLE.fullmatch(name)]
+
+
 def redact(text: str) -> str:
-    """``text`` without secrets."""
-    secrets = {*_seen, *_of_environment()}
-    for value in sorted({way for secret in secrets for way in _ways_to_write(secret)}, key=len, reverse=True):
+    """``text``, which people read, without secrets."""
+    variables = {value for value in _of_variables().values() if not _PLAIN.fullmatch(value)}
+    return _without(text, {*_seen, *_of_addresses(), *variables})
+
+
+def redacted(node: Any, name: str = "", service: bool = False) -> Any:
+    """Nested plain values as they are written down: what a run is continued from is left as it is.
+
+    ``service``: they are what a service is told, where any text may be a secret.
+    """
+    if isinstance(node, Mapping):
+        return {key: redacted(value, str(key), service or key in SERVICES) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [redacted(value, name, service) for value in node]
+    if not isinstance(node, str) or name == "_target_":
+        return node
+    if _is_secret(name, node):
+        return HIDDEN
+    option = re.match(r"[+~]*([\w/]+)(\.?)[^=]*=", node)  # as it is typed: the name of a choice or a path has no dot
+    if service or (option is not None and option[1] in SERVICES):
+        return _without(node, {*_seen, *_of_addresses()})
+    if option is not None and not option[2]:
+        value = node[option.end() :]
+        return option[0] + HIDDEN if value in _unmistakable() else _without_forms(node)
+    return _without_forms(_without_unmistakable(node))
+
+
+def _without(text: str, others: set[str]) -> str:
+    """Also without ``others``, where they are no part of a longer word or path."""
+    text = _without_unmistakable(text)
+    for value in sorted({way for secret in others for way in _ways_to_write(secret)}, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w./-]){re.escape(value)}(?![\w/-])", HIDDEN, text)
+    return _without_forms(text)
+
+
+def _without_unmistakable(text: str) -> str:
+    """Without secrets that can be nothing else. What is there on the disk is a path."""
+    found = {way for secret in _unmistakable() for way in _ways_to_write(secret) if way in text}
+    if not found or os.path.lexists(text):
+        return text
+    for value in sorted(found, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
+    return text
+
+
+def _unmistakable() -> set[str]:
+    return {value for value in {*_seen, *_of_variables().values()} if _is_unmistakable(value)}
+
+
+def _is_unmistakable(value: str) -> bool:
+    """Long, of letters and digits, and neither words nor a path."""
+    mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
+    return (
+        len(value) >= _UNMISTAKABLE and mixed and not value.startswith(("/", "~", ".")) and not _WORDS.fullmatch(value)
+    )
+
+
+def _without_forms(text: str) -> str:
+    """Without what is a secret by its form, its place or its name."""
     text = _HEADER.sub(rf"\1{HIDDEN}", _FORM.sub(HIDDEN, text))
     text = _PASSWORD.sub(rf"\1:{HIDDEN}@", _USER.sub(f"{HIDDEN}@", text))
     return _QUOTED_PAIR.sub(rf"\1\2\1\3\4{HIDDEN}\4", _PAIR.sub(rf"\1\2{HIDDEN}", text))
 
 
-def redacted(node: Any, name: str = "") -> Any:
-    """Nested plain values, their texts without secrets."""
+def check_can_be_kept(node: Any, path: str = "") -> None:
+    """Raises ConfigError for a setting that :func:`redacted` would hide, so that no run could go on with it.
+
+    ``node``: the config, interpolations as they are written.
+    """
+    name = path.rpartition(".")[2]
     if isinstance(node, Mapping):
-        return {key: redacted(value, str(key)) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return [redacted(value, name) for value in node]
-    if not isinstance(node, str):
-        return node
-    return HIDDEN if _is_secret(name, node) else redact(node)
+        for key, value in node.items():
+            if path or key not in SERVICES:
+                check_can_be_kept(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list | tuple):
+        for value in node:
+            check_can_be_kept(value, path)
+    elif isinstance(node, str) and name != "_target_" and not _OF_OPTION.fullmatch(name):
+        variables = _secret_variables(node)
+        if variables or _without_unmistakable(node) != node:
+            held = (name for name, value in _of_variables().items() if value in node)
+            whose = next(iter(variables), None) or next(held, None)
+            said = "another option's secret" if whose is None else f"the environment variable {whose}"
+            raise ConfigError(
+                f"{path} holds the value of {said}. A secret is not written down, so the run could not be continued. "
+                "Let the class read the variable itself, or, if it is no secret, give the variable another name."
+            )
 
 
 def _ways_to_write(value: str) -> set[str]:
@@ -75,11 +162,15 @@ def _ways_to_write(value: str) -> set[str]:
     return {value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value), quote(value, safe="")}
 
 
-def _of_environment() -> Iterator[str]:
-    for name, value in os.environ.items():
-        if len(value) >= 8 and _OF_VARIABLE.fullmatch(name):
-            yield value
-        elif (found := _PASSWORD.search(value)) and len(found[2]) >= _SHORTEST:  # of a proxy, say
+def _of_variables() -> dict[str, str]:
+    """Environment variables with a secret's name."""
+    return {name: value for name, value in os.environ.items() if len(value) >= 8 and _OF_VARIABLE.fullmatch(name)}
+
+
+def _of_addresses() -> Iterator[str]:
+    """Passwords in addresses that the environment holds, of a proxy, say."""
+    for value in os.environ.values():
+        if (found := _PASSWORD.search(value)) and len(found[2]) >= _SHORTEST:
             yield found[2]
 
 

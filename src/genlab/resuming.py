@@ -14,6 +14,7 @@ from genlab.config import differences
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
+from genlab.redaction import HIDDEN
 
 # What the steps of a training do not depend on: where it runs, how long, and who watches.
 FREE = ("budget", "outputs", "check", "rank_timeout", "logger", "metrics", "evaluation", "milestones", "spec",
@@ -29,7 +30,11 @@ def check_changes(saved: Mapping[str, Any], config: Mapping[str, Any], run: Path
 
     Raises ConfigError, with all of them, unless changes are allowed: a run is told apart by its settings.
     """
-    found = {path: change for path, change in differences(saved, config).items() if not _is_free(path)}
+    found = {
+        path: change
+        for path, change in differences(saved, config).items()
+        if not _is_free(path) and change[0] != HIDDEN
+    }  # a secret is typed again
     if found and not allow:
         told = ", ".join(f"{path} {before} -> {now}" for path, (before, now) in found.items())
         raise ConfigError(f"{run} was trained with other settings: {told}. Leave them as they were, start a new run, "

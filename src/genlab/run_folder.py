@@ -17,7 +17,6 @@ import platform
 import re
 import secrets
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import distributions
@@ -28,7 +27,9 @@ from typing import Any
 import yaml
 
 from genlab.errors import CheckpointError, ConfigError, StorageError
+from genlab.paths import read_path
 from genlab.redaction import printable, redacted
+from genlab.revision import revision
 from genlab.storage import remove_partial_files, write_atomically
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "torch-fidelity",
@@ -44,7 +45,7 @@ def create(outputs: str, name: str) -> Path:
     """Make a new folder ``outputs/name/<time>-<id>``. Never one that exists. Raises StorageError."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     while True:
-        folder = Path(outputs) / name / f"{stamp}-{secrets.token_hex(3)}"
+        folder = read_path(outputs) / name / f"{stamp}-{secrets.token_hex(3)}"
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(exist_ok=False)
@@ -78,7 +79,7 @@ def _snake(name: str) -> str:
 
 def find(run: str, option: str = "run") -> Path:
     """The folder of a finished or unfinished run that ``option`` names. Raises ConfigError."""
-    folder = Path(run)
+    folder = read_path(run)
     if not os.path.isfile(folder / "config.yaml"):  # which says no where pathlib raises: a name that cannot be one
         raise ConfigError(
             f"{option}={run}: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/."
@@ -115,18 +116,31 @@ def write_text(path: Path, text: str) -> None:
 
 def write_start(
     folder: Path, config: Mapping[str, Any], overrides: Sequence[str], tokenizer: str | None = None
-) -> None:
-    """What stands in the folder before the first step; what an earlier end of the run had left is no longer true."""
+) -> dict[str, Any]:
+    """What stands in the folder before the first step; what an earlier end of the run had left is no longer true.
+
+    Returns:
+        what was written, for services that show it: the config, with ``overrides``, ``revision`` and ``versions``
+    """
     remove_partial_files(folder)
     (folder / SUMMARY).unlink(missing_ok=True)
-    write_text(folder / "config.yaml", yaml.safe_dump(redacted(config), sort_keys=False, allow_unicode=True))
-    write_text(folder / "overrides.yaml", yaml.safe_dump(redacted(overrides), allow_unicode=True))
-    write_text(folder / "versions.json", json.dumps(redacted(versions()), indent=2))
+    shown, typed, known = redacted(config), redacted(overrides), redacted(versions())
+    write_text(folder / "config.yaml", yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
+    write_text(folder / "overrides.yaml", yaml.safe_dump(typed, allow_unicode=True))
+    write_text(folder / "versions.json", json.dumps(known, indent=2))
     if tokenizer is not None:
         write_text(folder / TOKENIZER, tokenizer)
     commands = folder / "command.txt"
     before = commands.read_text(encoding="utf-8") if commands.exists() else ""
     write_text(commands, before + shlex.join(["python", *redacted(sys.argv)]) + "\n")
+    return {**shown, "overrides": typed, "revision": known["revision"], "versions": known}
+
+
+def files(folder: Path, checkpoints: Sequence[Path]) -> dict[str, Path]:
+    """What another machine needs of a run to sample from it or to go on, by the path in its folder."""
+    kept = ("config.yaml", "overrides.yaml", "versions.json", "command.txt", TOKENIZER, SUMMARY, "metrics.csv")
+    found = [path for name in kept if (path := folder / name).exists()]
+    return {str(path.relative_to(folder)): path for path in [*found, *checkpoints]}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -182,7 +196,7 @@ def versions() -> dict[str, Any]:
     installed = {d.metadata["Name"].lower(): d.version for d in distributions() if d.metadata["Name"]}
     return {
         "genlab": installed.get("genlab"),
-        "revision": _revision(),
+        "revision": revision(),
         "python": platform.python_version(),
         "packages": {name: installed.get(name) for name in PACKAGES},
         "hardware": {
@@ -195,17 +209,3 @@ def versions() -> dict[str, Any]:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
     }
-
-
-def _revision() -> str | None:
-    """The commit of a clone, marked if files differ from it; None for an installed package."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        git = ["git", "-C", str(root)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{commit}+changes" if changed.strip() else commit

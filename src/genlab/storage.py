@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,15 @@ def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
             partial.unlink(missing_ok=True)
             raise
         _flush_folder(path.parent)
+
+
+def prepare_file(path: Path) -> None:
+    """Make the folder of a file that takes long to come about. Raises StorageError if it could not be written."""
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    if path.is_dir():
+        raise StorageError(f"cannot write to {path} (is a folder).")
 
 
 def partial_of(path: Path) -> Path:

@@ -1,23 +1,30 @@
 """Whether Weights & Biases is online."""
 
 import http.client
+import netrc
 import os
 import urllib.error
 import urllib.request
 import warnings
 from pathlib import Path
+from urllib.parse import urlsplit
+
+_LOGINS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 
 
-def choose_wandb_mode() -> None:
-    """Offline where nobody has logged in, or nobody answers; a mode that the user has set stands."""
+def choose_wandb_mode(mode: str | None = None) -> None:
+    """Offline where nobody has logged in, or nobody answers; a mode that the user has set stands, the option ``mode``
+    before the environment."""
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")  # seconds
-    if "WANDB_MODE" in os.environ:
+    if mode is not None:
+        os.environ["WANDB_MODE"] = mode
+    if os.environ.get("WANDB_MODE"):
         return
-    if not (os.environ.get("WANDB_API_KEY") or _netrc_names_wandb()):
+    url = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+    if not (any(os.environ.get(name) for name in _LOGINS) or _netrc_names(urlsplit(url).hostname or "")):
         os.environ["WANDB_MODE"] = "offline"
         return
-    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     try:
         urllib.request.urlopen(url, timeout=5).close()
     except urllib.error.HTTPError:
@@ -27,6 +34,11 @@ def choose_wandb_mode() -> None:
         warnings.warn(f"W&B is unreachable at {url} ({error}); what it is sent is kept here.", stacklevel=2)
 
 
-def _netrc_names_wandb() -> bool:
-    file = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    return file.exists() and "wandb" in file.read_text(encoding="utf-8", errors="ignore")
+def _netrc_names(host: str) -> bool:
+    """Whether the user's netrc holds a login for ``host``. One that cannot be read holds none, and W&B reads it no
+    better; nor is there one where the user has no home."""
+    try:
+        file = os.environ.get("NETRC") or Path.home() / ".netrc"
+        return netrc.netrc(str(file)).authenticators(host) is not None
+    except (OSError, RuntimeError, ValueError, netrc.NetrcParseError):
+        return False

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from genlab.data import decoding
+from genlab.data.given import GivenImages
 from genlab.data.image_folder import ImageFolder
 from genlab.errors import ConfigError, DataError, StorageError
 
@@ -94,9 +95,59 @@ def test_splits_are_not_taken_for_classes(root: Path) -> None:
     put(root / "train/a/1.png")
     put(root / "test/a/2.png")
     assert refusal(train(root)) == (
-        f"the folders in {root} are splits (test, train), not classes. "
-        f"Set data.root={root}/train data.val_root={root}/test."
+        f"are the folders in {root} splits (test, train), or classes? "
+        f"Splits: data.root={root}/train data.val_root={root}/test. Classes: data.folders_are_classes=true."
     )
+    with pytest.raises(DataError, match=f"seem to be splits. Name one of them: {root}/train"):
+        GivenImages(str(root)).table("train")
+
+
+def test_several_splits_among_other_folders_are_asked_about(root: Path) -> None:
+    for name in ("extra", "mine", "test", "train"):
+        put(root / name / "1.png")
+    said = f"are the folders in {root} splits (extra, test, train beside mine), or classes? Splits: "
+    assert refusal(train(root)).startswith(said + f"data.root={root}/train data.val_root={root}/test. Classes:")
+    table = ImageFolder(str(root), val_root=str(root), folders_are_classes=True).table("train")
+    assert table.names == ("extra", "mine", "test", "train")
+
+
+def test_one_class_may_be_called_train(root: Path) -> None:
+    for name in ("bus", "train"):
+        put(root / name / "1.png")
+    assert ImageFolder(str(root), val_root=str(root)).table("train").names == ("bus", "train")
+
+
+def test_every_format_is_read_and_the_rest_is_told_of(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    pixels = {
+        name: rng.integers(0, 256, (8, 8, 3), np.uint8) for name in ("b.bmp", "p.ppm", "t.tif", "u.TIFF", "w.webp")
+    }
+    for name, picture in pixels.items():
+        Image.fromarray(picture).save(root / name, lossless=True)
+    put(root / "j.jpg", shade=90).rename(root / "j.jfif")
+    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (50, 200)]
+    frames[0].save(root / "g.gif", save_all=True, append_images=frames[1:])
+    for name in ("a/x.psd", "a/y.PSD", "labels.csv", "LICENSE", ".hidden"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"something")
+    data = ImageFolder(str(root), val_root=str(root))
+    table = data.table("train").images
+    assert sorted([*pixels, "g.gif", "j.jfif"]) == ["b.bmp", "g.gif", "j.jfif", "p.ppm", "t.tif", "u.TIFF", "w.webp"]
+    for row, name in zip(table[[0, 3, 4, 5, 6]], sorted(pixels), strict=True):
+        assert np.array_equal(row, pixels[name].transpose(2, 0, 1))
+    assert table[1, :, 0, 0].tolist() == [50, 0, 0]  # the first frame
+    assert table[2, :, 0, 0].tolist() == [90, 90, 90]
+    assert caplog.messages == [f"4 files in {root} are no images that are read: 2 .psd (a/x.psd ...), "
+                               "1 without a suffix (LICENSE), 1 .csv (labels.csv)."]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["wide.tif", "wide.pgm", "wide.ppm"])
+def test_more_than_8_bits_are_refused_in_every_format(root: Path, name: str) -> None:
+    if name == "wide.ppm":
+        (root / name).write_bytes(b"P6 2 2 65535\n" + bytes(24))
+    else:
+        Image.fromarray(np.full((2, 2), 300, np.uint16)).save(root / name)
+    assert refusal(train(root, val_root=str(root))).endswith(f"{name} is 16-bit; only 8-bit images are supported.")
 
 
 def test_a_folder_that_links_to_itself_ends(root: Path) -> None:
@@ -108,9 +159,10 @@ def test_a_folder_that_links_to_itself_ends(root: Path) -> None:
 
 
 def test_no_images(root: Path) -> None:
-    (root / "a.gif").write_bytes(b"")
+    (root / "a.psd").write_bytes(b"")
     assert refusal(train(root)) == (
-        f"no images found in {root} (looked for .png .jpg .jpeg .webp, including subfolders)."
+        f"no images found in {root} (looked for .png .apng .jpg .jpeg .jpe .jfif .webp .gif .bmp .dib .tif .tiff .ppm "
+        ".pgm .pbm .pnm, including subfolders). There are 1 .psd (a.psd)."
     )
     assert refusal(train(root / "no")) == f"{root / 'no'} is not a folder. Set data.root to a folder of images."
 

@@ -27,6 +27,7 @@ if __name__ == "__main__":
 import torch
 
 import genlab
+import ours
 from faults import damages, full_disk, kills, matrix, outages, shards, signals, starts
 from faults.runs import Place, Runs, temporary_folder
 from faults.trial import Trial
@@ -37,6 +38,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    ours.confirm()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of trials")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time")

@@ -119,8 +119,9 @@ def test_grids_fall_to_zero(grid: Callable[[int], Tensor]) -> None:
     assert sigmas.shape == (11,)
     assert sigmas[-1] == 0
     assert (sigmas.diff() < 0).all()
+    assert grid(1).tolist() == [sigmas[0].item(), 0]  # one step is all the way
     with pytest.raises(ValueError, match="num_steps"):
-        grid(0)
+        Euler(0, grid)
 
 
 def test_grids_match_the_papers() -> None:

@@ -27,6 +27,7 @@ class Checkpoints(Checkpoint):
             raise ValueError(f"keep must be at least 1, got {keep}.")
         self.every_minutes, self.keep = every_minutes, keep
         self._last_save = time.monotonic()
+        self.saved_at = -1  # examples seen at the last save
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_save = time.monotonic()
@@ -70,7 +71,17 @@ class Checkpoints(Checkpoint):
             for old in checkpoint.saved(folder.parent):  # one that claims to be newer was damaged, and passed over
                 if old != path and old not in earlier[: self.keep - 1]:
                     take_away(old)
-        self._last_save = time.monotonic()
+        self._last_save, self.saved_at = time.monotonic(), pl_module.progress.examples
+
+
+def save_before(trainer: Trainer, model: Model, again: bool = False) -> None:
+    """Save the run, if it is saved at all, right after an optimiser step and before work that may fail or be killed.
+
+    ``again``: also where that step is saved already, since more was logged of it.
+    """
+    callback = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
+    if callback is not None and (again or callback.saved_at != model.progress.examples):
+        callback.save(trainer, model)
 
 
 def _mend_epoch_count(trainer: Trainer) -> None:

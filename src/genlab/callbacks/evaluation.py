@@ -1,19 +1,26 @@
 """A cheap evaluation every so often during training: validation losses, and metrics of a few samples."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.callbacks.stop import done_unless_stopped, stop_requested
+from genlab.loggers import IsolatedLogger
 from genlab.memory import enough_memory
+from genlab.metrics.base import Direction
 from genlab.metrics.evaluation import Evaluation, Result
+from genlab.metrics.failures import in_words
+from genlab.metrics.subject import rank
 from genlab.model.base import Model, in_eval_mode
 from genlab.seeding import derive_seed
+from genlab.tracking import better
 
 
 class PeriodicEvaluation(Callback):
@@ -29,15 +36,21 @@ class PeriodicEvaluation(Callback):
         num_samples: int = 500,
         also_at: Sequence[float] = (),  # shares of the budget, e.g. 0.05: early, to see whether a run is any good
     ):
+        if num_samples < 2:
+            raise ValueError(f"num_samples={num_samples} must be at least 2. For no evaluation on the way: times=0.")
         self.evaluation, self.num_samples = evaluation, num_samples
         self.milestones = Milestones(times, also_at)
         self._owed = False
+        self._model: Model | None = None
+        self._told: set[str] = set()  # metrics that could not be computed
         self.final: Result | None = None  # of the full evaluation, once the run has ended
         self.latest: dict[str, float] = {}  # what was logged last, and after how many examples
         self.latest_at = -1
+        self.best: dict[str, float] = {}  # of each number so far, by the name that services know it by
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
+        self._model = pl_module
         self.milestones.start(pl_module.progress.fraction)
         if self._owed:
             self._evaluate_or_owe(trainer, pl_module)
@@ -48,17 +61,25 @@ class PeriodicEvaluation(Callback):
     ) -> None:
         assert isinstance(pl_module, Model)
         fraction = pl_module.progress.fraction
+        if not pl_module.at_optimizer_step(batch_idx):
+            return  # a state that can be saved, and the weights that go on from it
         if self.milestones.reached(fraction) and fraction < 1:  # the full evaluation follows at once
+            self._owed = True  # whoever goes on from the state that is saved now makes it first
+            save_before(trainer, pl_module, again=True)
             self._evaluate_or_owe(trainer, pl_module)
 
     def _evaluate_or_owe(self, trainer: Trainer, model: Model) -> None:
         self._owed = not done_unless_stopped(trainer, lambda: self.evaluate(trainer, model, self.num_samples))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"owed": self._owed}
+        """Saved before its turn in a step, it owes that step's evaluation too."""
+        fraction = 0.0 if self._model is None else self._model.progress.fraction
+        owed = self._owed or (fraction < 1 and self.milestones.is_due(fraction))
+        return {"owed": owed, "best": dict(self.best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._owed = state_dict["owed"]
+        self.best = dict(state_dict.get("best", {}))  # runs of earlier versions noted none
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
@@ -72,11 +93,44 @@ class PeriodicEvaluation(Callback):
         with averaged_weights(trainer, model) as weights, enough_memory("in the evaluation", remedy):
             losses = validation_losses(trainer, model)
             result = self.evaluation.run(model, datamodule, num_samples, weights=weights)
+        if num_samples is not None:
+            self._tell(result)
         values = {f"val/{name}": value for name, value in (losses | result.values).items()}
         self.latest, self.latest_at = values, model.progress.examples
+        curves, directions = _curves(losses, result)
+        self.best = better(self.best, curves, directions)
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
         for logger in trainer.loggers:
-            logger.log_metrics(model.progress.logged() | values, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            is_service = isinstance(logger, IsolatedLogger)
+            logger.log_metrics(model.progress.logged() | (curves if is_service else values), step=step)
+            if isinstance(logger, IsolatedLogger):
+                logger.summarize({f"best/{name}": value for name, value in self.best.items()})
         return result
+
+    def _tell(self, result: Result) -> None:
+        """Warn, once of each, of metrics that have no number this time: the training goes on."""
+        for name, error in result.failures.items():
+            if name not in self._told and rank() == 0:
+                warnings.warn(f"metrics={name} has no number in this evaluation: {in_words(error)}", stacklevel=2)
+            self._told.add(name)
+
+
+def curve_names(evaluation: Evaluation) -> list[str]:
+    """What every evaluation of a run will give."""
+    metrics = (evaluation.metrics | evaluation.of_models).values()
+    return ["val/loss", *(f"val/{key}" for metric in metrics for key in metric.directions)]
+
+
+def _curves(losses: Mapping[str, float], result: Result) -> tuple[dict[str, float], dict[str, Direction | None]]:
+    """Numbers by names that are the same for any number of samples, and what is better."""
+    curves = {f"val/{name}": value for name, value in losses.items()}
+    directions: dict[str, Direction | None] = {"val/loss": "lower"}
+    for name, value in result.values.items():
+        curve = f"val/{result.keys.get(name, name)}"
+        curves[curve], directions[curve] = value, result.directions[name]
+    if "num_samples" in result.protocol:
+        curves["val/num_samples"] = float(result.protocol["num_samples"])
+    return curves, directions
 
 
 @torch.no_grad()

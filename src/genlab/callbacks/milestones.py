@@ -30,6 +30,14 @@ class Milestones:
         new, self._passed = passed > self._passed, max(passed, self._passed)
         return new
 
+    def is_due(self, fraction: float) -> bool:
+        """What :meth:`reached` would say."""
+        return self._points(fraction) > self._passed
+
+    def ahead(self, fraction: float) -> int:
+        """How many points come after ``fraction`` of the budget."""
+        return self._points(1.0) - self._points(fraction)
+
     def _points(self, fraction: float) -> int:
         # 0.57 of 100 is 56.99999999999999
         return int(fraction * self.times + 1e-9) + sum(share <= fraction + 1e-9 for share in self.others)

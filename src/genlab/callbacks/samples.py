@@ -11,6 +11,7 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.data.image import ImageTable, to_float, to_uint8
@@ -31,7 +32,14 @@ class SampleGrid(Callback):
     each what comes back of it; and ``interpolations-examples=N.png``, rows of latents from one image's to another's.
     """
 
-    def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0):
+    def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0, count: int | None = None):
+        """``count``: samples, in as many rows as that takes. Raises ValueError if a number of them is below 1."""
+        if min(rows, columns, count or (1 if count is None else 0)) < 1:
+            raise ValueError(
+                f"rows={rows}, columns={columns} and count={count} must be at least 1. For no grid: times=0."
+            )
+        if count is not None:
+            rows, columns = -(-count // columns), min(count, columns)
         self.milestones = Milestones(times)
         self.rows, self.columns, self.seed = rows, columns, seed
         self.drawn: tuple[int, Tensor] | None = None  # examples seen at the last grid, and its samples, for who watches
@@ -44,7 +52,8 @@ class SampleGrid(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, GenerativeModel)
-        if self.milestones.reached(pl_module.progress.fraction):
+        if pl_module.at_optimizer_step(batch_idx) and self.milestones.reached(pl_module.progress.fraction):
+            save_before(trainer, pl_module)
             self.show(trainer, pl_module)
 
     def show(self, trainer: Trainer, model: GenerativeModel) -> None:
@@ -64,7 +73,18 @@ class SampleGrid(Callback):
                 save_grid(images, self.columns, path)
                 for logger in trainer.loggers:
                     if isinstance(logger, IsolatedLogger):
-                        logger.show_image(name, path, trainer.fit_loop.epoch_loop._batches_that_stepped)
+                        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+                        logger.show_image(name, path, self._caption(name, model), model.progress.examples, step)
+
+    def _caption(self, name: str, model: GenerativeModel) -> str:
+        shown = {
+            "samples": f"samples 0 to {self.rows * self.columns - 1} of seed {self.seed}",
+            "reconstructions": "held-out images, and below each what comes back of it",
+            "interpolations": "each row: latents on the way from one held-out image to another, decoded",
+        }[name]
+        if name == "samples" and model.num_classes is not None:
+            shown += f"; column c: class c (modulo {model.num_classes})"
+        return f"after {model.progress.examples:,} examples: {shown}"
 
 
 def sample_images(model: GenerativeModel, indices: range, seed: int, label: int | None = None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.callbacks.samples import FOLDER
@@ -22,6 +23,9 @@ class TextSamples(Callback):
     """Writes ``samples/examples=N.txt`` into the run folder, and to the loggers that show text."""
 
     def __init__(self, times: int = 10, count: int = 4, seed: int = 0):
+        """Raises ValueError if ``count`` is below 1."""
+        if count < 1:
+            raise ValueError(f"count={count} must be at least 1. For no texts: times=0.")
         self.milestones = Milestones(times)
         self.count, self.seed = count, seed
 
@@ -33,7 +37,8 @@ class TextSamples(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, GenerativeModel)
-        if self.milestones.reached(pl_module.progress.fraction):
+        if pl_module.at_optimizer_step(batch_idx) and self.milestones.reached(pl_module.progress.fraction):
+            save_before(trainer, pl_module)
             self.show(trainer, pl_module)
 
     def show(self, trainer: Trainer, model: GenerativeModel) -> None:
@@ -46,7 +51,8 @@ class TextSamples(Callback):
             write_texts(texts, Path(trainer.default_root_dir) / FOLDER / f"examples={model.progress.examples:012d}.txt")
             for logger in trainer.loggers:
                 if isinstance(logger, IsolatedLogger):
-                    logger.show_text("samples", texts, trainer.fit_loop.epoch_loop._batches_that_stepped)
+                    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+                    logger.show_text("samples", texts, model.progress.examples, step)
 
 
 def write_texts(texts: Sequence[str], path: Path) -> None:

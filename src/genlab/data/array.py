@@ -6,7 +6,6 @@ import re
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from genlab.data.base import Split
 from genlab.data.held_out import cached_part, rows_of
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError, DataError
+from genlab.paths import read_path
 
 _IMAGE_KEYS = ("images", "x", "arr_0")
 _LABEL_KEYS = ("labels", "y")
@@ -60,7 +60,7 @@ class Array(ImageDataModule):
         self.path, self.val_path, self.val_fraction = path, val_path, val_fraction
         self.image_key, self.label_key = image_key, label_key
         self.label_path, self.val_label_path = label_path, val_label_path
-        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        self.cache = read_path(cache_dir) if cache_dir else default_folder()
 
     def load(self, split: Split) -> ImageTable:
         """(N, C, H, W) uint8.
@@ -163,11 +163,11 @@ def _read(path: str, key: str | None, usual: tuple[str, ...], option: str, optio
     """
     try:
         with np.errstate(over="ignore"):  # of an absurd shape
-            content = np.load(os.path.expanduser(path), mmap_mode="c", allow_pickle=False)  # copies on write: for torch
+            content = np.load(read_path(path), mmap_mode="c", allow_pickle=False)  # copies on write: for torch
         if isinstance(content, np.ndarray):
             return _Found(content, path)
         with content, wholesome(path, "Save it again, as a .npy if it is right as it is."):
-            check_zip(Path(path).expanduser(), content.zip)
+            check_zip(read_path(path), content.zip)
             name = key or next((name for name in usual if name in content.files), None)
             if name is None and optional:
                 return None
@@ -187,7 +187,7 @@ def _read(path: str, key: str | None, usual: tuple[str, ...], option: str, optio
 
 def _key(path: str, shape: tuple[int, ...], split: Split, val_fraction: float) -> str:
     """Of all that the pixels of a part depend on."""
-    real = os.path.realpath(os.path.expanduser(path))
+    real = os.path.realpath(read_path(path))
     status = os.stat(real)
     made_of = (1, real, status.st_size, status.st_mtime_ns, shape, split, val_fraction)
     return f"array-{hashlib.blake2b(repr(made_of).encode(), digest_size=16).hexdigest()}"

@@ -12,13 +12,14 @@ import numpy as np
 from filelock import FileLock
 
 from genlab.errors import StorageError
+from genlab.paths import read_path
 
 _CHECKED_BYTES = 2 << 30  # read at most when a cache is opened; a larger one is checked on evenly spaced rows
 
 
 def default_folder() -> Path:
     """``$GENLAB_CACHE``, else ``~/.cache/genlab``."""
-    return Path(os.environ.get("GENLAB_CACHE") or "~/.cache/genlab").expanduser()
+    return read_path(os.environ.get("GENLAB_CACHE") or "~/.cache/genlab")
 
 
 def digest(*parts: object) -> str:

@@ -15,6 +15,7 @@ from genlab.data.folder import locked_folder
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import ImageFile
 from genlab.errors import ConfigError, DataError, did_you_mean
+from genlab.paths import read_path
 
 _URL = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 _IMAGES, _ARCHIVE = "img_align_celeba", "img_align_celeba.zip"
@@ -54,9 +55,9 @@ class CelebA(ImageDataModule):
         if image_size < 1:
             raise ConfigError(f"data.image_size must be a whole number >= 1, got {image_size}.")
         self.shown = os.path.join(root, "celeba", "")
-        self.folder = Path(self.shown).expanduser()
+        self.folder = read_path(self.shown)
         self.image_size, self.attribute = image_size, attribute
-        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        self.cache = read_path(cache_dir) if cache_dir else default_folder()
 
     def load(self, split: Split) -> ImageTable:
         """Decode a split, or find it in the cache: (N, 3, S, S) uint8.

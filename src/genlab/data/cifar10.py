@@ -10,6 +10,7 @@ from genlab.data.base import Split
 from genlab.data.download import Archive, fetch
 from genlab.data.folder import locked_folder
 from genlab.data.image import ImageDataModule, ImageTable
+from genlab.paths import read_path
 
 
 class Cifar10(ImageDataModule):
@@ -48,7 +49,7 @@ class Cifar10(ImageDataModule):
         from torchvision.datasets import CIFAR10
 
         try:
-            source = CIFAR10(os.path.expanduser(self.root), train=split == "train")
+            source = CIFAR10(read_path(self.root), train=split == "train")
         except RuntimeError:
             return None
         images = np.ascontiguousarray(source.data.transpose(0, 3, 1, 2))  # (N, H, W, C) -> (N, C, H, W)

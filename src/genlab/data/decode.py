@@ -3,7 +3,7 @@
 import io
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -11,11 +11,21 @@ from PIL import Image, ImageFile, ImageOps
 from genlab.errors import DataError
 
 Channels = Literal[1, 3]
-DECODER = f"2 Pillow {Image.__version__}"  # part of what a cache is keyed by; raise the number when pixels change
+DECODER = f"3 Pillow {Image.__version__}"  # part of what a cache is keyed by; raise the number when pixels change
 
-_FORMATS = ("PNG", "JPEG", "WEBP")
+SUFFIXES = {  # of the formats that are read, by Pillow's names for these
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+_FORMATS = tuple(SUFFIXES)
 _OPAQUE = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _ALPHA = ("LA", "RGBA")
+_BITS_PER_SAMPLE = 258  # a tag of TIFF
 
 
 class UnreadableImageError(Exception):
@@ -25,7 +35,7 @@ class UnreadableImageError(Exception):
 def decode(
     source: Path | bytes, image_size: int | None, channels: Channels, crop: int | None = None, name: str = ""
 ) -> np.ndarray:
-    """The pixels of a PNG, JPEG or WebP file, (C, H, W) uint8.
+    """The pixels of a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file, (C, H, W) uint8; of several frames the first.
 
     The orientation that a camera wrote beside the pixels is applied. Transparency is laid on white: what lies under
     it is arbitrary, and pictures with it are drawn for a white page. Colours become grey by ITU-R 601. With
@@ -63,11 +73,20 @@ def decode(
 
 
 def _check_format(image: ImageFile.ImageFile, name: str) -> None:
-    raw_mode = str(image.tile[0][3]) if image.tile else ""  # 16-bit colour PNGs say "RGB" and would lose 8 bits
-    if image.mode.startswith("I") or (image.format == "PNG" and ";16" in raw_mode):
+    if image.mode.startswith("I") or _is_wide(image):
         raise DataError(f"{name} is 16-bit; only 8-bit images are supported.")
     if image.mode not in _OPAQUE + _ALPHA:
         raise DataError(f"{name} has the pixel format '{image.mode}'; convert it to RGB or grey.")
+
+
+def _is_wide(image: ImageFile.ImageFile) -> bool:
+    """Whether colours have more than 8 bits a channel, which Pillow takes away without a word."""
+    told: Any = image.tile[0][3] if image.tile else ""
+    if image.format == "PPM":  # the largest value stands last
+        return isinstance(told, tuple) and isinstance(told[-1], int) and told[-1] > 255
+    if image.format == "TIFF" and max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) > 8:  # type: ignore[attr-defined]
+        return True
+    return image.format == "PNG" and ";16" in str(told)
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
@@ -107,10 +126,19 @@ def _reason(source: Path | bytes, error: Exception) -> str:
     if head[:4] == b"RIFF" and (whole := int.from_bytes(head[4:8], "little") + 8) > size:
         return f"truncated WebP, {size} of {whole} bytes"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"not a PNG, JPEG or WebP image, {size} bytes"
+        return f"not an image of a format that is read, {size} bytes"
     if isinstance(error, Image.DecompressionBombError):
         return "more pixels than any picture has"
-    name = {b"\xff\xd8": "JPEG", b"\x89P": "PNG", b"RI": "WebP"}.get(head[:2], "image")
+    kinds = {
+        b"\xff\xd8": "JPEG",
+        b"\x89P": "PNG",
+        b"RI": "WebP",
+        b"GI": "GIF",
+        b"BM": "BMP",
+        b"II": "TIFF",
+        b"MM": "TIFF",
+    }
+    name = kinds.get(head[:2], "image")
     return f"truncated {name}, {size} bytes" if "truncated" in str(error).lower() else f"damaged {name}, {size} bytes"
 
 

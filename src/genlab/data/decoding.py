@@ -14,6 +14,7 @@ import numpy as np
 from genlab.data.decode import DECODER, Channels, UnreadableImageError, decode
 from genlab.data.image_files import ImageFile
 from genlab.errors import DataError
+from genlab.paths import read_path
 from genlab.progress import progress
 
 _BAD_FRACTION = 0.001  # of the files of a split that on_bad=skip may leave out
@@ -93,7 +94,7 @@ class FileDecoding:
             return error
 
     def _path(self, file: ImageFile) -> Path:
-        return Path(self.root).expanduser() / file.name
+        return read_path(self.root) / file.name
 
     def _refuse_bad(self, file: ImageFile, error: UnreadableImageError, bad: int) -> None:
         if self.on_bad == "stop":

@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from genlab.errors import StorageError
+from genlab.paths import read_path
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def locked_folder(name: str) -> Iterator[Path]:
     Raises:
         StorageError: it, or something inside the ``with`` block, cannot be written.
     """
-    folder = Path(name).expanduser()
+    folder = read_path(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".genlab.lock"):

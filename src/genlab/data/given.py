@@ -1,13 +1,13 @@
 """Images that are there, files or arrays, to be compared with each other and to train on never."""
 
-from pathlib import Path
-
 from genlab.data.array import Array
 from genlab.data.base import Split
 from genlab.data.decode import Channels
 from genlab.data.image import ImageDataModule, ImageTable
+from genlab.data.image_files import SplitsOrClasses
 from genlab.data.image_folder import ImageFolder
 from genlab.errors import ConfigError, DataError
+from genlab.paths import read_path
 
 
 class GivenImages(ImageDataModule):
@@ -24,9 +24,9 @@ class GivenImages(ImageDataModule):
         super().__init__()
         self.path = path
         self._source: ImageDataModule
-        if Path(path).suffix in (".npy", ".npz"):
+        if read_path(path).suffix in (".npy", ".npz"):
             self._source = Array(path, val_path=path, cache_dir=cache_dir)
-        elif Path(path).is_dir():
+        elif read_path(path).is_dir():
             self._source = ImageFolder(path, path, image_size=image_size, channels=channels, cache_dir=cache_dir)
         else:
             raise DataError(f"there are no images at {path}. Name a folder of images, a .npz or a .npy file.")
@@ -36,4 +36,7 @@ class GivenImages(ImageDataModule):
         if split == "val":
             raise ConfigError(f"{self.path} has no held-out images, which a metric asks for. Leave it out of "
                               "metrics=[...], or name data with data=... instead of reference=...")  # fmt: skip
-        return self._source.table("train")
+        try:
+            return self._source.table("train")
+        except SplitsOrClasses as error:
+            raise DataError(f"the folders in {self.path} seem to be splits. Name one of them: {error.first}") from error

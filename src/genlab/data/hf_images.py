@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from genlab.data.decoding import in_parallel
 from genlab.data.held_out import cached_part, rows_of
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError, DataError
+from genlab.paths import read_path
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -58,7 +58,7 @@ class HFImages(ImageDataModule):
         self.data_set, self.config, self.split, self.val_split = name, config, split, val_split
         self.val_fraction, self.image_column, self.label_column = val_fraction, image_column, label_column
         self.revision, self.image_size, self.channels = revision, image_size, channels
-        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        self.cache = read_path(cache_dir) if cache_dir else default_folder()
 
     def load(self, split: Split) -> ImageTable:
         """Stream and decode a split, or find it in the cache: (N, C, S, S) uint8.
@@ -154,7 +154,8 @@ class HFImages(ImageDataModule):
             pixels = decode(source, self.image_size, self.channels, name=name)
         except UnreadableImageError as error:
             raise DataError(
-                f"cannot read {name} ({error}). Remove it from the data set; PNG, JPEG and WebP can be read."
+                f"cannot read {name} ({error}). Remove it from the data set; "
+                "PNG, JPEG, WebP, GIF, BMP, TIFF and PPM can be read."
             ) from error
         return np.concatenate([pixels.ravel(), np.array([label], dtype="<i8").view(np.uint8)])
 

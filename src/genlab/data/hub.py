@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genlab.data.array_cache import digest
 from genlab.errors import ConfigError, DataError, GenlabError, ResourceError
+from genlab.paths import read_path
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -35,7 +36,7 @@ def version(name: str, revision: str | None, memory: Path) -> str:
     Raises:
         DataError: there is no such data set, or the Hub cannot be reached and never was.
     """
-    folder = Path(name).expanduser()
+    folder = read_path(name)
     if folder.is_dir():
         return _version_of_folder(folder)
     note = memory / f"hub-{digest(name, revision)}.json"
@@ -148,7 +149,7 @@ def open_stream(name: str, config: str | None, split: str, version: str) -> "Ite
     """
     from datasets import load_dataset
 
-    folder = Path(name).expanduser()
+    folder = read_path(name)
     source, revision = (str(folder), None) if folder.is_dir() else (name, version)
     try:
         return load_dataset(source, config, split=split, revision=revision, streaming=True)

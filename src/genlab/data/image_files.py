@@ -3,13 +3,26 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from genlab.data.decode import SUFFIXES
 from genlab.data.held_out import held_out_names
 from genlab.errors import DataError
+from genlab.paths import read_path
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_SPLIT_NAMES = {"train", "training", "test", "val", "valid", "validation"}
+_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+_SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation",
+                "extra", "unlabeled", "unlabelled"}  # fmt: skip
+
+
+_MOST_KINDS = 5  # that are named
+
+
+class SplitsOrClasses(DataError):
+    """Folders at the top are called as splits are."""
+
+    def __init__(self, message: str, first: str):
+        super().__init__(message)
+        self.first = first  # path of the one to train on
 
 
 @dataclass(frozen=True)
@@ -27,23 +40,39 @@ class ImageFile:
         return first if slash else None
 
 
-def list_images(root: str) -> list[ImageFile]:
-    """All images under ``root``, at any depth, sorted by name; hidden files and folders are passed over.
+def list_images(root: str) -> tuple[list[ImageFile], list[str]]:
+    """All images under ``root``, at any depth, sorted by name, and the names of the files that are none. Hidden files
+    and folders are passed over.
 
     Raises:
         DataError: there is no such folder, or no image in it.
     """
-    top = Path(root).expanduser()
+    top = read_path(root)
     if not top.is_dir():
         raise DataError(f"{root} is not a folder. Set data.root to a folder of images.")
-    files = sorted(_walk(str(top), "", set()), key=lambda file: file.name)
+    found = sorted(_walk(str(top), "", set()), key=lambda file: file.name)
+    files = [file for file in found if file.name.lower().endswith(_SUFFIXES)]
+    others = [file.name for file in found if not file.name.lower().endswith(_SUFFIXES)]
     if not files:
-        raise DataError(f"no images found in {root} (looked for {' '.join(_SUFFIXES)}, including subfolders).")
-    return files
+        there = f" There are {counted(others)}." if others else ""
+        raise DataError(f"no images found in {root} (looked for {' '.join(_SUFFIXES)}, including subfolders).{there}")
+    return files, others
+
+
+def counted(names: Sequence[str]) -> str:
+    """``20 .psd (a/1.psd ...), 1 .txt (notes.txt)``: how many files of which kinds."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        suffix = os.path.splitext(name)[1].lower()
+        kinds.setdefault(suffix or "without a suffix", []).append(name)
+    most = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+    shown = [f"{len(files)} {kind} ({files[0]}{' ...' if files[1:] else ''})" for kind, files in most[:_MOST_KINDS]]
+    rest = sum(len(files) for _, files in most[_MOST_KINDS:])
+    return ", ".join(shown) + (f" and {rest} more of other kinds" if rest else "")
 
 
 def _walk(folder: str, prefix: str, above: set[str]) -> Iterator[ImageFile]:
-    """Links are followed, except back to a folder that is being walked (``above``)."""
+    """All files. Links are followed, except back to a folder that is being walked (``above``)."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -53,7 +82,7 @@ def _walk(folder: str, prefix: str, above: set[str]) -> Iterator[ImageFile]:
                 continue
             if entry.is_dir():
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {real})
-            elif entry.name.lower().endswith(_SUFFIXES):
+            else:
                 try:
                     status = entry.stat()
                 except OSError:  # a link to nowhere: decoding it will say so
@@ -62,11 +91,14 @@ def _walk(folder: str, prefix: str, above: set[str]) -> Iterator[ImageFile]:
                     yield ImageFile(prefix + entry.name, status.st_size, status.st_mtime_ns)
 
 
-def class_names(root: str, files: Sequence[ImageFile]) -> tuple[str, ...]:
+def class_names(root: str, files: Sequence[ImageFile], whatever_named: bool = False) -> tuple[str, ...]:
     """The folders at the top that hold images, sorted; () if all images lie at the top: then there are no labels.
 
+    ``whatever_named``: also where they are called train, test and the like.
+
     Raises:
-        DataError: images lie both at the top and in folders, or the folders are splits rather than classes.
+        DataError: images lie both at the top and in folders, or the folders seem to be splits rather than classes: all
+            of them, or several.
     """
     at_top = [file.name for file in files if file.folder is None]
     names = sorted({file.folder for file in files if file.folder is not None})
@@ -75,12 +107,19 @@ def class_names(root: str, files: Sequence[ImageFile]) -> tuple[str, ...]:
             f"{root} has images at its top ({at_top[0]} and {len(at_top) - 1} more) and in class folders "
             f"({', '.join(names[:3])}{' ...' if names[3:] else ''}). Move them into a class folder, or all to the top."
         )
-    if names and {name.lower() for name in names} <= _SPLIT_NAMES:
-        train = next((name for name in names if name.lower().startswith("train")), names[0])
-        rest = [f" data.val_root={os.path.join(root, name)}" for name in names if name != train][:1]
-        raise DataError(
-            f"the folders in {root} are splits ({', '.join(names)}), not classes. "
-            f"Set data.root={os.path.join(root, train)}{''.join(rest)}."
+    splits = [name for name in names if name.lower() in _SPLIT_NAMES]
+    if not whatever_named and (len(splits) > 1 or len(splits) == len(names) > 0):
+        train = next((name for name in splits if name.lower().startswith("train")), splits[0])
+        others = [name for name in splits if name != train]
+        held_out = sorted(others, key=lambda name: name.lower().startswith(("extra", "unlabel")))[:1]
+        rest = [f" data.val_root={os.path.join(root, name)}" for name in held_out]
+        found = ", ".join(splits) + (
+            f" beside {', '.join(sorted({*names} - {*splits})[:3])}" if len(names) > len(splits) else ""
+        )
+        raise SplitsOrClasses(
+            f"are the folders in {root} splits ({found}), or classes? "
+            f"Splits: data.root={os.path.join(root, train)}{''.join(rest)}. Classes: data.folders_are_classes=true.",
+            os.path.join(root, train),
         )
     return tuple(names)
 

@@ -1,7 +1,7 @@
 """A folder of image files of any size."""
 
 import logging
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,14 +11,15 @@ from genlab.data.base import Split
 from genlab.data.decode import Channels
 from genlab.data.decoding import FileDecoding
 from genlab.data.image import ImageDataModule, ImageTable
-from genlab.data.image_files import ImageFile, class_names, list_images, split_files
+from genlab.data.image_files import ImageFile, class_names, counted, list_images, split_files
 from genlab.errors import ConfigError, DataError
+from genlab.paths import read_path
 
 _log = logging.getLogger(__name__)
 
 
 class ImageFolder(ImageDataModule):
-    """PNG, JPEG and WebP files under a folder: (channels, S, S).
+    """PNG, JPEG, WebP, GIF, BMP, TIFF and PPM files under a folder: (channels, S, S). Others are counted and told of.
 
     Folders at the top are classes, in sorted order, and whatever lies below them belongs to them; a folder without
     images is no class. Images all at the top have no labels. A mixture is refused. See
@@ -36,6 +37,7 @@ class ImageFolder(ImageDataModule):
         val_fraction: float = 0.1,  # in (0, 1): held out by the hash of the file name, so it stays when files are added
         image_size: int | None = None,  # pixels; null: the files are squares of one size
         channels: Channels = 3,  # 3: RGB, 1: grey
+        folders_are_classes: bool = False,  # also where they are called train, test and the like
         on_bad: Literal["stop", "skip"] = "stop",  # a damaged file: stop, or leave out up to 0.1 % of the files
         cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
         batch_size: int = 128,  # examples in a step, over all ranks together
@@ -52,7 +54,8 @@ class ImageFolder(ImageDataModule):
             raise ConfigError(f"data.image_size must be a whole number >= 1 or null, got {image_size}.")
         self.root, self.val_root, self.val_fraction = root, val_root, val_fraction
         self.image_size, self.channels, self.on_bad = image_size, channels, on_bad
-        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        self.folders_are_classes = folders_are_classes
+        self.cache = read_path(cache_dir) if cache_dir else default_folder()
 
     def load(self, split: Split) -> ImageTable:
         """Decode a split, or find it in the cache.
@@ -79,8 +82,10 @@ class ImageFolder(ImageDataModule):
 
     def _files(self, split: Split) -> tuple[str, list[ImageFile], tuple[str, ...]]:
         """Where the files of a split are, which they are, and the classes, always those of the training folder."""
-        files = list_images(self.root)
-        names = class_names(self.root, files)
+        files, others = list_images(self.root)
+        names = class_names(self.root, files, self.folders_are_classes)
+        if split == "train":
+            _tell_of(others, self.root)
         if self.val_root is None:
             if len(files) < 2:
                 raise DataError(f"{self.root} has one image; one to train and one to hold out are the least.")
@@ -88,10 +93,16 @@ class ImageFolder(ImageDataModule):
             return self.root, train if split == "train" else held_out, names
         if split == "train":
             return self.root, files, names
-        held_out = list_images(self.val_root)
-        held_out_names = class_names(self.val_root, held_out)
+        held_out, others = list_images(self.val_root)
+        _tell_of(others, self.val_root)
+        held_out_names = class_names(self.val_root, held_out, self.folders_are_classes)
         if bool(names) != bool(held_out_names):
             raise DataError(f"only one of {self.root} and {self.val_root} has folders for classes; both or none must.")
         if unknown := sorted(set(held_out_names) - set(names)):
             raise DataError(f"{self.val_root} has the class '{unknown[0]}', which {self.root} has not.")
         return self.val_root, held_out, names
+
+
+def _tell_of(others: Sequence[str], root: str) -> None:
+    if others:
+        _log.warning("%d files in %s are no images that are read: %s.", len(others), root, counted(others))

@@ -13,6 +13,7 @@ from genlab.data.download import Archive, fetch
 from genlab.data.folder import locked_folder
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError, DataError
+from genlab.paths import read_path
 from genlab.seeding import derive_seed, uniform_by_index
 
 if TYPE_CHECKING:
@@ -119,13 +120,13 @@ def binarized(images: np.ndarray, seed: int) -> np.ndarray:
 def _load(source: "type[MNIST]", title: str, root: str, download: bool, split: Split) -> ImageTable:
     """(N, 1, 28, 28)."""
     shown = os.path.join(root, source.__name__, "raw", "")
-    raw = Path(shown).expanduser()
+    raw = read_path(shown)
     if not _complete(source, raw):
         with locked_folder(shown):
             if not _complete(source, raw):  # another process may have been at it
                 _unpack(source, title, raw, shown, download)
     try:
-        data = source(os.path.expanduser(root), train=split == "train")
+        data = source(read_path(root), train=split == "train")
         images = data.data.numpy()[:, None]
     except (AssertionError, ValueError, RuntimeError, EOFError) as error:
         raise DataError(

@@ -11,6 +11,7 @@ from genlab.data.text import TextDataModule
 from genlab.data.text_files import read_text
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import DataError
+from genlab.paths import read_path
 
 _ARCHIVE = Archive(
     "input.txt",
@@ -50,11 +51,11 @@ class Shakespeare(TextDataModule):
 
     def _file(self) -> Path:
         if self.path is not None:
-            path = Path(self.path).expanduser()
+            path = read_path(self.path)
             if path.is_file() and not is_there(_ARCHIVE, path):
                 raise DataError(f"{self.path} is not Tiny Shakespeare. For another text: data=text_file.")
             return path
-        path = Path(self.folder).expanduser() / _ARCHIVE.name
+        path = read_path(self.folder) / _ARCHIVE.name
         if not is_there(_ARCHIVE, path):
             with locked_folder(self.folder) as folder:
                 try:

@@ -5,7 +5,6 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from genlab.data.base import DataModule, DataSpec, KeyedDataset, Split
 from genlab.data.sampler import Keys
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import ConfigError, DataError
+from genlab.paths import read_path
 from genlab.progress import progress
 from genlab.seeding import derive_seed
 
@@ -84,7 +84,7 @@ class TextDataModule(DataModule):
         if context < 1:
             raise ConfigError(f"data.context must be a whole number >= 1, got {context}.")
         self._tokenizer, self.context = tokenizer, context
-        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        self.cache = read_path(cache_dir) if cache_dir else default_folder()
         self._tokens: dict[Split, np.ndarray] = {}
         self._hashes: dict[Split, str] = {}
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from genlab.errors import DataError
+from genlab.paths import read_path
 
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # what a file in UTF-16 starts with
 
@@ -15,7 +16,7 @@ def read_text(path: str | Path) -> str:
         DataError: there is no such file, it cannot be read, or it is not UTF-8.
     """
     try:
-        content = Path(path).expanduser().read_bytes()
+        content = read_path(path).read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}.") from error
     except OSError as error:
@@ -43,7 +44,7 @@ def list_texts(root: str, pattern: str) -> list[str]:
     Raises:
         DataError: there is no such folder, or no such file in it.
     """
-    top = Path(root).expanduser()
+    top = read_path(root)
     if not top.is_dir():
         raise DataError(f"{root} is not a folder. Set data.root to a folder of texts.")
     try:
@@ -58,4 +59,4 @@ def list_texts(root: str, pattern: str) -> list[str]:
 
 def read_texts(root: str, names: Sequence[str]) -> Iterator[str]:
     """Each file, one after the other. Raises DataError as :func:`read_text` does."""
-    return (read_text(Path(root) / name) for name in names)
+    return (read_text(read_path(root) / name) for name in names)

@@ -95,6 +95,16 @@ class AsksForLabels(Protocol):
 
 
 @runtime_checkable
+class NeedsEnough(Protocol):
+    """A metric that cannot be computed of too few examples, or of too few of a class."""
+
+    def check_enough(self, real: Tensor, fake: Tensor) -> None:
+        """``real`` (M,), ``fake`` (N,): the labels of all examples of a side, -1 = none. Raises DataError, with a
+        remedy; called before a training and again before the number is made."""
+        ...
+
+
+@runtime_checkable
 class HasPictures(Protocol):
     """A metric that can show what its numbers say."""
 

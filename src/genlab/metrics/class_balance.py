@@ -11,6 +11,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from genlab.errors import DataError
 from genlab.metrics.base import Direction, MetricBatch
+from genlab.metrics.classes import check_two_classes
 from genlab.metrics.judge import verdicts
 from genlab.metrics.ordered import in_order
 
@@ -76,6 +77,16 @@ class ClassBalance(Metric):
         expected = expected_shares(known, named_real, asked, 1 + int(max(named_real.max(), named.max())))
         balance, reached = compare(np.bincount(named, minlength=len(expected)), expected)
         return {"class_balance": torch.tensor(balance), "classes_reached": torch.tensor(reached)}
+
+    def check_enough(self, real: Tensor, fake: Tensor) -> None:
+        """See NeedsEnough."""
+        if self.judge == "pixels":
+            check_two_classes(real, "class_balance")
+        lacking = sorted(set(fake[fake >= 0].tolist()) - set(real.tolist())) if (real >= 0).all() else []
+        if lacking:
+            raise DataError(
+                f"class_balance: the reference has no image of class {lacking[0]}. Leave it out of metrics=[...]."
+            )
 
     def settings(self) -> dict[str, int | float | str]:
         if self.judge == "logits":

@@ -84,6 +84,11 @@ class ClassVariety(Metric):
         value = relative_variety(spectra(samples), of_samples, spectra(real), of_real)
         return {"class_variety": torch.tensor(value)}
 
+    def check_enough(self, real: Tensor, fake: Tensor) -> None:
+        """See NeedsEnough."""
+        if len(real) < 2:
+            raise DataError("class_variety needs at least 2 real images. Leave it out of metrics=[...].")
+
     def settings(self) -> dict[str, int | float | str]:
         if self.judge == "logits":
             return {"judge": "logits"}

@@ -1,12 +1,16 @@
 """Numbers that are means over classes: which there are, and whether there is enough of each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from genlab.errors import DataError
-from genlab.metrics.base import MetricBatch
+from genlab.metrics.base import MetricBatch, NeedsEnough
+from genlab.metrics.subject import Subject
+from genlab.model.base import GenerativeModel
 
 
 def labels_of(batch: MetricBatch, metric: str) -> Tensor:
@@ -15,6 +19,28 @@ def labels_of(batch: MetricBatch, metric: str) -> Tensor:
         raise DataError(f"{metric} needs labels and the data have none. Leave it out of metrics=[...].")
     label: Tensor = batch["label"]
     return label
+
+
+def labels_or_none(labels: Tensor | None, count: int) -> Tensor:
+    """(N,), -1 = none."""
+    return torch.full((count,), -1) if labels is None else labels
+
+
+def check_enough(metrics: Mapping[str, Any], subject: Subject, model: GenerativeModel, count: int) -> None:
+    """Raises DataError if a metric cannot be computed of ``count`` samples of ``model`` and the subject's reference."""
+    reference, asked = subject.reference(), subject.asked(model, range(count))
+    real, fake = labels_or_none(reference.labels, len(reference)), labels_or_none(asked, count)
+    for metric in metrics.values():
+        if isinstance(metric, NeedsEnough):
+            metric.check_enough(real, fake)
+
+
+def check_two_classes(real: Tensor, metric: str) -> None:
+    """Of the labels of the reference (M,). Raises DataError if they do not tell two classes apart."""
+    found = real[real >= 0].unique().numel()
+    if found < 2:
+        raise DataError(f"{metric} needs a reference of two classes or more, got {found}. Leave it out of "
+                        "metrics=[...].")  # fmt: skip
 
 
 def members(real: Tensor, fake: Tensor, metric: str, least: int = 2) -> list[tuple[np.ndarray, np.ndarray]]:

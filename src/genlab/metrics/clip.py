@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn.functional import interpolate, normalize
 from genlab.errors import ConfigError, ResourceError
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
+from genlab.paths import read_path
 
 _PREPROCESSING = "bicubic resize of the shorter side with antialiasing, rounded; centre crop"
 _FILES = ("*.json", "*.txt", "model.safetensors")
@@ -78,8 +78,8 @@ class CLIP:
 
 def _folder(model: str) -> str:
     """Where a model's files are: as named, in the Hub's cache, or downloaded into that. Raises ResourceError."""
-    if Path(model).expanduser().is_dir():
-        return str(Path(model).expanduser())
+    if read_path(model).is_dir():
+        return str(read_path(model))
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError
 

@@ -51,13 +51,18 @@ class DensityCoverage(Metric):
         """``density``, 0 or more, and ``coverage`` in [0, 1]. Raises DataError if no real example has a k-th neighbour,
         or there is no sample."""
         real, fake = dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features)
+        self.check_enough(real, fake)
+        density, coverage = density_and_coverage(real, fake, self.neighborhood)
+        return {"density": density, "coverage": coverage}
+
+    def check_enough(self, real: Tensor, fake: Tensor) -> None:
+        """See NeedsEnough; their numbers alone count."""
         if len(real) <= self.neighborhood or len(fake) == 0:
             raise DataError(
                 f"density and coverage need more than {self.neighborhood} real examples and a generated one, "
-                f"got {len(real)} and {len(fake)}."
+                f"got {len(real)} and {len(fake)}. "
+                "Use a larger split or evaluation.num_samples, or leave it out of metrics=[...]."
             )
-        density, coverage = density_and_coverage(real, fake, self.neighborhood)
-        return {"density": density, "coverage": coverage}
 
     def settings(self) -> dict[str, int | float | str]:
         return {"neighborhood": self.neighborhood}

@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +16,16 @@ from genlab.data.image import ImageDataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
 from genlab.metrics.base import EXTRACTED, AsksForLabels, FeatureExtractor, HasPictures, ModelMetric, NeedsData
+from genlab.metrics.batches import batches_of, computed, update
 from genlab.metrics.bootstrap import bootstrapped, standard_errors
+from genlab.metrics.classes import check_enough
 from genlab.metrics.modality import check_gives, check_modality
 from genlab.metrics.protocol import CLASS_MIX, Result, mean, short
-from genlab.metrics.reference import CHUNK, outputs, reference_outputs
+from genlab.metrics.reference import outputs, reference_outputs
 from genlab.metrics.subject import Examples, ImageSubject, Subject, rank, world
 from genlab.metrics.text_subject import TextSubject
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
+from genlab.paths import read_path
 
 
 class Evaluation:
@@ -65,7 +67,7 @@ class Evaluation:
                 check_gives(name, metric.reads & EXTRACTED, extractor)
         self.num_samples, self.reference, self.seed, self.batch_size = num_samples, reference, seed, batch_size
         self.num_seeds, self.bootstrap = num_seeds, bootstrap
-        self.cache = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        self.cache = read_path(cache_dir) if cache_dir else default_folder()
         self._prepared: DataModule | None = None  # the data that the next two are of
         self._subject: Subject | None = None
         self._compared: Subject | None = None  # the sized subject that the reference is of
@@ -103,11 +105,10 @@ class Evaluation:
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(f"metrics={next(iter(self.metrics))} measures samples, and a {type(model).__name__} "
                                   "draws none. Leave it out of metrics=[...].")  # fmt: skip
-            self._subject_of(data).sized(self.num_samples, model)
-        for name, metric in self.metrics.items():
-            assert isinstance(model, GenerativeModel)
-            if "label" in metric.reads and model.num_classes is None:
-                raise ConfigError(f"metrics={name} needs a model that takes labels. Leave it out of metrics=[...].")
+            for name, metric in self.metrics.items():
+                if "label" in metric.reads and model.num_classes is None:
+                    raise ConfigError(f"metrics={name} needs a model that takes labels. Leave it out of metrics=[...].")
+            check_enough(self.metrics, self._subject_of(data).sized(self.num_samples, model), model, self.num_samples)
         for metric in self.of_models.values():
             metric.check(model, data)
 
@@ -120,7 +121,11 @@ class Evaluation:
     ) -> Result:
         """Measure what is there already, a baseline's images for example."""
         check_modality(self.metrics, self.extractor, data.spec.modality)
-        return self._measure(examples.mine(rank(), world()), len(examples), data, torch.device(device), self.seed, full)
+        mine = examples.mine(rank(), world())
+        result = self._measure(mine, len(examples), data, torch.device(device), self.seed, full)
+        for error in result.failures.values():
+            raise error
+        return result
 
     @staticmethod
     def device_of(model: Model) -> torch.device:
@@ -147,14 +152,19 @@ class Evaluation:
             metric.to(self.device_of(model)).reset()
             if isinstance(metric, AsksForLabels):
                 metric.ask(asked.labels)
-            metric.measure(model, data, self.reference, self.batch_size, self.seed)
+            failed: dict[str, Exception] = {}
+            try:
+                metric.measure(model, data, self.reference, self.batch_size, self.seed)
+            except Exception as error:
+                failed[name] = error
             subject = metric.subject(model, self.reference)
-            for key, value in metric.compute().items():
+            for key, value in computed({name: metric}, failed).get(name, {}).items():
                 full_name = f"{key}_{subject}"
-                result.values[full_name], result.directions[full_name] = float(value), metric.directions[key]
-                result.origins[full_name] = (name, frozenset())
+                result.values[full_name], result.directions[full_name] = value, metric.directions[key]
+                result.origins[full_name], result.keys[full_name] = (name, frozenset()), key
             mix = {CLASS_MIX: asked.facts().get(CLASS_MIX)} if isinstance(metric, AsksForLabels) else {}
             result.protocol["metrics"][name] = metric.settings() | {key: said for key, said in mix.items() if said}
+            result.failures.update(failed)
             metric.reset()
         return result
 
@@ -192,24 +202,26 @@ class Evaluation:
         subject.check(mine)
         if min(count, len(subject.reference())) < world():
             raise ConfigError(f"fewer examples than devices ({world()}): raise num_samples or use fewer devices.")
+        failures: dict[str, Exception] = {}
         for metric in self.metrics.values():
             metric.to(device).reset()
         self._prepare(data, subject, device)
         for batch in self._reference:
-            _update(self.metrics, batch, device, real=True)
+            update(self.metrics, batch, device, True, failures)
         informed = copy.deepcopy(bootstrapped(self.metrics)) if full and self.bootstrap else {}
         drawn = list(self._batches(subject, mine, device))
         for batch in drawn:
-            _update(self.metrics, batch, device, real=False)
-        found = {name: {k: float(v) for k, v in metric.compute().items()} for name, metric in self.metrics.items()}
+            update(self.metrics, batch, device, False, failures)
+        found = computed(self.metrics, failures)
         errors = {}
+        informed = {name: metric for name, metric in informed.items() if name in found}
         if informed:
             batches = [{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()} for batch in drawn]
             errors = standard_errors(informed, batches, self.bootstrap, seed)
         protocol = {**subject.facts(), "seed": seed, **self._sampling(count, subject)}
-        result = self._named(found, errors, protocol, count)
-        for metric in self.metrics.values():
-            result.pictures.update(metric.pictures() if isinstance(metric, HasPictures) else {})
+        result = replace(self._named(found, errors, protocol, count), failures=failures)
+        for name, metric in self.metrics.items():
+            result.pictures.update(metric.pictures() if isinstance(metric, HasPictures) and name in found else {})
             metric.reset()
         return result
 
@@ -228,7 +240,7 @@ class Evaluation:
             for key, value in numbers.items():
                 full_name = f"{key}_{extracted}{short(count)}"
                 result.values[full_name], result.directions[full_name] = value, metric.directions[key]
-                result.origins[full_name] = (name, metric.reads)
+                result.origins[full_name], result.keys[full_name] = (name, metric.reads), key
                 if name in errors:
                     result.errors[full_name] = errors[name][key]
         return result
@@ -244,7 +256,7 @@ class Evaluation:
                 reference.content, subject.reference_hash(), self.extractor, wanted, device, self.cache
             )
         share = slice(rank(), None, world())
-        self._reference = list(_batches_of(subject.key, reference.mine(rank(), world()),
+        self._reference = list(batches_of(subject.key, reference.mine(rank(), world()),
                                            {name: rows[share] for name, rows in given.items()}))  # fmt: skip
         self._compared = subject
         for metric in self.metrics.values():
@@ -257,7 +269,7 @@ class Evaluation:
         given = (
             {} if self.extractor is None or not wanted else outputs(examples.content, self.extractor, wanted, device)
         )
-        yield from _batches_of(subject.key, examples, given)
+        yield from batches_of(subject.key, examples, given)
 
 
 def _subject(data: DataModule, split: Split, prompt_length: int, balanced: bool) -> Subject:
@@ -273,21 +285,3 @@ def _subject(data: DataModule, split: Split, prompt_length: int, balanced: bool)
 
 def _looked_at(metric: Any) -> frozenset[str]:
     return metric.reads | getattr(metric, "optional", frozenset())
-
-
-def _batches_of(key: str, examples: Examples, given: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
-    """Metric batches on the CPU, of this rank's share: its i-th example is number rank + i * world of the set."""
-    index = torch.arange(len(examples)) * world() + rank()
-    for start in range(0, len(examples), CHUNK):
-        rows = slice(start, start + CHUNK)
-        batch = {key: examples.content[rows], "index": index[rows]}
-        batch |= {name: values[rows] for name, values in given.items()}
-        if examples.labels is not None:
-            batch["label"] = examples.labels[rows]
-        yield batch
-
-
-def _update(metrics: Mapping[str, Any], batch: Mapping[str, Any], device: torch.device, real: bool) -> None:
-    moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-    for metric in metrics.values():
-        metric.update(moved, real=real)

@@ -39,11 +39,18 @@ class FID(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """``fid``. Raises DataError if either side has fewer than 2 examples."""
-        for real in (True, False):
-            count = int(self._get(real).total.sum())
-            if count < 2:
-                raise DataError(f"FID needs at least 2 {'real' if real else 'generated'} examples, got {count}.")
+        self._check_counts(*(int(self._get(real).total.sum()) for real in (True, False)))
         return {"fid": fid_of(self._get(True), self._get(False))}
+
+    def check_enough(self, real: Tensor, fake: Tensor) -> None:
+        """See NeedsEnough."""
+        self._check_counts(len(real), len(fake))
+
+    def _check_counts(self, real: int, fake: int) -> None:
+        for count, side in ((real, "real"), (fake, "generated")):
+            if count < 2:
+                raise DataError(f"FID needs at least 2 {side} examples, got {count}. Use a larger split or "
+                                "evaluation.num_samples, or leave it out of metrics=[...].")  # fmt: skip
 
     def settings(self) -> dict[str, int | float | str]:
         return {}

@@ -46,12 +46,16 @@ class InceptionScore(Metric):
     def compute(self) -> dict[str, Tensor]:
         """``isc`` and ``isc_std``. Raises DataError if there are fewer samples than parts."""
         logits = in_order(self.logits, self.index)
-        if len(logits) < self.splits:
-            raise DataError(f"the inception score needs at least {self.splits} samples, one for each of its splits, "
-                            f"got {len(logits)}. Set metrics.isc.splits=1.")  # fmt: skip
+        self.check_enough(logits, logits)
         result = isc_features_to_metric(logits, splits=self.splits, shuffle=False)
         names = {"isc": KEY_METRIC_ISC_MEAN, "isc_std": KEY_METRIC_ISC_STD}
         return {name: torch.tensor(result[key], dtype=torch.float64) for name, key in names.items()}
+
+    def check_enough(self, real: Tensor, fake: Tensor) -> None:
+        """See NeedsEnough; the number of samples alone counts."""
+        if len(fake) < self.splits:
+            raise DataError(f"the inception score needs at least {self.splits} samples, one for each of its splits, "
+                            f"got {len(fake)}. Set metrics.isc.splits=1.")  # fmt: skip
 
     def settings(self) -> dict[str, int | float | str]:
         return {"splits": self.splits}

@@ -60,5 +60,9 @@ class IntraClassFID(Metric):
         ]
         return {"intra_fid": torch.stack(distances).mean()}
 
+    def check_enough(self, real: Tensor, fake: Tensor) -> None:
+        """See NeedsEnough."""
+        members(real, fake, "intra_fid")
+
     def settings(self) -> dict[str, int | float | str]:
         return {}

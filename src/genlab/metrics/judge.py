@@ -32,7 +32,9 @@ class Judge:
             rows = np.concatenate([rows, _unit(gaussian_filter(images.astype(np.float32), (0, 0, _BLUR, _BLUR)))])
             labels = np.tile(labels, 2)
         self.rows, self.gamma = rows, (_NARROW if blurred else 1.0) / (rows.shape[1] * rows.var())
-        self.machine = SVC(C=penalty, kernel="precomputed").fit(self.kernel(rows), labels)
+        self.only = labels[0] if len(np.unique(labels)) == 1 else None  # there is nothing to learn
+        if self.only is None:
+            self.machine = SVC(C=penalty, kernel="precomputed").fit(self.kernel(rows), labels)
 
     def kernel(self, rows: np.ndarray) -> np.ndarray:
         """exp(-gamma |x - y|^2) of rows (N, D) and of those that were learnt from, (N, M)."""
@@ -41,6 +43,8 @@ class Judge:
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """The classes (N,) of images (N, C, H, W) uint8."""
+        if self.only is not None:
+            return np.full(len(images), self.only)
         return self.machine.predict(self.kernel(_unit(images)))
 
     def name(self, images: Tensor) -> np.ndarray:
@@ -92,7 +96,7 @@ def _fitted(
 ) -> tuple[Judge, np.ndarray]:
     images, classes = np.frombuffer(pixels, dtype=np.uint8).reshape(shape), np.array(labels)
     named = np.empty_like(classes)
-    for seen, unseen in KFold(_FOLDS, shuffle=True, random_state=0).split(images):
+    for seen, unseen in KFold(min(_FOLDS, len(classes)), shuffle=True, random_state=0).split(images):
         named[unseen] = Judge(images[seen], classes[seen], penalty, blurred).predict(images[unseen])
     return Judge(images, classes, penalty, blurred), named
 

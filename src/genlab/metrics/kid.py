@@ -78,11 +78,16 @@ class KID(Metric):
         size, subsets = self._used
         return {"subset_size": size, "num_subsets": subsets, "seed": self.seed}
 
+    def check_enough(self, real: Tensor, fake: Tensor) -> None:
+        """See NeedsEnough."""
+        self._subsets(len(real), len(fake))
+
     def _subsets(self, num_real: int, num_fake: int) -> tuple[int, int]:
         """Size and number of subsets. Where each is the whole of both sets, one says everything."""
         size = min(self.subset_size, num_real, num_fake)
         if size < 3:
-            raise DataError(f"KID needs at least 3 examples on each side, got {num_real} real, {num_fake} generated.")
+            raise DataError(f"KID needs at least 3 examples on each side, got {num_real} real, {num_fake} generated. "
+                            "Use a larger split or evaluation.num_samples, or leave it out.")  # fmt: skip
         return size, 1 if size == num_real == num_fake else self.num_subsets
 
 

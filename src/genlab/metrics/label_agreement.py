@@ -11,6 +11,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from genlab.errors import DataError
 from genlab.metrics.base import Direction, MetricBatch
+from genlab.metrics.classes import check_two_classes
 from genlab.metrics.judge import Judge
 from genlab.metrics.ordered import in_order
 
@@ -63,6 +64,10 @@ class LabelAgreement(Metric):
         judge = Judge(images.cpu().numpy(), labels.cpu().numpy(), self.penalty, blurred=False)
         named = judge.name(dim_zero_cat(self.fake_images))
         return {"as_asked": torch.tensor(np.mean(named == dim_zero_cat(self.fake_labels).cpu().numpy()))}
+
+    def check_enough(self, real: Tensor, fake: Tensor) -> None:
+        """See NeedsEnough."""
+        check_two_classes(real[: self.num_reference] if (real >= 0).all() else real, "as_asked")
 
     def settings(self) -> dict[str, int | float | str]:
         return {"judge": "SVC rbf", "num_reference": self.num_reference, "penalty": self.penalty}

@@ -43,11 +43,7 @@ class PrecisionRecall(Metric):
     def compute(self) -> dict[str, Tensor]:
         """``precision`` and ``recall``. Raises DataError if a side has no k-th neighbour."""
         real, fake = dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features)
-        if min(len(real), len(fake)) <= self.neighborhood:
-            raise DataError(
-                f"precision and recall need more than {self.neighborhood} examples on each side, "
-                f"got {len(real)} real, {len(fake)} generated."
-            )
+        self.check_enough(real, fake)
         result = prc_features_to_metric(
             fake.double(),
             real.double(),
@@ -58,6 +54,15 @@ class PrecisionRecall(Metric):
         )
         names = {"precision": KEY_METRIC_PRECISION, "recall": KEY_METRIC_RECALL}
         return {name: torch.tensor(result[key], dtype=torch.float64) for name, key in names.items()}
+
+    def check_enough(self, real: Tensor, fake: Tensor) -> None:
+        """See NeedsEnough; their numbers alone count."""
+        if min(len(real), len(fake)) <= self.neighborhood:
+            raise DataError(
+                f"precision and recall need more than {self.neighborhood} examples on each side, "
+                f"got {len(real)} real, {len(fake)} generated. "
+                "Use a larger split or evaluation.num_samples, or leave it out of metrics=[...]."
+            )
 
     def settings(self) -> dict[str, int | float | str]:
         return {"neighborhood": self.neighborhood}

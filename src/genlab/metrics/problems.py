@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -13,6 +12,7 @@ from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError, DataError
 from genlab.metrics.subject import rank, world
 from genlab.model.base import GenerativeModel, WritesText
+from genlab.paths import read_path
 from genlab.progress import progress
 from genlab.seeding import RandomStream
 
@@ -35,7 +35,7 @@ def read_problems(path: str, fields: Sequence[str], metric: str) -> Problems:
         DataError: a line is not JSON, or lacks a field; or there is no line.
     """
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = read_path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"metrics.{metric}.problems={path} cannot be read ({error}).") from error
     items = []

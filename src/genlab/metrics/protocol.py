@@ -24,10 +24,12 @@ class Result:
     protocol: dict[str, Any]
     directions: dict[str, Direction | None] = field(default_factory=dict)  # what is better, by name
     origins: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)  # the metric, and what it reads
+    keys: dict[str, str] = field(default_factory=dict)  # "fid" of "fid_digits64_1k": the same for any number of samples
     deviations: dict[str, float] = field(default_factory=dict)  # over sampling seeds: standard deviations
     errors: dict[str, float] = field(default_factory=dict)  # bootstrap standard errors of one set of samples
     samples_per_second: float | None = None  # of a model, on all devices together
     evaluations_per_sample: float | None = None  # of the network that draws; None: nobody counted
+    failures: dict[str, Exception] = field(default_factory=dict, compare=False)  # by metric: there is no number of it
     pictures: dict[str, Tensor] = field(default_factory=dict, compare=False)  # (C, H, W) uint8, by what they show
 
     @property
@@ -71,11 +73,13 @@ def mean(sets: Sequence[Result]) -> Result:
     first = sets[0]
     if len(sets) == 1:
         return first
-    drawn = {name: [result.values[name] for result in sets] for name in first.values}
+    shared = [name for name in first.values if all(name in result.values for result in sets)]
+    drawn = {name: [result.values[name] for result in sets] for name in shared}
     return replace(
         first,
         values={name: statistics.fmean(values) for name, values in drawn.items()},
         deviations={name: statistics.stdev(values) for name, values in drawn.items()},
+        failures={name: error for result in sets for name, error in result.failures.items()},
         protocol=first.protocol | {"seed": [result.protocol["seed"] for result in sets]},
         samples_per_second=statistics.harmonic_mean([result.samples_per_second or 0.0 for result in sets]),
     )

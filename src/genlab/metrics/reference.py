@@ -4,7 +4,9 @@
 settings, so they can be copied into another machine's cache, and are found there by whoever measures with the same.
 """
 
+import logging
 from collections.abc import Sequence
+from functools import cache as cache_calls
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ import torch
 from torch import Tensor
 
 from genlab.data.array_cache import cached_array, digest
+from genlab.errors import StorageError
 from genlab.metrics.base import FeatureExtractor
 from genlab.metrics.subject import rank
 from genlab.progress import progress
+
+_log = logging.getLogger(__name__)
 
 CHUNK = 64  # examples that are looked at together, whatever the batch size: float32 sums depend on it
 
@@ -31,7 +36,7 @@ def reference_outputs(
 ) -> dict[str, Tensor]:
     """Each of ``wanted``, float32 (N, ...): mapped from the cache, or made in one pass over the examples.
 
-    Processes that want the same wait for the one that makes it. Raises StorageError if the cache cannot be written.
+    Processes that want the same wait for the one that makes it. A cache that cannot be written is a warning.
     """
     made: dict[str, np.ndarray] = {}
 
@@ -43,8 +48,18 @@ def reference_outputs(
     found = {}
     for output in sorted(wanted):
         key = f"reference-{digest(1, examples_hash, extractor.fingerprint(), output)}"
-        found[output] = torch.from_numpy(np.asarray(cached_array(cache, key, partial(rows, output))))
+        try:
+            array = cached_array(cache, key, partial(rows, output))
+        except StorageError as error:  # no reason to lose a training: they can be made again
+            _warn_once(f"{error} What the reference looks like is made anew by every process until then.")
+            (array,) = rows(output)
+        found[output] = torch.from_numpy(np.asarray(array))
     return found
+
+
+@cache_calls
+def _warn_once(message: str) -> None:
+    _log.warning(message)
 
 
 def outputs(

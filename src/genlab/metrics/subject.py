@@ -69,6 +69,10 @@ class Subject(Protocol):
         """What the samples of these numbers are asked for, (N,), each a function of its number; None: nothing."""
         ...
 
+    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Tensor | None:
+        """The same of a model: None if it takes no labels. Raises ConfigError if it does not know one of them."""
+        ...
+
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
         """The samples of these numbers, each a function of (seed, number). On the CPU."""
         ...
@@ -140,14 +144,18 @@ class ImageSubject:
             "num_reference": len(self.data.table(self.split)),
         }
 
-    def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
-        """Raises NumericsError if a sample is not finite, ConfigError if the model does not know a class."""
+    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Tensor | None:
         labels = None if model.num_classes is None else self.labels(indices)
         if labels is not None and int(labels.max()) >= (model.num_classes or 0):
             raise ConfigError(
                 f"the reference has the class {int(labels.max())}, and the model's labels end at "
                 f"{(model.num_classes or 0) - 1}. Measure it on data with the classes that it was trained on."
             )
+        return labels
+
+    def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
+        """Raises NumericsError if a sample is not finite, ConfigError if the model does not know a class."""
+        labels = self.asked(model, indices)
         images = []
         with progress(f"drawing {len(indices):,} samples", len(indices), quiet=rank() != 0) as advance:
             for start in range(0, len(indices), batch_size):

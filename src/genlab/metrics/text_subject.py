@@ -80,6 +80,9 @@ class TextSubject:
     def labels(self, indices: Sequence[int]) -> None:
         """Text has none."""
 
+    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> None:
+        """Text has none."""
+
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
         """Texts without their prompts."""
         prompts = torch.from_numpy(self.windows(self.split)[indices, : self.prompt_length].astype(np.int64))

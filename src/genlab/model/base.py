@@ -10,17 +10,16 @@ from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.plugins.precision import MixedPrecision, Precision
-from pytorch_lightning.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
 
+from genlab.model.accumulation import Accumulation
+from genlab.model.clipping import clip_gradients
 from genlab.seeding import RandomStream, derive_seed, seed_torch
 
 Batch = Mapping[str, Tensor]  # fixed keys: image in [-1, 1] (N, C, H, W) or tokens (N, T + 1); label (N,), -1 = none;
 # index (N,)
-Condition = Mapping[
-    str, Tensor
-]  # what a sample can be asked for: label (N,); prompt (N, P) tokens, -1 before short ones
+# What a sample can be asked for: label (N,); prompt (N, P) tokens, -1 before short ones.
+Condition = Mapping[str, Tensor]
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]  # of parameters, or of groups of them
 
 
@@ -52,15 +51,14 @@ class Model(LightningModule, ABC):
     """
 
     modalities: ClassVar[frozenset[str]]  # the kinds of data it can be trained on, e.g. {"image"}
-    # Of a model that makes its own optimiser steps; for the others Lightning's trainer has them.
-    accumulate_grad_batches: int = 1
-    gradient_clip_val: float | None = None
+    gradient_clip_val: float | None = None  # of a model that makes its own optimiser steps; else the trainer has it
 
     def __init__(self, seed: int, schedule: LearningRateSchedule):
         super().__init__()
         self.seed = seed
         self.schedule = schedule
         self.progress = Progress()
+        self.accumulation = Accumulation()
         self.pretrained: dict[str, Mapping[str, Tensor]] = {}  # weights from another run for the part of that name
         self.step_began = 0.0  # on the clock of time.perf_counter; the wait for data belongs to the step
 
@@ -81,8 +79,18 @@ class Model(LightningModule, ABC):
 
     def at_optimizer_step(self, batch_idx: int) -> bool:
         """Whether optimisers step on this batch: only then is a state worth averaging, saving or stopping at."""
-        every = self.trainer.accumulate_grad_batches if self.automatic_optimization else self.accumulate_grad_batches
-        return (batch_idx + 1) % every == 0 or self.trainer.is_last_batch
+        return self.accumulation.steps
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        (loss / self.accumulation.every).backward(*args, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        if self.accumulation.size == 1:
+            optimizer.zero_grad()
+
+    def on_after_backward(self) -> None:
+        if self.automatic_optimization:
+            self.accumulation.rescale(self.parameters())
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
         """What an exponential moving average is kept of, by the names of the state dict: what its use depends on, and
@@ -116,15 +124,7 @@ class Model(LightningModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Lightning's, which refuses fused optimisers in mixed precision."""
-        plugin = self.trainer.precision_plugin
-        if isinstance(plugin, MixedPrecision) and gradient_clip_val is not None:
-            if plugin.scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-                plugin.scaler.unscale_(optimizer)  # left to a fused optimiser's step, which comes after clipping
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
-            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["progress"] = asdict(self.progress)

@@ -91,18 +91,18 @@ class GAN(GenerativeModel):
         self.discriminator_turn(batch["image"], self.condition_of(batch))
         if not self.at_optimizer_step(batch_idx):
             return
-        step(discriminator_optimizer)
+        self.step(discriminator_optimizer, self.discriminator)
         if self.is_generators_turn():
-            for i in range(self.accumulate_grad_batches):
+            for i in range(self.accumulation.size):
                 self.generator_turn(len(batch["image"]), self.condition_of(batch), i)
-            step(generator_optimizer)
+            self.step(generator_optimizer, self.generator)
         self.steps_made += 1
 
     def step_kind(self, batch_idx: int) -> str:
         kind = "discriminator" + " penalty" * self.is_penalised()
         if not self.at_optimizer_step(batch_idx):
             return kind
-        return f"{kind} step" + " generator" * self.is_generators_turn()
+        return f"{kind} step of {self.accumulation.size}" + " generator" * self.is_generators_turn()
 
     def is_generators_turn(self) -> bool:
         return (self.steps_made + 1) % self.discriminator_steps == 0
@@ -123,7 +123,7 @@ class GAN(GenerativeModel):
             penalty = self.penalty(real, fake, condition, draws)
             self.log_all(discriminator_penalty=penalty)
             loss = loss + penalty
-        self.manual_backward(loss / self.accumulate_grad_batches)
+        self.manual_backward(loss)
 
     def penalty(self, real: Tensor, fake: Tensor, condition: Condition | None, draws: "Draws") -> Tensor:
         """In float32: slopes of slopes do not survive half precision."""
@@ -139,7 +139,7 @@ class GAN(GenerativeModel):
             fake = self.generator(draws.randn(self.latent_dim, count), condition)
             loss = self.objective.generator_loss(self.scores(fake, condition, draws))
             self.log_all(generator_loss=loss)
-            self.manual_backward(loss / self.accumulate_grad_batches)
+            self.manual_backward(loss)
 
     def scores(self, images: Tensor, condition: Condition | None, draws: "Draws") -> Tensor:
         """What the discriminator makes of augmented images. (N, C, H, W) -> (N,) float32."""
@@ -157,6 +157,11 @@ class GAN(GenerativeModel):
 
     def log_all(self, **values: Tensor) -> None:
         self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_step=True)
+
+    def step(self, optimizer: Any, network: nn.Module) -> None:
+        self.accumulation.rescale(network.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.configure_gradient_clipping(optimizer, self.gradient_clip_val)
@@ -247,11 +252,6 @@ def truncated_normal(uniform: Tensor, bound: float) -> Tensor:
     """Standard normal numbers given that they lie in [-bound, bound], from uniform ones in [0, 1)."""
     edge = torch.special.ndtr(torch.tensor(bound, dtype=torch.float64))
     return torch.special.ndtri((1 - edge) + uniform.double() * (2 * edge - 1)).to(uniform.dtype)
-
-
-def step(optimizer: Any) -> None:
-    optimizer.step()
-    optimizer.zero_grad()
 
 
 @contextmanager

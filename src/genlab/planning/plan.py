@@ -15,6 +15,7 @@ from genlab.build import build
 from genlab.callbacks.checkpoint import Checkpoints
 from genlab.errors import ConfigError, ResourceError
 from genlab.overrides import name_of, parse
+from genlab.places import typed, work_in
 from genlab.planning.knobs import Knob, Size, changed, find_knobs, plain, size_of
 from genlab.planning.probe import Failed, Measured, Trying, probe
 from genlab.planning.table import Row, show
@@ -127,7 +128,9 @@ def _ask(settings: dict[str, Any], batch: int, larger: bool) -> tuple[list[Measu
     processes = _processes()
     mine, its = processes.Pipe(duplex=False)
     process = processes.Process(
-        target=probe, args=(settings, batch, _SECONDS if larger else _SECONDS / 2, larger, its), daemon=True
+        target=work_in,
+        args=(typed(), probe, settings, batch, _SECONDS if larger else _SECONDS / 2, larger, its),
+        daemon=True,
     )
     process.start()  # type: ignore[attr-defined]
     its.close()

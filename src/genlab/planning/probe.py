@@ -19,6 +19,7 @@ from genlab.build import build
 from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.finite_guard import FiniteGuard
+from genlab.callbacks.forecast import Forecast
 from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.shared_buffers import SharedBuffers
@@ -35,7 +36,7 @@ _PATIENCE = 10.0  # seconds for all steps of a batch size
 _BRISK = 0.1  # seconds; where steps take longer, the machine is busy with the batch that it has
 _QUICKER = 1.1  # a batch has to be, in examples a second, for a larger one to be tried
 # Their cost is measured apart: how often it comes is known.
-_APART = (SampleGrid, TextSamples, PeriodicEvaluation, Checkpoints, ProgressBar)
+_APART = (SampleGrid, TextSamples, PeriodicEvaluation, Checkpoints, Forecast, ProgressBar)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genlab.errors import ConfigError, StorageError, did_you_mean
+from genlab.paths import read_path
 from genlab.report.columns import TITLES, Column, columns, counts, over_seeds
 from genlab.report.configurations import configurations, of_any_seed
 from genlab.report.differences import as_csv, matrices
@@ -234,7 +235,7 @@ def _markdown(
 def _folder(out: str | None, places: Sequence[Path]) -> Path:
     """Where the comparison goes: ``out``, or beside the runs, in the innermost folder that holds them all."""
     if out is not None:
-        return Path(out)
+        return read_path(out)
     together = Path(os.path.commonpath(places))
     here = Path.cwd()
     shown = together.relative_to(here) if together.is_relative_to(here) else together

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from genlab.errors import ConfigError
+from genlab.paths import read_path
 from genlab.report.measurement import (
     Measurement,
     contradict,
@@ -79,10 +80,10 @@ def read_places(places: Sequence[str]) -> tuple[list[Run], list[Sweep]]:
     found: dict[Path, Path] = {}
     swept: dict[Path, Sweep] = {}
     for place in places:
-        folders, sweeps = _find(Path(place))
+        folders, sweeps = _find(read_path(place))
         if not folders and not sweeps:
             raise ConfigError(f"runs={place}: there is no run here (no config.yaml, at any depth)."
-                              if Path(place).is_dir() else f"runs={place}: there is no such folder.")  # fmt: skip
+                              if read_path(place).is_dir() else f"runs={place}: there is no such folder.")  # fmt: skip
         for folder in folders:
             found.setdefault(folder.resolve(), folder)
         for sweep in sweeps:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from genlab import places
 from genlab.errors import ConfigError, did_you_mean
 
 Direction = Literal["lower", "higher"]
@@ -68,7 +69,9 @@ def _directions(targets: Sequence[str]) -> dict[str, Any]:
     """What metrics say of themselves, in a process of its own: their modules import torch."""
     if not targets:
         return {}
-    asked = subprocess.run([sys.executable, "-m", __name__, *targets], capture_output=True, text=True)
+    own = [str(place) for place in places.typed()]
+    command = [sys.executable, "-m", __name__, str(len(own)), *own, *targets]
+    asked = subprocess.run(command, capture_output=True, text=True)
     if asked.returncode:
         cause = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ConfigError(f"cannot ask the metrics which way is better ({cause}). Say it: sweep.direction=lower")
@@ -89,6 +92,9 @@ if __name__ == "__main__":
     from genlab.build import resolve
 
     found: dict[str, str | None] = {}
-    for target in sys.argv[1:]:
+    count = int(sys.argv[1])
+    for place in sys.argv[2 : 2 + count]:
+        places.add(Path(place))
+    for target in sys.argv[2 + count :]:
         found |= dict(getattr(resolve(target, "metrics"), "directions", {}))
     print(json.dumps(found))

@@ -17,6 +17,7 @@ from genlab.config import OF_SWEEPS, ConfigTree, check_complete, resolved
 from genlab.errors import ConfigError, did_you_mean
 from genlab.launcher.base import Launcher
 from genlab.overrides import line_of, name_of, parse
+from genlab.paths import read_path
 from genlab.sweep.metric import Direction, Metric, choose_metric
 from genlab.sweep.proposals import Proposals
 from genlab.sweep.space import Space, read_space
@@ -104,7 +105,7 @@ def read_plan(overrides: Sequence[str], config_dir: str | None) -> Plan:
     name = settings.name or derived_name(typed, {k: v for k, v in own.items() if k not in _NOT_THE_SEARCH})
     flags = () if config_dir is None else ("--config-dir", config_dir)
     command = shlex.join(["python", "train.py", "-m", *flags, *overrides])
-    return Plan(Path(outputs) / name, command, space, settings, proposals, launcher, metric, tree, flags)
+    return Plan(read_path(outputs) / name, command, space, settings, proposals, launcher, metric, tree, flags)
 
 
 def _check_names(node: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from genlab.data.tokenizer.byte_level import ByteLevel
 from genlab.errors import DataError
+from genlab.paths import read_path
 
 if TYPE_CHECKING:
     import tokenizers
@@ -47,7 +48,7 @@ class Pretrained(ByteLevel):
         return self._core
 
     def _file(self) -> Path:
-        path = Path(self.name).expanduser()
+        path = read_path(self.name)
         if path.is_file():
             return path
         if (path / _FILE).is_file():

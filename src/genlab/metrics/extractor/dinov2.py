@@ -13,6 +13,7 @@ from genlab.data.hub import model_folder
 from genlab.errors import ConfigError, ResourceError
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
+from genlab.paths import read_path
 
 _SIZE = 224  # pixels
 _PREPROCESSING = f"PIL bicubic to {_SIZE}x{_SIZE}; ImageNet mean and deviation; class token after the last norm"
@@ -48,7 +49,7 @@ class DINOv2:
             from transformers import Dinov2Model
         except ImportError as error:
             raise ConfigError("metrics/extractor=dinov2 needs a package: pip install 'genlab[dinov2]'") from error
-        folder = Path(weights).expanduser()
+        folder = read_path(weights)
         folder = folder if folder.is_dir() else model_folder(weights, revision)
         _check(folder)
         try:

@@ -5,7 +5,6 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,6 +14,7 @@ from genlab.data.hub import model_folder
 from genlab.errors import ConfigError, DataError, ResourceError
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
+from genlab.paths import read_path
 
 _OF_THE_FILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # not of what it computes
 
@@ -48,7 +48,7 @@ class LanguageModel:
             import transformers
         except ImportError as error:
             raise ConfigError("this extractor needs a package: pip install 'genlab[text]'") from error
-        folder = Path(name).expanduser()
+        folder = read_path(name)
         folder = folder if folder.is_dir() else model_folder(name, revision)
         if not list(folder.glob("*.safetensors")):
             raise ResourceError(f"{folder} has no *.safetensors. Save the model with save_pretrained of transformers.")
@@ -66,7 +66,7 @@ class LanguageModel:
         self.network.eval().requires_grad_(False)
         most = getattr(self.network.config, "max_position_embeddings", max_length)  # not every kind has a bound
         self.max_length, self.batch_size = min(max_length, most, self.tokenizer.model_max_length), batch_size
-        self.name = re.sub(r"[^A-Za-z0-9.-]", "-", Path(name).expanduser().name)
+        self.name = re.sub(r"[^A-Za-z0-9.-]", "-", read_path(name).name)
         self.preprocessing = f"the first {self.max_length} tokens; last layer, last token"
 
     def fingerprint(self) -> str:

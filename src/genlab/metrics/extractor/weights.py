@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from genlab.errors import ResourceError
+from genlab.paths import read_path
 
 _TIMEOUT = 5.0  # seconds that a server may take to answer
 
@@ -43,7 +44,7 @@ def weights_file(
 ) -> Path:
     """Raises ResourceError if the file is neither here nor to be had."""
     if weights is not None:
-        path = Path(weights).expanduser()
+        path = read_path(weights)
         if not path.is_file():
             raise ResourceError(f"{published.title} are not at {path}. Put {published.name} there.")
         return path

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.model.sampler.grid import SigmaGrid
+from genlab.model.sampler.grid import SigmaGrid, check_grid
 from genlab.seeding import RandomStream
 
 
@@ -15,6 +15,7 @@ class Ancestral:
     is D(x; t): the posterior of Ho et al. (2020), eq. 6 and 7, with data not scaled."""
 
     def __init__(self, num_steps: int, grid: SigmaGrid):
+        check_grid(grid, num_steps)
         self.num_steps, self.grid = num_steps, grid
 
     @property

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from genlab.model.sampler.grid import SigmaGrid
+from genlab.model.sampler.grid import SigmaGrid, check_grid
 from genlab.seeding import RandomStream
 
 
@@ -20,6 +20,7 @@ class Consistency:
     denoises_to_the_end: ClassVar[bool] = True
 
     def __init__(self, num_steps: int, grid: SigmaGrid):
+        check_grid(grid, num_steps)
         self.num_steps, self.grid = num_steps, grid
 
     @property

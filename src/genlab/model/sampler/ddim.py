@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.model.sampler.grid import SigmaGrid
+from genlab.model.sampler.grid import SigmaGrid, check_grid
 from genlab.seeding import RandomStream
 
 
@@ -21,6 +21,7 @@ class DDIM:
         """
         if not 0 <= eta <= 1:
             raise ValueError(f"model.sampler.eta={eta} is outside [0, 1]. Use 0 (deterministic) to 1 (as DDPM).")
+        check_grid(grid, num_steps)
         self.num_steps, self.grid, self.eta = num_steps, grid, eta
 
     @property

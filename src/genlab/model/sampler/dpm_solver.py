@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.model.sampler.grid import SigmaGrid
+from genlab.model.sampler.grid import SigmaGrid, check_grid
 from genlab.seeding import RandomStream
 
 
@@ -15,6 +15,7 @@ class DPMSolver2M:
     are not scaled: in lambda = -log sigma, with D extrapolated from the last two evaluations."""
 
     def __init__(self, num_steps: int, grid: SigmaGrid):
+        check_grid(grid, num_steps)
         self.num_steps, self.grid = num_steps, grid
 
     @property

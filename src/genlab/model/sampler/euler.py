@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.model.sampler.grid import SigmaGrid
+from genlab.model.sampler.grid import SigmaGrid, check_grid
 from genlab.seeding import RandomStream
 
 
@@ -16,6 +16,7 @@ class Euler:
     """
 
     def __init__(self, num_steps: int, grid: SigmaGrid):
+        check_grid(grid, num_steps)
         self.num_steps, self.grid = num_steps, grid
 
     @property

@@ -1,6 +1,7 @@
 """Noise levels at which a sampler stops on its way from noise to data.
 
 Each grid is called with the number of steps and returns (num_steps + 1,) levels, float64, descending, the last one 0.
+One step leads from the highest level to 0.
 Levels are those of x = clean + sigma * noise.
 """
 
@@ -15,6 +16,18 @@ class SigmaGrid(Protocol):
     """What a sampler asks of a grid."""
 
     def __call__(self, num_steps: int) -> Tensor: ...
+
+
+def check_grid(grid: SigmaGrid, num_steps: int) -> None:
+    """Raises ValueError, when a sampler is made and not at its first sample, if there are no such levels."""
+    if num_steps < 1:
+        raise ValueError(f"num_steps={num_steps} must be at least 1.")
+    levels = grid(num_steps)
+    if not (levels.isfinite().all() and (levels.diff() < 0).all() and levels[-1] >= 0):
+        shown = ", ".join(f"{level:.4g}" for level in levels[:4].tolist())
+        raise ValueError(
+            f"the grid of noise levels does not fall from sigma_max to 0 ({shown}, ...). Use 0 < sigma_min < sigma_max."
+        )
 
 
 class Karras:
@@ -89,8 +102,6 @@ class FlowGrid:
 
 
 def _linspace(start: float, end: float, num: int) -> Tensor:
-    if num < 2:
-        raise ValueError("model.sampler.num_steps is too small for this grid of noise levels. Use at least 2.")
     return torch.linspace(start, end, num, dtype=torch.float64)
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from genlab.model.sampler.grid import SigmaGrid
+from genlab.model.sampler.grid import SigmaGrid, check_grid
 from genlab.seeding import RandomStream
 
 
@@ -23,6 +23,7 @@ class Heun:
         s_max: float = float("inf"),
         s_noise: float = 1.0,  # standard deviation of added noise; above 1 makes up for detail lost
     ):
+        check_grid(grid, num_steps)
         self.num_steps, self.grid = num_steps, grid
         self.s_churn, self.s_min, self.s_max, self.s_noise = s_churn, s_min, s_max, s_noise
 

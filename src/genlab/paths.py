@@ -1,0 +1,30 @@
+"""How a path that a user names is read, wherever it stands: on a command line, in a config, in the environment."""
+
+import os
+from pathlib import Path
+
+from genlab.errors import ConfigError
+
+
+def read_path(path: str | Path) -> Path:
+    """The path, with ``~`` as the home folder and ``~name`` as that of another user. What is a Path has been read.
+
+    Raises:
+        ConfigError: there is no such home folder, or no file can have that name.
+    """
+    if isinstance(path, Path):
+        return path
+    found = Path(expanded(path))
+    return Path.cwd() / found if str(found).startswith("~") else found  # ./~x, which would be read as a home later
+
+
+def expanded(path: str) -> str:
+    """The same as text, a slash at its end and a ``./`` at its start included. Raises ConfigError."""
+    if not path or "\0" in path:
+        raise ConfigError(f"{path!r} is not a path. Write the name of a file or folder.")
+    found = os.path.expanduser(path)
+    if path.startswith("~") and found == path:
+        home = path.partition("/")[0]
+        raise ConfigError(f"{path}: there is no home folder {home}. Write the whole path, or ./{path} for what is "
+                          "here.")  # fmt: skip
+    return found

@@ -1,0 +1,19 @@
+"""Classes of the tests stand in configs: their folders are places of the user's (see genlab.places) while tests run."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+
+def confirm() -> None:
+    """For this process, and those that it starts."""
+    folder = Path(tempfile.mkdtemp(prefix="genlab-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "genlab").mkdir()
+    folders = [TESTS, *(path for path in sorted(TESTS.iterdir()) if path.is_dir() and path.name[0] not in "._")]
+    (folder / "genlab/trusted").write_text("".join(f"{path}\n" for path in folders))
+    os.environ["XDG_CONFIG_HOME"] = str(folder)
