@@ -31,12 +31,12 @@ of() {                            # examples, then overrides
     hierarchical_vae)   echo 175000 model=hierarchical_vae ;;
     flow)               echo 546000 model=flow ;;
     vae)                echo 253000 model=vae ;;
-    diffusion)          echo 39800 model=diffusion ;;
+    diffusion)          echo 39800 model=diffusion data.batch_size=64 ;;
     transformer_pixels) echo 8750 model=transformer model/optimizer=muon data.batch_size=16 ;;
     latent_diffusion)   echo 87800 model=latent_diffusion "model.autoencoder=$PARTS/latents" ;;
     transformer_codes)  echo 86500 model=transformer "model.tokenizer=$PARTS/codes" model.network.dropout=0.2 ;;
     masked_codes)       echo 94200 model=masked "model.tokenizer=$PARTS/codes" ;;
-    consistency)        echo 33600 model=diffusion model/objective=consistency model/sampler=consistency ;;
+    consistency)        echo 33600 model=diffusion data.batch_size=64 model/objective=consistency model/sampler=consistency ;;
     masked_pixels)      echo 9600 model=masked model/optimizer=muon data.batch_size=16 ;;
     *) echo "error: there is no configuration '$1'." >&2; return 2 ;;
   esac
