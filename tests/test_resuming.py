@@ -100,8 +100,9 @@ def test_other_images_under_the_same_name_are_refused(tmp_path: Path, capsys: py
         ({"seed": 2, "count": 30}, r"other shape 40x1x8x8 -> \d+x1x8x8, pixels, labels"),
     ):
         write_images(tmp_path, **other)
-        refused = rf"^the training data are not those that {run} was trained on: {said}\. Put those back, start a new run"
-        with pytest.raises(CheckpointError, match=refused + r", or go on with these: allow_changes=true\.$"):
+        remedy = r"Put those back, start a new run, or go on with these: allow_changes=true\.$"
+        found = rf"^the training data are not those that {run} was trained on: {said}\. {remedy}"
+        with pytest.raises(CheckpointError, match=found):
             resume(run)
     with pytest.raises(ConfigError, match=r"model\.optimizer\.lr"):  # what was typed is named first
         resume(run, "model.optimizer.lr=1e-5")

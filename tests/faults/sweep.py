@@ -22,6 +22,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
 
+import ours
 
 REPOSITORY = Path(__file__).parents[2]
 TESTS = REPOSITORY / "tests"
