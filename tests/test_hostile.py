@@ -300,6 +300,7 @@ STATES: dict[str, Callable[[dict[str, Any]], Any]] = {  # of a training
     "the position is text": lambda content: [
         part.update(epoch="x") for part in content.values() if isinstance(part, dict) and "epoch" in part
     ],
+    "the data are a list": put("data", value=[1]),
     "the version is a list": put("pytorch-lightning_version", value=[1]),
 }  # fmt: skip
 

@@ -17,10 +17,22 @@ from genlab.checkpoint import load
 from genlab.errors import CheckpointError, NumericsError, StorageError
 from genlab.sharded_strategy import ShardedStrategy
 from genlab.shards import gathered, shards_of, split
+from genlab.storage import partial_of, replace_folder
 from ranks import on_ranks
 from tiny_run import same
 
 NAME = "examples=000000000008.ckpt"
+
+
+def test_a_folder_takes_the_place_of_one_of_its_name(tmp_path: Path) -> None:
+    """As where a step is saved before and after it was judged."""
+    for text in ("before", "after"):
+        partial = partial_of(tmp_path / NAME)
+        partial.mkdir()
+        (partial / "shard").write_text(text)
+        replace_folder(partial, tmp_path / NAME)
+    assert (tmp_path / NAME / "shard").read_text() == "after"
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
 
 def content(scale: float = 1.0) -> dict[str, Any]:

@@ -169,7 +169,8 @@ def test_a_single_text_is_shown_while_it_is_written(
 def test_samples_that_cannot_be(run: Path, masked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "sample", f"run={run}", "label=1") == (
         2, f"error: label=1: the model of {run} takes no labels.")  # fmt: skip
-    assert refused(capsys, "sample", f"run={run}", "out=x.png") == (2, "error: out=x.png: texts go into a .txt file.")
+    assert refused(capsys, "sample", f"run={run}", "out=x.png") == (
+        2, "error: out=x.png: texts go into a .txt file. Use out=x.txt")  # fmt: skip
     code, said = refused(capsys, "sample", f"run={masked}", "prompt=la Z")
     assert code == 5
     assert "has no 'Z' (U+005A), which is at character 3 (line 1)" in said
@@ -242,7 +243,9 @@ def test_a_changed_text_is_refused(tmp_path: Path) -> None:
     run, path = only_run(tmp_path / "outputs"), tmp_path / "text.txt"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("la", "ma", 1), encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"the training text is not the one that .* was trained on"):
+    with pytest.raises(
+        CheckpointError, match=r"the training data are not those that .* was trained on: other text\. Put those back"
+    ):
         resume(run)
     path.write_text(text, encoding="utf-8")
     resume(run)

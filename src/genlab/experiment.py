@@ -55,7 +55,7 @@ from genlab.paths import read_path
 from genlab.places import typed_flags
 from genlab.ranks import folder_of_all_ranks, is_of_the_group, one_fate
 from genlab.redaction import check_can_be_kept, redacted
-from genlab.resuming import ChangedOptimizer, check_changes, last_checkpoint, used_up
+from genlab.resuming import ChangedOptimizer, check_changes, check_same_data, last_checkpoint, used_up
 from genlab.seeding import derive_seed
 from genlab.storage import check_room
 from genlab.tracking import kept_by_wandb
@@ -137,12 +137,15 @@ def _train(
     check_room(run or folder or read_path(config.outputs), needed)
     last = last_checkpoint(run, plain, data) if run is not None else None
     changed = {} if run is None else check_changes(run_folder.read_config(run), plain, run, allow_changes)
+    other_data = [] if last is None or run is None else check_same_data(last, data, run, allow_changes)
     if last is None:
         load_pretrained(model, plain)
     if trial.is_global_zero:
         run_folder.show(config)  # all is checked: from here on it runs
         for path, (before, now) in changed.items():
             print(f"changed:    {path} {before} -> {now}")
+        if other_data:
+            print(f"changed:    data (other {', '.join(other_data)})")
 
     on_cpu = trial.strategy.root_device.type == "cpu"
     with folder_of_all_ranks(config, run, folder, trial, model) as run_dir, quick_matmul(on_cpu):

@@ -11,7 +11,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     "train": {
         "run": (None, "continue this run, with what else is typed changed"),
         "folder": (None, "the new run's folder. Default: outputs/<model>-<data>/<time>-<id>"),
-        "allow_changes": (False, "also where a setting that its training depends on is changed"),
+        "allow_changes": (False, "also where a setting or the data that its training depends on are changed"),
     },
     "sample": {
         "run": (..., "the run to sample from"),

@@ -13,8 +13,8 @@ from genlab.build import build
 from genlab.config import differences
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
-from genlab.errors import ConfigError
-from genlab.redaction import HIDDEN
+from genlab.errors import CheckpointError, ConfigError
+from genlab.redaction import HIDDEN, one_line
 
 # What the steps of a training do not depend on: where it runs, how long, and who watches.
 FREE = ("budget", "outputs", "check", "rank_timeout", "logger", "metrics", "evaluation", "milestones", "spec",
@@ -49,8 +49,8 @@ def _is_free(path: str) -> bool:
 
 
 def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> checkpoint.Saved:
-    """Where a run goes on. Raises CheckpointError (none, or of another model, tokenizer or text) and ConfigError (the
-    run is finished)."""
+    """Where a run goes on. Raises CheckpointError (none, or of another model or tokenizer) and ConfigError (the run is
+    finished)."""
     last = checkpoint.newest(run)
     ended_by = used_up(last, config)
     if ended_by and (run / run_folder.SUMMARY).exists():  # without one, its evaluation is still to be made
@@ -61,9 +61,26 @@ def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> c
     checkpoint.check_same_model(trial_model(config), last.state, run)
     if isinstance(data, TextDataModule):
         checkpoint.check_same_tokenizer(last, data.tokenizer, run)
-        checkpoint.check_same_text(last, data.text_hash("train"), run)
         load_tokenizer(config, last, run)
     return last
+
+
+def check_same_data(last: checkpoint.Saved, data: DataModule, run: Path, allow: bool) -> list[str]:
+    """The parts of the training data that are not those of ``last``; none if it keeps no fingerprint.
+
+    Raises CheckpointError, with all of them, unless changes are allowed: a run sees the same examples in one order.
+    """
+    if not last.data:
+        return []
+    before, now = last.data, data.fingerprint
+    changed = [part for part in {**now, **before} if before.get(part) != now.get(part)]
+    if changed and not allow:
+        told = [f"shape {before['shape']} -> {now['shape']}" if part == "shape" and part in before and part in now
+                else part for part in changed]  # fmt: skip
+        raise CheckpointError(one_line(
+            f"the training data are not those that {run} was trained on: other {', '.join(told)}. "
+            "Put those back, start a new run, or go on with these: allow_changes=true."))  # fmt: skip
+    return changed
 
 
 def used_up(last: checkpoint.Saved, config: Mapping[str, Any]) -> list[str]:

@@ -54,19 +54,26 @@ def write_flushed(path: Path, write: Callable[[Any], None]) -> None:
 def replace_folder(partial: Path, path: Path) -> None:
     """Let a folder whose files are flushed appear as ``path``, in the place of what may be there."""
     _flush_folder(partial)
-    if path.exists():
-        take_away(path)
+    before = _set_aside(path) if path.exists() else None
     os.replace(partial, path)
     _flush_folder(path.parent)
+    if before is not None:
+        shutil.rmtree(before) if before.is_dir() else before.unlink()
 
 
 def take_away(path: Path) -> None:
     """Remove a file, or a folder: at once, also for who looks meanwhile."""
     if path.is_dir():
-        os.replace(path, gone := partial_of(path))
-        shutil.rmtree(gone)
+        shutil.rmtree(_set_aside(path))
     else:
         path.unlink()
+
+
+def _set_aside(path: Path) -> Path:
+    """Under a name that is cleared away like partial files, and that no partial file has."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old{PARTIAL}")
+    os.replace(path, aside)
+    return aside
 
 
 def remove_partial_files(run_dir: Path) -> None:

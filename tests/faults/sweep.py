@@ -19,6 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
+
+import ours
+
 REPOSITORY = Path(__file__).parents[2]
 TESTS = REPOSITORY / "tests"
 TRIALS, DEATHS, STALL = 20, 10, 60
@@ -93,6 +98,7 @@ def states(outputs: Path) -> dict[str, str]:
 
 
 def main(outputs: Path) -> None:
+    ours.confirm()
     outputs.mkdir(parents=True)
     began = time.monotonic()
     code, printed = run(outputs, deaths=True)

@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from genlab import checkpoint
 from genlab.callbacks.stop import stop_requested
+from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.metrics_file import MetricsFile
 from genlab.model.base import Model
@@ -31,6 +32,9 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_save = time.monotonic()
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(datamodule, DataModule):
+            _ = datamodule.fingerprint  # now: a file that is overwritten later is not what the run began with
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -50,9 +54,10 @@ class Checkpoints(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(datamodule, DataModule):
+            checkpoint["data"] = datamodule.fingerprint
         if isinstance(datamodule, TextDataModule):
             checkpoint["tokenizer"] = datamodule.tokenizer.fingerprint()
-            checkpoint["text"] = datamodule.text_hash("train")
         metrics = next((logger for logger in trainer.loggers if isinstance(logger, MetricsFile)), None)
         if metrics is not None:
             checkpoint["metrics"] = metrics.unwritten(trainer)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -102,6 +103,16 @@ class DataModule(LightningDataModule, ABC):
     @abstractmethod
     def dataset(self, split: Split) -> KeyedDataset:
         """What the loaders take batches from."""
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """What the training examples are, by part, as they were when this was first asked for: a run goes on with the
+        same. Empty where examples are made by the settings alone."""
+        return self._fingerprint()
+
+    @abstractmethod
+    def _fingerprint(self) -> dict[str, str]:
+        """Of the training split; a value that changes says that the part of that name did."""
 
     def check_split(self, split: Split, option: str) -> None:
         """Raises ConfigError if there is no such split; ``option`` is what asks for it."""

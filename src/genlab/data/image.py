@@ -16,6 +16,8 @@ from genlab.errors import NumericsError
 from genlab.seeding import derive_seed, uniform_by_index
 
 _log = logging.getLogger(__name__)
+_HASHED_WHOLE = 2 << 30  # bytes of pixels; of more, only some rows are hashed, so that a run starts soon
+_HASHED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,15 @@ class ImageDataModule(DataModule):
             label = ConditionSpec(len(table.names), table.names, empty=tuple(empty.tolist()))
         return DataSpec("image", table.images.shape[1:], condition={"label": label} if label else {})
 
+    def _fingerprint(self) -> dict[str, str]:
+        table = self.table("train")
+        return {
+            "shape": "x".join(map(str, table.images.shape)),
+            "pixels": _hash_of_pixels(table.images),
+            **({} if table.labels is None else {"labels": content_hash(table.labels)}),
+            **({} if table.captions is None else {"captions": content_hash(table.captions)}),
+        }
+
     def check(self, world_size: int) -> None:
         """As :meth:`DataModule.check`; warns of classes without training images, and of those with few."""
         super().check(world_size)
@@ -136,6 +147,18 @@ def content_hash(*arrays: np.ndarray) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def _hash_of_pixels(images: np.ndarray) -> str:
+    """16 hex digits of (N, C, H, W): of all pixels up to 2 GiB, else of 4,096 evenly spaced images."""
+    count = len(images)
+    rows = np.arange(count)
+    if images.nbytes > _HASHED_WHOLE:
+        rows = np.linspace(0, count - 1, min(count, _HASHED_ROWS)).astype(np.int64)
+    digest = hashlib.sha256()
+    for some in np.array_split(rows, max(1, len(rows) // 64)):  # a mapped file is never in memory whole
+        digest.update(np.ascontiguousarray(images[some]).data)
     return digest.hexdigest()[:16]
 
 

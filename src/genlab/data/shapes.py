@@ -78,6 +78,9 @@ class Shapes(ImageDataModule):
             return FreshScenes(self.counts["train"], self.scene_seed, self.image_size, self.max_objects)
         return super().dataset(split)
 
+    def _fingerprint(self) -> dict[str, str]:
+        return {}  # scenes are a function of the settings
+
     def scenes(self, split: Split, epoch: int, indices: np.ndarray | Sequence[int]) -> Scenes:
         """What is in the scenes ``indices`` (N,) of an epoch: shape, colour, size, position of each object, exactly."""
         return _scenes(self.scene_seed, split, epoch, np.asarray(indices), self.max_objects)

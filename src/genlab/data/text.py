@@ -106,6 +106,9 @@ class TextDataModule(DataModule):
             self._hashes[split] = found.hexdigest()
         return self._hashes[split]
 
+    def _fingerprint(self) -> dict[str, str]:
+        return {"text": self.text_hash("train")}
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Trained, or as it was when it was trained on the same text."""
