@@ -289,13 +289,3 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(" ".join(str(error).split())) from error
     remember(values)
     return values
-
-
-def differences(before: Any, now: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """The values that differ between two plain configs, by their path: what they were, what they are."""
-    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
-        return {} if before == now else {path: (before, now)}
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in dict.fromkeys([*before, *now]):
-        found |= differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
-    return found

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from genlab import checkpoint, run_folder
 from genlab.assemble import build_data, build_evaluation, load_tokenizer
 from genlab.callbacks.samples import save_pictures
-from genlab.config import differences, resolved
+from genlab.config import resolved
+from genlab.config_differences import differences
 from genlab.data.base import DataModule
 from genlab.data.given import GivenImages
 from genlab.data.image import ImageDataModule

@@ -10,7 +10,7 @@ from genlab import checkpoint, run_folder
 from genlab.assemble import load_tokenizer, trial_model
 from genlab.budget import Budget
 from genlab.build import build
-from genlab.config import differences
+from genlab.config_differences import differences
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import CheckpointError, ConfigError
