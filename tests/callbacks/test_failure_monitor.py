@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.plugins.precision import MixedPrecision
 from test_ema import Line
 from torch import Tensor
 
 from genlab import checkpoint
+from genlab.callbacks.checkpoint import Checkpoints
 from genlab.callbacks.diversity import classes_drawn, distance_ratio, pairwise_distance
 from genlab.callbacks.failure_monitor import Average, FailureMonitor, Norms, gradient_norm, optimizer_names
 from genlab.data.digits import Digits
@@ -362,3 +364,20 @@ def test_a_run_that_goes_on_is_not_warned_again(tmp_path: Path, recwarn: pytest.
         for r in (run, straight)
     )
     assert same(of_one, of_other)
+
+
+def test_a_step_that_is_saved_for_its_grid_holds_what_was_logged_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed while the grid is drawn goes on from there."""
+    saved: list[dict[str, Any]] = []
+    whole = Checkpoints.save
+
+    def save(self: Checkpoints, trainer: Trainer, model: LightningModule) -> None:
+        whole(self, trainer, model)
+        saved.append(dict(checkpoint.newest(Path(trainer.default_root_dir)).content["metrics"][-1]))
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    train(*MLP, "callbacks.samples.times=2", "budget.value=64", outputs=tmp_path)
+    assert [row["progress/examples"] for row in saved] == [32, 64]
+    assert all("monitor/gradient_norm" in row for row in saved)

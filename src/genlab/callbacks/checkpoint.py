@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
@@ -79,12 +79,24 @@ class Checkpoints(Checkpoint):
         self._last_save, self.saved_at = time.monotonic(), pl_module.progress.examples
 
 
+@runtime_checkable
+class NotesSteps(Protocol):
+    """A callback that logs of every step, and has done so before the step is saved."""
+
+    def note_step(self, trainer: Trainer, model: Model) -> None:
+        """Log of the step just made what is known now; a second time for one step, nothing."""
+        ...
+
+
 def save_before(trainer: Trainer, model: Model, again: bool = False) -> None:
     """Save the run, if it is saved at all, right after an optimiser step and before work that may fail or be killed.
 
     ``again``: also where that step is saved already, since more was logged of it.
     """
     callback = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
+    for other in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(other, NotesSteps):  # its turn in this step may come later: too late if the run is killed now
+            other.note_step(trainer, model)
     if callback is not None and (again or callback.saved_at != model.progress.examples):
         callback.save(trainer, model)
 

@@ -1,6 +1,7 @@
 """Says so when a training fails in a way that has a name: a remedy on the spot is cheaper than a wasted run."""
 
 import warnings
+from collections.abc import Mapping
 from math import isfinite
 from statistics import median
 from typing import Any
@@ -98,25 +99,34 @@ class FailureMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Model)
+        self.note_step(trainer, pl_module)
         if not trainer.is_global_zero:
             return
         values: dict[str, float] = {}
-        looks = _looks(trainer)
-        if looks > self._looks:
-            self._looks = looks
-            values |= self.watch_discriminator(trainer, pl_module)
-            for name, norms in self.gradients.items():
-                if norms.last is not None:
-                    values[f"gradient_norm{f'_{name}' if name else ''}"] = norms.last
         grid = next((c for c in trainer.callbacks if isinstance(c, SampleGrid)), None)  # type: ignore[attr-defined]
         if grid is not None and grid.drawn is not None and grid.drawn[0] == pl_module.progress.examples:
             assert isinstance(pl_module, GenerativeModel)
             values |= self.watch_samples(trainer, pl_module, grid.drawn[1])
+        self._log(trainer, pl_module, values)
+
+    def note_step(self, trainer: Trainer, model: Model) -> None:
+        """Log what the step says without its samples, once: also before it is saved for the sake of a grid."""
+        looks = _looks(trainer)
+        if not trainer.is_global_zero or looks <= self._looks:
+            return
+        self._looks = looks
+        values = self.watch_discriminator(trainer, model)
+        for name, norms in self.gradients.items():
+            if norms.last is not None:
+                values[f"gradient_norm{f'_{name}' if name else ''}"] = norms.last
+        self._log(trainer, model, values)
+
+    def _log(self, trainer: Trainer, model: Model, values: Mapping[str, float]) -> None:
         if values:
             named = {f"monitor/{name}": value for name, value in values.items()}
             for logger in trainer.loggers:
                 step = trainer.fit_loop.epoch_loop._batches_that_stepped
-                logger.log_metrics(pl_module.progress.logged() | named, step=step)
+                logger.log_metrics(model.progress.logged() | named, step=step)
 
     def judges(self, model: Model) -> bool:
         return model.progress.fraction > self.grace and model.progress.examples >= self.grace_examples
