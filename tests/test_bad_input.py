@@ -151,7 +151,7 @@ REFUSALS: dict[str, tuple[Callable[..., None], tuple[str, ...], int, str, bool]]
                    r"traceback\.", True),
     "control characters": (nothing, (*DIGITS, r'outputs="a\x1b[31m"', "outputs='\x1b[31m'"), 2,
                            r"error: outputs must be a path without control characters, got '\\x1b\[31m'\.", False),
-    "an error in two lines": (nothing, (*DIGITS, "data.root=a\nerror: b"), 2, r"error: .*a error: b.*", False),
+    "an error in two lines": (nothing, (*DIGITS, "seed=a\nerror: b"), 2, r"error: .*a error: b.*", False),
 }  # fmt: skip
 
 

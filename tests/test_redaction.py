@@ -76,7 +76,7 @@ def test_words_in_the_environment_hide_nothing_of_a_config(name: str, monkeypatc
         "model": {"_target_": "genlab.model.diffusion.Diffusion", "name": "vae_mnist_small2", "width": 12345678},
         "data": {"_target_": "genlab.data.digits.Digits", "root": "/data/images64", "names": ["digits", "examples"]},
         "trainer": {"_target_": "pytorch_lightning.Trainer"},
-        "logger": {"wandb": {"_target_": "genlab.tracking.Wandb", "project": "diffusion"}},
+        "logger": {"wandb": {"_target_": "genlab.logger.tracking.Wandb", "project": "diffusion"}},
     }
     typed = ["model=diffusion", "data=digits", "budget.value=12345678", "outputs=/data/images64", "optimizer=AdamW"]
     for value in WORDS:

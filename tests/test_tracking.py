@@ -19,9 +19,9 @@ from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.config import ConfigTree
 from genlab.errors import ConfigError
 from genlab.inference import sample
+from genlab.logger.tracking import better, check_passed_on
 from genlab.loggers import IsolatedLogger
 from genlab.revision import revision
-from genlab.tracking import better, check_passed_on
 from tiny_run import MLP, command, compose
 from wandb_file import Received
 
@@ -149,7 +149,7 @@ def test_what_is_typed_comes_before_the_environment(tmp_path: Path, monkeypatch:
     assert tracking.named({}, "vae-digits-x", tmp_path) == ours
 
 
-OURS, LIGHTNINGS = "genlab.tracking.Wandb", "pytorch_lightning.loggers.WandbLogger"
+OURS, LIGHTNINGS = "genlab.logger.tracking.Wandb", "pytorch_lightning.loggers.WandbLogger"
 
 
 @pytest.mark.parametrize(

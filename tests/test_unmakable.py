@@ -17,6 +17,7 @@ from genlab.model.sampler.grid import LogUniform
 from genlab.seeding import RandomStream
 from tiny_run import MLP, compose, only_run, resume, same, train
 
+LONE = ("metrics=[intra_fid]", "evaluation.reference=train")  # of which a class has one image
 EVALUATED = (
     "metrics=[fid]",
     "metrics/extractor=random",
@@ -38,7 +39,7 @@ def images(folder: Path, labels: Any) -> tuple[str, ...]:
         (("model.sampler.num_steps=0",), ConfigError, "num_steps=0 must be at least 1"),
         (("model.sampler.grid.sigma_min=90",), ConfigError, "does not fall from sigma_max to 0"),
         (("metrics=[kid]", "metrics/extractor=random", "evaluation.num_samples=2"), DataError, "KID needs at least 3"),
-        (("metrics=[intra_fid]", "metrics/extractor=random"), DataError, "intra_fid needs at least 2 examples of each"),
+        ((*LONE, "metrics/extractor=random"), DataError, "intra_fid needs at least 2 examples of each"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_made_is_refused_before_there_is_a_folder(

@@ -26,6 +26,7 @@ from genlab.config import ConfigTree, resolved
 from genlab.data.base import DataModule
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import CheckpointError, ConfigError, DataError, ResourceError
+from genlab.logger.tracking import check_passed_on, named
 from genlab.loggers import IsolatedLogger
 from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
@@ -34,7 +35,6 @@ from genlab.model.base import GenerativeModel, Model
 from genlab.paths import read_path
 from genlab.redaction import redacted, remember
 from genlab.sharded_strategy import ShardedStrategy
-from genlab.tracking import check_passed_on, named
 from genlab.wandb_mode import choose_wandb_mode
 
 SLOTS: dict[str, Any] = {

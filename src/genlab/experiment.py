@@ -44,6 +44,7 @@ from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.dry_run import try_out
 from genlab.errors import CheckpointError, GenlabError
+from genlab.logger.tracking import kept_by_wandb
 from genlab.loggers import IsolatedLogger
 from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory, smaller_batch
@@ -58,7 +59,6 @@ from genlab.redaction import check_can_be_kept, redacted
 from genlab.resuming import ChangedOptimizer, check_changes, check_same_data, last_checkpoint, used_up
 from genlab.seeding import derive_seed
 from genlab.storage import check_room
-from genlab.tracking import kept_by_wandb
 
 
 class Interrupted(GenlabError):

@@ -14,8 +14,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from genlab import tracking
 from genlab.errors import ConfigError, GenlabError
+from genlab.logger import tracking
 from genlab.redaction import one_line, redacted
 
 _shown = threading.Lock()

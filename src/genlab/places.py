@@ -9,6 +9,7 @@ clone's, where a stranger's run may lie; nor do packages without an ``__init__.p
 
 import json
 import os
+import shlex
 import site
 import stat
 import sys
@@ -54,7 +55,7 @@ def typed_flags() -> str:
     for i, word in enumerate(words):
         flag, equals, value = word.partition("=")
         if flag in ("--config-dir", "-cd") and (equals or words[i + 1 :]):
-            return f" --config-dir {value if equals else words[i + 1]}"
+            return redact(f" --config-dir {shlex.quote(value if equals else words[i + 1])}")
     return ""
 
 

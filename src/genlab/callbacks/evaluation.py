@@ -12,6 +12,7 @@ from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
 from genlab.callbacks.stop import done_unless_stopped, stop_requested
+from genlab.logger.tracking import better
 from genlab.loggers import IsolatedLogger
 from genlab.memory import enough_memory
 from genlab.metrics.base import Direction
@@ -20,7 +21,6 @@ from genlab.metrics.failures import in_words
 from genlab.metrics.subject import rank
 from genlab.model.base import Model, in_eval_mode
 from genlab.seeding import derive_seed
-from genlab.tracking import better
 
 
 class PeriodicEvaluation(Callback):
