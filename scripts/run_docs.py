@@ -15,6 +15,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,7 @@ RULES = REPOSITORY / "docs" / "commands.yaml"
 PAGES = ("README.md", "docs/*.md", "docs/reports/README.md", "docs/measured/README.md")
 INLINE = re.compile(r"`((?:python|make|bash|pip install|wandb|genlab \w+ \S)[^`]* [^`]+)`")
 STARTS = ("python ", "make ", "bash ", "genlab ", "pip ", "wandb ", "for ")
-TIMEOUT = 900  # seconds of one command
+TIMEOUT = 1800  # seconds of one command
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Rules:
     no_commands: list[str]
     replaced: dict[str, str]
     budget: dict[str, Any]
-    added: list[str]
+    added: list[dict[str, str]]
     used: set[str] = field(default_factory=set)
 
     @classmethod
@@ -84,7 +85,9 @@ class Rules:
     def _with_added(self, overrides: str, context: str) -> str:
         if re.search(r"--help|(^|\s)run=", overrides):
             return overrides
-        more = [word for word in self.added if f"{word.partition('=')[0]}=" not in context]
+        more = [one["setting"] for one in self.added
+                if f"{one['setting'].partition('=')[0]}=" not in context
+                and not ("unless" in one and re.search(one["unless"], context.replace("\n", " ")))]  # fmt: skip
         if "budget.value=" not in context and "debug=" not in overrides:
             currency = re.search(r"budget=(\w+)", overrides)
             more += [*([] if currency else ["budget=examples"]),
@@ -170,13 +173,18 @@ class Place:
         return self.shell("\n".join(["set -e", *before, text]))
 
     def shell(self, script: str) -> tuple[int, str]:
+        process = subprocess.Popen(["bash", "-c", script], cwd=self.folder, env=self.environment, text=True,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   start_new_session=True)  # fmt: skip
         try:
-            done = subprocess.run(["bash", "-c", script], cwd=self.folder, env=self.environment, timeout=TIMEOUT,
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  text=True)  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return 124, f"no end after {TIMEOUT} s"
-        return done.returncode, f"$ {script}\n{done.stdout}"
+            said, _ = process.communicate(timeout=TIMEOUT)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)  # what the shell started, too
+            said, _ = process.communicate()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            return 124, f"$ {script}\n{said}\nno end after {TIMEOUT} s"
+        return process.returncode, f"$ {script}\n{said}"
 
     def newest(self, begin: str, text: str) -> str:
         """The newest run below ``begin``; where there is none, one that fits what the command is."""

@@ -58,7 +58,13 @@ def test_commands_are_found_as_a_shell_reads_them(docs: ModuleType) -> None:
 
 
 def test_a_command_is_made_small_and_keeps_what_it_says(docs: ModuleType) -> None:
-    rules = docs.Rules([], [], {"cifar": "pictures"}, {"examples": 64, "seconds": 2}, ["trainer=cpu", "n=4"])
+    rules = docs.Rules(
+        [],
+        [],
+        {"cifar": "pictures"},
+        {"examples": 64, "seconds": 2},
+        [{"setting": "trainer=cpu"}, {"setting": "n=4", "unless": "vae"}],
+    )
     assert rules.small("python train.py model=gan  # x").split() == (
         ["python", "train.py", "model=gan", "trainer=cpu", "n=4", "budget=examples", "budget.value=64", "#", "x"]
     )
@@ -72,6 +78,7 @@ def test_a_command_is_made_small_and_keeps_what_it_says(docs: ModuleType) -> Non
         "trainer=ddp",
         "n=4",
     ]
+    assert rules.small("python train.py model=vae budget.value=9").split()[-1] == "trainer=cpu"
     assert rules.small("python train.py run=outputs/x") == "python train.py run=outputs/x"
     told = rules.small("python train.py model=gan $c", 'c="budget=seconds budget.value=9 trainer=cpu"')
     assert told.split() == ["python", "train.py", "model=gan", "$c", "n=4"]
