@@ -45,7 +45,7 @@ def images(folder: Path, labels: Any) -> tuple[str, ...]:
 def test_what_cannot_be_made_is_refused_before_there_is_a_folder(
     overrides: tuple[str, ...], error: type[GenlabError], said: str, tmp_path: Path
 ) -> None:
-    data = images(tmp_path, np.r_[np.zeros(59, int), 1]) if "intra_fid" in overrides[0] else ()
+    data = images(tmp_path, np.r_[1, np.zeros(59, int)]) if "intra_fid" in overrides[0] else ()
     with pytest.raises(error, match=said) as refused:
         train(*MLP, *data, *overrides, outputs=tmp_path / "outputs")
     assert "\n" not in str(refused.value)

@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlparse
 import genlab
 from genlab.errors import ConfigError
 from genlab.paths import read_path
+from genlab.redaction import redact
 
 _OF_A_RUN = ("config.yaml", "command.txt")  # files of every run's folder
 _PACKAGES = ("site-packages", "dist-packages")
