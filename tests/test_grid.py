@@ -177,7 +177,7 @@ def test_two_steps_then_the_same_answers_after_a_reload(
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("choice", [*SINGLE, *PAIRS], ids=[name(choice) for choice in (*SINGLE, *PAIRS)])
+@pytest.mark.parametrize("choice", SINGLE, ids=name)
 def test_operations_are_counted_from_the_first_step_to_the_last(
     choice: Choice, autoencoder: str, tiny_images: Choice, tmp_path: Path
 ) -> None:

@@ -13,12 +13,13 @@ import yaml
 from PIL import Image
 from pytorch_lightning.loggers import Logger
 
-from genlab import experiment, tracking
+from genlab import experiment
 from genlab.build import check
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.config import ConfigTree
 from genlab.errors import ConfigError
 from genlab.inference import sample
+from genlab.logger import tracking
 from genlab.logger.tracking import better, check_passed_on
 from genlab.loggers import IsolatedLogger
 from genlab.revision import revision
