@@ -7,7 +7,6 @@ import torch
 
 from genlab.callbacks.forecast import in_words
 from genlab.callbacks.milestones import Milestones
-from genlab.config import ConfigTree
 from tiny_run import MLP, train
 
 
@@ -35,9 +34,3 @@ def test_points_ahead() -> None:
 @pytest.mark.parametrize(("seconds", "words"), [(59.4, "59 s"), (200, "3 min 20 s"), (8000, "2 h 13 min")])
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
-
-
-def test_what_suits_a_model_and_its_data_yields_to_what_is_typed() -> None:
-    tree = ConfigTree()
-    assert tree.compose([]).data.batch_size < tree.compose(["model=gan"]).data.batch_size
-    assert tree.compose(["data.batch_size=128"]).data.batch_size == 128
