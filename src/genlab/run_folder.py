@@ -79,9 +79,8 @@ def _snake(name: str) -> str:
 
 def find(run: str, option: str = "run") -> Path:
     """The folder of a finished or unfinished run that ``option`` names. Raises ConfigError."""
-    folder = read_path(run) if run else None
-    # isfile says no where pathlib raises: of a name that cannot be one
-    if folder is None or not os.path.isfile(folder / "config.yaml"):
+    folder = read_path(run)
+    if not os.path.isfile(folder / "config.yaml"):  # which says no where pathlib raises: a name that cannot be one
         raise ConfigError(
             f"{option}={run}: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/."
         )
