@@ -59,7 +59,8 @@ def sample(
     if prompt is not None and not is_text:
         raise ConfigError(f"prompt={prompt}: the model of {run} makes images, which take no prompt.")
     if out is None:
-        told = "" if prompt is None else f"-prompt={hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
+        digest = hashlib.sha256((prompt or "").encode("utf-8", "surrogateescape")).hexdigest()  # any bytes of a shell
+        told = "" if prompt is None else f"-prompt={digest[:8]}"
         told += "" if label is None else f"-label={label}"
         path = run / SAMPLES / f"seed={seed}-n={n}{told}{'.txt' if is_text else '.png'}"
         prepare_file(path)

@@ -379,5 +379,5 @@ def test_a_step_that_is_saved_for_its_grid_holds_what_was_logged_of_it(
 
     monkeypatch.setattr(Checkpoints, "save", save)
     train(*MLP, "callbacks.samples.times=2", "budget.value=64", outputs=tmp_path)
-    assert [row["progress/examples"] for row in saved] == [32, 64]
+    assert [row["progress/examples"] for row in saved] == [32, 64, 64]  # of the last, before its grid and at its end
     assert all("monitor/gradient_norm" in row for row in saved)
