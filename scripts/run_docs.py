@@ -4,11 +4,11 @@
     python scripts/run_docs.py docs/sweeps.md      # one
     python scripts/run_docs.py --list              # what would be run, and what is left out for which reason
 
-Commands are the indented blocks of a page, and what stands in backticks and begins as a command does. Those that need a
-network, a GPU or a service are named in docs/commands.yaml, with the reason; it also says what is replaced to make the
-others small. A page has a copy of the repository's files, so that nothing is written into it, and its commands run in
-their order: later ones see what earlier ones made. A run that a command names with `...` is the newest that fits; where
-there is none, one is trained first.
+Commands are the indented and the fenced blocks of a page, and what stands in backticks and begins as a command does.
+Those that need a network, a GPU or a service are named in docs/commands.yaml, with the reason; it also says what is
+replaced to make the others small. A page has a copy of the repository's files, so that nothing is written into it, and
+its commands run in their order: later ones see what earlier ones made. A run that a command names with `...` is the
+newest that fits; where there is none, one is trained first.
 """
 
 import argparse
@@ -33,6 +33,7 @@ RULES = REPOSITORY / "docs" / "commands.yaml"
 PAGES = ("README.md", "docs/*.md", "docs/reports/README.md", "docs/measured/README.md")
 INLINE = re.compile(r"`((?:python|make|bash|pip install|wandb|genlab \w+ \S)[^`]* [^`]+)`")
 STARTS = ("python ", "make ", "bash ", "genlab ", "pip ", "wandb ", "for ")
+SHELLS = ("", "bash", "sh", "console")  # what a block between fences is, if its commands are run
 TIMEOUT = 1800  # seconds of one command
 
 
@@ -73,12 +74,13 @@ class Rules:
     def small(self, text: str, before: str = "") -> str:
         """``text`` as it is run."""
         text = re.sub(r"\\\n\s*", "", text)  # one line, however it is broken
-        for pattern, replacement in self.replaced.items():
-            text = re.sub(pattern, replacement, text)
         context = f"{before} {text}"
         currency = re.search(r"budget=(\w+)", context)
         value = self.budget[currency[1] if currency else "examples"]
         text = re.sub(r"budget\.value=\S+?(?=[\s\";]|$)", f"budget.value={value}", text)
+        for pattern, replacement in self.replaced.items():
+            text = re.sub(pattern, replacement, text)
+        context = f"{before} {text}"
         return re.sub(r"(train\.py|genlab train)(?=\s|$)([^;\n#]*)",
                       lambda match: match[1] + self._with_added(match[2], context), text)  # fmt: skip
 
@@ -100,6 +102,12 @@ def commands(text: str, page: str, rules: Rules) -> Iterator[Command]:
     lines = text.splitlines()
     number = 0
     while number < len(lines):
+        if fence := re.match(r"```(\w*)$", lines[number]):
+            end = lines.index("```", number + 1)
+            if fence[1] in SHELLS:
+                yield from _of_block(lines[number + 1 : end], number + 2, page, rules)
+            number = end + 1
+            continue
         if lines[number].startswith("    ") and (number == 0 or not lines[number - 1].strip()):
             end = number
             while end < len(lines) and (lines[end].startswith("    ") or not lines[end].strip()):

@@ -21,6 +21,16 @@ PAGE = """Text.
     python train.py model=gan budget=seconds budget.value=300 \\
         outputs=table
 
+```python
+def main():
+
+    print("no command")
+```
+
+```bash
+python -c "3"
+```
+
 It says `python train.py --help` and `python` and `train.py`.
 """
 
@@ -48,7 +58,7 @@ def test_every_command_is_run_or_left_out_for_a_reason_and_no_rule_is_idle(docs:
 
 def test_commands_are_found_as_a_shell_reads_them(docs: ModuleType) -> None:
     found = list(docs.commands(PAGE, "page", docs.Rules([], [], {}, {}, [])))
-    assert [command.line for command in found] == [4, 6, 9, 12]
+    assert [command.line for command in found] == [4, 6, 9, 19, 22]
     assert found[0].before == ("export WORD=told",)
     assert found[1].text.startswith("for i")
     assert found[1].text.endswith("done")
@@ -78,6 +88,8 @@ def test_a_command_is_made_small_and_keeps_what_it_says(docs: ModuleType) -> Non
         "trainer=ddp",
         "n=4",
     ]
+    rules.replaced = {"run=x": "run=x budget.value=128"}
+    assert rules.small("python train.py run=x") == "python train.py run=x budget.value=128"
     assert rules.small("python train.py model=vae budget.value=9").split()[-1] == "trainer=cpu"
     assert rules.small("python train.py run=outputs/x") == "python train.py run=outputs/x"
     told = rules.small("python train.py model=gan $c", 'c="budget=seconds budget.value=9 trainer=cpu"')
