@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 
 from genlab import checkpoint
+from genlab.callbacks.checkpoint import Checkpoints
 from genlab.callbacks.evaluation import validation_losses
 from genlab.experiment import Interrupted
 from genlab.inference import load_run
@@ -59,3 +60,17 @@ def test_a_run_that_was_stopped_chooses_the_same(at: int, tmp_path: Path) -> Non
     assert same(found["ema"], expected["ema"])
     assert found["best"] == expected["best"]
     assert same(found["state_dict"], expected["state_dict"])
+
+
+def test_a_step_that_is_saved_for_its_grid_has_been_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed while the grid is drawn goes on from there, and does not measure that step again."""
+    saved: list[dict[str, Any]] = []
+    whole = Checkpoints.save
+
+    def save(self: Checkpoints, trainer: Trainer, model: LightningModule) -> None:
+        whole(self, trainer, model)
+        saved.append(checkpoint.newest(Path(trainer.default_root_dir)).content["best"])
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    train(*BEST, "callbacks.samples.times=2", "budget.value=80", outputs=tmp_path)
+    assert saved[0]["examples"] == 40

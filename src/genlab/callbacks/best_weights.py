@@ -39,16 +39,19 @@ class BestWeights(EMA):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Model)
-        if not pl_module.at_optimizer_step(batch_idx):
-            return
-        examples = pl_module.progress.examples
-        if examples // self.every == self._measured and pl_module.progress.fraction < 1:
+        if pl_module.at_optimizer_step(batch_idx):
+            self.note_step(trainer, pl_module)
+
+    def note_step(self, trainer: Trainer, model: Model) -> None:
+        """Measure, if it is time: also before a grid of the same step, for which the run is saved first."""
+        examples = model.progress.examples
+        if examples // self.every == self._measured and model.progress.fraction < 1:
             return
         self._measured = examples // self.every
-        loss = validation_losses(trainer, pl_module)["loss"]
+        loss = validation_losses(trainer, model)["loss"]
         if loss < self.lowest:
             self.lowest, self.found_at = loss, examples
-            self.averages = {name: p.detach().float().clone() for name, p in pl_module.averaged()}
+            self.averages = {name: p.detach().float().clone() for name, p in model.averaged()}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)

@@ -81,10 +81,10 @@ class Checkpoints(Checkpoint):
 
 @runtime_checkable
 class NotesSteps(Protocol):
-    """A callback that logs of every step, and has done so before the step is saved."""
+    """A callback that takes notes of steps, and has done so before the step is saved."""
 
     def note_step(self, trainer: Trainer, model: Model) -> None:
-        """Log of the step just made what is known now; a second time for one step, nothing."""
+        """Note of the step just made what is known now; a second time for one step changes nothing."""
         ...
 
 
