@@ -34,6 +34,7 @@ from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
 from genlab.paths import read_path
 from genlab.redaction import redacted, remember
+from genlab.regular_file import read_text
 from genlab.sharded_strategy import ShardedStrategy
 from genlab.wandb_mode import choose_wandb_mode
 
@@ -88,7 +89,7 @@ def load_tokenizer(config: Mapping[str, Any], last: checkpoint.Saved, run: Path)
     tokenizer: Tokenizer = build(config["data"]["tokenizer"], Tokenizer, "data.tokenizer")
     path = run / run_folder.TOKENIZER
     try:
-        tokenizer.load_state(path.read_text(encoding="utf-8"))
+        tokenizer.load_state(read_text(path))
     except (OSError, ValueError, RecursionError, DataError) as error:
         raise CheckpointError(
             f"{path} does not hold the tokenizer of the run ({error}). Restore it, or start a new run."

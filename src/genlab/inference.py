@@ -23,7 +23,7 @@ from genlab.model.base import Condition, Generates, GenerativeModel, Model
 from genlab.model.classes import classes_of
 from genlab.paths import read_path
 from genlab.seeding import RandomStream
-from genlab.storage import prepare_file, write_atomically, writing
+from genlab.storage import prepare_file, prepare_folder, write_atomically, writing
 
 
 def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
@@ -63,6 +63,7 @@ def sample(
         told = "" if prompt is None else f"-prompt={digest[:8]}"
         told += "" if label is None else f"-label={label}"
         path = run / SAMPLES / f"seed={seed}-n={n}{told}{'.txt' if is_text else '.png'}"
+        prepare_folder(path.parent, run)
         prepare_file(path)
     else:
         path = text_destination(out) if is_text else image_destination(out)

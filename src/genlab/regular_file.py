@@ -4,6 +4,7 @@ What is no regular file raises OSError before it is opened, so that a FIFO never
 link never leads out of the folder. What the user types now (``out=...``, a folder of data) is not held to this.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -83,6 +84,22 @@ def open_to_append(path: Path, root: Path | None = None) -> TextIO:
     """An existing file in UTF-8 open for appending. Raises as :func:`open_regular` does."""
     descriptor = _open(path, root, os.O_WRONLY | os.O_APPEND)
     return io.TextIOWrapper(os.fdopen(descriptor, "ab"), encoding="utf-8", newline="")
+
+
+def make_folder(path: Path, root: Path) -> None:
+    """Make a folder below ``root``, which exists, and those above it.
+
+    Raises:
+        IrregularFileError: a link, or what is no folder, is on the way.
+        OSError: it cannot be made.
+    """
+    step = root
+    for part in path.relative_to(root).parts:
+        step = step / part
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(step)
+        if not is_folder(step):
+            raise _irregular(step, f"{part} is {kind_of(step) or 'a file'}, not a folder")
 
 
 def is_regular(path: Path) -> bool:
