@@ -175,7 +175,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         return
     if command == "evaluate":
         overrides = with_reference(options, overrides)
-    config, saved_overrides = _config(tree, options.get("run"), overrides)
+    config, saved_overrides = _config(tree, options.get("run"), overrides, command)
     if options.get("reference") is not None:
         config.data.root = options["reference"]
     if "--cfg" in flags:
@@ -267,15 +267,13 @@ def _would_fit(name: str, target: str, error: Any) -> bool:
     return fits(found, error.slot, partial=False) or fits(found, error.slot, partial=True)
 
 
-def _config(tree: Any, run: str | None, overrides: list[str]) -> tuple[Any, list[str]]:
+def _config(tree: Any, run: str | None, overrides: list[str], command: str) -> tuple[Any, list[str]]:
     """The config of a command line, on top of a saved run's if there is one, and what had been typed for that."""
     if run is None:
         return tree.compose(overrides), []
-    from genlab.run_folder import find, read_config, read_overrides
+    from genlab.saved_run import open_run
 
-    folder = find(run)
-    saved = read_overrides(folder)
-    return tree.change(read_config(folder), saved, overrides), saved
+    return open_run(tree, run, overrides, trains=command in ("train", "verify"))
 
 
 def _shell_completion(argument: str, tree: Any, overrides: list[str]) -> None:

@@ -8,6 +8,7 @@
     overrides.yaml  the choices and values typed, for continuing with another part
     tokenizer.json  of text: what the tokenizer has learnt
     metrics.csv, samples/, checkpoints/, summary.json
+    .seal           that a command of this user wrote the config (see genlab.own_runs)
 """
 
 import datetime
@@ -28,6 +29,7 @@ import yaml
 
 from genlab.errors import CheckpointError, ConfigError, StorageError
 from genlab.occupied import LOCK
+from genlab.own_runs import seal
 from genlab.paths import read_path
 from genlab.redaction import printable, redacted
 from genlab.regular_file import is_folder, is_regular, kind_of, read_text
@@ -157,6 +159,7 @@ def write_start(
     commands = folder / "command.txt"
     before = read_text(commands, errors="replace") if commands.exists() else ""
     write_text(commands, before + shlex.join(["python", *redacted(sys.argv)]) + "\n")
+    seal(folder)
     return {**shown, "overrides": typed, "revision": known["revision"], "versions": known}
 
 
