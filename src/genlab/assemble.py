@@ -1,5 +1,6 @@
 """From a config to objects. The data come first: the rest is built from what they say of themselves (``spec``)."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -50,6 +51,8 @@ SLOTS: dict[str, Any] = {
 
 # Constructor arguments that are made by code; W&B's settings, its server among them, come from the environment.
 _GIVEN = {"evaluation": frozenset({"extractor", "metrics"}), "logger": frozenset({"settings"})}
+# Variables of what starts processes on several machines: torchrun, SLURM, MPI, LSF, Kubeflow or by hand.
+_OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "MASTER_ADDR")
 
 
 def check_config(config: DictConfig) -> None:
@@ -251,6 +254,11 @@ def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelt
 def _check_devices(trainer: Mapping[str, Any]) -> None:
     devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
     gpus = torch.cuda.device_count()
+    nodes = trainer.get("num_nodes", 1)
+    if isinstance(nodes, int) and nodes > 1 and not any(name in os.environ for name in _OF_LAUNCHERS):
+        raise ResourceError(f"trainer.num_nodes={nodes} but nothing starts processes on other machines, and this one "
+                            "would wait for them. Use trainer.num_nodes=1, or start it with torchrun or srun "
+                            "on each.")  # fmt: skip
     precision = str(trainer.get("precision"))
     if precision in ("16", "16-mixed") and (accelerator == "cpu" or (accelerator == "auto" and gpus == 0)):
         raise ConfigError(f"trainer.precision={precision} needs a GPU. Use trainer.precision=bf16-mixed on the CPU.")
