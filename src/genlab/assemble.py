@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
@@ -186,8 +186,9 @@ def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[p
 
 def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[IsolatedLogger]:
     """The configured services, none of which can end a run."""
-    if "wandb" in config.get("logger", {}):
-        choose_wandb_mode(config["logger"]["wandb"].get("mode"))
+    for name, node in config.get("logger", {}).items():
+        if issubclass(resolve(node["_target_"], f"logger.{name}"), WandbLogger):
+            choose_wandb_mode(node.get("mode"))
     loggers: list[IsolatedLogger] = []
     for name, node in config.get("logger", {}).items():
         make = partial(_build_logger, name, node, f"{run_folder.name_of(config)}-{config['run_id']}", run_dir)
@@ -196,7 +197,7 @@ def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[IsolatedLogg
 
 
 def _build_logger(name: str, node: Mapping[str, Any], run_name: str, run_dir: Path) -> Logger:
-    if name == "wandb":
+    if issubclass(resolve(node["_target_"], f"logger.{name}"), WandbLogger):
         # W&B is set up now: else it is not silent yet when it finds fault with an argument of Lightning's
         node = rank_zero_only(named)(node, run_name, run_dir) or node
         node = redacted(node, service=True)  # none of its arguments is a secret, and all of them are shown

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genlab.errors import StorageError
 from genlab.regular_file import IrregularFileError, open_text, open_to_append
+from genlab.spreadsheet import as_written, safe
 from genlab.storage import write_atomically, writing
 
 
@@ -42,10 +43,12 @@ class MetricsFile(Logger):
     def _read(self) -> None:
         with open_text(self.path) as file:
             reader = csv.DictReader(line for line in file if line.endswith("\n"))  # the last one may have been cut
-            self._columns = list(reader.fieldnames or self._columns)
+            reader.fieldnames = [as_written(name) for name in reader.fieldnames or self._columns]
+            self._columns = list(reader.fieldnames)
             self._columns.index("step")
             complete = (row for row in reader if None not in row.values())
             self._rows = {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in complete}
+            _ = [float(value) for row in self._rows.values() for value in row.values()]
         self._written = max(self._rows, default=-1)
 
     @property
@@ -107,7 +110,7 @@ class MetricsFile(Logger):
 
     def _write_afresh(self, file: Any, steps: list[int]) -> None:
         writer = self._writer(file)
-        writer.writeheader()
+        writer.writerow({name: safe(name) for name in self._columns})
         writer.writerows(self._rows[step] for step in steps)
 
     def _writer(self, file: Any) -> "csv.DictWriter[str]":

@@ -159,8 +159,8 @@ def _leave_with(first: int) -> None:
     while os.getppid() == first:
         time.sleep(_PERIOD)
     if os.environ["LOCAL_RANK"] == "1":
-        print("error: rank 0 died; the others leave. Continue with: python train.py"
-              f"{typed_flags()} run={os.environ[RUN_DIR]}", file=sys.stderr, flush=True)  # fmt: skip
+        print(one_line("error: rank 0 died; the others leave. Continue with: python train.py"
+                       f"{typed_flags()} run={os.environ[RUN_DIR]}"), file=sys.stderr, flush=True)  # fmt: skip
     os._exit(RankLost.exit_code)
 
 
