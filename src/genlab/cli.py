@@ -63,7 +63,7 @@ def _exit_code(argv: Sequence[str] | None) -> int:
         return 130
     except Exception as error:  # nobody has foreseen it
         if terminal.is_of_the_disk(error):
-            _say(f"error: {terminal.what_was_wrong(error)}. Choose another place or name, or make room.")
+            _say(f"error: {terminal.what_was_wrong(error)}")
             return StorageError.exit_code
         *_, where = traceback.extract_tb(error.__traceback__)
         cause = one_line(f"{type(error).__name__}: {error}").removesuffix(".")

@@ -12,6 +12,7 @@ from typing import Any
 
 from genlab.errors import StorageError
 from genlab.redaction import one_line
+from genlab.regular_file import IrregularFileError
 
 
 def prepare() -> None:
@@ -51,14 +52,17 @@ def give_up_output() -> None:
 
 def is_of_the_disk(error: Exception) -> bool:
     """Whether the system objects to a file: to its name, its place, or to how much there is."""
-    return isinstance(error, OSError) and error.errno in _OF_FILES
+    return isinstance(error, IrregularFileError) or (isinstance(error, OSError) and error.errno in _OF_FILES)
 
 
 def what_was_wrong(error: Any) -> str:
     """What the system said, as an error of storage: of a name that is too long, a folder that may not be read ..."""
+    if isinstance(error, IrregularFileError):
+        return f"{error.filename} {error.strerror}. Remove it, or put a regular file there."
     about = f"{error.filename}: " if error.filename is not None else ""
     text = one_line(f"{about}{(error.strerror or str(error)).lower()}")
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    return f"{text}. Choose another place or name, or make room."
 
 
 _LONGEST = 300  # characters
