@@ -73,10 +73,11 @@ def test_machines_that_nobody_starts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     "text",
     ["unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)",
      "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
-     "shared memory. Please try to raise your shared memory limit."],
+     "shared memory. Please try to raise your shared memory limit.",
+     "DataLoader worker (pid(s) 7) exited unexpectedly"],
 )  # fmt: skip
 def test_shared_memory_that_is_full(text: str) -> None:
-    wanted = r"^out of shared memory .* at step 3\. Try data\.num_workers=0"
+    wanted = r"^a process that loads data died at step 3: .* shared memory .* Try data\.num_workers=0"
     with pytest.raises(ResourceError, match=wanted), enough_memory("at step 3", ""):
         raise RuntimeError(text)
 
