@@ -18,6 +18,6 @@ class NobodyCanSend(Dataset):
 
 def test_a_batch_that_cannot_be_handed_on_ends_its_worker(capfd) -> None:
     loader = DataLoader(NobodyCanSend(), batch_size=None, num_workers=1, worker_init_fn=begin_worker)
-    with pytest.raises(RuntimeError, match="DataLoader worker .* exited unexpectedly"):
+    with pytest.raises(RuntimeError, match=r"DataLoader worker .* exited unexpectedly"):
         next(iter(loader))
     assert capfd.readouterr() == ("", "")
