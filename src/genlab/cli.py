@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def _exit_code(argv: Sequence[str] | None) -> int:
     except Exception as error:  # nobody has foreseen it
         if terminal.is_of_the_disk(error):
             _say(f"error: {terminal.what_was_wrong(error)}")
+            with suppress(OSError):
+                terminal.flush()  # what cannot be written is given up
             return StorageError.exit_code
         *_, where = traceback.extract_tb(error.__traceback__)
         cause = one_line(f"{type(error).__name__}: {error}").removesuffix(".")

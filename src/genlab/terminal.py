@@ -35,14 +35,12 @@ def check_current_folder() -> None:
 
 
 def flush() -> None:
-    """Write out what was printed. Raises BrokenPipeError, and StorageError if it goes to a disk that is full."""
+    """Write out what was printed. Raises OSError: nobody reads it any more, or it goes to a disk that is full."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
+    except OSError:
         give_up_output()
-        raise StorageError(f"cannot write what is printed ({(error.strerror or str(error)).lower()}).") from error
+        raise
 
 
 def give_up_output() -> None:
@@ -59,7 +57,7 @@ def what_was_wrong(error: Any) -> str:
     """What the system said, as an error of storage: of a name that is too long, a folder that may not be read ..."""
     if isinstance(error, IrregularFileError):
         return f"{error.filename} {error.strerror}. Remove it, or put a regular file there."
-    about = f"{error.filename}: " if error.filename is not None else ""
+    about = f"{error.filename}: " if error.filename is not None else "cannot write: "
     text = one_line(f"{about}{(error.strerror or str(error)).lower()}")
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
     return f"{text}. Choose another place or name, or make room."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from genlab.errors import ConfigError, StorageError, did_you_mean
 from genlab.paths import read_path
+from genlab.redaction import for_terminal
 from genlab.report.columns import TITLES, Column, columns, counts, over_seeds
 from genlab.report.configurations import configurations, of_any_seed
 from genlab.report.differences import as_csv, matrices
@@ -73,15 +74,15 @@ def compare(
                            [one.line() for one in apart])  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        print(_terminal(told, table, sections, apart), flush=True)  # drawing takes a while
+        print(for_terminal(_terminal(told, table, sections, apart)), flush=True)  # drawing takes a while
         drawn = _draw(folder, table, first, done, groups, others, sweeps) if plots else []
         written = _write(folder, told, table, sections, apart, tiles, drawn)
         write_page(content, folder / "report.html")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise StorageError(f"cannot write to {folder} ({reason}). Choose another place: out=<folder>") from error
-    print(f"\nwritten: {folder}/{', '.join(written)}" + (f" and {len(drawn) // 2} plots" if drawn else ""))
-    print(f"the page: {folder}/report.html")
+    plots = f" and {len(drawn) // 2} plots" if drawn else ""
+    print(for_terminal(f"\nwritten: {folder}/{', '.join(written)}{plots}\nthe page: {folder}/report.html"))
     if wandb:
         from genlab.report.upload import upload
 
