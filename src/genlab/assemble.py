@@ -77,6 +77,8 @@ def check_config(config: DictConfig) -> None:
             continue
         check(node, _callback_slot(node), f"callbacks.{name}")
     for name, node in nodes.get("logger", {}).items():
+        if node is None:  # left out
+            continue
         check(node, Logger, f"logger.{name}", given=_GIVEN["logger"])
         check_passed_on(node, f"logger.{name}")
 
@@ -191,6 +193,8 @@ def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[IsolatedLogg
             choose_wandb_mode(node.get("mode"))
     loggers: list[IsolatedLogger] = []
     for name, node in config.get("logger", {}).items():
+        if node is None:  # logger.x=null
+            continue
         make = partial(_build_logger, name, node, f"{run_folder.name_of(config)}-{config['run_id']}", run_dir)
         loggers.append(IsolatedLogger(make, node["_target_"].rpartition(".")[2], run_dir))
     return loggers
