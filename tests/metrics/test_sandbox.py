@@ -1,14 +1,20 @@
 """Programs that mean harm, or just do not work: each is judged right, and nothing of it is left."""
 
+import ctypes
 import os
+import shutil
+import struct
 import sys
 import time
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
+from genlab.errors import ConfigError, ResourceError
 from genlab.metrics import sandbox
-from genlab.metrics.sandbox import Sandbox, is_apart
+from genlab.metrics.sandbox import Sandbox, Way, check_sandbox, remove_whatever_it_is, works
+from genlab.metrics.system_calls import call_filter
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bounds are Linux's")
 
@@ -26,6 +32,12 @@ FAILS = {
     "a signal": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
     "a question": "input()",
     "deep recursion": "def f(n): return f(n + 1)\nf(0)",
+    "a file that is deleted": "import os; os.remove('program.py'); os.rmdir(os.getcwd())",
+    "its own parent, killed": "import os; os.kill(os.getppid(), 9); assert os.getppid() == 1; assert False",
+    "everybody, killed": "import os; os.kill(-1, 9); assert False",
+    "a word that is guessed": "import os\nfor i in range(3, 64):\n    try: os.write(i, b'0' * 32)\n"
+    "    except OSError: pass\nassert False",
+    "an empty word": "import os; os.closerange(0, 64)",
     "bounds lifted": "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))\nbytearray(1 << 31)",
     "a bomb": "import os\nfor _ in range(9):\n    os.fork()\nwhile True: pass",
 }
@@ -53,15 +65,25 @@ def test_what_works(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Sandbox(seconds=60).passes(PASSES[kind])
 
 
-@pytest.mark.parametrize("apart", [True, False])
-def test_nothing_is_left(apart: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process of the group, no folder and no open file; with namespaces or without."""
-    if not apart:
-        monkeypatch.setattr(sandbox, "_apart", lambda: ())
+
+def available(way: Way) -> None:
+    """Skips a test of a way that does not work here."""
+    if not works(way):
+        needs = {"bubblewrap": "bubblewrap is not installed, or may not make namespaces",
+                 "namespaces": "this system makes no namespaces for this user",
+                 "bounds": "another user than root cannot start this Python"}  # fmt: skip
+        pytest.skip(needs[way])
+
+
+@pytest.mark.parametrize("way", get_args(Way))
+def test_nothing_is_left(way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process of the group, no folder and no open file."""
+    available(way)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    before, sign = len(os.listdir("/proc/self/fd")), f"{os.getpid()}.{time.monotonic_ns()}"
-    bomb = f"import os\nfor _ in range(5):\n    os.fork()\nopen('{sign}', 'w')\nimport time\ntime.sleep(600)"
-    assert not Sandbox(seconds=0.8).passes(bomb)
+    tmp_path.chmod(0o711)
+    before = len(os.listdir("/proc/self/fd"))
+    bomb = "import os\nfor _ in range(4):\n    os.fork()\nopen('x', 'w')\nimport time\ntime.sleep(600)"
+    assert not Sandbox(seconds=0.8).passes_in(way, bomb)
     deadline = time.monotonic() + 20  # for the system to bury the dead; they are not waited for as long as that
     while (found := [pid for pid in filter(str.isdigit, os.listdir("/proc")) if runs_in(pid, tmp_path)]) and (
         time.monotonic() < deadline
@@ -73,31 +95,116 @@ def test_nothing_is_left(apart: bool, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def runs_in(pid: str, folder: Path) -> bool:
+    """A program, by where it runs or by what it is told."""
     try:
-        return os.readlink(f"/proc/{pid}/cwd").startswith(str(folder))
+        told = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return os.readlink(f"/proc/{pid}/cwd").startswith(str(folder)) or os.fsencode(folder) in told
     except OSError:
         return False
 
 
-def test_where_namespaces_are_there_is_no_network() -> None:
-    if not is_apart():
-        pytest.skip("this system makes no namespaces")
-    alone = """
-import os, socket
-assert [name for _, name in socket.if_nameindex()] == ["lo"]
-try:
-    socket.create_connection(("127.0.0.1", 9), 1)
-except OSError as error:
-    assert error.errno == 101  # unreachable: not even this machine
-else:
-    raise AssertionError
-assert len([name for name in os.listdir("/proc") if name.isdigit()]) == 2, 'and a shell'
+X86 = os.uname().machine == "x86_64"
+# What is tried, with ``c`` the C library; each has to raise OSError, or to give a number below 0.
+ATTACKS_ON_FILES = {
+    "the kernel's core_pattern": "open('/proc/sys/kernel/core_pattern', 'w')",
+    "processes that are seen": "os.listdir('/proc/1')",
+    "the evaluation's environment": "open('/proc/1/environ', 'rb')",
+    "the memory of the first process": "open('/proc/1/mem', 'rb+')",
+    "sysrq": "open('/proc/sysrq-trigger', 'w')",
+    "the kernel's settings": "os.listdir('/sys/kernel')",
+    "control groups": "os.mkdir('/sys/fs/cgroup/x')",
+    "passwords": "open('/etc/shadow')",
+    "users": "open('/etc/passwd')",
+    "a home": "os.listdir(HOME)",
+    "keys": "open(HOME + '/.ssh/id_rsa')",
+    "a file of the repository": "open(MARK)",
+    "the evaluation's folder of temporary files": "os.listdir(TEMPORARY)",
+    "the system's files, written": "open('/usr/bin/x', 'w')",
+    "Python's files, written": "open(os.__file__, 'a')",
+    "a .pth file": "open(os.path.join(sys.prefix, 'x.pth'), 'w')",
+    "the root, written": "open('/x', 'w')",
+    "/etc, written": "open('/etc/ld.so.preload', 'w')",
+    "a device of one's own": "os.mknod('disk', 0o60600, os.makedev(8, 0)) or open('disk')",
+    "the machine's memory": "open('/dev/mem', 'rb')",
+    "the kernel's log": "open('/dev/kmsg')",
+    "a terminal": "open('/dev/tty', 'w')",
+    "a link out": "os.symlink('/etc/shadow', 'link') or open('link')",
+    "a hard link out": "os.link('/usr/bin/env', 'env')",
+    "a root that is left": "os.listdir('/proc/self/root')",
+    "a full disk": "[open(f'f{i}', 'wb').write(bytes(1 << 20)) for i in range(80)]",
+    "shared memory that is full": "[open(f'/dev/shm/f{i}', 'wb').write(bytes(1 << 20)) for i in range(40)]",
+}
+ATTACKS_ON_THE_KERNEL = {
+    "a mount": "c.mount(b'tmpfs', b'/tmp', b'tmpfs', 0, None)",
+    "proc, mounted": "c.mount(b'proc', b'/program', b'proc', 0, None)",
+    "a mount for writing": "c.mount(None, b'/usr', None, 0x1020, None)",
+    "proc, taken away": "c.umount2(b'/proc', 2)",
+    "a file system, taken away": "c.umount2(b'/usr', 2)",
+    "another root": "c.chroot(b'.')",
+    "a root that is changed": "c.pivot_root(b'.', b'.')",
+    "a user namespace": "c.unshare(0x10000000)",
+    "a mount namespace": "c.unshare(0x20000)",
+    "another's namespace": "c.setns(0, 0)",
+    "root": "os.setuid(0)",
+    "root's groups": "os.setgroups([0])",
+    "a debugger": "c.ptrace(16, 1, None, None)",
+    "another's memory": "c.process_vm_readv(1, None, 0, None, 0, 0)",
+    "a machine's name": "c.sethostname(b'x', 1)",
+    "a clock that is set": "time.clock_settime(time.CLOCK_REALTIME, 0)",
+    "a reboot": "c.reboot(0x1234567)",
+    "swap": "c.swapon(b'program.py', 0)",
+    "the internet": "socket.socket(socket.AF_INET)",
+    "the other internet": "socket.socket(socket.AF_INET6)",
+    "the host of a virtual machine": "socket.socket(socket.AF_VSOCK)",
+    "packets": "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
+    "routes": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+    "the kernel's ciphers": "socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)",
+    "limits that are lifted": "resource.setrlimit(resource.RLIMIT_NPROC, (4096, 4096))",
+    "another's limits": "resource.prlimit(1, resource.RLIMIT_AS, (1, 1))",
+    "accounting": "c.acct(b'program.py')",
+    "a personality": "c.personality(0x0040000)",
+}
+BY_NUMBER = {  # of x86-64
+    "keys of the kernel": 250, "a program for the kernel": 321, "a performance counter": 298, "a page fault": 323,
+    "a kernel to boot": 246, "a module": 175, "a module's file": 313, "a file by its handle": 304, "a ring": 425,
+    "a file system's context": 430, "a mount that is moved": 429, "mounts that are changed": 442, "a log": 103,
+    "another's file": 438, "a call that is there twice": 0x40000000 + 39,
+}  # fmt: skip
+if X86:
+    ATTACKS_ON_THE_KERNEL |= {name: f"c.syscall({number}, 0, 0, 0, 0, 0)" for name, number in BY_NUMBER.items()}
+    ATTACKS_ON_THE_KERNEL["a clone in a namespace"] = "c.syscall(56, 0x10000011, 0, 0, 0, 0)"
+    ATTACKS_ON_THE_KERNEL["the other clone"] = "c.syscall(435, ctypes.create_string_buffer(88), 88)"
+
+
+def program_of(attacks: dict[str, str], mark: Path) -> str:
+    """That comes to its end only if each of the attacks fails, and otherwise by what it is."""
+    return f"""
+import ctypes, os, resource, socket, sys, time
+c = ctypes.CDLL(None, use_errno=True)
+HOME, MARK, TEMPORARY = {str(Path.home())!r}, {str(mark)!r}, {str(mark.parent)!r}
+through = []
+for name, attack in {attacks!r}.items():
+    try:
+        found = eval(attack)
+        if not isinstance(found, int) or found >= 0:
+            through.append(name)
+    except OSError:
+        pass
+assert not through, through
 """
-    assert Sandbox(seconds=60).passes(alone)
 
 
-def test_files_outside_are_not_protected(tmp_path: Path) -> None:
-    """As the module says. Who makes this better changes the test."""
-    target = tmp_path / "outside"
-    assert Sandbox(seconds=60).passes(f"open({str(target)!r}, 'w').write('x')")
-    assert target.read_text() == "x"
+@pytest.mark.parametrize("way", get_args(Way))
+def test_every_attack_fails(way: Way, tmp_path: Path) -> None:
+    available(way)
+    mark = tmp_path / "mark"
+    mark.write_text("x")
+    if way != "bounds":
+        through = [n for n, a in ATTACKS_ON_FILES.items() if not passes(way, {n: a}, mark)]
+    is_filtered = bool(call_filter(alone=True))
+    calls = ATTACKS_ON_THE_KERNEL if is_filtered else {}
+    assert passes(way, calls | (ATTACKS_ON_FILES if way != "bounds" else {}), mark)
+
+
+def passes(way: Way, attacks: dict[str, str], mark: Path) -> bool:
+    return Sandbox(seconds=60).passes_in(way, program_of(attacks, mark))
