@@ -52,7 +52,13 @@ class AtOnce:
 def seconds_a_trial(count: int) -> float:
     """Of a processor, a trial of ``count``; how long the disk takes does not count."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        typed = [*SWEPT, f"seed=range(0,{count // 2})", f"outputs={folder}", "sweep.metric=fid", "sweep.direction=lower"]
+        typed = [
+            *SWEPT,
+            f"seed=range(0,{count // 2})",
+            f"outputs={folder}",
+            "sweep.metric=fid",
+            "sweep.direction=lower",
+        ]
         plan = read_plan(typed, None)
         began = time.process_time()
         Sweep(replace(plan, launcher=AtOnce())).run()

@@ -1,8 +1,6 @@
 """Programs that mean harm, or just do not work: each is judged right, and nothing of it is left."""
 
-import ctypes
 import os
-import shutil
 import struct
 import sys
 import time
@@ -65,7 +63,6 @@ def test_what_works(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Sandbox(seconds=60).passes(PASSES[kind])
 
 
-
 def available(way: Way) -> None:
     """Skips a test of a way that does not work here."""
     if not works(way):
@@ -115,7 +112,7 @@ ATTACKS_ON_FILES = {
     "control groups": "os.mkdir('/sys/fs/cgroup/x')",
     "passwords": "open('/etc/shadow')",
     "users": "open('/etc/passwd')",
-    "a home": "os.listdir(HOME)",
+    "a password": "open(HOME + '/.netrc')",
     "keys": "open(HOME + '/.ssh/id_rsa')",
     "a file of the repository": "open(MARK)",
     "the evaluation's folder of temporary files": "os.listdir(TEMPORARY)",
@@ -188,7 +185,7 @@ for name, attack in {attacks!r}.items():
         found = eval(attack)
         if not isinstance(found, int) or found >= 0:
             through.append(name)
-    except OSError:
+    except (OSError, ValueError):
         pass
 assert not through, through
 """
@@ -199,12 +196,159 @@ def test_every_attack_fails(way: Way, tmp_path: Path) -> None:
     available(way)
     mark = tmp_path / "mark"
     mark.write_text("x")
-    if way != "bounds":
-        through = [n for n, a in ATTACKS_ON_FILES.items() if not passes(way, {n: a}, mark)]
-    is_filtered = bool(call_filter(alone=True))
-    calls = ATTACKS_ON_THE_KERNEL if is_filtered else {}
-    assert passes(way, calls | (ATTACKS_ON_FILES if way != "bounds" else {}), mark)
+    attacks = (ATTACKS_ON_THE_KERNEL if call_filter(alone=True) else {}) | (ATTACKS_ON_FILES if way != "bounds" else {})
+    if not passes(way, attacks, mark):
+        assert [name for name, attack in attacks.items() if not passes(way, {name: attack}, mark)] == []
 
 
 def passes(way: Way, attacks: dict[str, str], mark: Path) -> bool:
     return Sandbox(seconds=60).passes_in(way, program_of(attacks, mark))
+
+
+# What answers leave behind; none of it may end an evaluation.
+LEFT = {
+    "folders nested deeper than Python recurses": "for i in range(1100):\n    os.mkdir('d')\n    os.chdir('d')",
+    "long names, nested": "for i in range(40):\n    os.mkdir('d' * 255)\n    os.chdir('d' * 255)",
+    "a folder that is closed": "os.mkdir('d')\nopen('d/f', 'w')\nos.chmod('d', 0)",
+    "closed folders, nested": "os.makedirs('a/b/c')\nos.chmod('a/b/c', 0)\nos.chmod('a/b', 0)\nos.chmod('a', 0)",
+    "a folder that is not its own any more": "os.chmod('.', 0)",
+    "names that are no text": "[open(bytes([i]), 'w').close() for i in range(1, 256) if i not in b'/.']",
+    "names that look like others": "os.mkdir(b'-rf')\nos.mkdir('*')\nos.mkdir('~')\nos.mkdir('\\n')\nos.mkdir('...')",
+    "links to itself": "os.symlink('a', 'b')\nos.symlink('b', 'a')\nos.mkdir('d')\nos.symlink('..', 'd/d')",
+    "a pipe and a socket": "os.mkfifo('p')\nimport socket\nsocket.socket(socket.AF_UNIX).bind('s')",
+    "many folders": "[os.makedirs(f'{i}/{i}') for i in range(100)]",
+    "a program of another name": "os.rename('program.py', 'x')\nos.mkdir('program.py')",
+}
+
+
+def leave(kind: str, folder: Path) -> None:
+    """Do here what an answer would."""
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        exec(LEFT[kind], {"os": os})
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("kind", LEFT)
+def test_what_an_answer_leaves_is_deleted(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f/program.py").touch()
+    leave(kind, tmp_path / "f")
+    assert remove_whatever_it_is(tmp_path / "f")
+    assert not list(tmp_path.iterdir())
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept/below").mkdir(parents=True)
+    (tmp_path / "kept/file").touch()
+    (tmp_path / "f/d").mkdir(parents=True)
+    for there in ("f/link", "f/d/link"):
+        (tmp_path / there).symlink_to(tmp_path / "kept")
+    assert remove_whatever_it_is(tmp_path / "f")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["below", "file", "kept"]
+
+
+@pytest.mark.parametrize("way", get_args(Way))
+def test_an_answer_that_leaves_much_counts_as_it_is(way: Way) -> None:
+    available(way)
+    kinds = [kind for kind in LEFT if kind != "a program of another name"]
+    each = [f"os.mkdir(where + '/{i}')\nos.chdir(where + '/{i}')\n{LEFT[kind]}" for i, kind in enumerate(kinds)]
+    assert Sandbox(seconds=60).passes_in(way, "\n".join(["import os", "where = os.getcwd()", *each]))
+
+
+def test_what_cannot_be_deleted_counts_as_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    way = sandbox.best_way()
+    assert way is not None
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    tmp_path.chmod(0o711)
+    assert Sandbox(seconds=60).passes_in(way, SOLVED)
+    monkeypatch.setattr(Path, "rmdir", refuse)  # as of a file that was made immutable
+    assert not Sandbox(seconds=60).passes_in(way, SOLVED)
+    assert "left what cannot be deleted" in caplog.text
+
+
+def test_processes_that_cannot_be_started_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    way = sandbox.best_way()
+    assert way is not None
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    with pytest.raises(ResourceError, match=r"as many as it may.*workers=1"):
+        Sandbox().passes_in(way, SOLVED)
+
+
+ROOT_IS_TOLD = [
+    ("bubblewrap", 0, False, None), ("namespaces", 0, False, "apt install bubblewrap.*allow_root=true"),
+    ("bounds", 0, False, "allow_root=true"), ("namespaces", 0, True, None), ("bounds", 0, True, None),
+    ("namespaces", 1000, False, None), ("bounds", 1000, False, None), (None, 0, True, "another user than root"),
+    (None, 1000, False, "Leave it out"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("way", "user", "allow_root", "said"), ROOT_IS_TOLD)
+def test_root_needs_bubblewrap_or_a_word(
+    way: Way | None, user: int, allow_root: bool, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "best_way", lambda: way)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    if said is None:
+        check_sandbox(allow_root)
+        return
+    with pytest.raises(ConfigError, match=said):
+        check_sandbox(allow_root)
+
+
+def test_where_programs_see_this_users_files_it_is_said() -> None:
+    assert "read and write" in sandbox.what_is_open("bounds")
+    assert not sandbox.what_is_open("namespaces")
+    assert not sandbox.what_is_open("bubblewrap")
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_filter_ends_for_every_call(machine: str, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run as the kernel does: no jump leads out of it, and what a program needs is allowed."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    audit = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[machine]
+    needed = {"x86_64": (0, 1, 9, 12, 39, 59, 60, 231, 257), "aarch64": (63, 64, 222, 214, 172, 221, 93, 94, 56)}
+    mounts, kill, clone, socket = {"x86_64": (165, 62, 56, 41), "aarch64": (40, 129, 220, 198)}[machine]
+    filtered = call_filter(alone)
+    allow, refuse = 0x7FFF0000, 0x00050001
+    assert {verdict(filtered, audit, number) for number in needed[machine]} == {allow}
+    assert all(verdict(filtered, audit, number) in (allow, refuse, 0x00050026) for number in range(500))
+    assert verdict(filtered, audit, mounts) == refuse
+    assert verdict(filtered, audit, kill, 1234) == (allow if alone else refuse)
+    assert [verdict(filtered, audit, clone, flags) for flags in (0x11, 0x10000011, 0x20011)] == [allow, refuse, refuse]
+    assert [verdict(filtered, audit, socket, family) for family in (1, 2, 10, 16, 38, 40)] == [allow, *[refuse] * 5]
+    assert verdict(filtered, audit ^ 1, 1) == 0x80000000
+    assert verdict(filtered, audit, 0x40000000 + 1) == refuse
+
+
+def verdict(filtered: bytes, audit: int, number: int, argument: int = 0) -> int:
+    data = {0: number, 4: audit, 16: argument}
+    lines = list(struct.iter_unpack("<HBBI", filtered))
+    value, at = 0, 0
+    while True:
+        code, yes, no, operand = lines[at]
+        at += 1
+        if code == 0x06:
+            return int(operand)
+        if code == 0x20:
+            value = data[operand]
+        else:
+            holds = {0x15: value == operand, 0x35: value >= operand, 0x45: bool(value & operand)}[code]
+            at += yes if holds else no
+
+
+def test_on_other_machines_there_is_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert call_filter(alone=True) == b""
+    assert "reach the network" in sandbox.what_is_open("bounds")

@@ -144,7 +144,12 @@ def _another_user() -> int:
 @functools.cache
 def _shown() -> list[str]:
     """What a program sees of this machine's files: the system's libraries, and where Python's are."""
-    asked = [sys.executable, "-I", "-c", "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, *sys.path]))"]
+    asked = [
+        sys.executable,
+        "-I",
+        "-c",
+        "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, *sys.path]))",
+    ]
     found = json.loads(subprocess.run(asked, capture_output=True, check=True, stdin=subprocess.DEVNULL).stdout)
     paths = [*_SYSTEM, *map(os.path.abspath, found), str(Path(sys.executable).parent)]
     there = [path for path in dict.fromkeys(paths) if path != "/" and Path(path).exists() and path not in _links()]
@@ -159,8 +164,8 @@ def _links() -> dict[str, str]:
 
 def _all_links() -> dict[str, str]:
     """Also of ``/tmp``, which programs take to be there."""
-    is_free = not any(path.startswith("/tmp/") for path in _shown())  # noqa: S108
-    return _links() | ({"/tmp": _FOLDER} if is_free else {})  # noqa: S108
+    is_free = not any(path.startswith("/tmp/") for path in _shown())
+    return _links() | ({"/tmp": _FOLDER} if is_free else {})
 
 
 def _bubblewrap() -> list[str]:
@@ -178,8 +183,8 @@ def _bubblewrap() -> list[str]:
     memory = [word for size, folder in ((_ROOM, _FOLDER), (16 << 20, "/dev/shm"))
               for word in ("--perms", "1777", "--size", str(size), "--tmpfs", folder)]  # fmt: skip
     return [
-        shutil.which("bwrap") or "bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
-        "--die-with-parent", *rights, *shown, *links, *devices, *memory, "--remount-ro", "/", "--chdir", _FOLDER, "--",
+        shutil.which("bwrap") or "bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts",
+        "--unshare-cgroup-try", "--die-with-parent", *rights, *shown, *links, *devices, *memory, "--remount-ro", "/", "--chdir", _FOLDER, "--",
     ]  # fmt: skip
 
 

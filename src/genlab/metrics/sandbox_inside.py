@@ -21,7 +21,7 @@ _MOUNT_SETATTR, _RECURSIVE = 442, 0x8000
 _DIE_WITH_PARENT, _SECCOMP, _NO_NEW_PRIVILEGES, _BY_FILTER = 1, 22, 38, 2
 _NOBODY = 65534
 
-# The first thing that the program's interpreter runs. It reads a word, and says it when the program has come to its end.
+# The first thing that the program's interpreter runs. It reads a word, and says it when the program is at its end.
 _BEGIN = """
 import os, sys
 write, word, source = os.write, os.read(0, 64), open(sys.argv[1], encoding="utf-8").read()
