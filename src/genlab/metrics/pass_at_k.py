@@ -113,8 +113,8 @@ class PassAtK(Metric):
             self.update(outcomes)
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
-        """Raises ConfigError: running programs is not allowed, not possible here, or root would without bubblewrap; the data are no text, the model
-        writes none, there is no file of problems; DataError: it does not hold any."""
+        """Raises ConfigError: running programs is not allowed, not possible here, or root would without bubblewrap; the
+        data are no text, the model writes none, there is no file of problems; DataError: it does not hold any."""
         check_answers("pass_at_k", model, data)
         if not self.allow_code:
             raise ConfigError(

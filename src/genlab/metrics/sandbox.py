@@ -184,7 +184,8 @@ def _bubblewrap() -> list[str]:
               for word in ("--perms", "1777", "--size", str(size), "--tmpfs", folder)]  # fmt: skip
     return [
         shutil.which("bwrap") or "bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts",
-        "--unshare-cgroup-try", "--die-with-parent", *rights, *shown, *links, *devices, *memory, "--remount-ro", "/", "--chdir", _FOLDER, "--",
+        "--unshare-cgroup-try", "--die-with-parent", *rights, *shown, *links, *devices, *memory,
+        "--remount-ro", "/", "--chdir", _FOLDER, "--",
     ]  # fmt: skip
 
 
