@@ -107,8 +107,9 @@ def test_a_row_that_no_sweep_writes_is_not_read() -> None:
         assert str(refused.value).isprintable(), kind
 
 
+@pytest.mark.usefixtures("quick")
 def test_of_a_ledger_full_of_them_nothing_is_run_or_deleted(
-    outputs: Path, tmp_path: Path, quick: None, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    outputs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     neighbor = outputs / "s/neighbor"
     for victim in (tmp_path / "victim", outputs / "victim", neighbor):
@@ -229,7 +230,8 @@ def test_a_trial_begun_before_folders_were_marked_goes_on(tmp_path: Path) -> Non
     check_is_own(tmp_path / "trial")
 
 
-def test_such_a_folder_costs_that_trial_alone(outputs: Path, quick: None, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("quick")
+def test_such_a_folder_costs_that_trial_alone(outputs: Path, tmp_path: Path) -> None:
     victim, folder = victim_of(tmp_path), outputs / "s" / folder_of(["seed=0"])
     folder.parent.mkdir(parents=True)
     folder.symlink_to(victim)
