@@ -20,7 +20,7 @@ from genlab.occupied import is_occupied
 from genlab.sweep.attempt import Attempt
 from genlab.sweep.ledger import BEAT, FINAL, Ledger, Trial
 from genlab.sweep.metric import first_measured
-from genlab.sweep.plain_file import write_trials
+from genlab.sweep.plain_file import PlainFile
 from genlab.sweep.plan import Plan
 from genlab.sweep.trial_files import check_is_own, final_value, forget, is_finished
 from genlab.sweep.view import View
@@ -58,6 +58,7 @@ class Sweep:
             raise StorageError(f"cannot write to {plan.folder} ({(error.strerror or str(error)).lower()}).") from error
         self.ledger = Ledger(plan.folder, plan.settings.storage, plan.metric, plan.settings.pruner)
         self.view = View(plan.metric)
+        self._plain = PlainFile(plan.folder, plan.command)
         self.running: dict[str, Attempt] = {}  # by folder
         self.again: list[Trial] = []  # that did not end well, and are to be tried again
         self.signals: list[int] = []  # received so far
@@ -229,7 +230,7 @@ class Sweep:
         """The plain file follows the ledger."""
         trials = self.planned()
         self.view.know(trials)
-        write_trials(self.plan.folder, self.plan.command, self.metric, trials)
+        self._plain.write(self.metric, trials)
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
