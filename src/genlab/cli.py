@@ -280,7 +280,7 @@ def _shell_completion(argument: str, tree: Any, overrides: list[str]) -> None:
     if Path(program).name == "genlab" and command in OPTIONS:  # Hydra knows no commands
         os.environ["COMP_LINE"] = f"{program} {words.removeprefix(command).lstrip()}"
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    with tree.hydra():
+    with tree.files.hydra():
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         hydra.shell_completion(config_name="train", overrides=[argument, *overrides])

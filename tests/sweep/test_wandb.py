@@ -65,7 +65,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    config = {"metric": {"name": "fid", "goal": "minimize"}}
+    config = {"metric": {"name": "fid", "goal": "minimize"}, "parameters": {"seed": {"values": [0, 1, 2]}}}
     api = SimpleNamespace(api_key="k" * 40, settings={"base_url": f"http://127.0.0.1:{server.server_port}"},
                           sweep=lambda path: SimpleNamespace(config=config))  # fmt: skip
     monkeypatch.setattr(wandb, "Api", lambda timeout: api)

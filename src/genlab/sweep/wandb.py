@@ -20,6 +20,7 @@ from typing import Any
 from genlab.errors import ConfigError, ResourceError
 from genlab.redaction import one_line, remember
 from genlab.sweep.ledger import Ledger, Trial
+from genlab.sweep.rows import check_overrides
 from genlab.sweep.space import Space, folder_of
 
 _TIMEOUT = 30.0  # seconds for an answer
@@ -49,6 +50,7 @@ class Wandb:
         self._api: Any = None
         self._agent: str | None = None
         self._metric = ""  # as W&B calls it
+        self._parameters: set[str] = set()  # names of what it chooses
         self._given: dict[str, str] = {}  # run of W&B's by folder, of trials that have not ended
         self._pending: list[Mapping[str, Any]] = []  # runs that it wants and that have not begun
         self._is_over = False
@@ -74,6 +76,7 @@ class Wandb:
             self._api = wandb.Api(timeout=int(_TIMEOUT))
             remember(str(self._api.api_key), "api_key")
             found = self._api.sweep(path)
+            self._parameters = set(found.config.get("parameters") or ())
             self._metric = str(dict(found.config.get("metric") or {}).get("name") or "")
         except Exception as error:
             raise ConfigError(
@@ -85,7 +88,10 @@ class Wandb:
         return ledger.trials()
 
     def wanted(self, space: Space, trials: Sequence[Trial]) -> list[Trial]:
-        return list(trials)
+        """What is typed, and values of the parameters that W&B's sweep has."""
+        typed = set(space.overrides({}))
+        drawn = ((trial, set(trial.overrides) - typed) for trial in trials if typed <= set(trial.overrides))
+        return [trial for trial, own in drawn if {override.partition("=")[0] for override in own} <= self._parameters]
 
     def next(self, space: Space, ledger: Ledger) -> Trial | None:
         """A trial that W&B proposes. Waits a little if nothing else is to be done meanwhile."""
@@ -106,6 +112,10 @@ class Wandb:
 
     def _claim(self, space: Space, ledger: Ledger, command: Mapping[str, Any], number: int) -> Trial | None:
         overrides = [*space.overrides({}), *overrides_of(command["args"])]
+        try:
+            check_overrides(tuple(overrides))
+        except ConfigError as error:
+            raise ConfigError(f"W&B proposes a trial that cannot be: {error}. Change its sweep.") from error
         folder = folder_of(overrides)
         trial = ledger.claim(Trial(number, folder, overrides))
         if trial is None:  # it has been run: W&B may draw the same again
