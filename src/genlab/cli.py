@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genlab import __version__
+from genlab import __version__, started_as
 from genlab.errors import ConfigError, GenlabError, did_you_mean
 from genlab.home import ensure_home
 from genlab.options import OPTIONS, take_options, with_reference
@@ -158,7 +158,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         return
     if "--multirun" in flags and not {"--help", "--shell-completion"} & set(flags):
         if command != "train":
-            raise ConfigError("-m sweeps over trainings: python train.py -m ... Start one command for each.")
+            raise ConfigError(f"-m sweeps over trainings: {started_as.command('train -m')} ... Start one command for each.")
         _sweep(flags, overrides)
         return
     tree = ConfigTree(flags.get("--config-dir"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genlab import started_as
 from genlab.errors import ConfigError, GenlabError
 
 POINTS = (5, 25, 100)  # per cent of the budget
@@ -112,7 +113,7 @@ def _rows(path: Path) -> Iterator[dict[str, float]]:
     """What each step has values of. Raises ConfigError if there are none."""
     if not path.exists():
         raise ConfigError(
-            f"{path} is missing: there is nothing to judge. Train with: python train.py run={path.parent}"
+            f"{path} is missing: there is nothing to judge. Train with: {started_as.command('train')} run={path.parent}"
         )
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
