@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genlab import __version__, terminal
+from genlab import __version__, started_as, terminal
 from genlab.errors import ConfigError, GenlabError, StorageError, did_you_mean
 from genlab.home import ensure_home
 from genlab.options import OPTIONS, take_options, with_reference
@@ -150,7 +150,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         return
     if "--multirun" in flags and not {"--help", "--shell-completion"} & set(flags):
         if command != "train":
-            raise ConfigError("-m sweeps over trainings: python train.py -m ... Start one command for each.")
+            raise ConfigError(f"-m sweeps over trainings: {started_as.command('train -m')} ... Start one command for each.")
         _sweep(flags, overrides)
         return
     tree = ConfigTree(flags.get("--config-dir"))

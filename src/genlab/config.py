@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from genlab import places
+from genlab import places, started_as
 from genlab.config_files import PACKAGED, ConfigFiles
 from genlab.errors import ConfigError, did_you_mean
 from genlab.overrides import line_of, name_of, parse
@@ -228,7 +228,8 @@ def is_new(config: DictConfig, override: Override, groups: Iterable[str]) -> boo
     if names[0] in FILLED_LATER:
         raise ConfigError(f"{key} cannot be set: the run fills it in.")
     if (top := names[0].partition("/")[0]) in OF_SWEEPS and top not in list(config):
-        raise ConfigError(f"unknown option '{key}'. It goes with -m: python train.py -m {override.input_line} ...")
+        raise ConfigError(f"unknown option '{key}'. It goes with -m: {started_as.command('train -m')} "
+                          f"{override.input_line} ...")
     is_part = override.is_add() or override.is_force_add() or isinstance(override.value(), dict)
     for depth, name in enumerate(names):
         above = ".".join(names[:depth])

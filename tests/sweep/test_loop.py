@@ -41,9 +41,9 @@ def test_a_grid_is_every_combination_once(outputs: Path, capsys: pytest.CaptureF
     content = json.loads((outputs / "s/trials.json").read_text())
     assert (content["metric"], content["direction"]) == ("fid_x_1k", "lower")
     assert (
-        content["command"] == f"python train.py -m outputs={outputs} sweep.name=s model=gan,vae seed=0,1,2 data=digits"
+        content["command"] == f"genlab train -m outputs={outputs} sweep.name=s model=gan,vae seed=0,1,2 data=digits"
     )
-    assert f"compare: python scripts/compare.py runs={outputs}/s" in capsys.readouterr().out
+    assert f"compare: genlab compare runs={outputs}/s" in capsys.readouterr().out
 
 
 def test_the_worst_trial_costs_no_other(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +231,7 @@ def test_a_sweep_that_is_told_to_stop_lets_trials_save(
     with signals_after(3, number), pytest.raises(SweepStopped) as stopped:
         run(Scripted(script, slots=2), "seed=0,1,2", outputs=outputs)
     assert stopped.value.exit_code == code
-    assert "2 trials were stopped, 1 not begun. Go on with the same command: python train.py -m" in str(stopped.value)
+    assert "2 trials were stopped, 1 not begun. Go on with the same command: genlab train -m" in str(stopped.value)
     assert "\n" not in str(stopped.value)
     assert states(outputs) == ["stopped", "stopped", "waiting"]
     launcher = Scripted()

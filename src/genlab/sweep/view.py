@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from genlab import started_as
 from genlab.redaction import one_line
 from genlab.sweep.attempt import Attempt
 from genlab.sweep.ledger import State, Trial
@@ -109,7 +110,7 @@ class View:
                                                f"{self.name(best)}")), soft_wrap=True)  # fmt: skip
         if any(trial.state in ("finished", "pruned") for trial in trials):
             self.console.print(
-                one_line(f"compare: python scripts/compare.py runs={folder}"), soft_wrap=True, markup=False
+                one_line(f"compare: {started_as.command('compare')} runs={folder}"), soft_wrap=True, markup=False
             )
 
 
