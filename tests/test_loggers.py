@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers import Logger
 
+from genlab import assemble
 from genlab.errors import ConfigError, StorageError
 from genlab.experiment import Interrupted
 from genlab.loggers import IsolatedLogger, _shown_command
@@ -241,3 +242,17 @@ def test_services_see_the_command_line_without_secrets(monkeypatch: pytest.Monke
     assert sys.argv == shown
     other.__exit__(None, None, None)
     assert sys.argv is typed
+
+
+@pytest.mark.parametrize("target", ["genlab.logger.tracking.Wandb", "pytorch_lightning.loggers.WandbLogger"])
+def test_another_wandb_logger_writes_into_the_run_and_is_told_no_secret(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVICE_TOKEN", "kf93jdk20dkw83hd")
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    node = {"_target_": target, "id": "1", "offline": True, "notes": "its key is kf93jdk20dkw83hd"}
+    node = node if target.endswith("WandbLogger") else {k: v for k, v in node.items() if k != "offline"}
+    logger: Any = assemble._build_logger("another", node, "diffusion-digits-1", tmp_path)
+    assert logger.save_dir == str(tmp_path)
+    assert logger._wandb_init["notes"] == "its key is ***"
+    assert logger._wandb_init["name"] == "diffusion-digits-1"

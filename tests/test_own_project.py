@@ -94,7 +94,7 @@ def test_a_project_outside_of_genlab(
 
     moved = project.rename(tmp_path / "moved")  # the run holds the name alone
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "xdg/genlab").mkdir(parents=True)
+    (tmp_path / "xdg/genlab").mkdir(parents=True, exist_ok=True)
     (tmp_path / "xdg/genlab/trusted").write_text(f"# mine\n{moved}\n")
     genlab("sample", f"run={moved / 'outputs/first'}", "n=2", f"out={tmp_path / 'confirmed'}")
     for name in ("typed", "confirmed"):

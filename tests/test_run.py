@@ -30,7 +30,7 @@ def test_what_a_run_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
                 "callbacks.evaluation.times=2", "callbacks.evaluation.num_samples=6", outputs=tmp_path)  # fmt: skip
     assert {path.name for path in run.iterdir()} == {
         "config.yaml", "overrides.yaml", "command.txt", "versions.json", "metrics.csv", "summary.json", "samples",
-        "checkpoints", ".lock",
+        "checkpoints", ".lock", ".seal",
     }  # fmt: skip
     for file in run.rglob("*"):
         assert file.is_dir() or b"canary" not in file.read_bytes(), file

@@ -1,5 +1,6 @@
 """From a config to objects. The data come first: the rest is built from what they say of themselves (``spec``)."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -10,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
@@ -34,6 +35,7 @@ from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
 from genlab.paths import read_path
 from genlab.redaction import redacted, remember
+from genlab.regular_file import read_text
 from genlab.sharded_strategy import ShardedStrategy
 from genlab.wandb_mode import choose_wandb_mode
 
@@ -49,6 +51,8 @@ SLOTS: dict[str, Any] = {
 
 # Constructor arguments that are made by code; W&B's settings, its server among them, come from the environment.
 _GIVEN = {"evaluation": frozenset({"extractor", "metrics"}), "logger": frozenset({"settings"})}
+# Variables of what starts processes on several machines: torchrun, SLURM, MPI, LSF, Kubeflow or by hand.
+_OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "MASTER_ADDR")
 
 
 def check_config(config: DictConfig) -> None:
@@ -73,6 +77,8 @@ def check_config(config: DictConfig) -> None:
             continue
         check(node, _callback_slot(node), f"callbacks.{name}")
     for name, node in nodes.get("logger", {}).items():
+        if node is None:  # left out
+            continue
         check(node, Logger, f"logger.{name}", given=_GIVEN["logger"])
         check_passed_on(node, f"logger.{name}")
 
@@ -88,7 +94,7 @@ def load_tokenizer(config: Mapping[str, Any], last: checkpoint.Saved, run: Path)
     tokenizer: Tokenizer = build(config["data"]["tokenizer"], Tokenizer, "data.tokenizer")
     path = run / run_folder.TOKENIZER
     try:
-        tokenizer.load_state(path.read_text(encoding="utf-8"))
+        tokenizer.load_state(read_text(path))
     except (OSError, ValueError, RecursionError, DataError) as error:
         raise CheckpointError(
             f"{path} does not hold the tokenizer of the run ({error}). Restore it, or start a new run."
@@ -182,17 +188,20 @@ def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[p
 
 def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[IsolatedLogger]:
     """The configured services, none of which can end a run."""
-    if "wandb" in config.get("logger", {}):
-        choose_wandb_mode(config["logger"]["wandb"].get("mode"))
+    for name, node in config.get("logger", {}).items():
+        if issubclass(resolve(node["_target_"], f"logger.{name}"), WandbLogger):
+            choose_wandb_mode(node.get("mode"))
     loggers: list[IsolatedLogger] = []
     for name, node in config.get("logger", {}).items():
+        if node is None:  # logger.x=null
+            continue
         make = partial(_build_logger, name, node, f"{run_folder.name_of(config)}-{config['run_id']}", run_dir)
         loggers.append(IsolatedLogger(make, node["_target_"].rpartition(".")[2], run_dir))
     return loggers
 
 
 def _build_logger(name: str, node: Mapping[str, Any], run_name: str, run_dir: Path) -> Logger:
-    if name == "wandb":
+    if issubclass(resolve(node["_target_"], f"logger.{name}"), WandbLogger):
         # W&B is set up now: else it is not silent yet when it finds fault with an argument of Lightning's
         node = rank_zero_only(named)(node, run_name, run_dir) or node
         node = redacted(node, service=True)  # none of its arguments is a secret, and all of them are shown
@@ -250,6 +259,11 @@ def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelt
 def _check_devices(trainer: Mapping[str, Any]) -> None:
     devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
     gpus = torch.cuda.device_count()
+    nodes = trainer.get("num_nodes", 1)
+    if isinstance(nodes, int) and nodes > 1 and not any(name in os.environ for name in _OF_LAUNCHERS):
+        raise ResourceError(f"trainer.num_nodes={nodes} but nothing starts processes on other machines, and this one "
+                            "would wait for them. Use trainer.num_nodes=1, or start it with torchrun or srun "
+                            "on each.")  # fmt: skip
     precision = str(trainer.get("precision"))
     if precision in ("16", "16-mixed") and (accelerator == "cpu" or (accelerator == "auto" and gpus == 0)):
         raise ConfigError(f"trainer.precision={precision} needs a GPU. Use trainer.precision=bf16-mixed on the CPU.")

@@ -13,19 +13,17 @@ import importlib
 import inspect
 import re
 import sys
-import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar, get_type_hints
 
 from genlab.annotation import LATER, describe, item_annotation, matches, takes
 from genlab.errors import ConfigError, GenlabError, did_you_mean
 from genlab.places import check_origin, how_to_add
+from genlab.slots import fits as fits  # of which this module is the door
+from genlab.slots import full_name, needs, why_not_admitted
 
 T = TypeVar("T")
 Node = Mapping[str, Any]
-
-# Any, object, Path, Callable ...: whatever is typed so has no place for a target.
-_NO_SLOT = ("builtins", "typing", "collections.abc", "pathlib")
 
 # Lower bounds that Lightning checks late or not at all, and its annotations cannot say.
 _AT_LEAST = {"max_epochs": 1, "accumulate_grad_batches": 1, "log_every_n_steps": 1, "num_nodes": 1}
@@ -35,7 +33,8 @@ class Misfit(ConfigError):
     """A target in a place that is meant for something else."""
 
     def __init__(self, target: type, slot: Any, path: str):
-        super().__init__(f"{path}: {target.__module__}.{target.__qualname__} does not fit here. {_needs(slot)}")
+        reason = why_not_admitted(target, slot) or f"does not fit here. {needs(slot)}"
+        super().__init__(f"{path}: {full_name(target)} {reason}")
         self.slot, self.path = slot, path
 
 
@@ -150,6 +149,8 @@ def resolve(name: Any, path: str) -> type:
         raise ConfigError(f"{path}._target_: there is no '{name}' ({_one_line(error)}).{hint}") from error
     if not inspect.isclass(target):
         raise ConfigError(f"{path}._target_: '{name}' is not a class.")
+    if module_name.partition(".")[0] == "genlab" and target.__module__.partition(".")[0] != "genlab":
+        raise ConfigError(f"{path}._target_: '{name}' is no class of genlab, but {full_name(target)}. Use its own name.")
     return target
 
 
@@ -181,51 +182,7 @@ def _arguments(node: Node) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
 
 
-# --- does a class fit a slot ----------------------------------------------------------------------------------------
-
-
-def fits(target: type, slot: Any, partial: bool) -> bool:
-    """Whether a class may stand in a slot; ``partial``: as a factory, for a slot that is called later."""
-    origin = get_origin(slot)
-    if origin in (Union, types.UnionType):
-        return any(fits(target, option, partial) for option in get_args(slot))
-    if origin is Callable:
-        return partial and fits(target, (*get_args(slot), None)[1], partial=False)
-    if partial or not inspect.isclass(slot) or slot.__module__ in _NO_SLOT:
-        return False
-    if getattr(slot, "_is_protocol", False):
-        return all(_has_method(target, slot, name) for name in _protocol_methods(slot))
-    return issubclass(target, slot)
-
-
-def _protocol_methods(protocol: type) -> list[str]:
-    skipped = {"__init__", "__subclasshook__"}
-    return [name for name, value in vars(protocol).items() if inspect.isfunction(value) and name not in skipped]
-
-
-def _has_method(target: type, protocol: type, name: str) -> bool:
-    """Whether ``target`` has the method with the protocol's parameter names; more are fine if they have defaults."""
-    method = getattr(target, name, None)
-    if not inspect.isfunction(method):
-        return False
-    wanted = list(inspect.signature(getattr(protocol, name)).parameters)
-    offered = inspect.signature(method).parameters
-    rest = list(offered.values())[len(wanted) :]
-    return list(offered)[: len(wanted)] == wanted and all(p.default is not p.empty for p in rest)
-
-
-def _needs(slot: Any) -> str:
-    if get_origin(slot) is Callable:
-        return _needs(get_args(slot)[1])
-    if getattr(slot, "_is_protocol", False):
-        methods = (
-            f"{name}({', '.join(list(inspect.signature(getattr(slot, name)).parameters)[1:])})"
-            for name in _protocol_methods(slot)
-        )
-        return f"This place needs a {slot.__name__}, which has {' and '.join(methods)}."
-    if inspect.isclass(slot) and slot not in (int, float, str, bool):
-        return f"This place needs a {slot.__name__}."
-    return f"This place needs {describe(slot)}."
+# --- values -----------------------------------------------------------------------------------------------------------
 
 
 def _check_value(value: Any, annotation: Any, path: str) -> None:

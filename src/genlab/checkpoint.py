@@ -1,5 +1,6 @@
 """Checkpoints on disk: written whole or not at all, and read without running what is in them."""
 
+import os
 import pickle
 import re
 import sys
@@ -19,11 +20,21 @@ from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import CheckpointError, NumericsError
 from genlab.model.base import Model, Progress
 from genlab.redaction import one_line
+from genlab.regular_file import (
+    LARGEST_CHECKPOINT,
+    LONGEST_NAME,
+    IrregularFileError,
+    is_folder,
+    open_regular,
+    read_text,
+)
 from genlab.shards import CONTENT, joined, shards_of
-from genlab.storage import write_atomically
+from genlab.storage import prepare_folder, write_atomically
 
 FOLDER = "checkpoints"
 NEWEST = "newest"  # a file that holds the name of the newest checkpoint, so that one that is gone is missed
+
+_NAME = re.compile(r"examples=\d{12,}\.ckpt")
 
 
 def file_name(examples: int) -> str:
@@ -32,7 +43,7 @@ def file_name(examples: int) -> str:
 
 def saved(run_dir: Path) -> list[Path]:
     """A run's checkpoints, the newest first."""
-    return sorted((run_dir / FOLDER).glob("examples=*.ckpt"), reverse=True)
+    return sorted((run_dir / FOLDER).glob("examples=*.ckpt"), reverse=True) if is_folder(run_dir / FOLDER) else []
 
 
 def expected_bytes(model: nn.Module) -> int:
@@ -49,7 +60,7 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     Raises:
         CheckpointError: missing, damaged (one flipped bit is found), or holding anything but tensors and plain values.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return _load_file(path, map_location)
     content = _load_file(path / CONTENT, map_location)
     try:
@@ -62,15 +73,19 @@ def _load_file(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
-                    declared = sum(member.file_size for member in archive.infolist())
-                    # torch.save does not compress, and torch.load does not look at the checksums
-                    if declared > path.stat().st_size or archive.testzip() is not None:
-                        raise zipfile.BadZipFile
-            return torch.load(path, map_location=map_location, weights_only=True)
+            with open_regular(path, largest=LARGEST_CHECKPOINT) as file:
+                if zipfile.is_zipfile(file):
+                    with zipfile.ZipFile(file) as archive:
+                        declared = sum(member.file_size for member in archive.infolist())
+                        # torch.save does not compress, and torch.load does not look at the checksums
+                        if declared > os.fstat(file.fileno()).st_size or archive.testzip() is not None:
+                            raise zipfile.BadZipFile
+                file.seek(0)
+                return torch.load(file, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint {path}.") from error
+    except IrregularFileError as error:
+        raise CheckpointError(f"{path} {error.strerror}.") from error
     except Exception as error:  # damage, and malice, can make anything fail
         named = re.search(r"(?:GLOBAL|[Gg]lobal):?\s+(?:GLOBAL\s+)?([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and named:
@@ -123,10 +138,9 @@ def newest(run: Path) -> Saved:
     found = saved(run)
     if not found:
         raise CheckpointError(f"run folder {run} holds no checkpoint.")
-    record = run / FOLDER / NEWEST
-    named = record.read_text(encoding="utf-8", errors="replace") if record.exists() else ""
-    if found[0].name < named:
-        print(f"warning: checkpoint {run / FOLDER / named} is missing. Using {found[0].name} instead.", file=sys.stderr)
+    if found[0].name < (named := _noted(run / FOLDER / NEWEST)):
+        print(one_line(f"warning: checkpoint {run / FOLDER / named} is missing. Using {found[0].name} instead."),
+              file=sys.stderr)  # fmt: skip
     for path, earlier in zip(found, [*found[1:], None], strict=True):
         try:
             return _checked(Saved(path, load(path)))
@@ -135,6 +149,21 @@ def newest(run: Path) -> Saved:
                 raise
             print(one_line(f"warning: checkpoint {error} Using {earlier.name} instead."), file=sys.stderr)
     raise AssertionError("the loop returns or raises")
+
+
+def _noted(record: Path) -> str:
+    """The name in ``newest``; "" if there is none, with a warning if something else is there."""
+    try:
+        name = read_text(record, largest=LONGEST_NAME, errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        print(one_line(f"warning: {record} {error.strerror}; it is passed over."), file=sys.stderr)
+        return ""
+    if not _NAME.fullmatch(name):
+        print(one_line(f"warning: {record} names no checkpoint; it is passed over."), file=sys.stderr)
+        return ""
+    return name
 
 
 def _checked(last: Saved) -> Saved:
@@ -199,7 +228,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Raises NumericsError if a tensor of it is not finite, StorageError if it cannot be written."""
         check_finite(checkpoint)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        prepare_folder(Path(path).parent, Path(path).parent.parent)
         write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -9,17 +9,16 @@ GENLAB_TRACE=1 an error shows its traceback.
 """
 
 import atexit
-import logging
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genlab import __version__
-from genlab.errors import ConfigError, GenlabError, did_you_mean
+from genlab import __version__, terminal
+from genlab.errors import ConfigError, GenlabError, StorageError, did_you_mean
 from genlab.home import ensure_home
 from genlab.options import OPTIONS, take_options, with_reference
 from genlab.paths import read_path
@@ -46,18 +45,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _exit_code(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    warnings.showwarning = _one_line_warning  # type: ignore[assignment]
-    logged = logging.StreamHandler()
-    logged.setFormatter(_OneLine())
-    logging.basicConfig(handlers=[logged], level=logging.WARNING)
+    terminal.prepare()
     try:
+        terminal.check_current_folder()
         run(arguments)
+        terminal.flush()
     except GenlabError as error:
         rank = os.environ.get("LOCAL_RANK", "0")
         _say(f"{'' if rank == '0' else f'rank {rank}: '}{error.prefix}{error}")
         return error.exit_code
     except BrokenPipeError:  # whoever read the output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more on its way out
+        terminal.give_up_output()
         return 141
     except SystemExit as end:
         return int(end.code or 0)
@@ -65,6 +63,11 @@ def _exit_code(argv: Sequence[str] | None) -> int:
         print("stopped before the first step; nothing was lost.", file=sys.stderr)
         return 130
     except Exception as error:  # nobody has foreseen it
+        if terminal.is_of_the_disk(error):
+            _say(f"error: {terminal.what_was_wrong(error)}")
+            with suppress(OSError):
+                terminal.flush()  # what cannot be written is given up
+            return StorageError.exit_code
         *_, where = traceback.extract_tb(error.__traceback__)
         cause = one_line(f"{type(error).__name__}: {error}").removesuffix(".")
         _say(f"error: {cause[:_LONGEST]} ({Path(where.filename).name}, line {where.lineno}). "
@@ -92,17 +95,6 @@ def _leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _one_line_warning(message: Any, *where: Any) -> None:
-    print(f"warning: {one_line(message)}", file=sys.stderr)
-
-
-class _OneLine(logging.Formatter):
-    """What libraries log is a warning of ours."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return f"warning: {one_line(record.getMessage())}"
 
 
 def run(arguments: list[str]) -> None:
@@ -175,7 +167,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         return
     if command == "evaluate":
         overrides = with_reference(options, overrides)
-    config, saved_overrides = _config(tree, options.get("run"), overrides)
+    config, saved_overrides = _config(tree, options.get("run"), overrides, command)
     if options.get("reference") is not None:
         config.data.root = options["reference"]
     if "--cfg" in flags:
@@ -267,15 +259,13 @@ def _would_fit(name: str, target: str, error: Any) -> bool:
     return fits(found, error.slot, partial=False) or fits(found, error.slot, partial=True)
 
 
-def _config(tree: Any, run: str | None, overrides: list[str]) -> tuple[Any, list[str]]:
+def _config(tree: Any, run: str | None, overrides: list[str], command: str) -> tuple[Any, list[str]]:
     """The config of a command line, on top of a saved run's if there is one, and what had been typed for that."""
     if run is None:
         return tree.compose(overrides), []
-    from genlab.run_folder import find, read_config, read_overrides
+    from genlab.saved_run import open_run
 
-    folder = find(run)
-    saved = read_overrides(folder)
-    return tree.change(read_config(folder), saved, overrides), saved
+    return open_run(tree, run, overrides, trains=command in ("train", "verify"))
 
 
 def _shell_completion(argument: str, tree: Any, overrides: list[str]) -> None:

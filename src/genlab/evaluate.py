@@ -29,6 +29,7 @@ from genlab.metrics.text_baselines import text_baselines
 from genlab.metrics.text_subject import TextSubject
 from genlab.model.base import GenerativeModel, Model
 from genlab.paths import read_path
+from genlab.redaction import for_terminal
 from genlab.storage import prepare_file
 
 
@@ -62,7 +63,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
     if baselines:
         for name, examples in _baselines(data, model, evaluation).items():
             others[name] = evaluation.score(examples, data, evaluation.device_of(model))
-    print(table({**rows("this run", result), **{name: other.values for name, other in others.items()}}))
+    print(for_terminal(table({**rows("this run", result), **{name: other.values for name, other in others.items()}})))
     suffix = f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]}" if changed else ""
     path = run / f"evaluation-{result.protocol_id}{suffix}.json"
     report = {
@@ -72,9 +73,9 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         "baselines": {name: other.values for name, other in others.items()},
     }
     run_folder.write_text(path, json.dumps(report, indent=2))
-    print(f"protocol {result.protocol_id}: {path}")
+    print(for_terminal(f"protocol {result.protocol_id}: {path}"))
     for picture in save_pictures(result.pictures, run, f"{result.protocol_id}{suffix}"):
-        print(f"picture: {picture}")
+        print(for_terminal(f"picture: {picture}"))
     raise_first(result.failures, path)
 
 
@@ -118,12 +119,12 @@ def evaluate_images(config: DictConfig, images: str, reference: str | None, out:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with quick_matmul(device == "cpu"):
         result = evaluation.score(Examples(torch.from_numpy(table_.images), labels), data, device, full=True)
-    print(table(rows(read_path(images).name, result)))
+    print(for_terminal(table(rows(read_path(images).name, result))))
     if out is not None:
         where = reference or OmegaConf.to_container(config.data)
         report = {**result.report(), "images": images, "reference": where}
         run_folder.write_text(read_path(out), json.dumps(report, indent=2))
-    print(f"protocol {result.protocol_id}" + (f": {out}" if out else ""))
+    print(for_terminal(f"protocol {result.protocol_id}" + (f": {out}" if out else "")))
 
 
 def _reference(config: DictConfig, reference: str | None) -> ImageDataModule:

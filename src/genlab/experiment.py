@@ -55,7 +55,7 @@ from genlab.model.base import Classifies, Generates, GenerativeModel, Model
 from genlab.paths import read_path
 from genlab.places import typed_flags
 from genlab.ranks import folder_of_all_ranks, is_of_the_group, one_fate
-from genlab.redaction import check_can_be_kept, redacted
+from genlab.redaction import check_can_be_kept, for_terminal, redacted
 from genlab.resuming import ChangedOptimizer, check_changes, check_same_data, last_checkpoint, used_up
 from genlab.seeding import derive_seed
 from genlab.storage import check_room
@@ -143,7 +143,7 @@ def _train(
     if trial.is_global_zero:
         run_folder.show(config)  # all is checked: from here on it runs
         for path, (before, now) in changed.items():
-            print(f"changed:    {path} {before} -> {now}")
+            print(for_terminal(f"changed:    {path} {before} -> {now}"))
         if other_data:
             print(f"changed:    data (other {', '.join(other_data)})")
 
@@ -166,7 +166,7 @@ def _train(
         if trainer.is_global_zero:
             learnt = data.tokenizer.state() if isinstance(data, TextDataModule) else None
             told = run_folder.write_start(run_dir, plain, overrides, learnt)
-            print(f"run folder: {run_dir}", flush=True)
+            print(for_terminal(f"run folder: {run_dir}"), flush=True)
             for service in services:
                 service.start(told, curve_names(evaluation))
         began = time.monotonic()
@@ -246,7 +246,7 @@ def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, off
     lines += [f"run folder: {run_dir}"]
     lines += [] if offline is None else [f"W&B:        offline; send it with: wandb sync {offline}"]
     lines += [f"next:       {_next(model, run_dir)}"]
-    print("\n".join(lines), flush=True)
+    print(for_terminal("\n".join(lines)), flush=True)
     for service in trainer.loggers:
         if isinstance(service, IsolatedLogger):
             service.summarize(redacted(summary))

@@ -22,8 +22,9 @@ from genlab.memory import enough_memory
 from genlab.model.base import Condition, Generates, GenerativeModel, Model
 from genlab.model.classes import classes_of
 from genlab.paths import read_path
+from genlab.redaction import for_terminal
 from genlab.seeding import RandomStream
-from genlab.storage import prepare_file, write_atomically, writing
+from genlab.storage import prepare_file, prepare_folder, write_atomically, writing
 
 
 def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
@@ -63,6 +64,7 @@ def sample(
         told = "" if prompt is None else f"-prompt={digest[:8]}"
         told += "" if label is None else f"-label={label}"
         path = run / SAMPLES / f"seed={seed}-n={n}{told}{'.txt' if is_text else '.png'}"
+        prepare_folder(path.parent, run)
         prepare_file(path)
     else:
         path = text_destination(out) if is_text else image_destination(out)
@@ -127,7 +129,7 @@ def sample_pictures(
     batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
     images = torch.cat([sample_images(model, batch, seed, label) for batch in batches])
     write_images(images, path, columns=10 if classes == 10 and label is None else max(1, round(n**0.5)))
-    print(f"{n} samples: {path}")
+    print(for_terminal(f"{n} samples: {path}"))
 
 
 def sample_text(
@@ -151,9 +153,10 @@ def sample_text(
         else:
             tokens = model.sample(len(indices), condition, stream).cpu()
             texts += [(prompt or "") + tokenizer.decode(row) for row in tokens.tolist()]
-            print(BETWEEN.join(texts[first:]) + (BETWEEN.rstrip() if indices.stop < n else ""), flush=True)
+            end = BETWEEN.rstrip() if indices.stop < n else ""
+            print(for_terminal(BETWEEN.join(texts[first:]) + end), flush=True)
     write_texts(texts, path)
-    print(f"\n{n} sample{'s' * (n > 1)}: {path}")
+    print(for_terminal(f"\n{n} sample{'s' * (n > 1)}: {path}"))
 
 
 def _print_while_writing(
@@ -161,12 +164,12 @@ def _print_while_writing(
 ) -> str:
     decoder = StreamDecoder(tokenizer)
     pieces = [prompt]
-    print(prompt, end="", flush=True)
+    print(for_terminal(prompt), end="", flush=True)
     for token in model.generate(condition, stream):
         pieces.append(decoder.push(int(token)))
-        print(pieces[-1], end="", flush=True)
+        print(for_terminal(pieces[-1]), end="", flush=True)
     pieces.append(decoder.finish())
-    print(pieces[-1])
+    print(for_terminal(pieces[-1]))
     return "".join(pieces)
 
 

@@ -19,6 +19,10 @@ def enough_memory(where: str | Callable[[], str], remedy: str) -> Iterator[None]
     try:
         yield
     except (MemoryError, RuntimeError) as error:
+        if "shared memory" in str(error) or "DataLoader worker" in str(error):
+            place = where if isinstance(where, str) else where()
+            why = f"a process that loads data died {place}: as a rule memory, or shared memory (/dev/shm), is full"
+            raise ResourceError(f"{why}. Try data.num_workers=0, or docker run --shm-size=2g") from error
         on_gpu = isinstance(error, torch.OutOfMemoryError)
         if not (on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)):
             raise

@@ -1,6 +1,7 @@
 """A run's metrics as a CSV file: one row a step that was logged, complete whatever happens to the other loggers."""
 
 import csv
+import os
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from genlab.errors import StorageError
+from genlab.regular_file import IrregularFileError, open_text, open_to_append
+from genlab.spreadsheet import as_written, safe
 from genlab.storage import write_atomically, writing
 
 
@@ -29,19 +32,23 @@ class MetricsFile(Logger):
         self._columns: list[str] = ["step"]
         self._header: list[str] = []  # the columns of the file as it is; empty: write it afresh
         self._written = -1  # the last step in it
-        if self.path.exists():
+        if os.path.lexists(self.path):
             try:
                 self._read()
+            except IrregularFileError as error:
+                raise StorageError(f"{self.path} {error.strerror}. Move it away to go on without its rows.") from error
             except (ValueError, KeyError, TypeError, csv.Error) as error:
                 raise StorageError(f"{self.path} is damaged. Move it away to go on without its rows.") from error
 
     def _read(self) -> None:
-        with self.path.open(newline="", encoding="utf-8") as file:
+        with open_text(self.path) as file:
             reader = csv.DictReader(line for line in file if line.endswith("\n"))  # the last one may have been cut
-            self._columns = list(reader.fieldnames or self._columns)
+            reader.fieldnames = [as_written(name) for name in reader.fieldnames or self._columns]
+            self._columns = list(reader.fieldnames)
             self._columns.index("step")
             complete = (row for row in reader if None not in row.values())
             self._rows = {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in complete}
+            _ = [float(value) for row in self._rows.values() for value in row.values()]
         self._written = max(self._rows, default=-1)
 
     @property
@@ -94,7 +101,7 @@ class MetricsFile(Logger):
     def _write(self, steps: list[int]) -> None:
         if self._header == self._columns:
             new = [step for step in steps if step > self._written]
-            with writing(self.path.parent), self.path.open("a", newline="", encoding="utf-8") as file:
+            with writing(self.path.parent), open_to_append(self.path) as file:
                 self._writer(file).writerows(self._rows[step] for step in new)
         else:
             write_atomically(self.path, lambda file: self._write_afresh(_Lines(file), steps))
@@ -103,7 +110,7 @@ class MetricsFile(Logger):
 
     def _write_afresh(self, file: Any, steps: list[int]) -> None:
         writer = self._writer(file)
-        writer.writeheader()
+        writer.writerow({name: safe(name) for name in self._columns})
         writer.writerows(self._rows[step] for step in steps)
 
     def _writer(self, file: Any) -> "csv.DictWriter[str]":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.errors import ConfigError, GenlabError
+from genlab.regular_file import open_text
 
 POINTS = (5, 25, 100)  # per cent of the budget
 _LATE = 0.05  # shares of the budget by which a measurement may come later than its point
@@ -114,6 +115,6 @@ def _rows(path: Path) -> Iterator[dict[str, float]]:
         raise ConfigError(
             f"{path} is missing: there is nothing to judge. Train with: python train.py run={path.parent}"
         )
-    with path.open(newline="", encoding="utf-8") as file:
+    with open_text(path) as file:
         for row in csv.DictReader(file):
             yield {name: float(text) for name, text in row.items() if text}

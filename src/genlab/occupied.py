@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from genlab.errors import StorageError
+from genlab.regular_file import is_regular, kind_of
 
 LOCK = ".lock"  # in the run folder
 _PATIENCE = 15.0  # seconds; workers of a process that was killed hold on for some
@@ -15,6 +16,8 @@ _PATIENCE = 15.0  # seconds; workers of a process that was killed hold on for so
 @contextmanager
 def occupied(folder: Path) -> Iterator[None]:
     """No other process trains in ``folder`` meanwhile. Raises StorageError if one does."""
+    if (kind := kind_of(folder / LOCK)) is not None:
+        raise StorageError(f"{folder / LOCK} is {kind}, not a lock file. Remove it.")
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=_PATIENCE)
@@ -31,7 +34,7 @@ def occupied(folder: Path) -> Iterator[None]:
 
 def is_occupied(folder: Path) -> bool:
     """Whether some process trains in ``folder``."""
-    if not (folder / LOCK).exists():
+    if not is_regular(folder / LOCK):
         return False
     lock = FileLock(folder / LOCK)
     try:

@@ -9,6 +9,7 @@ clone's, where a stranger's run may lie; nor do packages without an ``__init__.p
 
 import json
 import os
+import re
 import shlex
 import site
 import stat
@@ -27,6 +28,7 @@ import genlab
 from genlab.errors import ConfigError
 from genlab.paths import read_path
 from genlab.redaction import redact
+from genlab.strangers import grants
 
 _OF_A_RUN = ("config.yaml", "command.txt")  # files of every run's folder
 _PACKAGES = ("site-packages", "dist-packages")
@@ -51,13 +53,14 @@ def work_in(places: Sequence[Path], work: Callable[..., None], *arguments: Any) 
 
 
 def typed_flags() -> str:
-    """What a further command needs to find the same classes: `` --config-dir ...``, or nothing."""
-    words = sys.argv[1:]
+    """What a further command needs to find the same classes, and to be allowed the same: `` --config-dir ...``, consent
+    that no run keeps, or nothing."""
+    words, kept = sys.argv[1:], ""
     for i, word in enumerate(words):
         flag, equals, value = word.partition("=")
-        if flag in ("--config-dir", "-cd") and (equals or words[i + 1 :]):
-            return redact(f" --config-dir {shlex.quote(value if equals else words[i + 1])}")
-    return ""
+        if flag in ("--config-dir", "-cd") and (equals or words[i + 1 :]) and not kept:
+            kept = redact(f" --config-dir {shlex.quote(value if equals else words[i + 1])}")
+    return kept + "".join(f" {shlex.quote(word)}" for word in words if grants(word))
 
 
 def trusted_file() -> Path:
@@ -106,6 +109,18 @@ def check_origin(module: str, name: str) -> None:
             raise ConfigError(f"{name}: '{top}' is {found.origin}, which is not in a place that classes may come from. "
                               f"{how_to_add()}")  # fmt: skip
         _refuse_run(Path(found.origin), name)
+
+
+def is_users(module: str) -> bool:
+    """Whether an imported module is the user's own: it lies in a place, or in a project that is installed as a link to
+    its source, or in an installed package that was made for genlab, which it depends on."""
+    top = module.partition(".")[0]
+    spec = getattr(sys.modules.get(top), "__spec__", None)
+    if spec is None or spec.origin is None or not spec.has_location or top in ("genlab", "__main__"):
+        return False
+    if _is_installed(spec):
+        return top in _editable() or top in _plugins()
+    return _lies_in_a_place(spec)
 
 
 def how_to_add() -> str:
@@ -185,6 +200,17 @@ def _editable() -> dict[str, list[Path]]:
             for name in _top_levels(distribution.read_text("top_level.txt"), distribution.metadata["Name"]):
                 found.setdefault(name, []).append(project)
     return found
+
+
+@cache
+def _plugins() -> frozenset[str]:
+    """The packages of installed distributions that depend on genlab."""
+    return frozenset(
+        name
+        for distribution in distributions()
+        if any(re.match(r"genlab\b(?![-.])", need) for need in distribution.requires or ())
+        for name in _top_levels(distribution.read_text("top_level.txt"), distribution.metadata["Name"])
+    )
 
 
 def _project(told: str | None) -> Path | None:

@@ -20,6 +20,7 @@ from genlab.errors import GenlabError
 from genlab.occupied import occupied
 from genlab.places import typed_flags
 from genlab.redaction import one_line, redact
+from genlab.regular_file import is_regular, open_new, read_text
 
 RUN_DIR = "GENLAB_RUN_DIR"  # tells the processes that the first one starts which folder it made
 _FIRST = "GENLAB_FIRST_PROCESS"  # and that one's id
@@ -74,17 +75,19 @@ class Children:
         until = time.monotonic() + _PATIENCE
         while not self._failed() and time.monotonic() < until:
             time.sleep(_PERIOD)
-        said = {rank: path for rank in range(1, len(self.processes) + 1) if (path := _said(self.folder, rank)).exists()}
+        ranks = range(1, len(self.processes) + 1)
+        said = {rank: path for rank in ranks if is_regular(path := _said(self.folder, rank))}
         killed = [rank for rank in self._failed() if rank not in said]
         world = len(self.processes) + 1
         if killed:
             code = self.processes[killed[0] - 1].returncode
             how = f"died ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
             return self._error(f"rank {killed[0]} of {world} {how}; the others were stopped")
-        own = {rank: path for rank, path in said.items() if not path.read_text().startswith(_WAITED)}
+        own = {rank: path for rank, path in said.items() if not read_text(path, errors="replace").startswith(_WAITED)}
         if own:
             first = min(own, key=lambda rank: own[rank].stat().st_mtime)
-            return self._error(f"rank {first} of {world} failed ({own[first].read_text()}); the others were stopped")
+            cause = read_text(own[first], errors="replace")
+            return self._error(f"rank {first} of {world} failed ({cause}); the others were stopped")
         silent = [str(rank) for rank in range(1, world) if rank not in said] or ["0"]
         return self._error(f"rank {', '.join(silent)} of {world} did not answer in time; all were stopped")
 
@@ -144,7 +147,8 @@ def _started_by_the_first() -> Iterator[None]:
         yield
     except Exception as error:
         said = _WAITED if is_of_the_group(error) else _in_words(error)
-        _said(folder, rank).write_text(redact(said))
+        with open_new(_said(folder, rank)) as file:
+            file.write(redact(said).encode())
         if said == _WAITED:
             time.sleep(5 * _PERIOD)  # if it was the first process that was lost, the thread says so now
         os._exit(getattr(error, "exit_code", 1))  # nothing that is still to be closed is this process's
@@ -155,8 +159,8 @@ def _leave_with(first: int) -> None:
     while os.getppid() == first:
         time.sleep(_PERIOD)
     if os.environ["LOCAL_RANK"] == "1":
-        print("error: rank 0 died; the others leave. Continue with: python train.py"
-              f"{typed_flags()} run={os.environ[RUN_DIR]}", file=sys.stderr, flush=True)  # fmt: skip
+        print(one_line("error: rank 0 died; the others leave. Continue with: python train.py"
+                       f"{typed_flags()} run={os.environ[RUN_DIR]}"), file=sys.stderr, flush=True)  # fmt: skip
     os._exit(RankLost.exit_code)
 
 

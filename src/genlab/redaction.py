@@ -41,6 +41,9 @@ _QUOTED_PAIR = re.compile(rf"(?i)(['\"])({_NAME})\1(\s*:\s*)(['\"])(?!\$\{{)[^'\
 _HEADER = re.compile(r"(?i)\b(authorization['\"]?[:=]\s*['\"]?(?:\w+\s+)?|bearer\s+)[\w.~+/=-]{6,}")
 _FORM = re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|(?:AKIA|ASIA)[A-Z0-9]{16})\b")
 
+# Control characters but for the ends of lines and tabs, what turns the direction of text, and halves of characters.
+_ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 _seen: set[str] = set()  # what has stood under the name of a secret
 
 
@@ -182,6 +185,12 @@ def _of_addresses() -> Iterator[str]:
 def one_line(text: object) -> str:
     """``text`` on one line, without secrets, and :func:`printable`."""
     return printable(" ".join(redact(str(text)).split()))
+
+
+def for_terminal(text: str) -> str:
+    """Text of several lines without what would act on a terminal: a name or a sample moves no cursor, and no line seems
+    to be another."""
+    return _ACTS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def printable(text: str) -> str:

@@ -8,6 +8,7 @@
     overrides.yaml  the choices and values typed, for continuing with another part
     tokenizer.json  of text: what the tokenizer has learnt
     metrics.csv, samples/, checkpoints/, summary.json
+    .seal           that a command of this user wrote the config (see genlab.own_runs)
 """
 
 import datetime
@@ -27,8 +28,11 @@ from typing import Any
 import yaml
 
 from genlab.errors import CheckpointError, ConfigError, StorageError
+from genlab.occupied import LOCK
+from genlab.own_runs import seal
 from genlab.paths import read_path
 from genlab.redaction import printable, redacted
+from genlab.regular_file import is_folder, is_regular, kind_of, read_text
 from genlab.revision import revision
 from genlab.storage import remove_partial_files, write_atomically
 
@@ -39,6 +43,8 @@ _MOST_NODES = 100_000  # in a file of a run; a config has some hundreds
 
 TOKENIZER = "tokenizer.json"
 SUMMARY = "summary.json"  # written last: there is one of finished runs only
+FILES = ("config.yaml", "overrides.yaml", "versions.json", "command.txt", TOKENIZER, SUMMARY, "metrics.csv")
+FOLDERS = ("checkpoints", "samples", "wandb", "tensorboard")  # that are written into
 
 
 def create(outputs: str, name: str) -> Path:
@@ -80,11 +86,30 @@ def _snake(name: str) -> str:
 def find(run: str, option: str = "run") -> Path:
     """The folder of a finished or unfinished run that ``option`` names. Raises ConfigError."""
     folder = read_path(run)
-    if not os.path.isfile(folder / "config.yaml"):  # which says no where pathlib raises: a name that cannot be one
+    if not os.path.lexists(folder / "config.yaml"):  # which says no where pathlib raises: a name that cannot be one
         raise ConfigError(
             f"{option}={run}: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/."
         )
+    check_plain(folder)
     return folder
+
+
+def check_plain(folder: Path) -> None:
+    """Raises StorageError if one of a run's files or folders is a link, a FIFO or the like: it could lead anywhere."""
+    odd = [(name, kind_of(folder / name), "file") for name in (*FILES, LOCK)]
+    odd += [(name, kind_of(folder / name) or "a file", "folder") for name in FOLDERS
+            if os.path.lexists(folder / name) and not is_folder(folder / name)]  # fmt: skip
+    for name, kind, meant in odd:
+        if kind is not None:
+            raise StorageError(f"{folder / name} is {kind}, and no link or special file is followed in a run folder. "
+                               f"Remove it, or put the {meant} itself there.")  # fmt: skip
+
+
+def check_there(folder: Path) -> None:
+    """Raises StorageError if the folder of a run that goes on has been deleted, moved or emptied."""
+    if not os.path.lexists(folder / "config.yaml"):
+        raise StorageError(f"{folder} was deleted, moved or emptied while its run went on: what it held is lost. "
+                           "Start a new run, or put the folder back and continue it.")  # fmt: skip
 
 
 def show(config: Any) -> None:
@@ -122,6 +147,7 @@ def write_start(
     Returns:
         what was written, for services that show it: the config, with ``overrides``, ``revision`` and ``versions``
     """
+    check_plain(folder)
     remove_partial_files(folder)
     (folder / SUMMARY).unlink(missing_ok=True)
     shown, typed, known = redacted(config), redacted(overrides), redacted(versions())
@@ -131,15 +157,15 @@ def write_start(
     if tokenizer is not None:
         write_text(folder / TOKENIZER, tokenizer)
     commands = folder / "command.txt"
-    before = commands.read_text(encoding="utf-8") if commands.exists() else ""
+    before = read_text(commands, errors="replace") if commands.exists() else ""
     write_text(commands, before + shlex.join(["python", *redacted(sys.argv)]) + "\n")
+    seal(folder)
     return {**shown, "overrides": typed, "revision": known["revision"], "versions": known}
 
 
 def files(folder: Path, checkpoints: Sequence[Path]) -> dict[str, Path]:
     """What another machine needs of a run to sample from it or to go on, by the path in its folder."""
-    kept = ("config.yaml", "overrides.yaml", "versions.json", "command.txt", TOKENIZER, SUMMARY, "metrics.csv")
-    found = [path for name in kept if (path := folder / name).exists()]
+    found = [path for name in FILES if is_regular(path := folder / name)]
     return {str(path.relative_to(folder)): path for path in [*found, *checkpoints]}
 
 
@@ -170,12 +196,13 @@ def read_overrides(folder: Path) -> list[str]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(path))
         if len(list(islice(_nodes(content), _MOST_NODES))) < _MOST_NODES:  # a few aliases of aliases make billions
             return content
         raise ValueError("it holds too much")
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        told = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        cause = told.splitlines()[0] if told else type(error).__name__
         raise CheckpointError(f"cannot read {path} ({cause}). Restore it, or start a new run.") from error
 
 
@@ -186,6 +213,7 @@ def _nodes(node: Any) -> Iterator[Any]:
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    check_there(folder)
     write_text(folder / SUMMARY, json.dumps(redacted(summary), indent=2))
 
 

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from genlab.checkpoint import check_finite, load
 from genlab.errors import GenlabError
 from genlab.shards import CONTENT, gathered, shards_of, split
-from genlab.storage import partial_of, replace_folder, take_away, write_flushed, writing
+from genlab.storage import partial_of, prepare_folder, replace_folder, take_away, write_flushed, writing
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -57,7 +57,8 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def _begin(self, partial: Path) -> None:
         if self.is_global_zero:
-            partial.mkdir(parents=True)
+            prepare_folder(partial.parent, partial.parent.parent)
+            partial.mkdir()
 
     def _write_own(self, checkpoint: dict[str, Any], partial: Path) -> None:
         content, own = split(checkpoint)

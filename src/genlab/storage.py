@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.errors import StorageError
+from genlab.regular_file import is_folder, make_folder, open_new
 
 PARTIAL = ".partial"  # ends the name of what is being written, or taken away
 
@@ -39,13 +40,22 @@ def prepare_file(path: Path) -> None:
         raise StorageError(f"cannot write to {path} (is a folder).")
 
 
+def prepare_folder(path: Path, root: Path) -> None:
+    """Make a folder of a run. Raises StorageError: the run's own, ``root``, is gone, or a link is on the way."""
+    if not root.is_dir():
+        raise StorageError(f"{root} is gone: this run's folder was deleted or moved while it ran. Start a new run, "
+                           "or put the folder back and continue it.")  # fmt: skip
+    with writing(path):
+        make_folder(path, root)
+
+
 def partial_of(path: Path) -> Path:
     """What is to become ``path`` is called so until it is complete."""
     return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
 
 
 def write_flushed(path: Path, write: Callable[[Any], None]) -> None:
-    with path.open("wb") as file:
+    with open_new(path) as file:
         write(file)
         file.flush()
         os.fsync(file.fileno())
@@ -54,19 +64,21 @@ def write_flushed(path: Path, write: Callable[[Any], None]) -> None:
 def replace_folder(partial: Path, path: Path) -> None:
     """Let a folder whose files are flushed appear as ``path``, in the place of what may be there."""
     _flush_folder(partial)
-    before = _set_aside(path) if path.exists() else None
+    before = _set_aside(path) if os.path.lexists(path) else None
     os.replace(partial, path)
     _flush_folder(path.parent)
     if before is not None:
-        shutil.rmtree(before) if before.is_dir() else before.unlink()
+        _remove(before)
 
 
 def take_away(path: Path) -> None:
     """Remove a file, or a folder: at once, also for who looks meanwhile."""
-    if path.is_dir():
-        shutil.rmtree(_set_aside(path))
-    else:
-        path.unlink()
+    _remove(_set_aside(path)) if is_folder(path) else path.unlink()
+
+
+def _remove(path: Path) -> None:
+    """A folder with all that is in it; of a link, the link."""
+    shutil.rmtree(path) if is_folder(path) else path.unlink()
 
 
 def _set_aside(path: Path) -> Path:
@@ -79,7 +91,7 @@ def _set_aside(path: Path) -> Path:
 def remove_partial_files(run_dir: Path) -> None:
     """Clear away what a killed process was writing."""
     for partial in list(run_dir.rglob(f".*{PARTIAL}")):
-        shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+        _remove(partial)
 
 
 def _flush_folder(path: Path) -> None:

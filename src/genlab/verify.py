@@ -12,6 +12,7 @@ from genlab.errors import ConfigError
 from genlab.experiment import train
 from genlab.milestones import Bands, OutsideBand
 from genlab.overrides import name_of, parse
+from genlab.redaction import for_terminal
 from genlab.resuming import FREE
 from genlab.run_folder import SUMMARY
 
@@ -37,7 +38,8 @@ def verify(config: DictConfig, overrides: Sequence[str], run: Path | None = None
     except OutsideBand as error:
         where = folder or Path("" if OmegaConf.is_missing(config, "run_dir") else config.run_dir)
         raise OutsideBand(f"{error} {_what_to_look_at(where, overrides)}") from error
-    print("\n".join(["", f"{folder} is within its bands:", *(f"  {judgement}" for judgement in judged)]))
+    told = ["", f"{folder} is within its bands:", *(f"  {judgement}" for judgement in judged)]
+    print(for_terminal("\n".join(told)))
 
 
 def _bands(config: DictConfig, overrides: Sequence[str], run: Path | None) -> Bands:

@@ -8,6 +8,7 @@ from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.errors import ConfigError
 from genlab.milestones import Bands
 from genlab.model.base import Model
+from genlab.redaction import for_terminal
 
 
 class StopOutside(Callback):
@@ -42,4 +43,4 @@ class StopOutside(Callback):
                               f"budget. The evaluation gives: {', '.join(values) or 'nothing'}.")  # fmt: skip
         judgement.check()
         if trainer.is_global_zero:
-            print(judgement, flush=True)
+            print(for_terminal(str(judgement)), flush=True)

@@ -13,7 +13,7 @@ from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.metrics_file import MetricsFile
 from genlab.model.base import Model
-from genlab.storage import check_room, take_away, write_atomically
+from genlab.storage import check_room, prepare_folder, take_away, write_atomically
 
 
 class Checkpoints(Checkpoint):
@@ -67,6 +67,7 @@ class Checkpoints(Checkpoint):
         folder = Path(trainer.default_root_dir) / checkpoint.FOLDER
         path = folder / checkpoint.file_name(pl_module.progress.examples)
         if trainer.is_global_zero:
+            prepare_folder(folder, folder.parent)
             check_room(folder, checkpoint.expected_bytes(pl_module))
         _mend_epoch_count(trainer)
         trainer.save_checkpoint(path)

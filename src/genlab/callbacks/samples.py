@@ -20,6 +20,7 @@ from genlab.memory import enough_memory
 from genlab.model.base import Condition, GenerativeModel, HasLatent, in_eval_mode
 from genlab.model.classes import in_turn
 from genlab.seeding import RandomStream
+from genlab.storage import prepare_folder, write_atomically
 
 FOLDER = "samples"
 
@@ -66,10 +67,12 @@ class SampleGrid(Callback):
                 grids["reconstructions"] = reconstructions(model, table, max(1, self.rows // 2), self.columns)
                 grids["interpolations"] = interpolations(model, table, self.rows, self.columns)
         if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir) / FOLDER
+            prepare_folder(folder, folder.parent)
             for name, images in grids.items():
                 prefix = "" if name == "samples" else f"{name}-"
                 file = f"{prefix}examples={model.progress.examples:012d}.png"
-                path = Path(trainer.default_root_dir) / FOLDER / file
+                path = folder / file
                 save_grid(images, self.columns, path)
                 for logger in trainer.loggers:
                     if isinstance(logger, IsolatedLogger):
@@ -172,11 +175,15 @@ def save_grid(images: Tensor, columns: int, path: Path, smallest: int = 48) -> N
     picture = Image.fromarray(grid[..., 0] if channels == 1 else grid)
     scale = -(-smallest // width)
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(path)
+    enlarged = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    write_atomically(path, lambda file: enlarged.save(file, format="PNG"))
 
 
 def save_pictures(pictures: Mapping[str, Tensor], run: Path, of: str) -> list[Path]:
-    """What metrics show, (C, H, W) uint8 by name, as ``samples/<name>-<of>.png`` of a run. Returns where they are."""
+    """What metrics show, (C, H, W) uint8 by name, as ``samples/<name>-<of>.png`` of a run. Returns where they are.
+    Raises StorageError."""
+    if pictures:
+        prepare_folder(run / FOLDER, run)
     paths = [run / FOLDER / f"{name}-{of}.png" for name in pictures]
     for picture, path in zip(pictures.values(), paths, strict=True):
         save_grid(picture[None], 1, path, smallest=1)

@@ -14,7 +14,7 @@ from genlab.callbacks.samples import FOLDER
 from genlab.loggers import IsolatedLogger
 from genlab.model.base import GenerativeModel, in_eval_mode
 from genlab.seeding import RandomStream
-from genlab.storage import write_atomically
+from genlab.storage import prepare_folder, write_atomically
 
 BETWEEN = "\n" + 80 * "-" + "\n"  # one text and the next
 
@@ -48,7 +48,9 @@ class TextSamples(Callback):
         if trainer.is_global_zero:
             tokenizer = trainer.datamodule.tokenizer  # type: ignore[attr-defined]
             texts = [tokenizer.decode(row) for row in tokens.tolist()]
-            write_texts(texts, Path(trainer.default_root_dir) / FOLDER / f"examples={model.progress.examples:012d}.txt")
+            folder = Path(trainer.default_root_dir) / FOLDER
+            prepare_folder(folder, folder.parent)
+            write_texts(texts, folder / f"examples={model.progress.examples:012d}.txt")
             for logger in trainer.loggers:
                 if isinstance(logger, IsolatedLogger):
                     step = trainer.fit_loop.epoch_loop._batches_that_stepped

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from genlab.data.sampler import Keys, ResumableBatchSampler
+from genlab.data.workers import begin_worker
 from genlab.errors import ConfigError
 
 Split = Literal["train", "val", "test"]  # every datamodule has the first two; DataModule.splits says which else
@@ -151,6 +152,7 @@ class DataModule(LightningDataModule, ABC):
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,
+            worker_init_fn=begin_worker,
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator().manual_seed(self.seed),  # of the workers: leaves the global one alone
         )

@@ -13,6 +13,7 @@ from genlab.data.decode import DECODER, Channels, UnreadableImageError, decode
 from genlab.data.decoding import in_parallel
 from genlab.data.held_out import cached_part, rows_of
 from genlab.data.image import ImageDataModule, ImageTable
+from genlab.data.row_files import read_row_file
 from genlab.errors import ConfigError, DataError
 from genlab.paths import read_path
 
@@ -150,7 +151,9 @@ class HFImages(ImageDataModule):
         if self.label_column and (label is None or label < 0):
             raise DataError(f"{name} has no label (it is {label}). Choose another split, or data.label_column=null.")
         try:
-            source = image["bytes"] if image["bytes"] is not None else _fetch(image["path"], name)
+            source = image["bytes"]
+            if source is None:
+                source = read_row_file(str(image["path"] or ""), self.data_set, name)
             pixels = decode(source, self.image_size, self.channels, name=name)
         except UnreadableImageError as error:
             raise DataError(
@@ -158,14 +161,3 @@ class HFImages(ImageDataModule):
                 "PNG, JPEG, WebP, GIF, BMP, TIFF and PPM can be read."
             ) from error
         return np.concatenate([pixels.ravel(), np.array([label], dtype="<i8").view(np.uint8)])
-
-
-def _fetch(path: str, name: str) -> bytes:
-    """A file of its own: in a folder, in an archive, at the Hub."""
-    import fsspec
-
-    try:
-        with fsspec.open(path, "rb") as file:
-            return file.read()
-    except Exception as error:  # of the network, an archive, ...
-        raise DataError(f"cannot read {name} ({' '.join(str(error).split())}).") from error

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from genlab.report.curves import AXES, Point, read_curves
+from genlab.report.curves import AXES, Point, points_of
 from genlab.report.figure import COLOURS, GREY, arrange, prefixed, save, spans, styled
+from genlab.report.logged import Logged
 
 TITLES = {"examples": "training examples", "flops": "training FLOPs", "seconds": "training seconds"}
 
@@ -21,9 +22,10 @@ class Line:
     seeds: list[list[Point]]
 
 
-def curve_plots(named: Sequence[tuple[str, Sequence[Path]]], folder: Path) -> list[str]:
-    """Configurations by name with their runs, best first: one figure a metric. -> the files' names. Raises OSError."""
-    read = [(name, [read_curves(run) for run in runs]) for name, runs in named]
+def curve_plots(named: Sequence[tuple[str, Sequence[Logged]]], folder: Path) -> list[str]:
+    """Configurations by name with what their runs logged, best first: one figure a metric. -> the files' names.
+    Raises OSError."""
+    read = [(name, [points_of(run) for run in runs]) for name, runs in named]
     metrics = dict.fromkeys(metric for _, curves in read for curve in curves for metric in curve)
     written = []
     for metric in metrics:

@@ -1,8 +1,8 @@
 """Every configuration against every other: by how much they differ, and whether that is luck."""
 
-import csv
 import io
 
+from genlab import spreadsheet
 from genlab.report.columns import Column
 from genlab.report.marks import APART_IF_NORMAL
 from genlab.report.significance import Pair
@@ -54,7 +54,7 @@ def _cell(column: Column, pair: Pair | None, row: int, welch: str) -> str:
 def as_csv(table: Table) -> str:
     """Every pair of every column, all digits; "": no seeds were compared."""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = spreadsheet.Writer(file)
     writer.writerow(["column", "a", "b", "a_less_b", "half_width", "p_permutation", "p_welch", "lowest_p", "verdict"])
     for column, marks in zip(table.columns, table.marks, strict=True):
         for pair in marks.pairs:

@@ -1,12 +1,12 @@
 """One table in three dialects: for a terminal, for a page (Markdown), for a program (CSV)."""
 
-import csv
 import html
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from genlab import spreadsheet
 from genlab.report.columns import Column
 from genlab.report.marks import Marks
 
@@ -114,7 +114,7 @@ class Table:
         """All digits of every number, in seconds, bytes and the like. A configuration of several seeds has a line for
         its means, one for the half widths of their intervals, and one for each run."""
         file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
+        writer = spreadsheet.Writer(file)
         columns = range(len(self.columns))
         writer.writerow(["name", "kind", *(column.key for column in self.columns), "best", "not_told_apart",
                          "apart_if_normal", "seed", "protocol_id", "measured_otherwise", "folder"])  # fmt: skip

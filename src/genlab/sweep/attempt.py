@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genlab.launcher.base import Job, Launcher
 from genlab.redaction import one_line
+from genlab.strangers import grants
 from genlab.sweep.ledger import Trial
 from genlab.sweep.metric import Metric
 from genlab.sweep.trial_files import LOG, Curve, can_go_on, is_finished, last_words, make_ready, saved, signs_of_life
@@ -47,7 +48,12 @@ class Attempt:
         self.began = self._alive_at = time.monotonic()
         self._signs = signs_of_life(folder)
         self._first: tuple[float, float] | None = None  # when, and how far it was, when it was first looked at
-        words = [f"run={_quoted(folder)}"] if self.goes_on else [*trial.overrides, f"folder={_quoted(folder)}"]
+        said_again = filter(grants, trial.overrides)  # consent is typed with every command
+        words = (
+            [f"run={_quoted(folder)}", *said_again]
+            if self.goes_on
+            else [*trial.overrides, f"folder={_quoted(folder)}"]
+        )
         command = [sys.executable, "-m", "genlab.cli", "train", *flags, *words]
         self.job: Job = launcher.start(command, {"PYTHONUNBUFFERED": "1"}, log, slot)
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from genlab import places
 from genlab.errors import ConfigError, did_you_mean
+from genlab.regular_file import read_text
 
 Direction = Literal["lower", "higher"]
 
@@ -80,7 +81,7 @@ def _directions(targets: Sequence[str]) -> dict[str, Any]:
 
 def first_measured(folder: Path) -> Metric | None:
     """The first metric of a finished run that has a direction."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary = json.loads(read_text(folder / "summary.json"))
     directions = summary.get("directions", {})
     for name in summary.get("metrics", {}):
         if directions.get(name) in ("lower", "higher"):

@@ -13,6 +13,7 @@ from typing import Any
 
 from genlab.errors import StorageError
 from genlab.occupied import LOCK
+from genlab.regular_file import LARGEST_TABLE, is_regular, open_regular, read_text
 from genlab.storage import writing
 from genlab.sweep.metric import Metric
 
@@ -96,9 +97,9 @@ def _stamp(path: Path) -> tuple[int, int]:
 def last_words(folder: Path, since: int, *, error: bool = True) -> str:
     """The last line of the log that is an error, else the last line; of what was printed after byte ``since``."""
     path = folder / LOG
-    if not path.is_file():
+    if not is_regular(path):
         return ""
-    with path.open("rb") as file:
+    with open_regular(path, largest=LARGEST_TABLE) as file:
         end = file.seek(0, 2)
         file.seek(max(since, end - _TAIL))
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
@@ -109,7 +110,7 @@ def last_words(folder: Path, since: int, *, error: bool = True) -> str:
 def final_value(folder: Path, metric: Metric) -> float | None:
     """Of a finished trial; None: it was not measured, or is no number."""
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = json.loads(read_text(folder / "summary.json"))
         value = metric.pick(summary.get("metrics", {}))
     except (OSError, ValueError):
         value = None
@@ -136,14 +137,14 @@ class Curve:
     def read(self) -> None:
         """Take in the lines that are new; all of them if the file was written afresh, with another column say."""
         try:
-            found = self.path.stat()
+            found = os.lstat(self.path)
         except OSError:
             return
         if not stat.S_ISREG(found.st_mode):
             return
         if found.st_ino != self._inode or found.st_size < self._offset:
             self._start_over(found.st_ino)
-        with self.path.open("rb") as file:
+        with open_regular(self.path, largest=LARGEST_TABLE) as file:
             file.seek(self._offset)
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]

@@ -108,7 +108,9 @@ class View:
             self.console.print(escape(one_line(f"best: trial {best.number} {self.metric.name} {self._value(best)}  "
                                                f"{self.name(best)}")), soft_wrap=True)  # fmt: skip
         if any(trial.state in ("finished", "pruned") for trial in trials):
-            self.console.print(f"compare: python scripts/compare.py runs={folder}", soft_wrap=True, markup=False)
+            self.console.print(
+                one_line(f"compare: python scripts/compare.py runs={folder}"), soft_wrap=True, markup=False
+            )
 
 
 def _number(value: float) -> str:

@@ -4,11 +4,13 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from genlab.data.tokenizer.base import Tokenizer, outside, utf8
+from genlab.data.tokenizer.rules import are_plain, check_rules, without_panics
 from genlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class ByteLevel(Tokenizer):
         self._end_token = end_token
         self._core: tokenizers.Tokenizer | None = None
         self._bytes: list[bytes] = []  # of each token
+        self._is_plain = True  # its rules, see are_plain
 
     @property
     def core(self) -> "tokenizers.Tokenizer":
@@ -51,7 +54,8 @@ class ByteLevel(Tokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         utf8(text)
-        found = [self.core.encode(piece, add_special_tokens=False).ids for piece in pieces(text)]
+        with nullcontext() if self._is_plain else without_panics():
+            found = [self.core.encode(piece, add_special_tokens=False).ids for piece in pieces(text)]
         return np.concatenate([np.zeros(0, np.int64), *(np.array(ids, dtype=np.int64) for ids in found)])
 
     def bytes_of(self, token: int) -> bytes:
@@ -68,8 +72,12 @@ class ByteLevel(Tokenizer):
 
         try:
             content = json.loads(state)
-            is_byte_level = _is_byte_level(content)
+            is_byte_level, self._is_plain = _is_byte_level(content), are_plain(content)
+            if is_byte_level and not self._is_plain:
+                check_rules(state, content)
             core = Core.from_str(state) if is_byte_level else None
+        except DataError as error:
+            raise DataError(f"this tokenizer cannot be used: {error}") from error
         except Exception as error:  # the only kind that the package has
             raise DataError(f"this is not the state of a tokenizer ({' '.join(str(error).split())}).") from error
         if core is None:
