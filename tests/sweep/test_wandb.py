@@ -132,7 +132,7 @@ def test_a_proposal_of_what_only_a_user_types_is_refused(
 ) -> None:
     service.commands = [[proposed("r0", **arguments)]]
     launcher = Scripted()
-    with pytest.raises(ConfigError, match="W&B proposes a trial that cannot be: .*Change its sweep"):
+    with pytest.raises(ConfigError, match=r"W&B proposes a trial that cannot be: .*Change its sweep"):
         run(launcher, outputs)
     assert not launcher.started
 
