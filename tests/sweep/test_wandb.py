@@ -130,7 +130,8 @@ def test_the_service_says_what_runs(outputs: Path, service: Service) -> None:
 def test_a_proposal_of_what_only_a_user_types_is_refused(
     arguments: dict[str, Any], outputs: Path, service: Service
 ) -> None:
-    service.commands = [[proposed("r0", **arguments)]]
+    asked = {name: {"value": value} for name, value in arguments.items()}
+    service.commands = [[{"type": "run", "run_id": "r0", "args": asked}]]
     launcher = Scripted()
     with pytest.raises(ConfigError, match=r"W&B proposes a trial that cannot be: .*Change its sweep"):
         run(launcher, outputs)
