@@ -128,7 +128,7 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
 )
 def test_sweeps_know_trials_by_their_commands_and_files(name: str) -> None:
     allowed = {"errors", "config", "overrides", "paths", "places", "build", "redaction", "occupied", "storage",
-               "regular_file", "launcher", "sweep"}  # fmt: skip
+               "regular_file", "strangers", "launcher", "sweep"}  # fmt: skip
     for other in imported(name):
         if other.split(".")[0] == "genlab":
             assert other.split(".")[1] in allowed, f"{name} imports {other}"
@@ -145,8 +145,9 @@ def test_config_and_command_line_start_without_torch() -> None:
         return {alias.name for n in ast.walk(module) if isinstance(n, ast.Import) for alias in n.names} | {
             str(n.module) for n in ast.walk(module) if isinstance(n, ast.ImportFrom)}  # fmt: skip
 
-    light = {"genlab.cli", "genlab.config", "genlab.errors", "genlab.home", "genlab.options", "genlab.overrides",
-             "genlab.paths", "genlab.places", "genlab.redaction", "genlab.usage"}  # fmt: skip
+    light = {"genlab.cli", "genlab.config", "genlab.config_files", "genlab.errors", "genlab.home", "genlab.options",
+             "genlab.overrides", "genlab.paths", "genlab.places", "genlab.redaction", "genlab.strangers",
+             "genlab.usage"}  # fmt: skip
     for name in ("genlab", *sorted(light)):
         heavy = {other for other in at_the_top(name) if other.split(".")[0] in ("torch", "pytorch_lightning")}
         own = {other for other in at_the_top(name) if inside(other, "genlab")}

@@ -124,6 +124,20 @@ def test_the_service_says_what_runs(outputs: Path, service: Service) -> None:
     assert [json.loads(asked["runState"]) for asked in service.asked[1:3]] == [{}, {"r0": "running"}]
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"folder": "/somewhere"}, {"run": "/somewhere"}, {"metrics.pass_at_k.allow_code": True}]
+)
+def test_a_proposal_of_what_only_a_user_types_is_refused(
+    arguments: dict[str, Any], outputs: Path, service: Service
+) -> None:
+    asked = {name: {"value": value} for name, value in arguments.items()}
+    service.commands = [[{"type": "run", "run_id": "r0", "args": asked}]]
+    launcher = Scripted()
+    with pytest.raises(ConfigError, match=r"W&B proposes a trial that cannot be: .*Change its sweep"):
+        run(launcher, outputs)
+    assert not launcher.started
+
+
 def test_values_are_as_they_would_be_typed() -> None:
     values = {"a": 1e-05, "b": True, "c": None, "d": "two words", "e": [1, "x"], "f": "it's", "g": {"h": 2}, "i": "a,b",
               "j": "${oc.env:HOME}", "k": "unet"}  # fmt: skip

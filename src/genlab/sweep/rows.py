@@ -53,7 +53,7 @@ def read_row(attempt: Any, end: Any) -> Row | None:
     if not isinstance(folder, str) or not _NAME.fullmatch(folder) or folder != folder_of(overrides):
         raise ConfigError(f"its folder {str(folder)[:100]!r} is not the one of its overrides")
     check_overrides(tuple(overrides))
-    if not _is_whole(number) or not 0 <= number < _MOST:
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < _MOST:
         raise ConfigError("the number of its attempts is none")
     owner = attempt.get("owner")
     if not isinstance(owner, Mapping) or not (isinstance(owner.get("host"), str) and _is_whole(owner.get("pid"))

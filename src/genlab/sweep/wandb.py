@@ -19,6 +19,7 @@ from typing import Any
 
 from genlab.errors import ConfigError, ResourceError
 from genlab.redaction import one_line, remember
+from genlab.strangers import grants
 from genlab.sweep.ledger import Ledger, Trial
 from genlab.sweep.rows import check_overrides
 from genlab.sweep.space import Space, folder_of
@@ -91,7 +92,8 @@ class Wandb:
         """What is typed, and values of the parameters that W&B's sweep has."""
         typed = set(space.overrides({}))
         drawn = ((trial, set(trial.overrides) - typed) for trial in trials if typed <= set(trial.overrides))
-        return [trial for trial, own in drawn if {override.partition("=")[0] for override in own} <= self._parameters]
+        return [trial for trial, own in drawn if not any(map(grants, own))
+                and {override.partition("=")[0] for override in own} <= self._parameters]  # fmt: skip
 
     def next(self, space: Space, ledger: Ledger) -> Trial | None:
         """A trial that W&B proposes. Waits a little if nothing else is to be done meanwhile."""
@@ -111,9 +113,12 @@ class Wandb:
         return None
 
     def _claim(self, space: Space, ledger: Ledger, command: Mapping[str, Any], number: int) -> Trial | None:
-        overrides = [*space.overrides({}), *overrides_of(command["args"])]
+        chosen = overrides_of(command["args"])
+        overrides = [*space.overrides({}), *chosen]
         try:
             check_overrides(tuple(overrides))
+            if granted := next(filter(grants, chosen), None):
+                raise ConfigError(f"{granted} is consent, which has to be typed in this command")
         except ConfigError as error:
             raise ConfigError(f"W&B proposes a trial that cannot be: {error}. Change its sweep.") from error
         folder = folder_of(overrides)
