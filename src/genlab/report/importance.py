@@ -12,6 +12,7 @@ from genlab.report.figure import spans
 from genlab.report.trials import Sweep, Trial, given
 
 FEWEST = 8  # trials that say anything about settings
+MOST = 256  # trials that forests are grown on; of more, evenly spaced ones
 FORESTS = 5  # that importances are averaged over
 ABSENT = "–"
 
@@ -72,6 +73,7 @@ def what_mattered(sweep: Sweep) -> tuple[Share, ...]:
     trials = judged(sweep)
     if not trials:
         return ()
+    trials = trials[:: -(-len(trials) // MOST)]
     try:
         shares = importance(settings_of(trials), [trial.value for trial in trials if trial.value is not None])
     except ModuleNotFoundError:

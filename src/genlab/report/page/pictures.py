@@ -45,7 +45,7 @@ class _File:
 def pictures(folders: Sequence[Path], room: int = ROOM) -> Pictures:
     """The samples of runs, of each about as many, spread over its training. What cannot be read is left out."""
     files = [_files(run, folder) for run, folder in enumerate(folders)]
-    each = min(EACH, max(2, MOST // max(1, sum(map(bool, files)))))
+    each = min(EACH, max(1, MOST // max(1, sum(map(bool, files)))))
     chosen = [file for of_run in files for file in _spread(of_run, each)]
     texts = [file for file in chosen if file.path.suffix == ".txt"]
     drawn = [file for file in chosen if file.path.suffix == ".png"]
@@ -131,11 +131,16 @@ def _enlarged(image: Image.Image) -> int:
     """By how much small samples were enlarged, pixel by pixel: that much of a grid says nothing."""
     for factor in range(8, 1, -1):
         if image.width % factor == 0 and image.height % factor == 0:
-            small = image.resize((image.width // factor, image.height // factor), Image.Resampling.NEAREST)
-            again = small.resize(image.size, Image.Resampling.NEAREST)
-            if ImageChops.difference(image, again).getbbox() is None:
+            corner = image.crop((0, 0, min(image.width, 8 * factor), min(image.height, 8 * factor)))
+            if _is_enlarged(corner, factor) and _is_enlarged(image, factor):  # a few pixels rule most factors out
                 return factor
     return 1
+
+
+def _is_enlarged(image: Image.Image, factor: int) -> bool:
+    small = image.resize((image.width // factor, image.height // factor), Image.Resampling.NEAREST)
+    again = small.resize(image.size, Image.Resampling.NEAREST)
+    return ImageChops.difference(image, again).getbbox() is None
 
 
 def _text(path: Path) -> str:
