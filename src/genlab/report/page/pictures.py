@@ -32,7 +32,7 @@ TEXT = 1200  # characters of a text
 class Pictures:
     frames: list[list[dict[str, Any]]]  # of each run, by examples: examples, and src or text
     left_out: list[str] = field(default_factory=list)  # what is not shown as it is, in sentences
-    unreadable: list[str] = field(default_factory=list)  # a line for each file of those that cannot be read
+    unreadable: list[str] = field(default_factory=list)  # a line for each run that has some that cannot be read
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,12 @@ def pictures(folders: Sequence[Path], room: int = ROOM) -> Pictures:
     with ThreadPoolExecutor() as threads:
         level = _level(drawn, room, threads)
         encoded = list(threads.map(lambda file: _encoded(file.path, *level), drawn))
-    found.unreadable = [f"{file.path} cannot be read ({picture}), so it is not shown"
-                        for file, picture in zip(drawn, encoded, strict=True) if isinstance(picture, str)]  # fmt: skip
-    unreadable = len(found.unreadable)
+    bad = [(file, picture) for file, picture in zip(drawn, encoded, strict=True) if isinstance(picture, str)]
+    unreadable = len(bad)
+    for run in dict.fromkeys(file.run for file, _ in bad):
+        (file, reason), *more = [one for one in bad if one[0].run == run]
+        others = f" and {len(more)} more" if more else ""
+        found.unreadable.append(f"{file.path}{others} cannot be read ({reason}), so not shown")
     size = 0
     left = Counter(file.run for file in drawn)
     ages = [left[file.run] - place for file, place in zip(drawn, _places(drawn), strict=True)]
