@@ -67,13 +67,18 @@ def judged(sweep: Sweep) -> list[Trial]:
     return trials if enough else []
 
 
+def some(trials: Sequence[Trial]) -> Sequence[Trial]:
+    """At most MOST of them, evenly spaced."""
+    return trials[:: -(-len(trials) // MOST)]
+
+
 @cache
 def what_mattered(sweep: Sweep) -> tuple[Share, ...]:
     """The greatest first; none where nothing can be said, with a warning where it is for want of a package."""
     trials = judged(sweep)
     if not trials:
         return ()
-    trials = trials[:: -(-len(trials) // MOST)]
+    trials = some(trials)
     try:
         shares = importance(settings_of(trials), [trial.value for trial in trials if trial.value is not None])
     except ModuleNotFoundError:
