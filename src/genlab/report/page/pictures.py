@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, ImageChops
 
 from genlab import regular_file
+from genlab.progress import progress
 from genlab.report.picture_file import NAME, UnreadablePictureError, read_picture
 
 ROOM = 5_000_000  # bytes of a page that all pictures may take, encoded
@@ -54,7 +55,11 @@ def pictures(folders: Sequence[Path], room: int = ROOM) -> Pictures:
         found.frames[file.run].append({"examples": file.examples, "text": _text(file.path)})
     with ThreadPoolExecutor() as threads:
         level = _level(drawn, room, threads)
-        encoded = list(threads.map(lambda file: _encoded(file.path, *level), drawn))
+        encoded = []
+        with progress(f"preparing {len(drawn):,} sample grids", len(drawn)) as advance:
+            for picture in threads.map(lambda file: _encoded(file.path, *level), drawn):
+                encoded.append(picture)
+                advance(1)
     bad = [(file, picture) for file, picture in zip(drawn, encoded, strict=True) if isinstance(picture, str)]
     unreadable = len(bad)
     for run in dict.fromkeys(file.run for file, _ in bad):
