@@ -6,7 +6,7 @@
     python scripts/benchmark_load.py --scale 0.01       # a hundredth of the sizes, to try it
 
 Each case is a process of its own; what is measured begins after its imports. Peak memory is that of the whole process,
-the pages of mapped files that it has touched among them. The seconds of starting Python and importing torch are left out.
+the pages of mapped files that it has touched among them. Starting Python and importing torch are left out.
 """
 
 import argparse

@@ -46,7 +46,7 @@ def progress(title: str, total: int | None, quiet: bool = False) -> Iterator[Cal
         while not is_over.wait(_AGAIN):
             print(f"{title} ... {told(done, total)}", file=sys.stderr, flush=True)
 
-    watcher = threading.Thread(target=show, daemon=True)
+    watcher = threading.Thread(target=show, name="progress", daemon=True)
     watcher.start()
     try:
         yield advance

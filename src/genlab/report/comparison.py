@@ -9,6 +9,7 @@ from pathlib import Path
 
 from genlab.errors import ConfigError, StorageError, did_you_mean
 from genlab.paths import read_path
+from genlab.progress import progress
 from genlab.redaction import for_terminal
 from genlab.report.columns import TITLES, Column, columns, counts, over_seeds
 from genlab.report.configurations import configurations, of_any_seed
@@ -53,6 +54,10 @@ def compare(
         raise ConfigError("runs=[] names no folder. Set it: runs=outputs/<model>-<data>")
     found = read_places(places)
     runs, sweeps = found.runs, found.sweeps
+    with progress(f"reading what {len(runs):,} runs logged", len(runs)) as advance:
+        for run in runs:
+            _ = run.logged  # kept by the run
+            advance(1)
     done, others = _apart(runs, sweeps)
     apart = unfinished(others, sweeps)
     folder = _folder(out, [*(run.folder.resolve().parent for run in runs), *(s.folder.resolve() for s in sweeps)])
@@ -82,7 +87,8 @@ def compare(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         print(for_terminal(_terminal(told, table, sections, apart)), flush=True)  # drawing takes a while
-        drawn = _draw(folder, table, first, done, groups, others, sweeps) if plots else []
+        with progress("drawing plots", None):
+            drawn = _draw(folder, table, first, done, groups, others, sweeps) if plots else []
         written = _write(folder, told, table, sections, apart, tiles, drawn)
         write_page(content, folder / "report.html")
     except OSError as error:

@@ -1,6 +1,7 @@
 """Read YAML and JSON that a stranger may have written: bounded size, depth and numbers, plain values only."""
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import date
 from functools import partial
@@ -64,7 +65,8 @@ class _Plain:
         if isinstance(node, list):
             return [self.of(value, depth + 1) for value in node]
         if isinstance(node, int) and not isinstance(node, bool):
-            float(node)  # raises OverflowError
+            if abs(node) > sys.float_info.max:
+                raise ValueError("it holds a number beyond 1e308")
             return node
         if node is None or isinstance(node, str | bool | float):
             return node
@@ -96,4 +98,8 @@ for _kind in ("int", "float"):
 
 
 def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, ImageChops
 
 from genlab import regular_file
+from genlab.progress import progress
 from genlab.report.picture_file import NAME, UnreadablePictureError, read_picture
 
 ROOM = 5_000_000  # bytes of a page that all pictures may take, encoded
@@ -32,7 +33,7 @@ TEXT = 1200  # characters of a text
 class Pictures:
     frames: list[list[dict[str, Any]]]  # of each run, by examples: examples, and src or text
     left_out: list[str] = field(default_factory=list)  # what is not shown as it is, in sentences
-    unreadable: list[str] = field(default_factory=list)  # a line for each file of those that cannot be read
+    unreadable: list[str] = field(default_factory=list)  # a line for each run that has some that cannot be read
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class _File:
 def pictures(folders: Sequence[Path], room: int = ROOM) -> Pictures:
     """The samples of runs, of each about as many, spread over its training. What cannot be read is left out."""
     files = [_files(run, folder) for run, folder in enumerate(folders)]
-    each = min(EACH, max(2, MOST // max(1, sum(map(bool, files)))))
+    each = min(EACH, max(1, MOST // max(1, sum(map(bool, files)))))
     chosen = [file for of_run in files for file in _spread(of_run, each)]
     texts = [file for file in chosen if file.path.suffix == ".txt"]
     drawn = [file for file in chosen if file.path.suffix == ".png"]
@@ -54,10 +55,17 @@ def pictures(folders: Sequence[Path], room: int = ROOM) -> Pictures:
         found.frames[file.run].append({"examples": file.examples, "text": _text(file.path)})
     with ThreadPoolExecutor() as threads:
         level = _level(drawn, room, threads)
-        encoded = list(threads.map(lambda file: _encoded(file.path, *level), drawn))
-    found.unreadable = [f"{file.path} cannot be read ({picture}), so it is not shown"
-                        for file, picture in zip(drawn, encoded, strict=True) if isinstance(picture, str)]  # fmt: skip
-    unreadable = len(found.unreadable)
+        encoded = []
+        with progress(f"preparing {len(drawn):,} sample grids", len(drawn)) as advance:
+            for picture in threads.map(lambda file: _encoded(file.path, *level), drawn):
+                encoded.append(picture)
+                advance(1)
+    bad = [(file, picture) for file, picture in zip(drawn, encoded, strict=True) if isinstance(picture, str)]
+    unreadable = len(bad)
+    for run in dict.fromkeys(file.run for file, _ in bad):
+        (file, reason), *more = [one for one in bad if one[0].run == run]
+        others = f" and {len(more)} more" if more else ""
+        found.unreadable.append(f"{file.path}{others} cannot be read ({reason}), so not shown")
     size = 0
     left = Counter(file.run for file in drawn)
     ages = [left[file.run] - place for file, place in zip(drawn, _places(drawn), strict=True)]
@@ -131,11 +139,16 @@ def _enlarged(image: Image.Image) -> int:
     """By how much small samples were enlarged, pixel by pixel: that much of a grid says nothing."""
     for factor in range(8, 1, -1):
         if image.width % factor == 0 and image.height % factor == 0:
-            small = image.resize((image.width // factor, image.height // factor), Image.Resampling.NEAREST)
-            again = small.resize(image.size, Image.Resampling.NEAREST)
-            if ImageChops.difference(image, again).getbbox() is None:
+            corner = image.crop((0, 0, min(image.width, 8 * factor), min(image.height, 8 * factor)))
+            if _is_enlarged(corner, factor) and _is_enlarged(image, factor):  # a few pixels rule most factors out
                 return factor
     return 1
+
+
+def _is_enlarged(image: Image.Image, factor: int) -> bool:
+    small = image.resize((image.width // factor, image.height // factor), Image.Resampling.NEAREST)
+    again = small.resize(image.size, Image.Resampling.NEAREST)
+    return ImageChops.difference(image, again).getbbox() is None
 
 
 def _text(path: Path) -> str:
