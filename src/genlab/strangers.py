@@ -81,6 +81,7 @@ def leave_out_watchers(config: DictConfig) -> None:
     """For a command that trains nothing: what it would not make, it need not look at."""
     with open_dict(config):
         config.callbacks, config.logger = {}, {}
+        config.trainer = {name: config.trainer[name] for name in ("_target_", "accelerator") if name in config.trainer}
 
 
 def _without(path: str) -> str:
