@@ -150,7 +150,9 @@ def resolve(name: Any, path: str) -> type:
     if not inspect.isclass(target):
         raise ConfigError(f"{path}._target_: '{name}' is not a class.")
     if module_name.partition(".")[0] == "genlab" and target.__module__.partition(".")[0] != "genlab":
-        raise ConfigError(f"{path}._target_: '{name}' is no class of genlab, but {full_name(target)}. Use its own name.")
+        raise ConfigError(
+            f"{path}._target_: '{name}' is no class of genlab, but {full_name(target)}. Use its own name."
+        )
     return target
 
 

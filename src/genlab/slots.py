@@ -130,8 +130,8 @@ def _has_attribute(target: type, name: str) -> bool:
     for base in target.__mro__:
         if name in vars(base).get("__annotations__", {}):
             return True
-        codes = (inspect.unwrap(value).__code__ for value in vars(base).values() if inspect.isfunction(value))
-        if any(_sets(code, name) for code in codes):
+        functions = map(inspect.unwrap, filter(inspect.isfunction, vars(base).values()))
+        if any(_sets(function.__code__, name) for function in functions if inspect.isfunction(function)):
             return True
     return False
 
@@ -164,8 +164,11 @@ def why_not_admitted(target: type, slot: Any) -> str | None:
     options = get_args(slot) if origin in (Union, types.UnionType) else [slot]
     for option in options:
         made = (get_args(option) or (None, Any))[1] if get_origin(option) is Callable else option
-        if inspect.isclass(made) and made.__module__ not in _NO_SLOT and not is_protocol(made):
-            if issubclass(target, made) and not _is_genlabs(made) and not is_admitted(target, made):
-                return (f"is a {made.__name__}, but not one that a config may make: what else its constructor does is "
-                        "not known. Make it in a class of your own project, and name that (see docs/security.md).")  # fmt: skip
+        if not inspect.isclass(made) or made.__module__ in _NO_SLOT or is_protocol(made) or _is_genlabs(made):
+            continue
+        if issubclass(target, made) and not is_admitted(target, made):
+            return (
+                f"is a {made.__name__}, but not one that a config may make: what else its constructor does is not "
+                "known. Make it in a class of your own project, and name that (see docs/security.md)."
+            )
     return None

@@ -53,9 +53,7 @@ class Attempt:
         self._first: tuple[float, float] | None = None  # when, and how far it was, when it was first looked at
         said_again = filter(grants, trial.overrides)  # consent is typed with every command
         words = (
-            [f"run={_quoted(folder)}", *said_again]
-            if self.goes_on
-            else [*trial.overrides, f"folder={_quoted(folder)}"]
+            [f"run={_quoted(folder)}", *said_again] if self.goes_on else [*trial.overrides, f"folder={_quoted(folder)}"]
         )
         command = [sys.executable, "-m", "genlab.cli", "train", *flags, *words]
         self.job: Job = launcher.start(command, {"PYTHONUNBUFFERED": "1"}, log, slot)
