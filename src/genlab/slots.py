@@ -103,10 +103,10 @@ def protocol_methods(protocol: type) -> list[str]:
 
 
 def _protocol_attributes(protocol: type) -> list[str]:
-    """What instances are to have beside methods: annotated, or a property."""
+    """What instances are to have beside methods: annotated without a value, which would be a default, or a property."""
     found: dict[str, None] = {}
     for base in _layers(protocol):
-        found |= dict.fromkeys(vars(base).get("__annotations__", {}))
+        found |= dict.fromkeys(name for name in _annotations(base) if name not in vars(base))
         found |= dict.fromkeys(name for name, value in vars(base).items() if isinstance(value, property))
     return list(found)
 
@@ -128,12 +128,18 @@ def _has_attribute(target: type, name: str) -> bool:
     if any(name in vars(base) for base in target.__mro__):
         return True
     for base in target.__mro__:
-        if name in vars(base).get("__annotations__", {}):
+        if name in _annotations(base):
             return True
         functions = map(inspect.unwrap, filter(inspect.isfunction, vars(base).values()))
         if any(_sets(function.__code__, name) for function in functions if inspect.isfunction(function)):
             return True
     return False
+
+
+def _annotations(kind: type) -> dict[str, Any]:
+    """Those of the class's own body; a class of C has a descriptor in their place."""
+    found = vars(kind).get("__annotations__")
+    return found if isinstance(found, dict) else {}
 
 
 def _sets(code: types.CodeType, name: str) -> bool:
