@@ -127,7 +127,7 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
     "name", sorted(n for n in MODULES if inside(n, "genlab.sweep") or inside(n, "genlab.launcher"))
 )
 def test_sweeps_know_trials_by_their_commands_and_files(name: str) -> None:
-    allowed = {"errors", "config", "overrides", "paths", "places", "build", "redaction", "occupied", "storage",
+    allowed = {"errors", "config", "overrides", "paths", "places", "build", "redaction", "strangers", "occupied", "storage",
                "regular_file", "launcher", "sweep"}  # fmt: skip
     for other in imported(name):
         if other.split(".")[0] == "genlab":
@@ -146,7 +146,8 @@ def test_config_and_command_line_start_without_torch() -> None:
             str(n.module) for n in ast.walk(module) if isinstance(n, ast.ImportFrom)}  # fmt: skip
 
     light = {"genlab.cli", "genlab.config", "genlab.errors", "genlab.home", "genlab.options", "genlab.overrides",
-             "genlab.paths", "genlab.places", "genlab.redaction", "genlab.usage"}  # fmt: skip
+             "genlab.paths", "genlab.places", "genlab.redaction", "genlab.strangers",
+                 "genlab.usage"}  # fmt: skip
     for name in ("genlab", *sorted(light)):
         heavy = {other for other in at_the_top(name) if other.split(".")[0] in ("torch", "pytorch_lightning")}
         own = {other for other in at_the_top(name) if inside(other, "genlab")}
