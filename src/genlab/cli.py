@@ -17,6 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import genlab
+
+if __name__ == "__main__" and not sys.flags.safe_path and Path(genlab.__file__).parents[1] != Path(sys.path[0]):
+    del sys.path[0]  # python -m puts the current folder first: a hydra.py that lies there is no part of Hydra
+
 from genlab import __version__, started_as, terminal
 from genlab.errors import ConfigError, GenlabError, StorageError, did_you_mean
 from genlab.home import ensure_home

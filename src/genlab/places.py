@@ -30,7 +30,7 @@ from genlab.paths import read_path
 from genlab.redaction import redact
 from genlab.strangers import grants
 
-_OF_A_RUN = ("config.yaml", "command.txt")  # files of every run's folder
+_CONFIG, _BESIDE = "config.yaml", ("overrides.yaml", "command.txt")  # of a run's folder
 _PACKAGES = ("site-packages", "dist-packages")
 _typed: list[Path] = []
 
@@ -95,8 +95,9 @@ def check_origin(module: str, name: str) -> None:
     spec = _find(top)
     if spec is None:
         spec = _find_in_places(top)
-    if spec is None or _is_installed(spec):
+    if spec is None or _is_in_site_packages(spec):
         return
+    known = _is_installed(spec)
     for depth in range(1, module.count(".") + 2):
         part = ".".join(module.split(".")[:depth])
         found = spec if depth == 1 else _find(part)
@@ -105,7 +106,7 @@ def check_origin(module: str, name: str) -> None:
         if found.origin is None or not found.has_location:
             where = next(iter(found.submodule_search_locations or ()), "no folder")
             raise ConfigError(f"{name}: '{part}' is a folder without an __init__.py ({where}), which is no package.")
-        if depth == 1 and not _lies_in_a_place(found):
+        if depth == 1 and not known and not _lies_in_a_place(found):
             raise ConfigError(f"{name}: '{top}' is {found.origin}, which is not in a place that classes may come from. "
                               f"{how_to_add()}")  # fmt: skip
         _refuse_run(Path(found.origin), name)
@@ -159,24 +160,32 @@ def _is_installed(spec: ModuleSpec) -> bool:
     if spec.origin is None or not spec.has_location:
         return False
     where = Path(spec.origin)
-    folder = where.parent.parent if spec.submodule_search_locations is not None else where.parent
     if spec.name == "genlab":
         return where == Path(genlab.__file__)
-    folders = {folder, folder.resolve()}
-    return bool(folders & _installed_folders()) or any(
-        project in where.resolve().parents for project in _editable().get(spec.name, ())
-    )
+    projects = _editable().get(spec.name, ())
+    return _is_in_site_packages(spec) or any(project in where.resolve().parents for project in projects)
+
+
+def _is_in_site_packages(spec: ModuleSpec) -> bool:
+    if spec.origin is None or not spec.has_location:
+        return False
+    folder = _folder(spec)
+    return bool({folder, folder.resolve()} & _installed_folders())
+
+
+def _folder(spec: ModuleSpec) -> Path:
+    """What is, or would have to be, on ``sys.path`` for a top-level module."""
+    where = Path(str(spec.origin))
+    return where.parent.parent if spec.submodule_search_locations is not None else where.parent
 
 
 def _lies_in_a_place(spec: ModuleSpec) -> bool:
-    where = Path(str(spec.origin))
-    folder = where.parent.parent if spec.submodule_search_locations is not None else where.parent
-    return folder.resolve() in (*_typed, *confirmed())
+    return _folder(spec).resolve() in (*_typed, *confirmed())
 
 
 def _refuse_run(file: Path, name: str) -> None:
-    for folder in (file.absolute().parent, *file.absolute().parents):
-        if all((folder / known).is_file() for known in _OF_A_RUN):
+    for folder in dict.fromkeys((*file.absolute().parents, *file.resolve().parents)):
+        if (folder / _CONFIG).is_file() and any((folder / known).is_file() for known in _BESIDE):
             raise ConfigError(f"{name}: {file} lies in the folder of a run, which holds no code.")
 
 

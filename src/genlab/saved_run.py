@@ -14,7 +14,8 @@ from genlab.written_paths import check_written_paths, move_paths
 def open_run(tree: ConfigTree, run: str, typed: Sequence[str], *, trains: bool) -> tuple[DictConfig, list[str]]:
     """The config of the run in the folder ``run``, changed as ``typed``, and what was typed when it was made.
 
-    ``trains``: it will go on, with its loggers and callbacks. Whoever made it, consent has to be typed now. Raises CheckpointError, ConfigError and StorageError.
+    ``trains``: it will go on, with its loggers and callbacks. Whoever made it, consent has to be typed now.
+    Raises CheckpointError, ConfigError and StorageError.
     """
     folder = find(run)
     saved, own = read_overrides(folder), is_own(folder)

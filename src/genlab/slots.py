@@ -103,10 +103,10 @@ def protocol_methods(protocol: type) -> list[str]:
 
 
 def _protocol_attributes(protocol: type) -> list[str]:
-    """What instances are to have beside methods: annotated, or a property."""
+    """What instances are to have beside methods: annotated without a value, which would be a default, or a property."""
     found: dict[str, None] = {}
     for base in _layers(protocol):
-        found |= dict.fromkeys(vars(base).get("__annotations__", {}))
+        found |= dict.fromkeys(name for name in _annotations(base) if name not in vars(base))
         found |= dict.fromkeys(name for name, value in vars(base).items() if isinstance(value, property))
     return list(found)
 
@@ -128,12 +128,18 @@ def _has_attribute(target: type, name: str) -> bool:
     if any(name in vars(base) for base in target.__mro__):
         return True
     for base in target.__mro__:
-        if name in vars(base).get("__annotations__", {}):
+        if name in _annotations(base):
             return True
-        codes = (inspect.unwrap(value).__code__ for value in vars(base).values() if inspect.isfunction(value))
-        if any(_sets(code, name) for code in codes):
+        functions = map(inspect.unwrap, filter(inspect.isfunction, vars(base).values()))
+        if any(_sets(function.__code__, name) for function in functions if inspect.isfunction(function)):
             return True
     return False
+
+
+def _annotations(kind: type) -> dict[str, Any]:
+    """Those of the class's own body; a class of C has a descriptor in their place."""
+    found = vars(kind).get("__annotations__")
+    return found if isinstance(found, dict) else {}
 
 
 def _sets(code: types.CodeType, name: str) -> bool:
@@ -164,8 +170,11 @@ def why_not_admitted(target: type, slot: Any) -> str | None:
     options = get_args(slot) if origin in (Union, types.UnionType) else [slot]
     for option in options:
         made = (get_args(option) or (None, Any))[1] if get_origin(option) is Callable else option
-        if inspect.isclass(made) and made.__module__ not in _NO_SLOT and not is_protocol(made):
-            if issubclass(target, made) and not _is_genlabs(made) and not is_admitted(target, made):
-                return (f"is a {made.__name__}, but not one that a config may make: what else its constructor does is "
-                        "not known. Make it in a class of your own project, and name that (see docs/security.md).")  # fmt: skip
+        if not inspect.isclass(made) or made.__module__ in _NO_SLOT or is_protocol(made) or _is_genlabs(made):
+            continue
+        if issubclass(target, made) and not is_admitted(target, made):
+            return (
+                f"is a {made.__name__}, but not one that a config may make: what else its constructor does is not "
+                "known. Make it in a class of your own project, and name that (see docs/security.md)."
+            )
     return None

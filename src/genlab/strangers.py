@@ -1,8 +1,8 @@
 """What the config of a saved run may not decide: consent, and, where the run is somebody else's, what watches it.
 
-Consent counts only when it is typed in this command, whoever made the run. A run that no command of this user made
-(:mod:`genlab.own_runs`) names callbacks, loggers, strategies and profilers, which write files and open connections, from
-a short list alone; others have to be typed.
+Consent counts only when it is typed in this command, whoever made the run. Callbacks, loggers, strategies and profilers
+write files and open connections: a run that no command of this user made (:mod:`genlab.own_runs`) names them from a
+short list alone, and others have to be typed.
 """
 
 import re
@@ -81,6 +81,7 @@ def leave_out_watchers(config: DictConfig) -> None:
     """For a command that trains nothing: what it would not make, it need not look at."""
     with open_dict(config):
         config.callbacks, config.logger = {}, {}
+        config.trainer = {name: config.trainer[name] for name in ("_target_", "accelerator") if name in config.trainer}
 
 
 def _without(path: str) -> str:
