@@ -228,7 +228,10 @@ def test_help_lists_every_part_without_torch(config_groups: dict[str, list[str]]
 
 @pytest.mark.parametrize("script", ["train.py", "scripts/sample.py", "scripts/evaluate.py", "scripts/compare.py"])
 def test_scripts_are_the_commands(script: str) -> None:
-    assert run(sys.executable, script, "--help") == run(sys.executable, "-m", "genlab.cli", Path(script).stem, "--help")
+    shown = run(sys.executable, script, "--help")
+    assert shown.startswith(f"usage: python {script} [name=value ...]\n")
+    asked = run(sys.executable, "-m", "genlab.cli", Path(script).stem, "--help")
+    assert shown.replace(f"python {script}", f"genlab {Path(script).stem}") == asked
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
