@@ -84,7 +84,7 @@ TRAINING = [
         "data.batch_size=100000",
         "error: data.batch_size=100000 leaves no batch: the training set has 1297 items. Use data.batch_size<=1297.",
     ),
-    ("budget.value=-1", "error: budget.value must be above 0, got -1."),
+    ("budget.value=-1", "error: budget.value must be a number above 0, and finite: a run ends. Got -1."),
     ("seed=abc", None),
     ("trainer.devices=two", None),
     ("trainer.accelerator=tpuu", None),
