@@ -19,14 +19,14 @@ from torchmetrics import Metric
 from genlab import checkpoint, run_folder
 from genlab.adoption import adopt_runs, build_extractor, is_a_run, weights_of
 from genlab.budget import Budget
-from genlab.build import LATER, build, check, resolve
+from genlab.build import LATER, build, check, not_made, resolve
 from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
 from genlab.config import ConfigTree, resolved
 from genlab.data.base import DataModule
 from genlab.data.tokenizer.base import Tokenizer
-from genlab.errors import CheckpointError, ConfigError, DataError, ResourceError
+from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ResourceError
 from genlab.logger.tracking import check_passed_on, named
 from genlab.loggers import IsolatedLogger
 from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, SampleMetric
@@ -150,8 +150,13 @@ def trial_model(config: Mapping[str, Any]) -> Model:
         hint = f" Use model={' or '.join(fitting)}." if fitting else ""
         raise ConfigError(f"{kind.__name__} cannot be trained on {modality} data.{hint}")
     model: Model = build(config["model"], Model, "model")
-    with torch.device("meta"):
-        model.configure_model()
+    try:
+        with torch.device("meta"):
+            model.configure_model()
+    except GenlabError:
+        raise
+    except Exception as error:  # shapes that do not go together, in a part's own code or in torch's
+        raise not_made("model", error) from error
     return model
 
 

@@ -4,6 +4,7 @@ A budget is also the run's clock: it counts all three, beside each other, into `
 no currency, since a step of a GAN and one of a diffusion model are not the same thing.
 """
 
+import math
 import sys
 import time
 from abc import abstractmethod
@@ -72,8 +73,8 @@ class Budget(Callback):
     """Counts progress and stops the trainer when it is used up."""
 
     def __init__(self, value: float):
-        if value <= 0:
-            raise ConfigError(f"budget.value must be above 0, got {value}.")
+        if not 0 < value < math.inf:
+            raise ConfigError(f"budget.value must be a number above 0, and finite: a run ends. Got {value}.")
         self.value = value
         self._flops: dict[str, float] = {}  # of one batch on one rank, by kind of step and shape: measured on the first
         self._kind = ""  # of the step being made

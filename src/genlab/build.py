@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,8 +26,14 @@ from genlab.slots import full_name, needs, why_not_admitted
 T = TypeVar("T")
 Node = Mapping[str, Any]
 
-# Lower bounds that Lightning checks late or not at all, and its annotations cannot say.
-_AT_LEAST = {"max_epochs": 1, "accumulate_grad_batches": 1, "log_every_n_steps": 1, "num_nodes": 1}
+_LONGEST = 300  # characters of a failure that a part's own code did not explain
+
+# Lower bounds of whole numbers by the name of the argument, wherever it stands: annotations cannot say them, and
+# libraries check them late or not at all.
+_AT_LEAST = {"max_epochs": 1, "accumulate_grad_batches": 1, "log_every_n_steps": 1, "num_nodes": 1, "devices": 1,
+             "num_workers": 0, "limit": 1, "batch_size": 1, "rank_timeout": 1, "keep": 1}  # fmt: skip
+_MOST = 2**63 - 1  # a whole number that torch can hold
+_MOST_PROCESSES = 1024  # of num_workers
 
 
 class Misfit(ConfigError):
@@ -76,6 +83,23 @@ def _construct(target: type, path: str, arguments: dict[str, Any], *positional: 
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
+    except OSError:  # of a disk or a network, not of the values
+        raise
+    except Exception as error:  # a part's own code, or a library's, which may fail in any way
+        if is_out_of_memory(error):
+            raise
+        raise not_made(path, error) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Also torch's, which is not imported here."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def not_made(path: str, error: Exception) -> ConfigError:
+    """For a part whose own code failed with the values that it was given, and did not say why."""
+    cause = f"{type(error).__name__}: {_one_line(error)}"[:_LONGEST].removesuffix(".")
+    return ConfigError(f"{path}: it cannot be made with these values ({cause}). Change what you set of {path}.*")
 
 
 def _one_line(error: BaseException) -> str:
@@ -99,9 +123,7 @@ def check(node: Any, slot: Any, path: str, given: frozenset[str] = frozenset()) 
             raise ConfigError(f"{path}.{key} cannot be set: genlab gives {target.__name__} its own.")
         _check_name(key, target, path, sorted(set(annotations) - given))
         check(value, annotations.get(key, Any), f"{path}.{key}")
-        bound = _AT_LEAST.get(key)
-        if bound is not None and isinstance(value, int) and value < bound:
-            raise ConfigError(_must_be(f"{path}.{key}", f"a whole number >= {bound} or null", value))
+        _check_range(key, value, annotations.get(key, Any), f"{path}.{key}")
     if not partial:
         missing = [key for key in _required(target) if key not in arguments and key not in given]
         if missing:
@@ -192,9 +214,32 @@ def _check_value(value: Any, annotation: Any, path: str) -> None:
     holds_mapping = _holds_mapping(value)
     if not (takes(type(value), annotation) if holds_mapping else matches(value, annotation)):
         raise ConfigError(_must_be(path, describe(annotation, _AT_LEAST.get(path.rpartition(".")[2])), value))
+    _check_is_a_number(value, annotation, path)
     if holds_mapping:
         for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
             check(item, item_annotation(annotation), f"{path}.{key}")
+
+
+def _check_range(key: str, value: Any, annotation: Any, path: str) -> None:
+    bound = _AT_LEAST.get(key)
+    if bound is not None and type(value) is int and value < bound:
+        or_null = " or null" if matches(None, annotation) and annotation is not Any else ""
+        raise ConfigError(_must_be(path, f"a whole number >= {bound}{or_null}", value))
+    if key == "num_workers" and type(value) is int and value > _MOST_PROCESSES:
+        raise ConfigError(_must_be(path, f"at most {_MOST_PROCESSES} processes", value))
+
+
+def _check_is_a_number(value: Any, annotation: Any, path: str) -> None:
+    """Raises ConfigError for numbers that cannot be computed with: nan, and those that torch cannot hold. Infinity is
+    for who takes it: the end of a sampler's range of noise levels, say."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            _check_is_a_number(item, item_annotation(annotation), path)
+    elif isinstance(value, float) and math.isnan(value):
+        raise ConfigError(_must_be(path, "a number", value))
+    elif isinstance(value, int) and abs(value) > (sys.float_info.max if matches(0.5, annotation) else _MOST):
+        digits = len(str(abs(value)))
+        raise ConfigError(f"{path} must be a number of at most {len(str(_MOST))} digits, got one of {digits}.")
 
 
 def _holds_mapping(value: Any) -> bool:

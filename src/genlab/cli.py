@@ -27,6 +27,7 @@ from genlab.errors import ConfigError, GenlabError, StorageError, did_you_mean
 from genlab.home import ensure_home
 from genlab.options import OPTIONS, take_options, with_reference
 from genlab.paths import read_path
+from genlab.pointers import pointer_for
 from genlab.redaction import one_line, redact, redacted
 from genlab.usage import command_help, sweep_help, usage
 
@@ -135,6 +136,8 @@ def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
         if flag in REFUSED:
             raise ConfigError(f"{flag} is refused: {REFUSED[flag]}")
         if flag not in FLAGS:
+            if pointer := pointer_for(flag):
+                raise ConfigError(pointer)
             raise ConfigError(f"unknown flag '{word}'.{did_you_mean(flag, FLAGS)} Options are written name=value.")
         if flag in _ALONE:
             flags[flag] = ""
@@ -148,6 +151,7 @@ def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> None:
+    from genlab.completion import complete
     from genlab.config import ConfigTree, check_complete
 
     if "--version" in flags:
@@ -164,7 +168,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         print(sweep_help(ConfigTree(flags.get("--config-dir"), "sweep")) if is_sweep else command_help(command, tree))
         return
     if "--shell-completion" in flags:
-        _shell_completion(flags["--shell-completion"], tree, overrides)
+        complete(command, flags["--shell-completion"], tree, overrides)
         return
     options, overrides = take_options(command, overrides)
     if command == "compare":
@@ -271,24 +275,6 @@ def _config(tree: Any, run: str | None, overrides: list[str], command: str) -> t
     from genlab.saved_run import open_run
 
     return open_run(tree, run, overrides, trains=command in ("train", "verify"))
-
-
-def _shell_completion(argument: str, tree: Any, overrides: list[str]) -> None:
-    """Hydra's completion for bash, fish and zsh: ``install=bash``, ``uninstall=bash``, ``query=bash``."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    program, _, words = os.environ.get("COMP_LINE", "").partition(" ")
-    command, space, _ = words.partition(" ")
-    if Path(program).name == "genlab" and argument.startswith("query=") and not space:
-        print(" ".join(name for name in OPTIONS if name.startswith(command)))
-        return
-    if Path(program).name == "genlab" and command in OPTIONS:  # Hydra knows no commands
-        os.environ["COMP_LINE"] = f"{program} {words.removeprefix(command).lstrip()}"
-        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    with tree.files.hydra():
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        hydra.shell_completion(config_name="train", overrides=[argument, *overrides])
 
 
 if __name__ == "__main__":

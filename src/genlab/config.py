@@ -23,6 +23,7 @@ from genlab.config_files import PACKAGED, ConfigFiles
 from genlab.errors import ConfigError, did_you_mean
 from genlab.overrides import line_of, name_of, parse
 from genlab.paths import read_path
+from genlab.pointers import pointer_for, pointer_for_choice
 from genlab.redaction import remember
 
 FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
@@ -161,6 +162,8 @@ class ConfigTree:
         for option in value if isinstance(value, list) else [value]:
             if option is None or str(option) not in groups[group]:
                 name = "null" if option is None else str(option)
+                if pointer := pointer_for_choice(group, name):
+                    raise ConfigError(f"unknown {group} '{name}'. {pointer}")
                 raise ConfigError(f"unknown {group} '{name}'.{did_you_mean(name, groups[group])} {available}")
 
     def _check_is_value(self, override: Override, groups: Mapping[str, Sequence[str]]) -> None:
@@ -230,6 +233,8 @@ def is_new(config: DictConfig, override: Override, groups: Iterable[str]) -> boo
     if (top := names[0].partition("/")[0]) in OF_SWEEPS and top not in list(config):
         raise ConfigError(f"unknown option '{key}'. It goes with -m: {started_as.command('train -m')} "
                           f"{override.input_line} ...")
+    if names[0] not in list(config) and names[0] not in groups and (pointer := pointer_for(key)):
+        raise ConfigError(pointer)
     is_part = override.is_add() or override.is_force_add() or isinstance(override.value(), dict)
     for depth, name in enumerate(names):
         above = ".".join(names[:depth])

@@ -9,6 +9,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 
 from genlab.errors import ConfigError
+from genlab.pointers import pointer_for
 
 # What is a path or a name, by the last part of its option: text also where it looks like a number.
 _TEXTS = frozenset({
@@ -43,6 +44,8 @@ def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
         if not name_of(option):
             raise ConfigError(f"'{option.input_line}' is not an option. Options look like name=value.")
         if option.is_hydra_override() or name_of(option).startswith("hydra/"):
+            if pointer := pointer_for(name_of(option)):
+                raise ConfigError(pointer)
             raise ConfigError(f"unknown option '{name_of(option)}'. Run folders are made in outputs=<folder>.")
     return parsed
 
