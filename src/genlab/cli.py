@@ -159,7 +159,8 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         return
     if "--multirun" in flags and not {"--help", "--shell-completion"} & set(flags):
         if command != "train":
-            raise ConfigError(f"-m sweeps over trainings: {started_as.command('train -m')} ... Start one command for each.")
+            sweeping = started_as.command("train -m")
+            raise ConfigError(f"-m sweeps over trainings: {sweeping} ... Start one command for each.")
         _sweep(flags, overrides)
         return
     tree = ConfigTree(flags.get("--config-dir"))

@@ -94,8 +94,8 @@ def compare(
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise StorageError(f"cannot write to {folder} ({reason}). Choose another place: out=<folder>") from error
-    plots = f" and {len(drawn) // 2} plots" if drawn else ""
-    print(for_terminal(f"\nwritten: {folder}/{', '.join(written)}{plots}\nthe page: {folder}/report.html"))
+    and_plots = f" and {len(drawn) // 2} plots" if drawn else ""
+    print(for_terminal(f"\nwritten: {folder}/{', '.join(written)}{and_plots}\nthe page: {folder}/report.html"))
     if wandb:
         from genlab.report.upload import upload
 

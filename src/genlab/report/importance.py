@@ -78,9 +78,9 @@ def what_mattered(sweep: Sweep) -> tuple[Share, ...]:
     trials = judged(sweep)
     if not trials:
         return ()
-    trials = some(trials)
+    looked_at = some(trials)
     try:
-        shares = importance(settings_of(trials), [trial.value for trial in trials if trial.value is not None])
+        shares = importance(settings_of(looked_at), [trial.value for trial in looked_at if trial.value is not None])
     except ModuleNotFoundError:
         warnings.warn("no importance of settings: it needs a package. Install it: pip install optuna", stacklevel=2)
         return ()

@@ -72,7 +72,7 @@ class OrthogonalizedMomentum(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # never given one
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
