@@ -127,8 +127,8 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
     "name", sorted(n for n in MODULES if inside(n, "genlab.sweep") or inside(n, "genlab.launcher"))
 )
 def test_sweeps_know_trials_by_their_commands_and_files(name: str) -> None:
-    allowed = {"errors", "config", "overrides", "paths", "places", "build", "redaction", "strangers", "occupied", "storage",
-               "regular_file", "launcher", "sweep"}  # fmt: skip
+    allowed = {"errors", "config", "overrides", "paths", "places", "build", "redaction", "occupied", "storage",
+               "regular_file", "strangers", "launcher", "sweep"}  # fmt: skip
     for other in imported(name):
         if other.split(".")[0] == "genlab":
             assert other.split(".")[1] in allowed, f"{name} imports {other}"
