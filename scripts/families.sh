@@ -27,15 +27,15 @@ budget() { awk -v n="$1" -v s="$SCALE" 'BEGIN { b = int(n * s); print (b < 64 ? 
 
 of() {                            # examples, then overrides
   case $1 in
-    gan)                echo 500000 model=gan ;;
-    hierarchical_vae)   echo 175000 model=hierarchical_vae ;;
-    flow)               echo 546000 model=flow ;;
-    vae)                echo 253000 model=vae ;;
-    diffusion)          echo 39800 model=diffusion data.batch_size=64 ;;
+    gan)                echo 500000 model=gan data.batch_size=64 ;;
+    hierarchical_vae)   echo 175000 model=hierarchical_vae data.batch_size=64 ;;
+    flow)               echo 546000 model=flow data.batch_size=64 ;;
+    vae)                echo 253000 model=vae data.batch_size=64 ;;
+    diffusion)          echo 37000 model=diffusion ;;
     transformer_pixels) echo 8750 model=transformer model/optimizer=muon data.batch_size=16 ;;
-    latent_diffusion)   echo 87800 model=latent_diffusion "model.autoencoder=$PARTS/latents" ;;
-    transformer_codes)  echo 86500 model=transformer "model.tokenizer=$PARTS/codes" model.network.dropout=0.2 ;;
-    masked_codes)       echo 94200 model=masked "model.tokenizer=$PARTS/codes" ;;
+    latent_diffusion)   echo 87800 model=latent_diffusion data.batch_size=64 "model.autoencoder=$PARTS/latents" ;;
+    transformer_codes)  echo 86500 model=transformer data.batch_size=64 "model.tokenizer=$PARTS/codes" model.network.dropout=0.2 ;;
+    masked_codes)       echo 94200 model=masked data.batch_size=64 "model.tokenizer=$PARTS/codes" ;;
     consistency)        echo 33600 model=diffusion data.batch_size=64 model/objective=consistency model/sampler=consistency ;;
     masked_pixels)      echo 9600 model=masked model/optimizer=muon data.batch_size=16 ;;
     *) echo "error: there is no configuration '$1'." >&2; return 2 ;;
@@ -79,8 +79,8 @@ case ${1:-} in
   report) report ;;
   --one) one "$2" ;;
   *)
-    part latents 105000 model=vae "model.latent_shape=[4,4,4]" model.beta=0.1 &
-    part codes 79000 model=vq_vae "metrics=[fid]" &
+    part latents 105000 model=vae data.batch_size=64 "model.latent_shape=[4,4,4]" model.beta=0.1 &
+    part codes 79000 model=vq_vae data.batch_size=64 "metrics=[fid]" &
     wait %1; wait %2
     all="diffusion transformer_pixels gan flow vae hierarchical_vae latent_diffusion transformer_codes masked_codes"
     if [ -n "${MORE:-}" ]; then all="masked_pixels consistency $all"; fi

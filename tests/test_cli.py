@@ -112,7 +112,7 @@ TRAINING = [
     ("--config-dir=/no/such", "error: --config-dir /no/such: there is no such folder."),
     ("--cfg", "error: --cfg needs a value."),
     ("--cfg=hydra", "error: --cfg shows the config of a job: --cfg job, not --cfg hydra."),
-    ("sweep=optuna", "error: unknown option 'sweep'. It goes with -m: python train.py -m sweep=optuna ..."),
+    ("sweep=optuna", "error: unknown option 'sweep'. It goes with -m: genlab train -m sweep=optuna ..."),
     (
         "--experimental-rerun=x.pickle",
         "error: --experimental-rerun is refused: it would run whatever a pickle says. "
@@ -178,7 +178,7 @@ def test_the_config_is_shown_and_training_begins_once_all_is_checked(
         ("sample run=x label=cat", "error: label must be a whole number, got 'cat'."),
         ("sample run=x seed=x", "error: seed must be a whole number, got 'x'."),
         ("sample run=x ~n", "error: ~n: nothing to delete, n is no part of the config."),
-        ("sample -m run=a,b", "error: -m sweeps over trainings: python train.py -m ... Start one command for each."),
+        ("sample -m run=a,b", "error: -m sweeps over trainings: genlab train -m ... Start one command for each."),
         (
             "train run=x folder=y",
             "error: run=x: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/.",

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from genlab import cli
+from genlab import cli, config_files
 from genlab.assemble import check_config
 from genlab.config import ConfigTree, check_complete, resolved
 from genlab.errors import ConfigError
@@ -232,3 +233,51 @@ def test_what_a_saved_run_refuses(tree: ConfigTree, now: str, line: str) -> None
 def test_a_misspelt_argument_of_a_saved_run_is_found_by_its_constructor(tree: ConfigTree) -> None:
     with pytest.raises(ConfigError, match=r"Did you mean 'model\.guidance'\?"):
         check_config(tree.change(saved(tree), [], ["model.guidanse=2"]))
+
+
+# --- files are read once ----------------------------------------------------------------------------------------------
+
+LINES = [
+    ("model.sampler.num_steps=3", "model=diffusion", "data.batch_size=7", "model/network=dit"),
+    ("debug=overfit", "logger=[none]", "+callbacks.mine={_target_: genlab.callbacks.Progress}", "~callbacks.samples",
+     "trainer.max_time='00:00:01'", "evaluation.num_samples=${data.batch_size}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", LINES)
+def test_values_put_into_kept_choices_give_what_hydra_composes(lines: tuple[str, ...], tree: ConfigTree) -> None:
+    tree.compose([line for line in lines if "." not in line])  # now they are kept
+    ours = tree.compose(lines)
+    kept = {line for line in lines if line.partition("=")[0] in tree.groups() or line[0] in "+~"}
+    with tree.files.hydra():
+        whole = hydra.compose("train", [line if line in kept else f"++{line}" for line in lines])
+    for name in list(whole.callbacks):  # a debug preset speaks of callbacks that are not there
+        if "_target_" not in whole.callbacks[name]:
+            OmegaConf.set_struct(whole, False)
+            del whole.callbacks[name]
+    assert OmegaConf.to_container(ours) == OmegaConf.to_container(whole)
+    assert tree.compose(lines[::-1]) == ours
+
+
+def test_a_config_is_nobody_elses(tree: ConfigTree) -> None:
+    first = tree.compose(["data.batch_size=7"])
+    first.data.batch_size, first.callbacks = 9, {}
+    assert tree.compose(["data.batch_size=7"]).data.batch_size == 7
+    assert tree.compose([]).callbacks
+
+
+def test_choices_are_composed_once_and_again_when_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = []
+    monkeypatch.setattr(config_files, "compose", lambda *told, **asked: composed.append(told) or OmegaConf.create({}))
+    (tmp_path / "data").mkdir()
+    files = config_files.ConfigFiles([tmp_path, config_files.PACKAGED], "train")
+    for _ in range(20):
+        files.choose(("data=digits",))
+    assert len(composed) == 1
+    (tmp_path / "data/mine.yaml").write_text("root: x")
+    assert "mine" in files.groups()["data"]
+    files.choose(("data=digits",))
+    files.choose(("data=mine",))
+    assert len(composed) == 3

@@ -82,7 +82,7 @@ def test_stop_and_resume(tmp_path: Path, two_ranks: tuple[Path, str, str]) -> No
     run = only_run(tmp_path)
     assert process.returncode == 130
     said = [line for line in errors.splitlines() if not line.startswith("training")]
-    assert said == [f"stopped by SIGINT; saved. Continue with: python train.py run={run}"]
+    assert said == [f"stopped by SIGINT; saved. Continue with: python {REPOSITORY / 'train.py'} run={run}"]
     assert checkpoint.newest(run).progress.examples == 40
     resume(run, "trainer=cpu")  # on another number of devices, even
     for name, weight in checkpoint.newest(two_ranks[0]).state.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from genlab.ranks import Children
-from tiny_run import MLP, Fault, only_run, start
+from tiny_run import MLP, REPOSITORY, Fault, only_run, start
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, list[str]]:
@@ -74,7 +74,7 @@ def test_one_that_is_lost_is_named_and_nobody_stays(rank: int, kind: str, code: 
                     outputs=tmp_path)  # fmt: skip
     returned, errors = ended(process)
     assert returned == code
-    assert errors == [f"{said} with: python train.py run={only_run(tmp_path)}"]
+    assert errors == [f"{said} with: python {REPOSITORY / 'train.py'} run={only_run(tmp_path)}"]
     for _ in range(50):
         if not running(tmp_path):
             break

@@ -80,7 +80,7 @@ def test_a_project_outside_of_genlab(
         "budget.value=16",
         "folder=my/outputs/first",
     )
-    assert f"scripts/sample.py {' '.join(typed)} run=my/outputs/first" in capsys.readouterr().out
+    assert f"genlab sample {' '.join(typed)} run=my/outputs/first" in capsys.readouterr().out
     run = project / "outputs/first"
     genlab("sample", *typed, f"run={run}", "n=2", f"out={tmp_path / 'typed'}")
 

@@ -14,7 +14,7 @@ from genlab.callbacks.stop import SIGNALS
 from genlab.errors import CheckpointError, ConfigError, StorageError
 from genlab.experiment import Interrupted
 from text import text_file
-from tiny_run import MLP, Order, SignalAt, only_run, popen, resume, same, start, train
+from tiny_run import MLP, REPOSITORY, Order, SignalAt, only_run, popen, resume, same, start, train
 
 VARIANTS = {
     "plain": MLP,
@@ -72,7 +72,7 @@ def metrics(run: Path) -> list[dict[str, str]]:
 )
 def test_bit_identical(variant: str, stop: str, given: Any, never_stopped: Any, tmp_path: Path) -> None:
     reference = never_stopped(variant)
-    with pytest.raises(Interrupted, match=r"SIGINT; saved. Continue with: python train.py run="):
+    with pytest.raises(Interrupted, match=r"SIGINT; saved. Continue with: genlab train run="):
         train(*given(variant), SignalAt.override(STOPS[stop]), outputs=tmp_path)
     run = only_run(tmp_path)
     assert checkpoint.newest(run).progress.examples in (STOPS[stop] + 8, STOPS[stop] + 16)
@@ -112,7 +112,7 @@ def test_signal_from_outside(number: int, tmp_path: Path, never_stopped: Any) ->
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     said = [line for line in errors.splitlines() if not line.startswith("training")]
-    assert said == [f"stopped by {signal.Signals(number).name}; saved. Continue with: python train.py run={run}"]
+    assert said == [f"stopped by {signal.Signals(number).name}; saved. Continue with: python {REPOSITORY / 'train.py'} run={run}"]
     last = checkpoint.newest(run)
     target = (last.progress.examples // 8 + 3) * 8
     resume(run, f"budget.value={target}")
@@ -175,7 +175,7 @@ def test_signal_in_the_final_evaluation(tmp_path: Path, monkeypatch: pytest.Monk
     from genlab.metrics.evaluation import Evaluation
 
     monkeypatch.setattr(Evaluation, "run", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(Interrupted, match=r"not evaluated. Evaluate with: python train.py run=") as caught:
+    with pytest.raises(Interrupted, match=r"not evaluated. Evaluate with: genlab train run=") as caught:
         train(*MLP, outputs=tmp_path)
     assert caught.value.exit_code == 143
     assert checkpoint.newest(only_run(tmp_path)).progress.fraction == 1

@@ -83,7 +83,7 @@ def test_what_to_do_next_can_be_done(run: Path, masked: Path, data: Any, capsys:
         train(*small(f"model={family}", *given), "budget.value=8", outputs=more)
         (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next:")]
         words = line.split()
-        assert words[:3] == ["next:", "python", "scripts/sample.py"]
+        assert words[:3] == ["next:", "genlab", "sample"]
         cli.main(["sample", *words[3:]])
 
 

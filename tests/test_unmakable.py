@@ -86,7 +86,9 @@ def test_a_metric_that_fails_is_a_gap_on_the_way_and_an_error_after_all_else(
     assert all(row["val/kid_random256_4"] and "val/fid_random256_4" not in row for row in rows)
 
 
-@pytest.mark.parametrize("times", ["callbacks.samples.times=0", "callbacks.samples.times=2"])
+@pytest.mark.parametrize(
+    "times", ["callbacks.samples.times=0", pytest.param("callbacks.samples.times=2", marks=pytest.mark.matrix)]
+)
 def test_an_evaluation_that_is_killed_leaves_what_came_before(
     times: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ import genlab
 if __name__ == "__main__" and not sys.flags.safe_path and Path(genlab.__file__).parents[1] != Path(sys.path[0]):
     del sys.path[0]  # python -m puts the current folder first: a hydra.py that lies there is no part of Hydra
 
-from genlab import __version__, terminal
+from genlab import __version__, started_as, terminal
 from genlab.errors import ConfigError, GenlabError, StorageError, did_you_mean
 from genlab.home import ensure_home
 from genlab.options import OPTIONS, take_options, with_reference
@@ -155,7 +155,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         return
     if "--multirun" in flags and not {"--help", "--shell-completion"} & set(flags):
         if command != "train":
-            raise ConfigError("-m sweeps over trainings: python train.py -m ... Start one command for each.")
+            raise ConfigError(f"-m sweeps over trainings: {started_as.command('train -m')} ... Start one command for each.")
         _sweep(flags, overrides)
         return
     tree = ConfigTree(flags.get("--config-dir"))
@@ -285,7 +285,7 @@ def _shell_completion(argument: str, tree: Any, overrides: list[str]) -> None:
     if Path(program).name == "genlab" and command in OPTIONS:  # Hydra knows no commands
         os.environ["COMP_LINE"] = f"{program} {words.removeprefix(command).lstrip()}"
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    with tree.hydra():
+    with tree.files.hydra():
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         hydra.shell_completion(config_name="train", overrides=[argument, *overrides])

@@ -7,24 +7,24 @@ value, whether a part fits its place) is checked in :mod:`genlab.build`.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-import genlab.configs
-from genlab import places
+from genlab import places, started_as
+from genlab.config_files import PACKAGED, ConfigFiles
 from genlab.errors import ConfigError, did_you_mean
 from genlab.overrides import line_of, name_of, parse
 from genlab.paths import read_path
 from genlab.redaction import remember
 
-PACKAGED = Path(next(iter(genlab.configs.__path__)))
 FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
 OF_SWEEPS = ("sweep", "launcher")  # what is said with -m, of a sweep and not of its trials
 TAKES_A_RUN = ("metrics.extractor",)  # parts that may be the folder of a run instead of an option
@@ -49,18 +49,11 @@ class ConfigTree:
                 raise ConfigError(f"--config-dir {user_dir}: there is no such folder.")
             places.add(folder.parent)
         self.primary, self.folders = primary, [*typed, PACKAGED]
+        self.files = ConfigFiles(self.folders, primary)
 
     def groups(self) -> dict[str, list[str]]:
         """Options by group, e.g. {"model/network": ["dit", "unet"]}."""
-        found: dict[str, set[str]] = {}
-        of_others = {group.partition("/")[0] for file in PACKAGED.glob("*.yaml") if file.stem != self.primary
-                     for group in self._defaults(file)}  # fmt: skip
-        for folder in self.folders:
-            for file in folder.rglob("*.yaml"):
-                group = file.parent.relative_to(folder).as_posix()
-                if group != "." and group.partition("/")[0] not in of_others:
-                    found.setdefault(group, set()).add(file.stem)
-        return {group: sorted(options) for group, options in sorted(found.items())}
+        return self.files.groups()
 
     def targets(self, path: str) -> list[tuple[str, str]]:
         """The options that can be chosen for the node at ``path``, each with its ``_target_``."""
@@ -80,21 +73,7 @@ class ConfigTree:
 
     def _defaults(self, file: Path) -> dict[str, Any]:
         """The parts that a file chooses, by group. A list: several may be chosen together."""
-        entries = OmegaConf.to_container(OmegaConf.load(file)).get("defaults", [])  # type: ignore[union-attr]
-        chosen = {group: option for entry in entries if isinstance(entry, dict) for group, option in entry.items()}
-        return {group.partition("@")[0]: option for group, option in chosen.items()}
-
-    @contextmanager
-    def hydra(self) -> Iterator[None]:
-        """Hydra, set up on these folders."""
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(PACKAGED), version_base="1.3", job_name="genlab"):
-            loader: Any = GlobalHydra.instance().config_loader()
-            search_path = loader.get_search_path()
-            for folder in self.folders[:-1]:
-                search_path.prepend(provider="--config-dir", path=str(folder), anchor="main")
-            loader.repository.initialize_sources(search_path)
-            yield
+        return self.files.defaults(file)
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a command line, interpolations left in place. Raises ConfigError."""
@@ -103,14 +82,20 @@ class ConfigTree:
         choices = [o for o in parsed if name_of(o) in groups]
         for override in choices:
             self._check_choice(override, groups)
-        with self.hydra():
-            base = self._fitted(self._compose(list(map(line_of, choices))), choices)
-            lines = []
-            for override in parsed:
-                self._check_is_value(override, groups)
-                new = name_of(override) not in groups and is_new(base, override, groups)
-                lines.append(f"+{line_of(override)}" if new and not override.is_delete() else line_of(override))
-            config = self._fitted(self._compose(lines), choices) if len(lines) > len(choices) else base
+        with self._explaining():
+            chosen = self.files.choose(tuple(map(line_of, choices)))
+        base = self._fitted(chosen, choices)
+        lines = []
+        for override in parsed:
+            self._check_is_value(override, groups)
+            if name_of(override) not in groups:
+                new = is_new(base, override, groups) and not override.is_delete()
+                lines.append(f"+{line_of(override)}" if new else line_of(override))
+        config = deepcopy(chosen)
+        if lines:
+            with self._explaining():  # values come after choices, whatever was typed first, as in Hydra's own composing
+                ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(lines), config)
+        config = self._fitted(config, choices)
         for name in map(str, base):
             if name not in list(config):
                 raise ConfigError(f"~{name}: a run needs its {name}, only parts of it can be deleted.")
@@ -151,6 +136,7 @@ class ConfigTree:
         for preset in (str(o.value()) for o in choices if name_of(o) == "debug" and o.value() is not None):
             for name in OmegaConf.select(OmegaConf.load(self._file("debug", preset)), "callbacks") or {}:
                 if "_target_" not in config.callbacks[name]:
+                    config = deepcopy(config)  # the files' own is kept
                     with open_dict(config):
                         del config.callbacks[name]
         return config
@@ -186,9 +172,11 @@ class ConfigTree:
         if name != group and group in groups and isinstance(value, str):
             raise ConfigError(f"{name} is a part of the {name.partition('.')[0]}, chosen with slashes: {group}={value}")
 
-    def _compose(self, lines: Sequence[str]) -> DictConfig:
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """What Hydra objects to, as a ConfigError."""
         try:
-            return compose(self.primary, overrides=list(lines))
+            yield
         except (HydraException, OmegaConfBaseException) as error:
             text = " ".join(str(error).split())
             if (found := re.match(r"Could not override '([^']+)'\.", text)) and found[1] in self.groups():
@@ -240,7 +228,8 @@ def is_new(config: DictConfig, override: Override, groups: Iterable[str]) -> boo
     if names[0] in FILLED_LATER:
         raise ConfigError(f"{key} cannot be set: the run fills it in.")
     if (top := names[0].partition("/")[0]) in OF_SWEEPS and top not in list(config):
-        raise ConfigError(f"unknown option '{key}'. It goes with -m: python train.py -m {override.input_line} ...")
+        raise ConfigError(f"unknown option '{key}'. It goes with -m: {started_as.command('train -m')} "
+                          f"{override.input_line} ...")
     is_part = override.is_add() or override.is_force_add() or isinstance(override.value(), dict)
     for depth, name in enumerate(names):
         above = ".".join(names[:depth])

@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LambdaCallback
 
-from genlab import checkpoint, run_folder
+from genlab import checkpoint, run_folder, started_as
 from genlab.assemble import (
     build_callbacks,
     build_data,
@@ -105,8 +105,12 @@ def _how_to_continue(config: DictConfig) -> str:
     if run_dir is None or not states:
         return "nothing had been saved yet."
     if used_up(checkpoint.newest(run_dir), resolved(config)):
-        return f"trained and saved, not evaluated. Evaluate with: python train.py{typed_flags()} run={run_dir}"
-    return f"saved. Continue with: python train.py{typed_flags()} run={run_dir}"
+        return f"trained and saved, not evaluated. Evaluate with: {_again()} run={run_dir}"
+    return f"saved. Continue with: {_again()} run={run_dir}"
+
+
+def _again() -> str:
+    return started_as.command("train") + typed_flags()
 
 
 def _train(
@@ -257,12 +261,13 @@ def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, off
 def _next(model: Model, run_dir: Path) -> str:
     """The command that shows what a run is good for."""
     if not isinstance(model, GenerativeModel):
-        as_judge = f"python train.py{typed_flags()} model=... data=... metrics.extractor={run_dir}"
-        return as_judge if isinstance(model, Classifies) else f"python scripts/evaluate.py{typed_flags()} run={run_dir}"
+        if isinstance(model, Classifies):
+            return f"{started_as.command('train')}{typed_flags()} model=... data=... metrics.extractor={run_dir}"
+        return f"{started_as.command('evaluate')}{typed_flags()} run={run_dir}"
     asked = "n=64 seed=1"
     if (run_dir / run_folder.TOKENIZER).exists():
         asked = "n=1 seed=1" + (" model.sample_length=1000" if isinstance(model, Generates) else "")
-    return f"python scripts/sample.py{typed_flags()} run={run_dir} {asked}"
+    return f"{started_as.command('sample')}{typed_flags()} run={run_dir} {asked}"
 
 
 def peak_memory(device: torch.device) -> int:

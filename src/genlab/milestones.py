@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genlab import started_as
 from genlab.errors import ConfigError, GenlabError
 from genlab.regular_file import open_text
 
@@ -113,7 +114,7 @@ def _rows(path: Path) -> Iterator[dict[str, float]]:
     """What each step has values of. Raises ConfigError if there are none."""
     if not path.exists():
         raise ConfigError(
-            f"{path} is missing: there is nothing to judge. Train with: python train.py run={path.parent}"
+            f"{path} is missing: there is nothing to judge. Train with: {started_as.command('train')} run={path.parent}"
         )
     with open_text(path) as file:
         for row in csv.DictReader(file):

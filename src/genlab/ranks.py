@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.strategies.launchers import subprocess_script
 
-from genlab import run_folder
+from genlab import run_folder, started_as
 from genlab.errors import GenlabError
 from genlab.occupied import occupied
 from genlab.places import typed_flags
@@ -159,7 +159,7 @@ def _leave_with(first: int) -> None:
     while os.getppid() == first:
         time.sleep(_PERIOD)
     if os.environ["LOCAL_RANK"] == "1":
-        print(one_line("error: rank 0 died; the others leave. Continue with: python train.py"
+        print(one_line(f"error: rank 0 died; the others leave. Continue with: {started_as.command('train')}"
                        f"{typed_flags()} run={os.environ[RUN_DIR]}"), file=sys.stderr, flush=True)  # fmt: skip
     os._exit(RankLost.exit_code)
 

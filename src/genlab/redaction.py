@@ -70,6 +70,11 @@ def _secret_variables(text: str) -> list[str]:
     return [name for name in _FROM_ENVIRONMENT.findall(text) if _OF_VARIABLE.fullmatch(name)]
 
 
+def known_secrets() -> frozenset[str]:
+    """All that is hidden now. What was written before one was known has to be written anew."""
+    return frozenset({*_seen, *_of_variables().values(), *_of_addresses()})
+
+
 def redact(text: str) -> str:
     """``text``, which people read, without secrets."""
     variables = {value for value in _of_variables().values() if not _PLAIN.fullmatch(value)}

@@ -15,7 +15,7 @@ from genlab.errors import CheckpointError, ConfigError
 from genlab.overrides import name_of, parse
 
 # Arguments of parts that allow something; a config that is read from a run holds each as it is by default.
-CONSENT: dict[str, Any] = {"allow_code": False}
+CONSENT: dict[str, Any] = {"allow_code": False, "allow_root": False}
 
 # By part of a config: the classes that a run of somebody else may name there; a package ends with a dot.
 LISTED: dict[str, tuple[str, ...]] = {

@@ -2,26 +2,27 @@
 
 from typing import Any
 
+from genlab import started_as
 from genlab.options import OPTIONS
 
 
 def usage() -> str:
     return "\n".join([
         "usage: genlab <command> [name=value ...]", "",
-        "  train      train a model and evaluate it        (python train.py ...)",
-        "  train -m   train many, one process each         (python train.py -m ...)",
-        "  sample     draw from a trained run              (python scripts/sample.py ...)",
-        "  evaluate   measure a trained run                (python scripts/evaluate.py ...)",
-        "  plan       say which size fits a time here      (python scripts/plan.py ...)",
-        "  verify     hold a recipe against its bands      (python scripts/verify.py ...)",
-        "  compare    put runs side by side                (python scripts/compare.py ...)", "",
+        "  train      train a model and evaluate it",
+        "  train -m   train many, one process each",
+        "  sample     draw from a trained run",
+        "  evaluate   measure a trained run",
+        "  plan       say which size fits a time here",
+        "  verify     hold a recipe against its bands",
+        "  compare    put runs side by side", "",
+        "In a clone without the command: python train.py ..., python scripts/sample.py ..., and so on.", "",
         "genlab <command> --help lists the options of a command.",
     ])  # fmt: skip
 
 
 def command_help(command: str, tree: Any) -> str:
-    script = "python train.py" if command == "train" else f"python scripts/{command}.py"
-    lines = [f"usage: {script} [name=value ...]     (or: genlab {command} ...)", ""]
+    lines = [f"usage: {started_as.command(command)} [name=value ...]", ""]
     for name, (default, meaning) in OPTIONS[command].items():
         shown = "" if default is None else " (needed)" if default is ... else f" [{default}]"
         lines.append(f"  {name + '=':14}{meaning}{shown}")
@@ -37,7 +38,7 @@ def command_help(command: str, tree: Any) -> str:
         "Any value of the config, by its path: model.optimizer.lr=2e-4 data.batch_size=64 trainer.devices=2",
         "",
         *(
-            ["  -m                   a sweep: model=gan,vae seed=0,1,2; more: python train.py -m --help"]
+            [f"  -m                   a sweep: model=gan,vae seed=0,1,2; more: {started_as.command('train -m')} --help"]
             * (command == "train")
         ),
         "  --cfg job            print the config and stop",
@@ -49,7 +50,7 @@ def command_help(command: str, tree: Any) -> str:
 
 def sweep_help(tree: Any) -> str:
     """``tree``: of the sweep's own config."""
-    lines = ["usage: python train.py -m [name=a,b ...] [sweep.name=value ...]     (or: genlab train -m ...)", "",
+    lines = [f"usage: {started_as.command('train -m')} [name=a,b ...] [sweep.name=value ...]", "",
              "Each combination of the values named is a trial, a run in a process and a folder of its own. Values:",
              "  model=gan,vae      seed=range(0,5)      model=glob(*)      metrics=[fid],[kid]",
              "With sweep=optuna they are drawn, and may come from an interval:",
@@ -60,7 +61,7 @@ def sweep_help(tree: Any) -> str:
     lines += [f"  {group + '=':{width}}{' | '.join(options)}" for group, options in tree.groups().items()]
     lines += [
         "",
-        "Values, shown with their meaning below; those of a part: python train.py -m sweep=optuna --cfg job",
+        f"Values, shown with their meaning below; those of a part: {started_as.command('train -m')} sweep=optuna --cfg job",
         "",
     ]
     text = (tree.folders[-1] / "sweep.yaml").read_text(encoding="utf-8")

@@ -28,12 +28,13 @@ import torch
 
 import genlab
 import ours
-from faults import damages, full_disk, kills, matrix, outages, shards, signals, starts
+from faults import caches, damages, evaluations, full_disk, kills, matrix, outages, shards, signals, starts, two_ranks
 from faults.runs import Place, Runs, temporary_folder
 from faults.trial import Trial
 
 PROMISES = {"kills": kills, "matrix": matrix, "damages": damages, "signals": signals, "full_disk": full_disk,
-            "outages": outages, "starts": starts, "shards": shards}  # fmt: skip
+            "outages": outages, "starts": starts, "shards": shards, "two_ranks": two_ranks,
+            "evaluations": evaluations, "caches": caches}  # fmt: skip
 REPOSITORY = Path(__file__).parents[2]
 
 

@@ -3,8 +3,9 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from faults.life import KILLED, on_ranks
 from faults.runs import Place, begun, check_same_end, finished, length_of, newest_run
@@ -23,12 +24,15 @@ def trials(scale: float) -> Iterator[Trial]:
 def kill_and_go_on(place: Place) -> None:
     left = KILLS
     while left:
-        left = live_through(place, left)
+        run, left = live_through(place, place.runs.sharded_reference(), place.runs.sharded(), left)
+        assert checkpoint.saved(run)[0].is_dir()
 
 
-def live_through(place: Place, left: int) -> int:
-    """One run, of which a process dies up to ``left`` times, and then finished. -> the deaths that are left."""
-    reference = place.runs.sharded_reference()
+def live_through(place: Place, reference: Path, overrides: Sequence[str], left: int) -> tuple[Path, int]:
+    """One run on two processes, of which one dies up to ``left`` times, and then finished.
+
+    -> the run, and the deaths that are left
+    """
     outputs, run = place.outputs(), None
     while True:
         due = place.chance.uniform(0, length_of(reference)["seconds"]) if left else None
@@ -36,7 +40,7 @@ def live_through(place: Place, left: int) -> int:
         prepare = partial(_die_after, due, victim)
         if run is None:
             outputs = place.outputs()
-            begin = partial(place.begin, outputs, *place.runs.sharded(), prepare=prepare)
+            begin = partial(place.begin, outputs, *overrides, prepare=prepare)
         else:
             begin = partial(place.go_on, run, prepare=prepare)
         codes = on_ranks(2, lambda env, begin=begin: begin(env=env))  # type: ignore[misc]
@@ -49,10 +53,9 @@ def live_through(place: Place, left: int) -> int:
     assert died or codes == [0, 0], codes
     run = newest_run(outputs)
     assert run is not None
-    assert checkpoint.saved(run)[0].is_dir()
     check_same_end(run, reference)
     assert not list(place.temporary.iterdir()), "files are left in TMPDIR"
-    return left
+    return run, left
 
 
 def _die_after(seconds: float | None, victim: str) -> None:

@@ -135,7 +135,8 @@ def test_pass_at_k(text: Text, tmp_path: Path) -> None:
     """The first is solved by some of the answers, which go on with what is cut off; the second never."""
     model = Knows({HEAD: ["    return 2 * x\n\nprint(1 / 0)", "    return x * x\n", "    import sys; sys.exit(0)"],
                    "def one():\n": ["    return 2", "    retur"]})  # fmt: skip
-    metric = PassAtK(written(tmp_path / "two.jsonl", *PROBLEMS), allow_code=True, k=[1, 4], num_samples=8, seconds=60)
+    metric = PassAtK(written(tmp_path / "two.jsonl", *PROBLEMS), allow_code=True, allow_root=True, k=[1, 4],
+                     num_samples=8, seconds=60)  # fmt: skip
     result = Evaluation(None, {"pass_at_k": metric}).run(model, text, weights="ema")
     right = sum(passed(model, text, tmp_path))
     assert 0 < right < 5, "else this shows nothing"
@@ -167,7 +168,7 @@ def test_programs_run_if_that_is_allowed_and_not_else(text: Text, tmp_path: Path
 
 def test_problems_are_looked_at_before_training(text: Text, tmp_path: Path) -> None:
     def refused(kind: type[Exception], said: str, path: str, data: Any = text, model: Any = None) -> None:
-        for metric in (ExactMatch(path), PassAtK(path, allow_code=True)):
+        for metric in (ExactMatch(path), PassAtK(path, allow_code=True, allow_root=True)):
             with pytest.raises(kind, match=said):
                 Evaluation(None, {"m": metric}).check(model or Knows({}), data)
 

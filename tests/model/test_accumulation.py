@@ -74,7 +74,7 @@ def test_a_step_is_the_mean_gradient_of_its_batches(
     assert json.loads((run / "summary.json").read_text())["examples"] == 8 * steps[-1]
 
 
-@pytest.mark.parametrize("model", ["diffusion", "gan"])
+@pytest.mark.parametrize("model", ["diffusion", pytest.param("gan", marks=pytest.mark.matrix)])
 def test_a_run_stopped_within_a_step_goes_on_as_if_it_had_not_been(model: str, tmp_path: Path) -> None:
     """Three batches a step, the second step across the end of an epoch of five: asked to stop at the fourth, the fifth
     and the sixth batch, a run stops after the sixth."""

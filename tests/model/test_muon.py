@@ -1,6 +1,7 @@
 """Muon for matrices and AdamW for the rest as one optimiser: to the last bit the two apart."""
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from genlab.model.network.positions import Learned
 from genlab.model.network.token_transformer import TokenTransformer
-from genlab.model.optimizer.groups import parameter_groups
+from genlab.model.optimizer.groups import parameter_groups, parameters_for
 from genlab.model.optimizer.muon import Muon
 from genlab.model.sharding import shard
 from ranks import on_ranks
@@ -99,6 +100,48 @@ def test_a_matrix_takes_steps_of_one_size_in_all_directions() -> None:
             assert 0.5 < sizes.min() <= sizes.max() < 1.3, name
         else:
             torch.testing.assert_close((b - a).abs(), torch.full_like(a, 0.02), rtol=1e-3, atol=1e-6)  # Adam's first
+
+
+class Kernels(nn.Module):
+    """A convolution in a block and one before it, as a denoiser has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(1, 4, 3)
+        self.blocks = nn.ModuleList([nn.Conv2d(4, 6, 3), nn.Conv2d(6, 2, 1)])
+
+
+def test_a_convolution_takes_the_steps_of_its_matrix() -> None:
+    """Of output channels by input channels and places: what torch's Muon makes of that matrix; in any memory format."""
+    model, apart = Kernels(), Kernels()
+    model.to(memory_format=torch.channels_last)
+    take_steps(model, Muon(parameter_groups(model), **SETTINGS), range(4))
+    matrices = [nn.Parameter(block.weight.detach().flatten(1).clone()) for block in apart.blocks]
+    muon = torch.optim.Muon(matrices, 0.02, 0.3, 0.9, adjust_lr_fn="match_rms_adamw")
+    for step in range(4):
+        give_gradients(apart, step)
+        for matrix, block in zip(matrices, apart.blocks, strict=True):
+            matrix.grad = block.weight.grad.flatten(1)
+        muon.step()
+    for matrix, block in zip(matrices, model.blocks, strict=True):
+        assert torch.equal(matrix, block.weight.flatten(1))
+    assert not torch.equal(model.stem.weight, apart.stem.weight)  # AdamW's
+
+
+def test_a_network_without_blocks_has_adamw_alone() -> None:
+    model, apart = nn.Linear(3, 2), nn.Linear(3, 2)
+    apart.load_state_dict(model.state_dict())
+    take_steps(model, Muon(parameters_for(partial(Muon, lr=1.0), model), **SETTINGS), range(3))
+    groups = [{"params": [apart.weight]}, {"params": [apart.bias], "weight_decay": 0.0}]
+    take_steps(apart, torch.optim.AdamW(groups, 0.02, (0.8, 0.9), weight_decay=0.3, fused=True), range(3))
+    assert same_weights(model, apart)
+
+
+def test_who_asks_for_groups_gets_them() -> None:
+    model = Kernels()
+    assert [group["hidden"] for group in parameters_for(partial(Muon), model)] == [True, False, False]
+    assert list(parameters_for(partial(torch.optim.AdamW), model)) == list(model.parameters())
 
 
 def test_without_a_learning_rate_nothing_moves() -> None:

@@ -72,7 +72,7 @@ def test_a_plan_survives_a_process_that_does_not(
     assert "width ×0.5" in said
     assert "width ×1: model.network.width=8" in said
     line = said.strip().splitlines()[-1]
-    assert line.startswith("    python train.py data=digits trainer=cpu ")
+    assert line.startswith("    genlab train data=digits trainer=cpu ")
     assert "data.batch_size=8" in line
     assert "data.batch_size=16" not in line
     assert line.endswith("budget=seconds budget.value=36")

@@ -116,7 +116,7 @@ def test_a_place_that_cannot_be_written_to(tmp_path: Path, capsys: pytest.Captur
 def test_help_names_the_options_and_no_parts(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["compare", "--help"])
     shown = capsys.readouterr().out
-    assert shown.startswith("usage: python scripts/compare.py [name=value ...]     (or: genlab compare ...)\n")
+    assert shown.startswith("usage: genlab compare [name=value ...]\n")
     for name in cli.OPTIONS["compare"]:
         assert f"\n  {name}=" in shown
     assert "model/network" not in shown

@@ -19,8 +19,8 @@ from PIL import Image
 from run_folders import make_run, write
 from synthetic_runs import make_sweep
 
-from genlab.errors import ConfigError
 from genlab.report.comparison import compare
+from genlab.report.logged import read_logged
 from genlab.report.page.curves import TOLERANCE, Curves, curves_of, pieces, points_each, thinned
 from genlab.report.page.pictures import pictures
 from genlab.report.page.write import as_script_data
@@ -213,12 +213,13 @@ def test_before_anything_has_finished(tmp_path: Path) -> None:
     assert len(page.frames[0]) == 2
 
 
-def test_a_damaged_ledger_is_one_line(tmp_path: Path) -> None:
+def test_a_damaged_ledger_is_left_out_and_its_runs_are_not(tmp_path: Path) -> None:
     make_run(tmp_path / "sweep" / "a")
     write(tmp_path / "sweep" / "trials.json", '{"trials": [1]}')
-    with pytest.raises(ConfigError, match=r"trials\.json"):
-        compare([str(tmp_path / "sweep")], out=str(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+    page = page_of(tmp_path / "sweep")
+    assert len(page.data["runs"]) == 1
+    assert page.data["sweeps"] == []
+    assert [note for note in page.data["notes"] if "trials.json" in note]
 
 
 # --- Hostile names
@@ -289,10 +290,11 @@ def test_progress_is_kept_to_a_thousandth_or_two() -> None:
 def test_curves_hold_what_was_logged(tmp_path: Path) -> None:
     write(tmp_path / "metrics.csv", "step,train/loss,val/fid,epoch,progress/examples,progress/flops,progress/seconds\n"
                                     "0,1.5,,0,64,1e9,0.5\n1,nan,,0,128,2e9,1.0\n2,0.5,9,0,192,3e9,1.5\n")  # fmt: skip
-    found = curves_of(tmp_path)
+    found = curves_of(read_logged(tmp_path))
     assert found.metrics == {"val/fid": [(192, 9)], "train/loss": [(64, 1.5), (192, 0.5)]}
     assert found.spent == [(0, 0, 0), (192, 3e9, 1.5)]  # a straight line needs no more
-    assert curves_of(tmp_path / "no") == Curves({}, [(0, 0, 0)], 0)
+    assert found.longest == 2
+    assert curves_of(read_logged(tmp_path / "no")) == Curves({}, [(0, 0, 0)], 0)
 
 
 def test_long_curves_share_the_room() -> None:
@@ -317,6 +319,9 @@ def test_pictures_stay_within_their_room_and_say_what_is_left_out(tmp_path: Path
     assert [frame["examples"] for frame in whole.frames[1]][-1] == 19
     assert (whole.frames[1][0]["width"], whole.frames[1][0]["zoom"]) == (64, 4)  # no pixel more than was drawn
     assert whole.left_out == ["16 of 40 sample grids", "1 sample grid that cannot be read"]
+    assert [line.partition(" cannot")[0] for line in whole.unreadable] == [
+        str(tmp_path / "a" / "samples" / "examples=000000000019.png")
+    ]
     little = pictures([tmp_path / "a", tmp_path / "b"], room=20_000)
     assert sum(len(frame["src"]) for frames in little.frames for frame in frames) <= 20_000
     assert [frames[-1]["examples"] for frames in little.frames] == [17, 19]  # of each run the newest that was chosen

@@ -15,6 +15,7 @@ from genlab.report import importance as importances
 from genlab.report.comparison import compare
 from genlab.report.cost_plot import pareto
 from genlab.report.importance import importance, settings_of, what_mattered
+from genlab.report.logged import read_logged
 from genlab.report.trials import read_sweep
 
 HEAD = "step,progress/examples,progress/flops,progress/seconds,val/fid_digits64_500,val/fid_se_digits64_500\n"
@@ -66,7 +67,7 @@ def test_the_same_files_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
 def test_what_is_drawn_is_the_mean_over_seeds(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(curve_plots, "save", lambda figure, *_: drawn.append(figure) or [])
-    named = [("a", [runs / "0.1-0", runs / "0.1-1"]), ("b", [runs / "0.2-0"])]
+    named = [("a", [read_logged(runs / "0.1-0"), read_logged(runs / "0.1-1")]), ("b", [read_logged(runs / "0.2-0")])]
     curve_plots.curve_plots(named, tmp_path)
     (figure,) = drawn  # none of how sure another metric is
     panels = figure.axes
@@ -84,7 +85,7 @@ def test_a_logarithmic_axis_has_plain_numbers(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(curve_plots, "save", lambda figure, *_: kept.append(figure) or [])
     for top in (40.0, 40_000.0):
         write(tmp_path / "run" / "metrics.csv", HEAD + "9,640,1e9,1,1.2,1\n" + f"19,1280,2e9,2,{top},1\n")
-        curve_plots.curve_plots([("a", [tmp_path / "run"])], tmp_path)
+        curve_plots.curve_plots([("a", [read_logged(tmp_path / "run")])], tmp_path)
         kept[-1].canvas.draw()
         axis = kept[-1].axes[0].yaxis
         low, high = sorted(axis.get_view_interval())

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,16 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from scripted import Scripted, ledger, quick, run, states  # noqa: F401
+from omegaconf import OmegaConf
+from scripted import BUDGET, Scripted, ledger, quick, run, states  # noqa: F401
 
+from genlab import redaction
 from genlab.errors import ConfigError
-from genlab.sweep import loop
+from genlab.sweep import grid, loop, rows
+from genlab.sweep import ledger as ledger_module
+from genlab.sweep.ledger import Trial
 from genlab.sweep.loop import Sweep, SweepStopped, TrialsFailed
+from genlab.sweep.plain_file import PlainFile
 
 OPTUNA = ("sweep=optuna", "sweep.metric=fid", "sweep.direction=lower")
 
@@ -35,9 +41,9 @@ def test_a_grid_is_every_combination_once(outputs: Path, capsys: pytest.CaptureF
     content = json.loads((outputs / "s/trials.json").read_text())
     assert (content["metric"], content["direction"]) == ("fid_x_1k", "lower")
     assert (
-        content["command"] == f"python train.py -m outputs={outputs} sweep.name=s model=gan,vae seed=0,1,2 data=digits"
+        content["command"] == f"genlab train -m outputs={outputs} sweep.name=s model=gan,vae seed=0,1,2 data=digits"
     )
-    assert f"compare: python scripts/compare.py runs={outputs}/s" in capsys.readouterr().out
+    assert f"compare: genlab compare runs={outputs}/s" in capsys.readouterr().out
 
 
 def test_the_worst_trial_costs_no_other(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +163,7 @@ def test_what_was_left_half_made_is_begun_afresh(outputs: Path) -> None:
             return super().start(command, env, log, slot)
 
     run(Looks(), "seed=0", outputs=outputs)
-    assert left == ["trial.log"]
+    assert sorted(left) == [".trial", "trial.log"]
 
 
 def test_a_trial_that_ended_after_its_sweep_counts(outputs: Path) -> None:
@@ -225,7 +231,7 @@ def test_a_sweep_that_is_told_to_stop_lets_trials_save(
     with signals_after(3, number), pytest.raises(SweepStopped) as stopped:
         run(Scripted(script, slots=2), "seed=0,1,2", outputs=outputs)
     assert stopped.value.exit_code == code
-    assert "2 trials were stopped, 1 not begun. Go on with the same command: python train.py -m" in str(stopped.value)
+    assert "2 trials were stopped, 1 not begun. Go on with the same command: genlab train -m" in str(stopped.value)
     assert "\n" not in str(stopped.value)
     assert states(outputs) == ["stopped", "stopped", "waiting"]
     launcher = Scripted()
@@ -317,6 +323,54 @@ def test_a_deleted_folder_is_made_again_when_its_trial_is_missing(outputs: Path)
     launcher = Scripted()
     run(launcher, "seed=0", outputs=outputs)
     assert launcher.started[0][0][0] == "seed=0"
+
+
+def calls_of_a_sweep(count: int, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often what is costly is done in a sweep of so many trials."""
+    counted: Counter[str] = Counter()
+
+    def count_calls(module: Any, name: str) -> None:
+        original = getattr(module, name)
+
+        def counting(*arguments: Any) -> Any:
+            counted[name] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(module, name, counting)
+
+    for module, name in ((redaction, "redacted"), (ledger_module, "read_row"), (rows, "folder_of"),
+                         (rows, "parse"), (grid, "folder_of")):  # fmt: skip
+        count_calls(module, name)
+    rows.check_overrides.cache_clear()
+    run(Scripted(), f"seed=range(0,{count})", outputs=outputs)
+    assert states(outputs) == ["finished"] * count
+    monkeypatch.undo()
+    return dict(counted)
+
+
+def test_a_trial_costs_no_more_among_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is redacted, read and parsed grows with the number of trials, not with its square."""
+    found = {}
+    for count in (4, 16):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "TICK", 0.0)
+            patch.setattr(Sweep, "_legal", lambda self, trial: OmegaConf.create(BUDGET))
+            found[count] = calls_of_a_sweep(count, tmp_path / str(count), patch)
+    assert set(found[4]) == {"redacted", "read_row", "folder_of", "parse"}
+    for name, few in found[4].items():
+        assert found[16][name] <= 4 * few + 8, name
+
+
+def test_what_is_known_of_a_trial_is_redacted_again_when_a_secret_becomes_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redaction, "_seen", set())
+    file, trial = PlainFile(tmp_path, "command"), Trial(0, "a", ["x.y=canary-9182736455"])
+    file.write(None, [trial])
+    assert "canary" in (tmp_path / "trials.json").read_text()
+    redaction.remember({"api_key": "canary-9182736455"})
+    file.write(None, [trial])
+    assert "canary" not in (tmp_path / "trials.json").read_text()
 
 
 def test_secrets_are_not_written_down(outputs: Path) -> None:

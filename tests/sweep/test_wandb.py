@@ -65,7 +65,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    config = {"metric": {"name": "fid", "goal": "minimize"}}
+    config = {"metric": {"name": "fid", "goal": "minimize"}, "parameters": {"seed": {"values": [0, 1, 2]}}}
     api = SimpleNamespace(api_key="k" * 40, settings={"base_url": f"http://127.0.0.1:{server.server_port}"},
                           sweep=lambda path: SimpleNamespace(config=config))  # fmt: skip
     monkeypatch.setattr(wandb, "Api", lambda timeout: api)
@@ -122,6 +122,20 @@ def test_the_service_says_what_runs(outputs: Path, service: Service) -> None:
     service.commands = [[proposed("r0", seed=0)], [proposed("r1", seed=1)]]
     run(Scripted(slots=2), outputs, "sweep.n_trials=2")
     assert [json.loads(asked["runState"]) for asked in service.asked[1:3]] == [{}, {"r0": "running"}]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"folder": "/somewhere"}, {"run": "/somewhere"}, {"metrics.pass_at_k.allow_code": True}]
+)
+def test_a_proposal_of_what_only_a_user_types_is_refused(
+    arguments: dict[str, Any], outputs: Path, service: Service
+) -> None:
+    asked = {name: {"value": value} for name, value in arguments.items()}
+    service.commands = [[{"type": "run", "run_id": "r0", "args": asked}]]
+    launcher = Scripted()
+    with pytest.raises(ConfigError, match=r"W&B proposes a trial that cannot be: .*Change its sweep"):
+        run(launcher, outputs)
+    assert not launcher.started
 
 
 def test_values_are_as_they_would_be_typed() -> None:

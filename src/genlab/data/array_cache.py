@@ -1,4 +1,9 @@
-"""Decoded images and tokens on disk: made once, mapped into memory by every process and every later run."""
+"""Decoded images and tokens on disk: made once, mapped into memory by every process and every later run.
+
+An entry is read through when it is made and whenever its file is not of the size and time that its seal tells; else it
+is only mapped, so that a start does not wait for gigabytes. What that misses: bytes that a failing disk changes without
+a write, and a writer who puts the time of the file back. Entries can be deleted at any time.
+"""
 
 import hashlib
 import json
@@ -6,14 +11,16 @@ import os
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock
 
 from genlab.errors import StorageError
 from genlab.paths import read_path
+from genlab.progress import progress
 
+_BACK = 60 * 10**9  # ns by which the file of an entry is dated back: whoever writes to it gives it another time
 _CHECKED_BYTES = 2 << 30  # read at most when a cache is opened; a larger one is checked on evenly spaced rows
 
 
@@ -35,7 +42,19 @@ def cached_rows(
     Returns:
         the array (N, ...), and the positions (N,) that its rows had among what was yielded
     """
-    array, left_out = _cached(folder, key, lambda: (row if row is None else row[None] for row in rows()))
+    return _places(*_cached(folder, key, lambda: (row if row is None else row[None] for row in rows())))
+
+
+def found_rows(folder: Path, key: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """What :func:`cached_rows` returns, if it is there."""
+    try:
+        found = _open(folder / f"{key}.npy")
+    except OSError:
+        return None
+    return None if found is None else _places(*found)
+
+
+def _places(array: np.ndarray, left_out: list[int]) -> tuple[np.ndarray, np.ndarray]:
     return array, np.delete(np.arange(len(array) + len(left_out)), left_out)
 
 
@@ -84,11 +103,14 @@ def _open(path: Path) -> tuple[np.ndarray, list[int]] | None:
     """None if there is nothing, or nothing whole."""
     try:
         seal = json.loads(path.with_suffix(".json").read_text())
-        if path.stat().st_size != seal["bytes"]:
+        status = path.stat()
+        if status.st_size != seal["bytes"]:
             return None
         array = np.lib.format.open_memmap(path, mode="c")  # copy on write: torch wants writable arrays
-        if _checksum(array) != seal["checksum"]:
-            return None
+        if status.st_mtime_ns != seal.get("modified"):
+            if _checksum(array) != seal["checksum"]:
+                return None
+            _seal_time(path, seal)
         return array, [int(position) for position in seal["left_out"]]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
@@ -103,10 +125,31 @@ def _write(path: Path, blocks: Iterable[np.ndarray | None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         array = np.lib.format.open_memmap(partial, mode="c")
-        seal = {"bytes": partial.stat().st_size, "checksum": _checksum(array), "left_out": left_out}
+        seal = {"bytes": partial.stat().st_size, "modified": _dated_back(partial), "checksum": _checksum(array),
+                "left_out": left_out}  # fmt: skip
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+    _write_seal(path, seal)
+
+
+def _dated_back(path: Path) -> int:
+    """Nanoseconds: the time that the file now has."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - _BACK))
+    return path.stat().st_mtime_ns
+
+
+def _seal_time(path: Path, seal: dict[str, Any]) -> None:
+    """Let the seal of an entry that was just read through tell the time of its file: of one that was copied here, or
+    made before seals told times. Who may not write here reads it through each time."""
+    try:
+        _write_seal(path, {**seal, "modified": _dated_back(path)})
+    except OSError:
+        return
+
+
+def _write_seal(path: Path, seal: dict[str, Any]) -> None:
     sealed = path.with_suffix(".json.part")
     with open(sealed, "w") as text:
         json.dump(seal, text)
@@ -141,6 +184,8 @@ def _write_header(file: BinaryIO, count: int, block: np.ndarray) -> None:
 def _checksum(array: np.ndarray) -> int:
     step = -(-array.nbytes // _CHECKED_BYTES) or 1
     checksum = zlib.crc32(str(array.shape).encode())
-    for start in range(0, len(array), 4096 * step):
-        checksum = zlib.crc32(np.ascontiguousarray(array[start : start + 4096 * step : step]).data, checksum)
+    with progress(f"checking {array.nbytes:,} bytes of prepared data", len(array)) as advance:
+        for start in range(0, len(array), 4096 * step):
+            checksum = zlib.crc32(np.ascontiguousarray(array[start : start + 4096 * step : step]).data, checksum)
+            advance(4096 * step)
     return checksum

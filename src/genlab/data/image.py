@@ -4,6 +4,7 @@ import hashlib
 import logging
 from abc import abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from genlab.data.base import ConditionSpec, DataModule, DataSpec, KeyedDataset, Split
 from genlab.data.class_counts import class_counts, remark
+from genlab.data.remembered import of_array
 from genlab.data.sampler import Keys
 from genlab.errors import NumericsError
+from genlab.progress import progress
 from genlab.seeding import derive_seed, uniform_by_index
 
 _log = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ class ImageTable:
     labels: np.ndarray | None = None  # (N,) int64
     names: tuple[str, ...] = ()  # of the classes
     captions: np.ndarray | None = None  # (N, T) int64
+    entry: tuple[Path, str] | None = None  # folder and key in the cache, of which the images are the first rows
 
     def __len__(self) -> int:
         return len(self.images)
@@ -41,7 +45,8 @@ class ImageTable:
     def _part(self, rows: slice) -> "ImageTable":
         labels = None if self.labels is None else self.labels[rows]
         captions = None if self.captions is None else self.captions[rows]
-        return ImageTable(self.images[rows], labels, self.names, captions)
+        entry = self.entry if rows.start is None else None
+        return ImageTable(self.images[rows], labels, self.names, captions, entry)
 
 
 class ImageDataset(KeyedDataset):
@@ -121,7 +126,7 @@ class ImageDataModule(DataModule):
         table = self.table("train")
         return {
             "shape": "x".join(map(str, table.images.shape)),
-            "pixels": _hash_of_pixels(table.images),
+            "pixels": _remembered_hash(table),
             **({} if table.labels is None else {"labels": content_hash(table.labels)}),
             **({} if table.captions is None else {"captions": content_hash(table.captions)}),
         }
@@ -150,6 +155,14 @@ def content_hash(*arrays: np.ndarray) -> str:
     return digest.hexdigest()[:16]
 
 
+def _remembered_hash(table: ImageTable) -> str:
+    """:func:`_hash_of_pixels`, found out once where the images are an entry of the cache."""
+    if table.entry is None:
+        return _hash_of_pixels(table.images)
+    folder, key = table.entry
+    return of_array(folder, key, f"pixels of {len(table)}", lambda: _hash_of_pixels(table.images))
+
+
 def _hash_of_pixels(images: np.ndarray) -> str:
     """16 hex digits of (N, C, H, W): of all pixels up to 2 GiB, else of 4,096 evenly spaced images."""
     count = len(images)
@@ -157,8 +170,10 @@ def _hash_of_pixels(images: np.ndarray) -> str:
     if images.nbytes > _HASHED_WHOLE:
         rows = np.linspace(0, count - 1, min(count, _HASHED_ROWS)).astype(np.int64)
     digest = hashlib.sha256()
-    for some in np.array_split(rows, max(1, len(rows) // 64)):  # a mapped file is never in memory whole
-        digest.update(np.ascontiguousarray(images[some]).data)
+    with progress(f"hashing {len(rows):,} images", len(rows)) as advance:
+        for some in np.array_split(rows, max(1, len(rows) // 64)):  # a mapped file is never in memory whole
+            digest.update(np.ascontiguousarray(images[some]).data)
+            advance(len(some))
     return digest.hexdigest()[:16]
 
 

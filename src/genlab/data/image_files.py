@@ -1,13 +1,17 @@
 """The image files under a folder, their classes, and which of them are held out."""
 
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from genlab.data.decode import SUFFIXES
 from genlab.data.held_out import held_out_names
 from genlab.errors import DataError
 from genlab.paths import read_path
+from genlab.progress import progress
 
 _SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 _SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation",
@@ -40,6 +44,9 @@ class ImageFile:
         return first if slash else None
 
 
+Seen = tuple[str, int, int]  # a file as it was: the fields of ImageFile
+
+
 def list_images(root: str) -> tuple[list[ImageFile], list[str]]:
     """All images under ``root``, at any depth, sorted by name, and the names of the files that are none. Hidden files
     and folders are passed over.
@@ -47,16 +54,42 @@ def list_images(root: str) -> tuple[list[ImageFile], list[str]]:
     Raises:
         DataError: there is no such folder, or no image in it.
     """
-    top = read_path(root)
-    if not top.is_dir():
-        raise DataError(f"{root} is not a folder. Set data.root to a folder of images.")
-    found = sorted(_walk(str(top), "", set()), key=lambda file: file.name)
-    files = [file for file in found if file.name.lower().endswith(_SUFFIXES)]
-    others = [file.name for file in found if not file.name.lower().endswith(_SUFFIXES)]
+    return images_of(look(root), root)
+
+
+def images_of(found: Sequence[Seen], root: str) -> tuple[list[ImageFile], list[str]]:
+    """:func:`list_images`, of what :func:`look` found in ``root``."""
+    files = [ImageFile(*file) for file in found if file[0].lower().endswith(_SUFFIXES)]
+    others = other_names(found)
     if not files:
         there = f" There are {counted(others)}." if others else ""
         raise DataError(f"no images found in {root} (looked for {' '.join(_SUFFIXES)}, including subfolders).{there}")
     return files, others
+
+
+def look(root: str) -> list[Seen]:
+    """All files under ``root``, at any depth, sorted by name, whatever they hold; hidden ones are passed over. Raises
+    DataError if there is no such folder."""
+    top = read_path(root)
+    if not top.is_dir():
+        raise DataError(f"{root} is not a folder. Set data.root to a folder of images.")
+    found: list[Seen] = []
+    with progress(f"listing the files in {root}", None) as advance:
+        _walk(str(top), "", frozenset(), found, advance)
+    found.sort()
+    return found
+
+
+def other_names(found: Sequence[Seen]) -> list[str]:
+    """Those of the files that are no images."""
+    return [name for name, _, _ in found if not name.lower().endswith(_SUFFIXES)]
+
+
+def digest_of(found: Sequence[Seen]) -> str:
+    """32 hex digits of the names, sizes and times of files."""
+    digest = hashlib.blake2b("\0".join(name for name, _, _ in found).encode("utf-8", "surrogateescape"), digest_size=16)
+    digest.update(np.array([(size, modified) for _, size, modified in found], dtype=np.int64).tobytes())
+    return digest.hexdigest()
 
 
 def counted(names: Sequence[str]) -> str:
@@ -71,24 +104,27 @@ def counted(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {rest} more of other kinds" if rest else "")
 
 
-def _walk(folder: str, prefix: str, above: set[str]) -> Iterator[ImageFile]:
-    """All files. Links are followed, except back to a folder that is being walked (``above``)."""
+def _walk(folder: str, prefix: str, above: frozenset[str], found: list[Seen], advance: Callable[[int], None]) -> None:
+    """Add all files. Links are followed, except back to a folder that is being walked (``above``)."""
     real = os.path.realpath(folder)
     if real in above:
         return
+    before = len(found)
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
+            name = entry.name
+            if name.startswith(".") or name == "__MACOSX":
                 continue
             if entry.is_dir():
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", above | {real})
+                _walk(entry.path, f"{prefix}{name}/", above | {real}, found, advance)
             else:
                 try:
                     status = entry.stat()
                 except OSError:  # a link to nowhere: decoding it will say so
-                    yield ImageFile(prefix + entry.name, 0, 0)
+                    found.append((prefix + name, 0, 0))
                 else:
-                    yield ImageFile(prefix + entry.name, status.st_size, status.st_mtime_ns)
+                    found.append((prefix + name, status.st_size, status.st_mtime_ns))
+    advance(len(found) - before)
 
 
 def class_names(root: str, files: Sequence[ImageFile], whatever_named: bool = False) -> tuple[str, ...]:

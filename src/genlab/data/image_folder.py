@@ -6,12 +6,23 @@ from typing import Literal
 
 import numpy as np
 
-from genlab.data.array_cache import cached_rows, default_folder
+from genlab.data.array_cache import cached_rows, default_folder, digest, found_rows
 from genlab.data.base import Split
-from genlab.data.decode import Channels
+from genlab.data.decode import DECODER, Channels
 from genlab.data.decoding import FileDecoding
 from genlab.data.image import ImageDataModule, ImageTable
-from genlab.data.image_files import ImageFile, class_names, counted, list_images, split_files
+from genlab.data.image_files import (
+    ImageFile,
+    Seen,
+    class_names,
+    counted,
+    digest_of,
+    images_of,
+    look,
+    other_names,
+    split_files,
+)
+from genlab.data.remembered import recall, remember
 from genlab.errors import ConfigError, DataError
 from genlab.paths import read_path
 
@@ -26,8 +37,9 @@ class ImageFolder(ImageDataModule):
     :func:`genlab.data.decode.decode` for what happens to sizes, colours, transparency and orientation.
 
     Images are decoded once, by all CPUs, into a cache that later runs map into memory. Its key is made of the names,
-    sizes and times of the files and of the settings here, so a change of any of them decodes again. Old entries stay
-    until they are deleted; they can be at any time.
+    sizes and times of the files and of the settings here, so a change of any of them decodes again; an index under the
+    same key spares later runs the sorting and splitting. A file that is written anew with as many bytes and given its
+    old time again is not noticed. Old entries stay until they are deleted; they can be at any time.
     """
 
     def __init__(
@@ -56,6 +68,7 @@ class ImageFolder(ImageDataModule):
         self.image_size, self.channels, self.on_bad = image_size, channels, on_bad
         self.folders_are_classes = folders_are_classes
         self.cache = read_path(cache_dir) if cache_dir else default_folder()
+        self._seen: dict[str, list[Seen]] = {}  # by folder
 
     def load(self, split: Split) -> ImageTable:
         """Decode a split, or find it in the cache.
@@ -64,25 +77,62 @@ class ImageFolder(ImageDataModule):
             DataError: there are no images, or some are damaged, of unequal sizes or of an unsupported format.
             StorageError: the cache cannot be written.
         """
-        root, files, names = self._files(split)
         expected = self.table("train").images.shape[-1] if split == "val" and self.image_size is None else None
+        table = self._indexed(split, expected) or self._decoded(split, expected)
+        if split == "val":
+            self._seen.clear()
+        return table
+
+    def _indexed(self, split: Split, expected: int | None) -> ImageTable | None:
+        """The split as it was when the same files were last decoded; None if they never were, as they are now."""
+        index = recall(self.cache, self._index(split, expected))
+        try:
+            found = None if index is None else found_rows(self.cache, str(index["pixels"]))
+            if index is None or found is None or found[0].shape[-1] != (expected or found[0].shape[-1]):
+                return None
+            labels = None if index["labels"] is None else np.array(index["labels"], dtype=np.int64)
+            names, count, root = tuple(map(str, index["names"])), int(index["files"]), str(self.root)
+        except (KeyError, TypeError, ValueError):
+            return None
+        pixels, kept = found
+        if labels is not None and len(labels) != len(pixels):
+            return None
+        for place in (self.root,) if split == "train" else () if self.val_root is None else (self.val_root,):
+            _tell_of(other_names(self._look(place)), place)
+        if split == "val" and self.val_root is not None:
+            root = self.val_root
+        _tell_of_bad(count - len(kept), count, root)
+        return ImageTable(pixels, labels, names, entry=(self.cache, str(index["pixels"])))
+
+    def _index(self, split: Split, expected: int | None) -> str:
+        """Names what :meth:`_decoded` found: by all files of the folders, and all settings."""
+        places = [digest_of(self._look(place)) for place in (self.root, self.val_root) if place is not None]
+        settings = (self.val_fraction, self.image_size, self.channels, self.folders_are_classes, self.on_bad)
+        return f"index-{digest(1, DECODER, places, settings, split, expected)}"
+
+    def _look(self, place: str) -> list[Seen]:
+        """The files in a folder, looked at once for both splits."""
+        if place not in self._seen:
+            self._seen[place] = look(place)
+        return self._seen[place]
+
+    def _decoded(self, split: Split, expected: int | None) -> ImageTable:
+        root, files, names = self._files(split)
         decoding = FileDecoding(root, files, self.image_size, self.channels, on_bad=self.on_bad, expected=expected)
         pixels, kept = cached_rows(self.cache, decoding.key(), decoding.rows)
-        if len(kept) < len(files):
-            _log.warning(
-                "left out %d of %d images in %s that cannot be read.", len(files) - len(kept), len(files), root
-            )
+        _tell_of_bad(len(files) - len(kept), len(files), root)
         if pixels.shape[-1] != (expected or pixels.shape[-1]):
             decoding.refuse_size(files[int(kept[0])], pixels.shape)
-        if not names:
-            return ImageTable(pixels)
-        index = {name: i for i, name in enumerate(names)}
-        labels = np.array([index[files[i].folder or ""] for i in kept], dtype=np.int64)
-        return ImageTable(pixels, labels, names)
+        places = {name: i for i, name in enumerate(names)}
+        labels = np.array([places[files[i].folder or ""] for i in kept], dtype=np.int64) if names else None
+        facts = {"pixels": decoding.key(), "files": len(files), "names": names,
+                 "labels": None if labels is None else labels.tolist()}  # fmt: skip
+        remember(self.cache, self._index(split, expected), facts)
+        return ImageTable(pixels, labels, names, entry=(self.cache, decoding.key()))
 
     def _files(self, split: Split) -> tuple[str, list[ImageFile], tuple[str, ...]]:
         """Where the files of a split are, which they are, and the classes, always those of the training folder."""
-        files, others = list_images(self.root)
+        files, others = images_of(self._look(self.root), self.root)
         names = class_names(self.root, files, self.folders_are_classes)
         if split == "train":
             _tell_of(others, self.root)
@@ -93,7 +143,7 @@ class ImageFolder(ImageDataModule):
             return self.root, train if split == "train" else held_out, names
         if split == "train":
             return self.root, files, names
-        held_out, others = list_images(self.val_root)
+        held_out, others = images_of(self._look(self.val_root), self.val_root)
         _tell_of(others, self.val_root)
         held_out_names = class_names(self.val_root, held_out, self.folders_are_classes)
         if bool(names) != bool(held_out_names):
@@ -101,6 +151,11 @@ class ImageFolder(ImageDataModule):
         if unknown := sorted(set(held_out_names) - set(names)):
             raise DataError(f"{self.val_root} has the class '{unknown[0]}', which {self.root} has not.")
         return self.val_root, held_out, names
+
+
+def _tell_of_bad(bad: int, count: int, root: str) -> None:
+    if bad:
+        _log.warning("left out %d of %d images in %s that cannot be read.", bad, count, root)
 
 
 def _tell_of(others: Sequence[str], root: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genlab.data.array_cache import cached_array, default_folder, digest
 from genlab.data.base import DataModule, DataSpec, KeyedDataset, Split
+from genlab.data.remembered import recall, remember
 from genlab.data.sampler import Keys
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import ConfigError, DataError
@@ -99,12 +100,29 @@ class TextDataModule(DataModule):
     def text_hash(self, split: Split) -> str:
         """32 hex digits of the documents of a split."""
         if split not in self._hashes:
+            self._hashes[split] = self._hash_of_text(split)
+        return self._hashes[split]
+
+    def stamp(self, split: Split) -> str | None:
+        """What changes when the files of a split do, without reading them, so that the hash of their text is found out
+        once; None where nothing of the kind is known."""
+        return None
+
+    def _hash_of_text(self, split: Split) -> str:
+        stamp = self.stamp(split)
+        key = f"text-{digest(1, type(self).__module__, type(self).__qualname__, split, stamp)}"
+        facts = None if stamp is None else recall(self.cache, key)
+        if facts is not None and isinstance(facts.get("text"), str):
+            return str(facts["text"])
+        with progress(f"reading {self.title(split)}", None) as advance:
             found = hashlib.blake2b(digest_size=16)
             for document in self.documents(split):
                 encoded = document.encode("utf-8", "surrogatepass")
                 found.update(len(encoded).to_bytes(8, "little") + encoded)
-            self._hashes[split] = found.hexdigest()
-        return self._hashes[split]
+                advance(1)
+        if stamp is not None and stamp == self.stamp(split):  # nobody wrote to the files meanwhile
+            remember(self.cache, key, {"text": found.hexdigest()})
+        return found.hexdigest()
 
     def _fingerprint(self) -> dict[str, str]:
         return {"text": self.text_hash("train")}
@@ -114,7 +132,8 @@ class TextDataModule(DataModule):
         """Trained, or as it was when it was trained on the same text."""
 
         def learnt() -> Iterator[np.ndarray]:
-            self._tokenizer.train(islice(self.documents("train"), self.learn_from))
+            with progress(f"learning the tokens of {self.title('train')}", None):
+                self._tokenizer.train(islice(self.documents("train"), self.learn_from))
             yield np.frombuffer(self._tokenizer.state().encode(), dtype=np.uint8)
 
         key = digest(1, self._tokenizer.fingerprint(), self.text_hash("train"), self.learn_from)

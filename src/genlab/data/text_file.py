@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from genlab.data.base import Split
 from genlab.data.text import TextDataModule
-from genlab.data.text_files import read_text
+from genlab.data.text_files import read_text, stamp_of
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import ConfigError
 
@@ -37,6 +37,10 @@ class TextFile(TextDataModule):
         text = read_text(self.path)
         held_out = int((1 - self.val_fraction) * len(text))
         return [text[:held_out] if split == "train" else text[held_out:]]
+
+    def stamp(self, split: Split) -> str | None:
+        path = self.path if split == "train" or self.val_path is None else self.val_path
+        return stamp_of([path], self.val_fraction if self.val_path is None else None)
 
     def title(self, split: Split) -> str:
         if split == "train":

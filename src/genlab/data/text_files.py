@@ -1,11 +1,15 @@
 """Files of text: reading them, the ones under a folder, and which of those are held out."""
 
+import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from genlab.data.array_cache import digest
 from genlab.errors import DataError
 from genlab.paths import read_path
 
+_COARSE = 3 * 10**9  # ns: the times of FAT are even seconds
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # what a file in UTF-16 starts with
 
 
@@ -35,6 +39,27 @@ def decode(content: bytes, name: str) -> str:
             f"{name} is not UTF-8: byte 0x{content[error.start]:02X} at offset {error.start} (line {line}). "
             f"Convert with: iconv -f {encoding} -t UTF-8."
         ) from error
+
+
+def stamp_of(paths: Sequence[str | Path], *settings: object) -> str | None:
+    """32 hex digits that change when one of the files is written to, or the settings: of paths, sizes, and times of
+    change, also the one that nobody can set (ctime).
+
+    None, which says nothing, for a file that cannot be looked at, or was written in these seconds: on a file system
+    whose clock is coarse it could be written again without another time. What is missed is a file system that tells
+    the same size and times whatever is written.
+    """
+    seen = []
+    for path in paths:
+        try:
+            place = os.path.realpath(read_path(path))
+            status = os.stat(place)
+        except OSError:
+            return None
+        if max(status.st_mtime_ns, status.st_ctime_ns) > time.time_ns() - _COARSE:
+            return None
+        seen.append((place, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return digest(1, seen, settings)
 
 
 def list_texts(root: str, pattern: str) -> list[str]:

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from genlab.data.base import Split
 from genlab.data.held_out import held_out_names
 from genlab.data.text import TextDataModule
-from genlab.data.text_files import list_texts, read_texts
+from genlab.data.text_files import list_texts, read_texts, stamp_of
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import ConfigError, DataError
+from genlab.paths import read_path
 
 
 class TextFolder(TextDataModule):
@@ -43,6 +44,12 @@ class TextFolder(TextDataModule):
             held_out = held_out_names(names, self.val_fraction)
             names = [name for name in names if (name in held_out) == (split == "val")]
         return read_texts(self.root, names)
+
+    def stamp(self, split: Split) -> str | None:
+        root = self.root if split == "train" or self.val_root is None else self.val_root
+        names = list_texts(root, self.pattern)
+        return stamp_of([read_path(root) / name for name in names],
+                        None if self.val_root is not None else (self.val_fraction, names))  # fmt: skip
 
     def title(self, split: Split) -> str:
         root = self.val_root if split == "val" and self.val_root is not None else self.root

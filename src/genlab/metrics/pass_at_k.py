@@ -16,7 +16,7 @@ from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
 from genlab.metrics.base import Direction
 from genlab.metrics.problems import Problem, Problems, answers, check_answers, read_problems
-from genlab.metrics.sandbox import Sandbox, check_sandbox, is_apart
+from genlab.metrics.sandbox import Sandbox, best_way, check_sandbox, what_is_open
 from genlab.model.base import GenerativeModel
 from genlab.progress import progress
 
@@ -43,6 +43,7 @@ class PassAtK(Metric):
         self,
         problems: str,  # a file of JSON lines
         allow_code: bool = False,  # whether programs that the model wrote may run on this machine
+        allow_root: bool = False,  # whether they may also where root measures without bubblewrap
         k: Sequence[int] = (1, 10),
         num_samples: int = 20,  # n, of each problem
         stop: Sequence[str] = ("\nclass", "\ndef", "\n#", "\nif", "\nprint"),  # where an answer ends, as in the paper
@@ -58,7 +59,8 @@ class PassAtK(Metric):
         if seconds <= 0 or memory_mb < 64 or workers < 1:
             raise ConfigError(f"metrics.pass_at_k: seconds={seconds} must be above 0, memory_mb={memory_mb} >= 64, "
                               f"workers={workers} >= 1.")  # fmt: skip
-        self.path, self.allow_code, self.k, self.num_samples = problems, allow_code, tuple(k), num_samples
+        self.path, self.allow_code, self.allow_root = problems, allow_code, allow_root
+        self.k, self.num_samples = tuple(k), num_samples
         self.stop, self.workers = tuple(stop), workers
         self.sandbox = Sandbox(seconds, memory_mb << 20)
         self._problems: Problems | None = None
@@ -94,8 +96,8 @@ class PassAtK(Metric):
         self.check(model, data)
         assert isinstance(data, TextDataModule)
         assert self._problems is not None
-        if not is_apart():
-            _log.warning("this system makes no namespaces: programs of the model can reach the network.")
+        if is_open := what_is_open(best_way()):
+            _log.warning("%s", is_open)
         self._seed = seed
         given = dict(answers(model, data, self._problems, self.num_samples, self.stop, batch_size, seed))
         programs = [(i, program(self._problems.items[i], answer)) for i in given for answer in given[i]]
@@ -111,15 +113,15 @@ class PassAtK(Metric):
             self.update(outcomes)
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
-        """Raises ConfigError: running programs is not allowed, or not possible here; the data are no text, the model
-        writes none, there is no file of problems; DataError: it does not hold any."""
+        """Raises ConfigError: running programs is not allowed, not possible here, or root would without bubblewrap; the
+        data are no text, the model writes none, there is no file of problems; DataError: it does not hold any."""
         check_answers("pass_at_k", model, data)
         if not self.allow_code:
             raise ConfigError(
                 "metrics=pass_at_k runs programs that the model writes. If they may run on this machine, set "
                 "metrics.pass_at_k.allow_code=true."
             )
-        check_sandbox()
+        check_sandbox(self.allow_root)
         self._problems = read_problems(self.path, ("prompt", "entry_point", "test"), "pass_at_k")
 
     def subject(self, model: GenerativeModel, split: Split) -> str:

@@ -1,19 +1,29 @@
-"""Programs that a model wrote, run apart from everything else as far as an ordinary user can.
+"""Programs that a model wrote, run apart from everything else as far as the system lets it.
 
-What holds on any Linux: a process group of its own, no environment, no input, output thrown away, an empty folder that
-is deleted afterwards, Python without the user's own packages (``-I``); bounds on memory, on processor time, on the size
-of a file, on open files and (unless root measures) on processes; and after the time is over the group is killed.
+There are three ways, and the best that works here is taken:
 
-Where the system lets users make namespaces (``unshare`` of util-linux), also: no network, processes that cannot see
-others and that all end with the first of them, and none of root's rights, should it be root who measures.
+* ``bubblewrap``, where it is installed (``bwrap``);
+* ``namespaces``, made here, where the system lets this user make them;
+* ``bounds``, elsewhere.
 
-What is not contained: a program may read what the user may read and write where the user may write, fill the disk with
-many files, and without namespaces reach the network, and leave the group with ``setsid`` and so live on. Measure on a
-machine with nothing to lose, in a container or as a user of its own.
+All of them: another user if it is root who measures, no rights beyond those of an ordinary user, no environment, no
+input, output thrown away, Python without the user's own packages (``-I``); bounds on memory, on processor time, on the
+size of a file, on open files and on processes; after the time is over all of its processes are killed. On x86-64 and
+ARM it is refused the calls of :mod:`genlab.metrics.system_calls`: no sockets but those within this machine, no mounts,
+no namespaces, no other processes.
+
+The first two also: no network, no processes but its own, no ``/proc`` and no ``/sys``, and of the files only Python and
+the system's libraries, for reading. It writes to memory of its own, of a bounded size, which ends with it.
+
+What is not contained: with ``bounds`` alone, a program may read what the user may read, write where the user may write,
+and fill the disk. In all of them it may use the kernel, and whoever knows an error in that may get out. Measure on a
+machine with nothing to lose.
 """
 
 import contextlib
 import functools
+import json
+import logging
 import os
 import secrets
 import shutil
@@ -23,23 +33,21 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, ResourceError
+from genlab.metrics import sandbox_inside
+from genlab.metrics.system_calls import call_filter
 
-_APART = ("--user", "--map-root-user", "--net", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc")
-
-# The first thing that runs: bounds that what follows cannot lift, then the program, as a module of its own.
-_BEGIN = """
-import resource, sys
-for name, bound in zip(("AS", "CPU", "FSIZE", "NPROC", "NOFILE", "CORE"), map(int, sys.argv[2:8])):
-    kind = getattr(resource, "RLIMIT_" + name)
-    most = resource.getrlimit(kind)[1]
-    bound = bound if most == resource.RLIM_INFINITY else min(bound, most)
-    resource.setrlimit(kind, (bound, bound))
-source = open(sys.argv[1], encoding="utf-8").read()
-sys.argv[:] = [sys.argv[1]]
-exec(compile(source, "program", "exec"), {"__name__": "__main__"})
-"""
+Way = Literal["bubblewrap", "namespaces", "bounds"]
+_FOLDER = "/program"  # where a program runs, if it has files of its own
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+_ROOM = 64 << 20  # bytes, of a program's files together
+_MOST_FILES = 10_000
+_TRIAL = 60.0  # seconds, for the program that shows whether a way works
+_LONGEST = 10_000_000  # characters of a program
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,39 +61,45 @@ class Sandbox:
 
     def passes(self, program: str) -> bool:
         """Whether a program of Python runs to its end within the bounds: an exception, ``sys.exit`` half-way through
-        and a signal all mean no.
+        and a signal all mean no, and so does a program that leaves what cannot be deleted.
 
-        The program cannot know what it has to say at its end, short of reading its own source.
+        The program cannot know what it has to say at its end, short of reading the memory of its own interpreter.
+        Raises ResourceError if the system starts no more processes.
         """
+        way = best_way()
+        assert way is not None, "check_sandbox comes first"
+        return len(program) <= _LONGEST and self.passes_in(way, program)
+
+    def passes_in(self, way: Way, program: str) -> bool:
         word = secrets.token_hex(16)
         read, write = os.pipe()
+        folder = Path(tempfile.mkdtemp(prefix="genlab-"))
         try:
-            with tempfile.TemporaryDirectory(prefix="genlab-", ignore_cleanup_errors=True) as folder:
-                last = f"__import__('os').write({write}, {word.encode()!r})"
-                source = Path(folder) / "program.py"
-                source.write_text(f"{program}\n\n{last}\n", encoding="utf-8", errors="replace")
-                self._run(source, write)
-            os.close(write)
-            write = -1
-            os.set_blocking(read, False)  # a process that got away may hold the other end
-            with contextlib.suppress(BlockingIOError):
-                return os.read(read, 64).startswith(word.encode())  # more often, if the program forked
-            return False
+            self._run(way, folder, json.dumps([word, program]), write)
         finally:
+            os.close(write)
+            os.set_blocking(read, False)  # a process that got away may hold the other end
+            said = b""
+            with contextlib.suppress(BlockingIOError):
+                said = os.read(read, 64)
             os.close(read)
-            if write >= 0:
-                os.close(write)
+            is_gone = remove_whatever_it_is(folder)
+        return is_gone and said.startswith(word.encode())  # it says it more often if it forked
 
-    def _run(self, source: Path, write: int) -> None:
-        seconds = int(-(-self.seconds // 1)) + 1
-        bounds = (self.memory, seconds, self.file_size, self.processes, 64, 0)
-        command = [*_apart(), sys.executable, "-I", "-c", _BEGIN, str(source), *map(str, bounds)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            cwd=source.parent, env={"HOME": str(source.parent), "TMPDIR": str(source.parent), "LC_ALL": "C.UTF-8",
-                                    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True, pass_fds=(write,),
-        )  # fmt: skip
+    def _run(self, way: Way, folder: Path, source: str, says: int) -> None:
+        with tempfile.TemporaryFile() as given:
+            given.write(source.encode())
+            given.seek(0)
+            try:
+                process = subprocess.Popen(
+                    self._command(way, folder, says), stdin=given, stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL, cwd=folder, env={}, start_new_session=True, pass_fds=(says,),
+                )  # fmt: skip
+            except BlockingIOError as error:
+                raise ResourceError(
+                    "no process can be started for a program of the model's: this user has as many as it may. End "
+                    "others, or set metrics.pass_at_k.workers=1."
+                ) from error
         try:
             process.wait(self.seconds)
         except subprocess.TimeoutExpired:
@@ -95,24 +109,151 @@ class Sandbox:
                 os.killpg(process.pid, signal.SIGKILL)  # all that is left of the group, also of one that has ended
             process.wait()
 
+    def _command(self, way: Way, folder: Path, says: int) -> list[str]:
+        seconds = int(-(-self.seconds // 1)) + 1
+        told: dict[str, Any] = {
+            "python": sys.executable,
+            "says": says,
+            "folder": str(folder) if way == "bounds" else _FOLDER,
+            "user": _another_user() if os.geteuid() == 0 else None,
+            "call_filter": call_filter(alone=way != "bounds").hex(),
+            "bounds": {
+                "AS": self.memory,
+                "CPU": seconds,
+                "FSIZE": self.file_size,
+                "NPROC": self.processes,
+                "NOFILE": 64,
+                "CORE": 1,  # byte: with 0 the kernel may still start a program that is to take the core
+            },
+            "makes_namespaces": way == "namespaces",
+        }
+        if way == "namespaces":
+            told |= {"root": str(folder), "shown": _shown(), "links": _all_links(), "devices": _DEVICES,
+                     "room": f"size={_ROOM},nr_inodes={_MOST_FILES},mode=1777"}  # fmt: skip
+        python = [sys.executable, "-I", "-S", "-c", Path(sandbox_inside.__file__).read_text(encoding="utf-8")]
+        return [*(_bubblewrap() if way == "bubblewrap" else ()), *python, json.dumps(told)]
+
+
+def _another_user() -> int:
+    """One that nobody is, so that the bound on its processes counts these alone."""
+    lines = Path("/proc/self/uid_map").read_text().split()
+    known = int(lines[0]) + int(lines[2])  # those that this container has
+    return 1_900_000_000 + secrets.randbelow(100_000_000) if known > 1 << 31 else known - 2 - secrets.randbelow(1000)
+
 
 @functools.cache
-def _apart() -> tuple[str, ...]:
-    """The command that makes namespaces, where the system lets it; else nothing."""
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        return ()
-    tried = subprocess.run([unshare, *_APART, "true"], capture_output=True, stdin=subprocess.DEVNULL, check=False)
-    # the first process of a namespace is deaf to signals of its own: a shell, so that the program is the second
-    return (unshare, *_APART, "/bin/sh", "-c", '"$@"; exit', "sh") if tried.returncode == 0 else ()
+def _shown() -> list[str]:
+    """What a program sees of this machine's files: the system's libraries, and where Python's are."""
+    asked = [
+        sys.executable,
+        "-I",
+        "-c",
+        "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, *sys.path]))",
+    ]
+    found = json.loads(subprocess.run(asked, capture_output=True, check=True, stdin=subprocess.DEVNULL).stdout)
+    paths = [*_SYSTEM, *map(os.path.abspath, found), str(Path(sys.executable).parent)]
+    there = [path for path in dict.fromkeys(paths) if path != "/" and Path(path).exists() and path not in _links()]
+    return sorted(path for path in there if not any(path.startswith(f"{other}/") for other in there))
 
 
-def is_apart() -> bool:
-    """Whether programs have neither network nor a view of other processes."""
-    return bool(_apart())
+@functools.cache
+def _links() -> dict[str, str]:
+    """``/bin`` -> ``usr/bin``, where it is so."""
+    return {path: os.readlink(path) for path in _SYSTEM[1:5] if Path(path).is_symlink()}
 
 
-def check_sandbox() -> None:
-    """Raises ConfigError where there is nothing to set bounds with."""
+def _all_links() -> dict[str, str]:
+    """Also of ``/tmp``, which programs take to be there."""
+    is_free = not any(path.startswith("/tmp/") for path in _shown())
+    return _links() | ({"/tmp": _FOLDER} if is_free else {})
+
+
+def _bubblewrap() -> list[str]:
+    """The command before the command."""
+    rights = ["--cap-drop", "ALL"]
+    if os.geteuid() == 0:  # to become another user; as that, it has none
+        rights += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    else:
+        rights += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
+    above = dict.fromkeys(str(folder) for path in _shown() for folder in list(Path(path).parents)[-2::-1])
+    shown = [word for folder in ("/dev", *above) for word in ("--perms", "0755", "--dir", folder)]
+    shown += [word for path in _shown() for word in ("--ro-bind", path, path)]
+    links = [word for link, target in _all_links().items() for word in ("--symlink", target, link)]
+    devices = [word for device in _DEVICES for word in ("--dev-bind", device, device)]
+    memory = [word for size, folder in ((_ROOM, _FOLDER), (16 << 20, "/dev/shm"))
+              for word in ("--perms", "1777", "--size", str(size), "--tmpfs", folder)]  # fmt: skip
+    return [
+        shutil.which("bwrap") or "bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts",
+        "--unshare-cgroup-try", "--die-with-parent", *rights, *shown, *links, *devices, *memory,
+        "--remount-ro", "/", "--chdir", _FOLDER, "--",
+    ]  # fmt: skip
+
+
+@functools.cache
+def works(way: Way) -> bool:
+    """Whether a program that does nothing passes."""
+    if not sys.platform.startswith("linux") or (way == "bubblewrap" and shutil.which("bwrap") is None):
+        return False
+    try:
+        return Sandbox(_TRIAL).passes_in(way, "pass")
+    except (OSError, subprocess.CalledProcessError):
+        return False
+
+
+def best_way() -> Way | None:
+    """None: there is no way here."""
+    return next((way for way in get_args(Way) if works(way)), None)
+
+
+def check_sandbox(allow_root: bool) -> None:
+    """Raises ConfigError where programs cannot be run within bounds, or root would without bubblewrap."""
     if not sys.platform.startswith("linux"):
         raise ConfigError("metrics=pass_at_k runs programs within bounds that Linux alone has. Leave it out.")
+    is_root, way = os.geteuid() == 0, best_way()
+    if way is None:
+        raise ConfigError("metrics=pass_at_k cannot run programs within bounds here. Measure as another user than root "
+                          "that may run this Python." if is_root else "metrics=pass_at_k cannot run programs within "
+                          "bounds here: this Python does not start with -I. Leave it out.")  # fmt: skip
+    if is_root and way != "bubblewrap" and not allow_root:
+        raise ConfigError(
+            "metrics=pass_at_k runs programs that the model writes, and root measures without bubblewrap to keep them "
+            "apart. Install it (apt install bubblewrap), or measure as another user. On a machine with nothing to "
+            "lose: metrics.pass_at_k.allow_root=true"
+        )
+
+
+def what_is_open(way: Way | None) -> str:
+    """What a program can do that it should not be able to, to be warned of; empty: nothing that is known."""
+    if way != "bounds":
+        return ""
+    network = "" if call_filter(alone=False) else " and reach the network"
+    return f"this system makes no namespaces: programs of the model can read and write this user's files{network}."
+
+
+def remove_whatever_it_is(folder: Path) -> bool:
+    """Delete a folder that a program filled: nested deeper than Python recurses or than a path may be long, closed to
+    its owner, with names that are no text. Whether that went well; what is left is warned of.
+
+    Links are not followed: a folder's folders are moved up beside it, and have their turn.
+    """
+    moved, names = 0, secrets.token_hex(8)  # that the program has not taken
+    try:
+        while entries := list(os.scandir(folder)):
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                os.chmod(entry.path, 0o700)
+                for below in list(os.scandir(entry.path)):
+                    if below.is_dir(follow_symlinks=False):
+                        os.chmod(below.path, 0o700)
+                        moved += 1
+                        os.rename(below.path, folder / f"{names}.{moved}")
+                    else:
+                        os.unlink(below.path)
+                os.rmdir(entry.path)
+        folder.rmdir()
+    except OSError as error:
+        _log.warning("a program of the model's left what cannot be deleted in %s (%s).", folder, error.strerror)
+        return False
+    return True

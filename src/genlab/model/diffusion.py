@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from genlab.errors import ConfigError
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
 from genlab.model.bits_per_dim import as_density, on_batch_scale
+from genlab.model.optimizer.groups import parameters_for
 from genlab.model.parts import Denoiser, DenoisesToTheEnd, DenoisingNetwork, DenoisingObjective, Sampler, kind_of_step
 from genlab.model.probability_flow import Hutchinson, Trace, log_likelihood
 from genlab.model.sharding import shard
@@ -67,7 +68,7 @@ class Diffusion(GenerativeModel):
         self.network = network
 
     def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters())
+        return self.make_optimizer(parameters_for(self.make_optimizer, self))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(batch["image"], self.condition_of(batch), self.progress.fraction)

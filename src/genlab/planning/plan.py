@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from genlab import started_as
 from genlab.assemble import build_data
 from genlab.budget import Budget, Examples, Flops, Seconds
 from genlab.build import build
@@ -209,4 +210,4 @@ def _command(config: DictConfig, overrides: Sequence[str], row: Row, budget: Seq
     words += [f"{path}={value}" for path, value in row.size.changes.items()]
     if row.batch != config.data.batch_size:
         words = [o for o in words if name_of(parse([o])[0]) != "data.batch_size"] + [f"data.batch_size={row.batch}"]
-    return shlex.join(["python", "train.py", *words, *budget])
+    return f"{started_as.command('train')} {shlex.join([*words, *budget])}"

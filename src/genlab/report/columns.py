@@ -5,6 +5,7 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from genlab.report.measurement import Direction, Measurement
@@ -62,18 +63,28 @@ class Column:
 
     def half_width(self, row: int) -> float | None:
         """Of the interval over seeds. None: there is none, or nothing varies."""
-        return (half_width(self.drawn(row)) or None) if row < len(self.seeds) else None
+        return self._half_widths[row] if row < len(self.seeds) else None
+
+    @cached_property
+    def _half_widths(self) -> list[float | None]:
+        return [half_width(self.drawn(row)) or None for row in range(len(self.seeds))]
 
     def cell(self, row: int, runs: int) -> str:
         """A row's number; all of a column have as many decimals as make four digits of the largest run's."""
         number = self.numbers[row]
         if number is None:
             return "–" if row < runs else ""
-        decimals = self._decimals(runs)
+        if runs not in self._decimals_of:  # every cell asks, and every number has a say in it
+            self._decimals_of[runs] = self._decimals(runs)
+        decimals = self._decimals_of[runs]
         shown = f"{number / self.scale:,.{decimals}f}"
         if width := self.half_width(row):
             shown += f" ±{width / self.scale:,.{decimals}f}"
         return f"{shown} {self.kinds[row]}" if self.kinds else shown
+
+    @cached_property
+    def _decimals_of(self) -> dict[int, int]:
+        return {}
 
     def _decimals(self, runs: int) -> int:
         sizes = [abs(n) / self.scale for n in self.numbers[:runs] if n is not None and math.isfinite(n)]

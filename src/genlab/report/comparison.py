@@ -9,17 +9,19 @@ from pathlib import Path
 
 from genlab.errors import ConfigError, StorageError, did_you_mean
 from genlab.paths import read_path
+from genlab.progress import progress
 from genlab.redaction import for_terminal
 from genlab.report.columns import TITLES, Column, columns, counts, over_seeds
 from genlab.report.configurations import configurations, of_any_seed
 from genlab.report.differences import as_csv, matrices
-from genlab.report.grids import Tile, side_by_side
+from genlab.report.grids import MOST, Tile, side_by_side
 from genlab.report.latex import latex
 from genlab.report.marks import legend, marks
 from genlab.report.measurement import differences
 from genlab.report.names import names, printable
 from genlab.report.notes import headline, notes
 from genlab.report.page.content import page_content
+from genlab.report.page.pictures import pictures
 from genlab.report.page.write import write_page
 from genlab.report.protocol import Chosen, check_data, choose, described
 from genlab.report.runs import Run, read_places
@@ -29,6 +31,7 @@ from genlab.report.unfinished import Unfinished, as_markdown, lined_up, so_far, 
 
 Sections = list[tuple[str, list[str]]]
 UNFINISHED = "Not finished, so not in the table"
+LEFT_OUT = "Left out, since it cannot be read"
 SO_FAR = "Measured last by those that have not finished, each at its own moment"
 
 
@@ -44,11 +47,17 @@ def compare(
     """Print a table of runs; keep it as ``comparison.md``, ``.csv`` and ``.tex``, the samples as ``.png``; draw plots.
     ``report.html`` holds all of it in one file.
 
-    Raises ConfigError for what is no run or cannot be compared, DataError for a damaged grid, StorageError.
+    What cannot be read is left out by name: a run, or only its curves or its grid. Raises ConfigError where nothing is
+    left or runs cannot be compared, and StorageError.
     """
     if not places:
         raise ConfigError("runs=[] names no folder. Set it: runs=outputs/<model>-<data>")
-    runs, sweeps = read_places(places)
+    found = read_places(places)
+    runs, sweeps = found.runs, found.sweeps
+    with progress(f"reading what {len(runs):,} runs logged", len(runs)) as advance:
+        for run in runs:
+            _ = run.logged  # kept by the run
+            advance(1)
     done, others = _apart(runs, sweeps)
     apart = unfinished(others, sweeps)
     folder = _folder(out, [*(run.folder.resolve().parent for run in runs), *(s.folder.resolve() for s in sweeps)])
@@ -67,15 +76,19 @@ def compare(
                  for row in ranked for run in groups[row]]  # fmt: skip
         noted = notes(done, labels, groups, chosen, partial, sweeps)
         sections = [("Runs", where), ("Notes", noted)]
-        tiles = [(table.names[row], _caption(table, first, row), done[groups[row][0]].grid) for row in ranked]
-    sections += [("Sweeps", [tally(sweep) for sweep in sweeps]), (UNFINISHED, [one.line() for one in apart])]
+        tiles = [(table.names[row], _caption(table, first, row), done[groups[row][0]].grid) for row in ranked[:MOST]]
+    drawings = pictures([run.folder for run in [*done, *others]])
+    left_out = [*found.left_out, *(run.logged.problem for run in runs if run.logged.problem), *drawings.unreadable]
+    sections += [("Sweeps", [tally(sweep) for sweep in sweeps]), (UNFINISHED, [one.line() for one in apart]),
+                 (LEFT_OUT, [printable(line) for line in left_out])]  # fmt: skip
     signs = [] if table is None else _legend(table)
-    content = page_content(told, table, first, chosen, done, groups, others, sweeps, signs, noted,
-                           [one.line() for one in apart])  # fmt: skip
+    content = page_content(told, table, first, chosen, done, groups, others, sweeps, signs, [*noted, *left_out],
+                           [one.line() for one in apart], drawings)  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
         print(for_terminal(_terminal(told, table, sections, apart)), flush=True)  # drawing takes a while
-        drawn = _draw(folder, table, first, done, groups, others, sweeps) if plots else []
+        with progress("drawing plots", None):
+            drawn = _draw(folder, table, first, done, groups, others, sweeps) if plots else []
         written = _write(folder, told, table, sections, apart, tiles, drawn)
         write_page(content, folder / "report.html")
     except OSError as error:
@@ -86,8 +99,8 @@ def compare(
     if wandb:
         from genlab.report.upload import upload
 
-        pictures = [folder / name for name in [*["comparison.png"] * bool(tiles), *drawn] if name.endswith(".png")]
-        print(f"W&B: {upload(table, pictures, places, folder)}")
+        images = [folder / name for name in [*["comparison.png"] * bool(tiles), *drawn] if name.endswith(".png")]
+        print(f"W&B: {upload(table, images, places, folder)}")
 
 
 def _apart(runs: Sequence[Run], sweeps: Sequence[Sweep]) -> tuple[list[Run], list[Run]]:
@@ -170,9 +183,9 @@ def _draw(
 ) -> list[str]:  # fmt: skip
     """The plots: of what is in the table, and the curves of what is on its way. -> their files."""
     order = [] if table is None else [row for row in table.order if row < len(groups)]
-    named = [(table.names[row], [done[i].folder for i in groups[row]]) for row in order if table is not None]
+    named = [(table.names[row], [done[i].logged for i in groups[row]]) for row in order if table is not None]
     going = names(others)[0]
-    named += [(f"{name} (not finished)", [run.folder]) for name, run in zip(going, others, strict=True)]
+    named += [(f"{name} (not finished)", [run.logged]) for name, run in zip(going, others, strict=True)]
     quality = first if first is not None and (first.is_quality or first.name in TITLES) else None
     if table is not None and quality is None:
         quality = _sorted_by(table.columns, None)

@@ -60,13 +60,17 @@ def _panel(
     steps.append((max(cost for cost, _ in points.values()), steps[-1][1]))
     panel.step([x for x, _ in steps], [y for _, y in steps], where="post", color="#555555", linewidth=1.2,
                linestyle=(0, (4, 2)), zorder=1)  # fmt: skip
-    for row, (cost, value) in points.items():
-        width = quality.half_width(row)
-        seeds = quality.drawn(row)
-        if width is not None and len(seeds) > 1:
-            panel.vlines(cost, min(seeds), max(seeds), color=colours[row], linewidth=1.2, alpha=0.6)
-        panel.scatter([cost], [value], s=46 if row in front else 26, color=colours[row], zorder=3,
-                      edgecolor="black" if row in front else "white", linewidth=0.8)  # fmt: skip
+    spread = [row for row in points if quality.half_width(row) is not None and len(quality.drawn(row)) > 1]
+    if spread:
+        panel.vlines([points[row][0] for row in spread], [min(quality.drawn(row)) for row in spread],
+                     [max(quality.drawn(row)) for row in spread], color=[colours[row] for row in spread],
+                     linewidth=1.2, alpha=0.6)  # fmt: skip
+    drawn = [row for row in points if row in front or colours[row] != GREY]
+    for rows in ([row for row in points if row not in drawn], *([row] for row in drawn)):  # the many at once
+        if rows:
+            panel.scatter(*zip(*(points[row] for row in rows), strict=True), s=46 if rows[0] in front else 26,
+                          color=colours[rows[0]], zorder=3, linewidth=0.8,
+                          edgecolor="black" if rows[0] in front else "white")  # fmt: skip
     named = [row for row in points if len(points) <= MOST_NAMES or row in front][:MOST_NAMES]
     panel.margins(x=0.22, y=0.12)
     return [(points[row], clipped(table.names[row], 30), row in front) for row in named]

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from genlab.report.curves import AXES, Point, read_curves
+from genlab.report.curves import AXES, Point, points_of
 from genlab.report.figure import COLOURS, GREY, arrange, prefixed, save, spans, styled
+from genlab.report.logged import Logged
 
+MOST = 60  # lines of a figure: the best; more hide each other
 TITLES = {"examples": "training examples", "flops": "training FLOPs", "seconds": "training seconds"}
 
 
@@ -21,27 +23,32 @@ class Line:
     seeds: list[list[Point]]
 
 
-def curve_plots(named: Sequence[tuple[str, Sequence[Path]]], folder: Path) -> list[str]:
-    """Configurations by name with their runs, best first: one figure a metric. -> the files' names. Raises OSError."""
-    read = [(name, [read_curves(run) for run in runs]) for name, runs in named]
+def curve_plots(named: Sequence[tuple[str, Sequence[Logged]]], folder: Path) -> list[str]:
+    """Configurations by name with what their runs logged, best first: one figure a metric. -> the files' names.
+    Raises OSError."""
+    read = [(name, [points_of(run) for run in runs]) for name, runs in named]
     metrics = dict.fromkeys(metric for _, curves in read for curve in curves for metric in curve)
     written = []
     for metric in metrics:
         lines = [Line(name, [curve[metric] for curve in curves if len(curve.get(metric, ())) > 1])
                  for name, curves in read]  # fmt: skip
         lines = [line for line in lines if line.seeds]
+        found, lines = len(lines), lines[:MOST]
         if lines and not re.search(r"_(std|se)(_|$)", metric):  # how sure another metric is
-            written += _figure(metric, lines, folder)
+            written += _figure(metric, lines, found, folder)
     return written
 
 
-def _figure(metric: str, lines: Sequence[Line], folder: Path) -> list[str]:
+def _figure(metric: str, lines: Sequence[Line], found: int, folder: Path) -> list[str]:
+    """``found``: how many lines there are, of which ``lines`` are the first."""
     with styled() as pyplot:
         figure, panels = pyplot.subplots(1, 3, figsize=(12, 3.7), sharey=True)
         values = [point.value for line in lines for seed in line.seeds for point in seed]
         entries: dict[str, object] = {}
         left_over = len(lines) - len(COLOURS)
         others = f"{left_over} other{'s' * (left_over > 1)}"
+        if found > len(lines):
+            others = f"{left_over} of {found - len(COLOURS):,} others"
         for panel, axis in zip(panels, AXES, strict=True):
             xs = [getattr(point, axis) for line in lines for seed in line.seeds for point in seed]
             if spans([x for x in xs if x > 0], 100):

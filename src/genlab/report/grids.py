@@ -5,10 +5,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from genlab.errors import DataError
+from genlab.report.picture_file import UnreadablePictureError, read_picture
 
 ACROSS = 4  # tiles in a row
 HEIGHTS = (256, 512)  # pixels of a tile: grids are scaled to the tallest, within these
+MOST = 100  # tiles: the best, and what a viewer of pictures can still open
+WIDEST = 16  # times its height: no grid of samples is wider
 NARROWEST = 240  # pixels of a tile, so that its caption can be read
 GAP = 16
 TITLE, SUBTITLE = (ImageFont.load_default(size=size) for size in (17, 15))
@@ -16,7 +18,7 @@ Tile = tuple[str, str, Path | None]  # name, its first metric, its grid
 
 
 def side_by_side(tiles: Sequence[Tile], path: Path) -> None:
-    """Write the grids as one PNG: tiles of one height, at most four across. Raises DataError for a damaged grid."""
+    """Write the grids as one PNG: tiles of one height, at most four across. A grid that cannot be read is grey."""
     grids = [None if grid is None else _read(grid) for *_, grid in tiles]
     height = min(max([HEIGHTS[0], *(grid.height for grid in grids if grid)]), HEIGHTS[1])
     pictures = [_picture(grid, height) for grid in grids]
@@ -40,14 +42,13 @@ def side_by_side(tiles: Sequence[Tile], path: Path) -> None:
     sheet.save(path)
 
 
-def _read(path: Path) -> Image.Image:
+def _read(path: Path) -> Image.Image | None:
+    """No larger than it is shown."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"cannot read {path} ({' '.join(str(error).split())}). Remove it to compare without."
-        ) from error
+        grid = read_picture(path, tallest=HEIGHTS[1])
+    except UnreadablePictureError:
+        return None
+    return grid if grid.width <= WIDEST * grid.height else None
 
 
 def _picture(grid: Image.Image | None, height: int) -> Image.Image:

@@ -12,6 +12,7 @@ from genlab.report.figure import spans
 from genlab.report.trials import Sweep, Trial, given
 
 FEWEST = 8  # trials that say anything about settings
+MOST = 256  # trials that forests are grown on; of more, evenly spaced ones
 FORESTS = 5  # that importances are averaged over
 ABSENT = "–"
 
@@ -66,12 +67,18 @@ def judged(sweep: Sweep) -> list[Trial]:
     return trials if enough else []
 
 
+def some(trials: Sequence[Trial]) -> Sequence[Trial]:
+    """At most MOST of them, evenly spaced."""
+    return trials[:: -(-len(trials) // MOST)]
+
+
 @cache
 def what_mattered(sweep: Sweep) -> tuple[Share, ...]:
     """The greatest first; none where nothing can be said, with a warning where it is for want of a package."""
     trials = judged(sweep)
     if not trials:
         return ()
+    trials = some(trials)
     try:
         shares = importance(settings_of(trials), [trial.value for trial in trials if trial.value is not None])
     except ModuleNotFoundError:

@@ -1,16 +1,16 @@
 """Numbers that were measured together, as a run's ``summary.json`` and ``evaluation-*.json`` hold them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from genlab.errors import ConfigError
 
 TOLERANCE = 0.01  # two evaluations of the same weights on other hardware differ by less
+MOST_NUMBERS, MOST_BASELINES = 1_000, 100  # of one evaluation
+LONGEST_NAME = 200  # characters of a metric's
 Direction = Literal["lower", "higher", "one"]  # what is better; "one": as near to 1 as can be
 
 
@@ -24,25 +24,16 @@ class Measurement:
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def read_mapping(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise ConfigError(f"cannot read {path} ({reason}).") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"cannot read {path} (it holds no names and values).")
-    return content
-
-
 def read_measurement(report: Mapping[str, Any], path: Path) -> Measurement:
     protocol, baselines = report.get("protocol"), report.get("baselines", {})
     settings = protocol.get("metrics", {}) if isinstance(protocol, dict) else None
     if not isinstance(protocol, dict) or not isinstance(settings, dict) or not isinstance(baselines, dict):
         raise ConfigError(f"{path}: not what genlab writes (no protocol in it, or a damaged one).")
     directions = report.get("directions", {})
-    if not isinstance(directions, dict) or not set(directions.values()) <= {*get_args(Direction), None}:
+    if not isinstance(directions, dict) or any(d not in (*get_args(Direction), None) for d in directions.values()):
         raise ConfigError(f"{path}: not what genlab writes (directions that there are not).")
+    if len(baselines) > MOST_BASELINES:
+        raise ConfigError(f"{path}: not what genlab writes ({len(baselines):,} baselines).")
     rows = {str(name): numbers(values, path) for name, values in baselines.items()}
     return Measurement(numbers(report.get("metrics"), path), protocol, directions, rows)
 
@@ -50,6 +41,8 @@ def read_measurement(report: Mapping[str, Any], path: Path) -> Measurement:
 def numbers(values: Any, path: Path) -> dict[str, float]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: not what genlab writes (no metrics in it).")
+    if len(values) > MOST_NUMBERS or any(len(name) > LONGEST_NAME for name in values):
+        raise ConfigError(f"{path}: not what genlab writes ({len(values):,} metrics, or names of unheard-of length).")
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{path}: {name} is not a number.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from genlab import started_as
 from genlab.report.names import printable
 from genlab.report.protocol import Chosen, described
 from genlab.report.runs import Run
@@ -37,7 +38,7 @@ def notes(
         found.append(f"measured of some runs only, so left out: {', '.join(map(printable, partial))}")
     unmeasured = [i for i in range(len(runs)) if i not in chosen.measured]
     for i in unmeasured:
-        found.append(f"{labels[i]} has no metrics: python scripts/evaluate.py run={runs[i].folder}")
+        found.append(f"{labels[i]} has no metrics: {started_as.command('evaluate')} run={runs[i].folder}")
     for run, label in zip(runs, labels, strict=True):
         found += [f"{label}: {name} contradicts summary.json (other weights or sampling settings?), so it is left out"
                   for name in run.stale]  # fmt: skip
@@ -51,7 +52,7 @@ def notes(
                          + (f": {printable(trial.said)}" if trial.said else ""))  # fmt: skip
     if len(groups) > 1 and all(len(group) == 1 for group in groups):
         found.append("one seed each: which differences are more than luck cannot be told; several can: "
-                     "python train.py -m ... seed=0,1,2")  # fmt: skip
+                     f"{started_as.command('train -m')} ... seed=0,1,2")  # fmt: skip
     return found
 
 

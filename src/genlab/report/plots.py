@@ -7,6 +7,7 @@ from pathlib import Path
 from genlab.report.columns import Column
 from genlab.report.cost_plot import cost_plot
 from genlab.report.curve_plots import curve_plots
+from genlab.report.logged import Logged
 from genlab.report.search_plots import search_plots
 from genlab.report.table import Table
 from genlab.report.trials import Sweep
@@ -15,7 +16,7 @@ FOLDER = "plots"
 
 
 def draw(
-    named: Sequence[tuple[str, Sequence[Path]]],  # configurations by name with their runs' folders, best first
+    named: Sequence[tuple[str, Sequence[Logged]]],  # configurations by name with what their runs logged, best first
     table: Table | None,
     quality: Column | None,
     sweeps: Sequence[Sweep],

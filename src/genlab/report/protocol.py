@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genlab import started_as
 from genlab.errors import ConfigError
 from genlab.report.measurement import Measurement, differences
 from genlab.report.runs import Run
@@ -84,10 +85,10 @@ def _refuse(
     elif "weights" in found:
         remedy = "Averaged weights and weights as they are do not compare: train both with callbacks.ema, or without"
     elif any(wanted is None and _last(key) in unsaid for key, (_, wanted) in found.items()):
-        remedy = f"{names[standard]} does not say, it is older. Measure it again: python scripts/evaluate.py run="
+        remedy = f"{names[standard]} does not say, it is older. Measure it again: {started_as.command('evaluate')} run="
         remedy += str(runs[standard].folder)
     else:
-        remedy = f"Measure it again: python scripts/evaluate.py run={runs[i].folder} {_command(found)}"
+        remedy = f"Measure it again: {started_as.command('evaluate')} run={runs[i].folder} {_command(found)}"
     raise ConfigError(f"{names[i]} was measured otherwise: {described(found)}{others}. {remedy}, {UNEQUAL}.")
 
 

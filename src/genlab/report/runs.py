@@ -1,31 +1,28 @@
 """Run folders as they lie on disk, a cluster's copy as well as one's own. Nothing is built, nothing in them changed."""
 
-import csv
-import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, TypeVar
 
 from genlab.errors import ConfigError
 from genlab.paths import read_path
-from genlab.report.measurement import (
-    Measurement,
-    contradict,
-    differences,
-    joined,
-    numbers,
-    read_mapping,
-    read_measurement,
-)
-from genlab.report.trials import Sweep, read_sweep
+from genlab.progress import progress
+from genlab.redaction import one_line
+from genlab.report.logged import Logged, read_logged
+from genlab.report.measurement import Measurement, contradict, differences, joined, numbers, read_measurement
+from genlab.report.picture_file import NAME
+from genlab.report.reading import read_json, read_yaml
+from genlab.report.trials import LEDGER, Sweep, read_sweep
 
 BUDGETS = {"Examples": "examples", "Flops": "flops", "Seconds": "seconds"}  # class -> its column in metrics.csv
 COSTS = ("parameters", "seconds", "examples", "flops", "peak_memory_bytes", "samples_per_second",
          "evaluations_per_sample")  # fmt: skip
+MOST_EVALUATIONS = 1_000  # of a run
+LONGEST = 200  # characters of the name of what it ran on
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,13 @@ class Run:
     @property
     def grid(self) -> Path | None:
         """The newest sample grid of training."""
-        return max(self.folder.glob("samples/examples=*.png"), key=lambda path: path.name, default=None)
+        grids = (path for path in self.folder.glob("samples/examples=*.png") if NAME.fullmatch(path.name))
+        return max(grids, key=lambda path: path.name, default=None)
+
+    @cached_property
+    def logged(self) -> Logged:
+        """What it logged, read once."""
+        return read_logged(self.folder)
 
     @property
     def budget(self) -> tuple[str, Any]:
@@ -62,7 +65,7 @@ class Run:
     def state(self) -> str:
         """How far an unfinished run came, in the currency of its budget."""
         currency, value = self.budget
-        used = _last(self.folder / "metrics.csv", f"progress/{currency}")
+        used = self.logged.latest.get(currency)
         if used is None:
             return "no step recorded"
         if not isinstance(value, int | float) or value <= 0:
@@ -70,54 +73,89 @@ class Run:
         return f"{_count(used)} of {_count(value)} {currency} ({used / value:.0%})"
 
 
+@dataclass(frozen=True)
+class Found:
+    """What is in some folders. ``left_out``: a line for each run and sweep that cannot be read, which names it."""
+
+    runs: list[Run] = field(default_factory=list)
+    sweeps: list[Sweep] = field(default_factory=list)  # which may have made no run yet
+    left_out: list[str] = field(default_factory=list)
+
+
 def read_runs(places: Sequence[str]) -> list[Run]:
-    """The runs in ``places``, each a run folder or a folder that holds some at any depth. Raises ConfigError."""
-    return read_places(places)[0]
+    """The runs in ``places``, each a run folder or a folder that holds some at any depth. Raises ConfigError, also if
+    one of them cannot be read."""
+    found = read_places(places)
+    if found.left_out:
+        raise ConfigError(found.left_out[0])
+    return found.runs
 
 
-def read_places(places: Sequence[str]) -> tuple[list[Run], list[Sweep]]:
-    """The runs in ``places``, and the sweeps, which may have made none yet. Raises ConfigError."""
-    found: dict[Path, Path] = {}
-    swept: dict[Path, Sweep] = {}
+def read_places(places: Sequence[str]) -> Found:
+    """What can be read in ``places``, each once; what cannot is left out. Raises ConfigError if there is nothing."""
+    found = Found()
+    seen: set[Path] = set()
     for place in places:
-        folders, sweeps = _find(read_path(place))
-        if not folders and not sweeps:
+        folders, swept = _find(read_path(place))
+        if not folders and not swept:
             raise ConfigError(f"runs={place}: there is no run here (no config.yaml, at any depth)."
                               if read_path(place).is_dir() else f"runs={place}: there is no such folder.")  # fmt: skip
-        for folder in folders:
-            found.setdefault(folder.resolve(), folder)
-        for sweep in sweeps:
-            swept.setdefault(sweep.folder.resolve(), sweep)
-    return [read_run(folder) for folder in found.values()], list(swept.values())
+        with progress(f"reading {len(folders):,} runs in {place}", len(folders)) as advance:
+            for folder in folders:
+                if (real := folder.resolve()) not in seen:
+                    seen.add(real)
+                    found.runs.extend(_attempt(read_run, folder, found.left_out))
+                advance(1)
+        for folder in swept:
+            if (real := folder.resolve() / LEDGER) not in seen:
+                seen.add(real)
+                found.sweeps.extend(sweep for sweep in _attempt(read_sweep, folder, found.left_out) if sweep)
+    if not found.runs and not found.sweeps:
+        raise ConfigError(found.left_out[0])
+    return found
 
 
-def _find(place: Path) -> tuple[list[Path], list[Sweep]]:
-    """Run folders below ``place``, sorted, and sweeps. What is inside of a run is none: wandb/ has a config.yaml."""
-    found, sweeps = [], []
+def _attempt(read: Callable[[Path], Read], folder: Path, left_out: list[str]) -> list[Read]:
+    """What ``read`` gives, alone in a list; none if it raises. Others' files fail in more ways than anybody lists, and
+    one of them must not stop the comparison of the rest: whatever is raised is said of this folder."""
+    try:
+        return [read(folder)]
+    except ConfigError as error:
+        left_out.append(str(error))
+    except Exception as error:
+        said = one_line(error) or type(error).__name__
+        left_out.append(f"{folder}: not what genlab writes ({type(error).__name__}: {said[:200]}).")
+    return []
+
+
+def _find(place: Path) -> tuple[list[Path], list[Path]]:
+    """Run folders below ``place``, sorted, and those with a ledger. What is inside of a run is none: wandb/ has a
+    config.yaml."""
+    found, swept = [], []
     for root, folders, files in os.walk(place):
         folders.sort()
         if "config.yaml" in files:
             found.append(Path(root))
             folders.clear()
-        elif sweep := read_sweep(Path(root)):
-            sweeps.append(sweep)
+        elif LEDGER in files:
+            swept.append(Path(root))
         folders[:] = [name for name in folders if not name.startswith(".") and name != "wandb"]
-    return found, sweeps
+    return found, swept
 
 
 def read_run(folder: Path) -> Run:
     """Raises ConfigError for a file that is not what a run writes."""
-    config = read_mapping(folder / "config.yaml", yaml.safe_load)
+    config = read_yaml(folder / "config.yaml")
     parts = [config.get(name) for name in ("model", "data")]
     if not all(isinstance(part, dict) and isinstance(part.get("_target_"), str) for part in parts):
         raise ConfigError(f"{folder}: its config.yaml is not that of a run (no model or no data in it).")
-    summary = read_mapping(folder / "summary.json", json.loads) if (folder / "summary.json").exists() else None
+    summary = read_json(folder / "summary.json") if os.path.lexists(folder / "summary.json") else None
     measurements: dict[str, Measurement] = {}
     if summary is not None and summary.get("protocol_id"):
         measurements[str(summary["protocol_id"])] = read_measurement(summary, folder / "summary.json")
     stale = []
-    for path in sorted(folder.glob("evaluation-*.json")):
-        report = read_mapping(path, json.loads)
+    for path in sorted(folder.glob("evaluation-*.json"))[:MOST_EVALUATIONS]:
+        report = read_json(path)
         if report.get("changed"):  # the run's weights, but sampled in another way than the run itself
             continue
         later, key = read_measurement(report, path), str(report.get("protocol_id"))
@@ -135,27 +173,13 @@ def read_run(folder: Path) -> Run:
 
 def _hardware(path: Path) -> str | None:
     """What the run ran on: its GPUs, or its processor."""
-    hardware = read_mapping(path, json.loads).get("hardware") if path.exists() else None
+    hardware = read_json(path).get("hardware") if os.path.lexists(path) else None
     if not isinstance(hardware, dict):
         return None
     gpus = hardware.get("gpus")
     if isinstance(gpus, list) and gpus:
-        return f"{len(gpus)} x {gpus[0]}"
-    return f"{hardware.get('cpu')}, {hardware.get('cores')} cores"
-
-
-def _last(path: Path, column: str) -> float | None:
-    """The last number in a column of a CSV that may end in half a line."""
-    if not path.exists():
-        return None
-    last = None
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        for row in csv.DictReader(line.replace("\0", "") for line in file if line.endswith("\n")):
-            try:
-                last = float(row.get(column) or "")
-            except ValueError:
-                continue
-    return last
+        return f"{len(gpus)} x {gpus[0]}"[:LONGEST]
+    return f"{hardware.get('cpu')}, {hardware.get('cores')} cores"[:LONGEST]
 
 
 def _count(number: float) -> str:

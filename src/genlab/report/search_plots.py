@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genlab.report.figure import arrange, clipped, save, styled
-from genlab.report.importance import FORESTS, Setting, Share, judged, settings_of, what_mattered
+from genlab.report.importance import FORESTS, Setting, Share, judged, settings_of, some, what_mattered
 from genlab.report.trials import Sweep
 
 MOST_AXES = 8
+MOST_LINES = 200  # of a figure; of more trials, evenly spaced ones by how good they are
 
 
 def search_plots(sweep: Sweep, folder: Path) -> list[str]:
@@ -18,7 +19,7 @@ def search_plots(sweep: Sweep, folder: Path) -> list[str]:
     place = {share.name: i for i, share in enumerate(shares)}
     ranked = sorted(settings_of(trials), key=lambda setting: place.get(setting.name, 0))
     label, name = sweep.metric or "value", sweep.folder.resolve().name
-    written = _importance_figure(name, shares, label, len(trials), folder) if shares else []
+    written = _importance_figure(name, shares, label, len(some(trials)), folder) if shares else []
     values = [trial.value for trial in trials if trial.value is not None]
     return [*written,
             *_coordinates_figure(name, ranked[:MOST_AXES], values, label, sweep.direction, folder)]  # fmt: skip
@@ -54,7 +55,9 @@ def _coordinates_figure(
     with styled() as pyplot:
         figure, panel = pyplot.subplots(figsize=(max(6.0, 1.9 * len(axes)), 4.2))
         colours = pyplot.get_cmap("viridis_r")
-        for i in sorted(range(len(values)), key=goodness.__getitem__):
+        order = sorted(range(len(values)), key=goodness.__getitem__)
+        step = -(-len(order) // MOST_LINES)
+        for i in order[::step]:
             xs, ys = smooth([places[i] for _, places, _ in axes])
             panel.plot(xs, ys, color=colours(0.12 + 0.88 * goodness[i]), alpha=0.35 + 0.5 * goodness[i], linewidth=1.2)
         best = max(range(len(values)), key=goodness.__getitem__)
@@ -73,7 +76,8 @@ def _coordinates_figure(
         panel.grid(visible=False)
         for side in ("left", "bottom"):
             panel.spines[side].set_visible(False)
-        panel.set_title(f"the trials of {name}: dark is better, black the best")
+        told = "the trials" if step == 1 else f"{len(order[::step])} of {len(order):,} trials"
+        panel.set_title(f"{told} of {name}: dark is better, black the best")
         arrange(figure, left=0.3, bottom=0.6)
         return save(figure, folder, f"trials-{name}")
 

@@ -1,13 +1,13 @@
 """A sweep's ledger as a plain file: what each trial was asked for, and what became of it."""
 
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from genlab.errors import ConfigError
-from genlab.report.measurement import read_mapping
+from genlab.report.reading import read_ledger
 
 LEDGER = "trials.json"
 STATES = ("waiting", "running", "finished", "pruned", "failed", "illegal", "stopped")
@@ -47,9 +47,9 @@ def given(trial: Trial) -> dict[str, str]:
 def read_sweep(folder: Path) -> Sweep | None:
     """The sweep whose folder this is, if it is one's. Raises ConfigError for a ledger that is damaged."""
     path = folder / LEDGER
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    content = read_mapping(path, json.loads)
+    content = read_ledger(path)
     trials, direction = content.get("trials"), content.get("direction")
     if not isinstance(trials, list) or direction not in ("lower", "higher", None):
         raise ConfigError(f"{path}: not what a sweep writes (no trials in it, or a direction that there is not).")
@@ -63,7 +63,7 @@ def _trial(entry: Any, folder: Path, path: Path) -> Trial:
     if not isinstance(entry, dict) or entry.get("state") not in STATES or not isinstance(entry.get("number"), int):
         raise ConfigError(f"{path}: not what a sweep writes (a trial without a number or a state).")
     overrides, name = entry.get("overrides"), entry.get("folder")
-    if not isinstance(overrides, list) or (name is not None and (not isinstance(name, str) or Path(name).name != name)):
+    if not isinstance(overrides, list) or (name is not None and not _is_name(name)):
         raise ConfigError(f"{path}: not what a sweep writes (trial {entry['number']} has no overrides, or no folder).")
     return Trial(
         number=entry["number"],
@@ -74,6 +74,11 @@ def _trial(entry: Any, folder: Path, path: Path) -> Trial:
         seconds=_number(entry.get("seconds")),
         value=_number(entry.get("value")),
     )
+
+
+def _is_name(name: Any) -> bool:
+    """Whether it is that of a folder right below the sweep's."""
+    return isinstance(name, str) and Path(name).name == name != ".." and len(name) < 256 and "\0" not in name
 
 
 def _number(value: Any) -> float | None:

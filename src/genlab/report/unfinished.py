@@ -4,7 +4,7 @@ numbers."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genlab.report.curves import AXES, Point, read_curves
+from genlab.report.curves import AXES, Point, points_of
 from genlab.report.names import printable
 from genlab.report.runs import Run
 from genlab.report.table import escaped, markdown_line
@@ -40,7 +40,7 @@ def unfinished(runs: Sequence[Run], sweeps: Sequence[Sweep]) -> list[Unfinished]
 
 
 def _of_run(run: Run, trial: Trial | None, sweeps: Sequence[Sweep]) -> Unfinished:
-    latest = {name: points[-1] for name, points in read_curves(run.folder).items()}
+    latest = {name: points[-1] for name, points in points_of(run.logged).items()}
     if trial is None:
         return Unfinished(str(run.folder), "", run.state(), "", latest)
     sweep = next(sweep for sweep in sweeps if trial in sweep.trials)

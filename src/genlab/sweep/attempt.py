@@ -16,7 +16,7 @@ from genlab.redaction import one_line
 from genlab.strangers import grants
 from genlab.sweep.ledger import Trial
 from genlab.sweep.metric import Metric
-from genlab.sweep.trial_files import LOG, Curve, can_go_on, clear, is_finished, last_words, saved, signs_of_life
+from genlab.sweep.trial_files import LOG, Curve, can_go_on, is_finished, last_words, make_ready, saved, signs_of_life
 
 Asked = Literal["", "prune", "stop", "hung"]
 _ILLEGAL = 2  # the exit code of a config that cannot be
@@ -24,7 +24,7 @@ _BY_SIGNAL = {128 + int(number) for number in (signal.SIGINT, signal.SIGKILL, si
 
 
 class Attempt:
-    """Runs as soon as it is made."""
+    """Runs as soon as it is made. Raises StorageError if it may not have its folder."""
 
     def __init__(
         self,
@@ -39,11 +39,8 @@ class Attempt:
         self.trial, self.folder, self.slot, self.config = trial, folder, slot, config
         self.asked: Asked = ""
         self.deadline = float("inf")  # to leave, once it was asked
-        self.goes_on = can_go_on(folder)
-        if not self.goes_on:
-            clear(folder)
+        self.goes_on = make_ready(folder)
         self._had_saved = saved(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         log = folder / LOG
         self._log_began = log.stat().st_size if log.exists() else 0
         self.curve = Curve(folder / "metrics.csv", metric)

@@ -11,10 +11,19 @@ class Grid:
 
     judges = False
 
+    def __init__(self) -> None:
+        self._spaces: dict[Space, dict[str, list[str]]] = {}
+
+    def _named(self, space: Space) -> dict[str, list[str]]:
+        """The overrides of every combination, by folder: made once."""
+        if space not in self._spaces:
+            every = map(space.overrides, space.combinations())
+            self._spaces[space] = {folder_of(overrides): overrides for overrides in every}
+        return self._spaces[space]
+
     def planned(self, space: Space, ledger: Ledger) -> list[Trial]:
         begun = {trial.folder: trial for trial in ledger.trials()}
-        wanted = {folder_of(overrides): overrides for overrides in map(space.overrides, space.combinations())}
-        fresh = [(folder, overrides) for folder, overrides in wanted.items() if folder not in begun]
+        fresh = [(folder, overrides) for folder, overrides in self._named(space).items() if folder not in begun]
         waiting = [Trial(len(begun) + i, folder, overrides) for i, (folder, overrides) in enumerate(fresh)]
         return [*begun.values(), *waiting]
 
@@ -25,8 +34,8 @@ class Grid:
         return None
 
     def wanted(self, space: Space, trials: Sequence[Trial]) -> list[Trial]:
-        named = {folder_of(overrides) for overrides in map(space.overrides, space.combinations())}
-        return [trial for trial in trials if trial.folder in named]
+        named = self._named(space)
+        return [t for t in trials if t.folder in named and sorted(t.overrides) == sorted(named[t.folder])]
 
     def check(self, space: Space) -> None:
         space.combinations()

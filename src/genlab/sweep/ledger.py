@@ -4,31 +4,35 @@ What is written down are attempts. One belongs to whoever wrote it first: of two
 one whose attempt has the lower number has it. A trial is all attempts in one folder, and is in the state of the last.
 """
 
+import logging
 import os
 import socket
+import stat
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
-from genlab.errors import ConfigError, StorageError
+from genlab.errors import ConfigError, GenlabError, StorageError
 from genlab.redaction import one_line
 from genlab.sweep.metric import Metric
+from genlab.sweep.rows import ATTEMPT, END, LOST, Row, read_row
 from genlab.sweep.space import folder_of
 
 State = Literal["waiting", "running", "finished", "pruned", "failed", "illegal", "stopped"]
+FILE = "ledger.db"
 FINAL = ("finished", "pruned")  # never run again
 BEAT = 15.0  # seconds between two signs that a sweep still looks after its trials
 _SILENCE = 120  # seconds without one after which another machine takes it that it does not
-_ATTEMPT, _END = "attempt", "end"  # what is noted of each: at its beginning, and at its end
+_MOST_TOLD_OF = 10  # rows that are left out: of more it is not told
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -47,6 +51,13 @@ class Trial:
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
 
 
+class Read(NamedTuple):
+    """A row, and what Optuna keeps of it."""
+
+    row: Row
+    frozen: FrozenTrial
+
+
 class Ledger:
     """A sweep's attempts in a storage. ``url`` None: a file in ``folder``."""
 
@@ -54,7 +65,12 @@ class Ledger:
         """Raises StorageError if the storage does not answer."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.owner = {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())}
-        self.where = url or f"sqlite:///{folder / 'ledger.db'}"
+        self.where = url or f"sqlite:///{folder / FILE}"
+        self._read: dict[int, Read | None] = {}  # attempts that have ended, by their id; None: it does not count
+        self._told_of: set[int] = set()
+        self._trials: dict[str, tuple[object, Trial]] = {}  # by folder, with what it was made of
+        if url is None:
+            _check_is_file(folder / FILE)
         with self._asking():
             rdb = optuna.storages.RDBStorage(self.where, heartbeat_interval=int(BEAT), grace_period=_SILENCE)
             self._storage = optuna.storages.get_storage(rdb)
@@ -71,43 +87,78 @@ class Ledger:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield
-        except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
+        except (GenlabError, optuna.exceptions.UpdateFinishedTrialError):
+            raise
+        except Exception as error:  # whatever somebody has put into the tables
             cause = one_line(error)[:200]
             raise StorageError(f"the sweep's ledger cannot be used ({cause}). It is {one_line(self.where)}; another: "
                                "sweep.storage=postgresql://user:password@host/name") from error  # fmt: skip
 
     def trials(self) -> list[Trial]:
-        """All that were ever begun, in that order."""
-        found: dict[str, list[FrozenTrial]] = {}
+        """All that were ever begun, in that order. They are the ledger's own: change none of them."""
+        found: dict[str, list[Read]] = {}
         for attempt in self._attempts():
-            found.setdefault(attempt.user_attrs[_ATTEMPT]["folder"], []).append(attempt)
+            found.setdefault(attempt.row.folder, []).append(attempt)
         return [self._trial(number, attempts) for number, attempts in enumerate(found.values())]
 
-    def _attempts(self) -> list[FrozenTrial]:
+    def _attempts(self) -> list[Read]:
         """Those that count: of each folder the first to be written down with the same number of attempts before it."""
-        found: dict[tuple[str, int], FrozenTrial] = {}
-        with self._asking():
-            written = self._storage.get_all_trials(self.study_id, deepcopy=False)
-        for attempt in sorted(written, key=lambda attempt: attempt.number):
-            noted = attempt.user_attrs.get(_ATTEMPT)
-            if noted is not None and attempt.user_attrs.get(_END, {}).get("state") != "lost":
-                found.setdefault((noted["folder"], noted["number"]), attempt)
+        found: dict[tuple[str, int], Read] = {}
+        for attempt in self._written():
+            found.setdefault((attempt.row.folder, attempt.row.number), attempt)
         return list(found.values())
 
-    def _trial(self, number: int, attempts: list[FrozenTrial]) -> Trial:
-        last = max(attempts, key=lambda attempt: attempt.user_attrs[_ATTEMPT]["number"])
-        noted, end = last.user_attrs[_ATTEMPT], last.user_attrs.get(_END, {})
-        state = end.get("state", "stopped" if last.state.is_finished() else "running")
-        said = "the sweep that ran it is gone" if state == "stopped" and not end else end.get("said", "")
-        seconds = sum(attempt.user_attrs.get(_END, {}).get("seconds", 0.0) for attempt in attempts)
-        return Trial(number, noted["folder"], noted["overrides"], state, said, end.get("exit_code"), seconds,
-                     end.get("value"), len(attempts), last._trial_id, last.params, last.distributions)  # fmt: skip
+    def _written(self) -> Iterator[Read]:
+        """All that is written down, in that order. What has ended is read once; what no sweep has written is told of
+        once, and left out."""
+        with self._asking():
+            written = self._storage.get_all_trials(self.study_id, deepcopy=False)
+        for frozen in written:
+            if frozen._trial_id not in self._read:
+                attempt = self._take(frozen)
+                if not frozen.state.is_finished():
+                    if attempt is not None:
+                        yield attempt
+                    continue
+                self._read[frozen._trial_id] = attempt
+            if attempt := self._read[frozen._trial_id]:
+                yield attempt
+
+    def _take(self, frozen: FrozenTrial) -> Read | None:
+        """None: it does not count."""
+        if ATTEMPT not in frozen.user_attrs:  # another sweep is about to note it
+            return None
+        try:
+            row = read_row(frozen.user_attrs[ATTEMPT], frozen.user_attrs.get(END))
+        except ConfigError as error:
+            if frozen._trial_id not in self._told_of and len(self._told_of) < _MOST_TOLD_OF:
+                self._told_of.add(frozen._trial_id)
+                _log.warning("row %d of the ledger is left out: %s.", frozen.number, one_line(error)[:300])
+            return None
+        return None if row is None else Read(row, frozen)
+
+    def _trial(self, number: int, attempts: Sequence[Read]) -> Trial:
+        told = (number, *((attempt.row, attempt.frozen.state) for attempt in attempts))
+        folder = attempts[0].row.folder
+        if folder not in self._trials or self._trials[folder][0] != told:
+            self._trials[folder] = told, self._made(number, attempts)
+        return self._trials[folder][1]
+
+    def _made(self, number: int, attempts: Sequence[Read]) -> Trial:
+        last = max(attempts, key=lambda attempt: attempt.row.number)
+        row, frozen = last.row, last.frozen
+        is_gone = row.state is None and frozen.state.is_finished()
+        state: Any = "stopped" if is_gone else row.state or "running"
+        said = "the sweep that ran it is gone" if is_gone else row.said
+        seconds = sum(attempt.row.seconds for attempt in attempts)
+        return Trial(number, row.folder, list(row.overrides), state, said, row.exit_code, seconds, row.value,
+                     len(attempts), frozen._trial_id, frozen.params, frozen.distributions)  # fmt: skip
 
     def claim(self, trial: Trial) -> Trial | None:
         """Begin another attempt at ``trial``; None: somebody else has."""
         noted = {"folder": trial.folder, "overrides": trial.overrides, "number": trial.attempts, "owner": self.owner}
         template = create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions,
-                                user_attrs={_ATTEMPT: noted})  # fmt: skip
+                                user_attrs={ATTEMPT: noted})  # fmt: skip
         with self._asking():
             attempt = self._storage.create_new_trial(self.study_id, template_trial=template)
         return self._mine(attempt)
@@ -125,18 +176,18 @@ class Ledger:
                                   "Name them as they were, or begin another: sweep.name=...") from error  # fmt: skip
             typed = overrides(drawn.params)
             noted = {"folder": folder_of(typed), "overrides": typed, "number": 0, "owner": self.owner}
-            self._storage.set_trial_user_attr(drawn._trial_id, _ATTEMPT, noted)
+            self._storage.set_trial_user_attr(drawn._trial_id, ATTEMPT, noted)
         trial = self._mine(drawn._trial_id)
         if trial is not None and trial.number >= most:
-            self._end(trial.newest, TrialState.FAIL, {"state": "lost"})
+            self._end(trial.newest, TrialState.FAIL, {"state": LOST})
             return None
         return trial
 
     def _mine(self, attempt: int) -> Trial | None:
         mine = next((trial for trial in self.trials() if trial.newest == attempt), None)
         if mine is None:
-            self._end(attempt, TrialState.FAIL, {"state": "lost"})
-        return mine
+            self._end(attempt, TrialState.FAIL, {"state": LOST})
+        return None if mine is None else replace(mine, overrides=list(mine.overrides))
 
     def end(self, trial: Trial, seconds: float) -> None:
         """Write down what became of an attempt that took ``seconds``."""
@@ -150,7 +201,7 @@ class Ledger:
     def _end(self, attempt: int, state: TrialState, noted: dict[str, Any], value: float | None = None) -> None:
         values = [value] if value is not None and state == TrialState.COMPLETE else None
         with self._asking(), suppress(optuna.exceptions.UpdateFinishedTrialError):  # given up for dead by another
-            self._storage.set_trial_user_attr(attempt, _END, noted)
+            self._storage.set_trial_user_attr(attempt, END, noted)
             self._storage.set_trial_state_values(attempt, state, values)
 
     def is_hopeless(self, trial: Trial, step: int, value: float) -> bool:
@@ -170,9 +221,17 @@ class Ledger:
         with self._asking():
             optuna.storages.fail_stale_trials(self.study)
         for attempt in self._attempts():
-            if not attempt.state.is_finished() and _is_dead(attempt.user_attrs[_ATTEMPT]["owner"]):
+            if not attempt.frozen.state.is_finished() and _is_dead(attempt.row.owner):
                 said = {"state": "stopped", "said": "the sweep that ran it is gone"}
-                self._end(attempt._trial_id, TrialState.FAIL, said)
+                self._end(attempt.frozen._trial_id, TrialState.FAIL, said)
+
+
+def _check_is_file(path: Path) -> None:
+    """Raises StorageError for a link, a pipe or a folder by the name of the ledger."""
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise StorageError(
+            f"{path} is not a file, and a sweep's ledger is. Move it away, or choose another sweep.name=."
+        )
 
 
 def _is_dead(owner: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -19,9 +20,9 @@ from genlab.occupied import is_occupied
 from genlab.sweep.attempt import Attempt
 from genlab.sweep.ledger import BEAT, FINAL, Ledger, Trial
 from genlab.sweep.metric import first_measured
-from genlab.sweep.plain_file import write_trials
+from genlab.sweep.plain_file import PlainFile
 from genlab.sweep.plan import Plan
-from genlab.sweep.trial_files import final_value, forget, is_finished
+from genlab.sweep.trial_files import check_is_own, final_value, forget, is_finished
 from genlab.sweep.view import View
 
 TICK = 0.1  # seconds between two looks at whether a trial has ended
@@ -57,6 +58,7 @@ class Sweep:
             raise StorageError(f"cannot write to {plan.folder} ({(error.strerror or str(error)).lower()}).") from error
         self.ledger = Ledger(plan.folder, plan.settings.storage, plan.metric, plan.settings.pruner)
         self.view = View(plan.metric)
+        self._plain = PlainFile(plan.folder, plan.command)
         self.running: dict[str, Attempt] = {}  # by folder
         self.again: list[Trial] = []  # that did not end well, and are to be tried again
         self.signals: list[int] = []  # received so far
@@ -68,8 +70,12 @@ class Sweep:
     def run(self) -> None:
         self.ledger.give_up_the_dead()
         begun = self.ledger.trials()
-        self.again = [trial for trial in self._wanted(begun) if trial.state not in (*FINAL, "running")]
+        mine = self._wanted(begun)
+        self.again = [trial for trial in mine if trial.state not in (*FINAL, "running")]
         self._note()
+        ours = {trial.folder for trial in mine}
+        if others := [trial for trial in begun if trial.folder not in ours and trial.state not in FINAL]:
+            self.view.line(f"{len(others)} trials of the ledger are not of this command, and are left alone")
         kept = sum(trial.state in FINAL for trial in begun)
         self.view.line(f"sweep {self.plan.folder}: {len(self.planned())} trials known, {kept} done before, "
                        f"{len(self.again)} to be tried again, {self.plan.launcher.slots} at a time")  # fmt: skip
@@ -107,7 +113,7 @@ class Sweep:
     def _next(self) -> Trial | None:
         """A trial that is now this sweep's."""
         for trial in list(self.again):
-            if is_occupied(self.plan.folder / trial.folder):
+            if self._is_occupied(self.plan.folder / trial.folder):
                 if trial.folder not in self._blocked:
                     self._blocked.add(trial.folder)
                     self.view.line(f"trial {trial.number} waits: another process is still in {trial.folder}")
@@ -117,20 +123,29 @@ class Sweep:
                 return claimed
         return self.plan.proposals.next(self.plan.space, self.ledger)
 
+    def _is_occupied(self, folder: Path) -> bool:
+        """Whether another process trains there. What is none of a sweep's is said when the trial begins."""
+        try:
+            check_is_own(folder)
+        except StorageError:
+            return False
+        return is_occupied(folder)
+
     def _begin(self, trial: Trial) -> None:
         """Start it, if it is legal as far as can be told without torch, and not finished already."""
         folder = self.plan.folder / trial.folder
-        if is_finished(folder):  # it ended after its sweep did
-            self._end(trial, 0.0, "finished")
-            return
         try:
+            check_is_own(folder)
+            if is_finished(folder):  # it ended after its sweep did
+                self._end(trial, 0.0, "finished")
+                return
             config = self._legal(trial)
-        except ConfigError as error:
+            slot = min(set(range(self.plan.launcher.slots)) - {attempt.slot for attempt in self.running.values()})
+            attempt = Attempt(trial, folder, self.plan.flags, self.plan.launcher, slot, self.metric, config)
+        except (ConfigError, StorageError) as error:
             trial.said, trial.exit_code = str(error), error.exit_code
-            self._end(trial, 0.0, "illegal")
+            self._end(trial, 0.0, "illegal" if isinstance(error, ConfigError) else "failed")
             return
-        slot = min(set(range(self.plan.launcher.slots)) - {attempt.slot for attempt in self.running.values()})
-        attempt = Attempt(trial, folder, self.plan.flags, self.plan.launcher, slot, self.metric, config)
         self.running[trial.folder] = attempt
         self._note()
         trial.said = "goes on from its checkpoint" if attempt.goes_on else ""
@@ -215,7 +230,7 @@ class Sweep:
         """The plain file follows the ledger."""
         trials = self.planned()
         self.view.know(trials)
-        write_trials(self.plan.folder, self.plan.command, self.metric, trials)
+        self._plain.write(self.metric, trials)
 
     @contextmanager
     def _listening(self) -> Iterator[None]:

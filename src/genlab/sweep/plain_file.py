@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from genlab.redaction import redacted
+from genlab.redaction import known_secrets, redacted
 from genlab.storage import write_atomically
 from genlab.sweep.ledger import Trial
 from genlab.sweep.metric import Metric
@@ -12,25 +12,44 @@ from genlab.sweep.metric import Metric
 NAME = "trials.json"
 
 
-def write_trials(folder: Path, command: str, metric: Metric | None, trials: Sequence[Trial]) -> None:
-    """Raises StorageError."""
-    rows = [
-        {
-            "number": trial.number,
-            "folder": trial.folder,
-            "overrides": trial.overrides,
-            "state": trial.state,
-            "said": trial.said,
-            "exit_code": trial.exit_code,
-            "seconds": round(trial.seconds, 1),
-            "value": trial.value,
+class PlainFile:
+    """Follows the ledger. What is known of a trial is made text once, and again only when it has changed."""
+
+    def __init__(self, folder: Path, command: str):
+        self.path, self.command = folder / NAME, command
+        self._secrets: object = None
+        self._written: dict[str, tuple[object, str]] = {}  # of a trial, by folder: what of, and the text
+
+    def write(self, metric: Metric | None, trials: Sequence[Trial]) -> None:
+        """Raises StorageError."""
+        if self._secrets != (secrets := known_secrets()):  # what was no secret may be one now
+            self._secrets, self._written = secrets, {}
+        head = {
+            "command": self.command,
+            "metric": None if metric is None else metric.name,
+            "direction": None if metric is None else metric.direction,
         }
-        for trial in trials
-    ]
-    content = {
-        "command": command,
-        "metric": None if metric is None else metric.name,
-        "direction": None if metric is None else metric.direction,
-        "trials": rows,
+        rows = ",\n".join(map(self._row, trials))
+        text = f'{json.dumps(redacted(head), indent=1)[:-2]},\n "trials": [\n{rows}\n ]\n}}'
+        write_atomically(self.path, lambda file: file.write(text.encode()))
+
+    def _row(self, trial: Trial) -> str:
+        told = (trial.number, trial.state, trial.said, trial.exit_code, trial.seconds, trial.value, trial.overrides)
+        if trial.folder not in self._written or self._written[trial.folder][0] != told:
+            self._written[trial.folder] = told, _text(trial)
+        return self._written[trial.folder][1]
+
+
+def _text(trial: Trial) -> str:
+    """A trial's line, without secrets."""
+    row = {
+        "number": trial.number,
+        "folder": trial.folder,
+        "overrides": trial.overrides,
+        "state": trial.state,
+        "said": trial.said,
+        "exit_code": trial.exit_code,
+        "seconds": round(trial.seconds, 1),
+        "value": trial.value,
     }
-    write_atomically(folder / NAME, lambda file: file.write(json.dumps(redacted(content), indent=1).encode()))
+    return f"  {json.dumps(redacted(row))}"

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from optuna.pruners import BasePruner, NopPruner
 
+from genlab import started_as
 from genlab.build import build, parameters, resolve
 from genlab.config import OF_SWEEPS, ConfigTree, check_complete, resolved
 from genlab.errors import ConfigError, did_you_mean
@@ -104,7 +105,7 @@ def read_plan(overrides: Sequence[str], config_dir: str | None) -> Plan:
         metric = choose_metric(settings.metric, settings.direction, lambda: _example(tree, space))
     name = settings.name or derived_name(typed, {k: v for k, v in own.items() if k not in _NOT_THE_SEARCH})
     flags = () if config_dir is None else ("--config-dir", config_dir)
-    command = shlex.join(["python", "train.py", "-m", *flags, *overrides])
+    command = f"{started_as.command('train -m')} {shlex.join([*flags, *overrides])}"
     return Plan(read_path(outputs) / name, command, space, settings, proposals, launcher, metric, tree, flags)
 
 

@@ -21,7 +21,7 @@ class Proposals(Protocol):
         """A new trial, claimed; None: there are no more."""
 
     def wanted(self, space: Space, trials: Sequence[Trial]) -> list[Trial]:
-        """Those of the ledger's that the command still names."""
+        """Those of the ledger's that this command could have begun. Others are never run, whoever wrote them down."""
 
     def told(self, trial: Trial) -> None:
         """A trial has ended."""

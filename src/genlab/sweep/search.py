@@ -72,7 +72,7 @@ class Search:
         return None
 
     def wanted(self, space: Space, trials: Sequence[Trial]) -> list[Trial]:
-        return list(trials)
+        return [trial for trial in trials if space.gives(trial.overrides)]
 
     def told(self, trial: Trial) -> None:
         pass  # the sampler reads the ledger

@@ -1,6 +1,7 @@
 """What a sweep's command line spans: the overrides that all trials share, and those that have several values."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -12,6 +13,7 @@ from genlab.errors import ConfigError
 from genlab.overrides import line_of, name_of
 
 MOST = 100_000  # combinations
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,15 @@ class Axis:
     high: float = 0
     step: float | None = None  # of a range
     log: bool = False
+
+    def takes(self, override: str) -> bool:
+        """Whether an override is one of these."""
+        name, _, value = override.partition("=")
+        if name != self.name:
+            return False
+        if value in self.values:
+            return True
+        return self.low < self.high and _NUMBER.fullmatch(value) is not None and self.low <= float(value) <= self.high
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,16 @@ class Space:
     def overrides(self, values: Mapping[str, str]) -> list[str]:
         """A trial's, given one value of each axis."""
         return [part if isinstance(part, str) else f"{part.name}={values[part.name]}" for part in self.parts]
+
+    def gives(self, overrides: Sequence[str]) -> bool:
+        """Whether a trial of this space may have these overrides, in whatever order."""
+        left = list(overrides)
+        for part in self.parts:
+            fitting = (o for o in left if (o == part if isinstance(part, str) else part.takes(o)))
+            if (found := next(fitting, None)) is None:
+                return False
+            left.remove(found)
+        return not left
 
     def size(self) -> int | None:
         """How many combinations there are; None: no end of them."""

@@ -1,24 +1,29 @@
-"""What a trial's folder says of it, while it runs and afterwards. Files only; nothing is changed but in clear()."""
+"""What a trial's folder says of it, while it runs and afterwards. Nothing is changed but in
+make_ready() and forget()."""
 
 import csv
 import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from genlab.errors import StorageError
 from genlab.occupied import LOCK
 from genlab.regular_file import LARGEST_TABLE, is_regular, open_regular, read_text
+from genlab.storage import writing
 from genlab.sweep.metric import Metric
 
 LOG = "trial.log"
+MADE = ".trial"  # in every folder that a sweep has made; nothing is deleted where it is not
 _TAIL = 64_000  # bytes of a log in which its last words are
 
 
 def is_finished(folder: Path) -> bool:
-    return (folder / "summary.json").exists()
+    return (folder / "summary.json").is_file()
 
 
 def saved(folder: Path) -> set[str]:
@@ -30,18 +35,49 @@ def can_go_on(folder: Path) -> bool:
     return bool(saved(folder)) and (folder / "config.yaml").exists()
 
 
-def clear(folder: Path) -> None:
-    """Remove what an attempt left that had saved nothing, all but what it said."""
-    for path in folder.iterdir() if folder.exists() else ():
-        if path.is_dir():
+def make_ready(folder: Path) -> bool:
+    """A folder for an attempt: with what an earlier one has saved, or empty but for what that said. -> whether there is
+    something to go on from.
+
+    Raises StorageError for one that no sweep has made, unless it needs not be emptied.
+    """
+    if not os.path.lexists(folder):
+        with writing(folder):
+            folder.mkdir(parents=True)
+            (folder / MADE).touch()
+    check_is_own(folder)
+    if can_go_on(folder):
+        return True
+    others = [path for path in folder.iterdir() if path.name not in (LOG, LOCK, MADE)]
+    if others and not _is_made_by_a_sweep(folder):
+        raise StorageError(f"{folder} was not made by a sweep (it has no {MADE}), so it is not emptied for a trial. "
+                           "Move it away, and give the same command again.")  # fmt: skip
+    (folder / MADE).touch()
+    for path in others:
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name not in (LOG, LOCK):
+        else:
             path.unlink()
+    return False
+
+
+def check_is_own(folder: Path) -> None:
+    """Raises StorageError if a trial's folder, or what is written to there before the trial begins, is a link to
+    elsewhere or no file at all."""
+    if os.path.lexists(folder) and not stat.S_ISDIR(folder.lstat().st_mode):
+        raise StorageError(f"{folder} is not a folder of this sweep's, but a link or a file. Move it away.")
+    for path in (folder / name for name in (LOG, LOCK, MADE)):
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise StorageError(f"{path} is not a file. Move {folder} away.")
+
+
+def _is_made_by_a_sweep(folder: Path) -> bool:
+    return os.path.lexists(folder / MADE) and stat.S_ISREG((folder / MADE).lstat().st_mode)
 
 
 def forget(folder: Path) -> None:
     """Remove the folder of a trial that has made nothing of it."""
-    if folder.exists() and not (folder / "config.yaml").exists():
+    if not folder.is_symlink() and _is_made_by_a_sweep(folder) and not (folder / "config.yaml").exists():
         shutil.rmtree(folder)
 
 
@@ -104,7 +140,7 @@ class Curve:
             found = os.lstat(self.path)
         except OSError:
             return
-        if not is_regular(self.path):
+        if not stat.S_ISREG(found.st_mode):
             return
         if found.st_ino != self._inode or found.st_size < self._offset:
             self._start_over(found.st_ino)

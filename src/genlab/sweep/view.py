@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from genlab import started_as
 from genlab.redaction import one_line
 from genlab.sweep.attempt import Attempt
 from genlab.sweep.ledger import State, Trial
@@ -27,7 +28,9 @@ class View:
         if not self.console.is_terminal:
             self.console = Console(highlight=False, width=_WIDTH)
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
-        self._shared: set[str] = set()
+        self._shared: set[str] = set()  # overrides that are not shown
+        self._all: set[str] = set()  # overrides of all that are known
+        self._known: set[str] = set()  # trials, by folder
 
     def __enter__(self) -> "View":
         if self.console.is_terminal:
@@ -56,8 +59,11 @@ class View:
 
     def know(self, trials: Sequence[Trial]) -> None:
         """Overrides that all trials have are not shown."""
-        if len(trials) > 1:
-            self._shared = set.intersection(*(set(trial.overrides) for trial in trials))
+        for trial in trials:
+            if trial.folder not in self._known:
+                self._all = set(trial.overrides) if not self._known else self._all & set(trial.overrides)
+                self._known.add(trial.folder)
+        self._shared = self._all if len(self._known) > 1 else set()
 
     def update(self, trials: Sequence[Trial], running: Mapping[str, Attempt]) -> None:
         if self.is_live:
@@ -104,7 +110,7 @@ class View:
                                                f"{self.name(best)}")), soft_wrap=True)  # fmt: skip
         if any(trial.state in ("finished", "pruned") for trial in trials):
             self.console.print(
-                one_line(f"compare: python scripts/compare.py runs={folder}"), soft_wrap=True, markup=False
+                one_line(f"compare: {started_as.command('compare')} runs={folder}"), soft_wrap=True, markup=False
             )
 
 

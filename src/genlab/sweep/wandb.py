@@ -19,7 +19,9 @@ from typing import Any
 
 from genlab.errors import ConfigError, ResourceError
 from genlab.redaction import one_line, remember
+from genlab.strangers import grants
 from genlab.sweep.ledger import Ledger, Trial
+from genlab.sweep.rows import check_overrides
 from genlab.sweep.space import Space, folder_of
 
 _TIMEOUT = 30.0  # seconds for an answer
@@ -49,6 +51,7 @@ class Wandb:
         self._api: Any = None
         self._agent: str | None = None
         self._metric = ""  # as W&B calls it
+        self._parameters: set[str] = set()  # names of what it chooses
         self._given: dict[str, str] = {}  # run of W&B's by folder, of trials that have not ended
         self._pending: list[Mapping[str, Any]] = []  # runs that it wants and that have not begun
         self._is_over = False
@@ -74,6 +77,7 @@ class Wandb:
             self._api = wandb.Api(timeout=int(_TIMEOUT))
             remember(str(self._api.api_key), "api_key")
             found = self._api.sweep(path)
+            self._parameters = set(found.config.get("parameters") or ())
             self._metric = str(dict(found.config.get("metric") or {}).get("name") or "")
         except Exception as error:
             raise ConfigError(
@@ -85,7 +89,11 @@ class Wandb:
         return ledger.trials()
 
     def wanted(self, space: Space, trials: Sequence[Trial]) -> list[Trial]:
-        return list(trials)
+        """What is typed, and values of the parameters that W&B's sweep has."""
+        typed = set(space.overrides({}))
+        drawn = ((trial, set(trial.overrides) - typed) for trial in trials if typed <= set(trial.overrides))
+        return [trial for trial, own in drawn if not any(map(grants, own))
+                and {override.partition("=")[0] for override in own} <= self._parameters]  # fmt: skip
 
     def next(self, space: Space, ledger: Ledger) -> Trial | None:
         """A trial that W&B proposes. Waits a little if nothing else is to be done meanwhile."""
@@ -105,7 +113,14 @@ class Wandb:
         return None
 
     def _claim(self, space: Space, ledger: Ledger, command: Mapping[str, Any], number: int) -> Trial | None:
-        overrides = [*space.overrides({}), *overrides_of(command["args"])]
+        chosen = overrides_of(command["args"])
+        overrides = [*space.overrides({}), *chosen]
+        try:
+            check_overrides(tuple(overrides))
+            if granted := next(filter(grants, chosen), None):
+                raise ConfigError(f"{granted} is consent, which has to be typed in this command")
+        except ConfigError as error:
+            raise ConfigError(f"W&B proposes a trial that cannot be: {error}. Change its sweep.") from error
         folder = folder_of(overrides)
         trial = ledger.claim(Trial(number, folder, overrides))
         if trial is None:  # it has been run: W&B may draw the same again

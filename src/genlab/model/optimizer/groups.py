@@ -1,4 +1,4 @@
-"""The parameters of a transformer in the groups that its optimisers treat differently."""
+"""The parameters of a network in the groups that its optimizers treat differently."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ from torch import nn
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Three groups: the matrices of blocks (``hidden``), embeddings and output, and, not decayed, gains and biases."""
+    """Three groups: matrices and convolutions of blocks (``hidden``), embeddings, first and last layers, and, not
+    decayed, gains and biases. A network that keeps no ``blocks`` has nothing hidden."""
     inside = {id(p) for name, p in network.named_parameters() if ".blocks." in f".{name}"}
     parameters = [p for p in network.parameters() if p.requires_grad]
     groups = [
@@ -15,3 +16,9 @@ def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
         {"params": [p for p in parameters if p.ndim < 2], "hidden": False, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def parameters_for(optimizer: Any, network: nn.Module) -> Any:
+    """What a factory of optimizers is given: groups where it asks for them (``takes_groups``), parameters otherwise."""
+    made = getattr(optimizer, "func", optimizer)  # of a partial
+    return parameter_groups(network) if getattr(made, "takes_groups", False) else network.parameters()

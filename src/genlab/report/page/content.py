@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from genlab.report.columns import Column
-from genlab.report.curves import AXES
 from genlab.report.importance import FORESTS, what_mattered
+from genlab.report.logged import AXES, GROUPS
 from genlab.report.names import class_name, differences, names, printable
-from genlab.report.page.curves import GROUPS, Curves, as_json, curves_of, points_each
-from genlab.report.page.pictures import pictures
+from genlab.report.page.curves import Curves, as_json, curves_of, points_each
+from genlab.report.page.pictures import Pictures
 from genlab.report.protocol import Chosen
 from genlab.report.runs import Run
 from genlab.report.table import Table
@@ -32,11 +32,11 @@ def page_content(
     legend: Sequence[str],  # what signs in the table mean
     notes: Sequence[str],
     apart: Sequence[str],  # what is not finished, in a line each
+    drawn: Pictures,  # by ``done``, then by ``others``
 ) -> dict[str, Any]:
     runs = [*done, *others]
-    curves = [curves_of(run.folder) for run in runs]
+    curves = [curves_of(run.logged) for run in runs]
     offered, most = _metrics(curves), points_each(curves)
-    drawn = pictures([run.folder for run in runs])
     settings, alike = _settings(runs)
     left_out = [*drawn.left_out, *_left_out(curves, offered, most, len(settings))]
     columns = [] if table is None else [_column(column) for column in table.columns]
@@ -160,7 +160,7 @@ def _settings(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], str]:
 
 def _left_out(curves: Sequence[Curves], offered: Sequence[str], most: int, settings: int) -> list[str]:
     found = []
-    longest = max((len(points) for c in curves for points in c.metrics.values()), default=0)
+    longest = max((c.longest for c in curves), default=0)
     if longest > most:
         found.append(f"points of curves of more than {most} (up to {longest:,}; the lowest and the highest of each "
                      "stretch are there)")  # fmt: skip

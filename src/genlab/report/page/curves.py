@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from genlab.report.curves import read_curves
+import numpy as np
 
-GROUPS = ("val/", "train/", "monitor/")  # what is worth a curve, in the order that it is offered
+from genlab.report.logged import GROUPS, Logged
+
 MOST_METRICS = 100  # curves of a run
 ROOM = 2_500_000  # characters that all curves of a page may take, and what one point takes
 POINT = 14
@@ -23,16 +23,18 @@ class Curves:
     metrics: dict[str, Points] = field(default_factory=dict)  # (examples, value), by name
     spent: Spent = field(default_factory=list)  # (examples, FLOPs, seconds)
     left_out: int = 0  # metrics beyond MOST_METRICS
+    longest: int = 0  # points of its longest curve, before anything was thinned
 
 
-def curves_of(run: Path) -> Curves:
+def curves_of(logged: Logged) -> Curves:
     """All that a run logged of GROUPS; nothing if it has logged nothing."""
-    logged = read_curves(run, prefix="")
-    names = [name for group in GROUPS for name in logged if name.startswith(group)]
-    metrics = {name: [(p.examples, p.value) for p in logged[name]] for name in names[:MOST_METRICS]}
-    spent = {p.examples: (p.examples, p.flops, p.seconds) for points in logged.values() for p in points}
+    names = [name for group in GROUPS for name in logged.curves if name.startswith(group)]
+    metrics = {name: list(map(tuple, logged.curves[name][:, [0, 3]].tolist())) for name in names[:MOST_METRICS]}
+    rows = logged.spent[np.isfinite(logged.spent).all(axis=1)]
+    spent = {row[0]: tuple(row) for row in rows.tolist()}
+    longest = max((logged.points[name] for name in metrics), default=0)
     return Curves(metrics, pieces([(0.0, 0.0, 0.0), *(spent[key] for key in sorted(spent) if key > 0)]),
-                  len(names[MOST_METRICS:]))  # fmt: skip
+                  len(names[MOST_METRICS:]), longest)  # fmt: skip
 
 
 def points_each(curves: Sequence[Curves]) -> int:
@@ -64,21 +66,21 @@ def pieces(spent: Spent) -> Spent:
     """As few of the points as make straight pieces near all of them (Ramer 1972; Douglas and Peucker 1973)."""
     if len(spent) < 3:
         return spent
-    whole = [max(abs(a - b), 1e-9) for a, b in zip(spent[-1], spent[0], strict=True)]
+    table = np.array(spent)
+    table = table / np.maximum(np.abs(table[-1] - table[0]), 1e-9)
     kept = {0, len(spent) - 1}
     stack = [(0, len(spent) - 1)]
     while stack:
         first, last = stack.pop()
-        worst, far = first, TOLERANCE
-        for i in range(first + 1, last):
-            share = (spent[i][0] - spent[first][0]) / (spent[last][0] - spent[first][0])
-            away = max(abs(a + share * (b - a) - c) / w
-                       for a, b, c, w in zip(spent[first], spent[last], spent[i], whole, strict=True))  # fmt: skip
-            if away > far:
-                worst, far = i, away
-        if worst != first:
-            kept.add(worst)
-            stack += [(first, worst), (worst, last)]
+        if last - first < 2:
+            continue
+        inner = table[first + 1 : last]
+        share = (inner[:, :1] - table[first, 0]) / (table[last, 0] - table[first, 0])
+        away = np.abs(table[first] + share * (table[last] - table[first]) - inner).max(axis=1)
+        worst = int(away.argmax())
+        if away[worst] > TOLERANCE:
+            kept.add(first + 1 + worst)
+            stack += [(first, first + 1 + worst), (first + 1 + worst, last)]
     return [spent[i] for i in sorted(kept)]
 
 

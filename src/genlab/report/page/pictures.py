@@ -2,7 +2,6 @@
 
 import base64
 import io
-import re
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageChops
+
+from genlab import regular_file
+from genlab.progress import progress
+from genlab.report.picture_file import NAME, UnreadablePictureError, read_picture
 
 ROOM = 5_000_000  # bytes of a page that all pictures may take, encoded
 MOST = 1000  # pictures of a page
@@ -24,13 +27,13 @@ LEVELS = (
 )  # pixels of the longer side, quality: the first that fits
 TRIED = 24  # pictures that tell which does
 TEXT = 1200  # characters of a text
-NAME = re.compile(r"examples=(\d{12})\.(png|txt)")
 
 
 @dataclass
 class Pictures:
     frames: list[list[dict[str, Any]]]  # of each run, by examples: examples, and src or text
     left_out: list[str] = field(default_factory=list)  # what is not shown as it is, in sentences
+    unreadable: list[str] = field(default_factory=list)  # a line for each run that has some that cannot be read
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class _File:
 def pictures(folders: Sequence[Path], room: int = ROOM) -> Pictures:
     """The samples of runs, of each about as many, spread over its training. What cannot be read is left out."""
     files = [_files(run, folder) for run, folder in enumerate(folders)]
-    each = min(EACH, max(2, MOST // max(1, sum(map(bool, files)))))
+    each = min(EACH, max(1, MOST // max(1, sum(map(bool, files)))))
     chosen = [file for of_run in files for file in _spread(of_run, each)]
     texts = [file for file in chosen if file.path.suffix == ".txt"]
     drawn = [file for file in chosen if file.path.suffix == ".png"]
@@ -52,13 +55,24 @@ def pictures(folders: Sequence[Path], room: int = ROOM) -> Pictures:
         found.frames[file.run].append({"examples": file.examples, "text": _text(file.path)})
     with ThreadPoolExecutor() as threads:
         level = _level(drawn, room, threads)
-        encoded = list(threads.map(lambda file: _encoded(file.path, *level), drawn))
-    unreadable = sum(picture is None for picture in encoded)
+        encoded = []
+        with progress(f"preparing {len(drawn):,} sample grids", len(drawn)) as advance:
+            for picture in threads.map(lambda file: _encoded(file.path, *level), drawn):
+                encoded.append(picture)
+                advance(1)
+    bad = [(file, picture) for file, picture in zip(drawn, encoded, strict=True) if isinstance(picture, str)]
+    unreadable = len(bad)
+    for run in dict.fromkeys(file.run for file, _ in bad):
+        (file, reason), *more = [one for one in bad if one[0].run == run]
+        others = f" and {len(more)} more" if more else ""
+        found.unreadable.append(f"{file.path}{others} cannot be read ({reason}), so not shown")
     size = 0
     left = Counter(file.run for file in drawn)
     ages = [left[file.run] - place for file, place in zip(drawn, _places(drawn), strict=True)]
     for _, file, picture in sorted(zip(ages, drawn, encoded, strict=True), key=lambda item: item[0]):
-        if picture is not None and size + len(picture["src"]) <= room:  # the newest of all first, while there is room
+        if (
+            not isinstance(picture, str) and size + len(picture["src"]) <= room
+        ):  # the newest of all first, while there is room
             size += len(picture["src"])
             found.frames[file.run].insert(0, {"examples": file.examples, **picture})
     total, shown = sum(map(len, files)), sum(map(len, found.frames))
@@ -66,7 +80,7 @@ def pictures(folders: Sequence[Path], room: int = ROOM) -> Pictures:
         found.left_out.append(f"{total - shown - unreadable:,} of {total:,} sample grids")
     if unreadable:
         found.left_out.append(f"{unreadable:,} sample grid{'s' * (unreadable > 1)} that cannot be read")
-    if any(picture and picture["reduced"] for picture in encoded):
+    if any(not isinstance(picture, str) and picture["reduced"] for picture in encoded):
         found.left_out.append(f"pixels of grids larger than {level[0]}")
     return found
 
@@ -96,19 +110,19 @@ def _spread(files: list[_File], count: int) -> list[_File]:
 def _level(files: Sequence[_File], room: int, threads: ThreadPoolExecutor) -> tuple[int, int]:
     few = files[:: max(1, len(files) // TRIED)]
     for level in LEVELS[:-1]:
-        sizes = [len(p["src"]) for p in threads.map(lambda file, own=level: _encoded(file.path, *own), few) if p]
+        sizes = [len(p["src"]) for p in threads.map(lambda file, own=level: _encoded(file.path, *own), few)
+                 if not isinstance(p, str)]  # fmt: skip
         if not sizes or sum(sizes) / len(sizes) * len(files) <= 0.9 * room:
             return level
     return LEVELS[-1]
 
 
-def _encoded(path: Path, longest: int, quality: int) -> dict[str, Any] | None:
-    """``src`` as a data URL; ``zoom``: by how much its pixels had been enlarged. None: it cannot be read."""
+def _encoded(path: Path, longest: int, quality: int) -> dict[str, Any] | str:
+    """``src`` as a data URL; ``zoom``: by how much its pixels had been enlarged. Text: why it cannot be read."""
     try:
-        with Image.open(path, formats=["PNG"]) as file:
-            image = file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+        image = read_picture(path)
+    except UnreadablePictureError as error:
+        return str(error)
     zoom = _enlarged(image)
     image = image.resize((image.width // zoom, image.height // zoom), Image.Resampling.NEAREST)
     ratio = min(1.0, longest / max(image.size))
@@ -125,18 +139,24 @@ def _enlarged(image: Image.Image) -> int:
     """By how much small samples were enlarged, pixel by pixel: that much of a grid says nothing."""
     for factor in range(8, 1, -1):
         if image.width % factor == 0 and image.height % factor == 0:
-            small = image.resize((image.width // factor, image.height // factor), Image.Resampling.NEAREST)
-            again = small.resize(image.size, Image.Resampling.NEAREST)
-            if ImageChops.difference(image, again).getbbox() is None:
+            corner = image.crop((0, 0, min(image.width, 8 * factor), min(image.height, 8 * factor)))
+            if _is_enlarged(corner, factor) and _is_enlarged(image, factor):  # a few pixels rule most factors out
                 return factor
     return 1
 
 
+def _is_enlarged(image: Image.Image, factor: int) -> bool:
+    small = image.resize((image.width // factor, image.height // factor), Image.Resampling.NEAREST)
+    again = small.resize(image.size, Image.Resampling.NEAREST)
+    return ImageChops.difference(image, again).getbbox() is None
+
+
 def _text(path: Path) -> str:
+    """The beginning of a text; of a stranger's, only from a regular file of this folder."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(TEXT + 1)
-    except OSError:
-        return "(cannot be read)"
+        with regular_file.open_regular(path, root=path.parents[1], largest=regular_file.LARGEST_TABLE) as file:
+            text = file.read(4 * (TEXT + 1)).decode("utf-8", "replace")
+    except OSError as error:
+        return f"(cannot be read: {error.strerror})"
     text = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
     return text if len(text) <= TEXT else f"{text[:TEXT]} …"

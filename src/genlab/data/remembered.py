@@ -1,0 +1,49 @@
+"""Small facts in the cache: what was read off files, under a name that is made of all they depend on."""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def recall(folder: Path, key: str) -> dict[str, Any] | None:
+    """What was remembered under ``key``. None if there is nothing, or nothing whole."""
+    try:
+        found = json.loads(_path(folder, key).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def remember(folder: Path, key: str, facts: dict[str, Any]) -> None:
+    """Keep ``facts``, plain values. Where they cannot be kept they are found out again: that costs time and nothing
+    else, so no error is raised."""
+    partial = folder / f"{key}.{os.getpid()}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(facts), encoding="utf-8")
+        os.replace(partial, _path(folder, key))
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def of_array(folder: Path, key: str, name: str, make: Callable[[], str]) -> str:
+    """A short text that is made of an entry of :mod:`genlab.data.array_cache`: made once, and again if the entry's file
+    was written since."""
+    try:
+        status = (folder / f"{key}.npy").stat()
+    except OSError:
+        return make()
+    stamp = [status.st_size, status.st_mtime_ns]
+    facts = recall(folder, key) or {}
+    if facts.get("stamp") != stamp or not isinstance(facts.get(name), str):
+        facts = {**(facts if facts.get("stamp") == stamp else {}), "stamp": stamp, name: make()}
+        remember(folder, key, facts)
+    return str(facts[name])
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.facts"
