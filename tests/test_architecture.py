@@ -128,7 +128,7 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
 )
 def test_sweeps_know_trials_by_their_commands_and_files(name: str) -> None:
     allowed = {"errors", "config", "overrides", "paths", "places", "build", "redaction", "occupied", "storage",
-               "regular_file", "strangers", "launcher", "sweep"}  # fmt: skip
+               "regular_file", "started_as", "strangers", "launcher", "sweep"}  # fmt: skip
     for other in imported(name):
         if other.split(".")[0] == "genlab":
             assert other.split(".")[1] in allowed, f"{name} imports {other}"

@@ -2,12 +2,15 @@
 
 import importlib
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from genlab import cli, places
+from genlab.build import resolve
+from genlab.errors import ConfigError
 from tiny_run import BARE, REPOSITORY
 
 SECTION = "## A project of your own\n"
@@ -121,3 +124,28 @@ def test_a_project_outside_of_genlab(
     assert "lies in the folder of a run, which holds no code." in names("outputs.first.evil.Evil", *typed)
     assert not list(tmp_path.rglob("acted"))
     assert not (tmp_path / "never").exists()
+
+
+def test_the_current_folder_hides_no_package(tmp_path: Path) -> None:
+    """``python -m`` puts the current folder first, where a run of somebody else's may lie."""
+    for name in ("hydra", "omegaconf", "yaml"):
+        (tmp_path / f"{name}.py").write_text(EVIL)
+    command = [sys.executable, "-m", "genlab.cli", "train", "nope=1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr[:29]) == (2, "error: unknown option 'nope'.")
+    assert not (tmp_path / "acted").exists()
+
+
+@pytest.mark.parametrize("beside", ["overrides.yaml", "command.txt"])
+def test_a_run_in_a_place_holds_no_code(beside: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not behind a link either, and whichever of its files are there."""
+    run = project.parent / "elsewhere"
+    run.mkdir()
+    for name in ("config.yaml", beside):
+        (run / name).touch()
+    (run / "__init__.py").write_text(EVIL)
+    (project / "stranger").symlink_to(run)
+    places.add(project.resolve())
+    with pytest.raises(ConfigError, match="lies in the folder of a run"):
+        resolve("stranger.Evil", "model")
+    assert not Path("acted").exists()
