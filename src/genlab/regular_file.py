@@ -118,10 +118,13 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def kind_of(path: Path) -> str | None:
-    """What is there instead of a regular file: ``a link``, ``a FIFO`` ...; None for a regular file, or nothing."""
+def kind_of(path: Path, *, follow: bool = False) -> str | None:
+    """What is there instead of a regular file: ``a link``, ``a FIFO`` ...; None for a regular file, or nothing.
+
+    ``follow``: what a link leads to, for files of the user's own data.
+    """
     try:
-        mode = os.lstat(path).st_mode
+        mode = os.stat(path, follow_symlinks=follow).st_mode
     except (OSError, ValueError):
         return None
     return _kind(mode)

@@ -1,6 +1,7 @@
 """One file to pixels: sizes, crops, colours, transparency, orientation, and what is refused."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,11 @@ def test_bytes_are_decoded_like_their_file(tmp_path: Path) -> None:
         decode(content[:900], 16, 3)
     with pytest.raises(DataError, match=r"^row 3 is 16-bit; only 8-bit"):
         decode(png_of_16_bit_colour(), 16, 3, name="row 3")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name, kind in (("fifo.png", "a FIFO"), ("zero.png", "a device")):
+        with pytest.raises(UnreadableImageError, match=f"{kind}, not a file"):
+            decode(tmp_path / name, 8, 3)

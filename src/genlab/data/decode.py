@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from genlab.errors import DataError
+from genlab.regular_file import kind_of
 
 Channels = Literal[1, 3]
 DECODER = f"3 Pillow {Image.__version__}"  # part of what a cache is keyed by; raise the number when pixels change
@@ -54,6 +55,8 @@ def decode(
         UnreadableImageError: the file is damaged, empty, of another format or smaller than the crop.
         DataError: the file is fine, but has more than 8 bits a channel or a pixel format without a meaning here.
     """
+    if isinstance(source, Path) and (kind := kind_of(source, follow=True)) is not None:
+        raise UnreadableImageError(f"{kind}, not a file")  # a FIFO would be waited for
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
             assert isinstance(image, ImageFile.ImageFile)
