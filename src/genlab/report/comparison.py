@@ -204,7 +204,7 @@ def _write(
         files |= {"comparison.csv": table.csv(), "comparison.tex": latex(table, told, _legend(table))}
         files |= {"differences.csv": told} if (told := as_csv(table)) else {}
     for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(for_terminal(text), encoding="utf-8")  # where people look at it
     if tiles:
         side_by_side(tiles, folder / "comparison.png")
     return [*files, *["comparison.png"] * bool(tiles)]
