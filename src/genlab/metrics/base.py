@@ -27,7 +27,7 @@ class SampleMetric(Protocol):
     """Compares generated examples with real ones."""
 
     reads: ClassVar[frozenset[str]]  # the keys of a batch that it needs
-    optional: ClassVar[frozenset[str]] = frozenset()  # those that it looks at where they are there
+    # One may also have ``optional``, likewise: the keys that it looks at where they are there.
     directions: ClassVar[Mapping[str, Direction | None]]  # of every number that it gives, by the name in ``compute``
 
     def update(self, batch: MetricBatch, real: bool) -> None:
