@@ -112,7 +112,9 @@ def test_signal_from_outside(number: int, tmp_path: Path, never_stopped: Any) ->
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     said = [line for line in errors.splitlines() if not line.startswith("training")]
-    assert said == [f"stopped by {signal.Signals(number).name}; saved. Continue with: python {REPOSITORY / 'train.py'} run={run}"]
+    assert said == [
+        f"stopped by {signal.Signals(number).name}; saved. Continue with: python {REPOSITORY / 'train.py'} run={run}"
+    ]
     last = checkpoint.newest(run)
     target = (last.progress.examples // 8 + 3) * 8
     resume(run, f"budget.value={target}")

@@ -62,7 +62,9 @@ def _offered(
 def _is_refused(word: str, is_sweep: bool) -> bool:
     name = word.partition("=")[0].rstrip(".")
     top = name.replace("/", ".").partition(".")[0]
-    return top in _REFUSED or (top in OF_SWEEPS and not is_sweep) or name.rpartition(".")[2] in ("_target_", "_partial_")
+    return (
+        top in _REFUSED or (top in OF_SWEEPS and not is_sweep) or name.rpartition(".")[2] in ("_target_", "_partial_")
+    )
 
 
 def _ask_hydra(argument: str, tree: ConfigTree, overrides: Sequence[str]) -> None:

@@ -243,8 +243,9 @@ def is_new(config: DictConfig, override: Override, groups: Iterable[str]) -> boo
     if names[0] in FILLED_LATER:
         raise ConfigError(f"{key} cannot be set: the run fills it in.")
     if (top := names[0].partition("/")[0]) in OF_SWEEPS and top not in list(config):
-        raise ConfigError(f"unknown option '{key}'. It goes with -m: {started_as.command('train -m')} "
-                          f"{override.input_line} ...")
+        raise ConfigError(
+            f"unknown option '{key}'. It goes with -m: {started_as.command('train -m')} {override.input_line} ..."
+        )
     if names[0] not in list(config) and names[0] not in groups and (pointer := pointer_for(key)):
         raise ConfigError(pointer)
     is_part = override.is_add() or override.is_force_add() or isinstance(override.value(), dict)

@@ -34,9 +34,7 @@ def test_a_grid_is_every_combination_once(outputs: Path, capsys: pytest.CaptureF
     assert len({folder for _, folder in launcher.started}) == 6
     content = json.loads((outputs / "s/trials.json").read_text())
     assert (content["metric"], content["direction"]) == ("fid_x_1k", "lower")
-    assert (
-        content["command"] == f"genlab train -m outputs={outputs} sweep.name=s model=gan,vae seed=0,1,2 data=digits"
-    )
+    assert content["command"] == f"genlab train -m outputs={outputs} sweep.name=s model=gan,vae seed=0,1,2 data=digits"
     assert f"compare: genlab compare runs={outputs}/s" in capsys.readouterr().out
 
 

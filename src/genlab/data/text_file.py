@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from genlab.data.base import Split
 from genlab.data.text import TextDataModule
 from genlab.data.text_files import read_text
-from genlab.data.tokenizer.base import Tokenizer
+from genlab.data.tokenizer.base import Tokenizer, place_of
 from genlab.errors import ConfigError
 
 
@@ -37,6 +37,14 @@ class TextFile(TextDataModule):
         text = read_text(self.path)
         held_out = int((1 - self.val_fraction) * len(text))
         return [text[:held_out] if split == "train" else text[held_out:]]
+
+    def place(self, split: Split, document: str, position: int) -> str:
+        """In the file as a whole, whichever part of it is held out."""
+        if split == "val" and self.val_path is None:
+            text = read_text(self.path)
+            document, position = text, position + len(text) - len(document)
+        path = self.val_path if split == "val" and self.val_path is not None else self.path
+        return f"{place_of(document, position)} of {path}"
 
     def title(self, split: Split) -> str:
         if split == "train":
