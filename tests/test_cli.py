@@ -99,7 +99,7 @@ TRAINING = [
     (
         "model.guidance=range(1,3)",
         "error: model.guidance=range(1,3) names several values, and a run takes one. Choose one of them, "
-        "or train them all with -m.",
+        "or train them all with -m. A comma within a value needs quotes: 'model.guidance=\"range(1,3)\"'.",
     ),
     ("digits", "error: 'digits' is not an option. Options look like name=value."),
     ("=3", "error: '=3' is not an option. Options look like name=value."),

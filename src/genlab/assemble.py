@@ -19,14 +19,14 @@ from torchmetrics import Metric
 from genlab import checkpoint, run_folder
 from genlab.adoption import adopt_runs, build_extractor, is_a_run, weights_of
 from genlab.budget import Budget
-from genlab.build import LATER, build, check, not_made, resolve
+from genlab.build import LATER, build, check, not_made, parameters, resolve
 from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
 from genlab.config import ConfigTree, resolved
 from genlab.data.base import DataModule
 from genlab.data.tokenizer.base import Tokenizer
-from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ResourceError
+from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ImageSizeError, ResourceError
 from genlab.logger.tracking import check_passed_on, named
 from genlab.loggers import IsolatedLogger
 from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, SampleMetric
@@ -153,11 +153,22 @@ def trial_model(config: Mapping[str, Any]) -> Model:
     try:
         with torch.device("meta"):
             model.configure_model()
+    except ConfigError as error:
+        if isinstance(error.__cause__, ImageSizeError):
+            raise ConfigError(f"{error} {_how_to_resize(config['data'], error.__cause__.side)}") from error
+        raise
     except GenlabError:
         raise
     except Exception as error:  # shapes that do not go together, in a part's own code or in torch's
         raise not_made("model", error) from error
     return model
+
+
+def _how_to_resize(data: Mapping[str, Any], side: int) -> str:
+    kind = resolve(data["_target_"], "data")
+    if "image_size" in parameters(kind):
+        return f"Or resize the images: data.image_size={side}."
+    return f"{kind.__name__} keeps the size of its images: other networks may take it, such as model/network=dit."
 
 
 def build_evaluation(config: Mapping[str, Any]) -> Evaluation:

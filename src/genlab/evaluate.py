@@ -90,8 +90,12 @@ def _baselines(data: DataModule, model: Model, evaluation: Evaluation) -> dict[s
     return text_baselines(subject, evaluation.seed)
 
 
-def evaluate_images(config: DictConfig, images: str, reference: str | None, out: str | None) -> None:
+def evaluate_images(
+    config: DictConfig, images: str, reference: str | None, out: str | None, image_key: str | None = None
+) -> None:
     """Measure a folder of images, or a .npy or .npz file, against another or against a split of the config's data.
+
+    ``image_key``: of the images in a .npz file. Of a folder, ``data.on_bad`` says what becomes of damaged files.
 
     Raises:
         ConfigError: a metric asks for a model, or for data that are not there; ``out`` is no .json file.
@@ -102,11 +106,14 @@ def evaluate_images(config: DictConfig, images: str, reference: str | None, out:
         if read_path(out).suffix.lower() != ".json":
             raise ConfigError(f"out={out}: the numbers go into a .json file. Use out={out.rstrip('/')}.json")
         prepare_file(read_path(out))
-    data = _reference(config, reference)
+    data = _reference(config, reference, image_key)
     if reference is not None:
         config.evaluation.reference = "train"
     channels: Any = data.spec.shape[0]
-    given = GivenImages(images, config.data.get("image_size"), channels, config.data.get("cache_dir"))
+    on_bad = config.data.get("on_bad", "stop")
+    given = GivenImages(
+        images, config.data.get("image_size"), channels, config.data.get("cache_dir"), on_bad, image_key
+    )
     config.spec, config.run_dir, config.run_id = data.spec.to_config(), "", ""
     evaluation = build_evaluation(resolved(config))
     if evaluation.of_models:
@@ -127,9 +134,12 @@ def evaluate_images(config: DictConfig, images: str, reference: str | None, out:
     print(for_terminal(f"protocol {result.protocol_id}" + (f": {out}" if out else "")))
 
 
-def _reference(config: DictConfig, reference: str | None) -> ImageDataModule:
+def _reference(config: DictConfig, reference: str | None, image_key: str | None) -> ImageDataModule:
     if reference is not None:
-        return GivenImages(reference, config.data.image_size, config.data.channels, config.data.cache_dir)
+        of_files = config.data
+        return GivenImages(
+            reference, of_files.image_size, of_files.channels, of_files.cache_dir, of_files.on_bad, image_key
+        )
     data = build_data(config)
     if not isinstance(data, ImageDataModule):
         raise ConfigError(f"images can only be compared with images; the data are {data.spec.modality}.")

@@ -15,7 +15,7 @@ from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import sample_images, save_grid
 from genlab.callbacks.text_samples import BETWEEN, write_texts
 from genlab.config import resolved
-from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
+from genlab.data.tokenizer.base import StreamDecoder, Tokenizer, UnknownCharacterError
 from genlab.errors import ConfigError
 from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory
@@ -132,6 +132,14 @@ def sample_pictures(
     print(for_terminal(f"{n} samples: {path}"))
 
 
+def _encoded(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
+    """Raises ConfigError for a character that the run has no token for."""
+    try:
+        return tokenizer.encode(prompt)
+    except UnknownCharacterError as error:
+        raise ConfigError(f"prompt: {error}. Leave it out of the prompt.") from error
+
+
 def sample_text(
     model: GenerativeModel,
     tokenizer: Tokenizer,
@@ -142,7 +150,7 @@ def sample_text(
     path: Path,
 ) -> None:
     """Texts that begin with ``prompt``, as one ``.txt`` file."""
-    asked = None if not prompt else torch.from_numpy(tokenizer.encode(prompt)).to(model.device)
+    asked = None if not prompt else torch.from_numpy(_encoded(tokenizer, prompt)).to(model.device)
     texts = []
     for first in range(0, n, batch_size):
         indices = range(first, min(first + batch_size, n))

@@ -31,6 +31,9 @@ def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
             if "=" not in override:
                 raise ConfigError(f"'{override}' is not an option. Options look like name=value.") from error
             name, _, value = override.partition("=")
+            if name != name.rstrip():
+                raise ConfigError(f"cannot read '{override}'. Write it without spaces: "
+                                  f"{name.strip()}={value.strip()}") from error  # fmt: skip
             value = value.replace('"', '\\"')
             raise ConfigError(
                 f"cannot read {name}={value}. Put text with special characters into quotes: '{name}=\"{value}\"'."
@@ -40,7 +43,8 @@ def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
             raise ConfigError(f"{option.input_line}: put several folders into brackets, 'runs=[a,b]'.")
         if option.is_sweep_override() and not sweep:
             raise ConfigError(f"{option.input_line} names several values, and a run takes one. Choose one of them, "
-                              "or train them all with -m.")  # fmt: skip
+                              "or train them all with -m. A comma within a value needs quotes: "
+                              f"{_with_quotes(option)}.")  # fmt: skip
         if not name_of(option):
             raise ConfigError(f"'{option.input_line}' is not an option. Options look like name=value.")
         if option.is_hydra_override() or name_of(option).startswith("hydra/"):
@@ -63,6 +67,12 @@ def _parse_one(parser: OverridesParser, override: str) -> Override:
         if not is_text or _holds_text(found):
             return found
     return parser.parse_override(f"{name}={_in_quotes(value)}")
+
+
+def _with_quotes(option: Override) -> str:
+    """As it is typed in a shell where the commas are of one value."""
+    value = (option.input_line or "").partition("=")[2].replace('"', '\\"')
+    return f"'{name_of(option)}=\"{value}\"'"
 
 
 def _holds_text(override: Override) -> bool:

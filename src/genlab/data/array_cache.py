@@ -92,8 +92,9 @@ def _cached(folder: Path, key: str, blocks: Callable[[], Iterable[np.ndarray | N
                     found = _open(path)
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
+        instead = "set GENLAB_CACHE to" if folder == default_folder() else "set cache_dir, where it was named, to"
         raise StorageError(
-            f"cannot keep prepared data in {folder} ({cause}). Make room, or set data.cache_dir to another folder."
+            f"cannot keep prepared data in {folder} ({cause}). Make room, or {instead} another folder."
         ) from error
     assert found is not None, "just written"
     return found

@@ -14,7 +14,7 @@ from genlab.data.array_cache import cached_array, default_folder, digest
 from genlab.data.base import DataModule, DataSpec, KeyedDataset, Split
 from genlab.data.remembered import recall, remember
 from genlab.data.sampler import Keys
-from genlab.data.tokenizer.base import Tokenizer
+from genlab.data.tokenizer.base import Tokenizer, UnknownCharacterError, place_of
 from genlab.errors import ConfigError, DataError
 from genlab.paths import read_path
 from genlab.progress import progress
@@ -169,8 +169,17 @@ class TextDataModule(DataModule):
         """The tokens of each document, the end token among them."""
         with progress(f"tokenising {self.title(split)}", None) as advance:
             for document in self.documents(split):
-                yield self.encode(document)
+                try:
+                    tokens = self.encode(document)
+                except UnknownCharacterError as error:
+                    place = self.place(split, document, error.position)
+                    raise DataError(f"{error}, and it is {place}. Train with data/tokenizer=bytes.") from error
+                yield tokens
                 advance(1)
+
+    def place(self, split: Split, document: str, position: int) -> str:
+        """Where a character of a document is, for messages."""
+        return f"{place_of(document, position)} of a document of {self.title(split)}"
 
     def encode(self, document: str) -> np.ndarray:
         """(L,) int64: its tokens, and the end token if there is one. An empty document has none of either."""

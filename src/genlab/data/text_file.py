@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from genlab.data.base import Split
 from genlab.data.text import TextDataModule
 from genlab.data.text_files import read_text, stamp_of
-from genlab.data.tokenizer.base import Tokenizer
+from genlab.data.tokenizer.base import Tokenizer, place_of
 from genlab.errors import ConfigError
 
 
@@ -41,6 +41,14 @@ class TextFile(TextDataModule):
     def stamp(self, split: Split) -> str | None:
         path = self.path if split == "train" or self.val_path is None else self.val_path
         return stamp_of([path], self.val_fraction if self.val_path is None else None)
+
+    def place(self, split: Split, document: str, position: int) -> str:
+        """In the file as a whole, whichever part of it is held out."""
+        if split == "val" and self.val_path is None:
+            text = read_text(self.path)
+            document, position = text, position + len(text) - len(document)
+        path = self.val_path if split == "val" and self.val_path is not None else self.path
+        return f"{place_of(document, position)} of {path}"
 
     def title(self, split: Split) -> str:
         if split == "train":

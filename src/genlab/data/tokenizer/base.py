@@ -49,6 +49,14 @@ class Tokenizer(Protocol):
         return hashlib.blake2b(f"{type(self).__name__} {self.state()}".encode(), digest_size=8).hexdigest()
 
 
+class UnknownCharacterError(DataError):
+    """A text has a character without a token. ``position``: its number in the text."""
+
+    def __init__(self, message: str, position: int):
+        super().__init__(message)
+        self.position = position
+
+
 class StreamDecoder:
     """The text of tokens as they come. A character is given out when its last byte is there."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from genlab.data.tokenizer.base import Tokenizer, outside, place_of
+from genlab.data.tokenizer.base import Tokenizer, UnknownCharacterError, outside
 from genlab.errors import DataError
 
 
@@ -46,9 +46,10 @@ class Characters(Tokenizer):
         unknown = np.flatnonzero(np.append(known, 0)[tokens] != codes) if len(known) else np.arange(len(codes))
         if len(unknown):
             first = int(unknown[0])
-            raise DataError(
-                f"the vocabulary of {self.vocab_size} has no {text[first]!r} (U+{ord(text[first]):04X}), which is "
-                f"{place_of(text, first)}: the training text has none. Use data/tokenizer=bytes."
+            raise UnknownCharacterError(
+                f"the vocabulary of {self.vocab_size} has no {text[first]!r} (U+{ord(text[first]):04X}): the training "
+                "text has none",
+                first,
             )
         return tokens
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from genlab.errors import ImageSizeError
 from genlab.model.network.embedding import LabelEmbedding
 
 Wrap = Callable[[nn.Module], nn.Module]  # around every layer with weights, see layer_maker
@@ -24,9 +25,10 @@ def smallest_map(shape: Sequence[int], least: int = 4) -> tuple[tuple[int, int],
     while height % 2 == 0 and width % 2 == 0 and min(height, width) // 2 >= least:
         height, width, halvings = height // 2, width // 2, halvings + 1
     if halvings == 0 or min(height, width) >= 2 * least:
-        raise ValueError(
-            f"this network needs images that can be halved down to about {least}x{least}, got {shape[1]}x{shape[2]}. "
-            "Use a side like 16, 24, 32, 48, 64, 96 or 128: data.image_size=64."
+        raise ImageSizeError(
+            f"this network needs images that can be halved down to about {least}x{least}, got {shape[1]}x{shape[2]}: "
+            "a side like 16, 24, 32, 48, 64, 96 or 128.",
+            64,
         )
     return (height, width), halvings
 

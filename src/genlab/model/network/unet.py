@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.errors import ImageSizeError
 from genlab.model.network.attention import SelfAttention
 from genlab.model.network.embedding import LabelEmbedding, NoiseLevelEmbedding
 
@@ -172,10 +173,11 @@ def _check(height: int, width: int, channels: int, patch_size: int, num_levels: 
     multiple = patch_size * 2 ** (num_levels - 1)
     if height % multiple or width % multiple:
         size = multiple * math.ceil(max(height, width) / multiple)
-        raise ValueError(
+        raise ImageSizeError(
             f"model/network=unet needs sides that are multiples of {multiple} (patch_size {patch_size}, "
             f"{num_levels} entries in channel_mult), got {height}x{width}. "
-            f"Use fewer entries in model.network.channel_mult, or data.image_size={size}."
+            "Use fewer entries in model.network.channel_mult.",
+            size,
         )
     unit = math.lcm(4, num_heads)
     if channels % unit:
