@@ -115,7 +115,8 @@ def test_metrics_and_callbacks_know_the_contract_of_models_and_no_model(name: st
 def test_reports_read_files_and_build_nothing(name: str) -> None:
     for other in imported(name):
         top = other.split(".")[0]
-        light = {"genlab.errors", "genlab.config", "genlab.paths", "genlab.redaction", "genlab.wandb_mode"}
+        light = {"genlab.errors", "genlab.config", "genlab.paths", "genlab.redaction", "genlab.wandb_mode",
+                 "genlab.started_as"}  # fmt: skip
         own = inside(other, "genlab.report") or other in light
         arithmetic = {"numpy", "scipy", "matplotlib", "optuna"}
         allowed = {"PIL", "yaml", "jinja2", "markupsafe", "wandb", *arithmetic, *sys.stdlib_module_names}
@@ -127,7 +128,7 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
 )
 def test_sweeps_know_trials_by_their_commands_and_files(name: str) -> None:
     allowed = {"errors", "config", "overrides", "paths", "places", "build", "redaction", "occupied", "storage",
-               "launcher", "sweep"}  # fmt: skip
+               "launcher", "sweep", "started_as"}  # fmt: skip
     for other in imported(name):
         if other.split(".")[0] == "genlab":
             assert other.split(".")[1] in allowed, f"{name} imports {other}"
@@ -144,7 +145,7 @@ def test_config_and_command_line_start_without_torch() -> None:
         return {alias.name for n in ast.walk(module) if isinstance(n, ast.Import) for alias in n.names} | {
             str(n.module) for n in ast.walk(module) if isinstance(n, ast.ImportFrom)}  # fmt: skip
 
-    light = {"genlab.cli", "genlab.config", "genlab.errors", "genlab.home", "genlab.options", "genlab.overrides",
+    light = {"genlab.cli", "genlab.pointers", "genlab.started_as", "genlab.config", "genlab.errors", "genlab.home", "genlab.options", "genlab.overrides",
              "genlab.paths", "genlab.places", "genlab.redaction", "genlab.usage"}  # fmt: skip
     for name in ("genlab", *sorted(light)):
         heavy = {other for other in at_the_top(name) if other.split(".")[0] in ("torch", "pytorch_lightning")}

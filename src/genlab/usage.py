@@ -61,7 +61,8 @@ def sweep_help(tree: Any) -> str:
     lines += [f"  {group + '=':{width}}{' | '.join(options)}" for group, options in tree.groups().items()]
     lines += [
         "",
-        f"Values, shown with their meaning below; those of a part: {started_as.command('train -m')} sweep=optuna --cfg job",
+        "Values, shown with their meaning below; those of a part: "
+        f"{started_as.command('train -m')} sweep=optuna --cfg job",
         "",
     ]
     text = (tree.folders[-1] / "sweep.yaml").read_text(encoding="utf-8")
