@@ -116,7 +116,7 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
     for other in imported(name):
         top = other.split(".")[0]
         light = {"genlab.errors", "genlab.config", "genlab.paths", "genlab.redaction", "genlab.wandb_mode",
-                 "genlab.progress", "genlab.regular_file", "genlab.spreadsheet"}  # fmt: skip
+                 "genlab.progress", "genlab.regular_file", "genlab.spreadsheet", "genlab.started_as"}  # fmt: skip
         own = inside(other, "genlab.report") or other in light
         arithmetic = {"numpy", "scipy", "matplotlib", "optuna"}
         allowed = {"PIL", "yaml", "jinja2", "markupsafe", "wandb", *arithmetic, *sys.stdlib_module_names}
@@ -146,8 +146,8 @@ def test_config_and_command_line_start_without_torch() -> None:
             str(n.module) for n in ast.walk(module) if isinstance(n, ast.ImportFrom)}  # fmt: skip
 
     light = {"genlab.cli", "genlab.config", "genlab.config_files", "genlab.errors", "genlab.home", "genlab.options",
-             "genlab.overrides", "genlab.paths", "genlab.places", "genlab.redaction", "genlab.strangers",
-             "genlab.usage"}  # fmt: skip
+             "genlab.overrides", "genlab.paths", "genlab.places", "genlab.pointers", "genlab.redaction",
+             "genlab.started_as", "genlab.strangers", "genlab.usage"}  # fmt: skip
     for name in ("genlab", *sorted(light)):
         heavy = {other for other in at_the_top(name) if other.split(".")[0] in ("torch", "pytorch_lightning")}
         own = {other for other in at_the_top(name) if inside(other, "genlab")}

@@ -80,9 +80,31 @@ TRAINING = [
     ("~data", "error: ~data: a run needs its data. Available: {data}."),
     ("~evaluation", "error: ~evaluation: a run needs its evaluation, only parts of it can be deleted."),
     ("trainer=gpus", "error: unknown trainer 'gpus'. Did you mean 'gpu'? Available: {trainer}."),
+    ("data.limit=-5", "error: data.limit must be a whole number >= 1 or null, got -5."),
+    ("data.limit=0", "error: data.limit must be a whole number >= 1 or null, got 0."),
+    ("data.num_workers=-1", "error: data.num_workers must be a whole number >= 0, got -1."),
+    ("budget.value=nan", "error: budget.value must be a number, got nan."),
+    ("seed=12345678901234567890123", "error: seed must be a number of at most 19 digits, got one of 23."),
+    ("trainer.devices=0", None),
+    ("model.latent_shape=[0,1,1]", None),
+    ("lr=1e-3", "error: unknown option 'lr'. The learning rate is model.optimizer.lr=..."),
+    ("--resume", "error: unknown option '--resume'. A run is continued with run=<its folder>."),
+    ("ckpt_path=x", "error: unknown option 'ckpt_path'. A run is continued with run=<its folder>."),
     (
-        "data.batch_size=100000",
-        "error: data.batch_size=100000 leaves no batch: the training set has 1297 items. Use data.batch_size<=1297.",
+        "hydra/launcher=submitit",
+        "error: unknown option 'hydra/launcher'. Many runs are started with -m, and launcher=local, ray or slurm.",
+    ),
+    (
+        "max_epochs=3",
+        "error: unknown option 'max_epochs'. Give the run a budget: budget=examples "
+        "budget.value=1000000. Or limit the epochs too: trainer.max_epochs=...",
+    ),
+    ("logger=csv", "error: unknown logger 'csv'. Every run writes metrics.csv: use logger=[none] for nothing else."),
+    ("model = vae", "error: cannot read 'model = vae'. Write it without spaces: model=vae"),
+    (
+        "-m",
+        "error: -m makes a trial of each combination of values, and no option has several. Name some: "
+        "seed=0,1,2 or model=gan,vae; or leave -m out for one run.",
     ),
     ("budget.value=-1", "error: budget.value must be a number above 0, and finite: a run ends. Got -1."),
     ("seed=abc", None),
@@ -99,7 +121,7 @@ TRAINING = [
     (
         "model.guidance=range(1,3)",
         "error: model.guidance=range(1,3) names several values, and a run takes one. Choose one of them, "
-        "or train them all with -m. A comma within a value needs quotes: 'model.guidance=\"range(1,3)\"'.",
+        "or train them all with -m.",
     ),
     ("digits", "error: 'digits' is not an option. Options look like name=value."),
     ("=3", "error: '=3' is not an option. Options look like name=value."),

@@ -26,13 +26,14 @@ from genlab.callbacks.text_samples import TextSamples
 from genlab.config import ConfigTree, resolved
 from genlab.data.base import DataModule
 from genlab.data.tokenizer.base import Tokenizer
-from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ImageSizeError, ResourceError
+from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ResourceError
 from genlab.logger.tracking import check_passed_on, named
 from genlab.loggers import IsolatedLogger
 from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.evaluation import Evaluation
 from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
+from genlab.model.network.image_size import ImageSizeError
 from genlab.paths import read_path
 from genlab.redaction import redacted, remember
 from genlab.regular_file import read_text

@@ -35,14 +35,6 @@ class ResourceError(GenlabError):
     exit_code = 7
 
 
-class ImageSizeError(ValueError):
-    """A network cannot take images of this size. ``side``: a size that it can."""
-
-    def __init__(self, message: str, side: int):
-        super().__init__(message)
-        self.side = side
-
-
 def did_you_mean(word: str, known: Sequence[str], prefix: str = "", suffix: str = "") -> str:
     """`` Did you mean 'x'?`` if something known is close to ``word``, else nothing; x between prefix and suffix."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

@@ -137,7 +137,7 @@ def _encoded(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
     try:
         return tokenizer.encode(prompt)
     except UnknownCharacterError as error:
-        raise ConfigError(f"prompt: {error}. Leave it out of the prompt.") from error
+        raise ConfigError(f"prompt: {error} Leave it out of the prompt.") from error
 
 
 def sample_text(

@@ -57,7 +57,7 @@ def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
 def _parse_one(parser: OverridesParser, override: str) -> Override:
     """Raises HydraException."""
     name, equals, value = override.partition("=")
-    is_text = equals and re.split("[./]", name)[-1].lstrip("+") in _TEXTS
+    is_text = equals and _is_text(name)
     try:
         found = parser.parse_override(override)
     except HydraException:
@@ -69,10 +69,16 @@ def _parse_one(parser: OverridesParser, override: str) -> Override:
     return parser.parse_override(f"{name}={_in_quotes(value)}")
 
 
-def _with_quotes(option: Override) -> str:
-    """As it is typed in a shell where the commas are of one value."""
+def _how_to_quote(option: Override) -> str:
+    """As a path or name with commas is typed in a shell."""
+    if not _is_text(name_of(option)):
+        return ""
     value = (option.input_line or "").partition("=")[2].replace('"', '\\"')
-    return f"'{name_of(option)}=\"{value}\"'"
+    return f" A comma within a value needs quotes: '{name_of(option)}=\"{value}\"'."
+
+
+def _is_text(name: str) -> bool:
+    return re.split("[./]", name)[-1].lstrip("+") in _TEXTS
 
 
 def _holds_text(override: Override) -> bool:

@@ -173,7 +173,9 @@ class TextDataModule(DataModule):
                     tokens = self.encode(document)
                 except UnknownCharacterError as error:
                     place = self.place(split, document, error.position)
-                    raise DataError(f"{error}, and it is {place}. Train with data/tokenizer=bytes.") from error
+                    raise DataError(
+                        f"{error.what}, which is {place}: the training text has none. Train with data/tokenizer=bytes."
+                    ) from error
                 yield tokens
                 advance(1)
 

@@ -52,9 +52,9 @@ class Tokenizer(Protocol):
 class UnknownCharacterError(DataError):
     """A text has a character without a token. ``position``: its number in the text."""
 
-    def __init__(self, message: str, position: int):
-        super().__init__(message)
-        self.position = position
+    def __init__(self, what: str, text: str, position: int):
+        super().__init__(f"{what}, which is {place_of(text, position)}: the training text has none.")
+        self.what, self.position = what, position
 
 
 class StreamDecoder:

@@ -46,11 +46,8 @@ class Characters(Tokenizer):
         unknown = np.flatnonzero(np.append(known, 0)[tokens] != codes) if len(known) else np.arange(len(codes))
         if len(unknown):
             first = int(unknown[0])
-            raise UnknownCharacterError(
-                f"the vocabulary of {self.vocab_size} has no {text[first]!r} (U+{ord(text[first]):04X}): the training "
-                "text has none",
-                first,
-            )
+            what = f"the vocabulary of {self.vocab_size} has no {text[first]!r} (U+{ord(text[first]):04X})"
+            raise UnknownCharacterError(what, text, first)
         return tokens
 
     def bytes_of(self, token: int) -> bytes:

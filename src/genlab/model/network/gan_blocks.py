@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genlab.errors import ImageSizeError
 from genlab.model.network.embedding import LabelEmbedding
+from genlab.model.network.image_size import ImageSizeError
 
 Wrap = Callable[[nn.Module], nn.Module]  # around every layer with weights, see layer_maker
 

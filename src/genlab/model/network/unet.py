@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.errors import ImageSizeError
 from genlab.model.network.attention import SelfAttention
 from genlab.model.network.embedding import LabelEmbedding, NoiseLevelEmbedding
+from genlab.model.network.image_size import ImageSizeError
 
 
 class UNet(nn.Module):
