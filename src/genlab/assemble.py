@@ -33,6 +33,7 @@ from genlab.metrics.evaluation import Evaluation
 from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
 from genlab.paths import read_path
+from genlab.pixel_levels import check_model_bits
 from genlab.redaction import redacted, remember
 from genlab.sharded_strategy import ShardedStrategy
 from genlab.wandb_mode import choose_wandb_mode
@@ -144,6 +145,7 @@ def trial_model(config: Mapping[str, Any]) -> Model:
         hint = f" Use model={' or '.join(fitting)}." if fitting else ""
         raise ConfigError(f"{kind.__name__} cannot be trained on {modality} data.{hint}")
     model: Model = build(config["model"], Model, "model")
+    check_model_bits(model, config["spec"])
     with torch.device("meta"):
         model.configure_model()
     return model

@@ -22,6 +22,7 @@ from genlab import places
 from genlab.errors import ConfigError, did_you_mean
 from genlab.overrides import line_of, name_of, parse
 from genlab.paths import read_path
+from genlab.quantities import read_quantities
 from genlab.redaction import remember
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
@@ -114,6 +115,7 @@ class ConfigTree:
         for name in map(str, base):
             if name not in list(config):
                 raise ConfigError(f"~{name}: a run needs its {name}, only parts of it can be deleted.")
+        read_quantities(config)
         remember(_plain(config))
         return config
 
@@ -143,6 +145,7 @@ class ConfigTree:
             if key == "seed":
                 raise ConfigError("seed: a run keeps its seed, which its data and its noise follow. Start a new run.")
             OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
+        read_quantities(config)
         remember(_plain(config))
         return config
 

@@ -5,6 +5,7 @@ from typing import Any
 from genlab.errors import ConfigError
 from genlab.overrides import parse
 from genlab.paths import expanded
+from genlab.quantities import as_count, as_number
 
 # Of each command, with default and meaning; all else is the config's.
 OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
@@ -17,7 +18,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "run": (..., "the run to sample from"),
         "n": (None, "how many samples. Default: 64 images, or 1 text"),
         "seed": (0, "sample i of a seed is always the same, on any batch size"),
-        "label": (None, "the class of all samples; by default one class after the other"),
+        "label": (None, "a class by number or name, or several in turn: [1,2]. Default: one class after the other"),
         "prompt": (None, "the beginning of a text, which the samples go on from"),
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
@@ -89,10 +90,14 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return str(value)
     if name == "runs":
         return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
+    if name == "label":
+        return _labels(value)
     if name in ("hours", "flops"):
+        value = as_number(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{name} must be a number, got {value!r}.")
         return float(value)
+    value = as_count(value)
     kind, words = (bool, "true or false") if isinstance(default, bool) else (int, "a whole number")
     lowest = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0, "examples": 1, "steps": 1}.get(name)
     if lowest is not None:
@@ -100,6 +105,14 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     if type(value) is not kind or (lowest is not None and value < lowest):
         raise ConfigError(f"{name} must be {words}, got {value!r}.")
     return value
+
+
+def _labels(value: Any) -> list[int | str]:
+    """The classes that samples are asked for, in turn: numbers, and names. Raises ConfigError."""
+    labels = value if isinstance(value, list) else [value]
+    if not labels or not all(type(label) in (int, str) for label in labels):
+        raise ConfigError(f"label must be a class, by its number or name, or several: label=[1,2], got {value!r}.")
+    return labels
 
 
 def with_reference(options: dict[str, Any], overrides: list[str]) -> list[str]:

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from genlab.data.array_cache import cached_rows, default_folder
 from genlab.data.base import Split
-from genlab.data.decode import Channels
+from genlab.data.archive_root import unpacked_root
+from genlab.data.decode import Bits, Channels, Size, check_size
 from genlab.data.decoding import FileDecoding
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import ImageFile, class_names, counted, list_images, split_files
@@ -19,7 +21,8 @@ _log = logging.getLogger(__name__)
 
 
 class ImageFolder(ImageDataModule):
-    """PNG, JPEG, WebP, GIF, BMP, TIFF and PPM files under a folder: (channels, S, S). Others are counted and told of.
+    """PNG, JPEG, WebP, GIF, BMP, TIFF and PPM files under a folder: (channels, H, W). Others are counted and told of.
+    A .zip, .tar, .tar.gz or .tgz is unpacked into the cache once and stands for its folder.
 
     Folders at the top are classes, in sorted order, and whatever lies below them belongs to them; a folder without
     images is no class. Images all at the top have no labels. A mixture is refused. See
@@ -32,11 +35,12 @@ class ImageFolder(ImageDataModule):
 
     def __init__(
         self,
-        root: str,  # folder of images, or of one folder a class
+        root: str,  # folder of images, or of one folder a class; or a .zip, .tar or .tar.gz of such a folder
         val_root: str | None = None,  # the held-out images; null: a fixed part of root, see val_fraction
         val_fraction: float = 0.1,  # in (0, 1): held out by the hash of the file name, so it stays when files are added
-        image_size: int | None = None,  # pixels; null: the files are squares of one size
-        channels: Channels = 3,  # 3: RGB, 1: grey
+        image_size: Size | None = None,  # side in pixels, or [height, width]; null: the files are squares of one size
+        channels: Channels = 3,  # 1: grey, 2: grey + alpha, 3: RGB, 4: RGBA
+        bits: Bits = 8,  # of a channel; 16 for grey files of 16 bits
         folders_are_classes: bool = False,  # also where they are called train, test and the like
         on_bad: Literal["stop", "skip"] = "stop",  # a damaged file: stop, or leave out up to 0.1 % of the files
         cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
@@ -50,12 +54,23 @@ class ImageFolder(ImageDataModule):
         super().__init__(batch_size, flip, num_workers, limit, seed)
         if not 0 < val_fraction < 1:
             raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
-        if image_size is not None and image_size < 1:
-            raise ConfigError(f"data.image_size must be a whole number >= 1 or null, got {image_size}.")
-        self.root, self.val_root, self.val_fraction = root, val_root, val_fraction
-        self.image_size, self.channels, self.on_bad = image_size, channels, on_bad
+        check_size(image_size)
+        self.val_fraction = val_fraction
+        self.image_size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
+        self.channels, self.bits, self.on_bad = channels, bits, on_bad
         self.folders_are_classes = folders_are_classes
         self.cache = read_path(cache_dir) if cache_dir else default_folder()
+        self._roots = root, val_root
+
+    @cached_property
+    def root(self) -> str:
+        """The folder of the images. Raises DataError or StorageError where an archive cannot be unpacked."""
+        return unpacked_root(self._roots[0], self.cache)
+
+    @cached_property
+    def val_root(self) -> str | None:
+        """The folder of held-out images of their own."""
+        return None if self._roots[1] is None else unpacked_root(self._roots[1], self.cache)
 
     def load(self, split: Split) -> ImageTable:
         """Decode a split, or find it in the cache.
@@ -66,13 +81,15 @@ class ImageFolder(ImageDataModule):
         """
         root, files, names = self._files(split)
         expected = self.table("train").images.shape[-1] if split == "val" and self.image_size is None else None
-        decoding = FileDecoding(root, files, self.image_size, self.channels, on_bad=self.on_bad, expected=expected)
+        decoding = FileDecoding(
+            root, files, self.image_size, self.channels, on_bad=self.on_bad, expected=expected, bits=self.bits
+        )
         pixels, kept = cached_rows(self.cache, decoding.key(), decoding.rows)
         if len(kept) < len(files):
             _log.warning(
                 "left out %d of %d images in %s that cannot be read.", len(files) - len(kept), len(files), root
             )
-        if pixels.shape[-1] != (expected or pixels.shape[-1]):
+        if self.image_size is None and pixels.shape[-1] != (expected or pixels.shape[-1]):
             decoding.refuse_size(files[int(kept[0])], pixels.shape)
         if not names:
             return ImageTable(pixels)
