@@ -52,12 +52,18 @@ def work_in(places: Sequence[Path], work: Callable[..., None], *arguments: Any) 
 
 def typed_flags() -> str:
     """What a further command needs to find the same classes: `` --config-dir ...``, or nothing."""
+    folder = typed_config_dir()
+    return "" if folder is None else redact(f" --config-dir {shlex.quote(folder)}")
+
+
+def typed_config_dir() -> str | None:
+    """What was typed after ``--config-dir``; None: nothing."""
     words = sys.argv[1:]
     for i, word in enumerate(words):
         flag, equals, value = word.partition("=")
         if flag in ("--config-dir", "-cd") and (equals or words[i + 1 :]):
-            return redact(f" --config-dir {shlex.quote(value if equals else words[i + 1])}")
-    return ""
+            return value if equals else words[i + 1]
+    return None
 
 
 def trusted_file() -> Path:
