@@ -226,7 +226,9 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         if options[name] is not None:
             config.evaluation[setting] = options[name]
     if folder is None:
-        evaluate_images(config, options["images"], options["reference"], options["out"])
+        evaluate_images(
+            config, **{name: options[name] for name in ("images", "reference", "out", "image_key", "on_bad")}
+        )
     else:
         evaluate_run(config, folder, **{name: options[name] for name in ("n", "baselines", "likelihood")})
 

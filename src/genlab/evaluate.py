@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -89,8 +89,16 @@ def _baselines(data: DataModule, model: Model, evaluation: Evaluation) -> dict[s
     return text_baselines(subject, evaluation.seed)
 
 
-def evaluate_images(config: DictConfig, images: str, reference: str | None, out: str | None) -> None:
+def evaluate_images(
+    config: DictConfig,
+    images: str,
+    reference: str | None,
+    out: str | None,
+    image_key: str | None = None,
+    on_bad: Literal["stop", "skip"] = "stop",
+) -> None:
     """Measure a folder of images, or a .npy or .npz file, against another or against a split of the config's data.
+    ``image_key`` and ``on_bad``: as of :class:`genlab.data.given.GivenImages`, of all files that are named.
 
     Raises:
         ConfigError: a metric asks for a model, or for data that are not there; ``out`` is no .json file.
@@ -101,11 +109,13 @@ def evaluate_images(config: DictConfig, images: str, reference: str | None, out:
         if read_path(out).suffix.lower() != ".json":
             raise ConfigError(f"out={out}: the numbers go into a .json file. Use out={out.rstrip('/')}.json")
         prepare_file(read_path(out))
-    data = _reference(config, reference)
+    data = _reference(config, reference, image_key, on_bad)
     if reference is not None:
         config.evaluation.reference = "train"
     channels: Any = data.spec.shape[0]
-    given = GivenImages(images, config.data.get("image_size"), channels, config.data.get("cache_dir"))
+    given = GivenImages(
+        images, _size(config), channels, config.data.get("cache_dir"), image_key, on_bad, config.data.get("bits", 8)
+    )
     config.spec, config.run_dir, config.run_id = data.spec.to_config(), "", ""
     evaluation = build_evaluation(resolved(config))
     if evaluation.of_models:
@@ -126,9 +136,17 @@ def evaluate_images(config: DictConfig, images: str, reference: str | None, out:
     print(f"protocol {result.protocol_id}" + (f": {out}" if out else ""))
 
 
-def _reference(config: DictConfig, reference: str | None) -> ImageDataModule:
+def _size(config: DictConfig) -> Any:
+    size = config.data.get("image_size")
+    return tuple(size) if OmegaConf.is_list(size) else size
+
+
+def _reference(
+    config: DictConfig, reference: str | None, image_key: str | None, on_bad: Literal["stop", "skip"]
+) -> ImageDataModule:
     if reference is not None:
-        return GivenImages(reference, config.data.image_size, config.data.channels, config.data.cache_dir)
+        node = config.data
+        return GivenImages(reference, _size(config), node.channels, node.cache_dir, image_key, on_bad, node.bits)
     data = build_data(config)
     if not isinstance(data, ImageDataModule):
         raise ConfigError(f"images can only be compared with images; the data are {data.spec.modality}.")

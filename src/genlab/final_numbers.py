@@ -1,4 +1,4 @@
-"""What a finished run says of itself: quality, copying and cost, with the better direction and the floor beside them."""
+"""What a finished run says of itself: quality, copying and cost, the better direction and the floor beside them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -57,7 +57,11 @@ def cost_lines(final: Result, summary: Mapping[str, Any]) -> list[str]:
     """What the run took, and what a sample takes."""
     training = f"{summary['examples']:,} examples, {summary['flops']:.3g} FLOPs, {summary['seconds']:,.0f} s"
     size = f"{summary['parameters']:,} parameters, {summary['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
-    lines = ["  cost", f"    training   {training} ({summary['wall_seconds']:,.0f} s with all)", f"    size       {size}"]
+    lines = [
+        "  cost",
+        f"    training   {training} ({summary['wall_seconds']:,.0f} s with all)",
+        f"    size       {size}",
+    ]
     if final.samples_per_second:
         each = final.evaluations_per_sample
         calls = "" if each is None else f", {each:g} evaluations of the network each"

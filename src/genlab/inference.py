@@ -1,6 +1,7 @@
 """What one does with a trained run: draw samples, for which its folder is enough."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import sample_images, save_grid
 from genlab.callbacks.text_samples import BETWEEN, write_texts
 from genlab.config import resolved
-from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
+from genlab.data.tokenizer.base import StreamDecoder, Tokenizer, unknown_of
 from genlab.errors import ConfigError, did_you_mean
 from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory
@@ -25,6 +26,8 @@ from genlab.paths import read_path
 from genlab.png import save_png
 from genlab.seeding import RandomStream
 from genlab.storage import prepare_file, write_atomically, writing
+
+_log = logging.getLogger(__name__)
 
 
 def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
@@ -171,6 +174,10 @@ def sample_text(
 ) -> None:
     """Texts that begin with ``prompt``, as one ``.txt`` file."""
     asked = None if not prompt else torch.from_numpy(tokenizer.encode(prompt)).to(model.device)
+    unknown = unknown_of(tokenizer)
+    if asked is not None and unknown is not None and (count := int((asked == unknown).sum())):
+        _log.warning(f"{count} of the {len(asked)} characters of the prompt are not in the training text: the model "
+                     "sees the unknown token in their place.")  # fmt: skip
     texts = []
     for first in range(0, n, batch_size):
         indices = range(first, min(first + batch_size, n))
@@ -201,8 +208,8 @@ def _print_while_writing(
 
 
 def write_images(images: Tensor, path: Path, columns: int) -> None:
-    """Images (N, C, H, W), uint8 or uint16, as a grid (``.png``), an array ``images`` (N, H, W, C) (``.npz``), or one PNG each in a
-    folder that is there. Raises StorageError."""
+    """Images (N, C, H, W), uint8 or uint16, as a grid (``.png``), an array ``images`` (N, H, W, C) (``.npz``), or
+    one PNG each in a folder that is there. Raises StorageError."""
     pixels = images.permute(0, 2, 3, 1).numpy()
     if path.is_dir():
         with writing(path):

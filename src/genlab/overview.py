@@ -49,7 +49,9 @@ def show(config: DictConfig, data: DataModule, parameters: int, overrides: Seque
 
 def _that_matter(plain: Mapping[str, Any], data: DataModule, parameters: int) -> dict[str, str]:
     model, spec, budget, trainer = plain["model"], plain["spec"], plain["budget"], plain["trainer"]
-    parts = [f"{name} {_class(node)}" for name, node in model.items() if isinstance(node, Mapping) and "_target_" in node]
+    parts = [
+        f"{name} {_class(node)}" for name, node in model.items() if isinstance(node, Mapping) and "_target_" in node
+    ]
     count, label = len(data.dataset("train")), spec["condition"]["label"]["size"]
     what = "windows of text" if spec["modality"] == "text" else f"{spec['modality']}s"
     shape = "x".join(map(str, spec["shape"]))

@@ -47,8 +47,7 @@ class GivenImages(ImageDataModule):
             )
         else:
             raise DataError(
-                f"there are no images at {path}. Name a folder of images, a .zip or .tar of one, a .npz "
-                "or a .npy file."
+                f"there are no images at {path}. Name a folder of images, a .zip or .tar of one, a .npz or a .npy file."
             )
 
     def load(self, split: Split) -> ImageTable:

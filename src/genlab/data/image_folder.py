@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from genlab.data.archive_root import unpacked_root
 from genlab.data.array_cache import cached_rows, default_folder
 from genlab.data.base import Split
-from genlab.data.archive_root import unpacked_root
 from genlab.data.decode import Bits, Channels, Size, check_size
 from genlab.data.decoding import FileDecoding
 from genlab.data.image import ImageDataModule, ImageTable
