@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from genlab.places import typed_config_dir
 from genlab.redaction import printable, redacted
 
 _PRESETS = ("experiment", "debug")  # what they set is told value by value
+_WIDTH = 100  # characters
 _NOT_TOLD = (*FILLED_LATER, "outputs")
 _log = logging.getLogger(__name__)
 
@@ -38,7 +40,9 @@ def clip_batch_size(config: DictConfig, data: DataModule, overrides: Sequence[st
 def show(config: DictConfig, data: DataModule, parameters: int, overrides: Sequence[str]) -> None:
     """Print ten lines, and below them what differs from the defaults."""
     plain: dict[str, Any] = redacted(OmegaConf.to_container(config, resolve=False))
-    lines = [f"{name:12}{text}" for name, text in _that_matter(plain, data, parameters).items()]
+    lines = []
+    for name, text in _that_matter(plain, data, parameters).items():
+        lines += textwrap.wrap(f"{name:12}{text}", _WIDTH, subsequent_indent=" " * 12)
     changed = _changed(plain, overrides)
     if changed:
         width = min(40, max(map(len, changed)))
@@ -63,7 +67,7 @@ def _that_matter(plain: Mapping[str, Any], data: DataModule, parameters: int) ->
     steps = f" = {-(-budget['value'] // data.batch_size):,} steps" if unit == "examples" else ""
     evaluation = plain["evaluation"]
     metrics = [name for name in plain["metrics"] if name != "extractor"]
-    measured = f"{', '.join(metrics)} of {evaluation['num_samples']:,} samples" if metrics else "nothing is measured"
+    measured = f"{', '.join(metrics)}; {evaluation['num_samples']:,} samples" if metrics else "nothing"
     return {
         "model": f"{_class(model)}, {parameters:,} parameters",
         "parts": ", ".join(parts),
@@ -106,4 +110,4 @@ def _defaults(config_dir: str | None, choices: tuple[str, ...]) -> dict[str, Any
 
 def _shown(value: Any) -> str:
     text = _class(value) if isinstance(value, Mapping) and "_target_" in value else str(value)
-    return "null" if value is None else text if len(text) <= 60 else f"{text[:57]}..."
+    return "null" if value is None else text if len(text) <= 56 else f"{text[:53]}..."

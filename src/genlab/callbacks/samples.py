@@ -106,8 +106,8 @@ def asked_of(model: GenerativeModel, indices: range, labels: Sequence[int] | Non
 
 
 def asked_labels(model: GenerativeModel, indices: range, labels: Sequence[int] | None = None) -> Tensor | None:
-    """The labels that samples ``indices`` of a grid are asked for, (N,), on the CPU: ``labels``, or all classes, in turn;
-    None: the model takes none. An evaluation asks for another mix: that of its reference."""
+    """The labels of samples ``indices`` of a grid, (N,), on the CPU: ``labels``, or all classes, in turn; None where a
+    model takes none. An evaluation asks for another mix: that of its reference."""
     turns = in_turn(model, indices)
     return turns if turns is None or labels is None else torch.tensor(labels)[torch.tensor(indices) % len(labels)]
 
