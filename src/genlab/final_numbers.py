@@ -28,7 +28,8 @@ def floor_of(final: Result, evaluation: Evaluation, data: DataModule) -> dict[st
         scored = evaluation.score(made["floor"], data)
     except GenlabError:  # of a metric that goes with samples alone: the run's own numbers stand
         return {}
-    return {name: value for name, value in scored.values.items() if name in final.values}
+    numbers = {name: value for name, value in scored.values.items() if name in final.values}
+    return {name: value for name, value in numbers.items() if final.keys.get(name) not in _COPYING}  # they are copies
 
 
 def number_lines(final: Result, floor: Mapping[str, float]) -> list[str]:

@@ -97,7 +97,7 @@ def test_sixteen_bits_are_resized_as_real_numbers(tmp_path: Path) -> None:
     save_png(np.full((3, 3, 1), 7, np.uint8), tmp_path / "b.png")
     assert (decode(tmp_path / "b.png", None, 1, bits=16) == 7 * 257).all()  # 255 is 65535
     save_png(pixels((3, 3, 3), np.uint16), tmp_path / "c.png")
-    with pytest.raises(DataError, match=r"only grey ones of 16 bits are read"):
+    with pytest.raises(DataError, match=r"only 8-bit images are read, and grey ones of 16 bits"):
         decode(tmp_path / "c.png", None, 1, bits=16)
 
 

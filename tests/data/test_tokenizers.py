@@ -142,7 +142,7 @@ def test_a_character_without_a_token_is_named_with_its_place(character: str) -> 
         trained(Characters(), "abc\n").encode(f"ab\nc{character}a")
     assert str(refused.value) == (
         f"the vocabulary of 4 has no {character!r} (U+{ord(character):04X}), which is at character 4 (line 2): "
-        "the training text has none. Use data/tokenizer=bytes."
+        "the training text has none. Use data/tokenizer=bytes, or data.tokenizer.unknown=true."
     )
 
 

@@ -100,8 +100,8 @@ def _check_format(image: ImageFile.ImageFile, name: str, channels: Channels, bit
         readable = image.mode in _WIDE_GREY and not (image.mode == "I" and image.format == "TIFF")  # which has 32
         if not readable:
             raise DataError(
-                f"{name} has more than 8 bits a channel, in colour or with alpha or more than 16 bits; of such files "
-                "only grey ones of 16 bits are read. Convert it, or put the pictures into a .npy: data=array."
+                f"{name} is 16-bit; only 8-bit images are read, and grey ones of 16 bits. Convert it, or put the "
+                "pictures into a .npy: data=array."
             )
         if bits == 8:
             raise SixteenBits(f"{name} is 16-bit; only 8-bit images are read unless asked for.")

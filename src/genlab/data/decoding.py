@@ -91,7 +91,7 @@ class FileDecoding:
 
     def _decode(self, file: ImageFile) -> np.ndarray | UnreadableImageError:
         try:
-            return decode(self._path(file), self.image_size, self.channels, self.crop, bits=self.bits)
+            return decode(self._path(file), self.image_size, self.channels, self.crop, "", self.bits)
         except SixteenBits as error:
             raise DataError(f"{error} Set data.bits=16 data.channels=1.") from error
         except UnreadableImageError as error:
