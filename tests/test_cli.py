@@ -176,7 +176,7 @@ def test_the_config_is_shown_and_training_begins_once_all_is_checked(
 ) -> None:
     with pytest.raises(Trained):
         cli.main(["train", f"outputs={outputs}", "logger=[none]", "trainer=cpu", "model/network=mlp"])
-    assert capsys.readouterr().out.startswith("config\n")
+    assert capsys.readouterr().out.startswith("model       Diffusion, ")
     assert outputs.exists()
 
 
@@ -197,7 +197,10 @@ def test_the_config_is_shown_and_training_begins_once_all_is_checked(
         ("sample run=x n=true", "error: n must be a whole number >= 1, got True."),
         ("sample run=x batch_size=null", "error: batch_size must be a whole number >= 1, got None."),
         ("sample run=x batch_size=-1", "error: batch_size must be a whole number >= 1, got -1."),
-        ("sample run=x label=cat", "error: label must be a whole number, got 'cat'."),
+        (
+            "sample run=x label=1.5",
+            "error: label must be a class, by its number or name, or several: label=[1,2], got 1.5.",
+        ),
         ("sample run=x seed=x", "error: seed must be a whole number, got 'x'."),
         ("sample run=x ~n", "error: ~n: nothing to delete, n is no part of the config."),
         ("sample -m run=a,b", "error: -m sweeps over trainings: genlab train -m ... Start one command for each."),

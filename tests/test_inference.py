@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from genlab import inference, run_folder
+from genlab.callbacks.samples import asked_labels
 from genlab.cli import main
 from genlab.errors import ConfigError
 from tiny_run import MLP, train
@@ -74,7 +75,7 @@ def test_label(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("label", [-1, 10])
 def test_a_label_that_is_not_there(label: int, run: Path) -> None:
     with pytest.raises(ConfigError, match="must be a class from 0 to 9"):
-        inference.sample(config_of(run), run, n=1, seed=0, label=label, prompt=None, batch_size=1, out=None)
+        inference.sample(config_of(run), run, n=1, seed=0, label=[label], prompt=None, batch_size=1, out=None)
 
 
 def test_another_sampler_and_guidance(run: Path, tmp_path: Path) -> None:
@@ -97,3 +98,15 @@ def test_where_samples_go(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     main(["sample", f"run={run}", "n=6", "seed=2", "label=1"])
     assert capsys.readouterr().out == f"6 samples: {run / 'samples' / 'seed=2-n=6-label=1.png'}\n"
     assert (run / "samples" / "seed=2-n=6-label=1.png").exists()
+
+
+def test_classes_are_asked_for_by_number_and_name_in_turn(run: Path) -> None:
+    model, _ = inference.load_run(config_of(run), run)
+    names = [f"class {i}" for i in range(10)]
+    found = inference.find_labels(model, names, [3, "class 7"], run)  # type: ignore[arg-type]
+    assert found == [3, 7]
+    asked = asked_labels(model, range(5), found)  # type: ignore[arg-type]
+    assert asked is not None
+    assert asked.tolist() == [3, 7, 3, 7, 3]
+    with pytest.raises(ConfigError, match=r"label=clas 7: there is no class 'clas 7'\. Did you mean 'class 7'\?"):
+        inference.find_labels(model, names, ["clas 7"], run)  # type: ignore[arg-type]

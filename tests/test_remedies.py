@@ -62,7 +62,7 @@ def text() -> None:
 
 PLAIN = ("data.cache_dir=cache", "metrics=[]")
 IMAGES = ("train", *SHORT, *PLAIN, "data=image_folder", "data.root=p")
-TEXT = ("train", *(s for s in SHORT), *PLAIN, "model=transformer", "data=text_file", "data.path=t.txt", "data.context=8",
+TEXT = ("train", *SHORT, *PLAIN, "model=transformer", "data=text_file", "data.path=t.txt", "data.context=8",
         "data.limit=null")  # fmt: skip
 
 REMEDIES: dict[str, tuple[Callable[[], None], tuple[str, ...], str, tuple[str, ...]]] = {

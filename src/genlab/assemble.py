@@ -35,6 +35,7 @@ from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
 from genlab.model.network.image_size import ImageSizeError
 from genlab.paths import read_path
+from genlab.pixel_levels import check_model_bits
 from genlab.redaction import redacted, remember
 from genlab.regular_file import read_text
 from genlab.sharded_strategy import ShardedStrategy
@@ -151,6 +152,7 @@ def trial_model(config: Mapping[str, Any]) -> Model:
         hint = f" Use model={' or '.join(fitting)}." if fitting else ""
         raise ConfigError(f"{kind.__name__} cannot be trained on {modality} data.{hint}")
     model: Model = build(config["model"], Model, "model")
+    check_model_bits(model, config["spec"])
     try:
         with torch.device("meta"):
             model.configure_model()

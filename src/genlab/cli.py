@@ -180,7 +180,6 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
     config, saved_overrides = _config(tree, options.get("run"), overrides, command)
     if options.get("reference") is not None:
         config.data.root = options["reference"]
-    image_key = _image_key(config) if options.get("images") is not None else None
     if "--cfg" in flags:
         from omegaconf import OmegaConf
 
@@ -229,19 +228,11 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         if options[name] is not None:
             config.evaluation[setting] = options[name]
     if folder is None:
-        evaluate_images(config, options["images"], options["reference"], options["out"], image_key)
+        evaluate_images(
+            config, **{name: options[name] for name in ("images", "reference", "out", "image_key", "on_bad")}
+        )
     else:
         evaluate_run(config, folder, **{name: options[name] for name in ("n", "baselines", "likelihood")})
-
-
-def _image_key(config: Any) -> str | None:
-    """``data.image_key`` of the images that are compared, which data of files do not take."""
-    from omegaconf import open_dict
-
-    if "path" in config.data:  # data=array: of its own file, too
-        return config.data.image_key  # type: ignore[no-any-return]
-    with open_dict(config):
-        return config.data.pop("image_key", None)  # type: ignore[no-any-return]
 
 
 def _sweep(flags: dict[str, str], overrides: list[str]) -> None:

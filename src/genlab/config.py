@@ -24,6 +24,7 @@ from genlab.errors import ConfigError, did_you_mean
 from genlab.overrides import line_of, name_of, parse
 from genlab.paths import read_path
 from genlab.pointers import pointer_for, pointer_for_choice
+from genlab.quantities import read_quantities
 from genlab.redaction import remember
 
 FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
@@ -100,6 +101,7 @@ class ConfigTree:
         for name in map(str, base):
             if name not in list(config):
                 raise ConfigError(f"~{name}: a run needs its {name}, only parts of it can be deleted.")
+        read_quantities(config)
         remember(_plain(config))
         return config
 
@@ -129,6 +131,7 @@ class ConfigTree:
             if key == "seed":
                 raise ConfigError("seed: a run keeps its seed, which its data and its noise follow. Start a new run.")
             OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
+        read_quantities(config)
         remember(_plain(config))
         return config
 

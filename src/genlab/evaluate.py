@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -91,11 +91,15 @@ def _baselines(data: DataModule, model: Model, evaluation: Evaluation) -> dict[s
 
 
 def evaluate_images(
-    config: DictConfig, images: str, reference: str | None, out: str | None, image_key: str | None = None
+    config: DictConfig,
+    images: str,
+    reference: str | None,
+    out: str | None,
+    image_key: str | None = None,
+    on_bad: Literal["stop", "skip"] = "stop",
 ) -> None:
     """Measure a folder of images, or a .npy or .npz file, against another or against a split of the config's data.
-
-    ``image_key``: of the images in a .npz file. Of a folder, ``data.on_bad`` says what becomes of damaged files.
+    ``image_key`` and ``on_bad``: as of :class:`genlab.data.given.GivenImages`, of all files that are named.
 
     Raises:
         ConfigError: a metric asks for a model, or for data that are not there; ``out`` is no .json file.
@@ -106,13 +110,14 @@ def evaluate_images(
         if read_path(out).suffix.lower() != ".json":
             raise ConfigError(f"out={out}: the numbers go into a .json file. Use out={out.rstrip('/')}.json")
         prepare_file(read_path(out))
-    data = _reference(config, reference, image_key)
+    data = _reference(config, reference, image_key, on_bad)
     if reference is not None:
         config.evaluation.reference = "train"
     channels: Any = data.spec.shape[0]
-    on_bad = config.data.get("on_bad", "stop")
+    if on_bad == "stop":
+        on_bad = config.data.get("on_bad", "stop")  # files that are compared with data of files are treated as those
     given = GivenImages(
-        images, config.data.get("image_size"), channels, config.data.get("cache_dir"), on_bad, image_key
+        images, _size(config), channels, config.data.get("cache_dir"), image_key, on_bad, config.data.get("bits", 8)
     )
     config.spec, config.run_dir, config.run_id = data.spec.to_config(), "", ""
     evaluation = build_evaluation(resolved(config))
@@ -134,12 +139,17 @@ def evaluate_images(
     print(for_terminal(f"protocol {result.protocol_id}" + (f": {out}" if out else "")))
 
 
-def _reference(config: DictConfig, reference: str | None, image_key: str | None) -> ImageDataModule:
+def _size(config: DictConfig) -> Any:
+    size = config.data.get("image_size")
+    return tuple(size) if OmegaConf.is_list(size) else size
+
+
+def _reference(
+    config: DictConfig, reference: str | None, image_key: str | None, on_bad: Literal["stop", "skip"]
+) -> ImageDataModule:
     if reference is not None:
-        of_files = config.data
-        return GivenImages(
-            reference, of_files.image_size, of_files.channels, of_files.cache_dir, of_files.on_bad, image_key
-        )
+        node = config.data
+        return GivenImages(reference, _size(config), node.channels, node.cache_dir, image_key, on_bad, node.bits)
     data = build_data(config)
     if not isinstance(data, ImageDataModule):
         raise ConfigError(f"images can only be compared with images; the data are {data.spec.modality}.")

@@ -7,9 +7,10 @@ import secrets
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from signal import Signals
 from typing import Any
@@ -44,14 +45,17 @@ from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.dry_run import try_out
 from genlab.errors import CheckpointError, GenlabError
+from genlab.final_numbers import cost_lines, floor_of, number_lines
 from genlab.logger.tracking import kept_by_wandb
 from genlab.loggers import IsolatedLogger
 from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory, smaller_batch
+from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.failures import raise_first
 from genlab.metrics.protocol import Result
 from genlab.metrics_file import MetricsFile
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model
+from genlab.overview import clip_batch_size, show
 from genlab.paths import read_path
 from genlab.places import typed_flags
 from genlab.ranks import folder_of_all_ranks, is_of_the_group, one_fate
@@ -122,6 +126,7 @@ def _train(
     allow_changes: bool,
 ) -> None:
     data = build_data(config)
+    clip_batch_size(config, data, overrides)
     if config.check:
         try_out(config, data, fit)
         return
@@ -146,7 +151,8 @@ def _train(
     if last is None:
         load_pretrained(model, plain)
     if trial.is_global_zero:
-        run_folder.show(config)  # all is checked: from here on it runs
+        trial_parameters = sum(p.numel() for p in trial_model(plain).parameters())
+        show(config, data, trial_parameters, overrides)  # all is checked: from here on it runs
         for path, (before, now) in changed.items():
             print(for_terminal(f"changed:    {path} {before} -> {now}"))
         if other_data:
@@ -179,7 +185,8 @@ def _train(
     if stop.agreed is not None:
         raise Stopped(stop.agreed)
     if trainer.is_global_zero:
-        finish(trainer, model, run_dir, time.monotonic() - began, kept_by_wandb(plain, run_dir))
+        seconds, offline = time.monotonic() - began, kept_by_wandb(plain, run_dir)
+        finish(trainer, model, run_dir, seconds, offline, partial(_floor, evaluation, data, trainer))
 
 
 def fit(trainer: pl.Trainer, model: Model, data: DataModule, last: Path | None) -> None:
@@ -230,7 +237,18 @@ def _without_folder(config: DictConfig) -> dict[str, Any]:
     return resolved(trial)
 
 
-def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, offline: str | None) -> None:
+def _floor(evaluation: Evaluation, data: DataModule, trainer: pl.Trainer, final: Result) -> dict[str, float]:
+    return floor_of(final, evaluation, data) if final.values and trainer.world_size == 1 else {}
+
+
+def finish(
+    trainer: pl.Trainer,
+    model: Model,
+    run_dir: Path,
+    seconds: float,
+    offline: str | None,
+    floor: Callable[[Result], dict[str, float]],
+) -> None:
     """Write ``summary.json`` and say in plain words what came of the run, and what to do next."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     final = next((c.final for c in callbacks if isinstance(c, PeriodicEvaluation)), None)
@@ -246,7 +264,7 @@ def finish(trainer: pl.Trainer, model: Model, run_dir: Path, seconds: float, off
     save_pictures(final.pictures, run_dir, f"examples={model.progress.examples:012d}")
     grids = sorted((run_dir / SAMPLES).glob("examples=*"))
     lines = ["", f"finished: {model.progress.examples:,} examples in {model.progress.seconds:,.0f} s of training"]
-    lines += [f"  {name:28} {value:10.4f}" for name, value in final.values.items()]
+    lines += [*number_lines(final, floor(final)), *cost_lines(final, summary)]
     lines += [f"samples:    {grids[-1]}"] if grids else []
     lines += [f"run folder: {run_dir}"]
     lines += [] if offline is None else [f"W&B:        offline; send it with: wandb sync {offline}"]

@@ -1,12 +1,13 @@
 """What one does with a trained run: draw samples, for which its folder is enough."""
 
 import hashlib
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from PIL import Image
 from torch import Tensor
 
 from genlab import checkpoint
@@ -15,16 +16,19 @@ from genlab.callbacks.samples import FOLDER as SAMPLES
 from genlab.callbacks.samples import sample_images, save_grid
 from genlab.callbacks.text_samples import BETWEEN, write_texts
 from genlab.config import resolved
-from genlab.data.tokenizer.base import StreamDecoder, Tokenizer, UnknownCharacterError
-from genlab.errors import ConfigError
+from genlab.data.tokenizer.base import StreamDecoder, Tokenizer, UnknownCharacterError, unknown_of
+from genlab.errors import ConfigError, did_you_mean
 from genlab.matmul import quick_matmul
 from genlab.memory import enough_memory
 from genlab.model.base import Condition, Generates, GenerativeModel, Model
 from genlab.model.classes import classes_of
 from genlab.paths import read_path
+from genlab.png import save_png
 from genlab.redaction import for_terminal
 from genlab.seeding import RandomStream
 from genlab.storage import prepare_file, prepare_folder, write_atomically, writing
+
+_log = logging.getLogger(__name__)
 
 
 def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
@@ -44,7 +48,7 @@ def sample(
     run: Path,
     n: int | None,
     seed: int,
-    label: int | None,
+    label: Sequence[int | str] | None,
     prompt: str | None,
     batch_size: int,
     out: str | None,
@@ -56,13 +60,14 @@ def sample(
     if not isinstance(model, GenerativeModel):
         raise ConfigError(f"{run} holds a {type(model).__name__}, which draws no samples. Name another run.")
     if is_text and label is not None:
-        raise ConfigError(f"label={label}: the model of {run} takes no labels.")
+        raise ConfigError(f"label={_typed(label)}: the model of {run} takes no labels.")
+    labels = None if label is None else find_labels(model, config.spec.condition.label.names, label, run)
     if prompt is not None and not is_text:
         raise ConfigError(f"prompt={prompt}: the model of {run} makes images, which take no prompt.")
     if out is None:
         digest = hashlib.sha256((prompt or "").encode("utf-8", "surrogateescape")).hexdigest()  # any bytes of a shell
         told = "" if prompt is None else f"-prompt={digest[:8]}"
-        told += "" if label is None else f"-label={label}"
+        told += "" if labels is None else f"-label={','.join(map(str, labels))}"
         path = run / SAMPLES / f"seed={seed}-n={n}{told}{'.txt' if is_text else '.png'}"
         prepare_folder(path.parent, run)
         prepare_file(path)
@@ -74,7 +79,7 @@ def sample(
             tokenizer = load_tokenizer(resolved(config), checkpoint.newest(run), run)
             sample_text(model, tokenizer, n, seed, prompt, batch_size, path)
         else:
-            sample_pictures(model, run, n, seed, label, batch_size, path)
+            sample_pictures(model, n, seed, labels, batch_size, path, config.spec.get("bits", 8))
 
 
 def image_destination(out: str) -> Path:
@@ -111,24 +116,52 @@ def text_destination(out: str) -> Path:
     return path
 
 
-def sample_pictures(
-    model: GenerativeModel, run: Path, n: int, seed: int, label: int | None, batch_size: int, path: Path
-) -> None:
-    classes = model.num_classes
-    if label is not None:
-        if classes is None:
-            raise ConfigError(f"label={label}: the model of {run} takes no labels.")
+def find_labels(model: GenerativeModel, names: Sequence[str], asked: Sequence[int | str], run: Path) -> list[int]:
+    """The numbers of the classes ``asked``, each by its number or by one of ``names``. Raises ConfigError for one that
+    the model of ``run`` does not know, or was never shown."""
+    classes, typed = model.num_classes, _typed(asked)
+    if classes is None:
+        raise ConfigError(f"label={typed}: the model of {run} takes no labels.")
+    found = []
+    for label in asked:
+        if isinstance(label, str):
+            if label not in names:
+                known = ", ".join(list(names)[:10]) + ", ..." * (len(names) > 10)
+                guess = did_you_mean(label, list(names))
+                raise ConfigError(f"label={typed}: there is no class '{label}'.{guess} The classes are {known}.")
+            label = list(names).index(label)
         if not 0 <= label < classes:
-            raise ConfigError(f"label={label} must be a class from 0 to {classes - 1}.")
+            raise ConfigError(f"label={typed} must be a class from 0 to {classes - 1}.")
         if label in model.empty_classes:
             known = classes_of(model)
             trained = ", ".join(map(str, known[:10])) + ", ..." * (len(known) > 10)
             raise ConfigError(
-                f"label={label}: no image that the model of {run} was trained on has this label. Use one of {trained}."
+                f"label={typed}: no image that the model of {run} was trained on has this label. Use one of {trained}."
             )
+        found.append(label)
+    return found
+
+
+def _typed(labels: Sequence[int | str]) -> str:
+    return str(labels[0]) if len(labels) == 1 else f"[{','.join(map(str, labels))}]"
+
+
+def sample_pictures(
+    model: GenerativeModel,
+    n: int,
+    seed: int,
+    labels: Sequence[int] | None,
+    batch_size: int,
+    path: Path,
+    bits: int = 8,
+) -> None:
+    """``n`` samples, of ``labels`` in turn if there are any. In a grid of several labels, each has a column."""
     batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
-    images = torch.cat([sample_images(model, batch, seed, label) for batch in batches])
-    write_images(images, path, columns=10 if classes == 10 and label is None else max(1, round(n**0.5)))
+    images = torch.cat([sample_images(model, batch, seed, labels, bits) for batch in batches])
+    square = max(1, round(n**0.5))
+    asked = model.num_classes if labels is None else len(labels)
+    in_columns = asked == 10 if labels is None else 1 < len(labels) <= 20
+    write_images(images, path, columns=asked or square if in_columns else square)
     print(for_terminal(f"{n} samples: {path}"))
 
 
@@ -151,6 +184,10 @@ def sample_text(
 ) -> None:
     """Texts that begin with ``prompt``, as one ``.txt`` file."""
     asked = None if not prompt else torch.from_numpy(_encoded(tokenizer, prompt)).to(model.device)
+    unknown = unknown_of(tokenizer)
+    if asked is not None and unknown is not None and (count := int((asked == unknown).sum())):
+        _log.warning(f"{count} of the {len(asked)} characters of the prompt are not in the training text: the model "
+                     "sees the unknown token in their place.")  # fmt: skip
     texts = []
     for first in range(0, n, batch_size):
         indices = range(first, min(first + batch_size, n))
@@ -182,13 +219,13 @@ def _print_while_writing(
 
 
 def write_images(images: Tensor, path: Path, columns: int) -> None:
-    """uint8 images (N, C, H, W) as a grid (``.png``), an array ``images`` (N, H, W, C) (``.npz``), or one PNG each in a
-    folder that is there. Raises StorageError."""
+    """Images (N, C, H, W), uint8 or uint16, as a grid (``.png``), an array ``images`` (N, H, W, C) (``.npz``), or
+    one PNG each in a folder that is there. Raises StorageError."""
     pixels = images.permute(0, 2, 3, 1).numpy()
     if path.is_dir():
         with writing(path):
             for i, picture in enumerate(pixels):
-                Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path / f"{i:06d}.png")
+                save_png(picture, path / f"{i:06d}.png")
     elif path.suffix.lower() == ".npz":
         write_atomically(path, lambda file: np.savez(file, images=pixels))
     else:

@@ -5,6 +5,7 @@ from typing import Any
 from genlab.errors import ConfigError
 from genlab.overrides import parse
 from genlab.paths import expanded
+from genlab.quantities import as_count, as_number
 
 # Of each command, with default and meaning; all else is the config's.
 OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
@@ -17,7 +18,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "run": (..., "the run to sample from"),
         "n": (None, "how many samples. Default: 64 images, or 1 text"),
         "seed": (0, "sample i of a seed is always the same, on any batch size"),
-        "label": (None, "the class of all samples; by default one class after the other"),
+        "label": (None, "a class by number or name, or several in turn: [1,2]. Default: one class after the other"),
         "prompt": (None, "the beginning of a text, which the samples go on from"),
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
@@ -26,6 +27,8 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "run": (None, "the run to evaluate"),
         "images": (None, "or a folder of images, a .npz or a .npy file, to measure without a model"),
         "reference": (None, "with images: what to compare with, likewise; or data=... and its held-out split"),
+        "image_key": (None, "with images: the name of the pictures in a .npz. Default: images, x or arr_0"),
+        "on_bad": ("stop", "with images: a damaged file: stop, or skip up to 0.1 % of them"),
         "n": (None, "how many samples; by default as many as at the end of training"),
         "seed": (None, "of the samples; by default the config's evaluation.seed"),
         "seeds": (None, "sets of samples, each of its own seed: 3 give means and their spread"),
@@ -85,14 +88,22 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return default
     if name in ("run", "folder", "out", "images", "reference"):
         return expanded(str(value))
-    if name in ("sort", "protocol"):
+    if name == "on_bad":
+        if value not in ("stop", "skip"):
+            raise ConfigError(f"on_bad must be stop or skip, got {value!r}.")
+        return value
+    if name in ("sort", "protocol", "image_key"):
         return str(value)
     if name == "runs":
         return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
+    if name == "label":
+        return _labels(value)
     if name in ("hours", "flops"):
+        value = as_number(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{name} must be a number, got {value!r}.")
         return float(value)
+    value = as_count(value)
     kind, words = (bool, "true or false") if isinstance(default, bool) else (int, "a whole number")
     lowest = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0, "examples": 1, "steps": 1}.get(name)
     if lowest is not None:
@@ -102,12 +113,21 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     return value
 
 
+def _labels(value: Any) -> list[int | str]:
+    """The classes that samples are asked for, in turn: numbers, and names. Raises ConfigError."""
+    labels = value if isinstance(value, list) else [value]
+    if not labels or not all(type(label) in (int, str) for label in labels):
+        raise ConfigError(f"label must be a class, by its number or name, or several: label=[1,2], got {value!r}.")
+    return labels
+
+
 def with_reference(options: dict[str, Any], overrides: list[str]) -> list[str]:
     """The overrides of ``evaluate``, those for files that are compared among them. Raises ConfigError."""
     if (options["run"] is None) == (options["images"] is None):
         raise ConfigError("evaluate takes run=outputs/<model>-<data>/<run>, or images=<folder> and reference=<folder>.")
     of_runs = [name for name in ("n", "seed", "seeds", "likelihood", "baselines") if options[name]]
-    of_images = [name for name in ("reference", "out") if options[name] is not None]
+    of_images = [name for name in ("reference", "out", "image_key") if options[name] is not None]
+    of_images += ["on_bad"] * (options["on_bad"] != "stop")
     if options["run"] is not None:
         if of_images:
             raise ConfigError(f"{of_images[0]}={options[of_images[0]]} goes with images=..., not with run=...")
@@ -118,4 +138,14 @@ def with_reference(options: dict[str, Any], overrides: list[str]) -> list[str]:
     if chooses_data == (options["reference"] is not None):
         raise ConfigError(f"images={options['images']} are compared with reference=<folder> or with data=<name>: "
                           "name one of them.")  # fmt: skip
-    return overrides if chooses_data else ["data=image_folder", *overrides]
+    if chooses_data:
+        return overrides
+    own, rest = take_options("evaluate", [_of_files(override) for override in overrides])
+    options |= {name: own[name] for name in ("image_key", "on_bad") if own[name] != OPTIONS["evaluate"][name][0]}
+    return ["data=image_folder", *rest]
+
+
+def _of_files(override: str) -> str:
+    """Where two sets of files are compared, ``data.image_key=`` and ``data.on_bad=`` are of both."""
+    name = override.lstrip("+").partition("=")[0]
+    return override.lstrip("+").removeprefix("data.") if name in ("data.image_key", "data.on_bad") else override

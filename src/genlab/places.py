@@ -55,12 +55,19 @@ def work_in(places: Sequence[Path], work: Callable[..., None], *arguments: Any) 
 def typed_flags() -> str:
     """What a further command needs to find the same classes, and to be allowed the same: `` --config-dir ...``, consent
     that no run keeps, or nothing."""
-    words, kept = sys.argv[1:], ""
+    folder = typed_config_dir()
+    kept = "" if folder is None else redact(f" --config-dir {shlex.quote(folder)}")
+    return kept + "".join(f" {shlex.quote(word)}" for word in sys.argv[1:] if grants(word))
+
+
+def typed_config_dir() -> str | None:
+    """What was typed after ``--config-dir``; None: nothing."""
+    words = sys.argv[1:]
     for i, word in enumerate(words):
         flag, equals, value = word.partition("=")
-        if flag in ("--config-dir", "-cd") and (equals or words[i + 1 :]) and not kept:
-            kept = redact(f" --config-dir {shlex.quote(value if equals else words[i + 1])}")
-    return kept + "".join(f" {shlex.quote(word)}" for word in words if grants(word))
+        if flag in ("--config-dir", "-cd") and (equals or words[i + 1 :]):
+            return value if equals else words[i + 1]
+    return None
 
 
 def trusted_file() -> Path:

@@ -31,7 +31,7 @@ from genlab.errors import CheckpointError, ConfigError, StorageError
 from genlab.occupied import LOCK
 from genlab.own_runs import seal
 from genlab.paths import read_path
-from genlab.redaction import printable, redacted
+from genlab.redaction import redacted
 from genlab.regular_file import is_folder, is_regular, kind_of, read_text
 from genlab.revision import revision
 from genlab.storage import remove_partial_files, write_atomically
@@ -110,29 +110,6 @@ def check_there(folder: Path) -> None:
     if not os.path.lexists(folder / "config.yaml"):
         raise StorageError(f"{folder} was deleted, moved or emptied while its run went on: what it held is lost. "
                            "Start a new run, or put the folder back and continue it.")  # fmt: skip
-
-
-def show(config: Any) -> None:
-    """Print the config once, as a tree."""
-    from omegaconf import OmegaConf
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.tree import Tree
-
-    def grow(tree: Tree, node: Mapping[str, Any]) -> None:
-        for key, value in node.items():
-            if isinstance(value, Mapping) and value:
-                name = str(value.get("_target_", "")).rpartition(".")[2]
-                grow(tree.add(f"[bold]{shown(key)}[/]" + (f"  {shown(name)}" if name else "")), value)
-            elif not str(key).startswith("_") and value != "???":
-                tree.add(shown(f"{key}: {value}"))
-
-    def shown(text: Any) -> str:
-        return escape(printable(str(text)))
-
-    tree = Tree("[bold]config[/]", guide_style="dim")
-    grow(tree, redacted(OmegaConf.to_container(config, resolve=False)))
-    Console(highlight=False, soft_wrap=True).print(tree)
 
 
 def write_text(path: Path, text: str) -> None:

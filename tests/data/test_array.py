@@ -156,7 +156,7 @@ def test_a_second_file_is_held_out(tmp_path: Path) -> None:
     assert refusal(path=path, val_path=new, split="val") == f"{new} has the label 4; those of {path} end at 3."
     small = npz(tmp_path / "e.npz", x=COLOUR[:, :, :4], y=LABELS)
     assert refusal(path=path, val_path=small, split="val") == (
-        f"{small} has images of shape (3, 4, 5), {path} of (3, 6, 5)."
+        f"{small} has images of shape (3, 4, 5), {path} of (3, 6, 5). Set data.image_size=[6,5]."
     )
     labels = npy(tmp_path / "f.npy", LABELS[:30] * 0)
     data = Array(path, val_path=path, val_label_path=labels)
@@ -168,12 +168,12 @@ def test_a_second_file_is_held_out(tmp_path: Path) -> None:
     [
         (
             COLOUR / 255,
-            "has the type float64; images must be uint8, 0 to 255. "
+            "has the type float64; images must be uint8, 0 to 255, or uint16, 0 to 65535. "
             "Convert floats in [0, 1] with: (x * 255).round().astype('uint8')",
         ),
-        (COLOUR.astype(np.int64), "has the type int64; images must be uint8, 0 to 255. Convert"),
-        (COLOUR[0, 0], "has the shape (6, 5); images must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3."),
-        (COLOUR[:, :2], "has the shape (40, 2, 6, 5); images must be"),
+        (COLOUR.astype(np.int64), "has the type int64; images must be uint8, 0 to 255, or uint16, 0 to 65535. Convert"),
+        (COLOUR[0, 0], "has the shape (6, 5); images must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 to 4."),
+        (COLOUR[:, [0] * 7], "has the shape (40, 7, 6, 5); images must be"),
         (COLOUR[None], "has the shape (1, 40, 3, 6, 5); images must be"),
         (COLOUR[:0], "is empty: its shape is (0, 3, 6, 5)."),
         (COLOUR[:, 0, :0], "is empty: its shape is (40, 0, 5)."),

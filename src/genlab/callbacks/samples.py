@@ -1,26 +1,26 @@
 """Sample grids: the same noise all along a run, so that one can watch it turn into pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.milestones import Milestones
-from genlab.data.image import ImageTable, to_float, to_uint8
+from genlab.data.image import ImageTable, bits_of, to_float, to_pixels
 from genlab.loggers import IsolatedLogger
 from genlab.memory import enough_memory
 from genlab.model.base import Condition, GenerativeModel, HasLatent, in_eval_mode
 from genlab.model.classes import in_turn
+from genlab.png import save_png
 from genlab.seeding import RandomStream
-from genlab.storage import prepare_folder, write_atomically
+from genlab.storage import prepare_folder
 
 FOLDER = "samples"
 
@@ -60,7 +60,8 @@ class SampleGrid(Callback):
     def show(self, trainer: Trainer, model: GenerativeModel) -> None:
         remedy = f"callbacks.samples.rows={max(1, self.rows // 2)}"
         with averaged_weights(trainer, model), enough_memory("while samples were drawn", remedy):
-            grids = {"samples": sample_images(model, range(self.rows * self.columns), self.seed)}
+            bits = trainer.datamodule.spec.bits  # type: ignore[attr-defined]
+            grids = {"samples": sample_images(model, range(self.rows * self.columns), self.seed, bits=bits)}
             self.drawn = model.progress.examples, grids["samples"]
             if isinstance(model, HasLatent):
                 table = trainer.datamodule.table("val")  # type: ignore[attr-defined]
@@ -90,26 +91,28 @@ class SampleGrid(Callback):
         return f"after {model.progress.examples:,} examples: {shown}"
 
 
-def sample_images(model: GenerativeModel, indices: range, seed: int, label: int | None = None) -> Tensor:
-    """The samples ``indices`` of a seed, (N, C, H, W) uint8, on the CPU; each of class ``label``, or the classes
-    in turn."""
+def sample_images(
+    model: GenerativeModel, indices: range, seed: int, labels: Sequence[int] | None = None, bits: int = 8
+) -> Tensor:
+    """The samples ``indices`` of a seed, (N, C, H, W) uint8 (uint16 if ``bits`` is 16), on the CPU; of ``labels`` in
+    turn, or of all classes."""
     with in_eval_mode(model):
         stream = RandomStream.for_samples(seed, indices, model.device)
-        images = model.sample(len(indices), asked_of(model, indices, label), stream)
-    return to_uint8(images).cpu()
+        images = model.sample(len(indices), asked_of(model, indices, labels), stream)
+    return to_pixels(images, bits).cpu()
 
 
-def asked_of(model: GenerativeModel, indices: range, label: int | None = None) -> Condition | None:
+def asked_of(model: GenerativeModel, indices: range, labels: Sequence[int] | None = None) -> Condition | None:
     """What the samples ``indices`` are asked for: their labels, if the model takes any."""
-    wanted = asked_labels(model, indices, label)
+    wanted = asked_labels(model, indices, labels)
     return None if wanted is None else {"label": wanted.to(model.device)}
 
 
-def asked_labels(model: GenerativeModel, indices: range, label: int | None = None) -> Tensor | None:
-    """The labels that samples ``indices`` of a grid are asked for, (N,), on the CPU: the classes in turn, or ``label``;
-    None: the model takes none. An evaluation asks for another mix: that of its reference."""
+def asked_labels(model: GenerativeModel, indices: range, labels: Sequence[int] | None = None) -> Tensor | None:
+    """The labels of samples ``indices`` of a grid, (N,), on the CPU: ``labels``, or all classes, in turn; None where a
+    model takes none. An evaluation asks for another mix: that of its reference."""
     turns = in_turn(model, indices)
-    return turns if turns is None or label is None else torch.full_like(turns, label)
+    return turns if turns is None or labels is None else torch.tensor(labels)[torch.tensor(indices) % len(labels)]
 
 
 def reconstructions(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:
@@ -120,7 +123,7 @@ def reconstructions(model: GenerativeModel, table: ImageTable, rows: int, column
     with in_eval_mode(model), torch.no_grad():
         again = model.decode(model.encode(x, condition), condition)  # type: ignore[operator]
     pairs = torch.stack([x.unflatten(0, (rows, columns)), again.unflatten(0, (rows, columns))], dim=1)
-    return to_uint8(pairs.flatten(0, 2)).cpu()
+    return to_pixels(pairs.flatten(0, 2), bits_of(table.images)).cpu()
 
 
 def interpolations(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:
@@ -133,7 +136,7 @@ def interpolations(model: GenerativeModel, table: ImageTable, rows: int, columns
         start, end = model.encode(x, condition), model.encode(y, condition)  # type: ignore[operator]
         path = [slerp(start, end, t) for t in torch.linspace(0, 1, columns).tolist()]
         images = [model.decode(z, condition) for z in path]  # type: ignore[operator]
-    return to_uint8(torch.stack(images, dim=1).flatten(0, 1)).cpu()
+    return to_pixels(torch.stack(images, dim=1).flatten(0, 1), bits_of(table.images)).cpu()
 
 
 def slerp(start: Tensor, end: Tensor, t: float) -> Tensor:
@@ -165,18 +168,19 @@ def _held_out(model: GenerativeModel, table: ImageTable, indices: np.ndarray) ->
 
 
 def save_grid(images: Tensor, columns: int, path: Path, smallest: int = 48) -> None:
-    """Images (N, C, H, W) uint8 as one PNG, row by row. Small ones are enlarged, pixel by pixel, to ``smallest``."""
+    """Images (N, C, H, W), uint8 or uint16, as one PNG, row by row. Small ones are enlarged, pixel by pixel, to
+    ``smallest``. C is 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA."""
     count, channels, height, width = images.shape
     rows = -(-count // columns)
-    tiles = np.full((rows * columns, channels, height + 1, width + 1), 255, dtype=np.uint8)  # a line between tiles
+    kind = np.uint8 if images.dtype == torch.uint8 else np.uint16
+    white = np.iinfo(kind).max
+    tiles = np.full((rows * columns, channels, height + 1, width + 1), white, dtype=kind)  # a line between tiles
     tiles[:count, :, :-1, :-1] = images.numpy()
     grid = tiles.reshape(rows, columns, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
     grid = grid.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
-    picture = Image.fromarray(grid[..., 0] if channels == 1 else grid)
     scale = -(-smallest // width)
     path.parent.mkdir(parents=True, exist_ok=True)
-    enlarged = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    write_atomically(path, lambda file: enlarged.save(file, format="PNG"))
+    save_png(grid.repeat(scale, axis=0).repeat(scale, axis=1), path)
 
 
 def save_pictures(pictures: Mapping[str, Tensor], run: Path, of: str) -> list[Path]:

@@ -23,9 +23,9 @@ class Unsafe(Exception):
 
 
 def unpack_tar(path: Path, folder: Path) -> None:
-    """The files of a .tar.gz into ``folder``. Raises Unsafe, before anything is written."""
+    """The files of a .tar or .tar.gz into ``folder``. Raises Unsafe, before anything is written."""
     budget = _Budget(path)
-    with _damage(), gzip.open(path) as packed, _open_tar(_Metered(packed, budget.allowed)) as archive:
+    with _damage(), _opened(path) as packed, _open_tar(_Metered(packed, budget.allowed)) as archive:
         members: list[tarfile.TarInfo] = []
         for member in archive:  # one by one: a list of them all may be endless
             if not (member.isfile() or member.isdir()):
@@ -37,6 +37,12 @@ def unpack_tar(path: Path, folder: Path) -> None:
         _check_names(member.name for member in members)
         for member in members:
             archive.extract(member, folder, set_attrs=False, filter="data")
+
+
+def _opened(path: Path) -> Any:
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if is_gzip else path.open("rb")
 
 
 def _open_tar(file: Any) -> tarfile.TarFile:
@@ -132,7 +138,7 @@ def _check_names(names: Iterable[str]) -> None:
         seen.add(str(path))
 
 
-def _chunks(file: gzip.GzipFile) -> Iterator[bytes]:
+def _chunks(file: Any) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK):
         yield chunk
 

@@ -8,10 +8,12 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from genlab.data.archive import check_zip, wholesome
-from genlab.data.array_cache import default_folder
+from genlab.data.array_cache import cached_rows, default_folder, digest
 from genlab.data.base import Split
+from genlab.data.decode import DECODER, Size, check_size, resized
 from genlab.data.held_out import cached_part, rows_of
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError, DataError
@@ -20,14 +22,17 @@ from genlab.paths import read_path
 _IMAGE_KEYS = ("images", "x", "arr_0")
 _LABEL_KEYS = ("labels", "y")
 _DAMAGE = (ValueError, EOFError, MemoryError, OverflowError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_LOOKED_AT = 1000  # images, to tell whether 16 bits are used
 _MOST_CLASSES = 1 << 16  # a larger label is a mistake, such as an index
 
 
 class Array(ImageDataModule):
-    """Images in a .npy or .npz file, uint8 in 0..255: (C, H, W), C 1 or 3.
+    """Images in a .npy or .npz file, uint8 in 0..255 or uint16 in 0..65535: (C, H, W), C 1 to 4.
 
     The array is (N, H, W), (N, H, W, C) or (N, C, H, W). One that could be both of the latter, because its second and
-    its last dimension are 1 or 3, is taken as (N, H, W, C). Labels are whole numbers from 0, in the same .npz or in a
+    its last dimension are 1 or 3, is taken as (N, H, W, C); 2 and 4 channels are looked for after those, the last
+    dimension first. With ``image_size`` each image is brought to that size as files are, every channel by itself, and
+    kept in the cache. Labels are whole numbers from 0, in the same .npz or in a
     file of their own; the classes are 0 to the largest label. Nothing in a file is ever run (no pickles).
 
     A .npy is mapped into memory, not read into it. Where a part of it is held out, each part is written once into the
@@ -44,6 +49,7 @@ class Array(ImageDataModule):
         label_key: str | None = None,  # of the labels in a .npz; null: labels or y, if there
         label_path: str | None = None,  # .npy or .npz with the labels of path; null: beside the images, or none
         val_label_path: str | None = None,  # the same for val_path
+        image_size: Size | None = None,  # side in pixels, or [height, width], to resize to; null: as they are
         cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
         batch_size: int = 128,  # examples in a step, over all ranks together
         flip: bool = False,  # mirror training images, half of the time
@@ -57,13 +63,15 @@ class Array(ImageDataModule):
             raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
         if val_label_path is not None and val_path is None:
             raise ConfigError("data.val_label_path needs data.val_path: without it, labels come from data.label_path.")
+        check_size(image_size)
+        self.image_size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
         self.path, self.val_path, self.val_fraction = path, val_path, val_fraction
         self.image_key, self.label_key = image_key, label_key
         self.label_path, self.val_label_path = label_path, val_label_path
         self.cache = read_path(cache_dir) if cache_dir else default_folder()
 
     def load(self, split: Split) -> ImageTable:
-        """(N, C, H, W) uint8.
+        """(N, C, H, W) uint8 or uint16.
 
         Raises:
             DataError: a file is missing, damaged, or holds something else than such images and labels.
@@ -75,10 +83,16 @@ class Array(ImageDataModule):
         if self.val_path is None:
             images, labels = self._part(images, labels, split)
         elif split == "val":
-            expected = images.shape[1:]
+            expected, kind = images.shape[1:], images.dtype
             images = self._images(self.val_path)
-            if images.shape[1:] != expected:
-                raise DataError(f"{self.val_path} has images of shape {images.shape[1:]}, {self.path} of {expected}.")
+            if images.dtype != kind:
+                raise DataError(f"{self.val_path} has images of the type {images.dtype}, {self.path} of {kind}.")
+            if images.shape[1:] != expected and (self.image_size is None or images.shape[1] != expected[0]):
+                same = images.shape[1] == expected[0]
+                remedy = f" Set data.image_size=[{expected[1]},{expected[2]}]." * same
+                raise DataError(
+                    f"{self.val_path} has images of shape {images.shape[1:]}, {self.path} of {expected}.{remedy}"
+                )
             labels = self._labels(self.val_path, self.val_label_path, images)
             if (labels is None) != (classes == 0):
                 raise DataError(f"only one of {self.path} and {self.val_path} has labels; both or none must.")
@@ -86,7 +100,20 @@ class Array(ImageDataModule):
                 raise DataError(
                     f"{self.val_path} has the label {labels.max()}; those of {self.path} end at {classes - 1}."
                 )
+        if self.image_size is not None:
+            source = self.path if split == "train" or self.val_path is None else self.val_path
+            cut = split if self.val_path is None else "all"
+            images = self._resized(images, _key(source, images.shape, cut, self.val_fraction))
         return ImageTable(images, labels, tuple(str(label) for label in range(classes)))
+
+    def _resized(self, images: np.ndarray, key: str) -> np.ndarray:
+        """The images at the size that was asked for, from the cache if they are there."""
+        size = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        assert size is not None
+        if images.shape[2:] == size:
+            return images
+        key = f"{key}-{digest(1, DECODER, self.image_key, images.shape, size)}"
+        return cached_rows(self.cache, key, lambda: (resized_channels(image, size) for image in images))[0]
 
     def _part(
         self, images: np.ndarray, labels: np.ndarray | None, split: Split
@@ -104,22 +131,22 @@ class Array(ImageDataModule):
         found = _read(path, self.image_key, _IMAGE_KEYS, "image_key")
         assert found is not None, "images are not optional"
         images, where = found.values, found.where
-        if images.dtype != np.uint8:
+        if images.dtype not in (np.uint8, np.uint16):
             raise DataError(
-                f"{where} has the type {images.dtype}; images must be uint8, 0 to 255. "
+                f"{where} has the type {images.dtype}; images must be uint8, 0 to 255, or uint16, 0 to 65535. "
                 "Convert floats in [0, 1] with: (x * 255).round().astype('uint8')"
             )
         if images.ndim == 3:
             images = images[:, None]
-        elif images.ndim == 4 and images.shape[-1] in (1, 3):
-            images = images.transpose(0, 3, 1, 2)
-        elif images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise DataError(
-                f"{where} has the shape {images.shape}; images must be (N, H, W), (N, H, W, C) or (N, C, H, W) "
-                "with C 1 or 3."
-            )
+        else:
+            images = _channels_first(images, where)
         if images.size == 0:
             raise DataError(f"{where} is empty: its shape is {found.values.shape}.")
+        if images.dtype == np.uint16 and images[:: -(-len(images) // _LOOKED_AT)].max() <= 255:
+            raise DataError(
+                f"{where} is uint16, but no value is above 255: as 16-bit images they are black. "
+                "Save them as 8-bit ones: x.astype('uint8')"
+            )
         return images
 
     def _labels(self, path: str, label_path: str | None, images: np.ndarray) -> np.ndarray | None:
@@ -147,6 +174,27 @@ class Array(ImageDataModule):
         if labels.max() >= _MOST_CLASSES:
             raise DataError(f"{where} has the label {labels.max()}; number the classes from 0 on.")
         return np.array(labels, dtype=np.int64)
+
+
+def _channels_first(images: np.ndarray, where: str) -> np.ndarray:
+    """(N, C, H, W) of (N, H, W, C) or (N, C, H, W). Raises DataError."""
+    if images.ndim == 4:
+        for counts in ((1, 3), (2, 4)):
+            if images.shape[-1] in counts:
+                return images.transpose(0, 3, 1, 2)
+            if images.shape[1] in counts:
+                return images
+    raise DataError(
+        f"{where} has the shape {images.shape}; images must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 to 4."
+    )
+
+
+def resized_channels(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(C, H, W) uint8 or uint16 to ``size`` (height, width): as files are, each channel by itself."""
+    if image.dtype == np.uint8:
+        return np.stack([np.asarray(resized(Image.fromarray(channel), size)) for channel in image])
+    wide = [np.asarray(resized(Image.fromarray(channel.astype(np.float32)), size)) for channel in image]
+    return np.clip(np.rint(np.stack(wide)), 0, 65535).astype(np.uint16)
 
 
 @dataclass(frozen=True)
@@ -185,7 +233,7 @@ def _read(path: str, key: str | None, usual: tuple[str, ...], option: str, optio
         raise DataError(f"cannot read {path} ({(error.strerror or str(error)).lower()}).") from error
 
 
-def _key(path: str, shape: tuple[int, ...], split: Split, val_fraction: float) -> str:
+def _key(path: str, shape: tuple[int, ...], split: str, val_fraction: float) -> str:
     """Of all that the pixels of a part depend on."""
     real = os.path.realpath(read_path(path))
     status = os.stat(real)

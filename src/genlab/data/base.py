@@ -45,6 +45,7 @@ class DataSpec:
     vocab_size: int | None = None  # of text
     start_token: int | None = None  # that text begins with where there is no prompt
     condition: Mapping[str, ConditionSpec] = field(default_factory=dict)  # "label", "caption"
+    bits: int = 8  # of a channel of a pixel: 8 or 16
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for the config node ``spec``. A condition that the data lack is there with size null."""
@@ -54,6 +55,7 @@ class DataSpec:
             "shape": list(self.shape),
             "vocab_size": self.vocab_size,
             "start_token": self.start_token,
+            **({} if self.bits == 8 else {"bits": self.bits}),
             "condition": {
                 "label": {
                     "size": label and label.size,

@@ -8,10 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from genlab.errors import DataError
+from genlab.errors import ConfigError, DataError
 from genlab.regular_file import kind_of
 
-Channels = Literal[1, 3]
+Channels = Literal[1, 2, 3, 4]  # grey, grey + alpha, RGB, RGBA
+Bits = Literal[8, 16]  # of a channel of a pixel
+Size = int | tuple[int, int]  # of a picture: the side of a square, or (height, width)
 DECODER = f"3 Pillow {Image.__version__}"  # part of what a cache is keyed by; raise the number when pixels change
 
 SUFFIXES = {  # of the formats that are read, by Pillow's names for these
@@ -26,6 +28,8 @@ SUFFIXES = {  # of the formats that are read, by Pillow's names for these
 _FORMATS = tuple(SUFFIXES)
 _OPAQUE = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _ALPHA = ("LA", "RGBA")
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by channels
+_WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _BITS_PER_SAMPLE = 258  # a tag of TIFF
 
 
@@ -33,53 +37,83 @@ class UnreadableImageError(Exception):
     """A damaged file; the text says in what way."""
 
 
+class SixteenBits(DataError):
+    """A grey picture of 16 bits where 8 were asked for."""
+
+
 def decode(
-    source: Path | bytes, image_size: int | None, channels: Channels, crop: int | None = None, name: str = ""
+    source: Path | bytes,
+    image_size: Size | None,
+    channels: Channels,
+    crop: int | None = None,
+    name: str = "",
+    bits: Bits = 8,
 ) -> np.ndarray:
     """The pixels of a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file, (C, H, W) uint8; of several frames the first.
 
-    The orientation that a camera wrote beside the pixels is applied. Transparency is laid on white: what lies under
-    it is arbitrary, and pictures with it are drawn for a white page. Colours become grey by ITU-R 601. With
-    ``image_size`` S the centred square of the picture is brought to S x S with a Lanczos filter, widened by the scale
-    when shrinking (antialiased). A JPEG at least four times that large is first shrunk in the frequency domain, never
+    The orientation that a camera wrote beside the pixels is applied. Transparency is laid on white, unless the
+    channels have a place for it: what lies under it is arbitrary, and pictures with it are drawn for a white page.
+    Colours become grey by ITU-R 601. With ``image_size`` S, or (H, W), the largest centred part of the picture of that
+    shape is brought to that size with a Lanczos filter, widened by the scale when shrinking (antialiased); colours
+    weigh by their alpha. With 16 ``bits`` the result is uint16: grey pictures keep 16 bits, those of 8 bits are spread
+    over the whole range (257 v). A JPEG at least four times that large is first shrunk in the frequency domain, never
     to less than twice S: several times quicker, and not visible after the filter.
 
     Args:
         source: the file, or what is in it
-        image_size: side of the result; None keeps the size, whatever it is
-        channels: 3 for RGB, 1 for grey
+        image_size: side of the result, or its height and width; None keeps the size, whatever it is
+        channels: 1 for grey, 2 for grey and alpha, 3 for RGB, 4 for RGBA
         crop: side of the centred square that is kept, in pixels of the file; None: the largest there is
         name: of the file in messages; "": the path
+        bits: 16: keep what is finer than 8 bits a channel
 
     Raises:
         UnreadableImageError: the file is damaged, empty, of another format or smaller than the crop.
-        DataError: the file is fine, but has more than 8 bits a channel or a pixel format without a meaning here.
+        DataError: the file is fine, but has more bits a channel than asked for, or a pixel format without a meaning
+            here.
     """
     if isinstance(source, Path) and (kind := kind_of(source, follow=True)) is not None:
         raise UnreadableImageError(f"{kind}, not a file")  # a FIFO would be waited for
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
             assert isinstance(image, ImageFile.ImageFile)
-            _check_format(image, name or str(source))
+            is_wide = _check_format(image, name or str(source), channels, bits)
             if image_size is not None and crop is None:
-                image.draft(None, (2 * image_size, 2 * image_size))  # type: ignore[arg-type]  # keeps the mode
+                side = image_size if isinstance(image_size, int) else max(image_size)
+                image.draft(None, (2 * side, 2 * side))  # type: ignore[arg-type]  # keeps the mode
             ImageOps.exif_transpose(image, in_place=True)
-            upright = _flatten(image, "RGB" if channels == 3 else "L")
+            upright = Image.fromarray(np.asarray(image, np.float32)) if is_wide else _flatten(image, _MODES[channels])
     except DataError:
         raise
     except Exception as error:  # a decoder fails on hostile bytes in many ways
         raise UnreadableImageError(_reason(source, error)) from error
     if crop is not None:
         upright = _cropped(upright, crop)
-    pixels = np.asarray(upright if image_size is None else _square(upright, image_size))  # (H, W) or (H, W, 3)
+    pixels = np.asarray(upright if image_size is None else resized(upright, image_size))  # (H, W) or (H, W, C)
+    if is_wide:
+        pixels = np.clip(np.rint(pixels), 0, 65535).astype(np.uint16)
+    elif bits == 16:
+        pixels = pixels.astype(np.uint16) * 257
     return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))  # (C, H, W)
 
 
-def _check_format(image: ImageFile.ImageFile, name: str) -> None:
+def _check_format(image: ImageFile.ImageFile, name: str, channels: Channels, bits: Bits) -> bool:
+    """Whether there are 16 bits a channel to keep. Raises DataError for a format that cannot be had as asked."""
     if image.mode.startswith("I") or _is_wide(image):
-        raise DataError(f"{name} is 16-bit; only 8-bit images are supported.")
+        readable = image.mode in _WIDE_GREY and not (image.mode == "I" and image.format == "TIFF")  # which has 32
+        if not readable:
+            raise DataError(
+                f"{name} is 16-bit; only 8-bit images are read, and grey ones of 16 bits. Convert it, or put the "
+                "pictures into a .npy: data=array."
+            )
+        if bits == 8:
+            raise SixteenBits(f"{name} is 16-bit; only 8-bit images are read unless asked for.")
+        if channels != 1:
+            raise DataError(f"{name} is grey with 16 bits, and data.channels={channels}. Set data.channels=1.")
+        return True
     if image.mode not in _OPAQUE + _ALPHA:
         raise DataError(f"{name} has the pixel format '{image.mode}'; convert it to RGB or grey.")
+    return False
 
 
 def _is_wide(image: ImageFile.ImageFile) -> bool:
@@ -93,7 +127,9 @@ def _is_wide(image: ImageFile.ImageFile) -> bool:
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """To ``mode``, "RGB" or "L", with transparency laid on white."""
+    """To ``mode``; if that has no alpha, with transparency laid on white."""
+    if mode in _ALPHA:
+        return image.convert("RGBA").convert(mode)
     if image.mode in _ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -109,14 +145,29 @@ def _cropped(image: Image.Image, side: int) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
-    """The centred square at ``size``. One resampling of a box: the shorter side decides, the longer is cropped."""
+def resized(image: Image.Image, size: Size) -> Image.Image:
+    """The largest centred part of the shape of ``size``, at that size. One resampling of a box, Lanczos."""
     width, height = image.size
-    if width == height == size:
+    new_height, new_width = (size, size) if isinstance(size, int) else size
+    if (width, height) == (new_width, new_height):
         return image
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    if width * new_height <= height * new_width:  # in whole numbers, so that squares are cut to the pixel
+        kept_width, kept_height = width, width * new_height / new_width
+    else:
+        kept_width, kept_height = height * new_width / new_height, height
+    left, top = (width - kept_width) / 2, (height - kept_height) / 2
+    box = (left, top, min(width, left + kept_width), min(height, top + kept_height))
+    return image.resize((new_width, new_height), Image.Resampling.LANCZOS, box=box)
+
+
+def check_size(size: Size | None) -> None:
+    """Raises ConfigError if ``data.image_size`` is no size."""
+    sides = [] if size is None else [size] if isinstance(size, int) else list(size)
+    if any(side < 1 for side in sides):
+        raise ConfigError(
+            "data.image_size must be a whole number >= 1, [height,width] or null, "
+            f"got {size if isinstance(size, int) else list(sides)}."
+        )
 
 
 def _reason(source: Path | bytes, error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from genlab.data.decode import DECODER, Channels, UnreadableImageError, decode
+from genlab.data.decode import DECODER, Bits, Channels, SixteenBits, Size, UnreadableImageError, decode
 from genlab.data.image_files import ImageFile
 from genlab.errors import DataError
 from genlab.paths import read_path
@@ -51,26 +51,28 @@ class FileDecoding:
         self,
         root: str,  # what the names of the files are relative to
         files: Sequence[ImageFile],
-        image_size: int | None,  # side; None: the files are squares of one size
+        image_size: Size | None,  # side, or (height, width); None: the files are squares of one size
         channels: Channels,
         crop: int | None = None,  # side of the centred square that is kept; None: the largest there is
         on_bad: Literal["stop", "skip"] = "stop",  # a damaged file: stop, or leave out up to 0.1 % of the files
         expected: int | None = None,  # side that files of their own size must have; None: that of the first
         remedy: str = "Remove it, or set data.on_bad=skip (max 0.1 %).",  # for a damaged file
+        bits: Bits = 8,  # of a channel
     ):
         self.root, self.files, self.image_size, self.channels, self.crop = root, files, image_size, channels, crop
-        self.on_bad, self.expected, self.remedy = on_bad, expected, remedy
+        self.on_bad, self.expected, self.remedy, self.bits = on_bad, expected, remedy, bits
 
     def key(self) -> str:
         """Of all that the pixels depend on."""
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(repr((DECODER, self.image_size, self.channels, self.crop, self.on_bad)).encode())
+        wide = () if self.bits == 8 else (self.bits,)
+        digest.update(repr((DECODER, self.image_size, self.channels, self.crop, self.on_bad, *wide)).encode())
         for file in self.files:
             digest.update(repr((file.name, file.size, file.modified)).encode())
         return f"images-{digest.hexdigest()}"
 
     def rows(self) -> Iterator[np.ndarray | None]:
-        """(C, S, S) uint8 of each file in order, None for a damaged one that is skipped.
+        """(C, H, W) uint8, or uint16, of each file in order, None for a damaged one that is skipped.
 
         Raises:
             DataError: a file is damaged, or of another size than the others where none was asked for.
@@ -89,7 +91,9 @@ class FileDecoding:
 
     def _decode(self, file: ImageFile) -> np.ndarray | UnreadableImageError:
         try:
-            return decode(self._path(file), self.image_size, self.channels, self.crop)
+            return decode(self._path(file), self.image_size, self.channels, self.crop, "", self.bits)
+        except SixteenBits as error:
+            raise DataError(f"{error} Set data.bits=16 data.channels=1.") from error
         except UnreadableImageError as error:
             return error
 
@@ -117,7 +121,8 @@ class FileDecoding:
         if self.expected is None:
             side = min(width, height)
             raise DataError(
-                f"images must be square: {self._path(file)} is {width}x{height}. Set data.image_size={side}."
+                f"images must be square: {self._path(file)} is {width}x{height}. Set data.image_size={side}, or keep "
+                f"the shape: data.image_size=[{height},{width}]."
             )
         side = self.expected
         raise DataError(

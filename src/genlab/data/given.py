@@ -2,9 +2,10 @@
 
 from typing import Literal
 
+from genlab.data.archive_root import is_archive
 from genlab.data.array import Array
 from genlab.data.base import Split
-from genlab.data.decode import Channels
+from genlab.data.decode import Bits, Channels, Size
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import SplitsOrClasses
 from genlab.data.image_folder import ImageFolder
@@ -18,32 +19,36 @@ class GivenImages(ImageDataModule):
     def __init__(
         self,
         path: str,
-        image_size: int | None = None,
+        image_size: Size | None = None,
         channels: Channels = 3,
         cache_dir: str | None = None,
-        on_bad: Literal["stop", "skip"] = "stop",
         image_key: str | None = None,
+        on_bad: Literal["stop", "skip"] = "stop",
+        bits: Bits = 8,
     ):
         """
         Args:
-            path: of the folder or file
-            image_size: pixels that files are resized to; None: they are squares of one size
-            channels: 3: RGB, 1: grey; of files
+            path: of the folder, archive or file
+            image_size: side, or (height, width), that files are resized to; None: they are squares of one size
+            channels: 1: grey, 2: grey + alpha, 3: RGB, 4: RGBA; of files
             cache_dir: None: $GENLAB_CACHE, else ~/.cache/genlab
-            on_bad: what becomes of damaged files, as in :class:`ImageFolder`
             image_key: of the images in a .npz; None: images, x or arr_0
+            on_bad: a damaged file: stop, or leave out up to 0.1 % of the files
+            bits: of a channel, of files
         """
         super().__init__()
         self.path = path
         self._source: ImageDataModule
         if read_path(path).suffix in (".npy", ".npz"):
-            self._source = Array(path, val_path=path, image_key=image_key, cache_dir=cache_dir)
-        elif read_path(path).is_dir():
+            self._source = Array(path, val_path=path, image_key=image_key, image_size=image_size, cache_dir=cache_dir)
+        elif read_path(path).is_dir() or is_archive(path):
             self._source = ImageFolder(
-                path, path, image_size=image_size, channels=channels, cache_dir=cache_dir, on_bad=on_bad
+                path, path, image_size=image_size, channels=channels, bits=bits, on_bad=on_bad, cache_dir=cache_dir
             )
         else:
-            raise DataError(f"there are no images at {path}. Name a folder of images, a .npz or a .npy file.")
+            raise DataError(
+                f"there are no images at {path}. Name a folder of images, a .zip or .tar of one, a .npz or a .npy file."
+            )
 
     def load(self, split: Split) -> ImageTable:
         """Raises ConfigError for held-out images, DataError or StorageError as the source does."""

@@ -27,7 +27,7 @@ _HASHED_ROWS = 4096
 class ImageTable:
     """A split in memory, or mapped into it: decoded pixels, labels and captions side by side."""
 
-    images: np.ndarray  # (N, C, H, W) uint8
+    images: np.ndarray  # (N, C, H, W) uint8, or uint16
     labels: np.ndarray | None = None  # (N,) int64
     names: tuple[str, ...] = ()  # of the classes
     captions: np.ndarray | None = None  # (N, T) int64
@@ -120,7 +120,8 @@ class ImageDataModule(DataModule):
             counts = class_counts(table.labels, len(table.names))
             empty = np.flatnonzero(counts == 0) if counts.any() else np.zeros(0, np.int64)
             label = ConditionSpec(len(table.names), table.names, empty=tuple(empty.tolist()))
-        return DataSpec("image", table.images.shape[1:], condition={"label": label} if label else {})
+        condition = {"label": label} if label else {}
+        return DataSpec("image", table.images.shape[1:], condition=condition, bits=bits_of(table.images))
 
     def _fingerprint(self) -> dict[str, str]:
         table = self.table("train")
@@ -178,8 +179,22 @@ def _hash_of_pixels(images: np.ndarray) -> str:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 [0, 255] -> float32 [-1, 1]."""
-    return images.float().div_(127.5).sub_(1.0)
+    """uint8 [0, 255], or uint16 [0, 65535] -> float32 [-1, 1]."""
+    return images.float().div_(32767.5 if images.dtype == torch.uint16 else 127.5).sub_(1.0)
+
+
+def to_pixels(images: Tensor, bits: int) -> Tensor:
+    """float [-1, 1] -> uint8 or, of 16 ``bits``, uint16: rounded, values outside clamped. Raises NumericsError where
+    one is not finite."""
+    if bits == 8:
+        return to_uint8(images)
+    _check_finite(images)
+    return images.double().add(1.0).mul(32767.5).round().clamp(0, 65535).to(torch.int32).to(torch.uint16)
+
+
+def bits_of(images: np.ndarray) -> int:
+    """Of a channel of a pixel: 8 or 16."""
+    return 8 * images.dtype.itemsize
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -188,6 +203,10 @@ def to_uint8(images: Tensor) -> Tensor:
     Raises:
         NumericsError: a value is not finite.
     """
+    _check_finite(images)
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def _check_finite(images: Tensor) -> None:
     if not torch.isfinite(images).all():
         raise NumericsError("the images hold values that are not finite (nan or inf); nothing was measured.")
-    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
+from genlab.data.archive_root import unpacked_root
 from genlab.data.array_cache import cached_rows, default_folder, digest, found_rows
 from genlab.data.base import Split
-from genlab.data.decode import DECODER, Channels
+from genlab.data.decode import DECODER, Bits, Channels, Size, check_size
 from genlab.data.decoding import FileDecoding
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import (
@@ -30,7 +32,8 @@ _log = logging.getLogger(__name__)
 
 
 class ImageFolder(ImageDataModule):
-    """PNG, JPEG, WebP, GIF, BMP, TIFF and PPM files under a folder: (channels, S, S). Others are counted and told of.
+    """PNG, JPEG, WebP, GIF, BMP, TIFF and PPM files under a folder: (channels, H, W). Others are counted and told of.
+    A .zip, .tar, .tar.gz or .tgz is unpacked into the cache once and stands for its folder.
 
     Folders at the top are classes, in sorted order, and whatever lies below them belongs to them; a folder without
     images is no class. Images all at the top have no labels. A mixture is refused. See
@@ -44,11 +47,12 @@ class ImageFolder(ImageDataModule):
 
     def __init__(
         self,
-        root: str,  # folder of images, or of one folder a class
+        root: str,  # folder of images, or of one folder a class; or a .zip, .tar or .tar.gz of such a folder
         val_root: str | None = None,  # the held-out images; null: a fixed part of root, see val_fraction
         val_fraction: float = 0.1,  # in (0, 1): held out by the hash of the file name, so it stays when files are added
-        image_size: int | None = None,  # pixels; null: the files are squares of one size
-        channels: Channels = 3,  # 3: RGB, 1: grey
+        image_size: Size | None = None,  # side in pixels, or [height, width]; null: the files are squares of one size
+        channels: Channels = 3,  # 1: grey, 2: grey + alpha, 3: RGB, 4: RGBA
+        bits: Bits = 8,  # of a channel; 16 for grey files of 16 bits
         folders_are_classes: bool = False,  # also where they are called train, test and the like
         on_bad: Literal["stop", "skip"] = "stop",  # a damaged file: stop, or leave out up to 0.1 % of the files
         cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
@@ -62,13 +66,24 @@ class ImageFolder(ImageDataModule):
         super().__init__(batch_size, flip, num_workers, limit, seed)
         if not 0 < val_fraction < 1:
             raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
-        if image_size is not None and image_size < 1:
-            raise ConfigError(f"data.image_size must be a whole number >= 1 or null, got {image_size}.")
-        self.root, self.val_root, self.val_fraction = root, val_root, val_fraction
-        self.image_size, self.channels, self.on_bad = image_size, channels, on_bad
+        check_size(image_size)
+        self.val_fraction = val_fraction
+        self.image_size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
+        self.channels, self.bits, self.on_bad = channels, bits, on_bad
         self.folders_are_classes = folders_are_classes
         self.cache = read_path(cache_dir) if cache_dir else default_folder()
         self._seen: dict[str, list[Seen]] = {}  # by folder
+        self._roots = root, val_root
+
+    @cached_property
+    def root(self) -> str:
+        """The folder of the images. Raises DataError or StorageError where an archive cannot be unpacked."""
+        return unpacked_root(self._roots[0], self.cache)
+
+    @cached_property
+    def val_root(self) -> str | None:
+        """The folder of held-out images of their own."""
+        return None if self._roots[1] is None else unpacked_root(self._roots[1], self.cache)
 
     def load(self, split: Split) -> ImageTable:
         """Decode a split, or find it in the cache.
@@ -107,7 +122,7 @@ class ImageFolder(ImageDataModule):
     def _index(self, split: Split, expected: int | None) -> str:
         """Names what :meth:`_decoded` found: by all files of the folders, and all settings."""
         places = [digest_of(self._look(place)) for place in (self.root, self.val_root) if place is not None]
-        settings = (self.val_fraction, self.image_size, self.channels, self.folders_are_classes, self.on_bad)
+        settings = (self.val_fraction, self.image_size, self.channels, self.bits, self.folders_are_classes, self.on_bad)
         return f"index-{digest(1, DECODER, places, settings, split, expected)}"
 
     def _look(self, place: str) -> list[Seen]:
@@ -118,10 +133,12 @@ class ImageFolder(ImageDataModule):
 
     def _decoded(self, split: Split, expected: int | None) -> ImageTable:
         root, files, names = self._files(split)
-        decoding = FileDecoding(root, files, self.image_size, self.channels, on_bad=self.on_bad, expected=expected)
+        decoding = FileDecoding(
+            root, files, self.image_size, self.channels, on_bad=self.on_bad, expected=expected, bits=self.bits
+        )
         pixels, kept = cached_rows(self.cache, decoding.key(), decoding.rows)
         _tell_of_bad(len(files) - len(kept), len(files), root)
-        if pixels.shape[-1] != (expected or pixels.shape[-1]):
+        if self.image_size is None and pixels.shape[-1] != (expected or pixels.shape[-1]):
             decoding.refuse_size(files[int(kept[0])], pixels.shape)
         places = {name: i for i, name in enumerate(names)}
         labels = np.array([places[files[i].folder or ""] for i in kept], dtype=np.int64) if names else None

@@ -20,6 +20,7 @@ from genlab.metrics.batches import batches_of, computed, update
 from genlab.metrics.bootstrap import bootstrapped, standard_errors
 from genlab.metrics.classes import check_enough
 from genlab.metrics.modality import check_gives, check_modality
+from genlab.metrics.pixels_allowed import check_pixels
 from genlab.metrics.protocol import CLASS_MIX, Result, mean, short
 from genlab.metrics.reference import outputs, reference_outputs
 from genlab.metrics.subject import Examples, ImageSubject, Subject, rank, world
@@ -100,6 +101,7 @@ class Evaluation:
 
     def check(self, model: Model, data: DataModule) -> None:
         """Raises ConfigError if a metric does not go with the model or the data: before training, not after it."""
+        check_pixels(self.metrics, self.of_models, self.extractor, data.spec)
         if self.metrics:
             check_modality(self.metrics, self.extractor, data.spec.modality)
             if not isinstance(model, GenerativeModel):
@@ -121,6 +123,7 @@ class Evaluation:
     ) -> Result:
         """Measure what is there already, a baseline's images for example."""
         check_modality(self.metrics, self.extractor, data.spec.modality)
+        check_pixels(self.metrics, {}, self.extractor, data.spec)
         mine = examples.mine(rank(), world())
         result = self._measure(mine, len(examples), data, torch.device(device), self.seed, full)
         for error in result.failures.values():

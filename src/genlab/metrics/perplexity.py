@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from genlab.data.base import DataModule, Split
 from genlab.data.text import TextDataModule
+from genlab.data.tokenizer.base import HasUnknown
 from genlab.errors import ConfigError
 from genlab.metrics.base import Direction
 from genlab.model.base import HasLikelihood, HasTokenLikelihood, Model
@@ -24,6 +25,9 @@ class Perplexity(Metric):
     before it in its window: at least ``context - stride`` of them, but for the first window. With a stride of the whole
     context, the default, every token counts as in training; a smaller one is slower and gives lower figures. Sums are
     in float64 over all ranks, so nothing depends on batches or devices.
+
+    Where the tokenizer has a token for unknown characters, each of these also pays for which one it is, and counts with
+    its own bytes: so the figures are those of a code for the text as it stands.
     """
 
     directions: ClassVar[Mapping[str, Direction | None]] = {"perplexity": "lower", "bits_per_byte": "lower"}
@@ -42,7 +46,7 @@ class Perplexity(Metric):
         self.tokens: Tensor
         self.bytes: Tensor
 
-    def update(self, nats: Tensor, tokens: int, num_bytes: int) -> None:
+    def update(self, nats: Tensor, tokens: int, num_bytes: float) -> None:
         """Take in text: minus its log-likelihood, its length in tokens and in bytes."""
         self.nats += nats.to(self.nats.device).double().sum()
         self.tokens += tokens
@@ -63,14 +67,30 @@ class Perplexity(Metric):
         assert isinstance(data, TextDataModule)
         self._facts = likelihood_settings(model)
         stride = self._stride(data)
-        lengths = torch.from_numpy(data.tokenizer.byte_lengths())
+        lengths, extra = self._cost_of_unknown(data, split)
         for window, new in batches(data.tokens(split), data.context, stride, batch_size):
             x = window.to(model.device)
             if stride == data.context:
                 log_prob = model.log_likelihood(x)  # type: ignore[operator]
             else:
                 log_prob = model.token_log_probs(x)[:, -new:].sum(dim=1)  # type: ignore[operator]
-            self.update(-log_prob, len(window) * new, int(lengths[window[:, -new:]].sum()))
+            counted = window[:, -new:]
+            nats = -log_prob.double() + extra[counted].sum(dim=1).to(log_prob.device)
+            self.update(nats, len(window) * new, float(lengths[counted].sum()))
+
+    def _cost_of_unknown(self, data: TextDataModule, split: Split) -> tuple[Tensor, Tensor]:
+        """(V,) float64: bytes that each token stands for in this split, and nats that tell which text it stands for.
+        Both are plain but for an unknown token, of which there may be many meanings; how many is kept on record."""
+        lengths = torch.from_numpy(data.tokenizer.byte_lengths()).double()
+        extra = torch.zeros_like(lengths)
+        tokenizer = data.tokenizer
+        if isinstance(tokenizer, HasUnknown) and (found := data.unknown_characters(split)):
+            count = sum(found.values())
+            taken = sum(len(character.encode()) * times for character, times in found.items())
+            lengths[tokenizer.unknown] = taken / count
+            extra = torch.from_numpy(tokenizer.extra_bits()) * np.log(2)
+            self._facts = {**self._facts, "unknown_tokens": count}
+        return lengths, extra
 
     def check(self, model: Model, data: DataModule) -> None:
         """Raises ConfigError: the data are no text; the model has no likelihood, or none of single tokens, which a

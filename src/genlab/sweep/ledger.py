@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from genlab.errors import ConfigError, GenlabError, StorageError
 from genlab.redaction import one_line
 from genlab.sweep.metric import Metric
+from genlab.sweep.other_values import stored_names
 from genlab.sweep.rows import ATTEMPT, END, LOST, Row, read_row
 from genlab.sweep.space import folder_of
 
@@ -163,17 +164,18 @@ class Ledger:
             attempt = self._storage.create_new_trial(self.study_id, template_trial=template)
         return self._mine(attempt)
 
+    def names_of(self, distributions: Mapping[str, BaseDistribution]) -> dict[str, str]:
+        """What the study calls each axis: other values than it knows go by another name."""
+        with self._asking():
+            return stored_names(self.study, distributions)
+
     def draw(self, distributions: Mapping[str, BaseDistribution], overrides: Any, most: int) -> Trial | None:
         """A new trial of values that the sampler chooses, of at most ``most``; None: one that there is already.
 
         ``overrides``: from these values to a trial's overrides.
         """
         with self._asking():
-            try:
-                drawn = self.study.ask(dict(distributions))
-            except ValueError as error:  # of an axis with other values than there were
-                raise ConfigError(f"{self.study.study_name} was begun with other values to draw from ({error}). "
-                                  "Name them as they were, or begin another: sweep.name=...") from error  # fmt: skip
+            drawn = self.study.ask(dict(distributions))
             typed = overrides(drawn.params)
             noted = {"folder": folder_of(typed), "overrides": typed, "number": 0, "owner": self.owner}
             self._storage.set_trial_user_attr(drawn._trial_id, ATTEMPT, noted)

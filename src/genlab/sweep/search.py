@@ -50,13 +50,19 @@ class Search:
         if len(begun) >= most:
             return None
         distributions = {axis.name: distribution(axis) for axis in space.axes}
+        names = ledger.names_of(distributions)
+        stored = {names[axis]: kind for axis, kind in distributions.items()}
         for _ in range(_MOST_REPEATS):
-            trial = ledger.draw(distributions, lambda drawn: space.overrides(typed(drawn)), most)
+            trial = ledger.draw(
+                stored, lambda drawn: space.overrides(typed({axis: drawn[name] for axis, name in names.items()})), most
+            )
             if trial is not None or len(ledger.trials()) >= most:
                 return trial
-        return self._left_over(space, ledger, distributions) if space.size() else None
+        return self._left_over(space, ledger, distributions, names) if space.size() else None
 
-    def _left_over(self, space: Space, ledger: Ledger, distributions: dict[str, BaseDistribution]) -> Trial | None:
+    def _left_over(
+        self, space: Space, ledger: Ledger, distributions: dict[str, BaseDistribution], names: dict[str, str]
+    ) -> Trial | None:
         """The first combination that was never drawn."""
         begun = ledger.trials()
         folders = {trial.folder for trial in begun}
@@ -64,10 +70,11 @@ class Search:
             overrides = space.overrides(values)
             if folder_of(overrides) not in folders:
                 params = {
-                    n: v if isinstance(distributions[n], CategoricalDistribution) else float(v)
+                    names[n]: v if isinstance(distributions[n], CategoricalDistribution) else float(v)
                     for n, v in values.items()
                 }
-                fresh = Trial(len(begun), folder_of(overrides), overrides, params=params, distributions=distributions)
+                kinds = {names[n]: kind for n, kind in distributions.items()}
+                fresh = Trial(len(begun), folder_of(overrides), overrides, params=params, distributions=kinds)
                 return ledger.claim(fresh)
         return None
 

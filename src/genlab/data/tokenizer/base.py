@@ -3,7 +3,7 @@
 import codecs
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -55,6 +55,23 @@ class UnknownCharacterError(DataError):
     def __init__(self, what: str, text: str, position: int):
         super().__init__(f"{what}, which is {place_of(text, position)}: the training text has none.")
         self.what, self.position = what, position
+
+
+@runtime_checkable
+class HasUnknown(Protocol):
+    """A tokenizer that may have a token for characters without one of their own."""
+
+    @property
+    def unknown(self) -> int | None:
+        """That token; None: such characters are refused."""
+
+    def extra_bits(self) -> np.ndarray:
+        """(V,) float64: bits that tell which text a token stands for; 0 where it stands for one."""
+
+
+def unknown_of(tokenizer: Tokenizer) -> int | None:
+    """The token of characters without one; None: there is none."""
+    return tokenizer.unknown if isinstance(tokenizer, HasUnknown) else None
 
 
 class StreamDecoder:

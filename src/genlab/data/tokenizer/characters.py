@@ -8,16 +8,23 @@ import numpy as np
 from genlab.data.tokenizer.base import Tokenizer, UnknownCharacterError, outside
 from genlab.errors import DataError
 
+_ALL_CHARACTERS = 0x110000 - 0x800  # of Unicode, surrogates left out
+
 
 class Characters(Tokenizer):
     """The characters of the training split, sorted by code point, as in char-rnn and nanoGPT.
 
     An end token follows them if the training split has more than one document: one text has no ends to learn.
+
+    With ``unknown`` the last token stands for every other character. It is read back as U+FFFD, but costs what the
+    character takes: where likelihoods are summed, :meth:`extra_bits` adds the choice of one among all others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unknown: bool = False):
+        """``unknown``: a token for characters that the training split has not; else these are refused."""
         self._characters: str | None = None
         self._has_end = False
+        self._knows_unknown = unknown
 
     def train(self, documents: Iterable[str]) -> None:
         found, count = set[str](), 0
@@ -34,7 +41,20 @@ class Characters(Tokenizer):
 
     @property
     def vocab_size(self) -> int:
-        return len(self.characters) + self._has_end
+        return len(self.characters) + self._has_end + self._knows_unknown
+
+    @property
+    def unknown(self) -> int | None:
+        """The token of all characters that have none of their own; None: they are refused."""
+        return self.vocab_size - 1 if self._knows_unknown else None
+
+    def extra_bits(self) -> np.ndarray:
+        """(V,) float64: bits that tell which text a token stands for where it stands for several. Of the unknown token
+        those of a uniform choice among the Unicode characters without a token, about 20."""
+        bits = np.zeros(self.vocab_size)
+        if self._knows_unknown:
+            bits[-1] = np.log2(_ALL_CHARACTERS - len(self.characters))
+        return bits
 
     @property
     def end(self) -> int | None:
@@ -44,7 +64,9 @@ class Characters(Tokenizer):
         known, codes = _code_points(self.characters), _code_points(text)
         tokens = np.searchsorted(known, codes)
         unknown = np.flatnonzero(np.append(known, 0)[tokens] != codes) if len(known) else np.arange(len(codes))
-        if len(unknown):
+        if len(unknown) and self._knows_unknown:
+            tokens[unknown] = self.vocab_size - 1
+        elif len(unknown):
             first = int(unknown[0])
             what = f"the vocabulary of {self.vocab_size} has no {text[first]!r} (U+{ord(text[first]):04X})"
             raise UnknownCharacterError(what, text, first)
@@ -53,20 +75,29 @@ class Characters(Tokenizer):
     def bytes_of(self, token: int) -> bytes:
         if not 0 <= token < self.vocab_size:
             raise outside(token, self.vocab_size)
+        if token == self.unknown:
+            return "\ufffd".encode()
         return self.characters[token].encode() if token != self.end else b""
 
     def state(self) -> str:
-        return json.dumps({"characters": self._characters, "end": self._has_end})
+        more = {"unknown": True} if self._knows_unknown else {}
+        return json.dumps({"characters": self._characters, "end": self._has_end, **more})
 
     def load_state(self, state: str) -> None:
         try:
-            match json.loads(state):
-                case {"characters": str(characters), "end": bool(end)} if sorted(set(characters)) == list(characters):
+            content = json.loads(state)
+            is_ours = isinstance(content, dict) and content.get("unknown", False) is self._knows_unknown
+            match content:
+                case {"characters": str(characters), "end": bool(end)} if is_ours and _is_sorted(characters):
                     self._characters, self._has_end = characters, end
                     return
         except ValueError:
             pass
         raise DataError("this is not the state of a tokenizer of characters.")
+
+
+def _is_sorted(characters: str) -> bool:
+    return sorted(set(characters)) == list(characters)
 
 
 def _code_points(text: str) -> np.ndarray:

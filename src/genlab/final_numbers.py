@@ -1,0 +1,70 @@
+"""What a finished run says of itself: quality, copying and cost, the better direction and the floor beside them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from genlab.data.base import DataModule
+from genlab.data.image import ImageDataModule
+from genlab.errors import GenlabError
+from genlab.metrics.baselines import baselines
+from genlab.metrics.evaluation import Evaluation
+from genlab.metrics.protocol import Result
+
+_COPYING = frozenset({"nn_distance", "nn_distance_ratio", "memorized", "authpct"})
+_MOST = 2000  # samples for which a floor is measured unasked; of more: evaluate baselines=true
+_BETTER = {"lower": "lower", "higher": "higher", "one": "near 1", None: ""}
+
+
+def floor_of(final: Result, evaluation: Evaluation, data: DataModule) -> dict[str, float]:
+    """The same numbers of real training images in the place of samples: no model does better but by chance. Nothing
+    where there are too few images, or too many to measure them unasked. On one process."""
+    count = evaluation.num_samples
+    if not evaluation.metrics or not isinstance(data, ImageDataModule) or count > _MOST:
+        return {}
+    if len(data.table("train")) < count:
+        return {}
+    try:
+        made = baselines(data, count, evaluation.seed, evaluation.reference, evaluation.balanced_classes)
+        scored = evaluation.score(made["floor"], data)
+    except GenlabError:  # of a metric that goes with samples alone: the run's own numbers stand
+        return {}
+    numbers = {name: value for name, value in scored.values.items() if name in final.values}
+    return {name: value for name, value in numbers.items() if final.keys.get(name) not in _COPYING}  # they are copies
+
+
+def number_lines(final: Result, floor: Mapping[str, float]) -> list[str]:
+    """Two groups, quality and copying, a number a line: its value, what is better, and its floor."""
+    if not final.values:
+        return []
+    width = max(len(name) for name in final.values)
+    groups: dict[str, list[str]] = {"quality": [], "copying": []}
+    for name, value in final.values.items():
+        group = "copying" if final.keys.get(name) in _COPYING else "quality"
+        better = _BETTER.get(final.directions.get(name), "")
+        beside = f"{floor[name]:10.4f}" if name in floor else ""
+        groups[group].append(f"    {name:{width}} {value:10.4f}  {better:7} {beside}".rstrip())
+    head = f"{'':{width}} {'':10}  better  {'     floor' * bool(floor)}".rstrip()
+    lines = []
+    for group, numbers in groups.items():
+        if numbers:
+            lines += [f"  {group:{width + 2}}{head[width:]}".rstrip(), *numbers]
+            head = ""
+    if floor:
+        lines.append("    floor: the same of real training images; better than it is chance")
+    return lines
+
+
+def cost_lines(final: Result, summary: Mapping[str, Any]) -> list[str]:
+    """What the run took, and what a sample takes."""
+    training = f"{summary['examples']:,} examples, {summary['flops']:.3g} FLOPs, {summary['seconds']:,.0f} s"
+    size = f"{summary['parameters']:,} parameters, {summary['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
+    lines = [
+        "  cost",
+        f"    training   {training} ({summary['wall_seconds']:,.0f} s with all)",
+        f"    size       {size}",
+    ]
+    if final.samples_per_second:
+        each = final.evaluations_per_sample
+        calls = "" if each is None else f", {each:g} evaluations of the network each"
+        lines.append(f"    sampling   {final.samples_per_second:,.1f} samples/s{calls}")
+    return lines
