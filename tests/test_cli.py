@@ -83,7 +83,7 @@ TRAINING = [
     ("data.limit=-5", "error: data.limit must be a whole number >= 1 or null, got -5."),
     ("data.limit=0", "error: data.limit must be a whole number >= 1 or null, got 0."),
     ("data.num_workers=-1", "error: data.num_workers must be a whole number >= 0, got -1."),
-    ("budget.value=nan", "error: budget.value must be a number, got nan."),
+    ("budget.value=nan", "error: budget.value must be a whole number, got nan."),
     ("seed=12345678901234567890123", "error: seed must be a number of at most 19 digits, got one of 23."),
     ("trainer.devices=0", None),
     ("model.latent_shape=[0,1,1]", None),

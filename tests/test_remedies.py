@@ -52,7 +52,7 @@ def oblong() -> None:
 
 
 def damaged() -> None:
-    folder(1001, (4, 4))
+    folder(1200, (4, 4))
     Path("p/007.png").write_bytes(b"no picture")
 
 
@@ -62,8 +62,8 @@ def text() -> None:
 
 PLAIN = ("data.cache_dir=cache", "metrics=[]")
 IMAGES = ("train", *SHORT, *PLAIN, "data=image_folder", "data.root=p")
-TEXT = ("train", *SHORT, *PLAIN, "model=transformer", "data=text_file", "data.path=t.txt", "data.context=8",
-        "data.limit=null")  # fmt: skip
+TEXT = ("train", *SHORT, *PLAIN, "model=transformer", "data=text_file", "data.path=t.txt",
+        "data.context=8", "data.limit=null")  # fmt: skip
 
 REMEDIES: dict[str, tuple[Callable[[], None], tuple[str, ...], str, tuple[str, ...]]] = {
     "key of an array": (array, ("train", *SHORT, *PLAIN, "data=array", "data.path=a.npz", "model/network=mlp"),

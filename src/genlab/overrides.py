@@ -43,8 +43,7 @@ def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
             raise ConfigError(f"{option.input_line}: put several folders into brackets, 'runs=[a,b]'.")
         if option.is_sweep_override() and not sweep:
             raise ConfigError(f"{option.input_line} names several values, and a run takes one. Choose one of them, "
-                              "or train them all with -m. A comma within a value needs quotes: "
-                              f"{_with_quotes(option)}.")  # fmt: skip
+                              f"or train them all with -m.{_how_to_quote(option)}")  # fmt: skip
         if not name_of(option):
             raise ConfigError(f"'{option.input_line}' is not an option. Options look like name=value.")
         if option.is_hydra_override() or name_of(option).startswith("hydra/"):

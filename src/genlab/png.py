@@ -14,7 +14,7 @@ _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels: grey, grey + alpha, RGB,
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:
-    """Write ``pixels`` (H, W, C), uint8 or uint16; C is 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA. Raises StorageError."""
+    """Write ``pixels`` (H, W, C), uint8 or uint16: grey, grey + alpha, RGB or RGBA. Raises StorageError."""
     write_atomically(path, lambda file: _write(pixels, file))
 
 
