@@ -108,8 +108,9 @@ class Array(ImageDataModule):
 
     def _resized(self, images: np.ndarray, key: str) -> np.ndarray:
         """The images at the size that was asked for, from the cache if they are there."""
-        size = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
-        assert size is not None
+        assert self.image_size is not None
+        height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        size = height, width
         if images.shape[2:] == size:
             return images
         key = f"{key}-{digest(1, DECODER, self.image_key, images.shape, size)}"

@@ -152,9 +152,9 @@ def resized(image: Image.Image, size: Size) -> Image.Image:
     if (width, height) == (new_width, new_height):
         return image
     if width * new_height <= height * new_width:  # in whole numbers, so that squares are cut to the pixel
-        kept_width, kept_height = width, width * new_height / new_width
+        kept_width, kept_height = float(width), width * new_height / new_width
     else:
-        kept_width, kept_height = height * new_width / new_height, height
+        kept_width, kept_height = height * new_width / new_height, float(height)
     left, top = (width - kept_width) / 2, (height - kept_height) / 2
     box = (left, top, min(width, left + kept_width), min(height, top + kept_height))
     return image.resize((new_width, new_height), Image.Resampling.LANCZOS, box=box)

@@ -68,7 +68,7 @@ class ImageFolder(ImageDataModule):
             raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
         check_size(image_size)
         self.val_fraction = val_fraction
-        self.image_size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
+        self.image_size = image_size if image_size is None or isinstance(image_size, int) else (*image_size,)
         self.channels, self.bits, self.on_bad = channels, bits, on_bad
         self.folders_are_classes = folders_are_classes
         self.cache = read_path(cache_dir) if cache_dir else default_folder()
