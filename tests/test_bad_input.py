@@ -121,7 +121,8 @@ REFUSALS: dict[str, tuple[Callable[..., None], tuple[str, ...], int, str, bool]]
           r"it, or set data\.on_bad=skip \(max 0\.1 %\)\.", False),
     "9": (of_other_size, FOLDER, 5,
           r"error: images differ in size: images/99\.png is 30x40, expected 16x16\. Set data\.image_size=16\.", False),
-    "10": (of_16_bits, FOLDER, 5, r"error: images/11\.png is 16-bit; only 8-bit images are supported\.", False),
+    "10": (of_16_bits, FOLDER, 5, r"error: images/11\.png is 16-bit; only 8-bit images are read unless asked for\. Set "
+           r"data\.bits=16 data\.channels=1\.", False),
     "11": (lambda: Path("text.txt").write_bytes(b"a\xe9bc" * 99), TEXT, 5, r"error: text\.txt is not UTF-8: byte 0xE9 "
            r"at offset 1 \(line 1\)\. Convert with: iconv -f LATIN1 -t UTF-8\.", False),
     "12": (lambda: Path("text.txt").touch(), TEXT, 5,

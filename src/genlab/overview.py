@@ -46,7 +46,7 @@ def show(config: DictConfig, data: DataModule, parameters: int, overrides: Seque
     changed = _changed(plain, overrides)
     if changed:
         width = min(40, max(map(len, changed)))
-        lines += ["", "other than by default (all options: config.yaml in the run folder)"]
+        lines += ["", "other than by default (all options: config.yaml of the run)"]
         lines += [f"  {path:{width}}  {value}" for path, value in changed.items()]
     print("\n".join(printable(line) for line in lines), flush=True)
 

@@ -65,11 +65,12 @@ def fits(target: type, slot: Any, partial: bool) -> bool:
 
 
 def is_admitted(target: type, slot: type) -> bool:
-    """Whether a slot that is a library's class takes ``target``, which is a subclass."""
+    """Whether a slot that is a library's class takes ``target``, which is that or a subclass."""
     listed = ADMITTED.get(full_name(slot), ())
     name = full_name(target)
     return (
-        _is_genlabs(target)
+        (target is slot and any(name in others for others in ADMITTED.values()))  # an activation by its own name
+        or _is_genlabs(target)
         or any(entry in (_ANY, name) or (entry.endswith(".") and name.startswith(entry)) for entry in listed)
         or is_users(target.__module__)
     )
@@ -113,7 +114,10 @@ def _protocol_attributes(protocol: type) -> list[str]:
 
 def _has_method(target: type, protocol: type, name: str) -> bool:
     """Whether ``target`` has the method with the protocol's parameter names; more are fine if they have defaults."""
-    method = getattr(target, name, None)
+    try:
+        method = getattr(target, name, None)
+    except Exception:  # a stand-in for a class whose package is missing raises whenever it is looked at
+        return False
     if not inspect.isfunction(method):
         return False
     wanted = list(inspect.signature(getattr(protocol, name)).parameters)
