@@ -21,7 +21,7 @@ from typing import Any
 from genlab import __version__
 from genlab.errors import ConfigError, GenlabError, did_you_mean
 from genlab.home import ensure_home
-from genlab.options import OPTIONS, take_options, with_reference
+from genlab.options import OF_IMAGES, OPTIONS, take_options, with_reference
 from genlab.paths import read_path
 from genlab.redaction import one_line, redact, redacted
 from genlab.usage import command_help, sweep_help, usage
@@ -226,9 +226,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         if options[name] is not None:
             config.evaluation[setting] = options[name]
     if folder is None:
-        evaluate_images(
-            config, **{name: options[name] for name in ("images", "reference", "out", "image_key", "on_bad")}
-        )
+        evaluate_images(config, **{name: options[name] for name in OF_IMAGES})
     else:
         evaluate_run(config, folder, **{name: options[name] for name in ("n", "baselines", "likelihood")})
 

@@ -131,8 +131,8 @@ def find_labels(model: GenerativeModel, names: Sequence[str], asked: Sequence[in
         if not 0 <= label < classes:
             raise ConfigError(f"label={typed} must be a class from 0 to {classes - 1}.")
         if label in model.empty_classes:
-            known = classes_of(model)
-            trained = ", ".join(map(str, known[:10])) + ", ..." * (len(known) > 10)
+            shown = classes_of(model)
+            trained = ", ".join(map(str, shown[:10])) + ", ..." * (len(shown) > 10)
             raise ConfigError(
                 f"label={typed}: no image that the model of {run} was trained on has this label. Use one of {trained}."
             )

@@ -24,7 +24,7 @@ def check_pixels(
     if channels in (1, 3):
         return
     for name, metric in {**metrics, **of_models}.items():
-        reads = getattr(metric, "reads", frozenset())
+        reads: frozenset[str] = getattr(metric, "reads", frozenset())
         by = f"features of {extractor.name}" if extractor is not None and reads & EXTRACTED else ""
         by = by or ("LPIPS" if any(isinstance(part, LPIPS) for part in vars(metric).values()) else "")
         if by:
