@@ -146,8 +146,8 @@ def test_config_and_command_line_start_without_torch() -> None:
             str(n.module) for n in ast.walk(module) if isinstance(n, ast.ImportFrom)}  # fmt: skip
 
     light = {"genlab.cli", "genlab.config", "genlab.config_files", "genlab.errors", "genlab.home", "genlab.options",
-             "genlab.overrides", "genlab.paths", "genlab.places", "genlab.pointers", "genlab.redaction",
-             "genlab.started_as", "genlab.strangers", "genlab.usage"}  # fmt: skip
+             "genlab.overrides", "genlab.paths", "genlab.places", "genlab.pointers", "genlab.quantities",
+             "genlab.redaction", "genlab.started_as", "genlab.strangers", "genlab.usage"}  # fmt: skip
     for name in ("genlab", *sorted(light)):
         heavy = {other for other in at_the_top(name) if other.split(".")[0] in ("torch", "pytorch_lightning")}
         own = {other for other in at_the_top(name) if inside(other, "genlab")}

@@ -83,7 +83,7 @@ def _construct(target: type, path: str, arguments: dict[str, Any], *positional: 
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
-    except OSError:  # of a disk or a network, not of the values
+    except (OSError, ImportError):  # of a disk, a network or a package, not of the values
         raise
     except Exception as error:  # a part's own code, or a library's, which may fail in any way
         if is_out_of_memory(error):

@@ -25,7 +25,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and Path(genlab.__file__).
 from genlab import __version__, started_as, terminal
 from genlab.errors import ConfigError, GenlabError, StorageError, did_you_mean
 from genlab.home import ensure_home
-from genlab.options import OPTIONS, take_options, with_reference
+from genlab.options import OF_IMAGES, OPTIONS, take_options, with_reference
 from genlab.paths import read_path
 from genlab.pointers import pointer_for
 from genlab.redaction import one_line, redact, redacted
@@ -228,9 +228,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         if options[name] is not None:
             config.evaluation[setting] = options[name]
     if folder is None:
-        evaluate_images(
-            config, **{name: options[name] for name in ("images", "reference", "out", "image_key", "on_bad")}
-        )
+        evaluate_images(config, **{name: options[name] for name in OF_IMAGES})
     else:
         evaluate_run(config, folder, **{name: options[name] for name in ("n", "baselines", "likelihood")})
 

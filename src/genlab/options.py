@@ -57,6 +57,8 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     },
 }
 
+OF_IMAGES = ("images", "reference", "out", "image_key", "on_bad")  # of evaluate, without a run
+
 
 def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
     """The command's own options, typed as their defaults are, and the config's. Raises ConfigError."""

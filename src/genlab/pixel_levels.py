@@ -4,20 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from genlab.errors import ConfigError
-from genlab.model.flow import Flow
-from genlab.model.masked import Masked
-from genlab.model.transformer import Transformer
-
-_OF_LEVELS = (Flow, Masked, Transformer)  # their likelihoods are of the 256 levels of 8 bits
 
 
 def check_model_bits(model: Any, spec: Mapping[str, Any]) -> None:
     """Raises ConfigError if a model tells 256 levels apart and the images of the config node ``spec`` have more."""
     if spec.get("bits", 8) == 8:
         return
-    likelihood = getattr(model, "likelihood", None)
-    if isinstance(model, _OF_LEVELS) or getattr(likelihood, "levels", None) is not None:
-        what = type(model).__name__ if isinstance(model, _OF_LEVELS) else type(likelihood).__name__
+    likelihood, tells = getattr(model, "likelihood", None), getattr(model, "tells_levels", False)
+    if tells or getattr(likelihood, "levels", None) is not None:
+        what = type(model).__name__ if tells else type(likelihood).__name__
         raise ConfigError(
             f"model: {what} tells 256 levels of a pixel apart, and the data have {spec['bits']} bits. Use "
             "model=diffusion, gan, or vae with model/likelihood=gaussian."

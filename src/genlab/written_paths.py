@@ -69,8 +69,8 @@ class _Roots:
     def __init__(self, run: Path, outputs: str):
         self.run, self.outputs = _real(run), _real(read_path(outputs))
         self.data = _real(Path(DATA))
-        cache = os.environ.get("GENLAB_CACHE") or os.path.expanduser("~/.cache/genlab")
-        self.cache = _real(Path(cache))
+        cache = os.environ.get("GENLAB_CACHE") or "~/.cache/genlab"
+        self.cache = _real(read_path(cache))
 
     def problem(self, value: str, path: str, is_path: bool) -> str | None:
         """Where a value would have things written that is no place for it; None: nothing is wrong with it."""
@@ -78,7 +78,7 @@ class _Roots:
             return "to an address"
         if "\0" in value:
             return "to no path"
-        where = _real(Path(os.path.expanduser(value)) if is_path else self.run / os.path.expanduser(value))
+        where = _real(read_path(value) if is_path else self.run / read_path(value))
         name = path.rpartition(".")[2]
         if _within(where, self.run) or (name == "cache_dir" and _within(where, self.cache)):
             return None

@@ -3,6 +3,7 @@
 import builtins
 import errno
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,12 @@ def fill_up(folder: Path, room: int | None, written: Shared) -> None:
         closefd: bool = True, opener: Any = None,
     ) -> Any:  # fmt: skip
         is_read = not set(mode) & set("wax+")
-        if is_read or isinstance(file, int) or not str(file).startswith(below):
+        where = os.readlink(f"/proc/self/fd/{file}") if isinstance(file, int) and not is_read else str(file)
+        if is_read or not where.startswith(below):
             return real(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        raw = Counted(str(file), mode.replace("b", "").replace("t", ""), closefd, opener)
+        raw = Counted(
+            file if isinstance(file, int) else str(file), mode.replace("b", "").replace("t", ""), closefd, opener
+        )
         if buffering == 0:
             return raw
         stream: Any = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)

@@ -67,7 +67,7 @@ def test_it_learns(run: Path) -> None:
 def test_the_end_of_a_run_says_what_it_is_good_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = train(*small("model=classifier"), "metrics=[accuracy]", "budget.value=8", outputs=tmp_path)
     said = capsys.readouterr().out
-    assert re.search(r"^  accuracy_val +0\.\d{4}$", said, re.M)
+    assert re.search(r"^    accuracy_val +0\.\d{4}  higher$", said, re.M)
     assert f"next:       genlab train model=... data=... metrics.extractor={folder}\n" in said
     assert not (folder / "samples").exists()
     with pytest.raises(ConfigError, match=r"holds a Classifier, which draws no samples\."):

@@ -13,7 +13,7 @@ from PIL import Image
 from genlab.data.archive import check_zip, wholesome
 from genlab.data.array_cache import cached_rows, default_folder, digest
 from genlab.data.base import Split
-from genlab.data.decode import DECODER, Size, check_size, resized
+from genlab.data.decode import DECODER, Size, checked_size, resized
 from genlab.data.held_out import cached_part, rows_of
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError, DataError
@@ -63,8 +63,7 @@ class Array(ImageDataModule):
             raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
         if val_label_path is not None and val_path is None:
             raise ConfigError("data.val_label_path needs data.val_path: without it, labels come from data.label_path.")
-        check_size(image_size)
-        self.image_size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
+        self.image_size = checked_size(image_size)
         self.path, self.val_path, self.val_fraction = path, val_path, val_fraction
         self.image_key, self.label_key = image_key, label_key
         self.label_path, self.val_label_path = label_path, val_label_path
@@ -109,8 +108,7 @@ class Array(ImageDataModule):
     def _resized(self, images: np.ndarray, key: str) -> np.ndarray:
         """The images at the size that was asked for, from the cache if they are there."""
         assert self.image_size is not None
-        height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
-        size = height, width
+        size = (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
         if images.shape[2:] == size:
             return images
         key = f"{key}-{digest(1, DECODER, self.image_key, images.shape, size)}"

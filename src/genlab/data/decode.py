@@ -151,6 +151,8 @@ def resized(image: Image.Image, size: Size) -> Image.Image:
     new_height, new_width = (size, size) if isinstance(size, int) else size
     if (width, height) == (new_width, new_height):
         return image
+    kept_width: float
+    kept_height: float
     if width * new_height <= height * new_width:  # in whole numbers, so that squares are cut to the pixel
         kept_width, kept_height = float(width), width * new_height / new_width
     else:
@@ -160,14 +162,18 @@ def resized(image: Image.Image, size: Size) -> Image.Image:
     return image.resize((new_width, new_height), Image.Resampling.LANCZOS, box=box)
 
 
-def check_size(size: Size | None) -> None:
-    """Raises ConfigError if ``data.image_size`` is no size."""
+def checked_size(size: Size | None) -> Size | None:
+    """``data.image_size``, a list of two as (height, width). Raises ConfigError if it is no size."""
     sides = [] if size is None else [size] if isinstance(size, int) else list(size)
     if any(side < 1 for side in sides):
         raise ConfigError(
             "data.image_size must be a whole number >= 1, [height,width] or null, "
             f"got {size if isinstance(size, int) else list(sides)}."
         )
+    if size is None or isinstance(size, int):
+        return size
+    height, width = size
+    return height, width
 
 
 def _reason(source: Path | bytes, error: Exception) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from genlab.data.archive_root import unpacked_root
 from genlab.data.array_cache import cached_rows, default_folder, digest, found_rows
 from genlab.data.base import Split
-from genlab.data.decode import DECODER, Bits, Channels, Size, check_size
+from genlab.data.decode import DECODER, Bits, Channels, Size, checked_size
 from genlab.data.decoding import FileDecoding
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import (
@@ -66,9 +66,8 @@ class ImageFolder(ImageDataModule):
         super().__init__(batch_size, flip, num_workers, limit, seed)
         if not 0 < val_fraction < 1:
             raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
-        check_size(image_size)
         self.val_fraction = val_fraction
-        self.image_size = image_size if image_size is None or isinstance(image_size, int) else (*image_size,)
+        self.image_size = checked_size(image_size)
         self.channels, self.bits, self.on_bad = channels, bits, on_bad
         self.folders_are_classes = folders_are_classes
         self.cache = read_path(cache_dir) if cache_dir else default_folder()

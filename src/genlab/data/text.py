@@ -199,7 +199,8 @@ class TextDataModule(DataModule):
                 except UnknownCharacterError as error:
                     place = self.place(split, document, error.position)
                     raise DataError(
-                        f"{error.what}, which is {place}: the training text has none. Train with data/tokenizer=bytes."
+                        f"{error.what}, which is {place}: the training text has none. Train with "
+                        "data/tokenizer=bytes, or data.tokenizer.unknown=true."
                     ) from error
                 yield tokens
                 advance(1)

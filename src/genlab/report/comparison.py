@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -86,7 +87,7 @@ def compare(
                            [one.line() for one in apart], drawings)  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        print(for_terminal(_terminal(told, table, sections, apart)), flush=True)  # drawing takes a while
+        print(_escaped_but_bold(_terminal(told, table, sections, apart)), flush=True)  # drawing takes a while
         with progress("drawing plots", None):
             drawn = _draw(folder, table, first, done, groups, others, sweeps) if plots else []
         written = _write(folder, told, table, sections, apart, tiles, drawn)
@@ -223,6 +224,12 @@ def _terminal(told: str, table: Table | None, sections: Sections, apart: Sequenc
     for title, lines in [*sections, (SO_FAR, lined_up(*so_far(apart)))]:
         parts += ["", f"{title}:", *(f"  {line}" for line in lines)] if lines else []
     return "\n".join(parts)
+
+
+def _escaped_but_bold(text: str) -> str:
+    return "".join(
+        part if part in ("\x1b[1m", "\x1b[0m") else for_terminal(part) for part in re.split("(\x1b\\[[01]m)", text)
+    )
 
 
 def _shows_bold() -> bool:

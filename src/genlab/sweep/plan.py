@@ -100,8 +100,8 @@ def read_plan(overrides: Sequence[str], config_dir: str | None) -> Plan:
     proposals: Proposals = build(of_proposals, Proposals, "sweep")
     launcher: Launcher = build(values["launcher"], Launcher, "launcher")
     proposals.check(space)
-    if not space.axes and not of_proposals.get("id"):
-        raise ConfigError("-m makes a trial of each combination of values, and no option has several. Name some: "
+    if not of_trials and not of_proposals.get("id"):
+        raise ConfigError("-m makes a trial of each combination of values, and there are none. Name some: "
                           "seed=0,1,2 or model=gan,vae; or leave -m out for one run.")  # fmt: skip
     metric = None
     if settings.metric is not None or proposals.judges or not isinstance(settings.pruner, NopPruner):
