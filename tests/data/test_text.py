@@ -178,8 +178,8 @@ def test_a_batch_can_be_written_to_and_the_text_stays() -> None:
 def test_the_vocabulary_is_that_of_the_training_text() -> None:
     with pytest.raises(
         DataError,
-        match=r"has no 'z' \(U\+007A\), which is at character 2 \(line 2\) of a document of the held-out text: the training text "
-        r"has none\. Train with data/tokenizer=bytes, or data\.tokenizer\.unknown=true\.$",
+        match=r"has no 'z' \(U\+007A\), which is at character 2 \(line 2\) of a document of the held-out text: "
+        r"the training text has none\. Train with data/tokenizer=bytes, or data\.tokenizer\.unknown=true\.$",
     ):
         Texts(Characters(), {"train": ["ab\n" * 20], "val": ["a\nz" * 20]}).tokens("val")
 
