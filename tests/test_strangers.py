@@ -210,6 +210,14 @@ def test_what_watches_is_typed_or_left_out(
     opened(tree, run)  # this user's own
 
 
+def test_a_list_that_is_typed_is_the_users_own(strange: Any, tree: ConfigTree) -> None:
+    io = f"{LIGHTNING}.plugins.io.TorchCheckpointIO"
+    run = strange("trainer.plugins", [make(io)])
+    with pytest.raises(GenlabError, match=r"trainer\.plugins\.0\._target_"):
+        opened(tree, run)
+    assert open_run(tree, str(run), (f"trainer.plugins=[{{_target_: {io}}}]",), trains=True)
+
+
 # --- consent ----------------------------------------------------------------------------------------------------------
 
 PROGRAMS = {"_target_": "genlab.metrics.pass_at_k.PassAtK", "problems": "p.jsonl", "allow_code": True}

@@ -52,9 +52,13 @@ def is_typed(path: str, typed: Sequence[str]) -> bool:
     """Whether the value at ``path`` stands in this command. A choice of a group, ``logger=[none]``, is no value."""
     for override in parse(typed):
         name, value = name_of(override), override.value()
-        if path == name or (path.startswith(f"{name}.") and isinstance(value, dict)):
+        if path == name or (path.startswith(f"{name}.") and _holds_mapping(value)):
             return True
     return False
+
+
+def _holds_mapping(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
 def check_overrides(saved: Sequence[str], run: str) -> None:
