@@ -242,7 +242,10 @@ def test_consent_does_not_travel(
 
 def test_a_further_command_says_again_what_it_is_allowed() -> None:
     assert grants("metrics.pass_at_k.allow_code=true")
+    for key in ("allow_code:", "allow_root :", "'allow_code':", '"allow_code" :'):
+        assert grants(f"metrics.x={{problems: p, {key} true}}")
     assert not grants("metrics.pass_at_k.k=[1]")
+    assert not grants("callbacks.x.notes=allow_code")
 
 
 def test_overrides_that_read_the_environment(strange: Any, tree: ConfigTree) -> None:
