@@ -147,7 +147,7 @@ def test_a_choice_of_a_group_covers_no_path_of_the_run(strange) -> None:
     with pytest.raises(ConfigError, match=r"trainer\.profiler\.dirpath"):
         opened(run, "trainer=cpu")
     run = strange("logger.x", _logger(CSV, save_dir="/etc"), folder="outputs/y/run")
-    for typed in ("logger=[none]", "logger=[csv]", "logger=[tensorboard]"):
+    for typed in ("logger=[none]", "logger=[tensorboard]"):
         with pytest.raises(ConfigError, match=r"logger\.x\.save_dir"):
             opened(run, typed)
     node = "logger.x={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: /var/log}"

@@ -62,6 +62,7 @@ def unpack_zip(path: Path, folder: Path, names: Iterable[str]) -> None:
             if member.external_attr >> 28 not in (0, 8):  # the type that Unix gives it: a file, if it says
                 raise Unsafe(f"is refused: {name} is a link or a device")
             target = folder / name
+            folder.mkdir(parents=True, exist_ok=True)
             make_folder(target.parent, folder)  # a link that lies there leads nowhere
             with archive.open(member) as source, open_new(target) as file:  # stops at the size that was declared
                 shutil.copyfileobj(source, file, _CHUNK)
