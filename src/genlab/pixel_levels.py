@@ -4,11 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from genlab.errors import ConfigError
-from genlab.model.flow import Flow
-from genlab.model.masked import Masked
-from genlab.model.transformer import Transformer
-
-_OF_LEVELS = (Flow, Masked, Transformer)  # their likelihoods are of the 256 levels of 8 bits
 
 
 def check_model_bits(model: Any, spec: Mapping[str, Any]) -> None:
@@ -16,8 +11,9 @@ def check_model_bits(model: Any, spec: Mapping[str, Any]) -> None:
     if spec.get("bits", 8) == 8:
         return
     likelihood = getattr(model, "likelihood", None)
-    if isinstance(model, _OF_LEVELS) or getattr(likelihood, "levels", None) is not None:
-        what = type(model).__name__ if isinstance(model, _OF_LEVELS) else type(likelihood).__name__
+    of_levels = hasattr(model, "pixel_levels")  # a family whose likelihood is of the 256 levels of 8 bits
+    if of_levels or getattr(likelihood, "levels", None) is not None:
+        what = type(model).__name__ if of_levels else type(likelihood).__name__
         raise ConfigError(
             f"model: {what} tells 256 levels of a pixel apart, and the data have {spec['bits']} bits. Use "
             "model=diffusion, gan, or vae with model/likelihood=gaussian."

@@ -38,6 +38,7 @@ class Masked(GenerativeModel):
     """
 
     modalities = frozenset({"image", "text"})
+    pixel_levels = 256  # that its likelihood tells apart
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"
     network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
     view: TokenView

@@ -31,6 +31,7 @@ class Transformer(GenerativeModel):
     """
 
     modalities = frozenset({"image", "text"})
+    pixel_levels = 256  # that its likelihood tells apart
     network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
     view: TokenView
 
