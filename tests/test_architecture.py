@@ -49,6 +49,13 @@ def inside(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
+def test_the_page_names_every_module_at_the_top() -> None:
+    page = (REPOSITORY / "docs/architecture.md").read_text()
+    table = page[page.index("## Where things are") : page.index("## How a run comes about")]
+    modules = {path.name for path in (SOURCE / "genlab").glob("[a-z]*.py")}
+    assert sorted(name for name in modules if f"{name}`" not in table) == []
+
+
 def test_the_reader_sees_what_is_there() -> None:
     assert {"genlab.model.diffusion", "genlab.model.classifier"} <= FAMILIES
     assert "genlab.model.base" in imported("genlab.model.diffusion")

@@ -1,5 +1,6 @@
 """Sampling and measuring a trained run: the same seed, the same pictures, whatever the batch size."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from genlab import inference, run_folder
+from genlab import cli, inference, run_folder
 from genlab.callbacks.samples import asked_labels
 from genlab.cli import main
 from genlab.errors import ConfigError
@@ -39,6 +40,24 @@ def test_same_seed_same_images_on_any_batch_size(run: Path, tmp_path: Path) -> N
         assert np.array_equal(first, again)
     assert not np.array_equal(first, sample(run, tmp_path / "c.npz", "n=20", "seed=4"))
     assert np.array_equal(first[:5], sample(run, tmp_path / "d.npz", "n=5", "seed=3"))
+
+
+def test_names_of_classes_do_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    class Named(torch.nn.Module):
+        num_classes, empty_classes = 2, ()
+
+    steers = "\x1b]0;owned\x07\x1b[2J\x9b31m\nerror"
+
+    def ask(_: list[str]) -> None:
+        inference.find_labels(Named(), (f"cat{steers}", steers), ("cats",), Path("run"))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cli, "run", ask)
+    with pytest.raises(SystemExit):
+        main(["sample"])
+    said = capfd.readouterr()
+    assert len((said.out + said.err).splitlines()) == 1
+    assert "owned" in said.err
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", said.out + said.err)
 
 
 def test_float_samples_agree(run: Path) -> None:

@@ -43,6 +43,14 @@ def test_file_grows_by_rows_and_columns(tmp_path: Path) -> None:
     assert rows(tmp_path)[2] == {"step": "2", "a": "3.0", "b": "4.0"}
 
 
+def test_a_logger_that_is_left_out_is_none(tmp_path: Path) -> None:
+    csv_logger = {"_target_": "pytorch_lightning.loggers.CSVLogger", "save_dir": str(tmp_path)}
+    config = {"logger": {"x": None, "y": csv_logger}, "run_id": "run", "model": {"_target_": "a.B"}}
+    config["data"] = config["model"]
+    assert len(assemble.build_loggers(config, tmp_path)) == 1
+    assert assemble.build_loggers(config | {"logger": {"x": None}}, tmp_path) == []
+
+
 def test_file_is_continued_from_a_step(tmp_path: Path) -> None:
     log = MetricsFile(tmp_path)
     for step in range(5):

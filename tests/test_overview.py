@@ -1,6 +1,7 @@
 """The first screen of a run, its last one, and a batch that is no larger than the data."""
 
 import logging
+import re
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +29,19 @@ def test_ten_lines_and_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(len(line) <= 100 for line in lines)
     show(_with_spec(data), data, 1, [])
     assert "" not in capsys.readouterr().out.splitlines()  # nothing differs
+
+
+def test_names_of_others_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    steers = "\x1b]0;owned\x07\x1b[2J\x9b31m"
+    config, data = ConfigTree().compose([]), Digits()
+    config.spec = data.spec.to_config()
+    for path, value in ((f"logger.{steers}", {"_target_": steers, steers: steers}), (f"metrics.{steers}", {}),
+                        ("model._target_", f"x.{steers}"), ("data.cache_dir", steers)):  # fmt: skip
+        OmegaConf.update(config, path, value, force_add=True)
+    show(config, data, 1, [])
+    said = capsys.readouterr().out
+    assert "owned" in said
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", said)
 
 
 def _with_spec(data: Digits) -> DictConfig:

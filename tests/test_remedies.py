@@ -70,10 +70,10 @@ REMEDIES: dict[str, tuple[Callable[[], None], tuple[str, ...], str, tuple[str, .
                         "Set data.image_key.", ("data.image_key=pictures",)),
     "size of an array for a U-Net": (array, ("train", *SHORT, *PLAIN, "data=array", "data.path=b.npz",
                                              "model/network=unet"),
-                                     "such as model/network=dit.", ("model/network=dit", "model.network.patch_size=1")),
+                                     "data.image_size=18.", ("data.image_size=18",)),
     "size of files for a U-Net": (folder, (*IMAGES, "model/network=unet", "model.network.channel_mult=[1,1,1]"),
                                   "data.image_size=20.", ("data.image_size=20",)),
-    "oblong files": (oblong, (*IMAGES, "model/network=mlp"), "Set data.image_size=16.", ("data.image_size=16",)),
+    "oblong files": (oblong, (*IMAGES, "model/network=mlp"), "Set data.image_size=16,", ("data.image_size=16",)),
     "a damaged file": (damaged, (*IMAGES, "model/network=mlp"), "set data.on_bad=skip", ("data.on_bad=skip",)),
     "a new character": (text, (*TEXT, "data/tokenizer=characters"),
                         "which is at character 1200 (line 301) of t.txt: the training text has none. "

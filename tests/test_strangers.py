@@ -210,6 +210,14 @@ def test_what_watches_is_typed_or_left_out(
     opened(tree, run)  # this user's own
 
 
+def test_a_list_that_is_typed_is_the_users_own(strange: Any, tree: ConfigTree) -> None:
+    io = f"{LIGHTNING}.plugins.io.TorchCheckpointIO"
+    run = strange("trainer.plugins", [make(io)])
+    with pytest.raises(GenlabError, match=r"trainer\.plugins\.0\._target_"):
+        opened(tree, run)
+    assert open_run(tree, str(run), (f"trainer.plugins=[{{_target_: {io}}}]",), trains=True)
+
+
 # --- consent ----------------------------------------------------------------------------------------------------------
 
 PROGRAMS = {"_target_": "genlab.metrics.pass_at_k.PassAtK", "problems": "p.jsonl", "allow_code": True}
@@ -234,7 +242,10 @@ def test_consent_does_not_travel(
 
 def test_a_further_command_says_again_what_it_is_allowed() -> None:
     assert grants("metrics.pass_at_k.allow_code=true")
+    for key in ("allow_code:", "allow_root :", "'allow_code':", '"allow_code" :'):
+        assert grants(f"metrics.x={{problems: p, {key} true}}")
     assert not grants("metrics.pass_at_k.k=[1]")
+    assert not grants("callbacks.x.notes=allow_code")
 
 
 def test_overrides_that_read_the_environment(strange: Any, tree: ConfigTree) -> None:

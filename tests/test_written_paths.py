@@ -142,6 +142,18 @@ def test_a_path_that_is_typed_now_is_the_users_own(strange) -> None:
     assert opened(run, "outputs=/etc") is not None
 
 
+def test_a_choice_of_a_group_covers_no_path_of_the_run(strange) -> None:
+    run = strange("trainer.profiler", _logger(PROFILER, dirpath="/tmp"))
+    with pytest.raises(ConfigError, match=r"trainer\.profiler\.dirpath"):
+        opened(run, "trainer=cpu")
+    run = strange("logger.x", _logger(CSV, save_dir="/etc"), folder="outputs/y/run")
+    for typed in ("logger=[none]", "logger=[tensorboard]"):
+        with pytest.raises(ConfigError, match=r"logger\.x\.save_dir"):
+            opened(run, typed)
+    node = "logger.x={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: /var/log}"
+    assert opened(run, node).logger.x.save_dir == "/var/log"  # a part that is typed as a whole
+
+
 def test_packaged_loggers_write_where_a_run_may(strange, config_groups) -> None:
     services = [option for option in config_groups["logger"] if option != "none"]
     assert "tensorboard" in opened(strange(), f"logger=[{','.join(services)}]").logger

@@ -207,13 +207,12 @@ def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[p
 
 def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[IsolatedLogger]:
     """The configured services, none of which can end a run."""
-    for name, node in config.get("logger", {}).items():
+    nodes = {name: node for name, node in config.get("logger", {}).items() if node is not None}  # null: left out
+    for name, node in nodes.items():
         if issubclass(resolve(node["_target_"], f"logger.{name}"), WandbLogger):
             choose_wandb_mode(node.get("mode"))
     loggers: list[IsolatedLogger] = []
-    for name, node in config.get("logger", {}).items():
-        if node is None:  # logger.x=null
-            continue
+    for name, node in nodes.items():
         make = partial(_build_logger, name, node, f"{run_folder.name_of(config)}-{config['run_id']}", run_dir)
         loggers.append(IsolatedLogger(make, node["_target_"].rpartition(".")[2], run_dir))
     return loggers

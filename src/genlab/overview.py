@@ -79,7 +79,7 @@ def _that_matter(plain: Mapping[str, Any], data: DataModule, parameters: int) ->
         "trainer": f"{trainer.get('accelerator', 'auto')}, devices {trainer.get('devices', 1)}, "
         f"precision {trainer.get('precision', '32-true')}",
         "seed": str(plain["seed"]),
-        "logger": ", ".join(plain.get("logger") or {}) or "none",
+        "logger": ", ".join(name for name, node in (plain.get("logger") or {}).items() if node is not None) or "none",
     }
 
 

@@ -10,9 +10,10 @@ def check_model_bits(model: Any, spec: Mapping[str, Any]) -> None:
     """Raises ConfigError if a model tells 256 levels apart and the images of the config node ``spec`` have more."""
     if spec.get("bits", 8) == 8:
         return
-    likelihood, tells = getattr(model, "likelihood", None), getattr(model, "tells_levels", False)
-    if tells or getattr(likelihood, "levels", None) is not None:
-        what = type(model).__name__ if tells else type(likelihood).__name__
+    likelihood = getattr(model, "likelihood", None)
+    of_levels = hasattr(model, "pixel_levels")  # a family whose likelihood is of the 256 levels of 8 bits
+    if of_levels or getattr(likelihood, "levels", None) is not None:
+        what = type(model).__name__ if of_levels else type(likelihood).__name__
         raise ConfigError(
             f"model: {what} tells 256 levels of a pixel apart, and the data have {spec['bits']} bits. Use "
             "model=diffusion, gan, or vae with model/likelihood=gaussian."

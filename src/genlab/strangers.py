@@ -32,6 +32,7 @@ LISTED: dict[str, tuple[str, ...]] = {
         "genlab.sharded_strategy.ShardedStrategy",
     ),
 }
+_KEY_OF_CONSENT = re.compile(rf"(?:{'|'.join(CONSENT)})['\"]?\s*:")
 _RESOLVER = re.compile(r"\$\{[^{}]*:")  # it reads the environment, say; a reference to another option has no colon
 
 
@@ -44,17 +45,23 @@ def withdraw_consent(config: DictConfig, typed: Sequence[str]) -> None:
 
 
 def grants(word: str) -> bool:
-    """Whether a word of a command line is consent: what a command has to say again to go on with its run."""
-    return word.partition("=")[0].rpartition(".")[2] in CONSENT
+    """Whether a word of a command line is consent, of its own or within a part that is typed as a whole: what a command
+    has to say again to go on with its run."""
+    name, _, value = word.partition("=")
+    return name.rpartition(".")[2] in CONSENT or _KEY_OF_CONSENT.search(value) is not None
 
 
 def is_typed(path: str, typed: Sequence[str]) -> bool:
     """Whether the value at ``path`` stands in this command. A choice of a group, ``logger=[none]``, is no value."""
     for override in parse(typed):
         name, value = name_of(override), override.value()
-        if path == name or (path.startswith(f"{name}.") and isinstance(value, dict)):
+        if path == name or (path.startswith(f"{name}.") and _holds_mapping(value)):
             return True
     return False
+
+
+def _holds_mapping(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
 def check_overrides(saved: Sequence[str], run: str) -> None:

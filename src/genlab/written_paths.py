@@ -17,6 +17,7 @@ from genlab.errors import ConfigError
 from genlab.overrides import name_of, parse
 from genlab.paths import read_path
 from genlab.redaction import one_line
+from genlab.strangers import is_typed
 
 SERVICES = ("logger", "callbacks", "trainer")  # whose classes may write wherever an argument says
 OUTPUTS = "outputs"  # where runs are made by default
@@ -34,11 +35,11 @@ def check_written_paths(config: DictConfig, run: Path, typed: Sequence[str], *, 
         typed: the overrides of this command, whose paths are the user's own
         services: whether loggers, callbacks and the trainer will be made
     """
-    overrides = {name_of(override): override.value() for override in parse(typed)}
-    roots = _Roots(run, str(overrides.get("outputs") or OUTPUTS))
+    outputs = next((o.value() for o in reversed(parse(typed)) if name_of(o) == "outputs"), None)
+    roots = _Roots(run, str(outputs or OUTPUTS))
     nodes: Any = OmegaConf.to_container(config, resolve=False)
     for path, value, is_path in _strings(nodes, services):
-        if "${" in value or any(path == name or path.startswith(f"{name}.") for name in overrides):
+        if "${" in value or is_typed(path, typed):
             continue  # no run writes interpolations: a part that is chosen now has them
         problem = roots.problem(value, path, is_path)
         if problem is not None:
@@ -46,7 +47,7 @@ def check_written_paths(config: DictConfig, run: Path, typed: Sequence[str], *, 
                 f"{path}={value!r}: the config of {run} would have it write {problem}. "
                 f"Say where yourself: {path}=<folder>. To keep this place, type it: {path}={value}"))  # fmt: skip
     for path, node in nodes.get("logger", {}).items() if services else ():
-        if _is_the_run_itself(node, run) and f"logger.{path}.version" not in overrides:
+        if _is_the_run_itself(node, run) and not is_typed(f"logger.{path}.version", typed):
             remedy = f"logger.{path}.version=0"
             raise ConfigError(f"logger.{path} would write among the run's own files. Give it a folder: {remedy}")
 

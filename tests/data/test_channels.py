@@ -1,6 +1,8 @@
 """Alpha, 16 bits, rectangles and archives: from files and arrays to batches and back to PNGs."""
 
 import io
+import os
+import shutil
 import stat
 import struct
 import tarfile
@@ -16,11 +18,13 @@ from PIL import Image
 from genlab.callbacks.samples import save_grid
 from genlab.data.archive_root import unpacked_root
 from genlab.data.array import Array
+from genlab.data.array_cache import cached_array
 from genlab.data.base import DataSpec
 from genlab.data.decode import decode
 from genlab.data.image import to_float, to_pixels
 from genlab.data.image_folder import ImageFolder
-from genlab.errors import ConfigError, DataError
+from genlab.data.remembered import recall, remember
+from genlab.errors import ConfigError, DataError, StorageError
 from genlab.metrics.noise_level import NoiseLevel
 from genlab.metrics.pixels_allowed import check_pixels
 from genlab.model.flow import Flow
@@ -221,3 +225,62 @@ def test_links_and_bombs_and_damage_are_refused(tmp_path: Path) -> None:
         archive.fileobj.write(huge.tobuf())  # type: ignore[union-attr]
     with pytest.raises(DataError, match=r"is refused|is damaged"):
         unpacked_root(str(tmp_path / "bomb.tar"), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+def test_no_link_in_a_cache_is_written_through(tmp_path: Path, name: str) -> None:
+    """A cache may come with a run, whose config names it."""
+    victim, cache = tmp_path / "victim", tmp_path / "cache"
+    victim.mkdir()
+    (victim / "file").write_text("kept")
+    archive = packed(tmp_path / name, {"cat/0.png": png(0), "cat/1.png": png(1)})
+    unpacked = Path(unpacked_root(archive, cache))
+    folder = next(path for path in cache.iterdir() if path.is_dir())
+    assert cache in unpacked.parents
+    shutil.rmtree(folder)
+    folder.with_name(f"{folder.name}.part").symlink_to(victim)
+    with pytest.raises(StorageError, match="cannot unpack"):
+        unpacked_root(archive, cache)
+    folder.with_name(f"{folder.name}.lock").unlink()
+    folder.with_name(f"{folder.name}.lock").symlink_to(victim / "file")
+    with pytest.raises(StorageError, match="cannot unpack"):
+        unpacked_root(archive, cache)
+    for ending in (".npy", ".npy.part", ".json.part"):
+        (cache / f"key{ending}").symlink_to(victim / "file")
+    os.mkfifo(cache / "key.facts")
+    (cache / f"key.{os.getpid()}.part").symlink_to(victim / "file")
+    assert cached_array(cache, "key", lambda: [np.arange(3)]).tolist() == [0, 1, 2]
+    assert recall(cache, "key") is None  # and does not wait
+    remember(cache, "key", {"a": 1})
+    assert recall(cache, "key") == {"a": 1}
+    (cache / "key.lock").unlink()
+    (cache / "key.lock").symlink_to(victim / "file")
+    (cache / "key.json").unlink()
+    os.mkfifo(cache / "key.json")
+    with pytest.raises(StorageError, match="cannot keep prepared data"):
+        cached_array(cache, "key", lambda: [np.arange(3)])
+    assert [path.name for path in victim.iterdir()] == ["file"]
+    assert (victim / "file").read_text() == "kept"
+
+
+def test_a_picture_is_written_over_a_link_not_through_it(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("kept")
+    for kind in (np.uint8, np.uint16):
+        (tmp_path / "a.png").unlink(missing_ok=True)
+        (tmp_path / "a.png").symlink_to(tmp_path / "victim")
+        save_png(np.zeros((2, 3, 1), kind), tmp_path / "a.png")
+        assert Image.open(tmp_path / "a.png").size == (3, 2)
+        assert not (tmp_path / "a.png").is_symlink()
+    assert (tmp_path / "victim").read_text() == "kept"
+
+
+def test_a_damaged_archive_of_any_method_is_one_line(tmp_path: Path) -> None:
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        path = tmp_path / f"{method}.zip"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("cat/0.png", png(0) * 20)
+        content = bytearray(path.read_bytes())
+        content[60:90] = bytes(30)
+        path.write_bytes(content)
+        with pytest.raises((DataError, StorageError)):
+            unpacked_root(str(path), tmp_path / "cache")

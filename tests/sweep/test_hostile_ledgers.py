@@ -4,21 +4,27 @@ the command would not have made itself."""
 import json
 import os
 import sqlite3
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 from scripted import Scripted, ledger, quick, run, states  # noqa: F401
 
 from genlab.errors import ConfigError, StorageError
 from genlab.overrides import parse
+from genlab.sweep.attempt import Attempt
+from genlab.sweep.grid import Grid
 from genlab.sweep.ledger import Ledger
 from genlab.sweep.loop import TrialsFailed
 from genlab.sweep.metric import Metric
 from genlab.sweep.rows import read_row
+from genlab.sweep.search import Search
 from genlab.sweep.space import folder_of, read_space
 from genlab.sweep.trial_files import MADE, check_is_own, forget, make_ready
 
@@ -132,6 +138,53 @@ def test_of_a_ledger_full_of_them_nothing_is_run_or_deleted(
     assert len(ours) == 2
     assert "rows of the ledger" in caplog.text or "of the ledger is left out" in caplog.text
     assert f"{len(NOT_TYPED)} trials of the ledger are not of this command" in capsys.readouterr().out
+
+
+class Told:
+    """A launcher that keeps the commands that it is given."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+
+    def start(self, command: Any, env: Any, log: Path, slot: int) -> None:
+        self.commands.append(list(command))
+
+
+@pytest.mark.parametrize("typed", ["seed=0,1", "metrics.pass_at_k.allow_code=true"])
+def test_no_consent_comes_from_a_ledger(typed: str, tmp_path: Path) -> None:
+    """A trial that goes on says consent again: of all rows, only those of overrides that were typed are begun."""
+    consent = "metrics.pass_at_k.allow_code=true"
+    space = read_space(parse(["seed=0,1", "data=digits", *([typed] if typed == consent else [])], sweep=True), {})
+    found = opened(tmp_path)
+    for overrides in ((*TYPED, consent), TYPED, (*TYPED, consent, consent), ("seed=0", consent)):
+        noted_down = {"attempt": attempt(*overrides), "end": STOPPED}
+        found._storage.create_new_trial(found.study_id, create_trial(state=TrialState.FAIL, user_attrs=noted_down))
+    for proposals in (Grid(), Search(RandomSampler())):
+        (trial,) = proposals.wanted(space, found.trials())
+        assert (consent in trial.overrides) == (typed == consent)
+        folder = tmp_path / "trial"
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (folder / "checkpoints/examples=000000000008.ckpt").touch()
+        (folder / "config.yaml").write_text(f"overrides: [{consent}]")
+        launcher = Told()
+        attempted = Attempt(trial, folder, [], launcher, 0, None, OmegaConf.create())  # type: ignore[arg-type]
+        assert attempted.goes_on
+        assert launcher.commands[0][4:] == [f"run={folder}", *([consent] if typed == consent else [])]
+
+
+def test_a_draw_that_somebody_has_put_into_the_study_is_not_taken(tmp_path: Path) -> None:
+    space = read_space(parse(["model.optimizer.lr=interval(0.1,0.2)", "data=digits"], sweep=True), {})
+    found = opened(tmp_path)
+    for value in (7.0, 0.15):
+        found.study.enqueue_trial({"model.optimizer.lr": value})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trial = Search(RandomSampler(seed=0), n_trials=1).next(space, found)
+    assert trial is not None
+    assert trial.overrides == ["model.optimizer.lr=0.15", "data=digits"]
+    assert [trial.overrides for trial in found.trials()] == [trial.overrides]
 
 
 def test_only_what_was_typed_is_of_a_space() -> None:

@@ -125,7 +125,12 @@ def test_the_service_says_what_runs(outputs: Path, service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"folder": "/somewhere"}, {"run": "/somewhere"}, {"metrics.pass_at_k.allow_code": True}]
+    "arguments",
+    [
+        {"folder": "/somewhere", "run": "/somewhere"},
+        {"metrics.pass_at_k.allow_code": True},
+        {"metrics.pass_at_k": {"problems": "p", "allow_code": True}},
+    ],
 )
 def test_a_proposal_of_what_only_a_user_types_is_refused(
     arguments: dict[str, Any], outputs: Path, service: Service

@@ -1,6 +1,7 @@
 """Unpacking what others have packed: nothing outside of its folder, no links, never more than was to be expected."""
 
 import gzip
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -11,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from genlab.errors import DataError
+from genlab.regular_file import make_folder, open_new
 
 _MOST_MEMBERS = 1_000_000  # CelebA has 202,599
 _RATIO = 100  # unpacked to packed: pictures have 1, MNIST's labels 2, text 5
@@ -60,8 +62,9 @@ def unpack_zip(path: Path, folder: Path, names: Iterable[str]) -> None:
             if member.external_attr >> 28 not in (0, 8):  # the type that Unix gives it: a file, if it says
                 raise Unsafe(f"is refused: {name} is a link or a device")
             target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(member) as source, target.open("wb") as file:  # stops at the size that was declared
+            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent, folder)  # a link that lies there leads nowhere
+            with archive.open(member) as source, open_new(target) as file:  # stops at the size that was declared
                 shutil.copyfileobj(source, file, _CHUNK)
 
 
@@ -83,7 +86,7 @@ def unpack_gzip(path: Path, target: Path) -> None:
     """The one file in ``path`` to ``target``. Raises Unsafe; then ``target`` is gone."""
     budget = _Budget(path)
     try:
-        with _damage(), gzip.open(path) as packed, open(target, "wb") as file:
+        with _damage(), gzip.open(path) as packed, open_new(target) as file:
             for chunk in _chunks(packed):
                 budget.plan(1, len(chunk))
                 file.write(chunk)
@@ -147,5 +150,6 @@ def _chunks(file: Any) -> Iterator[bytes]:
 def _damage() -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
+            NotImplementedError) as error:  # fmt: skip
         raise Unsafe("is damaged") from error

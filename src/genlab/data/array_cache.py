@@ -19,6 +19,7 @@ from filelock import FileLock
 from genlab.errors import StorageError
 from genlab.paths import read_path
 from genlab.progress import progress
+from genlab.regular_file import open_new, read_text
 
 _BACK = 60 * 10**9  # ns by which the file of an entry is dated back: whoever writes to it gives it another time
 _CHECKED_BYTES = 2 << 30  # read at most when a cache is opened; a larger one is checked on evenly spaced rows
@@ -103,7 +104,7 @@ def _cached(folder: Path, key: str, blocks: Callable[[], Iterable[np.ndarray | N
 def _open(path: Path) -> tuple[np.ndarray, list[int]] | None:
     """None if there is nothing, or nothing whole."""
     try:
-        seal = json.loads(path.with_suffix(".json").read_text())
+        seal = json.loads(read_text(path.with_suffix(".json")))
         status = path.stat()
         if status.st_size != seal["bytes"]:
             return None
@@ -121,7 +122,7 @@ def _write(path: Path, blocks: Iterable[np.ndarray | None]) -> None:
     partial = path.with_suffix(".npy.part")  # one name, under the lock: what a killed process left is written over
     left_out: list[int] = []
     try:
-        with open(partial, "wb", buffering=1 << 20) as file:  # not a mapping: a full disk must raise, not kill
+        with open_new(partial) as file:  # not a mapping: a full disk must raise, not kill
             _write_blocks(file, blocks, left_out)
             file.flush()
             os.fsync(file.fileno())
@@ -152,10 +153,10 @@ def _seal_time(path: Path, seal: dict[str, Any]) -> None:
 
 def _write_seal(path: Path, seal: dict[str, Any]) -> None:
     sealed = path.with_suffix(".json.part")
-    with open(sealed, "w") as text:
-        json.dump(seal, text)
-        text.flush()
-        os.fsync(text.fileno())
+    with open_new(sealed) as file:
+        file.write(json.dumps(seal).encode())
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(sealed, path.with_suffix(".json"))
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from genlab.errors import DataError
 from genlab.progress import progress
+from genlab.regular_file import open_new
 
 _TIMEOUT = 15.0  # seconds without a byte after which a server counts as unreachable
 _CHUNK = 1 << 18  # bytes
@@ -74,7 +75,7 @@ def _download(archive: Archive, folder: Path) -> str:
 
 
 def _save(response: http.client.HTTPResponse, path: Path, title: str) -> None:
-    with open(path, "wb") as file, progress(title, response.length) as advance:
+    with open_new(path) as file, progress(title, response.length) as advance:
         while chunk := response.read(_CHUNK):
             file.write(chunk)
             advance(len(chunk))

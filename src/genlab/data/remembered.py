@@ -7,11 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from genlab.regular_file import open_new, read_text
+
 
 def recall(folder: Path, key: str) -> dict[str, Any] | None:
     """What was remembered under ``key``. None if there is nothing, or nothing whole."""
     try:
-        found = json.loads(_path(folder, key).read_text(encoding="utf-8"))
+        found = json.loads(read_text(_path(folder, key)))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -23,7 +25,8 @@ def remember(folder: Path, key: str, facts: dict[str, Any]) -> None:
     partial = folder / f"{key}.{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(facts), encoding="utf-8")
+        with open_new(partial) as file:
+            file.write(json.dumps(facts).encode())
         os.replace(partial, _path(folder, key))
     except OSError:
         with suppress(OSError):

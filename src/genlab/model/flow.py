@@ -28,7 +28,7 @@ class Flow(GenerativeModel):
     """
 
     modalities = frozenset({"image"})
-    tells_levels = True  # of a pixel: 256, those of 8 bits
+    pixel_levels = 256  # that its likelihood tells apart
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"  # of the discrete likelihood: a density
     latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
     network: nn.Module  # made in configure_model

@@ -38,7 +38,7 @@ class Masked(GenerativeModel):
     """
 
     modalities = frozenset({"image", "text"})
-    tells_levels = True  # of a pixel: 256, those of 8 bits
+    pixel_levels = 256  # that its likelihood tells apart
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"
     network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
     view: TokenView

@@ -31,7 +31,7 @@ class Transformer(GenerativeModel):
     """
 
     modalities = frozenset({"image", "text"})
-    tells_levels = True  # of a pixel: 256, those of 8 bits
+    pixel_levels = 256  # that its likelihood tells apart
     network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
     view: TokenView
 

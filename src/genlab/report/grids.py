@@ -39,7 +39,7 @@ def side_by_side(tiles: Sequence[Tile], path: Path) -> None:
             draw.text((x, y + number * line), words, fill="black", font=TITLE)
         draw.text((x, y + len(captions[i]) * line), metric, fill=(90, 90, 90), font=SUBTITLE)
         sheet.paste(picture, (x, y + strips[row]))
-    sheet.save(path)
+    sheet.save(path, compress_level=1)  # noise hardly shrinks, however long one tries
 
 
 def _read(path: Path) -> Image.Image | None:

@@ -14,6 +14,7 @@ from genlab.report.trials import Sweep, Trial, given
 FEWEST = 8  # trials that say anything about settings
 MOST = 256  # trials that forests are grown on; of more, evenly spaced ones
 FORESTS = 5  # that importances are averaged over
+TREES = 32  # of a forest
 ABSENT = "–"
 
 
@@ -124,7 +125,7 @@ def importance(settings: Sequence[Setting], values: Sequence[float]) -> dict[str
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
     found: dict[str, list[float]] = {s.name: [] for s in settings}
     for seed in range(FORESTS):
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=seed)
         shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
         for name in found:
             found[name].append(float(shares.get(name, 0.0)))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ class Sweep:
     direction: Literal["lower", "higher"] | None
     trials: tuple[Trial, ...]
 
+    @cached_property
     def varied(self) -> list[str]:
         """The names of the overrides that not all trials share."""
         settings = [given(trial) for trial in self.trials]

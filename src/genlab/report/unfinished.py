@@ -48,7 +48,7 @@ def _of_run(run: Run, trial: Trial | None, sweeps: Sequence[Sweep]) -> Unfinishe
 
 
 def _name(trial: Trial, sweep: Sweep) -> str:
-    own, varied = given(trial), sweep.varied()
+    own, varied = given(trial), sweep.varied
     words = [f"{name}={own[name]}" for name in varied if name in own] or list(trial.overrides)
     return printable(f"trial {trial.number} ({' '.join(words)})" if words else f"trial {trial.number}")
 

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from genlab.errors import ConfigError, GenlabError, StorageError
 from genlab.redaction import one_line
 from genlab.sweep.metric import Metric
-from genlab.sweep.other_values import stored_names
+from genlab.sweep.other_values import holds, stored_names
 from genlab.sweep.rows import ATTEMPT, END, LOST, Row, read_row
 from genlab.sweep.space import folder_of
 
@@ -176,6 +176,9 @@ class Ledger:
         """
         with self._asking():
             drawn = self.study.ask(dict(distributions))
+            if not all(holds(kind, drawn.params[name]) for name, kind in distributions.items()):
+                self._storage.set_trial_state_values(drawn._trial_id, TrialState.FAIL)
+                return None  # somebody had put it into the study for the next to draw
             typed = overrides(drawn.params)
             noted = {"folder": folder_of(typed), "overrides": typed, "number": 0, "owner": self.owner}
             self._storage.set_trial_user_attr(drawn._trial_id, ATTEMPT, noted)

@@ -59,6 +59,11 @@ def _newest(params: Mapping[str, Any], axis: str) -> Any:
     return found[-1] if found else None
 
 
+def holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a value is one that ``distribution`` draws."""
+    return _translated(value, distribution) is not None
+
+
 def _translated(value: Any, distribution: BaseDistribution) -> Any:
     """A value as ``distribution`` would draw it; None: it would not."""
     if value is None:
@@ -72,5 +77,5 @@ def _translated(value: Any, distribution: BaseDistribution) -> Any:
         return None
     inside = distribution.low <= number <= distribution.high  # type: ignore[attr-defined]
     step = distribution.step  # type: ignore[attr-defined]
-    on_step = step is None or abs((number - distribution.low) / step % 1) < 1e-9  # type: ignore[attr-defined]
-    return number if inside and on_step else None
+    steps = 0.0 if step is None else (number - distribution.low) / step  # type: ignore[attr-defined]
+    return number if inside and abs(steps - round(steps)) < 1e-6 else None

@@ -187,7 +187,7 @@ def _flat(node: Any, path: str) -> list[tuple[str, Any]]:
 
 
 def _sweep(sweep: Sweep) -> dict[str, Any]:
-    varied = sweep.varied()
+    varied = sweep.varied
     ends = [name.rpartition(".")[2] for name in varied]
     values = [given(trial) for trial in sweep.trials]
     return {

@@ -108,10 +108,10 @@ def _spread(files: list[_File], count: int) -> list[_File]:
 
 
 def _level(files: Sequence[_File], room: int, threads: ThreadPoolExecutor) -> tuple[int, int]:
-    few = files[:: max(1, len(files) // TRIED)]
+    few = [found for found in threads.map(_read, [file.path for file in files[:: max(1, len(files) // TRIED)]])
+           if not isinstance(found, str)]  # fmt: skip
     for level in LEVELS[:-1]:
-        sizes = [len(p["src"]) for p in threads.map(lambda file, own=level: _encoded(file.path, *own), few)
-                 if not isinstance(p, str)]  # fmt: skip
+        sizes = [len(p["src"]) for p in threads.map(lambda found, own=level: _shrunk(*found, *own), few)]
         if not sizes or sum(sizes) / len(sizes) * len(files) <= 0.9 * room:
             return level
     return LEVELS[-1]
@@ -119,12 +119,21 @@ def _level(files: Sequence[_File], room: int, threads: ThreadPoolExecutor) -> tu
 
 def _encoded(path: Path, longest: int, quality: int) -> dict[str, Any] | str:
     """``src`` as a data URL; ``zoom``: by how much its pixels had been enlarged. Text: why it cannot be read."""
+    found = _read(path)
+    return found if isinstance(found, str) else _shrunk(*found, longest, quality)
+
+
+def _read(path: Path) -> tuple[Image.Image, int] | str:
+    """A picture pixel by pixel as it was drawn, and by how much that was enlarged. Text: why it cannot be read."""
     try:
         image = read_picture(path)
     except UnreadablePictureError as error:
         return str(error)
     zoom = _enlarged(image)
-    image = image.resize((image.width // zoom, image.height // zoom), Image.Resampling.NEAREST)
+    return image.resize((image.width // zoom, image.height // zoom), Image.Resampling.NEAREST), zoom
+
+
+def _shrunk(image: Image.Image, zoom: int, longest: int, quality: int) -> dict[str, Any]:
     ratio = min(1.0, longest / max(image.size))
     if ratio < 1:
         image = image.resize((max(1, round(image.width * ratio)), max(1, round(image.height * ratio))),
