@@ -86,7 +86,7 @@ def verdicts(
     right = (named == known).mean()
     if right < LEAST_RIGHT:
         raise DataError(f"a judge on pixels names only {right:.0%} of the held-out images right, too few to go by. Use "
-                        "judge=logits with an extractor that gives logits, or leave the metric out.")  # fmt: skip
+                        "metrics.class_balance.judge=logits with an extractor that gives logits, or leave it out.")  # fmt: skip
     return known, named, machine.name(samples)
 
 
