@@ -87,7 +87,7 @@ class KID(Metric):
         size = min(self.subset_size, num_real, num_fake)
         if size < 3:
             raise DataError(f"KID needs at least 3 examples on each side, got {num_real} real, {num_fake} generated. "
-                            "Use a larger split or evaluation.num_samples, or leave it out.")  # fmt: skip
+                            "Use a larger split or evaluation.num_samples, or leave it out of metrics=[...].")  # fmt: skip
         return size, 1 if size == num_real == num_fake else self.num_subsets
 
 
