@@ -1,7 +1,7 @@
 """Every message of the sources that advises something to type, and how its advice is tried.
 
-``TRIED``: the command that shows the message, and what is advised, typed into the same command. ``OFFERED``: what cannot
-be tried without another machine, a GPU, the network or a long training is at least an option of that command.
+``TRIED``: the command that shows the message, and what is advised, typed into the same command. ``OFFERED``: what
+cannot be tried without another machine, a GPU, the network or a long training is at least an option of that command.
 ``ELSEWHERE``: another test tries it. tests/test_remedies.py holds the table against the sources.
 """
 
@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from genlab.config import ConfigTree
+from genlab.data.base import ConditionSpec, DataSpec
 from tiny_run import SHORT
 
 
@@ -128,9 +129,12 @@ def runs() -> None:
         Path(name).mkdir()
         config = ConfigTree().compose(["data=digits", *choices])
         config.run_dir, config.run_id = name, name
+        config.spec = SPEC
         OmegaConf.save(config, f"{name}/config.yaml", resolve=True)
         Path(name, "overrides.yaml").write_text("[]")
 
+
+SPEC = DataSpec("image", (1, 16, 16), condition={"label": ConditionSpec(10)}).to_config()
 
 # --- what is typed ----------------------------------------------------------------------------------------------------
 
@@ -646,6 +650,13 @@ OFFERED = (
         "no process can be started",
         "a user with as many processes as it may have",
         "data=text_file metrics=[pass_at_k] metrics.pass_at_k.workers=1",
+    ),
+    Offered("metrics/sandbox.py", "metrics=pass_at_k", "another system", "metrics=[]"),
+    Offered(
+        "metrics/text_subject.py",
+        "Let samples be shorter",
+        "a trained run",
+        "data=text_file model=transformer model.sample_length=10",
     ),
     Offered("metrics/perceptual_path_length.py", "has no single latent", "the network", "metrics=[]"),
     Offered("milestones.py", "there is nothing to judge", "a recipe's run that has no numbers"),

@@ -215,7 +215,8 @@ def check_sandbox(allow_root: bool) -> None:
     if way is None:
         raise ConfigError("metrics=pass_at_k cannot run programs within bounds here. Measure as another user than root "
                           "that may run this Python." if is_root else "metrics=pass_at_k cannot run programs within "
-                          "bounds here: this Python does not start with -I. Leave it out of metrics=[...].")  # fmt: skip
+                          "bounds here: this Python does not start with -I. Leave it out of "
+                          "metrics=[...].")  # fmt: skip
     if is_root and way != "bubblewrap" and not allow_root:
         raise ConfigError(
             "metrics=pass_at_k runs programs that the model writes, and root measures without bubblewrap to keep them "
