@@ -715,4 +715,5 @@ ELSEWHERE = (
         "report/test_comparison.py::test_unequal_numbers_are_refused",
     ),
     Elsewhere("run_folder.py", "already holds a run", "test_remedies.py::test_a_folder_of_a_run_is_continued"),
+    Elsewhere("data/shapes.py", "of memory. Use data.", "test_remedies.py::test_scenes_that_memory_cannot_hold"),
 )

@@ -15,7 +15,8 @@ import pytest
 from advice import advices
 from genlab import cli, experiment, inference, run_folder
 from genlab.config import ConfigTree
-from genlab.errors import ConfigError, GenlabError
+from genlab.data.shapes import Shapes
+from genlab.errors import ConfigError, GenlabError, ResourceError
 from genlab.sweep import loop
 from remedies import (
     COMPARED,
@@ -180,6 +181,25 @@ def test_a_folder_of_a_run_is_continued() -> None:
     (advised,) = re.findall(r"Continue it with (run=\S+?),", shown)
     assert "already holds a run" not in said("train", advised)
     assert "already holds a run" not in said(*typed, "folder=other")
+
+
+def test_scenes_that_memory_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", lambda _: 400)  # pages, and bytes of a page
+    with pytest.raises(ResourceError, match=r"data\.num_train=2147483648 images take 1,649 GB") as caught:
+        Shapes(image_size=16, num_train=2**31).table("train")
+    (advised,) = re.findall(r"Use data\.num_train=(\d+), or fewer", str(caught.value))
+    assert len(Shapes(image_size=16, num_train=int(advised)).table("train").images) == 160_000 // 768 // 2
+
+
+def test_memory_that_is_out_is_no_surprise(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(_: object) -> None:
+        raise MemoryError("Unable to allocate 16.0 GiB")
+
+    monkeypatch.setattr(cli, "run", run)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train"])
+    assert end.value.code == 7
+    assert capsys.readouterr().err.startswith("error: out of memory (Unable to allocate 16.0 GiB). Make ")
 
 
 # --- remedies of two commands -----------------------------------------------------------------------------------------

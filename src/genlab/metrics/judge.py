@@ -87,7 +87,8 @@ def verdicts(
     if right < LEAST_RIGHT:
         raise DataError(
             f"a judge on pixels names only {right:.0%} of the held-out images right, too few to go by. Use "
-            "metrics.class_balance.judge=logits with an extractor that gives logits, or leave it out of metrics=[...]."
+            "metrics.class_balance.judge=logits, and class_variety's likewise, with an extractor that gives logits, or "
+            "leave both out of metrics=[...]."
         )
     return known, named, machine.name(samples)
 
