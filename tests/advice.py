@@ -12,8 +12,8 @@ _NO_MESSAGES = ("usage.py", "sandbox_inside.py")  # the help, and a program
 _TOPS = ("budget", "callbacks", "data", "evaluation", "launcher", "logger", "metrics", "milestones", "model", "sweep",
          "trainer")  # fmt: skip
 _TYPED = re.compile(
-    rf"(?<![\w.])(?:[a-z][\w./]*=|--[a-z][a-z-]+|(?:{'|'.join(_TOPS)})(?:\.[a-z_]\w*)+|\{{}} run=|pip install"
-    r"|GENLAB_\w+|docker run|ray start|wandb login|torchrun)"
+    rf"(?<![\w.])(?:[a-z][\w./]*=|--[a-z][a-z-]+|(?:{'|'.join(_TOPS)})(?:\.(?:[a-z_]\w*|\{{}}))+|\{{}} run=|\{{}}="
+    r"|pip install|GENLAB_\w+|docker run|ray start|wandb login|torchrun)"
 )
 _VERBS = re.compile(
     r"\b(?:use|set|name|choose|try|leave|let|put|continue|evaluate|measure|lower|say|type|change|resize|or|give|train|"

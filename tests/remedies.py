@@ -179,6 +179,24 @@ GIVEN = ("evaluate", RANDOM, "data=digits", "metrics=[]")
 DRAW = "'model.optimizer.lr=tag(log, interval(1e-5, 1e-3))'"
 
 TRIED = (
+    Tried("cli.py", " Use ", (*DIGITS, "model=flow", "model/network=mlp"), ("model/network=real_nvp",)),
+    Tried("config.py", "Choose one that has: ", (*DIGITS, "model=gan", "model/network=mlp"), ("model=diffusion",)),
+    Tried(
+        "config.py",
+        "has no value. Set it",
+        ("train", *SHORT, CACHE, "data=image_folder", *MLP),
+        ("data.root=p",),
+        pictures,
+    ),
+    Tried(
+        "data/array.py",
+        "). Set data.",
+        ("train", *SHORT, CACHE, "data=array", "data.path=a.npz", *MLP),
+        ("data.image_key=pictures",),
+        arrays,
+    ),
+    Tried("options.py", "has no value. Set it", ("compare", "sort=fid"), ("runs=outputs",)),
+    Tried("sweep/space.py", "is named twice", ("train", "-m", "data=digits", "seed=0,1", "seed=2"), ("seed=0,1,2",)),
     Tried(
         "adoption.py",
         "has no map of latents",
@@ -544,6 +562,11 @@ TRIED = (
 
 LOWER = "model=diffusion model.optimizer.lr=1e-4"
 OFFERED = (
+    Offered("data/base.py", "has no such split", "a metric that reads a split", "evaluation.reference=val"),
+    Offered("data/hf_images.py", "has no column", "the network", "data=hf_images data.label_column=x"),
+    Offered("overrides.py", "Put text with special characters into quotes", "it is what was typed, in quotes"),
+    Offered("strangers.py", "If you want it, type", "a stranger's run; test_strangers.py"),
+    Offered("written_paths.py", "Say where yourself", "a stranger's run; test_written_paths.py"),
     Offered("adoption.py", "which is not there any more", "a run that has gone", "metrics.extractor=outputs/x"),
     Offered("adoption.py", "makes no tokens", "no model of today's takes tokens of another"),
     Offered("assemble.py", "Use model={}.", "the names are asked of the models; test_configs.py", "model=transformer"),
@@ -690,6 +713,7 @@ OFFERED = (
     Offered("verify.py", "without it nothing is measured", "a recipe's training", "callbacks=[default]"),
 )
 ELSEWHERE = (
+    Elsewhere("overrides.py", "Write it without spaces", "test_remedies.py::test_a_comma_in_a_path_needs_quotes"),
     Elsewhere("", "needs a package: pip install", "test_remedies.py::test_an_extra_that_is_advised_is_there"),
     Elsewhere("inference.py", "out={}: ", "test_remedies.py::test_samples_go_where_it_is_advised"),
     Elsewhere("experiment.py", "saved. Continue with", "test_resume.py::test_bit_identical"),
