@@ -537,7 +537,12 @@ TRIED = (
     ),
     Tried("pointers.py", "Every run writes metrics.csv", (*DIGITS, *MLP, "logger=csv"), ("logger=[none]",)),
     Tried("report/comparison.py", "names no folder", ("compare", "runs=[]"), ("runs=outputs",)),
-    Tried("sweep/plan.py", "no option has several", ("train", "-m", "data=digits"), ("seed=0,1,2", "model=gan,vae")),
+    Tried(
+        "sweep/plan.py",
+        "and there are none. Name some",
+        ("train", "-m", "data=digits"),
+        ("seed=0,1,2", "model=gan,vae"),
+    ),
     Tried(
         "sweep/search.py",
         "there is nothing to draw",

@@ -37,7 +37,7 @@ from tiny_run import REPOSITORY, SHORT
 from wrong_values import draw, outcome
 
 QUICK = (
-    "no option has several",
+    "and there are none. Name some",
     "put several folders",
     "The learning rate is",
     "or classes? Splits",
