@@ -1,87 +1,64 @@
-"""The table of remedies: what a message advises is tried in the command that printed it, and helps.
+"""What a message advises is tried in the command that printed it, and helps; remedies.py has the table.
 
-A row is what is there, the command, what its message must say, and the command with the remedy in it. Whatever else a
-message advises (weights to fetch, a disk to clear, packages to install) no test can do; those are in test_bad_input.py.
+Every message of the sources that advises something to type is in it. What no test can do (weights to fetch, a disk to
+clear) is at least an option that there is.
 """
 
-from collections.abc import Callable
+import re
+import tomllib
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from genlab import cli, experiment
-from genlab.errors import GenlabError
-from tiny_run import SHORT
+from advice import advices
+from genlab import cli, experiment, inference, run_folder
+from genlab.config import ConfigTree
+from genlab.data.shapes import Shapes
+from genlab.errors import ConfigError, GenlabError, ResourceError
+from genlab.sweep import loop
+from remedies import (
+    COMPARED,
+    ELSEWHERE,
+    IMAGES,
+    MLP,
+    OFFERED,
+    TRIED,
+    Elsewhere,
+    Offered,
+    Tried,
+    arrays,
+    damaged,
+    pictures,
+    runs,
+)
+from tiny_run import REPOSITORY, SHORT
 from wrong_values import draw, outcome
+
+QUICK = (
+    "and there are none. Name some",
+    "put several folders",
+    "The learning rate is",
+    "or classes? Splits",
+    "names no folder",
+    "attention heads). Use",
+    "shows samples, and a",
+)
 
 
 class Trained(BaseException):
-    """Training would have begun: nothing was refused."""
+    """Training, or a sweep, would have begun: nothing was refused."""
 
 
 @pytest.fixture(autouse=True)
 def no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fit(*_: object) -> None:
+    def begin(*_: object) -> None:
         raise Trained
 
-    monkeypatch.setattr(experiment, "fit", fit)
+    monkeypatch.setattr(experiment, "fit", begin)
+    monkeypatch.setattr(loop, "sweep", begin)
     monkeypatch.chdir(tmp_path)
-
-
-def nothing() -> None:
-    pass
-
-
-def array() -> None:
-    np.savez("a.npz", pictures=np.zeros((20, 17, 17), np.uint8))
-    np.savez("b.npz", images=np.zeros((20, 17, 17), np.uint8))
-
-
-def folder(count: int = 60, size: tuple[int, int] = (18, 18), where: str = "p") -> None:
-    Path(where).mkdir()
-    for i in range(count):
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8)).save(
-            f"{where}/{i:03}.png"
-        )
-
-
-def oblong() -> None:
-    folder(12, (16, 24))
-
-
-def damaged() -> None:
-    folder(1200, (4, 4))
-    Path("p/007.png").write_bytes(b"no picture")
-
-
-def text() -> None:
-    Path("t.txt").write_text("abc\n" * 300 + "z", encoding="utf-8")
-
-
-PLAIN = ("data.cache_dir=cache", "metrics=[]")
-IMAGES = ("train", *SHORT, *PLAIN, "data=image_folder", "data.root=p")
-TEXT = ("train", *SHORT, *PLAIN, "model=transformer", "data=text_file", "data.path=t.txt",
-        "data.context=8", "data.limit=null")  # fmt: skip
-
-REMEDIES: dict[str, tuple[Callable[[], None], tuple[str, ...], str, tuple[str, ...]]] = {
-    "key of an array": (array, ("train", *SHORT, *PLAIN, "data=array", "data.path=a.npz", "model/network=mlp"),
-                        "Set data.image_key.", ("data.image_key=pictures",)),
-    "size of an array for a U-Net": (array, ("train", *SHORT, *PLAIN, "data=array", "data.path=b.npz",
-                                             "model/network=unet"),
-                                     "data.image_size=18.", ("data.image_size=18",)),
-    "size of files for a U-Net": (folder, (*IMAGES, "model/network=unet", "model.network.channel_mult=[1,1,1]"),
-                                  "data.image_size=20.", ("data.image_size=20",)),
-    "oblong files": (oblong, (*IMAGES, "model/network=mlp"), "Set data.image_size=16,", ("data.image_size=16",)),
-    "a damaged file": (damaged, (*IMAGES, "model/network=mlp"), "set data.on_bad=skip", ("data.on_bad=skip",)),
-    "a new character": (text, (*TEXT, "data/tokenizer=characters"),
-                        "which is at character 1200 (line 301) of t.txt: the training text has none. "
-                        "Train with data/tokenizer=bytes.", ("data/tokenizer=bytes",)),
-    "a comma in a path": (nothing, ("train", "data=image_folder", "data.root=/data/a,b"),
-                          "needs quotes: 'data.root=\"/data/a,b\"'.", ()),
-    "spaces around =": (nothing, ("train", "model = vae"), "model=vae", ()),
-}  # fmt: skip
 
 
 def said(*typed: str) -> str:
@@ -95,32 +72,185 @@ def said(*typed: str) -> str:
     return ""
 
 
-@pytest.mark.parametrize("row", REMEDIES)
-def test_a_remedy_helps_where_it_is_shown(row: str) -> None:
-    prepare, typed, advice, remedy = REMEDIES[row]
-    prepare()
-    assert advice in said(*typed)
-    if remedy:
-        names = {line.partition("=")[0] for line in remedy}
-        assert said(*(line for line in typed if line.partition("=")[0] not in names), *remedy) == ""
+# --- the table is whole -----------------------------------------------------------------------------------------------
 
 
-def test_a_comma_in_quotes_is_of_one_value() -> None:
-    assert "there is no such" in said("train", *SHORT, "data=image_folder", 'data.root="/data/a,b"') or (
-        "/data/a,b is not a folder" in said("train", *SHORT, "data=image_folder", 'data.root="/data/a,b"')
+@cache
+def found() -> list[tuple[str, str]]:
+    return list(advices())
+
+
+def test_every_message_that_advises_something_is_in_the_table() -> None:
+    rows = (*TRIED, *OFFERED, *ELSEWHERE)
+    lacking = [
+        f"{module}: {text}"
+        for module, text in found()
+        if not any(row.module in ("", module) and row.fragment in text for row in rows)
+    ]
+    assert not lacking, "add them to tests/remedies.py: " + "; ".join(lacking)
+
+
+def test_every_row_is_of_a_message() -> None:
+    rows = (*TRIED, *OFFERED, *ELSEWHERE)
+    stale = [
+        row for row in rows if not any(row.module in ("", module) and row.fragment in text for module, text in found())
+    ]
+    assert not stale
+    doubled = [key for key, n in Counter((row.module, row.fragment) for row in rows).items() if n > 1]
+    assert not doubled
+
+
+@pytest.mark.parametrize("row", ELSEWHERE, ids=lambda row: row.fragment)
+def test_the_test_that_a_row_names_is_there(row: Elsewhere) -> None:
+    file, _, name = row.test.partition("::")
+    assert f"def {name}(" in (REPOSITORY / "tests" / file).read_text(encoding="utf-8")
+
+
+# --- every remedy is tried --------------------------------------------------------------------------------------------
+
+
+def applied(typed: tuple[str, ...], words: list[str]) -> list[str]:
+    """``typed`` with ``words`` in it: ``name=value`` in place of the same name, ``-name`` taken out, ``+name=value`` of
+    the user's own."""
+    new = [word.lstrip("+") for word in words if not word.startswith("-")]
+    names = {word.partition("=")[0] for word in new} | {word[1:] for word in words if word.startswith("-")}
+    kept = [line for line in typed[1:] if line.partition("=")[0] not in names]
+    return [typed[0], *(["-m"] if "-m" in words else []), *kept, *new]
+
+
+def try_all(row: Tried) -> None:
+    row.prepare()
+    shown = said(*row.typed)
+    assert row.fragment in shown
+    for remedy in row.remedies:
+        words = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", remedy)]
+        for word in words:
+            if word[0] not in "+-":  # the message has it: the whole, or the name with a value left to the user
+                assert word in shown or word.partition("=")[0] in shown
+        after = said(*applied(row.typed, words))
+        assert row.fragment not in after
+        assert not re.search("unknown|no such argument|is not an option|cannot be chosen", after), after
+
+
+def is_quick(row: Tried) -> bool:
+    return any(part in row.fragment for part in QUICK)
+
+
+@pytest.mark.parametrize("row", [row for row in TRIED if is_quick(row)], ids=lambda row: row.fragment)
+def test_a_remedy_helps_where_it_is_shown(row: Tried) -> None:
+    try_all(row)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("row", [row for row in TRIED if not is_quick(row)], ids=lambda row: row.fragment)
+def test_every_remedy_helps_where_it_is_shown(row: Tried) -> None:
+    try_all(row)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(
+    "row", [row for row in OFFERED if row.options], ids=lambda row: f"{row.module}: {row.fragment}"
+)
+def test_what_is_advised_is_an_option(row: Offered) -> None:
+    runs()
+    ConfigTree().compose(["data=digits" if "data=" not in row.options else "seed=0", *row.options.split()])
+
+
+def test_an_extra_that_is_advised_is_there() -> None:
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    advised = {name for _, text in found() for name in re.findall(r"genlab\[(\w+)\]", text)}
+    assert advised
+    assert advised <= {*extras}
+
+
+def test_samples_go_where_it_is_advised(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        inference.image_destination("x.jpg")
+    advised = re.findall(r"out=(\S+?),? ", str(caught.value).partition("Use ")[2])
+    assert advised == ["x.png", "x.jpg/"]
+    assert [inference.image_destination(out) for out in advised] == [Path("x.png"), Path("x.jpg")]
+    with pytest.raises(ConfigError) as caught:
+        inference.text_destination("x.md")
+    assert inference.text_destination(str(caught.value).rpartition("Use out=")[2]) == Path("x.txt")
+
+
+def test_a_folder_of_a_run_is_continued() -> None:
+    runs()
+    typed = ("train", "data=digits", *SHORT, *MLP)
+    shown = said(*typed, "folder=gan")
+    (advised,) = re.findall(r"Continue it with (run=\S+?),", shown)
+    assert "already holds a run" not in said("train", advised)
+    assert "already holds a run" not in said(*typed, "folder=other")
+
+
+def test_scenes_that_memory_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", lambda _: 400)  # pages, and bytes of a page
+    with pytest.raises(ResourceError, match=r"data\.num_train=2147483648 images take 1,649 GB") as caught:
+        Shapes(image_size=16, num_train=2**31).table("train")
+    (advised,) = re.findall(r"Use data\.num_train=(\d+), or fewer", str(caught.value))
+    assert len(Shapes(image_size=16, num_train=int(advised)).table("train").images) == 160_000 // 768 // 2
+
+
+def test_memory_that_is_out_is_no_surprise(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(_: object) -> None:
+        raise MemoryError("Unable to allocate 16.0 GiB")
+
+    monkeypatch.setattr(cli, "run", run)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train"])
+    assert end.value.code == 7
+    assert capsys.readouterr().err.startswith("error: out of memory (Unable to allocate 16.0 GiB). Make ")
+
+
+# --- remedies of two commands -----------------------------------------------------------------------------------------
+
+
+def test_files_that_are_compared_have_options_of_their_own(tmp_path: Path) -> None:
+    arrays()
+    typed = ("evaluate", "metrics=[]", "images=a.npz", "data=digits")
+    assert said(*typed).endswith("(it has: pictures). Set image_key.")
+    assert "image_key" not in said(*typed, "image_key=pictures")
+    assert said(
+        "evaluate", "metrics=[]", "images=a.npz", "reference=x.npy", "data.image_key=pictures", "data.cache_dir=c"
     )
 
 
-def test_a_home_needs_no_quotes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert f"{tmp_path}/x is not a folder" in said("train", *SHORT, "data=image_folder", "data.root=~/x") or (
-        "~/x is not a folder" in said("train", *SHORT, "data=image_folder", "data.root=~/x")
-    )
+@pytest.mark.matrix
+def test_a_damaged_file_that_is_compared_may_be_passed_over() -> None:
+    damaged()
+    assert "set on_bad=skip" in said(*COMPARED, "metrics=[]")
+    assert said(*COMPARED, "metrics=[]", "on_bad=skip") == ""
+
+
+@pytest.mark.parametrize("quotes", ["", '"', "'"])
+def test_a_home_needs_no_quotes(quotes: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert said("train", "data=digits", *SHORT, *MLP, f"outputs={quotes}~/runs{quotes}") == ""
+    assert not Path("~").exists()
+    assert run_folder.create("~/runs", "x").is_relative_to(tmp_path / "home" / "runs")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "/a" * 3000], ids=["a name", "a path"])
+def test_a_path_that_no_system_takes_is_refused(name: str) -> None:
+    extractor = ("metrics=[mauve]", "metrics/extractor=language_model", f"metrics.extractor.name={name}")
+    for typed in (("data=digits", f"outputs={name}"), ("data=digits", *extractor)):
+        with pytest.raises(ConfigError, match="is not a path: it is longer than"):
+            cli.run(["train", *typed])
+    with pytest.raises(ConfigError, match="is not a path"):
+        cli.run(["sample", f"run={name}"])
+
+
+def test_a_comma_in_a_path_needs_quotes() -> None:
+    typed = ("train", *SHORT, "data=image_folder", "data.root=/data/a,b")
+    shown = said(*typed)
+    assert shown.endswith("needs quotes: 'data.root=\"/data/a,b\"'.")
+    assert "/data/a,b is not a folder" in said(*typed[:-1], 'data.root="/data/a,b"')
+    assert "model=vae" in said("train", "model = vae")
 
 
 def test_a_batch_larger_than_the_data_is_clipped_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    folder(12)
-    assert said(*IMAGES, "model/network=mlp", "data.batch_size=128") == ""
+    pictures("p", 12)
+    assert said(*IMAGES, "data.batch_size=128") == ""
     (warning,) = [record.getMessage() for record in caplog.records if "batch_size" in record.getMessage()]
     assert warning.startswith("data.batch_size=128: the training set has ")
 

@@ -158,7 +158,7 @@ def trial_model(config: Mapping[str, Any]) -> Model:
             model.configure_model()
     except ConfigError as error:
         if isinstance(error.__cause__, ImageSizeError):
-            raise ConfigError(f"{error} {_how_to_resize(config['data'], error.__cause__.side)}") from error
+            raise ConfigError(f"{error} {_how_to_resize(config, error.__cause__.side)}") from error
         raise
     except GenlabError:
         raise
@@ -167,11 +167,12 @@ def trial_model(config: Mapping[str, Any]) -> Model:
     return model
 
 
-def _how_to_resize(data: Mapping[str, Any], side: int) -> str:
-    kind = resolve(data["_target_"], "data")
+def _how_to_resize(config: Mapping[str, Any], side: int) -> str:
+    kind = resolve(config["data"]["_target_"], "data")
     if "image_size" in parameters(kind):
         return f"Or resize the images: data.image_size={side}."
-    return f"{kind.__name__} keeps the size of its images: other networks may take it, such as model/network=dit."
+    other = ", such as model/network=dit" if "network" in config["model"] else ""
+    return f"{kind.__name__} keeps the size of its images: other networks may take it{other}."
 
 
 def build_evaluation(config: Mapping[str, Any]) -> Evaluation:

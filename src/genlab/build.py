@@ -96,10 +96,14 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
-def not_made(path: str, error: Exception) -> ConfigError:
-    """For a part whose own code failed with the values that it was given, and did not say why."""
+class NotMadeError(ConfigError):
+    """A part's own code failed with the values that it was given, and did not say why: see ``__cause__``."""
+
+
+def not_made(path: str, error: Exception) -> NotMadeError:
+    """Says what failed."""
     cause = f"{type(error).__name__}: {_one_line(error)}"[:_LONGEST].removesuffix(".")
-    return ConfigError(f"{path}: it cannot be made with these values ({cause}). Change what you set of {path}.*")
+    return NotMadeError(f"{path}: it cannot be made with these values ({cause}). Change what you set of {path}.*")
 
 
 def _one_line(error: BaseException) -> str:

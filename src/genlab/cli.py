@@ -23,7 +23,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and Path(genlab.__file__).
     del sys.path[0]  # python -m puts the current folder first: a hydra.py that lies there is no part of Hydra
 
 from genlab import __version__, started_as, terminal
-from genlab.errors import ConfigError, GenlabError, StorageError, did_you_mean
+from genlab.errors import ConfigError, GenlabError, ResourceError, StorageError, did_you_mean
 from genlab.home import ensure_home
 from genlab.options import OF_IMAGES, OPTIONS, take_options, with_reference
 from genlab.paths import read_path
@@ -68,6 +68,10 @@ def _exit_code(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print("stopped before the first step; nothing was lost.", file=sys.stderr)
         return 130
+    except MemoryError as error:  # where what to make smaller was not known better
+        cause = str(error) or "no more to be had"
+        _say(f"error: out of memory ({cause}). Make what is counted smaller, the data or the model.")
+        return ResourceError.exit_code
     except Exception as error:  # nobody has foreseen it
         if terminal.is_of_the_disk(error):
             _say(f"error: {terminal.what_was_wrong(error)}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,9 @@ from genlab.config import resolved
 from genlab.config_differences import differences
 from genlab.data.base import DataModule
 from genlab.data.given import GivenImages
-from genlab.data.image import ImageDataModule
+from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.text import TextDataModule
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, DataError
 from genlab.inference import load_run
 from genlab.matmul import quick_matmul
 from genlab.metrics.baselines import baselines as baseline_images
@@ -124,7 +125,7 @@ def evaluate_images(
     if evaluation.of_models:
         raise ConfigError(f"metrics={next(iter(evaluation.of_models))} asks a model, and images={images} are none. "
                           "Leave it out of metrics=[...].")  # fmt: skip
-    table_, theirs = given.table("train"), data.table(evaluation.reference)
+    table_, theirs = _read(given, config), data.table(evaluation.reference)
     labels = None
     if table_.labels is not None and table_.names == theirs.names:
         labels = torch.from_numpy(table_.labels)
@@ -137,6 +138,19 @@ def evaluate_images(
         report = {**result.report(), "images": images, "reference": where}
         run_folder.write_text(read_path(out), json.dumps(report, indent=2))
     print(for_terminal(f"protocol {result.protocol_id}" + (f": {out}" if out else "")))
+
+
+def _read(given: GivenImages, config: DictConfig) -> ImageTable:
+    """All images that are given. Raises DataError, whose remedy is typed as this command has it: the config's data, if
+    they are of another kind, take no options of files."""
+    try:
+        return given.table("train")
+    except DataError as error:
+        message = re.sub(r"data\.(image_key|on_bad)\b", r"\1", str(error))
+        option = re.search(r" Set data\.(image_size|bits)=.*", message)
+        if option is not None and option[1] not in config.data:
+            message = message.removesuffix(option[0]) + " Make them like the data, or name files: reference=<folder>."
+        raise DataError(message) from error
 
 
 def _size(config: DictConfig) -> Any:

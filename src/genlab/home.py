@@ -14,7 +14,7 @@ def ensure_home(outputs: str) -> None:
     Where ``~/.cache`` cannot be written, caches are in ``<outputs>/.cache``; what can be read of the home is still
     read, a login for example. What the user has set stands.
     """
-    runs = Path(outputs).absolute()
+    runs = read_path(outputs).absolute()
     try:
         home = Path.home()
     except RuntimeError:

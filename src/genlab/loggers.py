@@ -14,6 +14,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from genlab.build import NotMadeError
 from genlab.errors import ConfigError, GenlabError
 from genlab.logger import tracking
 from genlab.redaction import one_line, redacted
@@ -60,6 +61,8 @@ class IsolatedLogger(Logger):
         except ModuleNotFoundError as error:
             extra = label.lower().removesuffix("logger")
             raise ConfigError(f"logger={extra} needs a package: pip install 'genlab[{extra}]'") from error
+        except NotMadeError as error:  # by the service's own code: no service can end a run
+            self._give_up(error.__cause__ if isinstance(error.__cause__, Exception) else error)
         except GenlabError:
             raise
         except Exception as error:

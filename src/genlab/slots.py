@@ -32,6 +32,8 @@ ADMITTED: dict[str, tuple[str, ...]] = {
         "torch.nn.modules.normalization.RMSNorm",
         "torch.nn.modules.linear.Identity",
     ),
+    # A slot may name the activations that it takes.
+    **{f"torch.nn.modules.activation.{name}": (f"torch.nn.modules.activation.{name}",) for name in _ACTIVATIONS},
     "torch.optim.optimizer.Optimizer": ("torch.optim.", "bitsandbytes.optim.", "torchao.optim."),
     "torchmetrics.metric.Metric": (),
     "pytorch_lightning.trainer.trainer.Trainer": ("pytorch_lightning.trainer.trainer.Trainer",),

@@ -208,7 +208,7 @@ def test_training_the_importance_weighted_bound(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_importance_weighted_bound_has_no_kl_cost_to_weigh() -> None:
     for arguments in ({"beta": 2.0}, {"free_nats": 1.0}, {"warmup": 0.1}):
-        with pytest.raises(ValueError, match=r"use beta=1 free_nats=0 warmup=0, or num_training_samples=1\."):
+        with pytest.raises(ValueError, match=r"use model\.beta=1 model\.free_nats=0 model\.warmup=0, or "):
             linear_vae(num_training_samples=5, **arguments)
 
 

@@ -37,7 +37,10 @@ class PeriodicEvaluation(Callback):
         also_at: Sequence[float] = (),  # shares of the budget, e.g. 0.05: early, to see whether a run is any good
     ):
         if num_samples < 2:
-            raise ValueError(f"num_samples={num_samples} must be at least 2. For no evaluation on the way: times=0.")
+            raise ValueError(
+                f"num_samples={num_samples} must be at least 2. For no evaluation on the way: "
+                "callbacks.evaluation.times=0."
+            )
         self.evaluation, self.num_samples = evaluation, num_samples
         self.milestones = Milestones(times, also_at)
         self._owed = False

@@ -37,7 +37,8 @@ class SampleGrid(Callback):
         """``count``: samples, in as many rows as that takes. Raises ValueError if a number of them is below 1."""
         if min(rows, columns, count or (1 if count is None else 0)) < 1:
             raise ValueError(
-                f"rows={rows}, columns={columns} and count={count} must be at least 1. For no grid: times=0."
+                f"rows={rows}, columns={columns} and count={count} must be at least 1. For no grid: "
+                "callbacks.samples.times=0."
             )
         if count is not None:
             rows, columns = -(-count // columns), min(count, columns)

@@ -25,7 +25,7 @@ class TextSamples(Callback):
     def __init__(self, times: int = 10, count: int = 4, seed: int = 0):
         """Raises ValueError if ``count`` is below 1."""
         if count < 1:
-            raise ValueError(f"count={count} must be at least 1. For no texts: times=0.")
+            raise ValueError(f"count={count} must be at least 1. For no texts: callbacks.samples.times=0.")
         self.milestones = Milestones(times)
         self.count, self.seed = count, seed
 

@@ -1,5 +1,6 @@
 """Procedural scenes with captions: as many as one likes, with the truth about each of them."""
 
+import os
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,7 +13,7 @@ from genlab.data.base import ConditionSpec, DataSpec, KeyedDataset, Split
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.sampler import Keys
 from genlab.data.scenes import SHAPES, WORDS, Scenes
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, ResourceError
 from genlab.seeding import derive_seed
 
 _HELD_OUT_SHARE = 0.5  # of the validation scenes: they have an object that no training scene has
@@ -68,7 +69,14 @@ class Shapes(ImageDataModule):
         return DataSpec("image", (3, self.image_size, self.image_size), condition={"label": label, "caption": caption})
 
     def load(self, split: Split) -> ImageTable:
-        """Epoch 0 of a split, rendered: (N, 3, S, S) uint8."""
+        """Epoch 0 of a split, rendered: (N, 3, S, S) uint8. Raises ResourceError if memory cannot hold it."""
+        pixels, memory = 3 * self.image_size**2, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if self.counts[split] * pixels > memory:  # the system would end the process, and others, without a word
+            name = "num_train" if split == "train" else "num_val"
+            raise ResourceError(
+                f"data.{name}={self.counts[split]} images take {self.counts[split] * pixels / 1e9:,.0f} GB, and this "
+                f"machine has {memory / 1e9:,.0f} GB of memory. Use data.{name}={memory // pixels // 2}, or fewer."
+            )
         scenes = self.scenes(split, 0, np.arange(self.counts[split]))
         return ImageTable(self.render(scenes), scenes.shape[:, 0], SHAPES, self.tokens(scenes))
 

@@ -73,7 +73,8 @@ class BitsPerDim(Metric):
                               "Use metrics=[perplexity].")  # fmt: skip
         data.check_split(self.split, "metrics.bits_per_dim.split")
         if not isinstance(model, HasLikelihood):
-            raise ConfigError(f"metrics=bits_per_dim: {type(model).__name__} has no likelihood. Leave it out.")
+            raise ConfigError(f"metrics=bits_per_dim: {type(model).__name__} has no likelihood. "
+                              "Leave it out of metrics=[...].")  # fmt: skip
 
     def subject(self, model: GenerativeModel, split: Split) -> str:
         return f"{model.likelihood_kind}_{self.split}_{short(self._used)}"  # type: ignore[attr-defined]

@@ -85,8 +85,11 @@ def verdicts(
     known = labels[kept].cpu().numpy()
     right = (named == known).mean()
     if right < LEAST_RIGHT:
-        raise DataError(f"a judge on pixels names only {right:.0%} of the held-out images right, too few to go by. Use "
-                        "judge=logits with an extractor that gives logits, or leave the metric out.")  # fmt: skip
+        raise DataError(
+            f"a judge on pixels names only {right:.0%} of the held-out images right, too few to go by. Use "
+            "metrics.class_balance.judge=logits, and class_variety's likewise, with an extractor that gives logits, or "
+            "leave both out of metrics=[...]."
+        )
     return known, named, machine.name(samples)
 
 

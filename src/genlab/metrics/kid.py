@@ -86,8 +86,10 @@ class KID(Metric):
         """Size and number of subsets. Where each is the whole of both sets, one says everything."""
         size = min(self.subset_size, num_real, num_fake)
         if size < 3:
-            raise DataError(f"KID needs at least 3 examples on each side, got {num_real} real, {num_fake} generated. "
-                            "Use a larger split or evaluation.num_samples, or leave it out.")  # fmt: skip
+            raise DataError(
+                f"KID needs at least 3 examples on each side, got {num_real} real, {num_fake} generated. "
+                "Use a larger split or evaluation.num_samples, or leave it out of metrics=[...]."
+            )
         return size, 1 if size == num_real == num_fake else self.num_subsets
 
 

@@ -208,12 +208,15 @@ def best_way() -> Way | None:
 def check_sandbox(allow_root: bool) -> None:
     """Raises ConfigError where programs cannot be run within bounds, or root would without bubblewrap."""
     if not sys.platform.startswith("linux"):
-        raise ConfigError("metrics=pass_at_k runs programs within bounds that Linux alone has. Leave it out.")
+        raise ConfigError(
+            "metrics=pass_at_k runs programs within bounds that Linux alone has. Leave it out of metrics=[...]."
+        )
     is_root, way = os.geteuid() == 0, best_way()
     if way is None:
         raise ConfigError("metrics=pass_at_k cannot run programs within bounds here. Measure as another user than root "
                           "that may run this Python." if is_root else "metrics=pass_at_k cannot run programs within "
-                          "bounds here: this Python does not start with -I. Leave it out.")  # fmt: skip
+                          "bounds here: this Python does not start with -I. Leave it out of "
+                          "metrics=[...].")  # fmt: skip
     if is_root and way != "bubblewrap" and not allow_root:
         raise ConfigError(
             "metrics=pass_at_k runs programs that the model writes, and root measures without bubblewrap to keep them "

@@ -113,7 +113,7 @@ class TextSubject:
         if size > there:
             raise DataError(
                 f"{self.data.title(self.split)} has {there} tokens; a prompt and a sample of the model have "
-                f"{self.prompt_length} + {self.length}. Let samples be shorter."
+                f"{self.prompt_length} + {self.length}. Let samples be shorter: model.sample_length=..."
             )
         if size * self.count > there:
             _warn_once(

@@ -64,7 +64,7 @@ class VAE(GenerativeModel):
         if num_training_samples > 1 and (beta, free_nats, warmup) != (1, 0, 0):
             raise ValueError(
                 f"num_training_samples={num_training_samples} trains the importance-weighted bound, which has no KL "
-                "cost to weigh: use beta=1 free_nats=0 warmup=0, or num_training_samples=1."
+                "cost to weigh: use model.beta=1 model.free_nats=0 model.warmup=0, or model.num_training_samples=1."
             )
         if len(latent_shape) != 3:
             raise ValueError(f"model.latent_shape={list(latent_shape)} must be [Z,h,w]; for a vector, [Z,1,1].")

@@ -1,5 +1,6 @@
 """The diffusion transformer (Peebles and Xie 2023): patches as tokens, conditioned through adaptive layer norms."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -33,9 +34,10 @@ class DiT(nn.Module):
         super().__init__()
         channels, self.height, self.width = shape
         if self.height % patch_size or self.width % patch_size:
+            side = math.gcd(self.height, self.width, patch_size)
             raise ValueError(
                 f"model/network=dit cuts the image into squares of {patch_size} pixels: {self.height}x{self.width} is "
-                f"not divisible by {patch_size}. Change model.network.patch_size or data.image_size."
+                f"not divisible by {patch_size}. Use model.network.patch_size={side}."
             )
         if width % num_heads or width % 4:
             raise ValueError(

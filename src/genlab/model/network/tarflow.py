@@ -1,5 +1,6 @@
 """TarFlow (Zhai et al. 2024): a normalising flow of causal transformers over the patches of an image."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -38,9 +39,10 @@ class TarFlow(nn.Module):
         super().__init__()
         channels, height, image_width = shape
         if height % patch_size or image_width % patch_size:
+            side = math.gcd(height, image_width, patch_size)
             raise ValueError(
                 f"model/network=tarflow cuts the image into squares of {patch_size} pixels: {height}x{image_width} is "
-                f"not divisible by {patch_size}. Change model.network.patch_size or data.image_size."
+                f"not divisible by {patch_size}. Use model.network.patch_size={side}."
             )
         if width % num_heads:
             raise ValueError(

@@ -1,0 +1,748 @@
+"""Every message of the sources that advises something to type, and how its advice is tried.
+
+``TRIED``: the command that shows the message, and what is advised, typed into the same command. ``OFFERED``: what
+cannot be tried without another machine, a GPU, the network or a long training is at least an option of that command.
+``ELSEWHERE``: another test tries it. tests/test_remedies.py holds the table against the sources.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+from PIL import Image
+
+from genlab.config import ConfigTree
+from genlab.data.base import ConditionSpec, DataSpec
+from tiny_run import SHORT
+
+
+def nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Tried:
+    module: str
+    fragment: str  # of the message, in the source and as it is shown
+    typed: tuple[str, ...]
+    remedies: tuple[str, ...]  # each tried on its own; a space stands between options that go together
+    prepare: Callable[[], None] = nothing
+
+
+@dataclass(frozen=True)
+class Offered:
+    module: str
+    fragment: str
+    why: str  # it is not tried
+    options: str = ""  # that are advised, with the choices that they need before them; nothing: no option is
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    module: str
+    fragment: str
+    test: str  # file::function
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def pictures(where: str = "p", count: int = 60, size: tuple[int, ...] = (18, 18, 3)) -> None:
+    Path(where).mkdir(parents=True)
+    for i, pixels in enumerate(noise(count, *size)):
+        Image.fromarray(pixels).save(f"{where}/{i:03}.png")
+
+
+def arrays() -> None:
+    np.savez("a.npz", pictures=noise(20, 17, 17))
+    np.savez("b.npz", images=noise(20, 17, 17, 3))
+    np.save("x.npy", noise(60, 16, 16, 3))
+    np.save("one.npy", noise(1, 16, 16, 3))
+    np.save("labels.npy", np.arange(60) % 2)
+    pictures("p", 12, (16, 16, 3))
+
+
+def oblong() -> None:
+    pictures("p", 12, (16, 24, 3))
+
+
+def mixed() -> None:
+    pictures("p", 12, (16, 16, 3))
+    Image.fromarray(noise(20, 20, 3)).save("p/zz.png")
+    pictures("q", 12, (16, 16, 3))
+
+
+def damaged() -> None:
+    pictures("p", 1200, (4, 4, 3))
+    Path("p/007.png").write_bytes(b"no picture")
+    pictures("q", 12, (4, 4, 3))
+
+
+def of_16_bits() -> None:
+    Path("p").mkdir()
+    for i in range(12):
+        Image.fromarray(noise(16, 16).astype(np.uint16) * 256).save(f"p/{i:02}.png")
+
+
+def with_alpha() -> None:
+    pictures("p", 12, (16, 16, 4))
+
+
+def splits() -> None:
+    pictures("p/train", 12)
+    pictures("p/test", 12)
+
+
+def classes() -> None:
+    pictures("p/a", 12, (16, 16, 3))
+    pictures("p/b", 12, (16, 16, 3))
+    pictures("q/a", 12, (16, 16, 3))
+    pictures("q/b", 1, (16, 16, 3))
+
+
+def unlabelled() -> None:
+    pictures("p", 12, (16, 16, 3))
+    pictures("q", 12, (16, 16, 3))
+
+
+def labelled_and_not() -> None:
+    classes()
+    pictures("one", 12, (16, 16, 3))
+
+
+def text() -> None:
+    Path("t.txt").write_text("abc\n" * 300 + "z", encoding="utf-8")
+    Path("texts").mkdir()
+    for name in "abcdef":
+        Path(f"texts/{name}.md").write_text("abc\n" * 300, encoding="utf-8")
+
+
+def runs() -> None:
+    """Configs of runs; nothing was trained."""
+    for name, choices in {"gan": ("model=gan",), "vae": ("model=vae",), "judge": ("model=classifier",)}.items():
+        Path(name).mkdir()
+        config = ConfigTree().compose(["data=digits", *choices])
+        config.run_dir, config.run_id = name, name
+        config.spec = SPEC
+        OmegaConf.save(config, f"{name}/config.yaml", resolve=True)
+        Path(name, "overrides.yaml").write_text("[]")
+
+
+SPEC = DataSpec("image", (1, 16, 16), condition={"label": ConditionSpec(10)}).to_config()
+
+# --- what is typed ----------------------------------------------------------------------------------------------------
+
+CACHE = "data.cache_dir=cache"
+RANDOM = "metrics/extractor=random"
+MLP = ("model/network=mlp", "model.network.width=8")
+DIGITS = ("train", *SHORT, "data=digits")
+IMAGES = ("train", *SHORT, CACHE, "data=image_folder", "data.root=p", *MLP)
+ARRAY = ("train", *SHORT, CACHE, "data=array", "data.path=x.npy", *MLP)
+TEXT = (
+    "train",
+    *SHORT,
+    CACHE,
+    "model=transformer",
+    "data=text_file",
+    "data.path=t.txt",
+    "data.context=8",
+    "data.limit=null",
+    "model.network.width=8",
+    "model.network.num_heads=1",
+    "model.network.depth=1",
+)
+TEXTS = (
+    "train",
+    *SHORT,
+    CACHE,
+    "model=transformer",
+    "data=text_folder",
+    "data.root=texts",
+    "data.context=8",
+    "data.limit=null",
+    "data.val_fraction=0.2",
+)
+JUDGE = (
+    "train",
+    *(line for line in SHORT if not line.startswith("callbacks.samples")),
+    "data=digits",
+    "model=classifier",
+)
+COMPARED = ("evaluate", RANDOM, CACHE, "images=p", "reference=q")
+GIVEN = ("evaluate", RANDOM, "data=digits", "metrics=[]")
+DRAW = "'model.optimizer.lr=tag(log, interval(1e-5, 1e-3))'"
+
+TRIED = (
+    Tried("cli.py", " Use ", (*DIGITS, "model=flow", "model/network=mlp"), ("model/network=real_nvp",)),
+    Tried("config.py", "Choose one that has: ", (*DIGITS, "model=gan", "model/network=mlp"), ("model=diffusion",)),
+    Tried(
+        "config.py",
+        "has no value. Set it",
+        ("train", *SHORT, CACHE, "data=image_folder", *MLP),
+        ("data.root=p",),
+        pictures,
+    ),
+    Tried(
+        "data/array.py",
+        "). Set data.",
+        ("train", *SHORT, CACHE, "data=array", "data.path=a.npz", *MLP),
+        ("data.image_key=pictures",),
+        arrays,
+    ),
+    Tried("options.py", "has no value. Set it", ("compare", "sort=fid"), ("runs=outputs",)),
+    Tried("sweep/space.py", "is named twice", ("train", "-m", "data=digits", "seed=0,1", "seed=2"), ("seed=0,1,2",)),
+    Tried(
+        "adoption.py",
+        "has no map of latents",
+        ("train", *SHORT, "data=digits", "model=latent_diffusion", "model.autoencoder=gan"),
+        ("model.autoencoder=vae",),
+        runs,
+    ),
+    Tried(
+        "adoption.py",
+        "is no judge of images",
+        (*DIGITS, *MLP, "metrics.extractor=gan"),
+        ("metrics.extractor=judge",),
+        runs,
+    ),
+    Tried(
+        "assemble.py",
+        "Or resize the images",
+        (*IMAGES[:-2], "model/network=unet", "model.network.channel_mult=[1,1,1]"),
+        ("data.image_size=20",),
+        pictures,
+    ),
+    Tried(
+        "assemble.py",
+        ", such as model/network=dit",
+        (*DIGITS, "model/network=unet", "model.network.channel_mult=[1,1,1,1,1,1]"),
+        ("model/network=dit -model.network.channel_mult",),
+    ),
+    Tried(
+        "model/network/unet.py",
+        "Use fewer entries in model.network.channel_mult",
+        (*DIGITS, "model/network=unet", "model.network.channel_mult=[1,1,1,1,1,1]"),
+        ("model.network.channel_mult=[1,1]",),
+    ),
+    Tried(
+        "model/network/unet.py",
+        "attention heads). Use model.network.channels=",
+        (*DIGITS, "model/network=unet", "model.network.channels=6"),
+        ("model.network.channels=8",),
+    ),
+    Tried(
+        "model/network/dit.py",
+        "cuts the image into squares",
+        (*DIGITS, "model/network=dit", "model.network.patch_size=6"),
+        ("model.network.patch_size=2",),
+    ),
+    Tried(
+        "model/network/tarflow.py",
+        "cuts the image into squares",
+        (*DIGITS, "model=flow", "model/network=tarflow", "model.network.patch_size=6"),
+        ("model.network.patch_size=2",),
+    ),
+    Tried(
+        "model/vae.py",
+        "which has no KL cost to weigh",
+        (*DIGITS, "model=vae", "model.num_training_samples=4", "model.free_nats=1"),
+        ("model.beta=1 model.free_nats=0 model.warmup=0", "model.num_training_samples=1"),
+    ),
+    Tried("assemble.py", "shows samples, and a", (*JUDGE, "callbacks=[default]"), ("callbacks=[no_samples]",)),
+    Tried(
+        "assemble.py",
+        "but nothing starts processes on other machines",
+        (*DIGITS, *MLP, "trainer.num_nodes=2"),
+        ("trainer.num_nodes=1",),
+    ),
+    Tried(
+        "assemble.py",
+        "needs a GPU. Use",
+        (*DIGITS, *MLP, "trainer.precision=16-mixed"),
+        ("trainer.precision=bf16-mixed",),
+    ),
+    Tried("assemble.py", "has no GPU that torch can use", (*DIGITS, *MLP, "trainer=gpu"), ("trainer=cpu",)),
+    Tried(
+        "data/array.py", "Set data.image_size=[", (*ARRAY, "data.val_path=b.npz"), ("data.image_size=[16,16]",), arrays
+    ),
+    Tried(
+        "data/array.py",
+        "is a .npy, which has no keys",
+        (*ARRAY, "data.label_key=y"),
+        ("data.label_path=labels.npy data.label_key=null",),
+        arrays,
+    ),
+    Tried("data/decoding.py", "Remove it, or set", IMAGES, ("data.on_bad=skip",), damaged),
+    Tried(
+        "data/decoding.py", "Set data.bits=16 data.channels=1", IMAGES, ("data.bits=16 data.channels=1",), of_16_bits
+    ),
+    Tried("data/decode.py", "is grey with 16 bits, and", (*IMAGES, "data.bits=16"), ("data.channels=1",), of_16_bits),
+    Tried(
+        "data/decoding.py", "images must be square", IMAGES, ("data.image_size=16", "data.image_size=[16,24]"), oblong
+    ),
+    Tried("data/decoding.py", "images differ in size", IMAGES, ("data.image_size=16",), mixed),
+    Tried(
+        "data/image_files.py",
+        "or classes? Splits",
+        IMAGES,
+        ("data.root=p/train data.val_root=p/test", "data.folders_are_classes=true"),
+        splits,
+    ),
+    Tried(
+        "data/image_files.py",
+        "is not a folder. Set data.root",
+        (*IMAGES, "data.root=nowhere"),
+        ("data.root=p",),
+        pictures,
+    ),
+    Tried(
+        "data/text_files.py",
+        "is not a folder. Set data.root",
+        (*TEXTS, "data.root=nowhere"),
+        ("data.root=texts",),
+        text,
+    ),
+    Tried("data/text_files.py", "no texts found in", TEXTS, ("data.pattern=*.md",), text),
+    Tried(
+        "data/text.py",
+        "the training text has none",
+        (*TEXT, "data/tokenizer=characters"),
+        ("data/tokenizer=bytes",),
+        text,
+    ),
+    Tried("evaluate.py", "Make them like the data", (*GIVEN, "images=p"), ("reference=q -data",), mixed),
+    Tried("evaluate.py", "asks a model, and", (*COMPARED, "metrics=[accuracy]"), ("metrics=[]",), classes),
+    Tried(
+        "evaluate.py", "the numbers go into a .json file", (*COMPARED, "metrics=[]", "out=x"), ("out=x.json",), classes
+    ),
+    Tried("metrics/accuracy.py", "names no classes", (*DIGITS, *MLP, "metrics=[accuracy]"), ("metrics=[]",)),
+    Tried(
+        "metrics/bits_per_dim.py",
+        "is for images; the data are",
+        (*TEXT, "metrics=[bits_per_dim]"),
+        ("metrics=[perplexity]",),
+        text,
+    ),
+    Tried(
+        "metrics/classes.py",
+        "needs labels and the data have none",
+        (*COMPARED, "metrics=[intra_fid]"),
+        ("metrics=[]",),
+        unlabelled,
+    ),
+    Tried(
+        "metrics/classes.py",
+        "examples of each class: class",
+        (*COMPARED, "metrics=[intra_fid]"),
+        ("metrics=[]",),
+        classes,
+    ),
+    Tried(
+        "metrics/classification_accuracy_score.py",
+        "cas needs labels",
+        (*COMPARED, "metrics=[cas]"),
+        ("metrics=[]",),
+        unlabelled,
+    ),
+    Tried(
+        "metrics/judge.py",
+        "class_balance needs labels",
+        (*COMPARED, "metrics=[class_balance]"),
+        ("metrics=[]",),
+        unlabelled,
+    ),
+    Tried(
+        "metrics/judge.py",
+        "too few to go by",
+        (*COMPARED, "reference=p", "metrics=[class_balance]"),
+        ("metrics=[]", "metrics.class_balance.judge=logits"),
+        classes,
+    ),
+    Tried(
+        "metrics/label_agreement.py",
+        "as_asked needs labels",
+        (*COMPARED, "metrics=[as_asked]"),
+        ("metrics=[]",),
+        unlabelled,
+    ),
+    Tried(
+        "metrics/density_coverage.py",
+        "density and coverage need",
+        (*COMPARED, "reference=one.npy", "metrics=[dc]"),
+        ("metrics=[]",),
+        arrays,
+    ),
+    Tried(
+        "metrics/precision_recall.py",
+        "precision and recall need",
+        (*COMPARED, "reference=one.npy", "metrics=[prc]"),
+        ("metrics=[]",),
+        arrays,
+    ),
+    Tried(
+        "metrics/fid.py",
+        "FID needs at least 2",
+        (*COMPARED, "images=one.npy", "reference=p", "metrics=[fid]"),
+        ("metrics=[]",),
+        arrays,
+    ),
+    Tried(
+        "metrics/kid.py",
+        "KID needs at least 3",
+        (*COMPARED, "images=one.npy", "reference=p", "metrics=[kid]"),
+        ("metrics=[]",),
+        arrays,
+    ),
+    Tried("metrics/evaluation.py", "measures samples, and a", (*JUDGE, RANDOM, "metrics=[fid]"), ("metrics=[]",)),
+    Tried(
+        "metrics/extractor/digits.py",
+        "is for images of shape",
+        ("evaluate", CACHE, "images=p", "reference=q", "metrics=[fid]", "metrics/extractor=digits"),
+        ("metrics/extractor=random",),
+        classes,
+    ),
+    Tried(
+        "metrics/modality.py",
+        "or for texts with features of texts",
+        (*TEXT, "metrics=[fid]"),
+        ("metrics=[perplexity]", "metrics/extractor=ngrams"),
+        text,
+    ),
+    Tried(
+        "metrics/modality.py",
+        "does not give. Use metrics/extractor=inception",
+        (*DIGITS, *MLP, RANDOM, "metrics=[sfid]"),
+        ("metrics/extractor=inception",),
+    ),
+    Tried(
+        "metrics/pixels_allowed.py",
+        "are of grey or RGB images",
+        (*IMAGES, "data.channels=4", RANDOM, "metrics=[fid]"),
+        ("metrics=[nearest,sharpness,noise_level]", "metrics=[]"),
+        with_alpha,
+    ),
+    Tried(
+        "metrics/pixels_allowed.py",
+        "is measured on 8 bits a channel",
+        (*IMAGES, "data.bits=16", "data.channels=1", RANDOM, "metrics=[fid]"),
+        ("metrics=[]",),
+        of_16_bits,
+    ),
+    Tried(
+        "pixel_levels.py",
+        "tells 256 levels of a pixel apart",
+        (*IMAGES[:-2], "data.bits=16", "data.channels=1", "model=vae"),
+        ("model/likelihood=gaussian", "model=diffusion"),
+        of_16_bits,
+    ),
+    Tried(
+        "model/classifier.py",
+        "needs labels, and the data have none",
+        ("train", *JUDGE[1:-2], CACHE, "model=classifier", "data=image_folder", "data.root=one"),
+        ("data=image_folder +data.root=p",),
+        labelled_and_not,
+    ),
+    Tried("options.py", "label must be a class", ("sample", "run=gan", "label=1.5"), ("label=[1,2]",), runs),
+    Tried(
+        "options.py",
+        "evaluate takes run=",
+        ("evaluate", RANDOM, CACHE, "metrics=[]"),
+        ("images=p reference=q",),
+        classes,
+    ),
+    Tried(
+        "options.py",
+        "name one of them",
+        ("evaluate", RANDOM, CACHE, "metrics=[]", "images=p"),
+        ("reference=q",),
+        classes,
+    ),
+    Tried("overrides.py", "put several folders into brackets", ("compare", "runs=a,b"), ("runs=[a,b]",)),
+    Tried(
+        "overrides.py",
+        "Run folders are made in outputs=",
+        (*DIGITS, *MLP, "hydra.run.dir=x"),
+        ("outputs=x -hydra.run.dir",),
+    ),
+    Tried(
+        "pointers.py", "Run folders are made in outputs=", (*DIGITS, *MLP, "output_dir=x"), ("outputs=x -output_dir",)
+    ),
+    Tried(
+        "cli.py",
+        "Continue a run with run=",
+        ("train", "--experimental-rerun", "x"),
+        ("run=gan ---experimental-rerun -x",),
+        runs,
+    ),
+    Tried("pointers.py", "A run is continued with run=", ("train", "ckpt_path=x"), ("run=gan -ckpt_path",), runs),
+    Tried("pointers.py", "The learning rate is", (*DIGITS, *MLP, "lr=1e-3"), ("model.optimizer.lr=1e-3 -lr",)),
+    Tried("pointers.py", "It is of the data", (*DIGITS, *MLP, "batch_size=3"), ("data.batch_size=3 -batch_size",)),
+    Tried(
+        "pointers.py",
+        "Give the run a budget",
+        (*DIGITS, *MLP, "max_steps=3"),
+        ("budget=examples budget.value=1000000 -max_steps",),
+    ),
+    Tried("pointers.py", "Or limit the epochs too", (*DIGITS, *MLP, "epochs=3"), ("trainer.max_epochs=3 -epochs",)),
+    Tried(
+        "pointers.py",
+        "Data are chosen with data=",
+        ("train", *SHORT, *MLP, "dataset=digits"),
+        ("data=digits -dataset",),
+    ),
+    Tried(
+        "pointers.py",
+        "It is of the trainer: trainer.devices",
+        (*DIGITS, *MLP, "devices=1"),
+        ("trainer.devices=1 -devices",),
+    ),
+    Tried(
+        "pointers.py",
+        "It is of the trainer: trainer.precision",
+        (*DIGITS, *MLP, "precision=16"),
+        ("trainer.precision=bf16-mixed -precision",),
+    ),
+    Tried(
+        "pointers.py",
+        "Use trainer=gpu trainer.devices=",
+        (*DIGITS, *MLP, "gpus=1"),
+        ("trainer=gpu trainer.devices=1 -gpus",),
+    ),
+    Tried(
+        "pointers.py", "model/optimizer=...", (*DIGITS, *MLP, "optimizer=adamw"), ("model/optimizer=adamw -optimizer",)
+    ),
+    Tried(
+        "pointers.py",
+        "model/schedule=...",
+        (*DIGITS, *MLP, "scheduler=cosine"),
+        ("model/schedule=cosine_decay -scheduler",),
+    ),
+    Tried(
+        "pointers.py",
+        "and launcher=local, ray or slurm",
+        ("train", "data=digits", "hydra/launcher=x"),
+        ("-m launcher=local +seed=0,1 -hydra/launcher",),
+    ),
+    Tried(
+        "pointers.py",
+        "and sweep=grid, optuna or wandb",
+        ("train", "data=digits", "hydra/sweeper=x"),
+        ("-m sweep=grid +seed=0,1 -hydra/sweeper",),
+    ),
+    Tried("pointers.py", "Every run writes metrics.csv", (*DIGITS, *MLP, "logger=csv"), ("logger=[none]",)),
+    Tried("report/comparison.py", "names no folder", ("compare", "runs=[]"), ("runs=outputs",)),
+    Tried(
+        "sweep/plan.py",
+        "and there are none. Name some",
+        ("train", "-m", "data=digits"),
+        ("seed=0,1,2", "model=gan,vae"),
+    ),
+    Tried(
+        "sweep/search.py",
+        "there is nothing to draw",
+        ("train", "-m", "sweep=optuna", "seed=0"),
+        ("model=gan,vae", DRAW),
+    ),
+    Tried("sweep/space.py", "names a whole interval", ("train", "-m", "data.limit=interval(1,4)"), ("sweep=optuna",)),
+    Tried(
+        "sweep/space.py",
+        "combinations. Name fewer",
+        ("train", "-m", "data=digits", "seed=range(0,2000)", "data.seed=range(0,2000)"),
+        ("sweep=optuna sweep.n_trials=100",),
+    ),
+    Tried(
+        "sweep/metric.py",
+        "neither low nor high is better",
+        ("train", "-m", "data=digits", "seed=0,1", "sweep.metric=kid_std"),
+        ("sweep.direction=lower",),
+    ),
+)
+
+
+LOWER = "model=diffusion model.optimizer.lr=1e-4"
+OFFERED = (
+    Offered("data/base.py", "has no such split", "a metric that reads a split", "evaluation.reference=val"),
+    Offered("data/hf_images.py", "has no column", "the network", "data=hf_images data.label_column=x"),
+    Offered("overrides.py", "Put text with special characters into quotes", "it is what was typed, in quotes"),
+    Offered("strangers.py", "If you want it, type", "a stranger's run; test_strangers.py"),
+    Offered("written_paths.py", "Say where yourself", "a stranger's run; test_written_paths.py"),
+    Offered("adoption.py", "which is not there any more", "a run that has gone", "metrics.extractor=outputs/x"),
+    Offered("adoption.py", "makes no tokens", "no model of today's takes tokens of another"),
+    Offered("assemble.py", "Use model={}.", "the names are asked of the models; test_configs.py", "model=transformer"),
+    Offered("assemble.py", "GPU{}. Use trainer.devices={}", "a GPU", "trainer=ddp_cpu trainer.devices=1"),
+    Offered(
+        "callbacks/evaluation.py", "For no evaluation on the way", "it only turns off", "callbacks.evaluation.times=0"
+    ),
+    Offered("callbacks/samples.py", "For no grid", "it only turns off", "callbacks.samples.times=0"),
+    Offered(
+        "callbacks/text_samples.py", "For no texts", "it only turns off", "data=shakespeare callbacks.samples.times=0"
+    ),
+    Offered(
+        "callbacks/failure_monitor.py",
+        "the discriminator wins",
+        "a long training",
+        "model=gan model/augment=diffaugment model/objective/penalty=r1 model.discriminator_optimizer.lr=1e-4",
+    ),
+    Offered(
+        "callbacks/failure_monitor.py",
+        "Use model/augment=diffaugment",
+        "a long training",
+        "model=gan model/augment=diffaugment model/objective/penalty=r1 model.optimizer.lr=1e-4",
+    ),
+    Offered(
+        "callbacks/failure_monitor.py", "Lower model.optimizer.lr", "a long training", f"{LOWER} model.guidance=1.0"
+    ),
+    Offered(
+        "callbacks/finite_guard.py",
+        "Nothing was saved of it",
+        "a long training",
+        f"{LOWER} trainer.gradient_clip_val=1.0",
+    ),
+    Offered("checkpoint.py", "so it was not saved", "a long training", f"{LOWER} trainer.gradient_clip_val=1.0"),
+    Offered("data/array_cache.py", "set GENLAB_CACHE to", "a disk that is full"),
+    Offered("data/base.py", "leaves no batch", "batches are clipped before", "data.batch_size=1"),
+    Offered("data/decode.py", "only 8-bit images are read, and grey", "to convert pictures", "data=array"),
+    Offered(
+        "data/given.py",
+        "has no held-out images",
+        "a metric asks for the training images of what is given",
+        "data=digits metrics=[]",
+    ),
+    Offered("data/hf_images.py", "has no label", "the network", "data=hf_images data.label_column=null"),
+    Offered("data/hf_text.py", "has no column", "the network", "data=hf_text data.text_column=x"),
+    Offered("data/hub.py", "Set data.name to a folder", "the network", "data=hf_text data.name=x"),
+    Offered("data/mnist.py", "leaves nothing to train on", "the network", "data=mnist data.num_held_out=10"),
+    Offered("data/shakespeare.py", "Or set data.path", "the network", "data=shakespeare data.path=x"),
+    Offered("data/shakespeare.py", "is not Tiny Shakespeare", "the network", "data=text_file data.path=x"),
+    Offered(
+        "data/tokenizer/byte_level.py",
+        "has no special token",
+        "the network",
+        "data=text_file data/tokenizer=gpt2 data.tokenizer.end_token=null",
+    ),
+    Offered(
+        "data/tokenizer/pretrained.py",
+        "there is no file",
+        "the network",
+        "data=text_file data/tokenizer=gpt2 data.tokenizer.name=gpt2",
+    ),
+    Offered(
+        "data/tokenizer/pretrained.py",
+        "the Hugging Face Hub cannot be reached",
+        "the network",
+        "data=text_file data/tokenizer=gpt2 data.tokenizer.name=x/tokenizer.json",
+    ),
+    Offered("evaluate.py", "baselines=true: they are scored", "a trained run", "metrics=[fid]"),
+    Offered("home.py", "Set GENLAB_CACHE", "a home that cannot be written to"),
+    Offered("launcher/ray.py", "Ask for less, or with", "a cluster"),
+    Offered("launcher/ray.py", "Start one with ray start", "a cluster"),
+    Offered("launcher/slurm.py", "leave nothing of", "a cluster"),
+    Offered("memory.py", "docker run --shm-size", "memory that is full", "data.num_workers=0"),
+    Offered("memory.py", "a smaller model, or", "memory that is full", "trainer.precision=bf16-mixed"),
+    Offered("metrics/bits_per_dim.py", "has no likelihood", "see metrics=[]", "metrics=[]"),
+    Offered("metrics/class_balance.py", "the reference has no image of class", "see metrics=[]", "metrics=[]"),
+    Offered("metrics/class_variety.py", "class_variety", "see metrics=[]", "metrics=[]"),
+    Offered("metrics/accuracy.py", "no held-out image has a label", "see metrics=[]", "metrics=[]"),
+    Offered("metrics/classes.py", "of two classes or more", "see metrics=[]", "metrics=[]"),
+    Offered("metrics/classes.py", "all are -1", "see metrics=[]", "metrics=[]"),
+    Offered("metrics/classification_accuracy_score.py", "of two classes or more", "see metrics=[]", "metrics=[]"),
+    Offered(
+        "metrics/clip.py",
+        "Name a folder that holds it",
+        "the network",
+        "metrics=[clip_score] metrics.clip_score.model=/path",
+    ),
+    Offered("metrics/clip_score.py", "needs names of classes", "the network", "metrics=[]"),
+    Offered("metrics/evaluation.py", "needs a model that takes labels", "see metrics=[]", "metrics=[]"),
+    Offered("metrics/extractor/weights.py", "use metrics/extractor=random", "the network", "metrics/extractor=random"),
+    Offered(
+        "metrics/inception_score.py", "Set metrics.isc.splits=1", "the network", "metrics=[isc] metrics.isc.splits=1"
+    ),
+    Offered(
+        "metrics/modality.py", "needs features of images", "a config without an extractor", "metrics/extractor=random"
+    ),
+    Offered(
+        "metrics/pass_at_k.py",
+        "runs programs that the model writes",
+        "programs of a model",
+        "data=text_file metrics=[pass_at_k] metrics.pass_at_k.allow_code=true",
+    ),
+    Offered(
+        "metrics/sandbox.py",
+        "no process can be started",
+        "a user with as many processes as it may have",
+        "data=text_file metrics=[pass_at_k] metrics.pass_at_k.workers=1",
+    ),
+    Offered("metrics/sandbox.py", "metrics=pass_at_k", "another system", "metrics=[]"),
+    Offered(
+        "metrics/text_subject.py",
+        "Let samples be shorter",
+        "a trained run",
+        "data=text_file model=transformer model.sample_length=10",
+    ),
+    Offered("metrics/perceptual_path_length.py", "has no single latent", "the network", "metrics=[]"),
+    Offered("milestones.py", "there is nothing to judge", "a recipe's run that has no numbers"),
+    Offered("model/classifier.py", "two images or more on each device", "several devices", "data.batch_size=8"),
+    Offered(
+        "model/diffusion.py", "needs a model trained with", "a training", "model=diffusion model.label_dropout=0.1"
+    ),
+    Offered("model/flow.py", "needs a model trained with", "a training", "model=flow model.label_dropout=0.1"),
+    Offered("model/masked.py", "needs a model trained with", "a training", "model=masked model.label_dropout=0.1"),
+    Offered(
+        "model/transformer.py", "needs a model trained with", "a training", "model=transformer model.label_dropout=0.1"
+    ),
+    Offered("model/gan.py", "cannot be shared out over devices", "several GPUs", "model=gan trainer=ddp"),
+    Offered("model/sampler/next_token.py", "must be", "a range, no advice"),
+    Offered("model/sampler/unmask.py", "must be", "a range, no advice"),
+    Offered("options.py", "with images: what to compare with", "the help"),
+    Offered("places.py", "If it is your own project", "a file in the user's home; test_own_project.py"),
+    Offered("planning/plan.py", "no size fits", "memory that is full", "data.batch_size=1"),
+    Offered("report/comparison.py", "Choose another place: out=", "a folder that cannot be written"),
+    Offered("report/protocol.py", "Averaged weights", "two trained runs", "callbacks.ema=null"),
+    Offered("report/protocol.py", "it is older", "a run of an older version"),
+    Offered("storage.py", "choose another place with outputs=", "a disk that is full", "outputs=elsewhere"),
+    Offered("sweep/ledger.py", "choose another sweep.name=", "a folder where a file should be"),
+    Offered("sweep/ledger.py", "the sweep's ledger cannot be used", "another machine"),
+    Offered("sweep/metric.py", "cannot ask the metrics", "packages that are missing"),
+    Offered("sweep/wandb.py", "W&B does not give it", "the network"),
+    Offered("ranks.py", "rank 0 died", "several processes"),
+    Offered("verify.py", "and look at {}/metrics.csv", "it is to be read"),
+    Offered("verify.py", "Look at train/ and monitor/", "it is to be read"),
+    Offered("verify.py", "was trained otherwise", "a recipe's run", "experiment=vae_mnist_small"),
+    Offered("verify.py", "without it nothing is measured", "a recipe's training", "callbacks=[default]"),
+)
+ELSEWHERE = (
+    Elsewhere("overrides.py", "Write it without spaces", "test_remedies.py::test_a_comma_in_a_path_needs_quotes"),
+    Elsewhere("", "needs a package: pip install", "test_remedies.py::test_an_extra_that_is_advised_is_there"),
+    Elsewhere("inference.py", "out={}: ", "test_remedies.py::test_samples_go_where_it_is_advised"),
+    Elsewhere("experiment.py", "saved. Continue with", "test_resume.py::test_bit_identical"),
+    Elsewhere("experiment.py", "Evaluate with", "test_resume.py::test_signal_in_the_final_evaluation"),
+    Elsewhere(
+        "resuming.py",
+        "was trained with other settings",
+        "test_resuming.py::test_a_change_that_is_allowed_is_said_and_made",
+    ),
+    Elsewhere(
+        "resuming.py",
+        "the training data are not those",
+        "test_resuming.py::test_other_images_under_the_same_name_are_refused",
+    ),
+    Elsewhere(
+        "report/protocol.py",
+        "with allow_unequal=true",
+        "report/test_comparison.py::test_unequal_numbers_are_marked_if_asked_for",
+    ),
+    Elsewhere(
+        "report/protocol.py",
+        "Measure it again: {} run={} {}",
+        "report/test_comparison.py::test_unequal_numbers_are_refused",
+    ),
+    Elsewhere("run_folder.py", "already holds a run", "test_remedies.py::test_a_folder_of_a_run_is_continued"),
+    Elsewhere("data/shapes.py", "of memory. Use data.", "test_remedies.py::test_scenes_that_memory_cannot_hold"),
+)
