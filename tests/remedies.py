@@ -540,7 +540,7 @@ TRIED = (
     Tried(
         "sweep/plan.py",
         "and there are none. Name some",
-        ("train", "-m", "data=digits"),
+        ("train", "-m"),
         ("seed=0,1,2", "model=gan,vae"),
     ),
     Tried(

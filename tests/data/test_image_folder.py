@@ -326,7 +326,8 @@ def test_a_cache_that_cannot_be_written_says_so(root: Path) -> None:
     file.write_text("")
     text = refusal(train(root, val_root=str(root), cache_dir=str(file)), StorageError)
     assert text == (
-        f"cannot keep prepared data in {file} (not a directory). Make room, or set cache_dir, where it was named, to another folder."
+        f"cannot keep prepared data in {file} (not a directory). Make room, or set cache_dir, where it was named, "
+        "to another folder."
     )
 
 
