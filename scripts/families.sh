@@ -31,7 +31,7 @@ of() {                            # examples, then overrides
     hierarchical_vae)   echo 175000 model=hierarchical_vae data.batch_size=64 ;;
     flow)               echo 546000 model=flow data.batch_size=64 ;;
     vae)                echo 253000 model=vae data.batch_size=64 ;;
-    diffusion)          echo 37000 model=diffusion ;;
+    diffusion)          echo 37000 model=diffusion data.batch_size=32 ;;
     transformer_pixels) echo 8750 model=transformer model/optimizer=muon data.batch_size=16 ;;
     latent_diffusion)   echo 87800 model=latent_diffusion data.batch_size=64 "model.autoencoder=$PARTS/latents" ;;
     transformer_codes)  echo 86500 model=transformer data.batch_size=64 "model.tokenizer=$PARTS/codes" model.network.dropout=0.2 ;;
