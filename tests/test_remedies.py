@@ -250,11 +250,10 @@ def test_a_comma_in_a_path_needs_quotes() -> None:
     assert "model=vae" in said("train", "model = vae")
 
 
-def test_a_batch_larger_than_the_data_is_clipped_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_that_was_typed_and_is_larger_than_the_data_is_refused_with_one_that_fits() -> None:
     pictures("p", 12)
-    assert said(*IMAGES, "data.batch_size=128") == ""
-    (warning,) = [record.getMessage() for record in caplog.records if "batch_size" in record.getMessage()]
-    assert warning.startswith("data.batch_size=128: the training set has ")
+    (largest,) = re.findall(r"Use data\.batch_size<=(\d+)\.", said(*IMAGES, "data.batch_size=128"))
+    assert said(*IMAGES, f"data.batch_size={largest}") == ""
 
 
 # --- values of the wrong kind, range and size -------------------------------------------------------------------------

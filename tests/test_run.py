@@ -129,6 +129,7 @@ def test_two_runs_in_one_process_have_two_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "error"),
     [
+        ("data.batch_size=41", ConfigError),
         ("trainer.accelerator=gpu", ResourceError),
         ("data.batch_size=0", ConfigError),
     ],

@@ -59,7 +59,6 @@ def try_out(config: DictConfig, data: DataModule, fit: Any) -> None:
         drawn = OneSample()
         callbacks: list[pl.Callback] = [FiniteGuard(), build(plain["budget"], Budget, "budget"), drawn, NoCheckpoints()]
         trial = build_trainer(plain | {"callbacks": {}}, model, [NoCheckpoints()], [], Path(folder))
-        data.clip_batch(trial.world_size)
         data.check(trial.world_size)
         with folder_of_all_ranks(config, Path(folder), None, trial, model) as run_dir:
             trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], run_dir)

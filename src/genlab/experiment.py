@@ -140,7 +140,6 @@ def _train(
     trial = build_trainer(
         plain, model, [NoCheckpoints()], [], Path()
     )  # refuses what cannot be, before there is a folder
-    data.clip_batch(trial.world_size)
     data.check(trial.world_size)
     kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
     needed = (kept + 1) * checkpoint.expected_bytes(trial_model(plain))

@@ -1,6 +1,5 @@
 """What a datamodule says of itself and hands out: the contract between data and the rest of genlab."""
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from genlab.data.sampler import Keys, ResumableBatchSampler
 from genlab.data.workers import begin_worker
 from genlab.errors import ConfigError
 
-_log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]  # every datamodule has the first two; DataModule.splits says which else
 
@@ -125,16 +123,6 @@ class DataModule(LightningDataModule, ABC):
         if split not in self.splits:
             raise ConfigError(f"{option}={split}: {type(self).__name__} has no such split. "
                               f"Use {option}={self.splits[-1]}.")  # fmt: skip
-
-    def clip_batch(self, world_size: int) -> None:
-        """Make the batch as large as the training set, with a warning, where it would be larger. Every rank has an
-        example of it at least, or :meth:`check` refuses it."""
-        count = len(self.dataset("train"))
-        largest = count - count % world_size
-        if 0 < largest < self.batch_size and count < self.batch_size:
-            _log.warning("data.batch_size=%d: the training set has %d items, so a step takes %d.", self.batch_size,
-                         count, largest)  # fmt: skip
-            self.batch_size = largest
 
     def check(self, world_size: int) -> None:
         """Raises ConfigError, with what to set, if no batch can be made for ``world_size`` ranks; DataError if one of
