@@ -15,7 +15,6 @@ from genlab.data.sampler import Keys, ResumableBatchSampler
 from genlab.data.workers import begin_worker
 from genlab.errors import ConfigError
 
-
 Split = Literal["train", "val", "test"]  # every datamodule has the first two; DataModule.splits says which else
 
 
