@@ -37,7 +37,7 @@ from typing import Any
 for _name, _value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}.items():
     os.environ[_name] = _value  # before torch reads them
 
-from genlab import cli  # isort: skip
+from genlab import cli  # noqa: E402  isort: skip
 
 RENAMED: dict[str, str] = {}  # metrics, by the beginning of their names: what the record says -> what they are now
 CLOSE = 1e-4
@@ -55,7 +55,8 @@ DIGITS = (
 )
 SHAPES = ("data=shapes", "data.image_size=16", "data.num_train=64", "data.num_val=32", *DIGITS[1:])
 TEXT = ("data=text_file", "data.path=text.txt", "data.context=16", "evaluation.num_samples=8",
-        "callbacks.samples.times=1", "callbacks.samples.count=2", "metrics=[perplexity,distinct,repetition]")  # fmt: skip
+        "callbacks.samples.times=1", "callbacks.samples.count=2",
+        "metrics=[perplexity,distinct,repetition]")  # fmt: skip
 UNET = ("model/network=unet", "model.network.channels=8", "model.network.channel_mult=[1,2]",
         "model.network.num_blocks=1", "model.network.num_heads=1", "model.sampler.num_steps=3")  # fmt: skip
 DIT = ("model/network=dit_small", "model.network.width=16", "model.network.depth=1", "model.network.num_heads=2",
@@ -182,7 +183,8 @@ RUNS = {
     ),
     "transformer_python_docs": Run(
         ("model=transformer", "model/network=llama", *TOKENS, "model.network.num_kv_heads=1", "data=python_docs",
-         "model.sample_length=20", "data.context=16", "evaluation.num_samples=8", "callbacks.samples.times=1", "callbacks.samples.count=2"),
+         "model.sample_length=20", "data.context=16", "evaluation.num_samples=8", "callbacks.samples.times=1",
+         "callbacks.samples.count=2"),
         file="samples.txt", of_this_python=True,
     ),
     "masked_text": Run(
