@@ -36,11 +36,13 @@ from scipy.stats import binom
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from genlab import cli, experiment, run_folder
+from genlab import cli
+from genlab.command import train
+from genlab.command.sample import load_run
+from genlab.command.train import quiet
 from genlab.data.digits import Digits
-from genlab.experiment import quiet
-from genlab.inference import load_run
-from genlab.matmul import quick_matmul
+from genlab.machine.matmul import quick_matmul
+from genlab.run import run_folder
 
 WARM_UP = 5  # steps before the clock starts
 LOG_EVERY = 10  # five times as often as by default, so that a short training has its share of it
@@ -129,8 +131,8 @@ def prepared(folder: Path, batch_size: int) -> dict[str, Callable[[Stopwatch], N
     """Functions that each train from the start, with a watch that ends them."""
     command = ["train", *CHOICES, f"data.batch_size={batch_size}", f"outputs={folder / 'runs'}"]
     watching: list[pl.Callback] = []
-    build_callbacks = experiment.build_callbacks
-    experiment.build_callbacks = lambda *given: [*watching, *build_callbacks(*given)]
+    build_callbacks = train.build_callbacks
+    train.build_callbacks = lambda *given: [*watching, *build_callbacks(*given)]
 
     def guarded(watch: Stopwatch) -> None:
         watching[:] = [watch]

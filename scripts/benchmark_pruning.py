@@ -22,8 +22,8 @@ from typing import Any
 
 from optuna.pruners import BasePruner
 
-from genlab.build import build
-from genlab.config import resolved
+from genlab.config.build import build
+from genlab.config.tree import resolved
 from genlab.report.curves import Point, read_curves
 from genlab.sweep.ledger import Ledger, Trial
 from genlab.sweep.metric import Metric

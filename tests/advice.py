@@ -8,7 +8,7 @@ from pathlib import Path
 import genlab
 
 SOURCES = Path(genlab.__file__).parent
-_NO_MESSAGES = ("usage.py", "sandbox_inside.py")  # the help, and a program
+_NO_MESSAGES = ("help.py", "sandbox_inside.py")  # the help, and a program
 _TOPS = ("budget", "callbacks", "data", "evaluation", "launcher", "logger", "metrics", "milestones", "model", "sweep",
          "trainer")  # fmt: skip
 _TYPED = re.compile(

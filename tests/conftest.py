@@ -1,4 +1,4 @@
-"""genlab comes before whatever imports torchvision (see genlab.torchvision_ops), and nothing goes online."""
+"""genlab comes before whatever imports torchvision (see genlab.machine.torchvision_ops), and nothing goes online."""
 
 import os
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import ours
-from genlab.config import ConfigTree
+from genlab.config.tree import ConfigTree
 
 ours.confirm()
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,4 +1,4 @@
-"""Classes of the tests stand in configs: their folders are places of the user's (see genlab.places) while tests run."""
+"""Classes of the tests stand in configs: their folders are places (genlab.trust.places) while tests run."""
 
 import atexit
 import os

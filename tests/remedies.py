@@ -13,7 +13,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image
 
-from genlab.config import ConfigTree
+from genlab.config.tree import ConfigTree
 from genlab.data.base import ConditionSpec, DataSpec
 from tiny_run import SHORT
 
@@ -180,9 +180,9 @@ DRAW = "'model.optimizer.lr=tag(log, interval(1e-5, 1e-3))'"
 
 TRIED = (
     Tried("cli.py", " Use ", (*DIGITS, "model=flow", "model/network=mlp"), ("model/network=real_nvp",)),
-    Tried("config.py", "Choose one that has: ", (*DIGITS, "model=gan", "model/network=mlp"), ("model=diffusion",)),
+    Tried("config/tree.py", "Choose one that has: ", (*DIGITS, "model=gan", "model/network=mlp"), ("model=diffusion",)),
     Tried(
-        "config.py",
+        "config/tree.py",
         "has no value. Set it",
         ("train", *SHORT, CACHE, "data=image_folder", *MLP),
         ("data.root=p",),
@@ -195,31 +195,31 @@ TRIED = (
         ("data.image_key=pictures",),
         arrays,
     ),
-    Tried("options.py", "has no value. Set it", ("compare", "sort=fid"), ("runs=outputs",)),
+    Tried("command/options.py", "has no value. Set it", ("compare", "sort=fid"), ("runs=outputs",)),
     Tried("sweep/space.py", "is named twice", ("train", "-m", "data=digits", "seed=0,1", "seed=2"), ("seed=0,1,2",)),
     Tried(
-        "adoption.py",
+        "run/pretrained.py",
         "has no map of latents",
         ("train", *SHORT, "data=digits", "model=latent_diffusion", "model.autoencoder=gan"),
         ("model.autoencoder=vae",),
         runs,
     ),
     Tried(
-        "adoption.py",
+        "run/pretrained.py",
         "is no judge of images",
         (*DIGITS, *MLP, "metrics.extractor=gan"),
         ("metrics.extractor=judge",),
         runs,
     ),
     Tried(
-        "assemble.py",
+        "run/assemble.py",
         "Or resize the images",
         (*IMAGES[:-2], "model/network=unet", "model.network.channel_mult=[1,1,1]"),
         ("data.image_size=20",),
         pictures,
     ),
     Tried(
-        "assemble.py",
+        "run/assemble.py",
         ", such as model/network=dit",
         (*DIGITS, "model/network=unet", "model.network.channel_mult=[1,1,1,1,1,1]"),
         ("model/network=dit -model.network.channel_mult",),
@@ -254,20 +254,20 @@ TRIED = (
         (*DIGITS, "model=vae", "model.num_training_samples=4", "model.free_nats=1"),
         ("model.beta=1 model.free_nats=0 model.warmup=0", "model.num_training_samples=1"),
     ),
-    Tried("assemble.py", "shows samples, and a", (*JUDGE, "callbacks=[default]"), ("callbacks=[no_samples]",)),
+    Tried("run/assemble.py", "shows samples, and a", (*JUDGE, "callbacks=[default]"), ("callbacks=[no_samples]",)),
     Tried(
-        "assemble.py",
+        "run/assemble.py",
         "but nothing starts processes on other machines",
         (*DIGITS, *MLP, "trainer.num_nodes=2"),
         ("trainer.num_nodes=1",),
     ),
     Tried(
-        "assemble.py",
+        "run/assemble.py",
         "needs a GPU. Use",
         (*DIGITS, *MLP, "trainer.precision=16-mixed"),
         ("trainer.precision=bf16-mixed",),
     ),
-    Tried("assemble.py", "has no GPU that torch can use", (*DIGITS, *MLP, "trainer=gpu"), ("trainer=cpu",)),
+    Tried("run/assemble.py", "has no GPU that torch can use", (*DIGITS, *MLP, "trainer=gpu"), ("trainer=cpu",)),
     Tried(
         "data/array.py", "Set data.image_size=[", (*ARRAY, "data.val_path=b.npz"), ("data.image_size=[16,16]",), arrays
     ),
@@ -316,10 +316,14 @@ TRIED = (
         ("data/tokenizer=bytes",),
         text,
     ),
-    Tried("evaluate.py", "Make them like the data", (*GIVEN, "images=p"), ("reference=q -data",), mixed),
-    Tried("evaluate.py", "asks a model, and", (*COMPARED, "metrics=[accuracy]"), ("metrics=[]",), classes),
+    Tried("command/evaluate.py", "Make them like the data", (*GIVEN, "images=p"), ("reference=q -data",), mixed),
+    Tried("command/evaluate.py", "asks a model, and", (*COMPARED, "metrics=[accuracy]"), ("metrics=[]",), classes),
     Tried(
-        "evaluate.py", "the numbers go into a .json file", (*COMPARED, "metrics=[]", "out=x"), ("out=x.json",), classes
+        "command/evaluate.py",
+        "the numbers go into a .json file",
+        (*COMPARED, "metrics=[]", "out=x"),
+        ("out=x.json",),
+        classes,
     ),
     Tried("metrics/accuracy.py", "names no classes", (*DIGITS, *MLP, "metrics=[accuracy]"), ("metrics=[]",)),
     Tried(
@@ -435,7 +439,7 @@ TRIED = (
         of_16_bits,
     ),
     Tried(
-        "pixel_levels.py",
+        "run/pixel_levels.py",
         "tells 256 levels of a pixel apart",
         (*IMAGES[:-2], "data.bits=16", "data.channels=1", "model=vae"),
         ("model/likelihood=gaussian", "model=diffusion"),
@@ -448,30 +452,33 @@ TRIED = (
         ("data=image_folder +data.root=p",),
         labelled_and_not,
     ),
-    Tried("options.py", "label must be a class", ("sample", "run=gan", "label=1.5"), ("label=[1,2]",), runs),
+    Tried("command/options.py", "label must be a class", ("sample", "run=gan", "label=1.5"), ("label=[1,2]",), runs),
     Tried(
-        "options.py",
+        "command/options.py",
         "evaluate takes run=",
         ("evaluate", RANDOM, CACHE, "metrics=[]"),
         ("images=p reference=q",),
         classes,
     ),
     Tried(
-        "options.py",
+        "command/options.py",
         "name one of them",
         ("evaluate", RANDOM, CACHE, "metrics=[]", "images=p"),
         ("reference=q",),
         classes,
     ),
-    Tried("overrides.py", "put several folders into brackets", ("compare", "runs=a,b"), ("runs=[a,b]",)),
+    Tried("config/overrides.py", "put several folders into brackets", ("compare", "runs=a,b"), ("runs=[a,b]",)),
     Tried(
-        "overrides.py",
+        "config/overrides.py",
         "Run folders are made in outputs=",
         (*DIGITS, *MLP, "hydra.run.dir=x"),
         ("outputs=x -hydra.run.dir",),
     ),
     Tried(
-        "pointers.py", "Run folders are made in outputs=", (*DIGITS, *MLP, "output_dir=x"), ("outputs=x -output_dir",)
+        "config/pointers.py",
+        "Run folders are made in outputs=",
+        (*DIGITS, *MLP, "output_dir=x"),
+        ("outputs=x -output_dir",),
     ),
     Tried(
         "cli.py",
@@ -480,62 +487,71 @@ TRIED = (
         ("run=gan ---experimental-rerun -x",),
         runs,
     ),
-    Tried("pointers.py", "A run is continued with run=", ("train", "ckpt_path=x"), ("run=gan -ckpt_path",), runs),
-    Tried("pointers.py", "The learning rate is", (*DIGITS, *MLP, "lr=1e-3"), ("model.optimizer.lr=1e-3 -lr",)),
-    Tried("pointers.py", "It is of the data", (*DIGITS, *MLP, "batch_size=3"), ("data.batch_size=3 -batch_size",)),
     Tried(
-        "pointers.py",
+        "config/pointers.py", "A run is continued with run=", ("train", "ckpt_path=x"), ("run=gan -ckpt_path",), runs
+    ),
+    Tried("config/pointers.py", "The learning rate is", (*DIGITS, *MLP, "lr=1e-3"), ("model.optimizer.lr=1e-3 -lr",)),
+    Tried(
+        "config/pointers.py", "It is of the data", (*DIGITS, *MLP, "batch_size=3"), ("data.batch_size=3 -batch_size",)
+    ),
+    Tried(
+        "config/pointers.py",
         "Give the run a budget",
         (*DIGITS, *MLP, "max_steps=3"),
         ("budget=examples budget.value=1000000 -max_steps",),
     ),
-    Tried("pointers.py", "Or limit the epochs too", (*DIGITS, *MLP, "epochs=3"), ("trainer.max_epochs=3 -epochs",)),
     Tried(
-        "pointers.py",
+        "config/pointers.py", "Or limit the epochs too", (*DIGITS, *MLP, "epochs=3"), ("trainer.max_epochs=3 -epochs",)
+    ),
+    Tried(
+        "config/pointers.py",
         "Data are chosen with data=",
         ("train", *SHORT, *MLP, "dataset=digits"),
         ("data=digits -dataset",),
     ),
     Tried(
-        "pointers.py",
+        "config/pointers.py",
         "It is of the trainer: trainer.devices",
         (*DIGITS, *MLP, "devices=1"),
         ("trainer.devices=1 -devices",),
     ),
     Tried(
-        "pointers.py",
+        "config/pointers.py",
         "It is of the trainer: trainer.precision",
         (*DIGITS, *MLP, "precision=16"),
         ("trainer.precision=bf16-mixed -precision",),
     ),
     Tried(
-        "pointers.py",
+        "config/pointers.py",
         "Use trainer=gpu trainer.devices=",
         (*DIGITS, *MLP, "gpus=1"),
         ("trainer=gpu trainer.devices=1 -gpus",),
     ),
     Tried(
-        "pointers.py", "model/optimizer=...", (*DIGITS, *MLP, "optimizer=adamw"), ("model/optimizer=adamw -optimizer",)
+        "config/pointers.py",
+        "model/optimizer=...",
+        (*DIGITS, *MLP, "optimizer=adamw"),
+        ("model/optimizer=adamw -optimizer",),
     ),
     Tried(
-        "pointers.py",
+        "config/pointers.py",
         "model/schedule=...",
         (*DIGITS, *MLP, "scheduler=cosine"),
         ("model/schedule=cosine_decay -scheduler",),
     ),
     Tried(
-        "pointers.py",
+        "config/pointers.py",
         "and launcher=local, ray or slurm",
         ("train", "data=digits", "hydra/launcher=x"),
         ("-m launcher=local +seed=0,1 -hydra/launcher",),
     ),
     Tried(
-        "pointers.py",
+        "config/pointers.py",
         "and sweep=grid, optuna or wandb",
         ("train", "data=digits", "hydra/sweeper=x"),
         ("-m sweep=grid +seed=0,1 -hydra/sweeper",),
     ),
-    Tried("pointers.py", "Every run writes metrics.csv", (*DIGITS, *MLP, "logger=csv"), ("logger=[none]",)),
+    Tried("config/pointers.py", "Every run writes metrics.csv", (*DIGITS, *MLP, "logger=csv"), ("logger=[none]",)),
     Tried("report/comparison.py", "names no folder", ("compare", "runs=[]"), ("runs=outputs",)),
     Tried(
         "sweep/plan.py",
@@ -569,13 +585,15 @@ LOWER = "model=diffusion model.optimizer.lr=1e-4"
 OFFERED = (
     Offered("data/base.py", "has no such split", "a metric that reads a split", "evaluation.reference=val"),
     Offered("data/hf_images.py", "has no column", "the network", "data=hf_images data.label_column=x"),
-    Offered("overrides.py", "Put text with special characters into quotes", "it is what was typed, in quotes"),
-    Offered("strangers.py", "If you want it, type", "a stranger's run; test_strangers.py"),
-    Offered("written_paths.py", "Say where yourself", "a stranger's run; test_written_paths.py"),
-    Offered("adoption.py", "which is not there any more", "a run that has gone", "metrics.extractor=outputs/x"),
-    Offered("adoption.py", "makes no tokens", "no model of today's takes tokens of another"),
-    Offered("assemble.py", "Use model={}.", "the names are asked of the models; test_configs.py", "model=transformer"),
-    Offered("assemble.py", "GPU{}. Use trainer.devices={}", "a GPU", "trainer=ddp_cpu trainer.devices=1"),
+    Offered("config/overrides.py", "Put text with special characters into quotes", "it is what was typed, in quotes"),
+    Offered("trust/strangers.py", "If you want it, type", "a stranger's run; test_strangers.py"),
+    Offered("trust/written_paths.py", "Say where yourself", "a stranger's run; test_written_paths.py"),
+    Offered("run/pretrained.py", "which is not there any more", "a run that has gone", "metrics.extractor=outputs/x"),
+    Offered("run/pretrained.py", "makes no tokens", "no model of today's takes tokens of another"),
+    Offered(
+        "run/assemble.py", "Use model={}.", "the names are asked of the models; test_configs.py", "model=transformer"
+    ),
+    Offered("run/assemble.py", "GPU{}. Use trainer.devices={}", "a GPU", "trainer=ddp_cpu trainer.devices=1"),
     Offered(
         "callbacks/evaluation.py", "For no evaluation on the way", "it only turns off", "callbacks.evaluation.times=0"
     ),
@@ -604,7 +622,7 @@ OFFERED = (
         "a long training",
         f"{LOWER} trainer.gradient_clip_val=1.0",
     ),
-    Offered("checkpoint.py", "so it was not saved", "a long training", f"{LOWER} trainer.gradient_clip_val=1.0"),
+    Offered("checkpoint/read.py", "so it was not saved", "a long training", f"{LOWER} trainer.gradient_clip_val=1.0"),
     Offered("data/array_cache.py", "set GENLAB_CACHE to", "a disk that is full"),
     Offered("data/base.py", "leaves no batch", "a number that is worked out: a test of its own", "data.batch_size=1"),
     Offered("data/decode.py", "only 8-bit images are read, and grey", "to convert pictures", "data=array"),
@@ -638,13 +656,13 @@ OFFERED = (
         "the network",
         "data=text_file data/tokenizer=gpt2 data.tokenizer.name=x/tokenizer.json",
     ),
-    Offered("evaluate.py", "baselines=true: they are scored", "a trained run", "metrics=[fid]"),
-    Offered("home.py", "Set GENLAB_CACHE", "a home that cannot be written to"),
+    Offered("command/evaluate.py", "baselines=true: they are scored", "a trained run", "metrics=[fid]"),
+    Offered("machine/home.py", "Set GENLAB_CACHE", "a home that cannot be written to"),
     Offered("launcher/ray.py", "Ask for less, or with", "a cluster"),
     Offered("launcher/ray.py", "Start one with ray start", "a cluster"),
     Offered("launcher/slurm.py", "leave nothing of", "a cluster"),
-    Offered("memory.py", "docker run --shm-size", "memory that is full", "data.num_workers=0"),
-    Offered("memory.py", "a smaller model, or", "memory that is full", "trainer.precision=bf16-mixed"),
+    Offered("machine/memory.py", "docker run --shm-size", "memory that is full", "data.num_workers=0"),
+    Offered("machine/memory.py", "a smaller model, or", "memory that is full", "trainer.precision=bf16-mixed"),
     Offered("metrics/bits_per_dim.py", "has no likelihood", "see metrics=[]", "metrics=[]"),
     Offered("metrics/class_balance.py", "the reference has no image of class", "see metrics=[]", "metrics=[]"),
     Offered("metrics/class_variety.py", "class_variety", "see metrics=[]", "metrics=[]"),
@@ -700,36 +718,38 @@ OFFERED = (
     Offered("model/gan.py", "cannot be shared out over devices", "several GPUs", "model=gan trainer=ddp"),
     Offered("model/sampler/next_token.py", "must be", "a range, no advice"),
     Offered("model/sampler/unmask.py", "must be", "a range, no advice"),
-    Offered("options.py", "with images: what to compare with", "the help"),
-    Offered("places.py", "If it is your own project", "a file in the user's home; test_own_project.py"),
+    Offered("command/options.py", "with images: what to compare with", "the help"),
+    Offered("trust/places.py", "If it is your own project", "a file in the user's home; test_own_project.py"),
     Offered("planning/plan.py", "no size fits", "memory that is full", "data.batch_size=1"),
     Offered("report/comparison.py", "Choose another place: out=", "a folder that cannot be written"),
     Offered("report/protocol.py", "Averaged weights", "two trained runs", "callbacks.ema=null"),
     Offered("report/protocol.py", "it is older", "a run of an older version"),
-    Offered("storage.py", "choose another place with outputs=", "a disk that is full", "outputs=elsewhere"),
+    Offered("files/atomic.py", "choose another place with outputs=", "a disk that is full", "outputs=elsewhere"),
     Offered("sweep/ledger.py", "choose another sweep.name=", "a folder where a file should be"),
     Offered("sweep/ledger.py", "the sweep's ledger cannot be used", "another machine"),
     Offered("sweep/metric.py", "cannot ask the metrics", "packages that are missing"),
     Offered("sweep/wandb.py", "W&B does not give it", "the network"),
-    Offered("ranks.py", "rank 0 died", "several processes"),
-    Offered("verify.py", "and look at {}/metrics.csv", "it is to be read"),
-    Offered("verify.py", "Look at train/ and monitor/", "it is to be read"),
-    Offered("verify.py", "was trained otherwise", "a recipe's run", "experiment=vae_mnist_small"),
-    Offered("verify.py", "without it nothing is measured", "a recipe's training", "callbacks=[default]"),
+    Offered("run/processes.py", "rank 0 died", "several processes"),
+    Offered("command/verify.py", "and look at {}/metrics.csv", "it is to be read"),
+    Offered("command/verify.py", "Look at train/ and monitor/", "it is to be read"),
+    Offered("command/verify.py", "was trained otherwise", "a recipe's run", "experiment=vae_mnist_small"),
+    Offered("command/verify.py", "without it nothing is measured", "a recipe's training", "callbacks=[default]"),
 )
 ELSEWHERE = (
-    Elsewhere("overrides.py", "Write it without spaces", "test_remedies.py::test_a_comma_in_a_path_needs_quotes"),
-    Elsewhere("", "needs a package: pip install", "test_remedies.py::test_an_extra_that_is_advised_is_there"),
-    Elsewhere("inference.py", "out={}: ", "test_remedies.py::test_samples_go_where_it_is_advised"),
-    Elsewhere("experiment.py", "saved. Continue with", "test_resume.py::test_bit_identical"),
-    Elsewhere("experiment.py", "Evaluate with", "test_resume.py::test_signal_in_the_final_evaluation"),
     Elsewhere(
-        "resuming.py",
+        "config/overrides.py", "Write it without spaces", "test_remedies.py::test_a_comma_in_a_path_needs_quotes"
+    ),
+    Elsewhere("", "needs a package: pip install", "test_remedies.py::test_an_extra_that_is_advised_is_there"),
+    Elsewhere("command/sample.py", "out={}: ", "test_remedies.py::test_samples_go_where_it_is_advised"),
+    Elsewhere("command/train.py", "saved. Continue with", "test_resume.py::test_bit_identical"),
+    Elsewhere("command/train.py", "Evaluate with", "test_resume.py::test_signal_in_the_final_evaluation"),
+    Elsewhere(
+        "run/resume.py",
         "was trained with other settings",
         "test_resuming.py::test_a_change_that_is_allowed_is_said_and_made",
     ),
     Elsewhere(
-        "resuming.py",
+        "run/resume.py",
         "the training data are not those",
         "test_resuming.py::test_other_images_under_the_same_name_are_refused",
     ),
@@ -743,6 +763,6 @@ ELSEWHERE = (
         "Measure it again: {} run={} {}",
         "report/test_comparison.py::test_unequal_numbers_are_refused",
     ),
-    Elsewhere("run_folder.py", "already holds a run", "test_remedies.py::test_a_folder_of_a_run_is_continued"),
+    Elsewhere("run/run_folder.py", "already holds a run", "test_remedies.py::test_a_folder_of_a_run_is_continued"),
     Elsewhere("data/shapes.py", "of memory. Use data.", "test_remedies.py::test_scenes_that_memory_cannot_hold"),
 )

@@ -18,21 +18,22 @@ FAMILIES = {name for name, path in MODULES.items()
             if name != BASE and re.search(r"^class \w+\((Generative)?Model\):", path.read_text(), re.M)}  # fmt: skip
 TOP = {
     f"genlab.{name}"
-    for name in ("cli", "experiment", "dry_run", "resuming", "inference", "evaluate", "verify", "assemble", "adoption",
-                 "planning.plan", "planning.table", "planning.probe", "planning.upkeep", "planning.clock",
-                 "planning.knobs")
+    for name in ("cli", "command.train", "run.dry_run", "run.resume", "command.sample", "command.evaluate",
+                 "command.verify", "run.assemble", "run.pretrained", "planning.plan", "planning.table",
+                 "planning.probe", "planning.upkeep", "planning.clock", "planning.knobs")
 }  # they may know everything below them  # fmt: skip
 LOADERS = {  # what each may call; all look before they load
-    MODULES["genlab.checkpoint"]: {"torch.load"},
+    MODULES["genlab.checkpoint.read"]: {"torch.load"},
     MODULES["genlab.metrics.extractor.weights"]: {"torch.load", "torch.jit.load"},
 }
 MADE_OF = {"genlab.model.latent_diffusion": {"genlab.model.diffusion"}}  # a family inside another, on other data
 PARTS = ("network", "objective", "sampler", "likelihood", "quantizer")
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Modules that a file imports, wherever it does."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: Path, everywhere: bool = True) -> Iterator[str]:
+    """Modules that a file imports, wherever it does; or at its top alone, which happens whenever it is imported."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -59,8 +60,8 @@ def test_the_page_names_every_module_at_the_top() -> None:
 def test_the_reader_sees_what_is_there() -> None:
     assert {"genlab.model.diffusion", "genlab.model.classifier"} <= FAMILIES
     assert "genlab.model.base" in imported("genlab.model.diffusion")
-    assert "genlab.run_folder" in imported("genlab.experiment")  # from genlab import run_folder
-    assert "genlab.experiment" in imported("genlab.cli")  # inside a function
+    assert "genlab.run.run_folder" in imported("genlab.command.train")  # from genlab import run_folder
+    assert "genlab.command.train" in imported("genlab.cli")  # inside a function
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -76,10 +77,10 @@ def test_nothing_below_imports_the_top(name: str) -> None:
 
 
 def test_the_top_runs_one_way_too() -> None:
-    assert not imported("genlab.experiment") & {"genlab.cli", "genlab.inference"}
-    assert not imported("genlab.evaluate") & {"genlab.cli", "genlab.experiment"}
-    assert not imported("genlab.inference") & {"genlab.cli", "genlab.evaluate"}
-    assert not imported("genlab.assemble") & {"genlab.cli", "genlab.experiment", "genlab.inference"}
+    assert not imported("genlab.command.train") & {"genlab.cli", "genlab.command.sample"}
+    assert not imported("genlab.command.evaluate") & {"genlab.cli", "genlab.command.train"}
+    assert not imported("genlab.command.sample") & {"genlab.cli", "genlab.command.evaluate"}
+    assert not imported("genlab.run.assemble") & {"genlab.cli", "genlab.command.train", "genlab.command.sample"}
 
 
 @pytest.mark.parametrize("name", sorted(set(MODULES)))
@@ -122,8 +123,11 @@ def test_metrics_and_callbacks_know_the_contract_of_models_and_no_model(name: st
 def test_reports_read_files_and_build_nothing(name: str) -> None:
     for other in imported(name):
         top = other.split(".")[0]
-        light = {"genlab.errors", "genlab.config", "genlab.paths", "genlab.redaction", "genlab.wandb_mode",
-                 "genlab.progress", "genlab.regular_file", "genlab.spreadsheet", "genlab.started_as"}  # fmt: skip
+        light = {
+            "genlab.errors", "genlab.config.tree", "genlab.files.paths", "genlab.redaction",
+            "genlab.logger.wandb_mode", "genlab.progress", "genlab.files.regular_file",
+            "genlab.files.spreadsheet", "genlab.started_as",
+        }  # fmt: skip
         own = inside(other, "genlab.report") or other in light
         arithmetic = {"numpy", "scipy", "matplotlib", "optuna"}
         allowed = {"PIL", "yaml", "jinja2", "markupsafe", "wandb", *arithmetic, *sys.stdlib_module_names}
@@ -134,8 +138,7 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
     "name", sorted(n for n in MODULES if inside(n, "genlab.sweep") or inside(n, "genlab.launcher"))
 )
 def test_sweeps_know_trials_by_their_commands_and_files(name: str) -> None:
-    allowed = {"errors", "config", "overrides", "paths", "places", "build", "redaction", "occupied", "storage",
-               "regular_file", "started_as", "strangers", "launcher", "sweep"}  # fmt: skip
+    allowed = {"errors", "config", "files", "trust", "redaction", "started_as", "launcher", "sweep"}
     for other in imported(name):
         if other.split(".")[0] == "genlab":
             assert other.split(".")[1] in allowed, f"{name} imports {other}"
@@ -145,21 +148,21 @@ def test_sweeps_know_trials_by_their_commands_and_files(name: str) -> None:
 
 
 def test_config_and_command_line_start_without_torch() -> None:
-    def at_the_top(name: str) -> set[str]:
-        tree = ast.parse(MODULES[name].read_text())
-        nodes = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        module = ast.Module(body=list(nodes), type_ignores=[])
-        return {alias.name for n in ast.walk(module) if isinstance(n, ast.Import) for alias in n.names} | {
-            str(n.module) for n in ast.walk(module) if isinstance(n, ast.ImportFrom)}  # fmt: skip
-
-    light = {"genlab.cli", "genlab.config", "genlab.config_files", "genlab.errors", "genlab.home", "genlab.options",
-             "genlab.overrides", "genlab.paths", "genlab.places", "genlab.pointers", "genlab.quantities",
-             "genlab.redaction", "genlab.started_as", "genlab.strangers", "genlab.usage"}  # fmt: skip
+    light = {
+        "genlab.cli", "genlab.config.tree", "genlab.config.files", "genlab.errors", "genlab.machine.home",
+        "genlab.command.options", "genlab.config.overrides", "genlab.files.paths", "genlab.trust.places",
+        "genlab.config.pointers", "genlab.config.quantities", "genlab.redaction", "genlab.started_as",
+        "genlab.trust.strangers", "genlab.command.help", "genlab.command.terminal", "genlab.files.regular_file",
+    }  # fmt: skip
     for name in ("genlab", *sorted(light)):
-        heavy = {other for other in at_the_top(name) if other.split(".")[0] in ("torch", "pytorch_lightning")}
-        own = {other for other in at_the_top(name) if inside(other, "genlab")}
+        heavy = {
+            other
+            for other in imports(MODULES[name], everywhere=False)
+            if other.split(".")[0] in ("torch", "pytorch_lightning")
+        }
+        own = {other for other in imports(MODULES[name], everywhere=False) if inside(other, "genlab")}
         assert not heavy
-        assert own <= light | {"genlab", "genlab.configs", "genlab.torchvision_ops"}
+        assert own <= light | {"genlab", "genlab.configs", "genlab.machine.torchvision_ops"}
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

@@ -21,8 +21,9 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import Logger
 
-from genlab import assemble, cli
-from genlab.checkpoint import saved
+from genlab import cli
+from genlab.checkpoint.read import saved
+from genlab.run import assemble
 from tiny_run import BARE, MLP, SHORT, only_run, train
 
 HERE = __name__

@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from genlab import assemble, checkpoint
 from genlab.budget import Examples, Flops, Seconds
+from genlab.callbacks.cadence import Milestones
 from genlab.callbacks.evaluation import PeriodicEvaluation
-from genlab.callbacks.milestones import Milestones
+from genlab.checkpoint import read
 from genlab.errors import ConfigError
-from genlab.matmul import quick_matmul
+from genlab.machine.matmul import quick_matmul
 from genlab.model.base import Progress
 from genlab.model.network.unet import PixelAttention
 from genlab.model.schedule import LinearDecay
+from genlab.run import assemble
 from tiny_run import MLP, UNET, compose, plain, resume, train
 
 
@@ -27,13 +28,13 @@ def test_of_nothing_is_refused(budget: type) -> None:
 
 
 def test_examples_end_at_the_step_that_reaches_them(tmp_path: Path) -> None:
-    progress = checkpoint.newest(train(*MLP, "budget.value=20", outputs=tmp_path)).progress
+    progress = read.newest(train(*MLP, "budget.value=20", outputs=tmp_path)).progress
     assert progress.examples == 24
     assert progress.fraction == 1
 
 
 def test_accumulation_ends_at_an_optimizer_step(tmp_path: Path) -> None:
-    last = checkpoint.newest(train(*MLP, "budget.value=20", "trainer.accumulate_grad_batches=2", outputs=tmp_path))
+    last = read.newest(train(*MLP, "budget.value=20", "trainer.accumulate_grad_batches=2", outputs=tmp_path))
     assert last.progress.examples == 24  # the last step is of the one batch that was left
     assert last.content["global_step"] == 2
 
@@ -55,7 +56,7 @@ def test_flops_are_those_of_a_step_done_by_hand(network: tuple[str, ...], tmp_pa
     # forward and four backward, of 64 pixels with 64, in 16 channels, of 8 examples.
     step = counter.get_total_flops() + in_one * attentions * 6 * 2 * 64 * 64 * 16 * 8
     run = train(*network, "budget=flops", f"budget.value={3 * step}", outputs=tmp_path)
-    progress = checkpoint.newest(run).progress
+    progress = read.newest(run).progress
     assert step > 0
     assert progress.flops == 3 * step
     assert (progress.examples, progress.fraction) == (24, 1)
@@ -72,7 +73,7 @@ def test_seconds_leave_evaluation_out(tmp_path: Path, monkeypatch: pytest.Monkey
     began = time.perf_counter()
     run = train(*MLP, "budget=seconds", "budget.value=0.4", "callbacks.evaluation.times=4", outputs=tmp_path)
     wall = time.perf_counter() - began
-    progress = checkpoint.newest(run).progress
+    progress = read.newest(run).progress
     assert len(evaluated) == 4  # three on the way, one at the end
     assert 0.4 <= progress.seconds < 0.7
     assert wall > 2.4
@@ -81,9 +82,9 @@ def test_seconds_leave_evaluation_out(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_another_kind_of_budget_continues_a_run(tmp_path: Path) -> None:
     run = train(*MLP, "budget.value=40", outputs=tmp_path)
-    before = checkpoint.newest(run).progress
+    before = read.newest(run).progress
     resume(run, "budget=seconds", f"budget.value={before.seconds + 0.2}")
-    after = checkpoint.newest(run).progress
+    after = read.newest(run).progress
     assert after.seconds >= before.seconds + 0.2
     assert after.flops / after.examples == before.flops / before.examples
 
@@ -91,9 +92,9 @@ def test_another_kind_of_budget_continues_a_run(tmp_path: Path) -> None:
 def test_another_batch_size_is_counted_anew(tmp_path: Path) -> None:
     """As on another number of devices, which share the batch otherwise."""
     run = train(*MLP, "budget.value=40", outputs=tmp_path)
-    before = checkpoint.newest(run).progress
+    before = read.newest(run).progress
     resume(run, "data.batch_size=4", "budget.value=80", allow_changes=True)
-    after = checkpoint.newest(run).progress
+    after = read.newest(run).progress
     assert (before.examples, after.examples) == (40, 80)
     assert after.flops == pytest.approx(2 * before.flops, rel=1e-3)
 
@@ -102,7 +103,7 @@ def test_learning_rate_follows_progress(tmp_path: Path) -> None:
     """The rate of a step is that of the progress before it, also when the run is continued with a larger budget."""
 
     def rates(run: Path) -> float:
-        (group,) = checkpoint.newest(run).content["optimizer_states"][0]["param_groups"]
+        (group,) = read.newest(run).content["optimizer_states"][0]["param_groups"]
         return group["lr"] / group["initial_lr"]
 
     schedule = LinearDecay(warmup=16)
@@ -160,7 +161,7 @@ def test_finished_is_about_what_was_used() -> None:
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_half_precision_trains(precision: str, tmp_path: Path) -> None:
     run = train(*UNET, f"trainer.precision={precision}", "trainer.gradient_clip_val=0.5", outputs=tmp_path)
-    last = checkpoint.newest(run)
+    last = read.newest(run)
     assert last.progress.fraction == 1
     assert all(torch.isfinite(w).all() for w in last.state.values())
     assert all(average.dtype == torch.float32 for average in last.content["ema"].values())

@@ -12,13 +12,13 @@ import torch
 from omegaconf import OmegaConf, open_dict
 from torch import nn
 
-from genlab.annotation import LATER, describe, matches
-from genlab.assemble import check_config
-from genlab.build import Misfit, build, check, resolve
-from genlab.config import ConfigTree
+from genlab.config.annotation import LATER, describe, matches
+from genlab.config.build import Misfit, build, check, resolve
+from genlab.config.tree import ConfigTree
 from genlab.errors import ConfigError
 from genlab.model.base import OptimizerFactory
 from genlab.model.parts import DenoisingNetwork, DenoisingObjective, Sampler
+from genlab.run.assemble import check_config
 
 HERE = __name__
 
@@ -237,8 +237,8 @@ HOSTILE = [
     "urllib.request.urlopen", "multiprocessing.Process", "threading.Thread", "code.InteractiveConsole",
     "timeit.timeit", "codecs.open", "tempfile.TemporaryDirectory", "joblib.load", "torch.nn.Sequential",
     "torch.nn.Linear", "pytorch_lightning.Trainer", "pytorch_lightning.LightningModule",
-    "pytorch_lightning.LightningModule.load_from_checkpoint", "genlab.checkpoint.newest", "genlab.cli.main",
-    "genlab.run_folder.create", "setuptools.setup", "wandb.init",
+    "pytorch_lightning.LightningModule.load_from_checkpoint", "genlab.checkpoint.read.newest", "genlab.cli.main",
+    "genlab.run.run_folder.create", "setuptools.setup", "wandb.init",
 ]  # fmt: skip
 TYPICAL = ["model.network", "model.optimizer.lr", "trainer.strategy", "callbacks.evil", "logger.wandb.settings"]
 PLACES = [

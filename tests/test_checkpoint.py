@@ -16,11 +16,12 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from genlab import checkpoint, run_folder
-from genlab.checkpoint import AtomicCheckpointIO, expected_bytes, load, saved
+from genlab.checkpoint import read
+from genlab.checkpoint.read import AtomicCheckpointIO, expected_bytes, load, saved
+from genlab.command.sample import load_run
 from genlab.errors import CheckpointError, NumericsError, StorageError
-from genlab.inference import load_run
-from genlab.storage import remove_partial_files, write_atomically
+from genlab.files.atomic import remove_partial_files, write_atomically
+from genlab.run import run_folder
 from tiny_run import popen, same, train
 
 STATE = {"state_dict": {"w": torch.arange(3000.0)}, "epoch": 3, "name": "x", "rates": [0.1, None]}
@@ -125,8 +126,8 @@ import itertools, os, sys
 import genlab, torch
 from contextlib import suppress
 from pathlib import Path
-from genlab.checkpoint import AtomicCheckpointIO, file_name, saved
-from genlab.storage import remove_partial_files
+from genlab.checkpoint.read import AtomicCheckpointIO, file_name, saved
+from genlab.files.atomic import remove_partial_files
 run = Path(sys.argv[1])
 print("ready", flush=True)
 for word in sys.stdin:  # a life after each word, until it is killed
@@ -155,12 +156,12 @@ def test_kills_cost_nothing(tmp_path: Path) -> None:
         process.stdin.write("again\n")
         process.stdin.flush()
         writer = int(process.stdout.readline())
-        while not checkpoint.saved(tmp_path):
+        while not read.saved(tmp_path):
             pass
         signal.sigtimedwait([], chance.uniform(0.005, 0.03))
         os.kill(writer, signal.SIGKILL)
         interrupted += bool(list(tmp_path.rglob("*.partial")))
-        newest = checkpoint.saved(tmp_path)[0]
+        newest = read.saved(tmp_path)[0]
         assert load(newest)["w"][0] == int(newest.stem.split("=")[1])
         assert len(list(tmp_path.rglob("*.partial"))) <= 1
     process.stdin.close()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from genlab import cli, experiment
+from genlab import cli
+from genlab.command import train
 
 REPOSITORY = Path(__file__).parents[1]
 GROUPS = "model", "model/network", "model/sampler", "data", "trainer"
@@ -24,7 +25,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(*_: object) -> None:
         raise Trained
 
-    monkeypatch.setattr(experiment, "fit", fit)
+    monkeypatch.setattr(train, "fit", fit)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # cli.main sets it: put it back afterwards
 
 

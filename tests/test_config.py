@@ -8,10 +8,12 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from genlab import cli, config_files
-from genlab.assemble import check_config
-from genlab.config import ConfigTree, check_complete, resolved
+from genlab import cli
+from genlab.config import files as config_files
+from genlab.config import tree as tree_module
+from genlab.config.tree import ConfigTree, check_complete, resolved
 from genlab.errors import ConfigError
+from genlab.run.assemble import check_config
 
 SPEC = {"modality": "image", "shape": [1, 16, 16], "vocab_size": None,
         "condition": {"label": {"size": 10, "names": [str(i) for i in range(10)]}}}  # fmt: skip
@@ -139,11 +141,9 @@ def test_own_files_are_options_beside_the_packaged_ones_and_win(user_dir: Path) 
 
 
 def test_a_package_in_an_odd_place_is_found(user_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from genlab import config
-
     packaged = tmp_path / "it's, odd (x)"
-    packaged.symlink_to(config.PACKAGED)
-    monkeypatch.setattr(config, "PACKAGED", packaged)
+    packaged.symlink_to(tree_module.PACKAGED)
+    monkeypatch.setattr(tree_module, "PACKAGED", packaged)
     assert ConfigTree(str(user_dir)).compose(["model=mine"]).model.guidance == 3.0
 
 

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from genlab.assemble import build_evaluation, check_config, trial_model
-from genlab.build import Misfit, build, resolve
-from genlab.config import PACKAGED, ConfigTree, missing, resolved
+from genlab.config.build import Misfit, build, resolve
+from genlab.config.tree import PACKAGED, ConfigTree, missing, resolved
 from genlab.data.base import DataModule
 from genlab.errors import ResourceError
 from genlab.metrics.base import EXTRACTED
 from genlab.metrics.extractor.random_conv import RandomConv
+from genlab.run.assemble import build_evaluation, check_config, trial_model
 from stand_ins import without_downloads
 
 TREE = ConfigTree()

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from genlab import checkpoint, run_folder
-from genlab.config import ConfigTree
-from genlab.experiment import Interrupted
-from genlab.inference import load_run
+from genlab.checkpoint import read
+from genlab.command.sample import load_run
+from genlab.command.train import Interrupted
+from genlab.config.tree import ConfigTree
 from genlab.model.base import Classifies, GenerativeModel, HasLikelihood
+from genlab.run import run_folder
 from test_ddp import finish
 from text import text_file
 from tiny_run import SignalAt, only_run, popen, resume, same, small, train
@@ -79,7 +80,7 @@ def never_stopped(overrides: Any, tmp_path_factory: pytest.TempPathFactory) -> A
 
 def state(run: Path) -> dict[str, Any]:
     """All of a checkpoint that training depends on, but for the clock and what callbacks say."""
-    content = dict(checkpoint.newest(run).content)
+    content = dict(read.newest(run).content)
     content["progress"] = content["progress"] | {"seconds": None}
     kept = {"state_dict", "ema", "optimizer_states", "progress", "discriminator_steps_made"}
     return {key: value for key, value in content.items() if key in kept}
@@ -91,7 +92,7 @@ def test_stopped_and_continued(family: str, stop: int, overrides: Any, never_sto
     with pytest.raises(Interrupted):
         train(*overrides(family), SignalAt.override(stop), outputs=tmp_path)
     run = only_run(tmp_path)
-    assert checkpoint.newest(run).progress.examples == stop + 8
+    assert read.newest(run).progress.examples == stop + 8
     resume(run)
     assert same(state(run), state(never_stopped(family)))
 
@@ -101,7 +102,7 @@ def test_what_a_family_is(family: str, never_stopped: Any) -> None:
     run = never_stopped(family)
     model, weights = load_run(run_config(run), run)
     assert weights == "ema"
-    assert set(checkpoint.newest(run).content["ema"]) <= set(model.state_dict())
+    assert set(read.newest(run).content["ema"]) <= set(model.state_dict())
     if not isinstance(model, GenerativeModel):
         assert isinstance(model, Classifies)
         assert model.logits(torch.zeros(3, 1, 16, 16)).shape == (3, 10)
@@ -214,8 +215,8 @@ def two_processes(overrides: Any, alike: Any, tmp_path_factory: pytest.TempPathF
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_processes(family: str, two_processes: Path, never_stopped: Any) -> None:
     """They train it, into one folder, through the same examples."""
-    together = checkpoint.newest(only_run(two_processes / family))
-    alone = checkpoint.newest(never_stopped(family))
+    together = read.newest(only_run(two_processes / family))
+    alone = read.newest(never_stopped(family))
     assert together.progress.examples == alone.progress.examples == 104
     assert {k: v.shape for k, v in together.state.items()} == {k: v.shape for k, v in alone.state.items()}
     assert all(torch.isfinite(value).all() for value in together.state.values() if value.is_floating_point())
@@ -226,10 +227,10 @@ def test_the_same_on_two_processes(name: str, alike: Any, two_processes: Path, t
     rates = [line.partition("=")[0] for line in alike[name] if line.partition("=")[0].endswith("optimizer.lr")]
     alone = train(*alike[name], outputs=tmp_path / "one")
     together = only_run(two_processes / name)
-    began = checkpoint.newest(train(*alike[name], *(f"{rate}=0" for rate in rates), outputs=tmp_path / "zero")).state
+    began = read.newest(train(*alike[name], *(f"{rate}=0" for rate in rates), outputs=tmp_path / "zero")).state
     moved: dict[str, float] = {}
-    for weight_name, weight in checkpoint.newest(alone).state.items():
-        torch.testing.assert_close(checkpoint.newest(together).state[weight_name], weight, rtol=0, atol=1e-6)
+    for weight_name, weight in read.newest(alone).state.items():
+        torch.testing.assert_close(read.newest(together).state[weight_name], weight, rtol=0, atol=1e-6)
         part, distance = weight_name.split(".")[0], (weight - began[weight_name]).abs().max().item()
         moved[part] = max(moved.get(part, 0.0), distance)
     assert min(moved.values()) > 1e-4, "every network was trained"
@@ -240,24 +241,24 @@ def test_the_same_on_two_processes(name: str, alike: Any, two_processes: Path, t
 
 def test_the_toy(toy_tree: Path, tmp_path: Path) -> None:
     """Composes from a user's folder of configs, trains, checkpoints, and resumes bit-exactly."""
-    from genlab import experiment
-    from genlab.assemble import check_config
+    from genlab.command import train as train_command
+    from genlab.run.assemble import check_config
     from tiny_run import command
 
     def start_toy(*more: str, outputs: Path) -> None:
         given = command("model=toy", *SHAPES, *more, outputs=outputs)
         config = ConfigTree(str(toy_tree)).compose(given)
         check_config(config)
-        experiment.train(config, given)
+        train_command.train(config, given)
 
     start_toy(outputs=tmp_path / "straight")
     with pytest.raises(Interrupted):
         start_toy(SignalAt.override(48), outputs=tmp_path / "stopped")
     run, straight = only_run(tmp_path / "stopped"), only_run(tmp_path / "straight")
     config = ConfigTree(str(toy_tree)).change(run_folder.read_config(run), run_folder.read_overrides(run), [])
-    experiment.train(config, run_folder.read_overrides(run), run)
+    train_command.train(config, run_folder.read_overrides(run), run)
     assert same(state(run), state(straight))
-    last = checkpoint.newest(straight)
+    last = read.newest(straight)
     frozen = {name for name in last.state if name.startswith("reference.")}
     assert frozen
     assert set(last.content["ema"]) == set(last.state) - frozen

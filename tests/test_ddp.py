@@ -9,8 +9,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from genlab import checkpoint, experiment, inference, run_folder
+from genlab.checkpoint import read
+from genlab.command import train as train_command
+from genlab.command.sample import load_run
 from genlab.errors import ConfigError
+from genlab.run import run_folder
 from tiny_run import BARE, MLP, REPOSITORY, Order, SignalAt, compose, only_run, popen, resume, start, train
 
 # A model without noise or dropout, so that only rounding tells ranks apart.
@@ -59,7 +62,7 @@ def test_global_batches_are_those_of_one_process(two_ranks: tuple[Path, str, str
 
 
 def test_weights_are_those_of_one_process(two_ranks: tuple[Path, str, str], one_rank: Path) -> None:
-    together, alone = checkpoint.newest(two_ranks[0]), checkpoint.newest(one_rank)
+    together, alone = read.newest(two_ranks[0]), read.newest(one_rank)
     assert together.progress.examples == alone.progress.examples
     assert together.progress.flops == alone.progress.flops
     for name, weight in alone.state.items():
@@ -83,16 +86,16 @@ def test_stop_and_resume(tmp_path: Path, two_ranks: tuple[Path, str, str]) -> No
     assert process.returncode == 130
     said = [line for line in errors.splitlines() if not line.startswith("training")]
     assert said == [f"stopped by SIGINT; saved. Continue with: python {REPOSITORY / 'train.py'} run={run}"]
-    assert checkpoint.newest(run).progress.examples == 40
+    assert read.newest(run).progress.examples == 40
     resume(run, "trainer=cpu")  # on another number of devices, even
-    for name, weight in checkpoint.newest(two_ranks[0]).state.items():
-        torch.testing.assert_close(checkpoint.newest(run).state[name], weight, rtol=0, atol=1e-6)
+    for name, weight in read.newest(two_ranks[0]).state.items():
+        torch.testing.assert_close(read.newest(run).state[name], weight, rtol=0, atol=1e-6)
 
 
 def test_batch_that_cannot_be_shared(tmp_path: Path) -> None:
     config = compose(*MLP, DDP, "data.batch_size=7", outputs=tmp_path)
     with pytest.raises(ConfigError, match=r"data.batch_size=7 cannot be shared by 2 devices"):
-        experiment.train(config, [])
+        train_command.train(config, [])
     assert not list(tmp_path.iterdir())
 
 
@@ -103,7 +106,7 @@ def test_processes_started_by_torchrun_share_a_folder(tmp_path: Path) -> None:
     out, _ = finish(popen([*command, *BARE, *NOISELESS, DDP, f"outputs={tmp_path / 'outputs'}"]))
     run = only_run(tmp_path / "outputs")
     assert out.count("finished:") == 1
-    assert checkpoint.newest(run).progress.examples == 104
+    assert read.newest(run).progress.examples == 104
 
 
 FSDP = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.gradient_clip_val=1.0",
@@ -127,14 +130,14 @@ def test_shared_out_weights(choices: tuple[str, ...], tmp_path: Path) -> None:
         run = only_run(tmp_path)
         assert process.returncode == 130, errors
         finish(popen([sys.executable, str(REPOSITORY / "train.py"), f"run={run}"]))
-    assert checkpoint.saved(run)[0].is_dir() == (choices is TOKENS)
-    last = checkpoint.newest(run)
+    assert read.saved(run)[0].is_dir() == (choices is TOKENS)
+    last = read.newest(run)
     straight = train(*choices, "budget.value=8", outputs=tmp_path / "one")
     assert last.progress.examples == 104
     assert {name: w.shape for name, w in last.state.items()} == {
-        name: w.shape for name, w in checkpoint.newest(straight).state.items()
+        name: w.shape for name, w in read.newest(straight).state.items()
     }
     assert any(not torch.equal(last.content["ema"][name], w) for name, w in last.state.items())
-    model, weights = inference.load_run(OmegaConf.create(run_folder.read_config(run)), run)
+    model, weights = load_run(OmegaConf.create(run_folder.read_config(run)), run)
     assert weights == "ema"
     assert torch.isfinite(model.sample(2, {"label": torch.tensor([1, 2])})).all()

@@ -9,13 +9,14 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from genlab import inference, run_folder
 from genlab.cli import main
+from genlab.command.sample import load_run
 from genlab.data.digits import Digits
 from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.extractor.digits import DigitsFeatures
 from genlab.metrics.fid import FID
 from genlab.metrics.subject import Examples
+from genlab.run import run_folder
 from tiny_run import MLP, train
 
 
@@ -82,7 +83,7 @@ def test_likelihood_of_held_out_images(run: Path, capsys: pytest.CaptureFixture[
     report = json.loads(Path(printed.split()[-1]).read_text())
     reported = report["metrics"]["bits_per_dim_estimate_val_3"]
 
-    model, _ = inference.load_run(config_of(run), run)
+    model, _ = load_run(config_of(run), run)
     table = Digits().table("val")
     single = [
         bits_per_dim(

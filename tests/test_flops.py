@@ -13,11 +13,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from genlab import assemble, experiment
 from genlab.budget import _FORMULAS, OperationCounter
 from genlab.callbacks.checkpoint import NoCheckpoints
-from genlab.config import PACKAGED, ConfigTree
+from genlab.command.train import fit
+from genlab.config.tree import PACKAGED, ConfigTree
 from genlab.model.base import Model
+from genlab.run import assemble
 from tiny_run import compose_small, plain, train
 
 NEEDS_A_RUN = "autoencoder: ???"
@@ -74,7 +75,7 @@ def run_of(overrides: tuple[str, ...], folder: Path) -> tuple[Model, Steps]:
     assemble.load_pretrained(model, settings)
     bare = settings | {"callbacks": {}}
     callbacks = [*assemble.build_callbacks(bare, assemble.build_evaluation(bare)), NoCheckpoints(), steps]
-    experiment.fit(assemble.build_trainer(bare, model, callbacks, [], folder), model, data, None)
+    fit(assemble.build_trainer(bare, model, callbacks, [], folder), model, data, None)
     return model, steps
 
 

@@ -15,15 +15,17 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from genlab import assemble, checkpoint, experiment, run_folder
-from genlab.build import fits, parameters, resolve
 from genlab.callbacks.checkpoint import NoCheckpoints
 from genlab.callbacks.samples import sample_images
+from genlab.checkpoint import read
 from genlab.cli import run as command_line
-from genlab.config import PACKAGED, ConfigTree, missing
+from genlab.command.sample import load_run
+from genlab.command.train import fit
+from genlab.config.build import fits, parameters, resolve
+from genlab.config.tree import PACKAGED, ConfigTree, missing
 from genlab.errors import ConfigError
-from genlab.inference import load_run
 from genlab.model.base import GenerativeModel
+from genlab.run import assemble, run_folder
 from test_flops import run_of
 from text import text_file
 from tiny_run import answers, compose_small, plain, small, train
@@ -161,13 +163,13 @@ def test_two_steps_then_the_same_answers_after_a_reload(
     assemble.load_pretrained(model, settings)
     budget = assemble.build_callbacks(settings | {"callbacks": {}}, evaluation)
     trainer = assemble.build_trainer(settings | {"callbacks": {}}, model, [*budget, NoCheckpoints()], [], tmp_path)
-    experiment.fit(trainer, model, data, None)
+    fit(trainer, model, data, None)
     assert model.progress.examples == 16
     assert model.progress.flops > 0
     assert all(torch.isfinite(loss) for name, loss in trainer.callback_metrics.items() if name.startswith("train/"))
     before = answers(model.eval(), data)
     evaluation.check(model, data)
-    path = tmp_path / checkpoint.FOLDER / checkpoint.file_name(16)
+    path = tmp_path / read.FOLDER / read.file_name(16)
     trainer.save_checkpoint(path)
     run_folder.write_start(tmp_path, settings, [])
     again, weights = load_run(DictConfig(run_folder.read_config(tmp_path)), tmp_path)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from genlab.data.array_cache import default_folder
-from genlab.home import ensure_home
-from genlab.wandb_mode import choose_wandb_mode
+from genlab.logger.wandb_mode import choose_wandb_mode
+from genlab.machine.home import ensure_home
 
 NAMES = ("HOME", "GENLAB_CACHE", "XDG_CACHE_HOME", "MPLCONFIGDIR", "HF_HOME", "WANDB_MODE", "WANDB_API_KEY", "NETRC")
 

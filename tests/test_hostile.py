@@ -16,11 +16,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from genlab import cli, run_folder
-from genlab.assemble import check_config
-from genlab.checkpoint import newest, saved
-from genlab.config import ConfigTree
+from genlab import cli
+from genlab.checkpoint.read import newest, saved
+from genlab.config.tree import ConfigTree
 from genlab.errors import CheckpointError, ConfigError
+from genlab.run import run_folder
+from genlab.run.assemble import check_config
 from tiny_run import MLP, train
 
 # What nothing in a config may do, as Python tells of it; and to which files: those of the folder that a test is in.
@@ -134,9 +135,9 @@ CORPUS: list[tuple[str, Any]] = [
     ("model.sampler", calls(HEUN, _convert_="all", num_steps=SYSTEM)),
     ("model.sampler", calls(HEUN, SYSTEM)),
     ("model.sampler", calls("genlab.cli.os.system", TOUCH)),
-    ("model.sampler", calls("genlab.run_folder.subprocess.run", TOUCH)),
-    ("model.sampler", calls("genlab.checkpoint.torch.load", "canary", weights_only=False)),
-    ("model.sampler", calls("genlab.build.importlib.import_module", "antigravity")),
+    ("model.sampler", calls("genlab.run.run_folder.subprocess.run", TOUCH)),
+    ("model.sampler", calls("genlab.checkpoint.read.torch.load", "canary", weights_only=False)),
+    ("model.sampler", calls("genlab.config.build.importlib.import_module", "antigravity")),
     ("model.sampler", calls("genlab.data.array.np.load", "canary", allow_pickle=True)),
     ("model.sampler", calls("genlab.cli.Path.unlink", "canary")),
     ("model.sampler", calls("genlab.model.sampler.heun.Heun.__init__.__globals__")),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tiny_run
-from genlab import checkpoint
+from genlab.checkpoint import read
 from genlab.cli import _exit_code
 
 CANARY = "canary: a file of the user's\n"
@@ -209,5 +209,5 @@ def test_names_of_runs_do_not_steer_the_terminal(place: Path, capfd) -> None:
 
 def test_newest_is_still_missed(place: Path, capfd) -> None:
     (place / "run" / "checkpoints" / NEW).unlink()
-    assert checkpoint.newest(place / "run").progress.examples < 24
+    assert read.newest(place / "run").progress.examples < 24
     assert f"{NEW} is missing" in capfd.readouterr().err

@@ -10,10 +10,12 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from genlab import cli, inference, run_folder
+from genlab import cli
 from genlab.callbacks.samples import asked_labels
 from genlab.cli import main
+from genlab.command import sample as sample_command
 from genlab.errors import ConfigError
+from genlab.run import run_folder
 from tiny_run import MLP, train
 
 
@@ -49,7 +51,7 @@ def test_names_of_classes_do_not_steer_the_terminal(monkeypatch: pytest.MonkeyPa
     steers = "\x1b]0;owned\x07\x1b[2J\x9b31m\nerror"
 
     def ask(_: list[str]) -> None:
-        inference.find_labels(Named(), (f"cat{steers}", steers), ("cats",), Path("run"))  # type: ignore[arg-type]
+        sample_command.find_labels(Named(), (f"cat{steers}", steers), ("cats",), Path("run"))  # type: ignore[arg-type]
 
     monkeypatch.setattr(cli, "run", ask)
     with pytest.raises(SystemExit):
@@ -63,7 +65,7 @@ def test_names_of_classes_do_not_steer_the_terminal(monkeypatch: pytest.MonkeyPa
 def test_float_samples_agree(run: Path) -> None:
     from genlab.seeding import RandomStream
 
-    model, weights = inference.load_run(config_of(run), run)
+    model, weights = sample_command.load_run(config_of(run), run)
     assert weights == "ema"
     label = torch.arange(7)
     together = model.sample(7, {"label": label}, RandomStream.for_samples(1, range(7)))
@@ -94,7 +96,7 @@ def test_label(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("label", [-1, 10])
 def test_a_label_that_is_not_there(label: int, run: Path) -> None:
     with pytest.raises(ConfigError, match="must be a class from 0 to 9"):
-        inference.sample(config_of(run), run, n=1, seed=0, label=[label], prompt=None, batch_size=1, out=None)
+        sample_command.sample(config_of(run), run, n=1, seed=0, label=[label], prompt=None, batch_size=1, out=None)
 
 
 def test_another_sampler_and_guidance(run: Path, tmp_path: Path) -> None:
@@ -120,12 +122,12 @@ def test_where_samples_go(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_classes_are_asked_for_by_number_and_name_in_turn(run: Path) -> None:
-    model, _ = inference.load_run(config_of(run), run)
+    model, _ = sample_command.load_run(config_of(run), run)
     names = [f"class {i}" for i in range(10)]
-    found = inference.find_labels(model, names, [3, "class 7"], run)  # type: ignore[arg-type]
+    found = sample_command.find_labels(model, names, [3, "class 7"], run)  # type: ignore[arg-type]
     assert found == [3, 7]
     asked = asked_labels(model, range(5), found)  # type: ignore[arg-type]
     assert asked is not None
     assert asked.tolist() == [3, 7, 3, 7, 3]
     with pytest.raises(ConfigError, match=r"label=clas 7: there is no class 'clas 7'\. Did you mean 'class 7'\?"):
-        inference.find_labels(model, names, ["clas 7"], run)  # type: ignore[arg-type]
+        sample_command.find_labels(model, names, ["clas 7"], run)  # type: ignore[arg-type]

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers import Logger
 
-from genlab import assemble
+from genlab.command.train import Interrupted
 from genlab.errors import ConfigError, StorageError
-from genlab.experiment import Interrupted
-from genlab.loggers import IsolatedLogger, _shown_command
-from genlab.metrics_file import MetricsFile
-from genlab.wandb_mode import choose_wandb_mode
+from genlab.logger.isolated import IsolatedLogger, _shown_command
+from genlab.logger.metrics_file import MetricsFile
+from genlab.logger.wandb_mode import choose_wandb_mode
+from genlab.run import assemble
 from tiny_run import MLP, SignalAt, only_run, popen, resume, start, train
 
 

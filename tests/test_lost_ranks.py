@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genlab.ranks import Children
+from genlab.run.processes import Children
 from tiny_run import MLP, REPOSITORY, Fault, only_run, start
 
 

@@ -6,11 +6,11 @@ import re
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from genlab.config import ConfigTree
+from genlab.command.final_numbers import cost_lines, number_lines
+from genlab.command.overview import clip_batch_size, show
+from genlab.config.tree import ConfigTree
 from genlab.data.digits import Digits
-from genlab.final_numbers import cost_lines, number_lines
 from genlab.metrics.protocol import Result
-from genlab.overview import clip_batch_size, show
 
 
 def test_ten_lines_and_what_differs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from genlab import cli, places
-from genlab.build import resolve
+from genlab import cli
+from genlab.config.build import resolve
 from genlab.errors import ConfigError
+from genlab.trust import places
 from tiny_run import BARE, REPOSITORY
 
 SECTION = "## A project of your own\n"

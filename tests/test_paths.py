@@ -10,15 +10,15 @@ from PIL import Image
 
 import genlab
 from genlab import cli
-from genlab.config import ConfigTree
+from genlab.command.options import take_options
+from genlab.command.sample import image_destination, text_destination, write_images
+from genlab.config.overrides import parse
+from genlab.config.tree import ConfigTree
 from genlab.data.given import GivenImages
 from genlab.errors import ConfigError, StorageError
-from genlab.inference import image_destination, text_destination, write_images
-from genlab.options import take_options
-from genlab.overrides import parse
-from genlab.paths import read_path
-from genlab.run_folder import create, find
-from genlab.storage import prepare_file
+from genlab.files.atomic import prepare_file
+from genlab.files.paths import read_path
+from genlab.run.run_folder import create, find
 
 
 @pytest.fixture

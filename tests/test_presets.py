@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from genlab.assemble import check_config
-from genlab.config import ConfigTree, check_complete
+from genlab.config.tree import ConfigTree, check_complete
 from genlab.errors import ConfigError
+from genlab.run.assemble import check_config
 from test_lost_ranks import running
 from text import text_file
 from tiny_run import MLP, start, train
@@ -49,7 +49,7 @@ SMALL = {"transformer": ("model.network.width=8", "model.network.depth=1", "mode
 @pytest.mark.parametrize("preset", GROUPS["debug"])
 @pytest.mark.parametrize("model", ["transformer", "masked", "classifier", "diffusion"])
 def test_a_preset_trains_to_the_end(preset: str, model: str, tmp_path: Path) -> None:
-    from genlab import experiment
+    from genlab.command import train as train_command
 
     text = model in OF_TEXT
     data = text_file(tmp_path) if text else ("data=digits", "metrics/extractor=random")
@@ -58,7 +58,7 @@ def test_a_preset_trains_to_the_end(preset: str, model: str, tmp_path: Path) -> 
              f"metrics=[{'perplexity' if text else 'accuracy' if model == 'classifier' else 'fid'}]"]  # fmt: skip
     config = TREE.compose([*given, f"outputs={tmp_path / 'runs'}"])
     check_config(config)
-    experiment.train(config, given)
+    train_command.train(config, given)
     assert (Path(config.run_dir) / "summary.json").exists()
 
 

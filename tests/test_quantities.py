@@ -2,10 +2,10 @@
 
 import pytest
 
-from genlab.config import ConfigTree
+from genlab.command.options import take_options, with_reference
+from genlab.config.quantities import as_count, as_number
+from genlab.config.tree import ConfigTree
 from genlab.errors import ConfigError
-from genlab.options import take_options, with_reference
-from genlab.quantities import as_count, as_number
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from genlab.assemble import check_config, trial_model
-from genlab.build import build, resolve
-from genlab.config import PACKAGED, ConfigTree, missing, resolved
+from genlab.config.build import build, resolve
+from genlab.config.tree import PACKAGED, ConfigTree, missing, resolved
 from genlab.metrics.base import FeatureExtractor
 from genlab.metrics.protocol import short
 from genlab.milestones import Bands
+from genlab.run.assemble import check_config, trial_model
 
 FOLDER = PACKAGED / "experiment"
 TABLE = Path(__file__).parents[1] / "docs" / "recipes.md"

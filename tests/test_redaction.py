@@ -12,8 +12,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import Logger
 
 from genlab import cli, redaction
+from genlab.config.overrides import parse
 from genlab.errors import ConfigError
-from genlab.overrides import parse
 from genlab.redaction import check_can_be_kept, one_line, printable, redact, redacted, remember
 from tiny_run import BARE, MLP, only_run
 

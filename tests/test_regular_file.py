@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from genlab import regular_file
-from genlab.regular_file import IrregularFileError, kind_of, open_new, open_regular, open_to_append, read_text
+from genlab.files import regular_file
+from genlab.files.regular_file import IrregularFileError, kind_of, open_new, open_regular, open_to_append, read_text
 
 
 def _fifo(path: Path, _: Path) -> None:

@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from advice import advices
-from genlab import cli, experiment, inference, run_folder
-from genlab.config import ConfigTree
+from genlab import cli
+from genlab.command import train
+from genlab.command.sample import image_destination, text_destination
+from genlab.config.tree import ConfigTree
 from genlab.data.shapes import Shapes
 from genlab.errors import ConfigError, GenlabError, ResourceError
+from genlab.run import run_folder
 from genlab.sweep import loop
 from remedies import (
     COMPARED,
@@ -58,7 +61,7 @@ def no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(*_: object) -> None:
         raise Trained
 
-    monkeypatch.setattr(experiment, "fit", begin)
+    monkeypatch.setattr(train, "fit", begin)
     monkeypatch.setattr(loop, "sweep", begin)
     monkeypatch.chdir(tmp_path)
 
@@ -167,13 +170,13 @@ def test_an_extra_that_is_advised_is_there() -> None:
 
 def test_samples_go_where_it_is_advised(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        inference.image_destination("x.jpg")
+        image_destination("x.jpg")
     advised = re.findall(r"out=(\S+?),? ", str(caught.value).partition("Use ")[2])
     assert advised == ["x.png", "x.jpg/"]
-    assert [inference.image_destination(out) for out in advised] == [Path("x.png"), Path("x.jpg")]
+    assert [image_destination(out) for out in advised] == [Path("x.png"), Path("x.jpg")]
     with pytest.raises(ConfigError) as caught:
-        inference.text_destination("x.md")
-    assert inference.text_destination(str(caught.value).rpartition("Use out=")[2]) == Path("x.txt")
+        text_destination("x.md")
+    assert text_destination(str(caught.value).rpartition("Use out=")[2]) == Path("x.txt")
 
 
 def test_a_folder_of_a_run_is_continued() -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from genlab import checkpoint, experiment, run_folder
 from genlab.callbacks.stop import SIGNALS
+from genlab.checkpoint import read
+from genlab.command import train as train_command
+from genlab.command.train import Interrupted
 from genlab.errors import CheckpointError, ConfigError, StorageError
-from genlab.experiment import Interrupted
+from genlab.run import run_folder
 from text import text_file
 from tiny_run import MLP, REPOSITORY, Order, SignalAt, only_run, popen, resume, same, start, train
 
@@ -49,7 +51,7 @@ def never_stopped(given: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def state(run: Path) -> dict[str, Any]:
     """All that must be equal: everything in the newest checkpoint but the clock."""
-    content = dict(checkpoint.newest(run).content)
+    content = dict(read.newest(run).content)
     content["progress"] = content["progress"] | {"seconds": None}
     kept = {"state_dict", "ema", "optimizer_states", "progress", "Digits", "TextFile", "global_step"}
     return {key: value for key, value in content.items() if key in kept}
@@ -75,7 +77,7 @@ def test_bit_identical(variant: str, stop: str, given: Any, never_stopped: Any, 
     with pytest.raises(Interrupted, match=r"SIGINT; saved. Continue with: genlab train run="):
         train(*given(variant), SignalAt.override(STOPS[stop]), outputs=tmp_path)
     run = only_run(tmp_path)
-    assert checkpoint.newest(run).progress.examples in (STOPS[stop] + 8, STOPS[stop] + 16)
+    assert read.newest(run).progress.examples in (STOPS[stop] + 8, STOPS[stop] + 16)
     assert not (run / "summary.json").exists()
     resume(run)
     assert same(state(run), state(reference))
@@ -115,7 +117,7 @@ def test_signal_from_outside(number: int, tmp_path: Path, never_stopped: Any) ->
     assert said == [
         f"stopped by {signal.Signals(number).name}; saved. Continue with: python {REPOSITORY / 'train.py'} run={run}"
     ]
-    last = checkpoint.newest(run)
+    last = read.newest(run)
     target = (last.progress.examples // 8 + 3) * 8
     resume(run, f"budget.value={target}")
     straight = train(*MLP, "model/schedule=constant", f"budget.value={target}", outputs=tmp_path / "straight")
@@ -142,7 +144,7 @@ def test_a_signal_is_a_signal_whatever_a_library_makes_of_it(
         finally:
             raise error
 
-    monkeypatch.setattr(experiment, "build_data", stumble)
+    monkeypatch.setattr(train_command, "build_data", stumble)
     with pytest.raises(Interrupted, match=r"^stopped by SIGTERM; nothing had been saved yet\.$") as stopped:
         train(*MLP, outputs=tmp_path)
     assert stopped.value.exit_code == 143
@@ -155,7 +157,7 @@ def test_a_full_disk_is_told_whatever_it_came_of(tmp_path: Path, monkeypatch: py
         finally:
             raise StorageError("the disk is full.")
 
-    monkeypatch.setattr(experiment, "build_data", stumble)
+    monkeypatch.setattr(train_command, "build_data", stumble)
     with pytest.raises(StorageError, match="the disk is full"):
         train(*MLP, outputs=tmp_path)
 
@@ -165,10 +167,11 @@ import os, signal, sys
 import genlab
 from pathlib import Path
 from tiny_run import BARE, MLP
-from genlab import cli, experiment
+from genlab import cli
+from genlab.command import train
 def build_model(config):
     os.kill(os.getpid(), signal.SIGTERM)
-experiment.build_model = build_model
+train.build_model = build_model
 cli.main(["train", *BARE, *MLP, f"outputs={sys.argv[1]}"])
 """
 
@@ -180,7 +183,7 @@ def test_signal_in_the_final_evaluation(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(Interrupted, match=r"not evaluated. Evaluate with: genlab train run=") as caught:
         train(*MLP, outputs=tmp_path)
     assert caught.value.exit_code == 143
-    assert checkpoint.newest(only_run(tmp_path)).progress.fraction == 1
+    assert read.newest(only_run(tmp_path)).progress.fraction == 1
 
 
 def test_second_ctrl_c_leaves_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +212,7 @@ def test_signal_in_an_evaluation_on_the_way(number: int, tmp_path: Path, monkeyp
             train(*evaluated, outputs=tmp_path / "outputs")
         run = only_run(tmp_path / "outputs")
         for _ in range(2):
-            assert checkpoint.newest(run).progress.examples == 56
+            assert read.newest(run).progress.examples == 56
             with pytest.raises(Interrupted, match=r"saved\. Continue with"):
                 resume(run)
     resume(run)
@@ -220,7 +223,7 @@ def test_signal_in_an_evaluation_on_the_way(number: int, tmp_path: Path, monkeyp
 def test_killed_in_the_final_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, never_stopped: Any) -> None:
     """Trained, its last rows only in the checkpoint: it goes on with the evaluation, and makes no step."""
     from genlab.callbacks.evaluation import PeriodicEvaluation
-    from genlab.metrics_file import MetricsFile
+    from genlab.logger.metrics_file import MetricsFile
 
     reference = never_stopped("plain")
     with monkeypatch.context() as patched:
@@ -263,20 +266,20 @@ def test_finished_run_is_not_silently_done_again(tmp_path: Path) -> None:
         "or start a new run."
     )
     resume(run, "budget.value=120")
-    assert checkpoint.newest(run).progress.examples == 120
+    assert read.newest(run).progress.examples == 120
     assert run_folder.read_config(run)["budget"]["value"] == 120
 
 
 def test_epoch_limit_ends_a_run(tmp_path: Path) -> None:
     run = train(*MLP, "trainer.max_epochs=2", "budget.value=10000", outputs=tmp_path)
-    last = checkpoint.newest(run)
+    last = read.newest(run)
     assert last.progress.examples == 80
     assert last.epochs == 2
     assert (run / "summary.json").exists()
     with pytest.raises(ConfigError, match=r"Continue with a larger limit of epochs \(trainer.max_epochs="):
         resume(run)
     resume(run, "trainer.max_epochs=3")
-    assert checkpoint.newest(run).progress.examples == 120
+    assert read.newest(run).progress.examples == 120
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
@@ -288,16 +291,16 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_another_budget_goes_on(tmp_path: Path) -> None:
     run = train(*MLP, outputs=tmp_path)
-    flops = checkpoint.newest(run).progress.flops
+    flops = read.newest(run).progress.flops
     resume(run, "budget=flops", f"budget.value={2 * flops}")
-    assert checkpoint.newest(run).progress.examples == 208
+    assert read.newest(run).progress.examples == 208
 
 
 def test_damaged_checkpoint_is_passed_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], never_stopped: Any
 ) -> None:
     run = train(*MLP, "callbacks.checkpoint.every_minutes=0", "callbacks.checkpoint.keep=3", outputs=tmp_path)
-    newest, middle, oldest = checkpoint.saved(run)
+    newest, middle, oldest = read.saved(run)
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
@@ -309,12 +312,12 @@ def test_damaged_checkpoint_is_passed_over(
         f"warning: checkpoint {middle} is damaged (0 bytes). Using {oldest.name} instead.",
     ]
     assert same(state(run), state(never_stopped("plain")))
-    assert checkpoint.saved(run) == [newest]
+    assert read.saved(run) == [newest]
 
 
 def test_missing_checkpoint_is_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str], never_stopped: Any) -> None:
     run = train(*MLP, "callbacks.checkpoint.every_minutes=0", outputs=tmp_path)
-    newest, older = checkpoint.saved(run)
+    newest, older = read.saved(run)
     newest.unlink()
     (run / "summary.json").unlink()
     resume(run)
@@ -325,7 +328,7 @@ def test_missing_checkpoint_is_missed(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_nothing_left_to_continue_from(tmp_path: Path) -> None:
     run = train(*MLP, "budget.value=8", outputs=tmp_path)
-    (only,) = checkpoint.saved(run)
+    (only,) = read.saved(run)
     only.write_bytes(only.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged") as caught:
         resume(run, "budget.value=16")

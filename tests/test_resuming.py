@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from genlab import checkpoint
+from genlab.checkpoint import read
+from genlab.command.train import Interrupted
 from genlab.data import image
 from genlab.data.array import Array
 from genlab.errors import CheckpointError, ConfigError
-from genlab.experiment import Interrupted
-from genlab.resuming import check_same_data
+from genlab.run.resume import check_same_data
 from tiny_run import MLP, SignalAt, only_run, resume, train
 
 
@@ -25,7 +25,7 @@ def stopped(tmp_path: Path) -> Path:
 
 
 def group(run: Path) -> dict[str, Any]:
-    return checkpoint.newest(run).content["optimizer_states"][0]["param_groups"][0]
+    return read.newest(run).content["optimizer_states"][0]["param_groups"][0]
 
 
 def test_a_change_that_was_not_allowed_is_refused_and_named(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,11 +40,11 @@ def test_a_change_that_was_not_allowed_is_refused_and_named(stopped: Path, capsy
 
 
 def test_a_change_that_is_allowed_is_said_and_made(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = checkpoint.newest(stopped).state
-    steps = checkpoint.newest(stopped).content["optimizer_states"][0]["state"][0]["step"]
+    weights = read.newest(stopped).state
+    steps = read.newest(stopped).content["optimizer_states"][0]["state"][0]["step"]
     resume(stopped, "model.optimizer.lr=1e-30", "model.optimizer.weight_decay=0", allow_changes=True)
     assert "changed:    model.optimizer.lr 0.002 -> 1e-30\n" in capsys.readouterr().out
-    after = checkpoint.newest(stopped)
+    after = read.newest(stopped)
     assert after.progress.examples == 104
     assert all(torch.equal(after.state[name], weights[name]) for name in weights)  # at that rate nothing moves
     assert group(stopped)["lr"] == group(stopped)["initial_lr"] == 1e-30
@@ -57,13 +57,13 @@ def test_another_optimizer_starts_without_a_history(stopped: Path) -> None:
         resume(stopped, *typed)
     resume(stopped, *typed, allow_changes=True)
     assert group(stopped)["momentum"] == 0.9
-    assert set(checkpoint.newest(stopped).content["optimizer_states"][0]["state"][0]) == {"momentum_buffer"}
+    assert set(read.newest(stopped).content["optimizer_states"][0]["state"][0]) == {"momentum_buffer"}
 
 
 def test_what_training_does_not_depend_on_may_change(stopped: Path) -> None:
     resume(stopped, "budget.value=120", "evaluation.num_samples=3", "callbacks.samples.times=1",
            "trainer.log_every_n_steps=2", "data.num_workers=1", "metrics=[fid]")  # fmt: skip
-    assert checkpoint.newest(stopped).progress.examples == 120
+    assert read.newest(stopped).progress.examples == 120
 
 
 def test_the_moving_average_is_a_part_of_the_model(stopped: Path) -> None:
@@ -88,7 +88,7 @@ def test_other_images_under_the_same_name_are_refused(tmp_path: Path, capsys: py
     with pytest.raises(Interrupted):
         train(*MLP, *given, SignalAt.override(48), outputs=tmp_path / "runs")
     run = only_run(tmp_path / "runs")
-    kept = checkpoint.newest(run).data
+    kept = read.newest(run).data
     assert kept["shape"] == "40x1x8x8"
     write_images(tmp_path, seed=1)  # a file of another time
     paths = [str(tmp_path / name) for name in ("data.npy", "labels.npy", "cache")]
@@ -108,14 +108,14 @@ def test_other_images_under_the_same_name_are_refused(tmp_path: Path, capsys: py
         resume(run, "model.optimizer.lr=1e-5")
 
     write_images(tmp_path, seed=2)
-    last, data = checkpoint.newest(run), Array(paths[0], label_path=paths[1], cache_dir=paths[2], limit=40)
+    last, data = read.newest(run), Array(paths[0], label_path=paths[1], cache_dir=paths[2], limit=40)
     assert check_same_data(last, data, run, allow=True) == ["pixels"]
     earlier = {key: value for key, value in last.content.items() if key != "data"}  # as it was before there were any
     assert check_same_data(replace(last, content=earlier), data, run, allow=False) == []
     capsys.readouterr()
     resume(run, allow_changes=True)
     assert "changed:    data (other pixels)\n" in capsys.readouterr().out
-    now = checkpoint.newest(run)
+    now = read.newest(run)
     assert now.progress.examples == 104
     assert {part for part in kept if kept[part] != now.data[part]} == {"pixels"}
 

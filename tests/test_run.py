@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from genlab import assemble, experiment, run_folder
 from genlab.callbacks.samples import save_grid
-from genlab.config import ConfigTree
+from genlab.command import train as train_command
+from genlab.config.tree import ConfigTree
 from genlab.errors import ConfigError, ResourceError, StorageError
-from genlab.ranks import RUN_DIR
+from genlab.run import assemble, run_folder
+from genlab.run.processes import RUN_DIR
 from tiny_run import MLP, Order, compose, train
 
 METRICS = ("metrics=[kid]", "metrics.kid.subset_size=5", "metrics.kid.num_subsets=2", "evaluation.num_samples=8")
@@ -145,7 +146,7 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(
 
 def test_check_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = compose(*MLP, *METRICS, "check=true", outputs=tmp_path)
-    experiment.train(config, [])
+    train_command.train(config, [])
     out, errors = capsys.readouterr()
     (said,) = [line for line in out.splitlines() if line.startswith("check passed")]
     assert "one step (train/loss " in said
@@ -157,7 +158,7 @@ def test_check_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixtu
 def debug(option: str, *overrides: str, outputs: Path) -> Path:
     config = ConfigTree().compose([f"debug={option}", "trainer=cpu", *MLP, f"outputs={outputs}", *overrides])
     assemble.check_config(config)
-    experiment.train(config, [])
+    train_command.train(config, [])
     return Path(config.run_dir)
 
 

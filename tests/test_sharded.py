@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-from genlab import checkpoint, sharded_strategy
-from genlab.checkpoint import load
+from genlab.checkpoint import read, sharded_strategy
+from genlab.checkpoint.read import load
+from genlab.checkpoint.sharded_strategy import ShardedStrategy
+from genlab.checkpoint.shards import gathered, shards_of, split
 from genlab.errors import CheckpointError, NumericsError, StorageError
-from genlab.sharded_strategy import ShardedStrategy
-from genlab.shards import gathered, shards_of, split
-from genlab.storage import partial_of, replace_folder
+from genlab.files.atomic import partial_of, replace_folder
 from ranks import on_ranks
 from tiny_run import same
 
@@ -115,7 +115,7 @@ def test_saved_whole_by_all_or_by_none(saved: tuple[Path, list[list[str]]]) -> N
     path = run / "checkpoints" / NAME
     assert sorted(os.listdir(path)) == ["content.ckpt", *map(shards_of, range(len(said)))]
     assert same(load(path), content())
-    assert checkpoint.saved(run) == [path]
+    assert read.saved(run) == [path]
     assert not list(run.rglob(".*"))
 
 

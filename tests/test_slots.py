@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from faults.slots import NAME, _own_classes, classes, listed, passing, slots
-from genlab.build import check, fits, parameters
+from genlab.command.options import OPTIONS
+from genlab.config.build import check, fits, parameters
 from genlab.errors import ConfigError
 from genlab.metrics.base import FeatureExtractor
 from genlab.model.base import HasTokens
 from genlab.model.objective.ddpm import NoiseSchedule
-from genlab.options import OPTIONS
-from genlab.strangers import CONSENT
+from genlab.trust.strangers import CONSENT
 
 
 class Named(Protocol):
@@ -150,7 +150,7 @@ SHOWING_OPTIONS = {"allow_unequal", "baselines", "plots", "wandb"}
 
 
 def test_every_argument_that_grants_something_is_known() -> None:
-    """One that is neither a setting nor consent has to be put into one of the lists, here and in genlab.strangers."""
+    """One that is neither a setting nor consent has to be put into a list, here and in genlab.trust.strangers."""
     switches = {
         name
         for kind in _own_classes()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from genlab.errors import StorageError
-from genlab.metrics_file import MetricsFile
-from genlab.spreadsheet import Writer, as_written, safe
+from genlab.files.spreadsheet import Writer, as_written, safe
+from genlab.logger.metrics_file import MetricsFile
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1+1", '=HYPERLINK("http://x")']
 

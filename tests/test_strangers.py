@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from genlab import own_runs
-from genlab.assemble import check_config
-from genlab.config import ConfigTree, resolved
+from genlab.config.tree import ConfigTree, resolved
 from genlab.errors import GenlabError
-from genlab.saved_run import open_run
-from genlab.strangers import grants
+from genlab.run.assemble import check_config
+from genlab.run.saved_run import open_run
+from genlab.trust import own_runs
+from genlab.trust.strangers import grants
 from test_hostile import acts  # noqa: F401
 
 SPEC = {"condition": {"label": {"size": 10}}, "modality": "image", "shape": [1, 8, 8], "vocab_size": None,
@@ -71,9 +71,9 @@ CORPUS: list[tuple[str, Any]] = [
     # Parts in the places of others, or around them.
     ("model.network", late("torch.nn.Identity")),
     ("model.network.positions", late("torch.nn.Embedding")),
-    ("model.sampler", make("genlab.metrics_file.MetricsFile", run_dir="canary")),
+    ("model.sampler", make("genlab.logger.metrics_file.MetricsFile", run_dir="canary")),
     ("model.schedule", make("torch.optim.lr_scheduler.LambdaLR", lr_lambda=late("os.system"))),
-    ("model.schedule", make("genlab.checkpoint.AtomicCheckpointIO")),
+    ("model.schedule", make("genlab.checkpoint.read.AtomicCheckpointIO")),
     ("data", make("torchvision.datasets.ImageFolder", root="canary", loader=late("torch.load"))),
     ("data", make(f"{LIGHTNING}.LightningDataModule")),
     ("data", make("torch.utils.data.DataLoader", dataset=[1])),
@@ -90,17 +90,17 @@ CORPUS: list[tuple[str, Any]] = [
     ("callbacks.x", make(f"{LIGHTNING}.callbacks.OnExceptionCheckpoint", dirpath="outputs/x/run")),
     ("callbacks.x", make(f"{LIGHTNING}.callbacks.LambdaCallback", on_fit_start=late("torch.nn.Linear"))),
     ("callbacks.x", late(f"{LIGHTNING}.callbacks.EarlyStopping", monitor="x")),
-    ("callbacks.x", make("genlab.experiment.LambdaCallback")),
+    ("callbacks.x", make("genlab.command.train.LambdaCallback")),
     ("callbacks.ema.half_life", make(f"{LIGHTNING}.callbacks.Timer")),
     ("callbacks.x", make("genlab.callbacks.ema.EMA", half_life=1, more=[make("lightning_fabric.Fabric")])),
     ("callbacks.x", make("outputs.x.run.payload.S")),
     ("logger.x", make(f"{LIGHTNING}.loggers.MLFlowLogger", tracking_uri="http://canary")),
     ("logger.x", make(f"{LIGHTNING}.loggers.WandbLogger", project="canary")),
     ("logger.x", make("genlab.logger.tracking.WandbLogger")),
-    ("logger.x", make("genlab.metrics_file.MetricsFile", run_dir="outputs/x/run")),
-    ("logger.x", make("genlab.loggers.IsolatedLogger", make=late(f"{LIGHTNING}.loggers.CometLogger"))),
+    ("logger.x", make("genlab.logger.metrics_file.MetricsFile", run_dir="outputs/x/run")),
+    ("logger.x", make("genlab.logger.isolated.IsolatedLogger", make=late(f"{LIGHTNING}.loggers.CometLogger"))),
     ("logger.tensorboard.name", make(f"{LIGHTNING}.loggers.CSVLogger", save_dir="outputs/x/run")),
-    ("trainer", make("genlab.assemble.pl.Trainer")),
+    ("trainer", make("genlab.run.assemble.pl.Trainer")),
     ("trainer.profiler", make(f"{LIGHTNING}.profilers.AdvancedProfiler")),
     ("trainer.profiler", make(f"{LIGHTNING}.profilers.PyTorchProfiler", filename="x")),
     ("trainer.strategy", make(f"{LIGHTNING}.strategies.DeepSpeedStrategy", config="outputs/x/run/c.json")),

@@ -10,7 +10,7 @@ import pytest
 import tiny_run
 from genlab.cli import _exit_code
 from genlab.errors import ResourceError
-from genlab.memory import enough_memory
+from genlab.machine.memory import enough_memory
 from genlab.redaction import for_terminal
 
 LONG = "a" * 300

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from genlab import checkpoint, cli, run_folder
+from genlab import cli
+from genlab.checkpoint import read
+from genlab.command.train import Interrupted
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.data.tokenizer.bytes import Bytes
 from genlab.data.tokenizer.characters import Characters
-from genlab.experiment import Interrupted
 from genlab.model.transformer import Transformer
 from genlab.redaction import for_terminal
+from genlab.run import run_folder
 from text import text_file
 from tiny_run import SignalAt, command, only_run, resume, small, train
 
@@ -69,7 +71,7 @@ def test_what_a_run_leaves(name: str, kind: str, tokenizer: Tokenizer, request: 
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows if row[f"val/perplexity_{kind}_val"]] == ["6", "13"]
     tokenizer.load_state((run / "tokenizer.json").read_text(encoding="utf-8"))
-    last = checkpoint.newest(run).content
+    last = read.newest(run).content
     assert last["tokenizer"] == tokenizer.fingerprint() == summary["protocol"]["tokenizer"]
     files = sorted((run / "samples").glob("examples=*"))
     assert [file.name for file in files] == ["examples=000000000056.txt", "examples=000000000104.txt"]
@@ -335,7 +337,7 @@ def test_codes_of_a_run(family: str, vq_vae: Path, tmp_path: Path) -> None:
     assert np.array_equal(images, np.load(tmp_path / "b.npz")["images"])
     (report,) = run.glob("evaluation-*.json")
     assert json.loads(report.read_text())["metrics"]["bits_per_dim_bound_val_2"] > 0
-    last, theirs = checkpoint.newest(run), checkpoint.newest(vq_vae)
+    last, theirs = read.newest(run), read.newest(vq_vae)
     for name, value in theirs.content["ema"].items():
         assert torch.equal(last.state[f"tokenizer.{name}"], value)
     assert not any(name.startswith("tokenizer.") for name in last.content["ema"])

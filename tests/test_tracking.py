@@ -13,16 +13,16 @@ import yaml
 from PIL import Image
 from pytorch_lightning.loggers import Logger
 
-from genlab import experiment
-from genlab.build import check
 from genlab.callbacks.evaluation import PeriodicEvaluation
-from genlab.config import ConfigTree
+from genlab.command.sample import sample
+from genlab.command.train import train
+from genlab.config.build import check
+from genlab.config.tree import ConfigTree
 from genlab.errors import ConfigError
-from genlab.inference import sample
 from genlab.logger import tracking
+from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.tracking import better, check_passed_on
-from genlab.loggers import IsolatedLogger
-from genlab.revision import revision
+from genlab.run.revision import revision
 from tiny_run import MLP, command, compose
 from wandb_file import Received
 
@@ -56,7 +56,7 @@ def test_what_trackers_receive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (sweep / "trials.json").write_text("{}")
     asked = (*MLP, *EVALUATED, "logger=[wandb,tensorboard]", "logger.wandb.log_model=true")
     config = compose(*asked, outputs=tmp_path)
-    experiment.train(config, command(*asked, outputs=tmp_path), folder=(run := sweep / "trial"))
+    train(config, command(*asked, outputs=tmp_path), folder=(run := sweep / "trial"))
     wandb.finish()
     wandb.teardown()  # its service has then written all of the file
 

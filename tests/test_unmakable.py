@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from genlab import checkpoint
+from genlab.checkpoint import read
 from genlab.errors import ConfigError, DataError, GenlabError
 from genlab.metrics.fid import FID
 from genlab.model.sampler.grid import LogUniform
@@ -101,9 +101,9 @@ def test_an_evaluation_that_is_killed_leaves_what_came_before(
         with pytest.raises(Killed):
             train(*MLP, *EVALUATED, times, outputs=tmp_path / "killed")
     run = only_run(tmp_path / "killed")
-    assert checkpoint.newest(run).progress.examples == 56
+    assert read.newest(run).progress.examples == 56
     resume(run)
-    ours, theirs = checkpoint.newest(run).content, checkpoint.newest(straight).content
+    ours, theirs = read.newest(run).content, read.newest(straight).content
     assert all(same(ours[part], theirs[part]) for part in ("state_dict", "ema", "optimizer_states"))
     assert rows_of(run) == rows_of(straight)
 

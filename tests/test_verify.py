@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from genlab import checkpoint
+from genlab.checkpoint import read
 from genlab.cli import main
 from genlab.cli import run as command_line
 from genlab.errors import ConfigError
@@ -107,7 +107,7 @@ def test_a_run_that_was_stopped_goes_on(
     (run / "summary.json").unlink()
     command_line(["verify", f"run={run}", "budget.value=6400"])
     said = capsys.readouterr().out
-    assert checkpoint.newest(run).progress.examples == 6400
+    assert read.newest(run).progress.examples == 6400
     assert "5 %  val/loss not measured" in said
     assert "100 %  val/loss " in said
 

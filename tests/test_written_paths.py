@@ -9,10 +9,11 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from genlab import own_runs, run_folder
-from genlab.config import ConfigTree, resolved
+from genlab.config.tree import ConfigTree, resolved
 from genlab.errors import ConfigError
-from genlab.saved_run import open_run
+from genlab.run import run_folder
+from genlab.run.saved_run import open_run
+from genlab.trust import own_runs
 
 CSV = "pytorch_lightning.loggers.CSVLogger"
 TENSORBOARD = "pytorch_lightning.loggers.TensorBoardLogger"

@@ -16,12 +16,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 import genlab
-from genlab import experiment, run_folder
-from genlab.assemble import check_config
 from genlab.callbacks.samples import sample_images
-from genlab.config import PACKAGED, ConfigTree, check_complete
+from genlab.command import train as train_command
+from genlab.config.tree import PACKAGED, ConfigTree, check_complete
 from genlab.data.image import ImageDataModule, to_float
 from genlab.model.base import Classifies, GenerativeModel, Model
+from genlab.run import run_folder
+from genlab.run.assemble import check_config
 
 REPOSITORY = Path(__file__).parents[1]
 # AdamW, whose steps are quicker than Muon's on networks as small as this.
@@ -99,7 +100,7 @@ def compose(*overrides: str, outputs: Path) -> DictConfig:
 def train(*overrides: str, outputs: Path) -> Path:
     """Train in this process. -> the run folder."""
     config = compose(*overrides, outputs=outputs)
-    experiment.train(config, command(*overrides, outputs=outputs))
+    train_command.train(config, command(*overrides, outputs=outputs))
     return Path(config.run_dir)
 
 
@@ -108,7 +109,7 @@ def resume(run: Path, *overrides: str, allow_changes: bool = False) -> None:
     typed = run_folder.read_overrides(run)
     config = ConfigTree().change(run_folder.read_config(run), typed, overrides)
     check_config(config)
-    experiment.train(config, [*typed, *overrides], run, allow_changes=allow_changes)
+    train_command.train(config, [*typed, *overrides], run, allow_changes=allow_changes)
 
 
 def answers(model: Model, data: ImageDataModule) -> Tensor:

@@ -16,8 +16,15 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from genlab import experiment
-from genlab.assemble import (
+from genlab.callbacks.checkpoint import NoCheckpoints
+from genlab.cli import OPTIONS
+from genlab.command.options import take_options
+from genlab.command.train import _without_folder, quiet
+from genlab.config.build import build
+from genlab.config.tree import FILLED_LATER, OF_SWEEPS, PACKAGED, ConfigTree, check_complete, resolved
+from genlab.data.base import DataModule
+from genlab.errors import GenlabError
+from genlab.run.assemble import (
     build_callbacks,
     build_data,
     build_evaluation,
@@ -26,13 +33,6 @@ from genlab.assemble import (
     check_callbacks,
     check_config,
 )
-from genlab.build import build
-from genlab.callbacks.checkpoint import NoCheckpoints
-from genlab.cli import OPTIONS
-from genlab.config import FILLED_LATER, OF_SWEEPS, PACKAGED, ConfigTree, check_complete, resolved
-from genlab.data.base import DataModule
-from genlab.errors import GenlabError
-from genlab.options import take_options
 from genlab.sweep.plan import read_plan
 from tiny_run import shrunk
 
@@ -128,7 +128,7 @@ def draw(count: int, seed: int) -> list[Case]:
 def outcome(case: Case) -> int:
     """The exit code, 0 where the value is taken. Raises whatever genlab did not expect."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), experiment.quiet():
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), quiet():
             start(case)
     except GenlabError as error:
         return error.exit_code
@@ -152,7 +152,7 @@ def start(case: Case) -> None:
         return
     data = build_data(config)
     config.run_dir, config.run_id = "", "x"
-    plain: Any = experiment._without_folder(config)
+    plain: Any = _without_folder(config)
     model = build_model(plain)
     evaluation = build_evaluation(plain)
     callbacks = build_callbacks(plain, evaluation)

@@ -1,10 +1,10 @@
 """genlab: config-driven experiments for generative models.
 
 Importing the package loads no library: it only makes sure that a CPU build of torch can stand beside the registry's
-torchvision, whose compiled part needs CUDA (see :mod:`genlab.torchvision_ops`).
+torchvision, whose compiled part needs CUDA (see :mod:`genlab.machine.torchvision_ops`).
 """
 
-from genlab import torchvision_ops
+from genlab.machine import torchvision_ops
 
 __version__ = "0.1.0"
 

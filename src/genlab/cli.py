@@ -22,14 +22,15 @@ import genlab
 if __name__ == "__main__" and not sys.flags.safe_path and Path(genlab.__file__).parents[1] != Path(sys.path[0]):
     del sys.path[0]  # python -m puts the current folder first: a hydra.py that lies there is no part of Hydra
 
-from genlab import __version__, started_as, terminal
+from genlab import __version__, started_as
+from genlab.command import terminal
+from genlab.command.help import command_help, sweep_help, usage
+from genlab.command.options import OF_IMAGES, OPTIONS, take_options, with_reference
+from genlab.config.pointers import pointer_for
 from genlab.errors import ConfigError, GenlabError, ResourceError, StorageError, did_you_mean
-from genlab.home import ensure_home
-from genlab.options import OF_IMAGES, OPTIONS, take_options, with_reference
-from genlab.paths import read_path
-from genlab.pointers import pointer_for
+from genlab.files.paths import read_path
+from genlab.machine.home import ensure_home
 from genlab.redaction import one_line, redact, redacted
-from genlab.usage import command_help, sweep_help, usage
 
 REFUSED = {
     "--experimental-rerun": "it would run whatever a pickle says. Continue a run with run=<its folder>.",
@@ -155,8 +156,8 @@ def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> None:
-    from genlab.completion import complete
-    from genlab.config import ConfigTree, check_complete
+    from genlab.command.completion import complete
+    from genlab.config.tree import ConfigTree, check_complete
 
     if "--version" in flags:
         print(__version__)
@@ -192,8 +193,8 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
 
     check_complete(config)
     ensure_home(str(config.outputs))
-    from genlab.assemble import check_config  # imports torch and Lightning: seconds, so only now
-    from genlab.build import Misfit
+    from genlab.config.build import Misfit
+    from genlab.run.assemble import check_config  # imports torch and Lightning: seconds, so only now
 
     try:
         check_config(config)
@@ -208,7 +209,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         return
     folder = None if options["run"] is None else read_path(options["run"])
     if command == "train":
-        from genlab.experiment import train
+        from genlab.command.train import train
 
         if folder is not None and options["folder"] is not None:
             raise ConfigError(f"folder={options['folder']} is for a new run, and run={folder} continues one.")
@@ -216,17 +217,17 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         train(config, saved_overrides + overrides, folder, folder=new, allow_changes=options["allow_changes"])
         return
     if command == "verify":
-        from genlab.verify import verify
+        from genlab.command.verify import verify
 
         verify(config, saved_overrides + overrides, folder)
         return
     if command == "sample":
-        from genlab.inference import sample
+        from genlab.command.sample import sample
 
         assert folder is not None
         sample(config, folder, **{name: options[name] for name in OPTIONS["sample"] if name != "run"})
         return
-    from genlab.evaluate import evaluate_images, evaluate_run
+    from genlab.command.evaluate import evaluate_images, evaluate_run
 
     for name, setting in (("seed", "seed"), ("seeds", "num_seeds"), ("bootstrap", "bootstrap")):
         if options[name] is not None:
@@ -264,7 +265,7 @@ def _compare(options: dict[str, Any], others: list[str]) -> None:
 
 
 def _would_fit(name: str, target: str, error: Any) -> bool:
-    from genlab.build import fits, resolve
+    from genlab.config.build import fits, resolve
 
     try:
         found = resolve(target, name)
@@ -277,7 +278,7 @@ def _config(tree: Any, run: str | None, overrides: list[str], command: str) -> t
     """The config of a command line, on top of a saved run's if there is one, and what had been typed for that."""
     if run is None:
         return tree.compose(overrides), []
-    from genlab.saved_run import open_run
+    from genlab.run.saved_run import open_run
 
     return open_run(tree, run, overrides, trains=command in ("train", "verify"))
 

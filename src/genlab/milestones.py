@@ -8,7 +8,7 @@ from typing import Any
 
 from genlab import started_as
 from genlab.errors import ConfigError, GenlabError
-from genlab.regular_file import open_text
+from genlab.files.regular_file import open_text
 
 POINTS = (5, 25, 100)  # per cent of the budget
 _LATE = 0.05  # shares of the budget by which a measurement may come later than its point

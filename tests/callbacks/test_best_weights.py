@@ -8,13 +8,13 @@ import torch
 from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 
-from genlab import checkpoint
 from genlab.callbacks.checkpoint import Checkpoints
 from genlab.callbacks.evaluation import validation_losses
-from genlab.experiment import Interrupted
-from genlab.inference import load_run
+from genlab.checkpoint import read
+from genlab.command.sample import load_run
+from genlab.command.train import Interrupted
 from genlab.model.base import Model
-from genlab.run_folder import read_config
+from genlab.run.run_folder import read_config
 from tiny_run import MLP, Callback, SignalAt, only_run, resume, same, train
 
 # every 40 examples, and at the end: after 5, 10 and 13 steps of 8
@@ -41,7 +41,7 @@ def test_the_lowest_held_out_loss_is_kept_saved_and_sampled_with(tmp_path: Path)
     measured = [row for row in Losses.seen if row[0] in (40, 80, 104)]
     examples, loss, weights = min(measured, key=lambda row: row[1])
     assert len(measured) == 3
-    content = checkpoint.newest(run).content
+    content = read.newest(run).content
     assert content["best"] == {"loss": loss, "examples": examples}
     assert same(content["ema"], weights)
     model, kind = load_run(OmegaConf.create(read_config(run)), run)
@@ -56,7 +56,7 @@ def test_a_run_that_was_stopped_chooses_the_same(at: int, tmp_path: Path) -> Non
         train(*BEST, RISING, SignalAt.override(at), outputs=tmp_path / "stopped")
     run = only_run(tmp_path / "stopped")
     resume(run, "callbacks.signal.examples=-1")
-    expected, found = checkpoint.newest(whole).content, checkpoint.newest(run).content
+    expected, found = read.newest(whole).content, read.newest(run).content
     assert same(found["ema"], expected["ema"])
     assert found["best"] == expected["best"]
     assert same(found["state_dict"], expected["state_dict"])
@@ -69,7 +69,7 @@ def test_a_step_that_is_saved_for_its_grid_has_been_measured(tmp_path: Path, mon
 
     def save(self: Checkpoints, trainer: Trainer, model: LightningModule) -> None:
         whole(self, trainer, model)
-        saved.append(checkpoint.newest(Path(trainer.default_root_dir)).content["best"])
+        saved.append(read.newest(Path(trainer.default_root_dir)).content["best"])
 
     monkeypatch.setattr(Checkpoints, "save", save)
     train(*BEST, "callbacks.samples.times=2", "budget.value=80", outputs=tmp_path)

@@ -8,10 +8,10 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from genlab import checkpoint
 from genlab.callbacks.ema import EMA, averaged_weights, load_averages
 from genlab.callbacks.evaluation import PeriodicEvaluation
-from genlab.experiment import Interrupted
+from genlab.checkpoint import read
+from genlab.command.train import Interrupted
 from genlab.model.base import Batch, GenerativeModel
 from genlab.model.schedule import Constant
 from tiny_run import MLP, Callback, SignalAt, only_run, resume, same, train
@@ -70,7 +70,7 @@ def test_recurrence(half_life: int, ramp_up: float, accumulate: int, tmp_path: P
         decay = 0.5 ** ((examples - before) / min(half_life, ramp_up * examples))
         average = {name: decay * a + (1 - decay) * weights[name].double() for name, a in average.items()}
         before = examples
-    saved = checkpoint.newest(run).content["ema"]
+    saved = read.newest(run).content["ema"]
     assert saved.keys() == average.keys()
     for name, value in average.items():
         torch.testing.assert_close(saved[name].double(), value, rtol=1e-5, atol=1e-7)
@@ -83,7 +83,7 @@ def test_survives_a_resume(tmp_path: Path) -> None:
         train(*settings, SignalAt.override(48), outputs=tmp_path / "stopped")
     run = only_run(tmp_path / "stopped")
     resume(run)
-    assert same(checkpoint.newest(run).content["ema"], checkpoint.newest(straight).content["ema"])
+    assert same(read.newest(run).content["ema"], read.newest(straight).content["ema"])
 
 
 def test_evaluation_sees_the_average_and_training_goes_on_from_the_weights(
@@ -106,7 +106,7 @@ def test_evaluation_sees_the_average_and_training_goes_on_from_the_weights(
     assert seen == [("ema", True, True)] * 4
     monkeypatch.undo()
     without = train(*MLP, outputs=tmp_path / "b")
-    assert same(checkpoint.newest(with_evaluation).state, checkpoint.newest(without).state)
+    assert same(read.newest(with_evaluation).state, read.newest(without).state)
 
 
 def test_weights_come_back_when_the_block_fails() -> None:

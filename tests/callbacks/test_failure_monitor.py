@@ -14,13 +14,13 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from test_ema import Line
 from torch import Tensor
 
-from genlab import checkpoint
 from genlab.callbacks.checkpoint import Checkpoints
 from genlab.callbacks.diversity import classes_drawn, distance_ratio, pairwise_distance
 from genlab.callbacks.failure_monitor import Average, FailureMonitor, Norms, gradient_norm, optimizer_names
+from genlab.checkpoint import read
+from genlab.command.train import Interrupted
 from genlab.data.digits import Digits
 from genlab.data.image import ImageTable
-from genlab.experiment import Interrupted
 from genlab.model.network.dcgan import DCGANGenerator
 from tiny_run import MLP, SignalAt, only_run, resume, same, small, train
 
@@ -344,7 +344,7 @@ def test_training_is_the_same_without_it_and_looks_are_rare(tmp_path: Path, monk
     monkeypatch.undo()
     alone = train(*settings, "~callbacks.monitor", outputs=tmp_path / "b")
     for part in ("state_dict", "optimizer_states", "ema"):
-        assert same(checkpoint.newest(watched).content[part], checkpoint.newest(alone).content[part])
+        assert same(read.newest(watched).content[part], read.newest(alone).content[part])
 
 
 def test_a_run_that_goes_on_is_not_warned_again(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
@@ -360,7 +360,7 @@ def test_a_run_that_goes_on_is_not_warned_again(tmp_path: Path, recwarn: pytest.
     assert column(run, "monitor/gradient_norm") == norms
     assert len(norms) == 50
     (of_one, of_other) = (
-        next(value for key, value in checkpoint.newest(r).content["callbacks"].items() if "FailureMonitor" in key)
+        next(value for key, value in read.newest(r).content["callbacks"].items() if "FailureMonitor" in key)
         for r in (run, straight)
     )
     assert same(of_one, of_other)
@@ -375,7 +375,7 @@ def test_a_step_that_is_saved_for_its_grid_holds_what_was_logged_of_it(
 
     def save(self: Checkpoints, trainer: Trainer, model: LightningModule) -> None:
         whole(self, trainer, model)
-        saved.append(dict(checkpoint.newest(Path(trainer.default_root_dir)).content["metrics"][-1]))
+        saved.append(dict(read.newest(Path(trainer.default_root_dir)).content["metrics"][-1]))
 
     monkeypatch.setattr(Checkpoints, "save", save)
     train(*MLP, "callbacks.samples.times=2", "budget.value=64", outputs=tmp_path)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from genlab import assemble
 from genlab.callbacks.finite_guard import is_finite
 from genlab.errors import NumericsError
 from genlab.model.objective.adversarial import NonSaturating
 from genlab.model.objective.edm import EDM
+from genlab.run import assemble
 from tiny_run import MLP, train
 
 
@@ -75,7 +75,7 @@ def test_weights_are_as_the_last_step_left_them(monkeypatch: pytest.MonkeyPatch,
         models.append(assemble.build_model(config))
         return models[-1]
 
-    monkeypatch.setattr("genlab.experiment.build_model", build)
+    monkeypatch.setattr("genlab.command.train.build_model", build)
     with pytest.raises(NumericsError):
         train(*MLP, outputs=tmp_path)
     left = torch.cat([p.detach().flatten() for p in models[0].network.parameters()])

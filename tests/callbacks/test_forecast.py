@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from genlab.callbacks.cadence import Milestones
 from genlab.callbacks.forecast import in_words
-from genlab.callbacks.milestones import Milestones
 from tiny_run import MLP, train
 
 

@@ -1,4 +1,4 @@
-"""Imports genlab before a test imports Lightning: see genlab.torchvision_ops."""
+"""Imports genlab before a test imports Lightning: see genlab.machine.torchvision_ops."""
 
 import pytest
 import torch

@@ -28,8 +28,8 @@ from genlab.errors import ConfigError, DataError, StorageError
 from genlab.metrics.noise_level import NoiseLevel
 from genlab.metrics.pixels_allowed import check_pixels
 from genlab.model.flow import Flow
-from genlab.pixel_levels import check_model_bits
-from genlab.png import save_png
+from genlab.run.pixel_levels import check_model_bits
+from genlab.sampling.png import save_png
 
 
 def pixels(shape: tuple[int, ...], kind: type = np.uint8, seed: int = 0) -> np.ndarray:

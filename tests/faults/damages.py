@@ -7,7 +7,7 @@ from pathlib import Path
 
 from faults.runs import Place, check_same_end, variants
 from faults.trial import Trial, spread
-from genlab import checkpoint
+from genlab.checkpoint import read
 from genlab.errors import CheckpointError
 
 PROMISE = "a damaged checkpoint: the one before it and a warning that names both, or exit 3"
@@ -24,7 +24,7 @@ def damage_and_go_on(variant: str, damage: str, place: Place) -> None:
     reference = place.runs.reference(variant)
     run = place.outputs() / "family" / "run"
     shutil.copytree(place.runs.half(variant), run)
-    newest, older = checkpoint.saved(run)
+    newest, older = read.saved(run)
     both = place.chance.random() < 0.3
     for path in (newest, older) if both else (newest,):
         spoil(path, damage, place)
@@ -59,7 +59,7 @@ def spoil(path: Path, damage: str, place: Place) -> None:
 
 def loads(path: Path) -> bool:
     try:
-        checkpoint.load(path)
+        read.load(path)
     except CheckpointError:
         return False
     return True

@@ -9,7 +9,7 @@ from itertools import product
 from faults.life import KILLED, on_ranks
 from faults.runs import BATCH, Place, check_same_end, newest_run, variants
 from faults.trial import Trial, spread
-from genlab import checkpoint
+from genlab.checkpoint import read
 
 PROMISE = "a resume equals never having stopped: every family, wherever it stops, 0 and 2 workers, 1 and 2 ranks"
 STOPS = {"first step": 1, "mid-epoch": 3, "epoch end": 5, "validation": 7}  # the step that is running; 5 an epoch
@@ -34,7 +34,7 @@ def stop_and_go_on(variant: str, stop: str, workers: int, ranks: int, place: Pla
         assert KILLED in codes, codes
     else:
         assert codes == [130] * ranks, codes
-        examples = checkpoint.newest(run).progress.examples
+        examples = read.newest(run).progress.examples
         assert examples in (STOPS[stop] * BATCH, (STOPS[stop] + 1) * BATCH), f"it stopped after {examples} examples"
     codes = on_ranks(ranks, lambda env: place.go_on(run, env=env))
     assert codes == [0] * ranks, codes

@@ -13,7 +13,7 @@ from faults.disk import fill_up
 from faults.life import Life, Shared
 from faults.runs import Place, check_same_end, length_of, newest_run, variants
 from faults.trial import Trial, spread
-from genlab.loggers import IsolatedLogger
+from genlab.logger.isolated import IsolatedLogger
 
 PROMISE = "W&B's process killed, a logger that raises, hangs, or has a full disk: one warning, nothing lost"
 CALLS = ("init", "hyperparams", "metrics", "save", "finalize")

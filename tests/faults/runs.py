@@ -18,12 +18,12 @@ import yaml
 
 from faults.disk import fill_up
 from faults.life import KILLED, Life, Shared, on_ranks
-from genlab import checkpoint
 from genlab.budget import Budget
-from genlab.build import resolve
-from genlab.checkpoint import AtomicCheckpointIO
-from genlab.config import PACKAGED, ConfigTree
-from genlab.sharded_strategy import ShardedStrategy
+from genlab.checkpoint import read
+from genlab.checkpoint.read import AtomicCheckpointIO
+from genlab.checkpoint.sharded_strategy import ShardedStrategy
+from genlab.config.build import resolve
+from genlab.config.tree import PACKAGED, ConfigTree
 from text import text_file
 from tiny_run import command, same, small
 
@@ -173,7 +173,7 @@ def length_of(reference: Path) -> dict[str, float]:
 def end_state(run: Path) -> dict[str, Any]:
     """All of the newest checkpoint that must be equal: not its clock, nor how Lightning keeps its
     place; what was logged is compared apart."""
-    content = dict(checkpoint.newest(run).content)
+    content = dict(read.newest(run).content)
     content["progress"] = content["progress"] | {"seconds": None}
     return {key: value for key, value in content.items() if key not in ("loops", "callbacks", "metrics")}
 
@@ -273,11 +273,11 @@ class Place:
     def check_saved(self, run: Path | None) -> None:
         """The newest checkpoint loads, and is the last one that was written; at most one file is half written."""
         examples = self.examples_saved.get()
-        found = [] if run is None else checkpoint.saved(run)
+        found = [] if run is None else read.saved(run)
         if examples:
             assert run is not None
             assert found, "a checkpoint had been written, and there is none"
-            assert checkpoint.load(found[0])["progress"]["examples"] >= examples
+            assert read.load(found[0])["progress"]["examples"] >= examples
         assert run is None or len(list(run.rglob("*.partial"))) <= 1, "partial files pile up"
 
 
@@ -294,6 +294,6 @@ def finished(outputs: Path) -> bool:
 def begun(outputs: Path) -> Path | None:
     """The run under ``outputs`` that can be gone on with, if there is one yet."""
     for config in outputs.glob("*/*/config.yaml"):
-        if checkpoint.saved(config.parent) and yaml.safe_load(config.read_text()):
+        if read.saved(config.parent) and yaml.safe_load(config.read_text()):
             return config.parent
     return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from faults.life import KILLED, on_ranks
 from faults.runs import Place, begun, check_same_end, finished, length_of, newest_run
 from faults.trial import Trial
-from genlab import checkpoint
+from genlab.checkpoint import read
 
 PROMISE = "weights shared out over two processes (FSDP2), one killed at any moment: as above"
 KILLS = 4  # of one trial
@@ -25,7 +25,7 @@ def kill_and_go_on(place: Place) -> None:
     left = KILLS
     while left:
         run, left = live_through(place, place.runs.sharded_reference(), place.runs.sharded(), left)
-        assert checkpoint.saved(run)[0].is_dir()
+        assert read.saved(run)[0].is_dir()
 
 
 def live_through(place: Place, reference: Path, overrides: Sequence[str], left: int) -> tuple[Path, int]:

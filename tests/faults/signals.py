@@ -9,8 +9,8 @@ from typing import Any
 from faults.life import Shared
 from faults.runs import BATCH, Place, begun, check_same_end, finished, length_of, newest_run, variants
 from faults.trial import Trial, spread
-from genlab import checkpoint
 from genlab.budget import Budget
+from genlab.checkpoint import read
 
 PROMISE = "SIGTERM, SIGINT, SIGUSR1 at any moment: its exit code, how to go on, a step lost at most"
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
@@ -31,7 +31,7 @@ def signal_and_go_on(variant: str, name: str, place: Place) -> None:
     if life.wait(place.chance.uniform(0, length_of(reference)["seconds"])) is None:
         life.send(number)
     code, said, run = life.end(), life.said(), begun(outputs)
-    saved = 0 if run is None else checkpoint.newest(run).progress.examples
+    saved = 0 if run is None else read.newest(run).progress.examples
     assert stepped.get() - saved <= BATCH, f"{stepped.get()} examples seen, {saved} saved"
     if code == -number:  # before it listens, or when all is done
         assert not said

@@ -24,10 +24,10 @@ from typing import Any, get_args, get_origin
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
-from genlab.assemble import SLOTS
-from genlab.build import fits, parameters
+from genlab.config.build import fits, parameters
+from genlab.config.slots import full_name
 from genlab.metrics.base import FeatureExtractor, ModelMetric, SampleMetric
-from genlab.slots import full_name
+from genlab.run.assemble import SLOTS
 
 LIST = Path(__file__).with_suffix(".txt")
 PACKAGES = ("torch", "torchvision", "pytorch_lightning", "lightning_fabric", "torchmetrics", "torch_fidelity", "wandb",

@@ -11,7 +11,8 @@ import yaml
 from faults.life import KILLED
 from faults.runs import Place
 from faults.trial import Trial
-from genlab import experiment, run_folder
+from genlab.command import train
+from genlab.run import run_folder
 
 PROMISE = "simultaneous starts: a folder each"
 
@@ -42,4 +43,4 @@ def _alike(number: int) -> None:
     def end(*_: Any) -> None:
         os._exit(KILLED)
 
-    experiment.fit = end  # type: ignore[assignment]
+    train.fit = end  # type: ignore[assignment]

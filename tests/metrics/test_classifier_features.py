@@ -12,16 +12,17 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from genlab import checkpoint, run_folder
-from genlab.adoption import build_extractor
-from genlab.assemble import build_evaluation, check_config
+from genlab.checkpoint import read
 from genlab.cli import run as command_line
-from genlab.config import ConfigTree
+from genlab.command.sample import load_run
+from genlab.config.tree import ConfigTree
 from genlab.data.digits import Digits
 from genlab.data.image import to_float
 from genlab.errors import CheckpointError, ConfigError, DataError
-from genlab.inference import load_run
 from genlab.metrics.extractor.classifier import ClassifierFeatures
+from genlab.run import run_folder
+from genlab.run.assemble import build_evaluation, check_config
+from genlab.run.pretrained import build_extractor
 from tiny_run import resume, small, train
 
 SPEC = {"modality": "image", "shape": [1, 16, 16]}
@@ -147,7 +148,7 @@ def test_the_fingerprint_follows_the_weights(run: Path, tmp_path: Path) -> None:
     assert extractor(run).fingerprint() == first
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     assert extractor(copy).fingerprint() == first
-    path = checkpoint.saved(copy)[0]
+    path = read.saved(copy)[0]
     content = torch.load(path, weights_only=True)
     content["ema"]["head.bias"][0] += 1e-3
     torch.save(content, path)
@@ -224,7 +225,7 @@ def test_a_folder_is_not_trusted(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the checkpoint of .* is not of the model in its config"):
         extractor(copy)
     with_model()
-    shutil.rmtree(copy / checkpoint.FOLDER)
+    shutil.rmtree(copy / read.FOLDER)
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         extractor(copy)
 

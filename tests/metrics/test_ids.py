@@ -12,7 +12,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from genlab.config import PACKAGED
+from genlab.config.tree import PACKAGED
 from genlab.data.base import Split
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.metrics.bits_per_dim import BitsPerDim

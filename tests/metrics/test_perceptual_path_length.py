@@ -14,8 +14,8 @@ from torch_fidelity.metric_ppl import KEY_METRIC_PPL_RAW, calculate_ppl
 from torch_fidelity.registry import SAMPLE_SIMILARITY_REGISTRY
 from torch_fidelity.sample_similarity_base import SampleSimilarityBase
 
-from genlab.build import resolve
-from genlab.config import ConfigTree
+from genlab.config.build import resolve
+from genlab.config.tree import ConfigTree
 from genlab.data.digits import Digits
 from genlab.errors import ConfigError
 from genlab.metrics import perceptual_path_length

@@ -21,8 +21,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from bigrams import Bigrams
-from genlab.build import build
-from genlab.config import PACKAGED
+from genlab.config.build import build
+from genlab.config.tree import PACKAGED
 from genlab.data.digits import Digits
 from genlab.metrics.base import EXTRACTED, ModelMetric, NeedsData
 from genlab.metrics.baselines import baselines

@@ -9,8 +9,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from genlab import checkpoint, experiment
-from genlab.experiment import Interrupted
+from genlab.checkpoint import read
+from genlab.command import train as train_command
+from genlab.command.train import Interrupted
 from genlab.model.accumulation import Accumulation
 from tiny_run import MLP, SignalAt, only_run, resume, same, train
 
@@ -43,9 +44,9 @@ def flat(tensors: Any) -> Tensor:
 
 
 def gradients_of(monkeypatch: pytest.MonkeyPatch, *overrides: str, outputs: Path) -> tuple[Gradients, Path]:
-    seen, build = Gradients(), experiment.build_trainer
+    seen, build = Gradients(), train_command.build_trainer
     monkeypatch.setattr(
-        experiment, "build_trainer", lambda c, m, callbacks, *rest: build(c, m, [*callbacks, seen], *rest)
+        train_command, "build_trainer", lambda c, m, callbacks, *rest: build(c, m, [*callbacks, seen], *rest)
     )
     return seen, train(*DESCENT, *overrides, outputs=outputs)
 
@@ -68,7 +69,7 @@ def test_a_step_is_the_mean_gradient_of_its_batches(
     for before, step in zip([0, *steps], steps, strict=False):
         expected = torch.stack(seen.alone[before:step]).mean(dim=0)
         torch.testing.assert_close(seen.moved[step - 1], expected, rtol=1e-4, atol=1e-6)
-    last = checkpoint.newest(run)
+    last = read.newest(run)
     assert last.progress.examples == 8 * steps[-1]
     assert last.content["global_step"] == len(steps)
     assert json.loads((run / "summary.json").read_text())["examples"] == 8 * steps[-1]
@@ -80,14 +81,14 @@ def test_a_run_stopped_within_a_step_goes_on_as_if_it_had_not_been(model: str, t
     and the sixth batch, a run stops after the sixth."""
     of_gan = ("model=gan", "model.generator.channels=8", "model.discriminator.channels=8", "model.latent_dim=8")
     given = (*(MLP if model == "diffusion" else of_gan), "trainer.accumulate_grad_batches=3", "budget.value=96")
-    straight = checkpoint.newest(train(*given, outputs=tmp_path / "straight"))
+    straight = read.newest(train(*given, outputs=tmp_path / "straight"))
     for examples in (24, 32):
         outputs = tmp_path / str(examples)
         with pytest.raises(Interrupted, match="saved"):
             train(*given, SignalAt.override(examples), outputs=outputs)
-        assert checkpoint.newest(only_run(outputs)).progress.examples == 48
+        assert read.newest(only_run(outputs)).progress.examples == 48
         resume(only_run(outputs))
-        last = checkpoint.newest(only_run(outputs))
+        last = read.newest(only_run(outputs))
         for part in ("state_dict", "ema", "optimizer_states", "global_step"):
             assert same(last.content[part], straight.content[part]), part
         assert last.progress.examples == straight.progress.examples == 96

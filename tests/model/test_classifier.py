@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.build import fits
+from genlab.config.build import fits
 from genlab.model.augment.shift import Shift
 from genlab.model.base import Classifies, GenerativeModel
 from genlab.model.classifier import Classifier

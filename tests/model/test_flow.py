@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab.build import fits
+from genlab.config.build import fits
 from genlab.model.base import GenerativeModel, HasLatent, HasLikelihood, HasPrior
 from genlab.model.bits_per_dim import bits_per_dim, dequantise
 from genlab.model.flow import Flow

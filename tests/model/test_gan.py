@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from genlab import assemble, checkpoint
 from genlab.callbacks.ema import EMA
+from genlab.checkpoint import read
 from genlab.errors import ConfigError
 from genlab.model.augment.diffaugment import DiffAugment
 from genlab.model.base import HasPrior
@@ -19,6 +19,7 @@ from genlab.model.gan import GAN, truncated_normal
 from genlab.model.objective.adversarial import NonSaturating
 from genlab.model.objective.penalty import R1
 from genlab.model.schedule import LinearDecay
+from genlab.run import assemble
 from genlab.seeding import RandomStream
 from tiny_run import compose, plain, small, train
 
@@ -49,12 +50,12 @@ class Trace(pl.Callback):
 
 
 def traced(tmp_path: Path, *overrides: str, monkeypatch: pytest.MonkeyPatch) -> Trace:
-    from genlab import experiment
+    from genlab.command import train as train_command
 
     trace = Trace()
-    build = experiment.build_trainer
+    build = train_command.build_trainer
     monkeypatch.setattr(
-        experiment, "build_trainer", lambda c, m, callbacks, *rest: build(c, m, [*callbacks, trace], *rest)
+        train_command, "build_trainer", lambda c, m, callbacks, *rest: build(c, m, [*callbacks, trace], *rest)
     )
     train(*GAN_RUN, *overrides, outputs=tmp_path)
     return trace
@@ -80,10 +81,10 @@ def test_a_lazy_penalty_is_taken_every_so_often(tmp_path: Path, monkeypatch: pyt
 
 def test_operations_of_each_kind_of_step_are_counted(tmp_path: Path) -> None:
     """Two turns of both networks and one of the discriminator alone, measured apart, make up the whole."""
-    both = checkpoint.newest(train(*GAN_RUN, "budget.value=8", outputs=tmp_path / "1")).progress.flops
-    alone = checkpoint.newest(train(*GAN_RUN, "model.discriminator_steps=2", "budget.value=8",
+    both = read.newest(train(*GAN_RUN, "budget.value=8", outputs=tmp_path / "1")).progress.flops
+    alone = read.newest(train(*GAN_RUN, "model.discriminator_steps=2", "budget.value=8",
                                     outputs=tmp_path / "2")).progress.flops  # fmt: skip
-    three = checkpoint.newest(train(*GAN_RUN, "model.discriminator_steps=2", "budget.value=24",
+    three = read.newest(train(*GAN_RUN, "model.discriminator_steps=2", "budget.value=24",
                                     outputs=tmp_path / "3")).progress.flops  # fmt: skip
     assert 0 < alone < both
     assert three == 2 * alone + both
@@ -96,7 +97,7 @@ def test_clipping_bounds_the_step(tmp_path: Path) -> None:
                         f"~model.{name}.fused")]  # fmt: skip
     run = train(*GAN_RUN, *sgd, "trainer.gradient_clip_val=0.01", "callbacks.ema.half_life=1000000000",
                 "callbacks.ema.ramp_up=1000000000.0", "budget.value=8", outputs=tmp_path)  # fmt: skip
-    last = checkpoint.newest(run)  # an average that never moves is where the generator began
+    last = read.newest(run)  # an average that never moves is where the generator began
     moved = [last.state[n] - w for n, w in last.content["ema"].items() if n.endswith(("weight", "bias"))]
     assert math.sqrt(sum(float(m.square().sum()) for m in moved)) == pytest.approx(0.01, rel=1e-3)
 
@@ -159,7 +160,7 @@ def test_truncated_noise() -> None:
 
 
 def test_what_is_averaged_is_the_generator_with_its_statistics(tmp_path: Path) -> None:
-    averages = checkpoint.newest(train(*GAN_RUN, outputs=tmp_path)).content["ema"]
+    averages = read.newest(train(*GAN_RUN, outputs=tmp_path)).content["ema"]
     assert all(name.startswith("generator.") for name in averages)
     assert any("running_var" in name for name in averages)
 

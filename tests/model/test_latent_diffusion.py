@@ -7,13 +7,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from genlab import checkpoint, run_folder
-from genlab.assemble import build_data
 from genlab.callbacks.samples import sample_images
+from genlab.checkpoint import read
 from genlab.cli import run as command_line
+from genlab.command.sample import load_run
 from genlab.errors import ConfigError
-from genlab.inference import load_run
 from genlab.model.latent_diffusion import LatentDiffusion
+from genlab.run import run_folder
+from genlab.run.assemble import build_data
 from tiny_run import small, train
 
 LATENT = ("model=vae", "model.latent_shape=[2,4,4]")
@@ -31,7 +32,7 @@ def run(autoencoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_autoencoder_is_that_of_the_run_and_stays_so(autoencoder: Path, run: Path) -> None:
-    theirs, ours = checkpoint.newest(autoencoder), checkpoint.newest(run)
+    theirs, ours = read.newest(autoencoder), read.newest(run)
     weights = {**theirs.state, **theirs.content["ema"]}  # the averaged ones
     assert weights
     for name, weight in weights.items():

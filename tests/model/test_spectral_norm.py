@@ -9,11 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genlab import checkpoint, run_folder
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.evaluation import PeriodicEvaluation
-from genlab.inference import load_run
+from genlab.checkpoint import read
+from genlab.command.sample import load_run
 from genlab.model.spectral_norm import renew_singular_vectors, singular_vectors
+from genlab.run import run_folder
 from tiny_run import same, small, train
 
 BIGGAN = small("model=gan", "model/generator=biggan", "model/discriminator=dcgan")
@@ -73,7 +74,7 @@ def test_a_run_that_is_evaluated_samples_exactly_normalized_averages_and_trains_
     assert len(seen) == 2
     for values in seen:
         torch.testing.assert_close(values, torch.ones_like(values), rtol=0, atol=1e-4)
-    ours, theirs = checkpoint.newest(run).content, checkpoint.newest(never).content
+    ours, theirs = read.newest(run).content, read.newest(never).content
     assert same(ours["state_dict"], theirs["state_dict"])
     assert same(ours["ema"], theirs["ema"])
     assert {name.rsplit(".", 1)[-1] for name in ours["ema"]} & {"_u", "_v", "num_batches_tracked"} == set()
@@ -85,8 +86,8 @@ def test_a_run_that_is_evaluated_samples_exactly_normalized_averages_and_trains_
     values = norms(model.generator)
     torch.testing.assert_close(values, torch.ones_like(values), rtol=0, atol=1e-4)
     # As checkpoints were written once: with averages of the vectors, which are shorter than 1.
-    path = checkpoint.newest(run).path
-    old = checkpoint.load(path)
+    path = read.newest(run).path
+    old = read.load(path)
     vectors = {name: 0.7 * p for name, p in old["state_dict"].items() if name.endswith(("._u", "._v"))}
     assert vectors
     old["ema"] |= {name: p for name, p in vectors.items() if name.startswith("generator.")}

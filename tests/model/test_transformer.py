@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.build import fits
+from genlab.config.build import fits
 from genlab.metrics.perplexity import Perplexity
 from genlab.model.base import Condition, Generates, HasLikelihood, HasTokenLikelihood, HasTokens
 from genlab.model.bits_per_dim import bits_per_dim

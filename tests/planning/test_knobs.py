@@ -5,9 +5,9 @@ from functools import cache
 import pytest
 from omegaconf import DictConfig
 
-from genlab.assemble import build_data, check_config, trial_model
-from genlab.config import ConfigTree, missing
+from genlab.config.tree import ConfigTree, missing
 from genlab.planning.knobs import changed, find_knobs, plain, size_of
+from genlab.run.assemble import build_data, check_config, trial_model
 
 TREE = ConfigTree()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from run_folders import make_run
 
-from genlab import regular_file
+from genlab.files import regular_file
 from genlab.report import logged as logged_module
 from genlab.report.comparison import compare
 from genlab.report.logged import MOST, MOST_OF_RUN, MOST_SPENT, Thinned, read_logged

@@ -16,8 +16,8 @@ from optuna.samplers import RandomSampler
 from optuna.trial import TrialState, create_trial
 from scripted import Scripted, ledger, quick, run, states  # noqa: F401
 
+from genlab.config.overrides import parse
 from genlab.errors import ConfigError, StorageError
-from genlab.overrides import parse
 from genlab.sweep.attempt import Attempt
 from genlab.sweep.grid import Grid
 from genlab.sweep.ledger import Ledger

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genlab import experiment
-from genlab.checkpoint import saved
+from genlab.checkpoint.read import saved
+from genlab.command import train as train_command
 from genlab.errors import ConfigError, StorageError
-from genlab.occupied import is_occupied, occupied
+from genlab.files.lock import is_occupied, occupied
 from tiny_run import MLP, REPOSITORY, command, compose_small, popen, train
 
 
@@ -42,27 +42,27 @@ def test_a_new_run_may_be_given_its_folder(tmp_path: Path, monkeypatch: pytest.M
     folder.mkdir(parents=True)
     (folder / "trial.log").write_text("before")
     config = compose_small(*MLP, outputs=tmp_path / "none")
-    experiment.train(config, [], folder=folder)
+    train_command.train(config, [], folder=folder)
     assert Path(config.run_dir) == folder
     assert config.run_id.startswith("b-")  # W&B tells runs apart by it, and b is a trial of other sweeps too
     assert len(saved(folder)) == 1
     assert (folder / "trial.log").read_text() == "before"
     assert not (tmp_path / "none").exists()
     with pytest.raises(ConfigError, match=r"already holds a run[.] Continue it with run="):
-        experiment.train(compose_small(*MLP, outputs=tmp_path), [], folder=folder)
+        train_command.train(compose_small(*MLP, outputs=tmp_path), [], folder=folder)
 
 
 def test_a_folder_is_one_processs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genlab.occupied._PATIENCE", 0.1)
+    monkeypatch.setattr("genlab.files.lock._PATIENCE", 0.1)
     assert not is_occupied(tmp_path)
     with occupied(tmp_path):
-        code = "from genlab.occupied import is_occupied; from pathlib import Path; import sys; " \
+        code = "from genlab.files.lock import is_occupied; from pathlib import Path; import sys; " \
                "print(is_occupied(Path(sys.argv[1])))"  # fmt: skip
         done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, env=os.environ)
         assert done.stdout == "True\n"
     assert not is_occupied(tmp_path)
     holder = subprocess.Popen(
-        [sys.executable, "-c", "from genlab.occupied import occupied; from pathlib import Path; import sys, time\n"
+        [sys.executable, "-c", "from genlab.files.lock import occupied; from pathlib import Path; import sys, time\n"
                                "with occupied(Path(sys.argv[1])): print('has it', flush=True); time.sleep(600)",
          str(tmp_path)], stdout=subprocess.PIPE)  # fmt: skip
     assert holder.stdout is not None

@@ -3,8 +3,8 @@
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from genlab.config.overrides import parse
 from genlab.errors import ConfigError
-from genlab.overrides import parse
 from genlab.sweep.search import distribution, typed
 from genlab.sweep.space import Space, folder_of, read_space
 

@@ -14,8 +14,8 @@ import pytest
 import wandb
 from scripted import Scripted, ledger, quick, states  # noqa: F401
 
+from genlab.config.overrides import parse
 from genlab.errors import ConfigError, ResourceError
-from genlab.overrides import parse
 from genlab.sweep import wandb as ours
 from genlab.sweep.loop import Sweep, TrialsFailed
 from genlab.sweep.plan import read_plan

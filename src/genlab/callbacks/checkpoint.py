@@ -7,13 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from genlab import checkpoint
 from genlab.callbacks.stop import stop_requested
+from genlab.checkpoint import read
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
-from genlab.metrics_file import MetricsFile
+from genlab.files.atomic import check_room, prepare_folder, take_away, write_atomically
+from genlab.logger.metrics_file import MetricsFile
 from genlab.model.base import Model
-from genlab.storage import check_room, prepare_folder, take_away, write_atomically
 
 
 class Checkpoints(Checkpoint):
@@ -64,17 +64,17 @@ class Checkpoints(Checkpoint):
 
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
-        folder = Path(trainer.default_root_dir) / checkpoint.FOLDER
-        path = folder / checkpoint.file_name(pl_module.progress.examples)
+        folder = Path(trainer.default_root_dir) / read.FOLDER
+        path = folder / read.file_name(pl_module.progress.examples)
         if trainer.is_global_zero:
             prepare_folder(folder, folder.parent)
-            check_room(folder, checkpoint.expected_bytes(pl_module))
+            check_room(folder, read.expected_bytes(pl_module))
         _mend_epoch_count(trainer)
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            write_atomically(folder / checkpoint.NEWEST, lambda file: file.write(path.name.encode()))
-            earlier = [old for old in checkpoint.saved(folder.parent) if old.name < path.name]
-            for old in checkpoint.saved(folder.parent):  # one that claims to be newer was damaged, and passed over
+            write_atomically(folder / read.NEWEST, lambda file: file.write(path.name.encode()))
+            earlier = [old for old in read.saved(folder.parent) if old.name < path.name]
+            for old in read.saved(folder.parent):  # one that claims to be newer was damaged, and passed over
                 if old != path and old not in earlier[: self.keep - 1]:
                     take_away(old)
         self._last_save, self.saved_at = time.monotonic(), pl_module.progress.examples

@@ -8,13 +8,13 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from genlab.callbacks.cadence import Milestones
 from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
-from genlab.callbacks.milestones import Milestones
 from genlab.callbacks.stop import done_unless_stopped, stop_requested
+from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.tracking import better
-from genlab.loggers import IsolatedLogger
-from genlab.memory import enough_memory
+from genlab.machine.memory import enough_memory
 from genlab.metrics.base import Direction
 from genlab.metrics.evaluation import Evaluation, Result
 from genlab.metrics.failures import in_words

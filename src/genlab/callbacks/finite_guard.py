@@ -11,7 +11,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from genlab import checkpoint
+from genlab.checkpoint import read
 from genlab.errors import NumericsError
 from genlab.model.base import Model
 
@@ -40,7 +40,7 @@ class FiniteGuard(Callback):
             return
         assert isinstance(pl_module, Model)
         step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
-        last = next(iter(checkpoint.saved(Path(trainer.default_root_dir))), None)
+        last = next(iter(read.saved(Path(trainer.default_root_dir))), None)
         raise NumericsError(
             f"the {_of_all_ranks(self._what(trainer))} at step {step}, after {pl_module.progress.examples:,} examples. "
             f"Nothing was saved of it; the last good state: {last.name if last else 'none'}. "

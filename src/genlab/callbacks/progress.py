@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from genlab.callbacks.milestones import Milestones
+from genlab.callbacks.cadence import Milestones
 from genlab.model.base import Model
 
 

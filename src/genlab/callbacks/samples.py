@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from genlab.callbacks.cadence import Milestones
 from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
-from genlab.callbacks.milestones import Milestones
 from genlab.data.image import ImageTable, bits_of, to_float, to_pixels
-from genlab.loggers import IsolatedLogger
-from genlab.memory import enough_memory
+from genlab.files.atomic import prepare_folder
+from genlab.logger.isolated import IsolatedLogger
+from genlab.machine.memory import enough_memory
 from genlab.model.base import Condition, GenerativeModel, HasLatent, in_eval_mode
 from genlab.model.classes import in_turn
-from genlab.png import save_png
+from genlab.sampling.png import save_png
 from genlab.seeding import RandomStream
-from genlab.storage import prepare_folder
 
 FOLDER = "samples"
 

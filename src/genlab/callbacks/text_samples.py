@@ -7,14 +7,14 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from genlab.callbacks.cadence import Milestones
 from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
-from genlab.callbacks.milestones import Milestones
 from genlab.callbacks.samples import FOLDER
-from genlab.loggers import IsolatedLogger
+from genlab.files.atomic import prepare_folder, write_atomically
+from genlab.logger.isolated import IsolatedLogger
 from genlab.model.base import GenerativeModel, in_eval_mode
 from genlab.seeding import RandomStream
-from genlab.storage import prepare_folder, write_atomically
 
 BETWEEN = "\n" + 80 * "-" + "\n"  # one text and the next
 

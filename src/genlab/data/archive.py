@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from genlab.errors import DataError
-from genlab.regular_file import make_folder, open_new
+from genlab.files.regular_file import make_folder, open_new
 
 _MOST_MEMBERS = 1_000_000  # CelebA has 202,599
 _RATIO = 100  # unpacked to packed: pictures have 1, MNIST's labels 2, text 5

@@ -9,7 +9,7 @@ from filelock import FileLock
 from genlab.data.archive import unpack_tar, unpack_zip, wholesome, zip_names
 from genlab.data.array_cache import digest
 from genlab.errors import StorageError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 

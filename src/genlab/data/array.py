@@ -17,7 +17,7 @@ from genlab.data.decode import DECODER, Size, checked_size, resized
 from genlab.data.held_out import cached_part, rows_of
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError, DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 _IMAGE_KEYS = ("images", "x", "arr_0")
 _LABEL_KEYS = ("labels", "y")

@@ -17,9 +17,9 @@ import numpy as np
 from filelock import FileLock
 
 from genlab.errors import StorageError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
+from genlab.files.regular_file import open_new, read_text
 from genlab.progress import progress
-from genlab.regular_file import open_new, read_text
 
 _BACK = 60 * 10**9  # ns by which the file of an entry is dated back: whoever writes to it gives it another time
 _CHECKED_BYTES = 2 << 30  # read at most when a cache is opened; a larger one is checked on evenly spaced rows

@@ -15,7 +15,7 @@ from genlab.data.folder import locked_folder
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import ImageFile
 from genlab.errors import ConfigError, DataError, did_you_mean
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 _URL = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 _IMAGES, _ARCHIVE = "img_align_celeba", "img_align_celeba.zip"

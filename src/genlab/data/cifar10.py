@@ -10,7 +10,7 @@ from genlab.data.base import Split
 from genlab.data.download import Archive, fetch
 from genlab.data.folder import locked_folder
 from genlab.data.image import ImageDataModule, ImageTable
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 
 class Cifar10(ImageDataModule):

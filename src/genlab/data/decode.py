@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from genlab.errors import ConfigError, DataError
-from genlab.regular_file import kind_of
+from genlab.files.regular_file import kind_of
 
 Channels = Literal[1, 2, 3, 4]  # grey, grey + alpha, RGB, RGBA
 Bits = Literal[8, 16]  # of a channel of a pixel

@@ -14,7 +14,7 @@ import numpy as np
 from genlab.data.decode import DECODER, Bits, Channels, SixteenBits, Size, UnreadableImageError, decode
 from genlab.data.image_files import ImageFile
 from genlab.errors import DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 from genlab.progress import progress
 
 _BAD_FRACTION = 0.001  # of the files of a split that on_bad=skip may leave out

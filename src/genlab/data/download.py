@@ -13,8 +13,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from genlab.errors import DataError
+from genlab.files.regular_file import open_new
 from genlab.progress import progress
-from genlab.regular_file import open_new
 
 _TIMEOUT = 15.0  # seconds without a byte after which a server counts as unreachable
 _CHUNK = 1 << 18  # bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from genlab.errors import StorageError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 
 @contextmanager

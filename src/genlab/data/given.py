@@ -10,7 +10,7 @@ from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.image_files import SplitsOrClasses
 from genlab.data.image_folder import ImageFolder
 from genlab.errors import ConfigError, DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 
 class GivenImages(ImageDataModule):

@@ -15,7 +15,7 @@ from genlab.data.held_out import cached_part, rows_of
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.row_files import read_row_file
 from genlab.errors import ConfigError, DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genlab.data.array_cache import digest
 from genlab.errors import ConfigError, DataError, GenlabError, ResourceError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

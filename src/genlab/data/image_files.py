@@ -10,7 +10,7 @@ import numpy as np
 from genlab.data.decode import SUFFIXES
 from genlab.data.held_out import held_out_names
 from genlab.errors import DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 from genlab.progress import progress
 
 _SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)

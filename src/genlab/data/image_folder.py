@@ -26,7 +26,7 @@ from genlab.data.image_files import (
 )
 from genlab.data.remembered import recall, remember
 from genlab.errors import ConfigError, DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 _log = logging.getLogger(__name__)
 

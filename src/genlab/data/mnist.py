@@ -13,7 +13,7 @@ from genlab.data.download import Archive, fetch
 from genlab.data.folder import locked_folder
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError, DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 from genlab.seeding import derive_seed, uniform_by_index
 
 if TYPE_CHECKING:

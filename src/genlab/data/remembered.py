@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genlab.regular_file import open_new, read_text
+from genlab.files.regular_file import open_new, read_text
 
 
 def recall(folder: Path, key: str) -> dict[str, Any] | None:

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from genlab.errors import DataError
-from genlab.paths import read_path
-from genlab.regular_file import LARGEST_PICTURE, open_regular, read_bytes
+from genlab.files.paths import read_path
+from genlab.files.regular_file import LARGEST_PICTURE, open_regular, read_bytes
 
 _HOP = "::"  # what fsspec writes between a member and the archive that holds it
 _MEMBER = re.compile(r"(zip|tar|gzip|bz2|xz)://")

@@ -11,7 +11,7 @@ from genlab.data.text import TextDataModule
 from genlab.data.text_files import read_text
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 _ARCHIVE = Archive(
     "input.txt",

@@ -19,7 +19,7 @@ from genlab.data.remembered import recall, remember
 from genlab.data.sampler import Keys
 from genlab.data.tokenizer.base import Tokenizer, UnknownCharacterError, place_of, unknown_of
 from genlab.errors import ConfigError, DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 from genlab.progress import progress
 from genlab.seeding import derive_seed
 

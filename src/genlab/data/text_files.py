@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genlab.data.array_cache import digest
 from genlab.errors import DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 _COARSE = 3 * 10**9  # ns: the times of FAT are even seconds
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # what a file in UTF-16 starts with

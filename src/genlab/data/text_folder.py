@@ -8,7 +8,7 @@ from genlab.data.text import TextDataModule
 from genlab.data.text_files import list_texts, read_texts, stamp_of
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import ConfigError, DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 
 class TextFolder(TextDataModule):

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from genlab.build import check_known, parameters, resolve
+from genlab.config.build import check_known, parameters, resolve
 from genlab.metrics.base import Direction
 
 EXAMPLES = "progress/examples"  # the x axis of every curve

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from genlab.errors import ConfigError, ResourceError
+from genlab.files.paths import read_path
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
-from genlab.paths import read_path
 
 _PREPROCESSING = "bicubic resize of the shorter side with antialiasing, rounded; centre crop"
 _FILES = ("*.json", "*.txt", "model.safetensors")

@@ -15,6 +15,7 @@ from genlab.data.base import DataModule, Split
 from genlab.data.image import ImageDataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
+from genlab.files.paths import read_path
 from genlab.metrics.base import EXTRACTED, AsksForLabels, FeatureExtractor, HasPictures, ModelMetric, NeedsData
 from genlab.metrics.batches import batches_of, computed, update
 from genlab.metrics.bootstrap import bootstrapped, standard_errors
@@ -26,7 +27,6 @@ from genlab.metrics.reference import outputs, reference_outputs
 from genlab.metrics.subject import Examples, ImageSubject, Subject, rank, world
 from genlab.metrics.text_subject import TextSubject
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
-from genlab.paths import read_path
 
 
 class Evaluation:

@@ -10,9 +10,9 @@ import torch
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError, DataError
+from genlab.files.paths import read_path
 from genlab.metrics.subject import rank, world
 from genlab.model.base import GenerativeModel, WritesText
-from genlab.paths import read_path
 from genlab.progress import progress
 from genlab.seeding import RandomStream
 

@@ -1,7 +1,7 @@
 """The parts of models as protocols: a slot in a config is typed by one of these.
 
-A class fits a protocol if it has the protocol's methods with the same parameter names (``genlab.build`` checks this
-before anything is built), so a network or an objective needs no base class and no registration.
+A class fits a protocol if it has the protocol's methods with the same parameter names (``genlab.config.build`` checks
+this before anything is built), so a network or an objective needs no base class and no registration.
 """
 
 from collections.abc import Callable

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from genlab.assemble import trial_model
-from genlab.config import resolved
+from genlab.config.tree import resolved
 from genlab.errors import ConfigError
+from genlab.run.assemble import trial_model
 
 _LARGER = 1.15  # times the weights when a number is doubled, at least; of a depth also times the tensors
 

@@ -10,17 +10,17 @@ from typing import Any
 from omegaconf import DictConfig
 
 from genlab import started_as
-from genlab.assemble import build_data
 from genlab.budget import Budget, Examples, Flops, Seconds
-from genlab.build import build
 from genlab.callbacks.checkpoint import Checkpoints
+from genlab.config.build import build
+from genlab.config.overrides import name_of, parse
 from genlab.errors import ConfigError, ResourceError
-from genlab.overrides import name_of, parse
-from genlab.places import typed, work_in
 from genlab.planning.knobs import Knob, Size, changed, find_knobs, plain, size_of
 from genlab.planning.probe import Failed, Measured, Trying, probe
 from genlab.planning.table import Row, show
 from genlab.planning.upkeep import Upkeep
+from genlab.run.assemble import build_data
+from genlab.trust.places import typed, work_in
 
 _SECONDS = 2.0  # of timed steps of the config as it is; of other sizes half of that
 _PATIENCE = 30.0  # seconds in all, after which no further size is tried

@@ -13,9 +13,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from genlab import checkpoint
-from genlab.assemble import build_callbacks, build_evaluation, build_model, build_trainer, load_pretrained
-from genlab.build import build
 from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.finite_guard import FiniteGuard
@@ -24,12 +21,15 @@ from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.shared_buffers import SharedBuffers
 from genlab.callbacks.text_samples import TextSamples
+from genlab.checkpoint import read
+from genlab.command.train import fit, peak_memory, quiet
+from genlab.config.build import build
 from genlab.data.base import DataModule
 from genlab.errors import GenlabError, ResourceError
-from genlab.experiment import fit, peak_memory, quiet
-from genlab.matmul import quick_matmul
+from genlab.machine.matmul import quick_matmul
 from genlab.planning.clock import Pace, StepClock, pace
 from genlab.planning.upkeep import measure_upkeep
+from genlab.run.assemble import build_callbacks, build_evaluation, build_model, build_trainer, load_pretrained
 
 _ENDLESS = 10**15  # examples
 _PATIENCE = 10.0  # seconds for all steps of a batch size
@@ -120,6 +120,6 @@ def _try(settings: Mapping[str, Any], batch_size: int, seconds: float, told: Con
             if upkeep:  # before the memory is looked at: an evaluation needs some too
                 model.to(device)
                 told.send(measure_upkeep(trainer, model, evaluation, built))
-            measured = Measured(batch_size, step, peak_memory(device), checkpoint.expected_bytes(model))
+            measured = Measured(batch_size, step, peak_memory(device), read.expected_bytes(model))
             told.send(measured)
     return measured

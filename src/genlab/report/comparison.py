@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genlab.errors import ConfigError, StorageError, did_you_mean
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 from genlab.progress import progress
 from genlab.redaction import for_terminal
 from genlab.report.columns import TITLES, Column, columns, counts, over_seeds

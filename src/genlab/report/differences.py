@@ -2,7 +2,7 @@
 
 import io
 
-from genlab import spreadsheet
+from genlab.files import spreadsheet
 from genlab.report.columns import Column
 from genlab.report.marks import APART_IF_NORMAL
 from genlab.report.significance import Pair

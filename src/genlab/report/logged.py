@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from genlab import regular_file
+from genlab.files import regular_file
 
 AXES = ("examples", "flops", "seconds")
 GROUPS = ("val/", "train/", "monitor/")  # what is worth a curve, in the order that it is offered

@@ -8,7 +8,7 @@ from threading import Lock
 
 from PIL import Image
 
-from genlab import regular_file
+from genlab.files import regular_file
 
 NAME = re.compile(r"examples=(\d{12})\.(png|txt)")  # what a run draws along its training
 MOST_PIXELS = 1 << 25  # of a grid: 8 x 10 samples of 512 pixels a side have 21 million

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from genlab import regular_file
 from genlab.errors import ConfigError
+from genlab.files import regular_file
 
 LARGEST = 1 << 20  # bytes of a config or a summary; those of runs have some thousands
 LARGEST_LEDGER = 64 << 20  # of a sweep's, which grows with its trials

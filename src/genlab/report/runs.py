@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from genlab.errors import ConfigError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 from genlab.progress import progress
 from genlab.redaction import one_line
 from genlab.report.logged import Logged, read_logged

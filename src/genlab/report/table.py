@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genlab import spreadsheet
+from genlab.files import spreadsheet
 from genlab.report.columns import Column
 from genlab.report.marks import Marks
 

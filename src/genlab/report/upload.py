@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genlab.logger.wandb_mode import choose_wandb_mode
 from genlab.redaction import one_line, redacted
 from genlab.report.table import Table
-from genlab.wandb_mode import choose_wandb_mode
 
 PATIENCE = 120.0  # seconds
 

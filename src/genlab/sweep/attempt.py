@@ -13,10 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from genlab.launcher.base import Job, Launcher
 from genlab.redaction import one_line
-from genlab.strangers import grants
 from genlab.sweep.ledger import Trial
 from genlab.sweep.metric import Metric
 from genlab.sweep.trial_files import LOG, Curve, can_go_on, is_finished, last_words, make_ready, saved, signs_of_life
+from genlab.trust.strangers import grants
 
 Asked = Literal["", "prune", "stop", "hung"]
 _ILLEGAL = 2  # the exit code of a config that cannot be

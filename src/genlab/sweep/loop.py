@@ -14,9 +14,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from genlab.config import check_complete
+from genlab.config.tree import check_complete
 from genlab.errors import ConfigError, GenlabError, StorageError
-from genlab.occupied import is_occupied
+from genlab.files.lock import is_occupied
 from genlab.sweep.attempt import Attempt
 from genlab.sweep.ledger import BEAT, FINAL, Ledger, Trial
 from genlab.sweep.metric import first_measured

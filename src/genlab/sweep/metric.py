@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from genlab import places
 from genlab.errors import ConfigError, did_you_mean
-from genlab.regular_file import read_text
+from genlab.files.regular_file import read_text
+from genlab.trust import places
 
 Direction = Literal["lower", "higher"]
 
@@ -90,7 +90,7 @@ def first_measured(folder: Path) -> Metric | None:
 
 
 if __name__ == "__main__":
-    from genlab.build import resolve
+    from genlab.config.build import resolve
 
     found: dict[str, str | None] = {}
     count = int(sys.argv[1])

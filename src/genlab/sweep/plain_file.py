@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from genlab.files.atomic import write_atomically
 from genlab.redaction import known_secrets, redacted
-from genlab.storage import write_atomically
 from genlab.sweep.ledger import Trial
 from genlab.sweep.metric import Metric
 

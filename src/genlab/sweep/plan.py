@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.pruners import BasePruner, NopPruner
 
 from genlab import started_as
-from genlab.build import build, parameters, resolve
-from genlab.config import OF_SWEEPS, ConfigTree, check_complete, resolved
+from genlab.config.build import build, parameters, resolve
+from genlab.config.overrides import line_of, name_of, parse
+from genlab.config.tree import OF_SWEEPS, ConfigTree, check_complete, resolved
 from genlab.errors import ConfigError, did_you_mean
+from genlab.files.paths import read_path
 from genlab.launcher.base import Launcher
-from genlab.overrides import line_of, name_of, parse
-from genlab.paths import read_path
 from genlab.sweep.metric import Direction, Metric, choose_metric
 from genlab.sweep.proposals import Proposals
 from genlab.sweep.space import Space, read_space

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genlab.config import OF_SWEEPS
+from genlab.config.overrides import name_of, parse
+from genlab.config.tree import OF_SWEEPS
 from genlab.errors import ConfigError
-from genlab.overrides import name_of, parse
 from genlab.sweep.space import folder_of
 
 ATTEMPT, END = "attempt", "end"  # what is noted of each: at its beginning, and at its end

@@ -9,8 +9,8 @@ from itertools import product
 
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 
+from genlab.config.overrides import line_of, name_of
 from genlab.errors import ConfigError
-from genlab.overrides import line_of, name_of
 
 MOST = 100_000  # combinations
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from genlab.errors import StorageError
-from genlab.occupied import LOCK
-from genlab.regular_file import LARGEST_TABLE, is_regular, open_regular, read_text
-from genlab.storage import writing
+from genlab.files.atomic import writing
+from genlab.files.lock import LOCK
+from genlab.files.regular_file import LARGEST_TABLE, is_regular, open_regular, read_text
 from genlab.sweep.metric import Metric
 
 LOG = "trial.log"

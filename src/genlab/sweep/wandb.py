@@ -19,10 +19,10 @@ from typing import Any
 
 from genlab.errors import ConfigError, ResourceError
 from genlab.redaction import one_line, remember
-from genlab.strangers import grants
 from genlab.sweep.ledger import Ledger, Trial
 from genlab.sweep.rows import check_overrides
 from genlab.sweep.space import Space, folder_of
+from genlab.trust.strangers import grants
 
 _TIMEOUT = 30.0  # seconds for an answer
 _PAUSE = 5.0  # between two questions

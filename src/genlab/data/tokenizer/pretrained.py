@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from genlab.data.tokenizer.byte_level import ByteLevel
 from genlab.errors import DataError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 if TYPE_CHECKING:
     import tokenizers

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from genlab.data.hub import model_folder
 from genlab.errors import ConfigError, ResourceError
+from genlab.files.paths import read_path
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
-from genlab.paths import read_path
 
 _SIZE = 224  # pixels
 _PREPROCESSING = f"PIL bicubic to {_SIZE}x{_SIZE}; ImageNet mean and deviation; class token after the last norm"

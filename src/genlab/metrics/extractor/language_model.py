@@ -12,9 +12,9 @@ from torch import Tensor
 
 from genlab.data.hub import model_folder
 from genlab.errors import ConfigError, DataError, ResourceError
+from genlab.files.paths import read_path
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
-from genlab.paths import read_path
 
 _OF_THE_FILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # not of what it computes
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from genlab.errors import ResourceError
-from genlab.paths import read_path
+from genlab.files.paths import read_path
 
 _TIMEOUT = 5.0  # seconds that a server may take to answer
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
-from genlab import regular_file
+from genlab.files import regular_file
 from genlab.progress import progress
 from genlab.report.picture_file import NAME, UnreadablePictureError, read_picture
 

@@ -1,0 +1,254 @@
+"""Checkpoints on disk: written whole or not at all, and read without running what is in them."""
+
+import os
+import pickle
+import re
+import sys
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import nn
+
+from genlab.callbacks.ema import load_averages
+from genlab.checkpoint.shards import CONTENT, joined, shards_of
+from genlab.data.tokenizer.base import Tokenizer
+from genlab.errors import CheckpointError, NumericsError
+from genlab.files.atomic import prepare_folder, write_atomically
+from genlab.files.regular_file import (
+    LARGEST_CHECKPOINT,
+    LONGEST_NAME,
+    IrregularFileError,
+    is_folder,
+    open_regular,
+    read_text,
+)
+from genlab.model.base import Model, Progress
+from genlab.redaction import one_line
+
+FOLDER = "checkpoints"
+NEWEST = "newest"  # a file that holds the name of the newest checkpoint, so that one that is gone is missed
+
+_NAME = re.compile(r"examples=\d{12,}\.ckpt")
+
+
+def file_name(examples: int) -> str:
+    return f"examples={examples:012d}.ckpt"
+
+
+def saved(run_dir: Path) -> list[Path]:
+    """A run's checkpoints, the newest first."""
+    return sorted((run_dir / FOLDER).glob("examples=*.ckpt"), reverse=True) if is_folder(run_dir / FOLDER) else []
+
+
+def expected_bytes(model: nn.Module) -> int:
+    """About as large as a checkpoint of a model is: its weights, their averages, and two moments of an optimiser."""
+    tensors = [*model.parameters(), *model.buffers()]
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return sum(t.numel() * t.element_size() for t in tensors) + 12 * trained
+
+
+def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint, a file or a folder of shards. The only loader there is: weights and plain values, no code, no
+    fallback.
+
+    Raises:
+        CheckpointError: missing, damaged (one flipped bit is found), or holding anything but tensors and plain values.
+    """
+    if not is_folder(path):
+        return _load_file(path, map_location)
+    content = _load_file(path / CONTENT, map_location)
+    try:
+        return joined(content["content"], (_load_file(path / shards_of(rank)) for rank in range(content["world_size"])))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged ({one_line(error)}).") from error
+
+
+def _load_file(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with open_regular(path, largest=LARGEST_CHECKPOINT) as file:
+                if zipfile.is_zipfile(file):
+                    with zipfile.ZipFile(file) as archive:
+                        declared = sum(member.file_size for member in archive.infolist())
+                        # torch.save does not compress, and torch.load does not look at the checksums
+                        if declared > os.fstat(file.fileno()).st_size or archive.testzip() is not None:
+                            raise zipfile.BadZipFile
+                file.seek(0)
+                return torch.load(file, map_location=map_location, weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint {path}.") from error
+    except IrregularFileError as error:
+        raise CheckpointError(f"{path} {error.strerror}.") from error
+    except Exception as error:  # damage, and malice, can make anything fail
+        named = re.search(r"(?:GLOBAL|[Gg]lobal):?\s+(?:GLOBAL\s+)?([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and named:
+            raise CheckpointError(
+                f"{path.name} contains code (global '{named[1]}'); genlab loads weights only."
+            ) from error
+        raise CheckpointError(f"{path} is damaged ({path.stat().st_size} bytes).") from error
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was read."""
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @property
+    def state(self) -> Mapping[str, torch.Tensor]:
+        return self.content["state_dict"]
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(**self.content["progress"])
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were complete."""
+        loops = self.content["loops"]["fit_loop"]
+        last_batch = loops["epoch_loop.batch_progress"]["is_last_batch"]  # saved before Lightning counts its epoch
+        return loops["epoch_progress"]["current"]["completed"] + bool(last_batch)
+
+    @property
+    def step(self) -> int:
+        """Batches that were logged before it was written."""
+        return self.content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] + 1
+
+    @property
+    def data(self) -> dict[str, str]:
+        """The fingerprint of the data it was trained on; empty where none was kept. Earlier ones kept that of text."""
+        found = self.content.get("data", {"text": self.content["text"]} if "text" in self.content else {})
+        return {str(part): str(value) for part, value in found.items()}
+
+
+def newest(run: Path) -> Saved:
+    """The newest checkpoint of a run that can be read; one that is damaged or gone is passed over with a warning.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = saved(run)
+    if not found:
+        raise CheckpointError(f"run folder {run} holds no checkpoint.")
+    if found[0].name < (named := _noted(run / FOLDER / NEWEST)):
+        print(one_line(f"warning: checkpoint {run / FOLDER / named} is missing. Using {found[0].name} instead."),
+              file=sys.stderr)  # fmt: skip
+    for path, earlier in zip(found, [*found[1:], None], strict=True):
+        try:
+            return _checked(Saved(path, load(path)))
+        except CheckpointError as error:
+            if earlier is None:
+                raise
+            print(one_line(f"warning: checkpoint {error} Using {earlier.name} instead."), file=sys.stderr)
+    raise AssertionError("the loop returns or raises")
+
+
+def _noted(record: Path) -> str:
+    """The name in ``newest``; "" if there is none, with a warning if something else is there."""
+    try:
+        name = read_text(record, largest=LONGEST_NAME, errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        print(one_line(f"warning: {record} {error.strerror}; it is passed over."), file=sys.stderr)
+        return ""
+    if not _NAME.fullmatch(name):
+        print(one_line(f"warning: {record} names no checkpoint; it is passed over."), file=sys.stderr)
+        return ""
+    return name
+
+
+def _checked(last: Saved) -> Saved:
+    """Raises CheckpointError if what was read is not what a run saves."""
+    try:
+        ema = last.content.get("ema", {})
+        for name, tensor in (*last.state.items(), *ema.items()):
+            if not (isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided):
+                raise ValueError(f"{name} is no tensor")
+            if last.state.get(name, tensor).shape != tensor.shape:
+                raise ValueError(f"the average of {name} has another shape")
+        _ = last.data
+        for row in last.content.get("metrics", []):
+            _ = int(row["step"]), [float(value) for value in row.values()]  # what came from the file is text
+        counts = {**asdict(last.progress), "epochs": last.epochs, "step": last.step}
+        for name, count in counts.items():
+            whole = name not in ("flops", "seconds", "fraction")
+            if not (type(count) is int or (type(count) is float and not whole)) or not 0 <= count < float("inf"):
+                raise ValueError(f"{name} is {count!r}")
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        cause = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{last.path} is not what a run saves ({cause}).") from error
+    return last
+
+
+def check_same_model(model: nn.Module, state: Mapping[str, torch.Tensor], run: Path) -> None:
+    """Raises CheckpointError if the weights in ``state`` are not those of a model like ``model``."""
+    own = model.state_dict()
+    for name in [*own, *state]:
+        if name not in own or name not in state or own[name].shape != state[name].shape:
+            theirs = tuple(state[name].shape) if name in state else "missing"
+            ours = tuple(own[name].shape) if name in own else "missing"
+            raise CheckpointError(
+                f"the checkpoint of {run} was made by another model ({name} is {theirs} there and {ours} here). "
+                "Change model.* back, or start a new run."
+            )
+
+
+def check_same_tokenizer(last: Saved, tokenizer: Tokenizer, run: Path) -> None:
+    """Raises CheckpointError if ``tokenizer`` does not give the tokens that the model in ``last`` was trained on."""
+    theirs, ours = last.content.get("tokenizer"), tokenizer.fingerprint()
+    if theirs != ours:
+        raise CheckpointError(
+            f"the tokenizer does not belong to the checkpoint of {run} (fingerprint {ours}, there {theirs}). "
+            "Change data.* back, restore the run's tokenizer.json, or start a new run."
+        )
+
+
+def load_for_sampling(model: Model, last: Saved, run: Path) -> str:
+    """Put a checkpoint's weights into a model, the averages on top where there are any. Returns "ema",
+    "best" (``callbacks.best``) or "raw"."""
+    check_same_model(model, last.state, run)
+    model.load_state_dict(last.state)
+    averages = last.content.get("ema", {})
+    load_averages(model, averages)
+    return last.content.get("ema_kind", "ema") if averages else "raw"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written whole or not at all and read by :func:`load`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Raises NumericsError if a tensor of it is not finite, StorageError if it cannot be written."""
+        check_finite(checkpoint)
+        prepare_folder(Path(path).parent, Path(path).parent.parent)
+        write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return load(Path(path), "cpu" if map_location is None else map_location)  # also where no such GPU is
+
+
+def check_finite(content: Mapping[str, Any], shards: Sequence[torch.Tensor] = ()) -> None:
+    """Raises NumericsError if a tensor of what is to be saved is not finite."""
+    parts = {part: content.get(part, {}) for part in ("state_dict", "ema", "optimizer_states")}
+    for part, tensors in {**parts, "a shard": shards}.items():
+        if not _is_finite(tensors):
+            examples = content["progress"]["examples"]
+            raise NumericsError(
+                f"{part} is not finite after {examples:,} examples, so it was not saved; "
+                "the last sound state is kept. Lower model.optimizer.lr, or set trainer.gradient_clip_val=1.0."
+            )
+
+
+def _is_finite(node: Any) -> bool:
+    if isinstance(node, torch.Tensor):
+        return not node.is_floating_point() or bool(torch.isfinite(node).all())
+    children = node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ()
+    return all(map(_is_finite, children))

@@ -1,0 +1,195 @@
+"""``genlab evaluate``: measure a run again, or images that no model of ours made, and say what came of it."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from genlab.callbacks.samples import save_pictures
+from genlab.checkpoint import read
+from genlab.command.sample import load_run
+from genlab.config.differences import differences
+from genlab.config.tree import resolved
+from genlab.data.base import DataModule
+from genlab.data.given import GivenImages
+from genlab.data.image import ImageDataModule, ImageTable
+from genlab.data.text import TextDataModule
+from genlab.errors import ConfigError, DataError
+from genlab.files.atomic import prepare_file
+from genlab.files.paths import read_path
+from genlab.machine.matmul import quick_matmul
+from genlab.metrics.baselines import baselines as baseline_images
+from genlab.metrics.evaluation import Evaluation
+from genlab.metrics.failures import raise_first
+from genlab.metrics.protocol import Result
+from genlab.metrics.subject import Examples
+from genlab.metrics.text_baselines import text_baselines
+from genlab.metrics.text_subject import TextSubject
+from genlab.model.base import GenerativeModel, Model
+from genlab.redaction import for_terminal
+from genlab.run import run_folder
+from genlab.run.assemble import build_data, build_evaluation, load_tokenizer
+
+
+def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, likelihood: int) -> None:
+    """Measure a run, print a table and keep it as ``evaluation-<protocol>.json`` in the run folder.
+
+    If the model samples in another way than the run's own, the file says how, and its name ends with a hash of that.
+    """
+    prepare_file(run / "evaluation.json")
+    before = {"model": run_folder.read_config(run)["model"]}
+    changed = {path: now for path, (_, now) in differences(before, {"model": resolved(config)["model"]}).items()}
+    if likelihood:
+        node = {"_target_": "genlab.metrics.bits_per_dim.BitsPerDim", "num_images": likelihood}
+        with open_dict(config):
+            config.metrics.bits_per_dim = OmegaConf.merge(config.metrics.get("bits_per_dim") or {}, node)
+    if n is not None:
+        config.evaluation.num_samples = n
+    data = build_data(config)
+    evaluation = build_evaluation(resolved(config))
+    model, weights = load_run(config, run)
+    if isinstance(data, TextDataModule):
+        last = read.newest(run)
+        read.check_same_tokenizer(last, data.tokenizer, run)
+        load_tokenizer(resolved(config), last, run)
+    if baselines and not evaluation.metrics:
+        raise ConfigError("baselines=true: they are scored as samples are, and no metric here is of samples. "
+                          "Choose metrics=[fid].")  # fmt: skip
+    with quick_matmul(model.device.type == "cpu"):
+        result = evaluation.run(model, data, weights=weights)
+    others: dict[str, Result] = {}
+    if baselines:
+        for name, examples in _baselines(data, model, evaluation).items():
+            others[name] = evaluation.score(examples, data, evaluation.device_of(model))
+    print(for_terminal(table({**rows("this run", result), **{name: other.values for name, other in others.items()}})))
+    suffix = f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]}" if changed else ""
+    path = run / f"evaluation-{result.protocol_id}{suffix}.json"
+    report = {
+        **result.report(),
+        "examples": model.progress.examples,
+        "changed": changed,
+        "baselines": {name: other.values for name, other in others.items()},
+    }
+    run_folder.write_text(path, json.dumps(report, indent=2))
+    print(for_terminal(f"protocol {result.protocol_id}: {path}"))
+    for picture in save_pictures(result.pictures, run, f"{result.protocol_id}{suffix}"):
+        print(for_terminal(f"picture: {picture}"))
+    raise_first(result.failures, path)
+
+
+def _baselines(data: DataModule, model: Model, evaluation: Evaluation) -> dict[str, Examples]:
+    if isinstance(data, ImageDataModule):
+        return baseline_images(
+            data, evaluation.num_samples, evaluation.seed, evaluation.reference, evaluation.balanced_classes
+        )
+    assert isinstance(data, TextDataModule)
+    assert isinstance(model, GenerativeModel), "the evaluation has measured samples"
+    subject = TextSubject(data, evaluation.reference, evaluation.prompt_length).sized(evaluation.num_samples, model)
+    return text_baselines(subject, evaluation.seed)
+
+
+def evaluate_images(
+    config: DictConfig,
+    images: str,
+    reference: str | None,
+    out: str | None,
+    image_key: str | None = None,
+    on_bad: Literal["stop", "skip"] = "stop",
+) -> None:
+    """Measure a folder of images, or a .npy or .npz file, against another or against a split of the config's data.
+    ``image_key`` and ``on_bad``: as of :class:`genlab.data.given.GivenImages`, of all files that are named.
+
+    Raises:
+        ConfigError: a metric asks for a model, or for data that are not there; ``out`` is no .json file.
+        DataError: there are no images, or the two are not of one shape.
+        StorageError: ``out`` cannot be written.
+    """
+    if out is not None:
+        if read_path(out).suffix.lower() != ".json":
+            raise ConfigError(f"out={out}: the numbers go into a .json file. Use out={out.rstrip('/')}.json")
+        prepare_file(read_path(out))
+    data = _reference(config, reference, image_key, on_bad)
+    if reference is not None:
+        config.evaluation.reference = "train"
+    channels: Any = data.spec.shape[0]
+    if on_bad == "stop":
+        on_bad = config.data.get("on_bad", "stop")  # files that are compared with data of files are treated as those
+    given = GivenImages(
+        images, _size(config), channels, config.data.get("cache_dir"), image_key, on_bad, config.data.get("bits", 8)
+    )
+    config.spec, config.run_dir, config.run_id = data.spec.to_config(), "", ""
+    evaluation = build_evaluation(resolved(config))
+    if evaluation.of_models:
+        raise ConfigError(f"metrics={next(iter(evaluation.of_models))} asks a model, and images={images} are none. "
+                          "Leave it out of metrics=[...].")  # fmt: skip
+    table_, theirs = _read(given, config), data.table(evaluation.reference)
+    labels = None
+    if table_.labels is not None and table_.names == theirs.names:
+        labels = torch.from_numpy(table_.labels)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with quick_matmul(device == "cpu"):
+        result = evaluation.score(Examples(torch.from_numpy(table_.images), labels), data, device, full=True)
+    print(for_terminal(table(rows(read_path(images).name, result))))
+    if out is not None:
+        where = reference or OmegaConf.to_container(config.data)
+        report = {**result.report(), "images": images, "reference": where}
+        run_folder.write_text(read_path(out), json.dumps(report, indent=2))
+    print(for_terminal(f"protocol {result.protocol_id}" + (f": {out}" if out else "")))
+
+
+def _read(given: GivenImages, config: DictConfig) -> ImageTable:
+    """All images that are given. Raises DataError, whose remedy is typed as this command has it: the config's data, if
+    they are of another kind, take no options of files."""
+    try:
+        return given.table("train")
+    except DataError as error:
+        message = re.sub(r"data\.(image_key|on_bad)\b", r"\1", str(error))
+        option = re.search(r" Set data\.(image_size|bits)=.*", message)
+        if option is not None and option[1] not in config.data:
+            message = message.removesuffix(option[0]) + " Make them like the data, or name files: reference=<folder>."
+        raise DataError(message) from error
+
+
+def _size(config: DictConfig) -> Any:
+    size = config.data.get("image_size")
+    return tuple(size) if OmegaConf.is_list(size) else size
+
+
+def _reference(
+    config: DictConfig, reference: str | None, image_key: str | None, on_bad: Literal["stop", "skip"]
+) -> ImageDataModule:
+    if reference is not None:
+        node = config.data
+        return GivenImages(reference, _size(config), node.channels, node.cache_dir, image_key, on_bad, node.bits)
+    data = build_data(config)
+    if not isinstance(data, ImageDataModule):
+        raise ConfigError(f"images can only be compared with images; the data are {data.spec.modality}.")
+    return data
+
+
+def rows(name: str, result: Result) -> dict[str, dict[str, float]]:
+    """The numbers, and below them how sure they are."""
+    found = {name: result.values}
+    if result.deviations:
+        found[f"± over {len(result.protocol['seed'])} seeds"] = result.deviations
+    if result.errors:
+        found["± by resampling"] = result.errors
+    return found
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Names down, metrics across, in columns that line up."""
+    columns = list(dict.fromkeys(name for values in rows.values() for name in values))
+    left = max(len(name) for name in rows)
+    lines = [" " * left + "".join(f"  {name:>{max(10, len(name))}}" for name in columns)]
+    for name, values in rows.items():
+        cells = (f"{values[c]:.4f}" if c in values else "" for c in columns)
+        widths = (max(10, len(c)) for c in columns)
+        lines.append(
+            name.ljust(left) + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        )
+    return "\n".join(lines)

@@ -1,0 +1,153 @@
+"""What the commands take beside the config, each typed as its default is."""
+
+from typing import Any
+
+from genlab.config.overrides import parse
+from genlab.config.quantities import as_count, as_number
+from genlab.errors import ConfigError
+from genlab.files.paths import expanded
+
+# Of each command, with default and meaning; all else is the config's.
+OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
+    "train": {
+        "run": (None, "continue this run, with what else is typed changed"),
+        "folder": (None, "the new run's folder. Default: outputs/<model>-<data>/<time>-<id>"),
+        "allow_changes": (False, "also where a setting or the data that its training depends on are changed"),
+    },
+    "sample": {
+        "run": (..., "the run to sample from"),
+        "n": (None, "how many samples. Default: 64 images, or 1 text"),
+        "seed": (0, "sample i of a seed is always the same, on any batch size"),
+        "label": (None, "a class by number or name, or several in turn: [1,2]. Default: one class after the other"),
+        "prompt": (None, "the beginning of a text, which the samples go on from"),
+        "batch_size": (64, "how many at a time"),
+        "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
+    },
+    "evaluate": {
+        "run": (None, "the run to evaluate"),
+        "images": (None, "or a folder of images, a .npz or a .npy file, to measure without a model"),
+        "reference": (None, "with images: what to compare with, likewise; or data=... and its held-out split"),
+        "image_key": (None, "with images: the name of the pictures in a .npz. Default: images, x or arr_0"),
+        "on_bad": ("stop", "with images: a damaged file: stop, or skip up to 0.1 % of them"),
+        "n": (None, "how many samples; by default as many as at the end of training"),
+        "seed": (None, "of the samples; by default the config's evaluation.seed"),
+        "seeds": (None, "sets of samples, each of its own seed: 3 give means and their spread"),
+        "bootstrap": (None, "resamplings of the samples: 200 give standard errors"),
+        "likelihood": (0, "also bits per dimension of so many held-out images (slow)"),
+        "baselines": (False, "also score what took no model: noise, simple statistics, and real data"),
+        "out": (None, "with images: a .json file for the numbers and their protocol"),
+    },
+    "verify": {
+        "run": (None, "a run of a recipe: judged from its files if it is finished, else continued"),
+    },
+    "plan": {
+        "hours": (None, "of training: which size makes the most of them"),
+        "flops": (None, "or so many floating-point operations: how long they take"),
+        "examples": (None, "or so many examples. Default: the config's budget"),
+        "steps": (5000, "optimiser steps that a training should make, which tells sizes that are too large"),
+    },
+    "compare": {
+        "runs": (..., "the runs to compare: [a,b], or a folder that holds some at any depth"),
+        "out": (None, "the folder for tables, pictures and plots. Default: comparison-<time> beside the runs"),
+        "sort": (None, "the column that comes best first. Default: the first metric"),
+        "protocol": (None, "the id of a protocol that all were measured with. Default: that of the most runs"),
+        "allow_unequal": (False, "show and mark numbers that were measured otherwise, instead of refusing them"),
+        "plots": (True, "also draw curves, sampling costs and, of a sweep, what its settings did"),
+        "wandb": (False, "also send the table and the plots to Weights & Biases"),
+    },
+}
+
+OF_IMAGES = ("images", "reference", "out", "image_key", "on_bad")  # of evaluate, without a run
+
+
+def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The command's own options, typed as their defaults are, and the config's. Raises ConfigError."""
+    known = OPTIONS[command]
+    values = {name: default for name, (default, _) in known.items()}
+    rest = []
+    if "prompt" in known:  # free text, which Hydra's grammar is not for
+        prompts = [text for text in overrides if text.startswith("prompt=")]
+        overrides = [text for text in overrides if text not in prompts]
+        values["prompt"] = next((text.removeprefix("prompt=") for text in reversed(prompts)), None)
+    for override in parse(overrides):
+        name = str(override.key_or_group)
+        if name not in known:
+            rest.append(override.input_line or "")
+        elif override.is_delete():
+            raise ConfigError(f"{override.input_line}: nothing to delete, {name} is no part of the config.")
+        else:
+            values[name] = _typed(name, override.value(), known[name][0])
+    missing = [name for name, value in values.items() if value is ...]
+    if missing:
+        example = "outputs/<model>-<data>" + ("" if missing[0] == "runs" else "/<run>")
+        raise ConfigError(f"{missing[0]} has no value. Set it: {missing[0]}={example}")
+    return values, rest
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """The value of a command's own option. Raises ConfigError if it is of another type."""
+    if value is None and default in (None, ...):
+        return default
+    if name in ("run", "folder", "out", "images", "reference"):
+        return expanded(str(value))
+    if name == "on_bad":
+        if value not in ("stop", "skip"):
+            raise ConfigError(f"on_bad must be stop or skip, got {value!r}.")
+        return value
+    if name in ("sort", "protocol", "image_key"):
+        return str(value)
+    if name == "runs":
+        return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
+    if name == "label":
+        return _labels(value)
+    if name in ("hours", "flops"):
+        value = as_number(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{name} must be a number, got {value!r}.")
+        return float(value)
+    value = as_count(value)
+    kind, words = (bool, "true or false") if isinstance(default, bool) else (int, "a whole number")
+    lowest = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0, "examples": 1, "steps": 1}.get(name)
+    if lowest is not None:
+        words = f"a whole number >= {lowest}"
+    if type(value) is not kind or (lowest is not None and value < lowest):
+        raise ConfigError(f"{name} must be {words}, got {value!r}.")
+    return value
+
+
+def _labels(value: Any) -> list[int | str]:
+    """The classes that samples are asked for, in turn: numbers, and names. Raises ConfigError."""
+    labels = value if isinstance(value, list) else [value]
+    if not labels or not all(type(label) in (int, str) for label in labels):
+        raise ConfigError(f"label must be a class, by its number or name, or several: label=[1,2], got {value!r}.")
+    return labels
+
+
+def with_reference(options: dict[str, Any], overrides: list[str]) -> list[str]:
+    """The overrides of ``evaluate``, those for files that are compared among them. Raises ConfigError."""
+    if (options["run"] is None) == (options["images"] is None):
+        raise ConfigError("evaluate takes run=outputs/<model>-<data>/<run>, or images=<folder> and reference=<folder>.")
+    of_runs = [name for name in ("n", "seed", "seeds", "likelihood", "baselines") if options[name]]
+    of_images = [name for name in ("reference", "out", "image_key") if options[name] is not None]
+    of_images += ["on_bad"] * (options["on_bad"] != "stop")
+    if options["run"] is not None:
+        if of_images:
+            raise ConfigError(f"{of_images[0]}={options[of_images[0]]} goes with images=..., not with run=...")
+        return overrides
+    if of_runs:
+        raise ConfigError(f"{of_runs[0]}={options[of_runs[0]]} goes with run=..., not with images=...")
+    chooses_data = any(override.lstrip("+").partition("=")[0] == "data" for override in overrides)
+    if chooses_data == (options["reference"] is not None):
+        raise ConfigError(f"images={options['images']} are compared with reference=<folder> or with data=<name>: "
+                          "name one of them.")  # fmt: skip
+    if chooses_data:
+        return overrides
+    own, rest = take_options("evaluate", [_of_files(override) for override in overrides])
+    options |= {name: own[name] for name in ("image_key", "on_bad") if own[name] != OPTIONS["evaluate"][name][0]}
+    return ["data=image_folder", *rest]
+
+
+def _of_files(override: str) -> str:
+    """Where two sets of files are compared, ``data.image_key=`` and ``data.on_bad=`` are of both."""
+    name = override.lstrip("+").partition("=")[0]
+    return override.lstrip("+").removeprefix("data.") if name in ("data.image_key", "data.on_bad") else override

@@ -1,0 +1,233 @@
+"""What one does with a trained run: draw samples, for which its folder is enough."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from genlab.callbacks.samples import FOLDER as SAMPLES
+from genlab.callbacks.samples import sample_images, save_grid
+from genlab.callbacks.text_samples import BETWEEN, write_texts
+from genlab.checkpoint import read
+from genlab.config.tree import resolved
+from genlab.data.tokenizer.base import StreamDecoder, Tokenizer, UnknownCharacterError, unknown_of
+from genlab.errors import ConfigError, did_you_mean
+from genlab.files.atomic import prepare_file, prepare_folder, write_atomically, writing
+from genlab.files.paths import read_path
+from genlab.machine.matmul import quick_matmul
+from genlab.machine.memory import enough_memory
+from genlab.model.base import Condition, Generates, GenerativeModel, Model
+from genlab.model.classes import classes_of
+from genlab.redaction import for_terminal
+from genlab.run.assemble import build_model, load_tokenizer
+from genlab.sampling.png import save_png
+from genlab.seeding import RandomStream
+
+_log = logging.getLogger(__name__)
+
+
+def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
+    """A run's model with the weights of its newest checkpoint, on the fastest device, and which weights they are."""
+    plain = resolved(config)
+    model = build_model(plain)
+    model.configure_model()
+    last = read.newest(run)
+    weights = read.load_for_sampling(model, last, run)
+    model.progress = last.progress
+    use_gpu = torch.cuda.is_available() and plain["trainer"].get("accelerator") != "cpu"
+    return model.to("cuda" if use_gpu else "cpu").eval(), weights
+
+
+def sample(
+    config: DictConfig,
+    run: Path,
+    n: int | None,
+    seed: int,
+    label: Sequence[int | str] | None,
+    prompt: str | None,
+    batch_size: int,
+    out: str | None,
+) -> None:
+    """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written."""
+    is_text = config.spec.modality == "text"
+    n = n or (1 if is_text else 64)
+    model, _ = load_run(config, run)
+    if not isinstance(model, GenerativeModel):
+        raise ConfigError(f"{run} holds a {type(model).__name__}, which draws no samples. Name another run.")
+    if is_text and label is not None:
+        raise ConfigError(f"label={_typed(label)}: the model of {run} takes no labels.")
+    labels = None if label is None else find_labels(model, config.spec.condition.label.names, label, run)
+    if prompt is not None and not is_text:
+        raise ConfigError(f"prompt={prompt}: the model of {run} makes images, which take no prompt.")
+    if out is None:
+        digest = hashlib.sha256((prompt or "").encode("utf-8", "surrogateescape")).hexdigest()  # any bytes of a shell
+        told = "" if prompt is None else f"-prompt={digest[:8]}"
+        told += "" if labels is None else f"-label={','.join(map(str, labels))}"
+        path = run / SAMPLES / f"seed={seed}-n={n}{told}{'.txt' if is_text else '.png'}"
+        prepare_folder(path.parent, run)
+        prepare_file(path)
+    else:
+        path = text_destination(out) if is_text else image_destination(out)
+    fewer = f"batch_size={max(1, batch_size // 2)}"
+    with quick_matmul(model.device.type == "cpu"), enough_memory("while samples were drawn", fewer):
+        if is_text:
+            tokenizer = load_tokenizer(resolved(config), read.newest(run), run)
+            sample_text(model, tokenizer, n, seed, prompt, batch_size, path)
+        else:
+            sample_pictures(model, n, seed, labels, batch_size, path, config.spec.get("bits", 8))
+
+
+def image_destination(out: str) -> Path:
+    """Where images go: a .png, a .npz, or a folder, which is made. Nothing else, and no folder that holds something.
+
+    Raises:
+        ConfigError: ``out`` is none of these.
+        StorageError: it cannot be written.
+    """
+    path = read_path(out)
+    suffix = path.suffix.lower()
+    if not (out.endswith("/") or path.is_dir()):
+        if suffix in (".png", ".npz"):
+            prepare_file(path)
+            return path
+        if suffix:
+            raise ConfigError(f"out={out}: images go into a .png (a grid), a .npz (an array) or a folder (a PNG each). "
+                              f"Use out={path.with_suffix('.png')}, or out={out}/ for a folder.")  # fmt: skip
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        held = len(list(path.iterdir()))
+    if held:
+        raise ConfigError(f"out={out}: the folder holds {held} file{'s' * (held > 1)} already, which would lie among "
+                          "the samples. Name a new folder, or empty that one.")  # fmt: skip
+    return path
+
+
+def text_destination(out: str) -> Path:
+    """Raises ConfigError if ``out`` is no .txt file, StorageError if it cannot be written."""
+    path = read_path(out)
+    if path.suffix.lower() != ".txt":
+        raise ConfigError(f"out={out}: texts go into a .txt file. Use out={path.with_suffix('.txt')}")
+    prepare_file(path)
+    return path
+
+
+def find_labels(model: GenerativeModel, names: Sequence[str], asked: Sequence[int | str], run: Path) -> list[int]:
+    """The numbers of the classes ``asked``, each by its number or by one of ``names``. Raises ConfigError for one that
+    the model of ``run`` does not know, or was never shown."""
+    classes, typed = model.num_classes, _typed(asked)
+    if classes is None:
+        raise ConfigError(f"label={typed}: the model of {run} takes no labels.")
+    found = []
+    for label in asked:
+        if isinstance(label, str):
+            if label not in names:
+                known = ", ".join(list(names)[:10]) + ", ..." * (len(names) > 10)
+                guess = did_you_mean(label, list(names))
+                raise ConfigError(f"label={typed}: there is no class '{label}'.{guess} The classes are {known}.")
+            label = list(names).index(label)
+        if not 0 <= label < classes:
+            raise ConfigError(f"label={typed} must be a class from 0 to {classes - 1}.")
+        if label in model.empty_classes:
+            seen = classes_of(model)
+            trained = ", ".join(map(str, seen[:10])) + ", ..." * (len(seen) > 10)
+            raise ConfigError(
+                f"label={typed}: no image that the model of {run} was trained on has this label. Use one of {trained}."
+            )
+        found.append(label)
+    return found
+
+
+def _typed(labels: Sequence[int | str]) -> str:
+    return str(labels[0]) if len(labels) == 1 else f"[{','.join(map(str, labels))}]"
+
+
+def sample_pictures(
+    model: GenerativeModel,
+    n: int,
+    seed: int,
+    labels: Sequence[int] | None,
+    batch_size: int,
+    path: Path,
+    bits: int = 8,
+) -> None:
+    """``n`` samples, of ``labels`` in turn if there are any. In a grid of several labels, each has a column."""
+    batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
+    images = torch.cat([sample_images(model, batch, seed, labels, bits) for batch in batches])
+    square = max(1, round(n**0.5))
+    asked = model.num_classes if labels is None else len(labels)
+    in_columns = asked == 10 if labels is None else 1 < len(labels) <= 20
+    write_images(images, path, columns=asked or square if in_columns else square)
+    print(for_terminal(f"{n} samples: {path}"))
+
+
+def _encoded(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
+    """Raises ConfigError for a character that the run has no token for."""
+    try:
+        return tokenizer.encode(prompt)
+    except UnknownCharacterError as error:
+        raise ConfigError(f"prompt: {error} Leave it out of the prompt.") from error
+
+
+def sample_text(
+    model: GenerativeModel,
+    tokenizer: Tokenizer,
+    n: int,
+    seed: int,
+    prompt: str | None,
+    batch_size: int,
+    path: Path,
+) -> None:
+    """Texts that begin with ``prompt``, as one ``.txt`` file."""
+    asked = None if not prompt else torch.from_numpy(_encoded(tokenizer, prompt)).to(model.device)
+    unknown = unknown_of(tokenizer)
+    if asked is not None and unknown is not None and (count := int((asked == unknown).sum())):
+        _log.warning(f"{count} of the {len(asked)} characters of the prompt are not in the training text: the model "
+                     "sees the unknown token in their place.")  # fmt: skip
+    texts = []
+    for first in range(0, n, batch_size):
+        indices = range(first, min(first + batch_size, n))
+        stream = RandomStream.for_samples(seed, indices, model.device)
+        condition = None if asked is None else {"prompt": asked.expand(len(indices), -1)}
+        if n == 1 and isinstance(model, Generates):
+            texts = [_print_while_writing(model, tokenizer, condition, stream, prompt or "")]
+        else:
+            tokens = model.sample(len(indices), condition, stream).cpu()
+            texts += [(prompt or "") + tokenizer.decode(row) for row in tokens.tolist()]
+            end = BETWEEN.rstrip() if indices.stop < n else ""
+            print(for_terminal(BETWEEN.join(texts[first:]) + end), flush=True)
+    write_texts(texts, path)
+    print(for_terminal(f"\n{n} sample{'s' * (n > 1)}: {path}"))
+
+
+def _print_while_writing(
+    model: Generates, tokenizer: Tokenizer, condition: Condition | None, stream: RandomStream, prompt: str
+) -> str:
+    decoder = StreamDecoder(tokenizer)
+    pieces = [prompt]
+    print(for_terminal(prompt), end="", flush=True)
+    for token in model.generate(condition, stream):
+        pieces.append(decoder.push(int(token)))
+        print(for_terminal(pieces[-1]), end="", flush=True)
+    pieces.append(decoder.finish())
+    print(for_terminal(pieces[-1]))
+    return "".join(pieces)
+
+
+def write_images(images: Tensor, path: Path, columns: int) -> None:
+    """Images (N, C, H, W), uint8 or uint16, as a grid (``.png``), an array ``images`` (N, H, W, C) (``.npz``), or
+    one PNG each in a folder that is there. Raises StorageError."""
+    pixels = images.permute(0, 2, 3, 1).numpy()
+    if path.is_dir():
+        with writing(path):
+            for i, picture in enumerate(pixels):
+                save_png(picture, path / f"{i:06d}.png")
+    elif path.suffix.lower() == ".npz":
+        write_atomically(path, lambda file: np.savez(file, images=pixels))
+    else:
+        with writing(path.parent):
+            save_grid(images, columns, path)

@@ -1,0 +1,95 @@
+"""Does a recipe still do what it is known to do? Runs it, or looks at a run of it, and says where it left its bands."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from genlab.command.train import train
+from genlab.config.build import build
+from genlab.config.overrides import name_of, parse
+from genlab.config.tree import PACKAGED, ConfigTree, resolved
+from genlab.errors import ConfigError
+from genlab.milestones import Bands, OutsideBand
+from genlab.redaction import for_terminal
+from genlab.run.resume import FREE
+from genlab.run.run_folder import SUMMARY
+
+_NO_CHANGE = ("experiment", "seed", "trainer")  # of a recipe, as FREE is none; how it runs is not what it is
+
+
+def verify(config: DictConfig, overrides: Sequence[str], run: Path | None = None) -> None:
+    """Run a recipe, go on with a run of it, or judge a finished one from its files alone.
+
+    Raises OutsideBand at the first point where the metric is outside; ConfigError where there is nothing to judge by.
+    """
+    bands = _bands(config, overrides, run)
+    folder = run
+    try:
+        if run is None or not (run / SUMMARY).exists():
+            _watch(config, bands)
+            train(config, overrides, run)
+            folder = Path(config.run_dir)
+        assert folder is not None
+        judged = bands.judge_files(folder, resolved(config)["budget"])
+        for judgement in judged:
+            judgement.check()
+    except OutsideBand as error:
+        where = folder or Path("" if OmegaConf.is_missing(config, "run_dir") else config.run_dir)
+        raise OutsideBand(f"{error} {_what_to_look_at(where, overrides)}") from error
+    told = ["", f"{folder} is within its bands:", *(f"  {judgement}" for judgement in judged)]
+    print(for_terminal("\n".join(told)))
+
+
+def _bands(config: DictConfig, overrides: Sequence[str], run: Path | None) -> Bands:
+    node: Any = config.get("milestones")
+    typed = {name_of(override): override for override in parse(overrides)}
+    recipe = typed["experiment"].value() if "experiment" in typed else None
+    if node is None and run is not None and recipe in _having():  # recorded since the run was made
+        node = ConfigTree().compose([f"experiment={recipe}"]).milestones
+        config.milestones = node
+    if node is None:
+        if recipe is None:
+            what = "verify holds a recipe" if run is None else f"{run} is no run of a recipe"
+        else:
+            what = f"experiment={recipe} has neither published nor recorded bands"
+        raise ConfigError(f"{what}; these have bands: {', '.join(_having())}.")
+    budget = next((name for name in typed if name.partition(".")[0] == "budget"), None)
+    bands: Bands = build(OmegaConf.to_container(node), Bands, "milestones")  # type: ignore[arg-type]
+    if run is None and budget is not None:
+        raise ConfigError(f"{budget}: the bands are of the recipe's own budget. Leave it out.")
+    if run is not None and bands.examples is not None and config.budget.value != bands.examples:
+        raise ConfigError(f"the bands are of {bands.examples:,} examples, and {run} was trained otherwise. "
+                          f"Use verify experiment={recipe or '...'}.")  # fmt: skip
+    return bands
+
+
+def _having() -> list[str]:
+    """The recipes that have bands."""
+    files = sorted((PACKAGED / "experiment").glob("*.yaml"))
+    return [file.stem for file in files if OmegaConf.load(file).get("milestones") is not None]  # type: ignore[union-attr, arg-type]
+
+
+def _watch(config: DictConfig, bands: Bands) -> None:
+    """Have the metric measured where there are bands, and the run ended where it leaves them."""
+    if bands.examples is not None:
+        config.budget = {"_target_": "genlab.budget.Examples", "value": bands.examples}
+    if "evaluation" not in config.callbacks:
+        raise ConfigError("callbacks.evaluation is missing: without it nothing is measured. Use callbacks=[default].")
+    also_at = {*(config.callbacks.evaluation.get("also_at") or []), *(point / 100 for point in bands.early)}
+    OmegaConf.update(config, "callbacks.evaluation.also_at", sorted(also_at), force_add=True)
+    node = {"_target_": "genlab.callbacks.bands.StopOutside", "bands": OmegaConf.to_container(config.milestones)}
+    OmegaConf.update(config, "callbacks.milestones", node, force_add=True)
+
+
+def _what_to_look_at(run: Path, overrides: Sequence[str]) -> str:
+    names = [(name_of(override), override.input_line) for override in parse(overrides)]
+    free = (*FREE, *_NO_CHANGE)
+    changes = [line for name, line in names if not any(name == f or name.startswith(f"{f}.") for f in free)]
+    if changes:
+        return f"The recipe was changed: {' '.join(map(str, changes))}. Leave that out, and look at {run}/metrics.csv."
+    return (
+        f"Look at train/ and monitor/ in {run}/metrics.csv, and compare its versions.json and config.yaml with those "
+        "of a run that was good."
+    )

@@ -1,0 +1,207 @@
+"""Services that show metrics as long as they work; none of them can end a run or hold it up."""
+
+import atexit
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import Full, Queue
+from typing import Any
+
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from genlab.config.build import NotMadeError
+from genlab.errors import ConfigError, GenlabError
+from genlab.logger import tracking
+from genlab.redaction import one_line, redacted
+
+_shown = threading.Lock()
+_typed: list[list[str]] = []  # the command line as it is, once for each service that is being called
+
+
+class _Call:
+    """Something to do in another thread, and what came of it."""
+
+    def __init__(self, act: Callable[[], Any]):
+        self.act, self.done = act, threading.Event()
+        self.began = time.monotonic()
+        self.result: Any = None
+
+
+class IsolatedLogger(Logger):
+    """Another logger that may fail or hang: the first failure is one warning, and from then on it is left alone.
+
+    It works in a thread of its own, which the run waits for while it answers within ``patience``; then it may catch up.
+    A run never depends on a service. Its metrics are complete in ``metrics.csv``.
+    """
+
+    patience = 5.0  # seconds
+    patience_with_files = 600.0  # seconds, at the end of a run
+    silence = 60.0  # seconds without an answer, or the end of the run: worth a warning
+
+    def __init__(self, make: Callable[[], Logger], label: str, run_dir: Path):
+        """
+        Raises:
+            ConfigError: a package that the service needs is not installed.
+        """
+        super().__init__()
+        self.label, self.run_dir = label, run_dir
+        self._inner: Logger | None = None
+        self._works, self._warned = True, False
+        self._calls: Queue[_Call] = Queue(maxsize=10_000)
+        self._failure: Exception | None = None
+        self._unanswered: _Call | None = None  # what the others wait for
+        threading.Thread(target=self._answer, name=label, daemon=True).start()
+        try:
+            self._call(lambda: setattr(self, "_inner", make()))
+        except ModuleNotFoundError as error:
+            extra = label.lower().removesuffix("logger")
+            raise ConfigError(f"logger={extra} needs a package: pip install 'genlab[{extra}]'") from error
+        except NotMadeError as error:  # by the service's own code: no service can end a run
+            self._give_up(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        except GenlabError:
+            raise
+        except Exception as error:
+            self._give_up(error)
+
+    def _answer(self) -> None:
+        """In the thread: make the calls, one after the other, until one fails."""
+        while self._failure is None:
+            call = self._calls.get()
+            try:
+                with _shown_command():
+                    call.result = call.act()
+            except Exception as error:
+                self._failure = error
+            call.done.set()
+
+    def _call(self, act: Callable[[], Any], last: float = 0.0) -> Any:
+        """What ``act`` returns, or raises; None if that is not known in time. ``last``: seconds to wait for it whatever
+        was not answered before, at the end of a run."""
+        if self._unanswered is not None and self._unanswered.done.is_set():
+            self._unanswered = None
+        call = _Call(act)
+        with suppress(Full):
+            self._calls.put_nowait(call)
+        answered = self._failure is not None or call.done.wait(
+            last or (self.patience if self._unanswered is None else 0)
+        )
+        if self._failure is not None:
+            raise self._failure
+        if not answered:
+            self._unanswered = self._unanswered or call
+            silent = time.monotonic() - self._unanswered.began
+            if last or silent > self.silence:
+                self._warn(f"has not answered for {silent:.0f} s")
+        return call.result
+
+    def _attempt(self, act: Callable[[Logger], Any], last: float = 0.0) -> Any:
+        if not self._works:
+            return None
+        try:
+            return self._call(lambda: None if self._inner is None else act(self._inner), last)
+        except Exception as error:
+            self._give_up(error)
+            return None
+
+    def _give_up(self, error: Exception) -> None:
+        self._works = False
+        if isinstance(self._inner, WandbLogger):
+            part = threading.Thread(target=_part_from_wandb, name="part from W&B", daemon=True)
+            part.start()
+            part.join(self.patience)
+        self._warn(f"stopped working ({(one_line(error) or type(error).__name__)[:200]})")
+
+    def _warn(self, what: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"{self.label} {what}. Metrics go to {self.run_dir / 'metrics.csv'}.", stacklevel=3)
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    @rank_zero_only
+    def experiment(self) -> Any:
+        return self._attempt(lambda logger: logger.experiment)  # type: ignore[attr-defined]
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        self.start(params, ())
+
+    @rank_zero_only
+    def start(self, told: Mapping[str, Any], curves: Sequence[str]) -> None:
+        """Before the first step: the config, and the names of the numbers that evaluations will give."""
+        self._attempt(lambda logger: tracking.start(logger, told, curves))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self._attempt(lambda logger: tracking.log(logger, metrics, step))
+
+    @rank_zero_only
+    def show_image(self, name: str, path: Path, caption: str, examples: int, step: int) -> None:
+        """Show a picture, if the service is one that does."""
+        self._attempt(lambda logger: tracking.show_image(logger, name, path, caption, examples, step))
+
+    @rank_zero_only
+    def show_text(self, name: str, texts: Sequence[str], examples: int, step: int) -> None:
+        """Show texts, if the service is one that does."""
+        self._attempt(lambda logger: tracking.show_text(logger, name, texts, examples, step))
+
+    @rank_zero_only
+    def summarize(self, values: Mapping[str, Any]) -> None:
+        """What is to stand beside the last values of a run, if the service has a place for that."""
+        self._attempt(lambda logger: tracking.summarize(logger, values))
+
+    @rank_zero_only
+    def send_model(self, files: Mapping[str, Path]) -> None:
+        """Send the trained model, if the service was asked to keep it. Everything else is written by then."""
+        if self._works and self._inner is not None and tracking.wants_model(self._inner):
+            self._attempt(lambda logger: tracking.send_model(logger, files), self.patience_with_files)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self._attempt(lambda logger: logger.save())
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._attempt(lambda logger: logger.finalize(status), self.patience)
+        if isinstance(self._inner, WandbLogger):
+            atexit.register(_end_quietly)  # after W&B's own, so that it comes before them
+
+
+def _end_quietly() -> None:
+    """What W&B cannot do any more when this process ends, its service gone, is not printed."""
+    sys.unraisablehook = lambda _: None
+
+
+def _part_from_wandb() -> None:
+    """So that it does not look for its service once more, and print that it is gone, when this process ends."""
+    import wandb
+
+    with suppress(Exception, SystemExit):
+        wandb.teardown()
+
+
+@contextmanager
+def _shown_command() -> Iterator[None]:
+    """The command line without secrets: W&B writes it down. Processes that Lightning starts need it as it is."""
+    with _shown:
+        _typed.append(_typed[0] if _typed else sys.argv)
+        sys.argv = redacted(_typed[0])
+    try:
+        yield
+    finally:
+        with _shown:
+            typed = _typed.pop()
+            if not _typed:
+                sys.argv = typed

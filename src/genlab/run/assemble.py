@@ -1,0 +1,297 @@
+"""From a config to objects. The data come first: the rest is built from what they say of themselves (``spec``)."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torchmetrics import Metric
+
+from genlab.budget import Budget
+from genlab.callbacks.progress import ProgressBar
+from genlab.callbacks.samples import SampleGrid
+from genlab.callbacks.text_samples import TextSamples
+from genlab.checkpoint import read
+from genlab.checkpoint.sharded_strategy import ShardedStrategy
+from genlab.config.build import LATER, build, check, not_made, parameters, resolve
+from genlab.config.tree import ConfigTree, resolved
+from genlab.data.base import DataModule
+from genlab.data.tokenizer.base import Tokenizer
+from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ResourceError
+from genlab.files.paths import read_path
+from genlab.files.regular_file import read_text
+from genlab.logger.isolated import IsolatedLogger
+from genlab.logger.tracking import check_passed_on, named
+from genlab.logger.wandb_mode import choose_wandb_mode
+from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, SampleMetric
+from genlab.metrics.evaluation import Evaluation
+from genlab.milestones import Bands
+from genlab.model.base import GenerativeModel, Model
+from genlab.model.network.image_size import ImageSizeError
+from genlab.redaction import redacted, remember
+from genlab.run import run_folder
+from genlab.run.pixel_levels import check_model_bits
+from genlab.run.pretrained import adopt_runs, build_extractor, is_a_run, weights_of
+
+SLOTS: dict[str, Any] = {
+    "data": DataModule,
+    "model": Model,
+    "trainer": pl.Trainer,
+    "budget": Budget,
+    "evaluation": Evaluation,
+    "milestones": Bands | None,
+}
+
+
+# Constructor arguments that are made by code; W&B's settings, its server among them, come from the environment.
+_GIVEN = {"evaluation": frozenset({"extractor", "metrics"}), "logger": frozenset({"settings"})}
+# Variables of what starts processes on several machines: torchrun, SLURM, MPI, LSF, Kubeflow or by hand.
+_OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "MASTER_ADDR")
+
+
+def check_config(config: DictConfig) -> None:
+    """All that can be known of a config before the data are looked at. Raises ConfigError."""
+    adopt_runs(config)
+    nodes = _known(config)
+    remember(nodes)
+    for path, kind in (("seed", int), ("outputs", str), ("check", bool), ("rank_timeout", int)):
+        check(nodes[path], kind, path)
+    if not nodes["outputs"].isprintable():
+        raise ConfigError(f"outputs must be a path without control characters, got {nodes['outputs']!r}.")
+    extractor = nodes["metrics"].pop("extractor", None)
+    of_a_run = frozenset({"weights"} if is_a_run(extractor) else ())
+    check(extractor, FeatureExtractor | None, "metrics.extractor", given=of_a_run)
+    for name, node in nodes["metrics"].items():
+        check(node, Metric, f"metrics.{name}")
+        check(node, SampleMetric | ModelMetric, f"metrics.{name}")
+    for name, slot in SLOTS.items():
+        check(nodes.get(name), slot, name, given=_GIVEN.get(name, frozenset()))
+    for name, node in nodes.get("callbacks", {}).items():
+        if node is None:  # left out
+            continue
+        check(node, _callback_slot(node), f"callbacks.{name}")
+    for name, node in nodes.get("logger", {}).items():
+        if node is None:  # left out
+            continue
+        check(node, Logger, f"logger.{name}", given=_GIVEN["logger"])
+        check_passed_on(node, f"logger.{name}")
+
+
+def load_pretrained(model: Model, config: Mapping[str, Any]) -> None:
+    """Give a new model the weights, averaged where they are, of the runs that parts of it come from."""
+    for name, run in config["pretrained"].items():
+        model.pretrained[name] = weights_of(read_path(run))
+
+
+def load_tokenizer(config: Mapping[str, Any], last: read.Saved, run: Path) -> Tokenizer:
+    """The tokenizer that a run was trained with, from its folder. Raises CheckpointError if that holds another."""
+    tokenizer: Tokenizer = build(config["data"]["tokenizer"], Tokenizer, "data.tokenizer")
+    path = run / run_folder.TOKENIZER
+    try:
+        tokenizer.load_state(read_text(path))
+    except (OSError, ValueError, RecursionError, DataError) as error:
+        raise CheckpointError(
+            f"{path} does not hold the tokenizer of the run ({error}). Restore it, or start a new run."
+        ) from error
+    read.check_same_tokenizer(last, tokenizer, run)
+    return tokenizer
+
+
+def _known(node: Any) -> Any:
+    """Plain values, with LATER for what is interpolated from values that the run fills in."""
+    if isinstance(node, ListConfig):
+        return [_known(item) for item in node]
+    if not isinstance(node, DictConfig):
+        return node
+    values = {}
+    for key in node:
+        try:
+            values[str(key)] = LATER if OmegaConf.is_missing(node, key) else _known(node[key])
+        except OmegaConfBaseException:
+            values[str(key)] = LATER
+    return values
+
+
+def _callback_slot(node: Mapping[str, Any]) -> Any:
+    is_partial = isinstance(node, Mapping) and node.get("_partial_")
+    return Callable[..., pl.Callback] if is_partial else pl.Callback
+
+
+def build_data(config: DictConfig) -> DataModule:
+    """The datamodule; what it says of itself goes into ``config.spec``."""
+    data: DataModule = build(resolved(config.data), DataModule, "data")
+    config.spec = data.spec.to_config()
+    return data
+
+
+def build_model(config: Mapping[str, Any]) -> Model:
+    """The model of a resolved config, its networks not made yet. Raises ConfigError for what they would refuse too."""
+    trial_model(config)
+    model: Model = build(config["model"], Model, "model")
+    if isinstance(model, GenerativeModel) and model.num_classes is not None:
+        label = config["spec"]["condition"]["label"]
+        model.empty_classes = tuple(label.get("empty", ()))  # runs of before do not say
+    return model
+
+
+def trial_model(config: Mapping[str, Any]) -> Model:
+    """The model with its networks, on a device without memory: says at once, and for nothing, what does not fit."""
+    modality = config["spec"]["modality"]
+    kind = resolve(config["model"]["_target_"], "model")
+    if modality not in getattr(kind, "modalities", (modality,)):
+        fitting = [name for name, target in ConfigTree().targets("model")
+                   if modality in getattr(resolve(target, name), "modalities", ())]  # fmt: skip
+        hint = f" Use model={' or '.join(fitting)}." if fitting else ""
+        raise ConfigError(f"{kind.__name__} cannot be trained on {modality} data.{hint}")
+    model: Model = build(config["model"], Model, "model")
+    check_model_bits(model, config["spec"])
+    try:
+        with torch.device("meta"):
+            model.configure_model()
+    except ConfigError as error:
+        if isinstance(error.__cause__, ImageSizeError):
+            raise ConfigError(f"{error} {_how_to_resize(config, error.__cause__.side)}") from error
+        raise
+    except GenlabError:
+        raise
+    except Exception as error:  # shapes that do not go together, in a part's own code or in torch's
+        raise not_made("model", error) from error
+    return model
+
+
+def _how_to_resize(config: Mapping[str, Any], side: int) -> str:
+    kind = resolve(config["data"]["_target_"], "data")
+    if "image_size" in parameters(kind):
+        return f"Or resize the images: data.image_size={side}."
+    other = ", such as model/network=dit" if "network" in config["model"] else ""
+    return f"{kind.__name__} keeps the size of its images: other networks may take it{other}."
+
+
+def build_evaluation(config: Mapping[str, Any]) -> Evaluation:
+    """The evaluation with its metrics, and its extractor if one of them reads what it gives. Raises an error at once if
+    weights are missing."""
+    metrics = dict(config["metrics"])
+    node = metrics.pop("extractor", None)
+    built: dict[str, Metric] = {name: build(node, Metric, f"metrics.{name}") for name, node in metrics.items()}
+    of_samples: list[Any] = [metric for metric in built.values() if not isinstance(metric, ModelMetric)]
+    is_read = any(metric.reads & EXTRACTED for metric in of_samples)
+    extractor = build_extractor(node, config["spec"]) if is_read else None
+    return build(config["evaluation"], Evaluation, "evaluation", given={"extractor": extractor, "metrics": built})
+
+
+def check_callbacks(callbacks: Sequence[pl.Callback], model: Model) -> None:
+    """Raises ConfigError if a callback draws samples and the model cannot."""
+    for callback in callbacks:
+        if isinstance(callback, SampleGrid | TextSamples) and not isinstance(model, GenerativeModel):
+            raise ConfigError(f"callbacks: {type(callback).__name__} shows samples, and a {type(model).__name__} draws "
+                              "none. Use callbacks=[no_samples].")  # fmt: skip
+
+
+def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[pl.Callback]:
+    """The budget, which counts what the others go by, and the configured callbacks. Lightning puts checkpoints last."""
+    callbacks: list[pl.Callback] = [build(config["budget"], Budget, "budget")]
+    for name, node in config.get("callbacks", {}).items():
+        if node is None:  # callbacks.ema=null
+            continue
+        callback = build(node, _callback_slot(node), f"callbacks.{name}")
+        callbacks.append(callback(evaluation=evaluation) if isinstance(callback, partial) else callback)
+    return callbacks
+
+
+def build_loggers(config: Mapping[str, Any], run_dir: Path) -> list[IsolatedLogger]:
+    """The configured services, none of which can end a run."""
+    nodes = {name: node for name, node in config.get("logger", {}).items() if node is not None}  # null: left out
+    for name, node in nodes.items():
+        if issubclass(resolve(node["_target_"], f"logger.{name}"), WandbLogger):
+            choose_wandb_mode(node.get("mode"))
+    loggers: list[IsolatedLogger] = []
+    for name, node in nodes.items():
+        make = partial(_build_logger, name, node, f"{run_folder.name_of(config)}-{config['run_id']}", run_dir)
+        loggers.append(IsolatedLogger(make, node["_target_"].rpartition(".")[2], run_dir))
+    return loggers
+
+
+def _build_logger(name: str, node: Mapping[str, Any], run_name: str, run_dir: Path) -> Logger:
+    if issubclass(resolve(node["_target_"], f"logger.{name}"), WandbLogger):
+        # W&B is set up now: else it is not silent yet when it finds fault with an argument of Lightning's
+        node = rank_zero_only(named)(node, run_name, run_dir) or node
+        node = redacted(node, service=True)  # none of its arguments is a secret, and all of them are shown
+    return build(node, Logger, f"logger.{name}")
+
+
+def build_trainer(
+    config: Mapping[str, Any],
+    model: Model,
+    callbacks: list[pl.Callback],
+    loggers: Sequence[Logger],
+    run_dir: Path,
+) -> pl.Trainer:
+    """The configured trainer for ``model``, which takes over what Lightning refuses to do for it."""
+    _check_devices(config["trainer"])
+    given = {
+        "callbacks": callbacks,
+        "logger": list(loggers),
+        "plugins": [read.AtomicCheckpointIO()],
+        "default_root_dir": str(run_dir),
+        "use_distributed_sampler": False,  # ours knows ranks, and how to go on
+        "limit_val_batches": 0,  # validation runs in a callback, spread over the budget
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+    }
+    node = dict(config["trainer"])
+    check(node, pl.Trainer, "trainer", given=frozenset(given))
+    if node.get("max_epochs") is None:
+        node.pop("max_epochs", None)
+        given["max_epochs"] = -1  # Lightning's word for no limit; its null means 1000
+    model.accumulation.every = node.pop("accumulate_grad_batches", 1)
+    if not model.automatic_optimization:
+        model.gradient_clip_val = node.pop("gradient_clip_val", None)
+    strategy = node.get("strategy")
+    if strategy == "ddp" or isinstance(strategy, Mapping):
+        del node["strategy"]
+        given["strategy"] = _strategy(strategy, model, timedelta(seconds=config["rank_timeout"]))
+    trainer: pl.Trainer = build(node, pl.Trainer, "trainer", given=given)
+    if model.automatic_optimization:  # Lightning's own accumulation would step at the end of every epoch
+        trainer.fit_loop.epoch_loop._should_accumulate = lambda: not model.accumulation.steps  # type: ignore[method-assign]
+    return trainer
+
+
+def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelta) -> Strategy:
+    """Of several processes, with what Lightning has to be told about the model and about waiting."""
+    if isinstance(strategy, Mapping):
+        if resolve(strategy["_target_"], "trainer.strategy") is ModelParallelStrategy:
+            strategy = {**strategy, "_target_": f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"}
+        return build(strategy, Strategy, "trainer.strategy", given={"timeout": timeout})
+    one_network_a_step = not model.automatic_optimization
+    return DDPStrategy(find_unused_parameters=one_network_a_step, timeout=timeout)
+
+
+def _check_devices(trainer: Mapping[str, Any]) -> None:
+    devices, accelerator = trainer.get("devices", 1), trainer.get("accelerator", "auto")
+    gpus = torch.cuda.device_count()
+    nodes = trainer.get("num_nodes", 1)
+    if isinstance(nodes, int) and nodes > 1 and not any(name in os.environ for name in _OF_LAUNCHERS):
+        raise ResourceError(f"trainer.num_nodes={nodes} but nothing starts processes on other machines, and this one "
+                            "would wait for them. Use trainer.num_nodes=1, or start it with torchrun or srun "
+                            "on each.")  # fmt: skip
+    precision = str(trainer.get("precision"))
+    if precision in ("16", "16-mixed") and (accelerator == "cpu" or (accelerator == "auto" and gpus == 0)):
+        raise ConfigError(f"trainer.precision={precision} needs a GPU. Use trainer.precision=bf16-mixed on the CPU.")
+    wants_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and gpus > 0)
+    if wants_gpu and gpus == 0:
+        raise ResourceError("trainer.accelerator=gpu but this machine has no GPU that torch can use. Use trainer=cpu.")
+    if wants_gpu and isinstance(devices, int) and devices > gpus:
+        raise ResourceError(
+            f"trainer.devices={devices} but this machine has {gpus} GPU{'s' * (gpus > 1)}. "
+            f"Use trainer.devices={gpus}, or trainer=ddp_cpu for CPU processes."
+        )

@@ -1,0 +1,72 @@
+"""``check=true``: build everything, take one step, draw one sample, leave nothing behind."""
+
+import os
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig
+from pytorch_lightning import LightningModule, Trainer
+
+from genlab.budget import Budget
+from genlab.callbacks.checkpoint import NoCheckpoints
+from genlab.callbacks.ema import averaged_weights
+from genlab.callbacks.finite_guard import FiniteGuard
+from genlab.callbacks.samples import asked_of
+from genlab.config.build import build
+from genlab.config.tree import resolved
+from genlab.data.base import DataModule
+from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.run.assemble import (
+    build_callbacks,
+    build_evaluation,
+    build_model,
+    build_trainer,
+    check_callbacks,
+    load_pretrained,
+)
+from genlab.run.processes import RUN_DIR, folder_of_all_ranks
+from genlab.seeding import RandomStream
+
+
+class OneSample(pl.Callback):
+    """Draws one sample at the end of the training, while sharded weights can still be gathered."""
+
+    def __init__(self) -> None:
+        self.shape: tuple[int, ...] | None = None
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(pl_module, GenerativeModel):
+            with averaged_weights(trainer, pl_module), in_eval_mode(pl_module):
+                stream = RandomStream.for_samples(0, range(1), pl_module.device)
+                self.shape = tuple(pl_module.sample(1, asked_of(pl_module, range(1)), stream).shape[1:])
+
+
+def try_out(config: DictConfig, data: DataModule, fit: Any) -> None:
+    """One step of the run of ``config`` on all of its devices. ``fit``: trains (trainer, model, data, checkpoint)."""
+    is_told = RUN_DIR in os.environ  # by the first process, whose folder it is
+    with nullcontext(os.environ.get(RUN_DIR)) if is_told else tempfile.TemporaryDirectory() as folder:
+        assert folder is not None
+        config.run_dir, config.run_id = folder, "check"
+        plain = resolved(config)
+        model, evaluation = build_model(plain), build_evaluation(plain)
+        check_callbacks(build_callbacks(plain, evaluation), model)
+        evaluation.check(model, data)
+        load_pretrained(model, plain)
+        plain["budget"] = {"_target_": "genlab.budget.Examples", "value": 1}
+        drawn = OneSample()
+        callbacks: list[pl.Callback] = [FiniteGuard(), build(plain["budget"], Budget, "budget"), drawn, NoCheckpoints()]
+        trial = build_trainer(plain | {"callbacks": {}}, model, [NoCheckpoints()], [], Path(folder))
+        data.check(trial.world_size)
+        with folder_of_all_ranks(config, Path(folder), None, trial, model) as run_dir:
+            trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], run_dir)
+            fit(trainer, model, data, None)
+    if trainer.is_global_zero:
+        parameters = sum(p.numel() for p in model.parameters())
+        losses = ", ".join(
+            f"{name} {value:.4f}" for name, value in trainer.callback_metrics.items() if name.startswith("train/")
+        )
+        sample = "" if drawn.shape is None else f", one sample {drawn.shape}"
+        print(f"check passed: {parameters:,} parameters, one step ({losses}){sample}.", flush=True)

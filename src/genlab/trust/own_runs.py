@@ -1,0 +1,77 @@
+"""Which runs this user's own commands made: their configs are sealed with a key that stays in the user's home.
+
+A run that came from somebody else, or whose config was edited by hand, has no such seal. It can be opened all the same;
+what its config asks for beyond the ordinary then counts only when it is typed now.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from genlab.errors import ConfigError
+from genlab.files.atomic import write_atomically
+from genlab.files.paths import read_path
+from genlab.files.regular_file import read_bytes
+
+SEAL = ".seal"  # in the run folder
+_SEALED = ("config.yaml", "overrides.yaml")
+_KEY_BYTES = 32
+
+
+def key_file() -> Path:
+    """Where the user's key is. Raises ConfigError if there is no home folder."""
+    return read_path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "genlab" / "key"
+
+
+def seal(folder: Path) -> None:
+    """Note that the config in ``folder`` is of this user's making. Nothing is noted where no key can be kept, or where
+    others could read it. Raises StorageError."""
+    key = _key() or _new_key()
+    if key is not None:
+        write_atomically(folder / SEAL, lambda file: file.write(_digest(folder, key).encode()))
+
+
+def is_own(folder: Path) -> bool:
+    """Whether the config in ``folder`` is as a command of this user wrote it."""
+    key = _key()
+    try:
+        return key is not None and hmac.compare_digest(
+            read_bytes(folder / SEAL, largest=64), _digest(folder, key).encode()
+        )
+    except OSError:
+        return False
+
+
+def _digest(folder: Path, key: bytes) -> str:
+    parts = [hashlib.sha256(read_bytes(folder / name)).digest() for name in _SEALED]
+    return hmac.new(key, b"".join(parts), "sha256").hexdigest()
+
+
+def _key() -> bytes | None:
+    """The user's key, if there is one that nobody else can read."""
+    try:
+        status = os.lstat(path := key_file())
+        private = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        key = read_bytes(path, largest=_KEY_BYTES) if private else b""
+    except (OSError, ConfigError):
+        return None
+    return key if len(key) == _KEY_BYTES else None
+
+
+def _new_key() -> bytes | None:
+    """Made once; of several processes that make one, the first one's stays."""
+    with suppress(OSError, ConfigError):
+        path = key_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".key.{os.getpid()}.{secrets.token_hex(4)}")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(_KEY_BYTES))
+        with suppress(FileExistsError):
+            os.link(partial, path)
+        partial.unlink()
+    return _key()

@@ -1,0 +1,112 @@
+"""What the config of a saved run may not decide: consent, and, where the run is somebody else's, what watches it.
+
+Consent counts only when it is typed in this command, whoever made the run. Callbacks, loggers, strategies and profilers
+write files and open connections: a run that no command of this user made (:mod:`genlab.trust.own_runs`) names them from
+a short list alone, and others have to be typed.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from genlab.config.overrides import name_of, parse
+from genlab.errors import CheckpointError, ConfigError
+
+# Arguments of parts that allow something; a config that is read from a run holds each as it is by default.
+CONSENT: dict[str, Any] = {"allow_code": False, "allow_root": False}
+
+# By part of a config: the classes that a run of somebody else may name there; a package ends with a dot.
+LISTED: dict[str, tuple[str, ...]] = {
+    "callbacks": ("genlab.",),
+    "logger": (
+        "genlab.logger.tracking.Wandb",
+        "pytorch_lightning.loggers.CSVLogger",
+        "pytorch_lightning.loggers.TensorBoardLogger",
+    ),
+    "trainer": (
+        "pytorch_lightning.Trainer",
+        "pytorch_lightning.strategies.DDPStrategy",
+        "pytorch_lightning.strategies.ModelParallelStrategy",
+        "genlab.checkpoint.sharded_strategy.ShardedStrategy",
+    ),
+}
+_KEY_OF_CONSENT = re.compile(rf"(?:{'|'.join(CONSENT)})['\"]?\s*:")
+_RESOLVER = re.compile(r"\$\{[^{}]*:")  # it reads the environment, say; a reference to another option has no colon
+
+
+def withdraw_consent(config: DictConfig, typed: Sequence[str]) -> None:
+    """Set what grants something back to its default, unless it is typed now."""
+    for path, name, value in list(_leaves(OmegaConf.to_container(config, resolve=False), "")):
+        if name in CONSENT and value != CONSENT[name] and not is_typed(path, typed):
+            with open_dict(config):
+                OmegaConf.update(config, path, CONSENT[name], merge=False)
+
+
+def grants(word: str) -> bool:
+    """Whether a word of a command line is consent, of its own or within a part that is typed as a whole: what a command
+    has to say again to go on with its run."""
+    name, _, value = word.partition("=")
+    return name.rpartition(".")[2] in CONSENT or _KEY_OF_CONSENT.search(value) is not None
+
+
+def is_typed(path: str, typed: Sequence[str]) -> bool:
+    """Whether the value at ``path`` stands in this command. A choice of a group, ``logger=[none]``, is no value."""
+    for override in parse(typed):
+        name, value = name_of(override), override.value()
+        if path == name or (path.startswith(f"{name}.") and _holds_mapping(value)):
+            return True
+    return False
+
+
+def _holds_mapping(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+
+
+def check_overrides(saved: Sequence[str], run: str) -> None:
+    """Raises CheckpointError if what was typed for somebody else's run would read this user's environment now."""
+    if found := next((override for override in saved if _RESOLVER.search(override)), None):
+        raise CheckpointError(f"overrides.yaml of {run} holds '{found}', whose interpolation would be read here. "
+                              "Put a value there.")  # fmt: skip
+
+
+def check_watchers(config: DictConfig, run: str, typed: Sequence[str]) -> None:
+    """Raises ConfigError, before anything is imported, for a class that somebody else's run may not name."""
+    nodes: Any = OmegaConf.to_container(config, resolve=False)
+    for part, listed in LISTED.items():
+        for path, name, value in _leaves(nodes.get(part), part):
+            if name != "_target_" or _is_listed(str(value), listed) or is_typed(path, typed):
+                continue
+            owner = path.removesuffix("._target_")
+            without = "" if part == "trainer" and owner == part else f", or leave it out: {_without(owner)}"
+            raise ConfigError(f"{path}: {run} was not made by a command of yours, and its config names {value}, which "
+                              f"only you can ask for. If you want it, type {path}={value}{without}")  # fmt: skip
+
+
+def leave_out_watchers(config: DictConfig) -> None:
+    """For a command that trains nothing: what it would not make, it need not look at."""
+    with open_dict(config):
+        config.callbacks, config.logger = {}, {}
+        config.trainer = {name: config.trainer[name] for name in ("_target_", "accelerator") if name in config.trainer}
+
+
+def _without(path: str) -> str:
+    """What leaves out the part that a node at ``path`` belongs to."""
+    part = ".".join(path.split(".")[:2])
+    return f"{part}=auto" if part == "trainer.strategy" else f"{part}=null"
+
+
+def _is_listed(target: str, listed: Sequence[str]) -> bool:
+    return any(target == entry or (entry.endswith(".") and target.startswith(entry)) for entry in listed)
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, str, Any]]:
+    """Path, name and value of all that is no mapping or list, at any depth."""
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        below = f"{path}.{key}" if path else str(key)
+        if isinstance(value, Mapping | list):
+            yield from _leaves(value, below)
+        else:
+            yield below, str(key), value
