@@ -19,7 +19,6 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torchmetrics import Metric
 
-from genlab.callbacks.samples import save_grid
 from genlab.data.base import Split
 from genlab.data.digits import Digits
 from genlab.data.image import ImageDataModule, ImageTable
@@ -36,6 +35,7 @@ from genlab.metrics.noise_level import NoiseLevel
 from genlab.metrics.precision_recall import PrecisionRecall
 from genlab.metrics.sharpness import Sharpness
 from genlab.metrics.subject import Examples
+from genlab.sampling.pictures import save_grid
 
 MADE_FOR = {
     "a class missing": "classes_reached",

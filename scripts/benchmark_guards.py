@@ -38,11 +38,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from genlab import cli
 from genlab.command import train
-from genlab.command.sample import load_run
 from genlab.command.train import quiet
 from genlab.data.digits import Digits
 from genlab.machine.matmul import quick_matmul
 from genlab.run import run_folder
+from genlab.run.load import load_run
 
 WARM_UP = 5  # steps before the clock starts
 LOG_EVERY = 10  # five times as often as by default, so that a short training has its share of it

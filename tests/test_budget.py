@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from genlab.budget import Examples, Flops, Seconds
-from genlab.callbacks.cadence import Milestones
+from genlab.callbacks.cadence import Cadence
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.checkpoint import read
 from genlab.errors import ConfigError
@@ -114,40 +114,40 @@ def test_learning_rate_follows_progress(tmp_path: Path) -> None:
 
 
 def test_milestones_are_spread_evenly() -> None:
-    milestones = Milestones(4)
+    milestones = Cadence(4)
     milestones.start(0)
     assert [step for step in range(1, 101) if milestones.reached(step / 100)] == [25, 50, 75, 100]
 
 
 def test_milestones_may_have_others_between() -> None:
-    milestones = Milestones(2, also_at=[0.25, 0.05, 0.5])
+    milestones = Cadence(2, also_at=[0.25, 0.05, 0.5])
     milestones.start(0)
     assert [step for step in range(1, 101) if milestones.reached(step / 100)] == [5, 25, 50, 100]
-    only = Milestones(0, also_at=[0.05])
+    only = Cadence(0, also_at=[0.05])
     only.start(0)
     assert [step for step in range(1, 101) if only.reached(step / 100)] == [5]
     with pytest.raises(ValueError, match="between 0 and 1"):
-        Milestones(4, also_at=[5])
+        Cadence(4, also_at=[5])
 
 
 @pytest.mark.parametrize("times", [1, 3, 7, 10, 100])
 def test_milestones_are_not_repeated_after_a_resume(times: int) -> None:
-    straight, value = Milestones(times, also_at=[0.05]), 300
+    straight, value = Cadence(times, also_at=[0.05]), 300
     straight.start(0)
     expected = [step for step in range(1, value + 1) if straight.reached(step / value)]
     for stop in range(value):
-        continued = Milestones(times, also_at=[0.05])
+        continued = Cadence(times, also_at=[0.05])
         continued.start(stop / value)
         found = [step for step in range(stop + 1, value + 1) if continued.reached(step / value)]
         assert found == [step for step in expected if step > stop]
 
 
 def test_no_milestones() -> None:
-    never = Milestones(0)
+    never = Cadence(0)
     never.start(0)
     assert not never.reached(1.0)
     with pytest.raises(ValueError, match="0 or more"):
-        Milestones(-1)
+        Cadence(-1)
 
 
 def test_finished_is_about_what_was_used() -> None:

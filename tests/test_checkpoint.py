@@ -17,11 +17,12 @@ import torch
 from omegaconf import DictConfig
 
 from genlab.checkpoint import read
-from genlab.checkpoint.read import AtomicCheckpointIO, expected_bytes, load, saved
-from genlab.command.sample import load_run
+from genlab.checkpoint.read import load, saved
+from genlab.checkpoint.write import AtomicCheckpointIO, expected_bytes
 from genlab.errors import CheckpointError, NumericsError, StorageError
 from genlab.files.atomic import remove_partial_files, write_atomically
 from genlab.run import run_folder
+from genlab.run.load import load_run
 from tiny_run import popen, same, train
 
 STATE = {"state_dict": {"w": torch.arange(3000.0)}, "epoch": 3, "name": "x", "rates": [0.1, None]}
@@ -126,7 +127,8 @@ import itertools, os, sys
 import genlab, torch
 from contextlib import suppress
 from pathlib import Path
-from genlab.checkpoint.read import AtomicCheckpointIO, file_name, saved
+from genlab.checkpoint.read import file_name, saved
+from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.files.atomic import remove_partial_files
 run = Path(sys.argv[1])
 print("ready", flush=True)

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from genlab.checkpoint import read
-from genlab.command.sample import load_run
 from genlab.command.train import Interrupted
 from genlab.config.tree import ConfigTree
 from genlab.model.base import Classifies, GenerativeModel, HasLikelihood
 from genlab.run import run_folder
+from genlab.run.load import load_run
 from test_ddp import finish
 from text import text_file
 from tiny_run import SignalAt, only_run, popen, resume, same, small, train

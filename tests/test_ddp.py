@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 from genlab.checkpoint import read
 from genlab.command import train as train_command
-from genlab.command.sample import load_run
 from genlab.errors import ConfigError
 from genlab.run import run_folder
+from genlab.run.load import load_run
 from tiny_run import BARE, MLP, REPOSITORY, Order, SignalAt, compose, only_run, popen, resume, start, train
 
 # A model without noise or dropout, so that only rounding tells ranks apart.

@@ -10,13 +10,13 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from genlab.cli import main
-from genlab.command.sample import load_run
 from genlab.data.digits import Digits
 from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.extractor.digits import DigitsFeatures
 from genlab.metrics.fid import FID
 from genlab.metrics.subject import Examples
 from genlab.run import run_folder
+from genlab.run.load import load_run
 from tiny_run import MLP, train
 
 

@@ -16,16 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from genlab.callbacks.checkpoint import NoCheckpoints
-from genlab.callbacks.samples import sample_images
 from genlab.checkpoint import read
 from genlab.cli import run as command_line
-from genlab.command.sample import load_run
 from genlab.command.train import fit
 from genlab.config.build import fits, parameters, resolve
 from genlab.config.tree import PACKAGED, ConfigTree, missing
 from genlab.errors import ConfigError
 from genlab.model.base import GenerativeModel
 from genlab.run import assemble, run_folder
+from genlab.run.load import load_run
+from genlab.sampling.draw import sample_images
 from test_flops import run_of
 from text import text_file
 from tiny_run import answers, compose_small, plain, small, train

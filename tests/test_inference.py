@@ -11,11 +11,12 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from genlab import cli
-from genlab.callbacks.samples import asked_labels
 from genlab.cli import main
 from genlab.command import sample as sample_command
 from genlab.errors import ConfigError
 from genlab.run import run_folder
+from genlab.run.load import load_run
+from genlab.sampling.draw import asked_labels
 from tiny_run import MLP, train
 
 
@@ -65,7 +66,7 @@ def test_names_of_classes_do_not_steer_the_terminal(monkeypatch: pytest.MonkeyPa
 def test_float_samples_agree(run: Path) -> None:
     from genlab.seeding import RandomStream
 
-    model, weights = sample_command.load_run(config_of(run), run)
+    model, weights = load_run(config_of(run), run)
     assert weights == "ema"
     label = torch.arange(7)
     together = model.sample(7, {"label": label}, RandomStream.for_samples(1, range(7)))
@@ -122,7 +123,7 @@ def test_where_samples_go(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_classes_are_asked_for_by_number_and_name_in_turn(run: Path) -> None:
-    model, _ = sample_command.load_run(config_of(run), run)
+    model, _ = load_run(config_of(run), run)
     names = [f"class {i}" for i in range(10)]
     found = sample_command.find_labels(model, names, [3, "class 7"], run)  # type: ignore[arg-type]
     assert found == [3, 7]

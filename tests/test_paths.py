@@ -11,7 +11,7 @@ from PIL import Image
 import genlab
 from genlab import cli
 from genlab.command.options import take_options
-from genlab.command.sample import image_destination, text_destination, write_images
+from genlab.command.sample import image_destination, text_destination
 from genlab.config.overrides import parse
 from genlab.config.tree import ConfigTree
 from genlab.data.given import GivenImages
@@ -19,6 +19,7 @@ from genlab.errors import ConfigError, StorageError
 from genlab.files.atomic import prepare_file
 from genlab.files.paths import read_path
 from genlab.run.run_folder import create, find
+from genlab.sampling.pictures import write_images
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from genlab.callbacks.samples import save_grid
 from genlab.command import train as train_command
 from genlab.config.tree import ConfigTree
 from genlab.errors import ConfigError, ResourceError, StorageError
 from genlab.run import assemble, run_folder
 from genlab.run.processes import RUN_DIR
+from genlab.sampling.pictures import save_grid
 from tiny_run import MLP, Order, compose, train
 
 METRICS = ("metrics=[kid]", "metrics.kid.subset_size=5", "metrics.kid.num_subsets=2", "evaluation.num_samples=8")

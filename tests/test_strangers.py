@@ -73,7 +73,7 @@ CORPUS: list[tuple[str, Any]] = [
     ("model.network.positions", late("torch.nn.Embedding")),
     ("model.sampler", make("genlab.logger.metrics_file.MetricsFile", run_dir="canary")),
     ("model.schedule", make("torch.optim.lr_scheduler.LambdaLR", lr_lambda=late("os.system"))),
-    ("model.schedule", make("genlab.checkpoint.read.AtomicCheckpointIO")),
+    ("model.schedule", make("genlab.checkpoint.write.AtomicCheckpointIO")),
     ("data", make("torchvision.datasets.ImageFolder", root="canary", loader=late("torch.load"))),
     ("data", make(f"{LIGHTNING}.LightningDataModule")),
     ("data", make("torch.utils.data.DataLoader", dataset=[1])),

@@ -52,7 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 
 
 def texts(path: Path) -> list[str]:
-    from genlab.callbacks.text_samples import BETWEEN
+    from genlab.sampling.texts import BETWEEN
 
     return path.read_bytes().decode("utf-8").removesuffix("\n").split(BETWEEN)
 

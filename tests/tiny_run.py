@@ -16,13 +16,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 import genlab
-from genlab.callbacks.samples import sample_images
 from genlab.command import train as train_command
 from genlab.config.tree import PACKAGED, ConfigTree, check_complete
 from genlab.data.image import ImageDataModule, to_float
 from genlab.model.base import Classifies, GenerativeModel, Model
 from genlab.run import run_folder
 from genlab.run.assemble import check_config
+from genlab.sampling.draw import sample_images
 
 REPOSITORY = Path(__file__).parents[1]
 # AdamW, whose steps are quicker than Muon's on networks as small as this.

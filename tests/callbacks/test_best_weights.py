@@ -11,9 +11,9 @@ from pytorch_lightning import LightningModule, Trainer
 from genlab.callbacks.checkpoint import Checkpoints
 from genlab.callbacks.evaluation import validation_losses
 from genlab.checkpoint import read
-from genlab.command.sample import load_run
 from genlab.command.train import Interrupted
 from genlab.model.base import Model
+from genlab.run.load import load_run
 from genlab.run.run_folder import read_config
 from tiny_run import MLP, Callback, SignalAt, only_run, resume, same, train
 

@@ -8,10 +8,11 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from genlab.callbacks.ema import EMA, averaged_weights, load_averages
+from genlab.callbacks.ema import EMA, averaged_weights
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.checkpoint import read
 from genlab.command.train import Interrupted
+from genlab.model.averages import load_averages
 from genlab.model.base import Batch, GenerativeModel
 from genlab.model.schedule import Constant
 from tiny_run import MLP, Callback, SignalAt, only_run, resume, same, train

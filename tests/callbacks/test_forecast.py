@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab.callbacks.cadence import Milestones
+from genlab.callbacks.cadence import Cadence
 from genlab.callbacks.forecast import in_words
 from tiny_run import MLP, train
 
@@ -27,7 +27,7 @@ def test_the_forecast_counts_all_samples_and_changes_nothing(
 
 
 def test_points_ahead() -> None:
-    milestones = Milestones(4, also_at=[0.1])
+    milestones = Cadence(4, also_at=[0.1])
     assert [milestones.ahead(fraction) for fraction in (0.0, 0.1, 0.25, 0.6, 1.0)] == [5, 4, 3, 2, 0]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from genlab.callbacks.samples import _partner, interpolations, reconstructions, slerp
 from genlab.cli import main
 from genlab.data.digits import Digits
+from genlab.sampling.latents import _partner, interpolations, reconstructions, slerp
 from tiny_run import MLP, train
 
 

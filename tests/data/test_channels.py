@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from genlab.callbacks.samples import save_grid
 from genlab.data.archive_root import unpacked_root
 from genlab.data.array import Array
 from genlab.data.array_cache import cached_array
@@ -29,6 +28,7 @@ from genlab.metrics.noise_level import NoiseLevel
 from genlab.metrics.pixels_allowed import check_pixels
 from genlab.model.flow import Flow
 from genlab.run.pixel_levels import check_model_bits
+from genlab.sampling.pictures import save_grid
 from genlab.sampling.png import save_png
 
 

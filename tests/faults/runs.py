@@ -20,8 +20,8 @@ from faults.disk import fill_up
 from faults.life import KILLED, Life, Shared, on_ranks
 from genlab.budget import Budget
 from genlab.checkpoint import read
-from genlab.checkpoint.read import AtomicCheckpointIO
 from genlab.checkpoint.sharded_strategy import ShardedStrategy
+from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.config.build import resolve
 from genlab.config.tree import PACKAGED, ConfigTree
 from text import text_file

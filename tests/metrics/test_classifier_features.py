@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 
 from genlab.checkpoint import read
 from genlab.cli import run as command_line
-from genlab.command.sample import load_run
 from genlab.config.tree import ConfigTree
 from genlab.data.digits import Digits
 from genlab.data.image import to_float
@@ -22,6 +21,7 @@ from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.run import run_folder
 from genlab.run.assemble import build_evaluation, check_config
+from genlab.run.load import load_run
 from genlab.run.pretrained import build_extractor
 from tiny_run import resume, small, train
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from genlab.callbacks.samples import sample_images
 from genlab.checkpoint import read
 from genlab.cli import run as command_line
-from genlab.command.sample import load_run
 from genlab.errors import ConfigError
 from genlab.model.latent_diffusion import LatentDiffusion
 from genlab.run import run_folder
 from genlab.run.assemble import build_data
+from genlab.run.load import load_run
+from genlab.sampling.draw import sample_images
 from tiny_run import small, train
 
 LATENT = ("model=vae", "model.latent_shape=[2,4,4]")

@@ -12,9 +12,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.checkpoint import read
-from genlab.command.sample import load_run
 from genlab.model.spectral_norm import renew_singular_vectors, singular_vectors
 from genlab.run import run_folder
+from genlab.run.load import load_run
 from tiny_run import same, small, train
 
 BIGGAN = small("model=gan", "model/generator=biggan", "model/discriminator=dcgan")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-class Milestones:
+class Cadence:
     """``times`` points of a run, the last one its end, and further ones at shares of the budget in (0, 1).
 
     A run that is continued does not go back to the points it has passed.

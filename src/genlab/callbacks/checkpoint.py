@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from genlab.callbacks.stop import stop_requested
 from genlab.checkpoint import read
+from genlab.checkpoint.write import expected_bytes
 from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.files.atomic import check_room, prepare_folder, take_away, write_atomically
@@ -68,7 +69,7 @@ class Checkpoints(Checkpoint):
         path = folder / read.file_name(pl_module.progress.examples)
         if trainer.is_global_zero:
             prepare_folder(folder, folder.parent)
-            check_room(folder, read.expected_bytes(pl_module))
+            check_room(folder, expected_bytes(pl_module))
         _mend_epoch_count(trainer)
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:

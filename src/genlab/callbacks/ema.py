@@ -1,6 +1,6 @@
 """Exponential moving average of the weights: what sampling, evaluation and export use."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -8,10 +8,10 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, distribute_tensor
 
+from genlab.model.averages import copy_weights, load_averages, placed_like
 from genlab.model.base import Model
-from genlab.model.spectral_norm import renew_singular_vectors, singular_vectors
+from genlab.model.spectral_norm import singular_vectors
 
 
 class EMA(Callback):
@@ -37,7 +37,7 @@ class EMA(Callback):
         assert isinstance(pl_module, Model)
         loaded = self.averages  # by now: with sharded weights, a checkpoint is read after on_fit_start
         self.averages = {
-            name: _like(loaded[name], p) if name in loaded else p.detach().float().clone()
+            name: placed_like(loaded[name], p) if name in loaded else p.detach().float().clone()
             for name, p in pl_module.averaged()
         }
         self._seen = pl_module.progress.examples
@@ -66,7 +66,7 @@ class EMA(Callback):
             with _gathered(model):
                 yield
         finally:
-            _copy(model, weights)
+            copy_weights(model, weights)
             for vector, raw in vectors:
                 vector.copy_(raw)
 
@@ -103,27 +103,3 @@ def _gathered(model: nn.Module) -> Iterator[None]:
         for module in sharded:
             module.reshard()
             module.set_reshard_after_forward(module is not sharded[0], recurse=False)  # the root: not before backward
-
-
-def load_averages(model: Model, averages: Mapping[str, Tensor]) -> None:
-    """Put averages in place of the weights of their names, and renew what follows from these and has no average.
-
-    Anything else in ``averages`` is passed over: older checkpoints hold averages of singular vectors, which are none.
-    """
-    _copy(model, averages)
-    renew_singular_vectors(model, averages)
-
-
-@torch.no_grad()
-def _copy(model: Model, weights: Mapping[str, Tensor]) -> None:
-    for name, p in model.averaged():
-        if name in weights:
-            p.copy_(_like(weights[name], p))
-
-
-def _like(x: Tensor, parameter: Tensor) -> Tensor:
-    """``x`` placed, and if need be sharded, like ``parameter``; float32."""
-    x = x.to(parameter.device, torch.float32)
-    if isinstance(parameter, DTensor) and not isinstance(x, DTensor):
-        return distribute_tensor(x, parameter.device_mesh, parameter.placements)
-    return x

@@ -8,17 +8,17 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from genlab.callbacks.cadence import Milestones
+from genlab.callbacks.cadence import Cadence
 from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.stop import done_unless_stopped, stop_requested
 from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.tracking import better
 from genlab.machine.memory import enough_memory
+from genlab.machine.rank import rank
 from genlab.metrics.base import Direction
 from genlab.metrics.evaluation import Evaluation, Result
 from genlab.metrics.failures import in_words
-from genlab.metrics.subject import rank
 from genlab.model.base import Model, in_eval_mode
 from genlab.seeding import derive_seed
 
@@ -42,7 +42,7 @@ class PeriodicEvaluation(Callback):
                 "callbacks.evaluation.times=0."
             )
         self.evaluation, self.num_samples = evaluation, num_samples
-        self.milestones = Milestones(times, also_at)
+        self.milestones = Cadence(times, also_at)
         self._owed = False
         self._model: Model | None = None
         self._told: set[str] = set()  # metrics that could not be computed

@@ -13,8 +13,9 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from genlab.callbacks.diversity import classes_drawn, distance_ratio
-from genlab.callbacks.samples import SampleGrid, asked_labels
+from genlab.callbacks.samples import SampleGrid
 from genlab.model.base import GenerativeModel, Model
+from genlab.sampling.draw import asked_labels
 
 _FIRST_LOOKS = 10  # of the first steps each, so that there is soon something to compare with
 _KEPT_LOOKS = 50  # whose median is the usual norm

@@ -7,9 +7,10 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from genlab.callbacks.evaluation import PeriodicEvaluation
-from genlab.callbacks.samples import SampleGrid, asked_of
+from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
+from genlab.sampling.draw import asked_of
 from genlab.seeding import RandomStream
 
 _WARM_UP = 3  # steps that are not timed: the first one counts operations, and memory is asked for

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from genlab.callbacks.cadence import Milestones
+from genlab.callbacks.cadence import Cadence
 from genlab.model.base import Model
 
 
@@ -21,7 +21,7 @@ class ProgressBar(LightningProgressBar):
         self.refresh_seconds = refresh_seconds
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
-        self._lines = Milestones(10)
+        self._lines = Cadence(10)
         self._began = (0.0, 0)  # seconds and examples of training when this process took over
         self._shown_at = 0.0
 

@@ -1,28 +1,21 @@
 """Sample grids: the same noise all along a run, so that one can watch it turn into pictures."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from genlab.callbacks.cadence import Milestones
+from genlab.callbacks.cadence import Cadence
 from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
-from genlab.data.image import ImageTable, bits_of, to_float, to_pixels
 from genlab.files.atomic import prepare_folder
 from genlab.logger.isolated import IsolatedLogger
 from genlab.machine.memory import enough_memory
-from genlab.model.base import Condition, GenerativeModel, HasLatent, in_eval_mode
-from genlab.model.classes import in_turn
-from genlab.sampling.png import save_png
-from genlab.seeding import RandomStream
-
-FOLDER = "samples"
+from genlab.model.base import GenerativeModel, HasLatent
+from genlab.sampling.draw import sample_images
+from genlab.sampling.latents import interpolations, reconstructions
+from genlab.sampling.pictures import FOLDER, save_grid
 
 
 class SampleGrid(Callback):
@@ -42,7 +35,7 @@ class SampleGrid(Callback):
             )
         if count is not None:
             rows, columns = -(-count // columns), min(count, columns)
-        self.milestones = Milestones(times)
+        self.milestones = Cadence(times)
         self.rows, self.columns, self.seed = rows, columns, seed
         self.drawn: tuple[int, Tensor] | None = None  # examples seen at the last grid, and its samples, for who watches
 
@@ -90,106 +83,3 @@ class SampleGrid(Callback):
         if name == "samples" and model.num_classes is not None:
             shown += f"; column c: class c (modulo {model.num_classes})"
         return f"after {model.progress.examples:,} examples: {shown}"
-
-
-def sample_images(
-    model: GenerativeModel, indices: range, seed: int, labels: Sequence[int] | None = None, bits: int = 8
-) -> Tensor:
-    """The samples ``indices`` of a seed, (N, C, H, W) uint8 (uint16 if ``bits`` is 16), on the CPU; of ``labels`` in
-    turn, or of all classes."""
-    with in_eval_mode(model):
-        stream = RandomStream.for_samples(seed, indices, model.device)
-        images = model.sample(len(indices), asked_of(model, indices, labels), stream)
-    return to_pixels(images, bits).cpu()
-
-
-def asked_of(model: GenerativeModel, indices: range, labels: Sequence[int] | None = None) -> Condition | None:
-    """What the samples ``indices`` are asked for: their labels, if the model takes any."""
-    wanted = asked_labels(model, indices, labels)
-    return None if wanted is None else {"label": wanted.to(model.device)}
-
-
-def asked_labels(model: GenerativeModel, indices: range, labels: Sequence[int] | None = None) -> Tensor | None:
-    """The labels of samples ``indices`` of a grid, (N,), on the CPU: ``labels``, or all classes, in turn; None where a
-    model takes none. An evaluation asks for another mix: that of its reference."""
-    turns = in_turn(model, indices)
-    return turns if turns is None or labels is None else torch.tensor(labels)[torch.tensor(indices) % len(labels)]
-
-
-def reconstructions(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:
-    """Rows of images from all over ``table``, and below each what decoding its latent gives. Rows of ``columns`` uint8
-    images, 2 * ``rows`` of them; on the CPU."""
-    chosen = np.arange(rows * columns) * len(table) // (rows * columns)
-    x, condition = _held_out(model, table, chosen)
-    with in_eval_mode(model), torch.no_grad():
-        again = model.decode(model.encode(x, condition), condition)  # type: ignore[operator]
-    pairs = torch.stack([x.unflatten(0, (rows, columns)), again.unflatten(0, (rows, columns))], dim=1)
-    return to_pixels(pairs.flatten(0, 2), bits_of(table.images)).cpu()
-
-
-def interpolations(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:
-    """Rows of decoded latents on the way from one image of ``table`` to another, of its class where there are classes;
-    (rows * columns, C, H, W) uint8, on the CPU."""
-    starts = np.arange(rows) * len(table) // rows
-    ends = [_partner(table, int(start)) for start in starts]
-    (x, condition), (y, _) = _held_out(model, table, starts), _held_out(model, table, np.array(ends))
-    with in_eval_mode(model), torch.no_grad():
-        start, end = model.encode(x, condition), model.encode(y, condition)  # type: ignore[operator]
-        path = [slerp(start, end, t) for t in torch.linspace(0, 1, columns).tolist()]
-        images = [model.decode(z, condition) for z in path]  # type: ignore[operator]
-    return to_pixels(torch.stack(images, dim=1).flatten(0, 1), bits_of(table.images)).cpu()
-
-
-def slerp(start: Tensor, end: Tensor, t: float) -> Tensor:
-    """Turn the direction of ``start`` towards that of ``end`` at an even pace (Shoemake 1985), its length on a line.
-
-    A straight path between normal latents would pass too close to 0. ``t``: 0 to 1. Like ``start``."""
-    a, b = start.flatten(1), end.flatten(1)
-    lengths = torch.lerp(a.norm(dim=1), b.norm(dim=1), t)[:, None]
-    a, b = F.normalize(a), F.normalize(b)
-    angle = (a * b).sum(dim=1, keepdim=True).clamp(-1, 1).acos()
-    turned = torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b
-    direction = F.normalize(torch.where(angle.sin() > 1e-4, turned, torch.lerp(a, b, t)))
-    return (lengths * direction).view_as(start)
-
-
-def _partner(table: ImageTable, start: int) -> int:
-    """Another image of the class, about half a table further on; of any class where there are none."""
-    others = (np.arange(len(table)) + start + len(table) // 2) % len(table)
-    if table.labels is not None:
-        others = others[table.labels[others] == table.labels[start]]
-    return int(others[0])
-
-
-def _held_out(model: GenerativeModel, table: ImageTable, indices: np.ndarray) -> tuple[Tensor, Condition | None]:
-    images = to_float(torch.from_numpy(table.images[indices])).to(model.device)
-    if table.labels is None or model.num_classes is None:
-        return images, None
-    return images, {"label": torch.from_numpy(table.labels[indices]).to(model.device)}
-
-
-def save_grid(images: Tensor, columns: int, path: Path, smallest: int = 48) -> None:
-    """Images (N, C, H, W), uint8 or uint16, as one PNG, row by row. Small ones are enlarged, pixel by pixel, to
-    ``smallest``. C is 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA."""
-    count, channels, height, width = images.shape
-    rows = -(-count // columns)
-    kind = np.uint8 if images.dtype == torch.uint8 else np.uint16
-    white = np.iinfo(kind).max
-    tiles = np.full((rows * columns, channels, height + 1, width + 1), white, dtype=kind)  # a line between tiles
-    tiles[:count, :, :-1, :-1] = images.numpy()
-    grid = tiles.reshape(rows, columns, channels, height + 1, width + 1).transpose(0, 3, 1, 4, 2)
-    grid = grid.reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
-    scale = -(-smallest // width)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(grid.repeat(scale, axis=0).repeat(scale, axis=1), path)
-
-
-def save_pictures(pictures: Mapping[str, Tensor], run: Path, of: str) -> list[Path]:
-    """What metrics show, (C, H, W) uint8 by name, as ``samples/<name>-<of>.png`` of a run. Returns where they are.
-    Raises StorageError."""
-    if pictures:
-        prepare_folder(run / FOLDER, run)
-    paths = [run / FOLDER / f"{name}-{of}.png" for name in pictures]
-    for picture, path in zip(pictures.values(), paths, strict=True):
-        save_grid(picture[None], 1, path, smallest=1)
-    return paths

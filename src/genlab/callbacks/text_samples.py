@@ -1,22 +1,20 @@
 """Samples of text along a run, from the same random numbers, so that one can watch it learn to write."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from genlab.callbacks.cadence import Milestones
+from genlab.callbacks.cadence import Cadence
 from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
-from genlab.callbacks.samples import FOLDER
-from genlab.files.atomic import prepare_folder, write_atomically
+from genlab.files.atomic import prepare_folder
 from genlab.logger.isolated import IsolatedLogger
 from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.sampling.pictures import FOLDER
+from genlab.sampling.texts import write_texts
 from genlab.seeding import RandomStream
-
-BETWEEN = "\n" + 80 * "-" + "\n"  # one text and the next
 
 
 class TextSamples(Callback):
@@ -26,7 +24,7 @@ class TextSamples(Callback):
         """Raises ValueError if ``count`` is below 1."""
         if count < 1:
             raise ValueError(f"count={count} must be at least 1. For no texts: callbacks.samples.times=0.")
-        self.milestones = Milestones(times)
+        self.milestones = Cadence(times)
         self.count, self.seed = count, seed
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,9 +53,3 @@ class TextSamples(Callback):
                 if isinstance(logger, IsolatedLogger):
                     step = trainer.fit_loop.epoch_loop._batches_that_stepped
                     logger.show_text("samples", texts, model.progress.examples, step)
-
-
-def write_texts(texts: Sequence[str], path: Path) -> None:
-    """One file, UTF-8. Raises StorageError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write((BETWEEN.join(texts) + "\n").encode()))

@@ -15,8 +15,9 @@ from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.distributed.fsdp import OptimStateKeyType
 from torch.optim import Optimizer
 
-from genlab.checkpoint.read import check_finite, load
+from genlab.checkpoint.read import load
 from genlab.checkpoint.shards import CONTENT, gathered, shards_of, split
+from genlab.checkpoint.write import check_finite
 from genlab.errors import GenlabError
 from genlab.files.atomic import partial_of, prepare_folder, replace_folder, take_away, write_flushed, writing
 

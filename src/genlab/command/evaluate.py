@@ -9,9 +9,7 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from genlab.callbacks.samples import save_pictures
 from genlab.checkpoint import read
-from genlab.command.sample import load_run
 from genlab.config.differences import differences
 from genlab.config.tree import resolved
 from genlab.data.base import DataModule
@@ -33,6 +31,8 @@ from genlab.model.base import GenerativeModel, Model
 from genlab.redaction import for_terminal
 from genlab.run import run_folder
 from genlab.run.assemble import build_data, build_evaluation, load_tokenizer
+from genlab.run.load import load_run
+from genlab.sampling.pictures import save_pictures
 
 
 def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, likelihood: int) -> None:

@@ -8,39 +8,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
-from genlab.callbacks.samples import FOLDER as SAMPLES
-from genlab.callbacks.samples import sample_images, save_grid
-from genlab.callbacks.text_samples import BETWEEN, write_texts
 from genlab.checkpoint import read
 from genlab.config.tree import resolved
 from genlab.data.tokenizer.base import StreamDecoder, Tokenizer, UnknownCharacterError, unknown_of
 from genlab.errors import ConfigError, did_you_mean
-from genlab.files.atomic import prepare_file, prepare_folder, write_atomically, writing
+from genlab.files.atomic import prepare_file, prepare_folder, writing
 from genlab.files.paths import read_path
 from genlab.machine.matmul import quick_matmul
 from genlab.machine.memory import enough_memory
-from genlab.model.base import Condition, Generates, GenerativeModel, Model
+from genlab.model.base import Condition, Generates, GenerativeModel
 from genlab.model.classes import classes_of
 from genlab.redaction import for_terminal
-from genlab.run.assemble import build_model, load_tokenizer
-from genlab.sampling.png import save_png
+from genlab.run.assemble import load_tokenizer
+from genlab.run.load import load_run
+from genlab.sampling.draw import sample_images
+from genlab.sampling.pictures import FOLDER as SAMPLES
+from genlab.sampling.pictures import write_images
+from genlab.sampling.texts import BETWEEN, write_texts
 from genlab.seeding import RandomStream
 
 _log = logging.getLogger(__name__)
-
-
-def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
-    """A run's model with the weights of its newest checkpoint, on the fastest device, and which weights they are."""
-    plain = resolved(config)
-    model = build_model(plain)
-    model.configure_model()
-    last = read.newest(run)
-    weights = read.load_for_sampling(model, last, run)
-    model.progress = last.progress
-    use_gpu = torch.cuda.is_available() and plain["trainer"].get("accelerator") != "cpu"
-    return model.to("cuda" if use_gpu else "cpu").eval(), weights
 
 
 def sample(
@@ -216,18 +204,3 @@ def _print_while_writing(
     pieces.append(decoder.finish())
     print(for_terminal(pieces[-1]))
     return "".join(pieces)
-
-
-def write_images(images: Tensor, path: Path, columns: int) -> None:
-    """Images (N, C, H, W), uint8 or uint16, as a grid (``.png``), an array ``images`` (N, H, W, C) (``.npz``), or
-    one PNG each in a folder that is there. Raises StorageError."""
-    pixels = images.permute(0, 2, 3, 1).numpy()
-    if path.is_dir():
-        with writing(path):
-            for i, picture in enumerate(pixels):
-                save_png(picture, path / f"{i:06d}.png")
-    elif path.suffix.lower() == ".npz":
-        write_atomically(path, lambda file: np.savez(file, images=pixels))
-    else:
-        with writing(path.parent):
-            save_grid(images, columns, path)

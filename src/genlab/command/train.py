@@ -25,11 +25,10 @@ from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
 from genlab.callbacks.evaluation import OnlyEvaluate, PeriodicEvaluation, curve_names
 from genlab.callbacks.finite_guard import FiniteGuard
 from genlab.callbacks.monitored_names import MonitoredNames
-from genlab.callbacks.samples import FOLDER as SAMPLES
-from genlab.callbacks.samples import save_pictures
 from genlab.callbacks.shared_buffers import SharedBuffers
 from genlab.callbacks.stop import StopOnSignal, Stopped, stopped_by
 from genlab.checkpoint import read
+from genlab.checkpoint.write import expected_bytes
 from genlab.command.final_numbers import cost_lines, floor_of, number_lines
 from genlab.command.overview import clip_batch_size, show
 from genlab.config.tree import resolved
@@ -63,6 +62,8 @@ from genlab.run.assemble import (
 from genlab.run.dry_run import try_out
 from genlab.run.processes import folder_of_all_ranks, is_of_the_group, one_fate
 from genlab.run.resume import ChangedOptimizer, check_changes, check_same_data, last_checkpoint, used_up
+from genlab.sampling.pictures import FOLDER as SAMPLES
+from genlab.sampling.pictures import save_pictures
 from genlab.seeding import derive_seed
 from genlab.trust.places import typed_flags
 
@@ -144,7 +145,7 @@ def _train(
     )  # refuses what cannot be, before there is a folder
     data.check(trial.world_size)
     kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
-    needed = (kept + 1) * read.expected_bytes(trial_model(plain))
+    needed = (kept + 1) * expected_bytes(trial_model(plain))
     check_room(run or folder or read_path(config.outputs), needed)
     last = last_checkpoint(run, plain, data) if run is not None else None
     changed = {} if run is None else check_changes(run_folder.read_config(run), plain, run, allow_changes)

@@ -13,9 +13,9 @@ from torchmetrics import Metric
 from genlab.data.base import DataModule, Split
 from genlab.data.image import ImageDataModule, ImageTable, to_float
 from genlab.errors import ConfigError
+from genlab.machine.rank import rank, world
 from genlab.metrics.base import Direction
 from genlab.metrics.extractor.precision import full_precision
-from genlab.metrics.subject import rank, world
 from genlab.model.base import Classifies, Model
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genlab.machine.rank import rank, world
 from genlab.metrics.failures import of_all_ranks
 from genlab.metrics.reference import CHUNK
-from genlab.metrics.subject import Examples, rank, world
+from genlab.metrics.subject import Examples
 
 
 def batches_of(key: str, examples: Examples, given: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:

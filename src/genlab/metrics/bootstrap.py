@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from genlab.machine.rank import rank, world
 from genlab.metrics.base import EXTRACTED
-from genlab.metrics.subject import rank, world
 from genlab.progress import progress
 from genlab.seeding import derive_seed
 

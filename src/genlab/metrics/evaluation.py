@@ -16,6 +16,7 @@ from genlab.data.image import ImageDataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
 from genlab.files.paths import read_path
+from genlab.machine.rank import rank, world
 from genlab.metrics.base import EXTRACTED, AsksForLabels, FeatureExtractor, HasPictures, ModelMetric, NeedsData
 from genlab.metrics.batches import batches_of, computed, update
 from genlab.metrics.bootstrap import bootstrapped, standard_errors
@@ -24,7 +25,7 @@ from genlab.metrics.modality import check_gives, check_modality
 from genlab.metrics.pixels_allowed import check_pixels
 from genlab.metrics.protocol import CLASS_MIX, Result, mean, short
 from genlab.metrics.reference import outputs, reference_outputs
-from genlab.metrics.subject import Examples, ImageSubject, Subject, rank, world
+from genlab.metrics.subject import Examples, ImageSubject, Subject
 from genlab.metrics.text_subject import TextSubject
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
 

@@ -10,11 +10,11 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from genlab.data.base import DataModule, Split
 from genlab.errors import ConfigError
+from genlab.machine.rank import rank, world
 from genlab.metrics.base import Direction
 from genlab.metrics.distance.base import ImageDistance
 from genlab.metrics.extractor.precision import full_precision
 from genlab.metrics.protocol import short
-from genlab.metrics.subject import rank, world
 from genlab.model.base import GenerativeModel, HasPrior
 from genlab.model.classes import in_turn
 from genlab.seeding import RandomStream

@@ -11,7 +11,7 @@ from genlab.data.base import DataModule
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError, DataError
 from genlab.files.paths import read_path
-from genlab.metrics.subject import rank, world
+from genlab.machine.rank import rank, world
 from genlab.model.base import GenerativeModel, WritesText
 from genlab.progress import progress
 from genlab.seeding import RandomStream

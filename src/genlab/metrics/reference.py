@@ -17,8 +17,8 @@ from torch import Tensor
 
 from genlab.data.array_cache import cached_array, digest
 from genlab.errors import StorageError
+from genlab.machine.rank import rank
 from genlab.metrics.base import FeatureExtractor
-from genlab.metrics.subject import rank
 from genlab.progress import progress
 
 _log = logging.getLogger(__name__)

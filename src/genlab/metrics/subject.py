@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from genlab.data.base import Split
 from genlab.data.image import ImageDataModule, content_hash, to_uint8
 from genlab.errors import ConfigError, DataError
+from genlab.machine.rank import rank
 from genlab.metrics.asked_labels import AskedLabels
 from genlab.metrics.protocol import CLASS_MIX
 from genlab.model.base import GenerativeModel
@@ -171,11 +171,3 @@ class ImageSubject:
         shape = tuple(examples.content.shape[1:])
         if shape != tuple(self.data.spec.shape):
             raise DataError(f"samples have shape {shape}, the data {tuple(self.data.spec.shape)}.")
-
-
-def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1

@@ -12,7 +12,8 @@ import torch
 from genlab.data.base import Split
 from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError, DataError
-from genlab.metrics.subject import Examples, rank
+from genlab.machine.rank import rank
+from genlab.metrics.subject import Examples
 from genlab.model.base import GenerativeModel, WritesText
 from genlab.progress import progress
 from genlab.seeding import RandomStream

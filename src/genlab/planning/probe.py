@@ -21,7 +21,7 @@ from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.shared_buffers import SharedBuffers
 from genlab.callbacks.text_samples import TextSamples
-from genlab.checkpoint import read
+from genlab.checkpoint.write import expected_bytes
 from genlab.command.train import fit, peak_memory, quiet
 from genlab.config.build import build
 from genlab.data.base import DataModule
@@ -120,6 +120,6 @@ def _try(settings: Mapping[str, Any], batch_size: int, seconds: float, told: Con
             if upkeep:  # before the memory is looked at: an evaluation needs some too
                 model.to(device)
                 told.send(measure_upkeep(trainer, model, evaluation, built))
-            measured = Measured(batch_size, step, peak_memory(device), read.expected_bytes(model))
+            measured = Measured(batch_size, step, peak_memory(device), expected_bytes(model))
             told.send(measured)
     return measured

@@ -10,13 +10,14 @@ import pytorch_lightning as pl
 import torch
 
 from genlab.callbacks.evaluation import PeriodicEvaluation
-from genlab.callbacks.samples import SampleGrid, sample_images
+from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
 from genlab.data.image import ImageDataModule
 from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.reference import CHUNK, outputs
 from genlab.metrics.subject import Examples
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
+from genlab.sampling.draw import sample_images
 from genlab.seeding import RandomStream
 
 _PATIENCE = 2.0  # seconds that one of these measurements may take; where it would be more, a part of it is taken

@@ -22,6 +22,7 @@ from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
 from genlab.checkpoint import read
 from genlab.checkpoint.sharded_strategy import ShardedStrategy
+from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.config.build import LATER, build, check, not_made, parameters, resolve
 from genlab.config.tree import ConfigTree, resolved
 from genlab.data.base import DataModule
@@ -240,7 +241,7 @@ def build_trainer(
     given = {
         "callbacks": callbacks,
         "logger": list(loggers),
-        "plugins": [read.AtomicCheckpointIO()],
+        "plugins": [AtomicCheckpointIO()],
         "default_root_dir": str(run_dir),
         "use_distributed_sampler": False,  # ours knows ranks, and how to go on
         "limit_val_batches": 0,  # validation runs in a callback, spread over the budget

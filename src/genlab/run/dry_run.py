@@ -14,7 +14,6 @@ from genlab.budget import Budget
 from genlab.callbacks.checkpoint import NoCheckpoints
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.finite_guard import FiniteGuard
-from genlab.callbacks.samples import asked_of
 from genlab.config.build import build
 from genlab.config.tree import resolved
 from genlab.data.base import DataModule
@@ -28,6 +27,7 @@ from genlab.run.assemble import (
     load_pretrained,
 )
 from genlab.run.processes import RUN_DIR, folder_of_all_ranks
+from genlab.sampling.draw import asked_of
 from genlab.seeding import RandomStream
 
 

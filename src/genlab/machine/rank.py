@@ -1,0 +1,11 @@
+"""Which process of a run this is, and how many there are; one alone is number 0 of 1."""
+
+import torch.distributed as dist
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1

@@ -1,0 +1,35 @@
+"""Averaged weights in the place of a model's own."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from genlab.model.base import Model
+from genlab.model.spectral_norm import renew_singular_vectors
+
+
+def load_averages(model: Model, averages: Mapping[str, Tensor]) -> None:
+    """Put averages in place of the weights of their names, and renew what follows from these and has no average.
+
+    Anything else in ``averages`` is passed over: older checkpoints hold averages of singular vectors, which are none.
+    """
+    copy_weights(model, averages)
+    renew_singular_vectors(model, averages)
+
+
+@torch.no_grad()
+def copy_weights(model: Model, weights: Mapping[str, Tensor]) -> None:
+    """Put ``weights`` into the parameters of their names that are averaged."""
+    for name, p in model.averaged():
+        if name in weights:
+            p.copy_(placed_like(weights[name], p))
+
+
+def placed_like(x: Tensor, parameter: Tensor) -> Tensor:
+    """``x`` placed, and if need be sharded, like ``parameter``; float32."""
+    x = x.to(parameter.device, torch.float32)
+    if isinstance(parameter, DTensor) and not isinstance(x, DTensor):
+        return distribute_tensor(x, parameter.device_mesh, parameter.placements)
+    return x

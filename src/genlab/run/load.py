@@ -1,0 +1,23 @@
+"""A trained run as a model that can be used."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from genlab.checkpoint import read
+from genlab.config.tree import resolved
+from genlab.model.base import Model
+from genlab.run.assemble import build_model
+
+
+def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
+    """A run's model with the weights of its newest checkpoint, on the fastest device, and which weights they are."""
+    plain = resolved(config)
+    model = build_model(plain)
+    model.configure_model()
+    last = read.newest(run)
+    weights = read.load_for_sampling(model, last, run)
+    model.progress = last.progress
+    use_gpu = torch.cuda.is_available() and plain["trainer"].get("accelerator") != "cpu"
+    return model.to("cuda" if use_gpu else "cpu").eval(), weights
