@@ -622,7 +622,7 @@ OFFERED = (
         "a long training",
         f"{LOWER} trainer.gradient_clip_val=1.0",
     ),
-    Offered("checkpoint/read.py", "so it was not saved", "a long training", f"{LOWER} trainer.gradient_clip_val=1.0"),
+    Offered("checkpoint/write.py", "so it was not saved", "a long training", f"{LOWER} trainer.gradient_clip_val=1.0"),
     Offered("data/array_cache.py", "set GENLAB_CACHE to", "a disk that is full"),
     Offered("data/base.py", "leaves no batch", "a number that is worked out: a test of its own", "data.batch_size=1"),
     Offered("data/decode.py", "only 8-bit images are read, and grey", "to convert pictures", "data=array"),

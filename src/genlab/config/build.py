@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_type_hints
 
 from genlab.config.annotation import LATER, describe, item_annotation, matches, takes
+from genlab.config.renamed import current_name
 from genlab.config.slots import fits as fits  # of which this module is the door
 from genlab.config.slots import full_name, needs, why_not_admitted
 from genlab.errors import ConfigError, GenlabError, did_you_mean
@@ -155,15 +156,17 @@ def check_known(keys: Iterable[str], target: type, path: str, known: Iterable[st
 
 
 def resolve(name: Any, path: str) -> type:
-    """The class that a ``_target_`` names. Raises ConfigError: not a dotted name, not found, or not a class.
+    """The class that a ``_target_`` names, or named before it moved (:mod:`genlab.config.renamed`). Raises ConfigError:
+    not a dotted name, not found, or not a class.
 
     The module is imported to look at the class, which runs the module's own code: what is installed, and what lies in a
     place of the user's (:mod:`genlab.trust.places`), is trusted. Never imported here are the standard library (no part
     of an experiment is in it, and some of its modules act when they are imported) and names with a leading underscore,
     ``__main__`` among them.
     """
-    module_name, _, attribute = str(name).rpartition(".")
-    is_plausible = re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", str(name), re.ASCII)
+    name = current_name(str(name))
+    module_name, _, attribute = name.rpartition(".")
+    is_plausible = re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)+", name, re.ASCII)
     if not is_plausible or module_name.split(".")[0] in sys.stdlib_module_names:
         raise ConfigError(f"{path}._target_: '{name}' cannot be a part of an experiment.")
     check_origin(module_name, f"{path}._target_")

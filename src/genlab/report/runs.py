@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from genlab.config.renamed import with_current_names
 from genlab.errors import ConfigError
 from genlab.files.paths import read_path
 from genlab.progress import progress
@@ -145,7 +146,7 @@ def _find(place: Path) -> tuple[list[Path], list[Path]]:
 
 def read_run(folder: Path) -> Run:
     """Raises ConfigError for a file that is not what a run writes."""
-    config = read_yaml(folder / "config.yaml")
+    config = with_current_names(read_yaml(folder / "config.yaml"))
     parts = [config.get(name) for name in ("model", "data")]
     if not all(isinstance(part, dict) and isinstance(part.get("_target_"), str) for part in parts):
         raise ConfigError(f"{folder}: its config.yaml is not that of a run (no model or no data in it).")

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from genlab.config.overrides import name_of, parse
+from genlab.config.renamed import current_name
 from genlab.errors import CheckpointError, ConfigError
 
 # Arguments of parts that allow something; a config that is read from a run holds each as it is by default.
@@ -76,7 +77,7 @@ def check_watchers(config: DictConfig, run: str, typed: Sequence[str]) -> None:
     nodes: Any = OmegaConf.to_container(config, resolve=False)
     for part, listed in LISTED.items():
         for path, name, value in _leaves(nodes.get(part), part):
-            if name != "_target_" or _is_listed(str(value), listed) or is_typed(path, typed):
+            if name != "_target_" or _is_listed(current_name(str(value)), listed) or is_typed(path, typed):
                 continue
             owner = path.removesuffix("._target_")
             without = "" if part == "trainer" and owner == part else f", or leave it out: {_without(owner)}"
