@@ -1,9 +1,14 @@
 """What is built into a wheel is what lies in the repository."""
 
 import importlib.metadata
+import runpy
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
+
+import pytest
+import setuptools
 
 import genlab
 
@@ -12,26 +17,25 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 
 
-def folders_with(root: Path, suffix: str) -> set[str]:
-    return {path.parent.relative_to(root).as_posix() for path in root.rglob(f"*{suffix}")}
+def test_every_folder_of_code_is_a_package() -> None:
+    """setup.py finds them by it; folders of configs need none."""
+    folders = {path.parent for path in (REPOSITORY / "src/genlab").rglob("*.py")}
+    assert sorted(str(folder) for folder in folders if not (folder / "__init__.py").exists()) == []
 
 
-def test_every_folder_of_code_and_of_configs_is_a_package() -> None:
-    code = {
-        f"genlab.{name}".replace("/", ".").removesuffix("..") for name in folders_with(REPOSITORY / "src/genlab", ".py")
+def test_every_folder_of_code_and_of_configs_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", given.update)
+    monkeypatch.chdir(REPOSITORY)
+    runpy.run_path("setup.py")
+    roots = ((REPOSITORY / "src", ".py", ""), (REPOSITORY / "configs", ".yaml", "genlab.configs."))
+    there = {
+        above + ".".join(path.parent.relative_to(root).parts)
+        for root, suffix, above in roots
+        for path in root.rglob(f"*{suffix}")
     }
-    configs = {
-        f"genlab.configs.{name}".replace("/", ".").removesuffix("..")
-        for name in folders_with(REPOSITORY / "configs", ".yaml")
-    }
-    listed = set(SETUPTOOLS["packages"])
-    assert len(SETUPTOOLS["packages"]) == len(listed)
-    missing = {name for name in code | configs if "__pycache__" not in name} - listed
-    assert not missing
-    for name in listed:  # no folder is listed that is gone
-        place = "configs/" + name.removeprefix("genlab.configs").lstrip(".").replace(".", "/")
-        folder = REPOSITORY / (place if name.startswith("genlab.configs") else "src/" + name.replace(".", "/"))
-        assert folder.is_dir(), name
+    assert {name.removesuffix(".") for name in there} == set(given["packages"])
+    assert len(given["packages"]) == len(set(given["packages"]))
 
 
 def test_data_files_are_packed() -> None:
