@@ -26,10 +26,11 @@ docs: $(VENV)/installed-test  ## run every command of README and docs/ that need
 faults: $(VENV)/installed-test  ## break runs in every way that they promise to bear; half an hour, SCALE=0.1 is a tenth
 	$(BIN)/python tests/faults/campaign.py --scale $(SCALE)
 
-lint: $(VENV)/installed-test  ## ruff and mypy
+lint: $(VENV)/installed-test  ## ruff and mypy; lists long files, which may be
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@find src/genlab -name '*.py' -exec wc -l {} + | awk '$$1 > 300 && $$2 != "total" {print $$2 " has " $$1 " lines: two ideas?"}'
 
 format: $(VENV)/installed-test  ## let ruff rewrite the code
 	$(BIN)/ruff check --fix .

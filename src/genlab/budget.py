@@ -42,9 +42,11 @@ _KERNELS = ("flash_attention", "flash_attention_for_cpu", "efficient_attention",
 _FORMULAS = {
     **flop_registry,
     **{getattr(_ATEN, f"_scaled_dot_product_{kernel}"): shape_wrapper(_attention) for kernel in _KERNELS},
-    **{getattr(_ATEN, f"_scaled_dot_product_{kernel}_backward"): shape_wrapper(_attention_backward)
-       for kernel in _KERNELS},
-}  # fmt: skip
+    **{
+        getattr(_ATEN, f"_scaled_dot_product_{kernel}_backward"): shape_wrapper(_attention_backward)
+        for kernel in _KERNELS
+    },
+}
 
 
 class OperationCounter(TorchDispatchMode):

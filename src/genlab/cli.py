@@ -81,8 +81,10 @@ def _exit_code(argv: Sequence[str] | None) -> int:
             return StorageError.exit_code
         *_, where = traceback.extract_tb(error.__traceback__)
         cause = one_line(f"{type(error).__name__}: {error}").removesuffix(".")
-        _say(f"error: {cause[:_LONGEST]} ({Path(where.filename).name}, line {where.lineno}). "
-             "genlab did not expect this; GENLAB_TRACE=1 shows the traceback.")  # fmt: skip
+        _say(
+            f"error: {cause[:_LONGEST]} ({Path(where.filename).name}, line {where.lineno}). "
+            "genlab did not expect this; GENLAB_TRACE=1 shows the traceback."
+        )
         return 1
     return 0
 
@@ -120,8 +122,9 @@ def run(arguments: list[str]) -> None:
     if command in ("--shell-completion", "-sc"):  # the shell asks the program, which then finds the command in the line
         command, rest = "train", arguments
     if command not in OPTIONS:
-        raise ConfigError(f"unknown command '{command}'.{did_you_mean(command, list(OPTIONS))} "
-                          f"Commands: {', '.join(OPTIONS)}.")  # fmt: skip
+        raise ConfigError(
+            f"unknown command '{command}'.{did_you_mean(command, list(OPTIONS))} Commands: {', '.join(OPTIONS)}."
+        )
     flags, overrides = _split(rest)
     _run_command(command, flags, overrides)
 
@@ -257,8 +260,9 @@ def _compare(options: dict[str, Any], others: list[str]) -> None:
     """Reads files only: there is no config to change."""
     if others:
         name = others[0].lstrip("+").partition("=")[0]
-        raise ConfigError(f"unknown option '{name}'.{did_you_mean(name, list(options))} "
-                          f"compare takes: {', '.join(options)}.")  # fmt: skip
+        raise ConfigError(
+            f"unknown option '{name}'.{did_you_mean(name, list(options))} compare takes: {', '.join(options)}."
+        )
     from genlab.report.comparison import compare
 
     compare(options.pop("runs"), **options)

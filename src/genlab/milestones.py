@@ -103,9 +103,14 @@ class Bands:
         for point in self.bands:
             metric = self.final_metric if point == 100 else self.metric
             share = point / 100
-            there = (row for row in rows if metric in row and f"progress/{currency}" in row
-                     and share <= row[f"progress/{currency}"] / budget["value"] + 1e-9
-                     and (point == 100 or row[f"progress/{currency}"] / budget["value"] < share + _LATE))  # fmt: skip
+            there = (
+                row
+                for row in rows
+                if metric in row
+                and f"progress/{currency}" in row
+                and share <= row[f"progress/{currency}"] / budget["value"] + 1e-9
+                and (point == 100 or row[f"progress/{currency}"] / budget["value"] < share + _LATE)
+            )
             judged.append(self.judge(point, next(there, {})))
         return judged
 

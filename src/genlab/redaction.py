@@ -19,9 +19,11 @@ from genlab.errors import ConfigError
 
 HIDDEN = "***"  # Hydra's grammar takes it, so a run whose secrets are hidden can be continued
 
-_NAME = (r"(?:[a-z0-9]+[_-])*(?:(?:api|private|secret)[_-]?key|access[_-]?key(?:[_-]id)?|secret|passw(?:or)?d|"
-         r"passphrase|credentials?|authorization|(?:api|auth|access|bearer|hf|hub|session|refresh|wandb)[_-]?token)"
-         r"|token")  # fmt: skip
+_NAME = (
+    r"(?:[a-z0-9]+[_-])*(?:(?:api|private|secret)[_-]?key|access[_-]?key(?:[_-]id)?|secret|passw(?:or)?d|"
+    r"passphrase|credentials?|authorization|(?:api|auth|access|bearer|hf|hub|session|refresh|wandb)[_-]?token)"
+    r"|token"
+)
 _OF_OPTION = re.compile(_NAME, re.IGNORECASE)
 _OF_VARIABLE = re.compile(r"(?i).*(KEY(_ID)?|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|AUTHORIZATION)")
 _FROM_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*([^,}\s]+)")

@@ -39,8 +39,10 @@ class StopOutside(Callback):
         values = next((c.latest for c in evaluations if c.latest_at == pl_module.progress.examples), {})
         judgement = self.bands.judge(reached[-1], values)
         if judgement.value is None:
-            raise ConfigError(f"milestones.metric={judgement.metric} was not measured at {judgement.point} % of the "
-                              f"budget. The evaluation gives: {', '.join(values) or 'nothing'}.")  # fmt: skip
+            raise ConfigError(
+                f"milestones.metric={judgement.metric} was not measured at {judgement.point} % of the "
+                f"budget. The evaluation gives: {', '.join(values) or 'nothing'}."
+            )
         judgement.check()
         if trainer.is_global_zero:
             print(for_terminal(str(judgement)), flush=True)

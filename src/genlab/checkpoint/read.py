@@ -130,8 +130,10 @@ def newest(run: Path) -> Saved:
     if not found:
         raise CheckpointError(f"run folder {run} holds no checkpoint.")
     if found[0].name < (named := _noted(run / FOLDER / NEWEST)):
-        print(one_line(f"warning: checkpoint {run / FOLDER / named} is missing. Using {found[0].name} instead."),
-              file=sys.stderr)  # fmt: skip
+        print(
+            one_line(f"warning: checkpoint {run / FOLDER / named} is missing. Using {found[0].name} instead."),
+            file=sys.stderr,
+        )
     for path, earlier in zip(found, [*found[1:], None], strict=True):
         try:
             return _checked(Saved(path, load(path)))

@@ -57,8 +57,9 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         read.check_same_tokenizer(last, data.tokenizer, run)
         load_tokenizer(resolved(config), last, run)
     if baselines and not evaluation.metrics:
-        raise ConfigError("baselines=true: they are scored as samples are, and no metric here is of samples. "
-                          "Choose metrics=[fid].")  # fmt: skip
+        raise ConfigError(
+            "baselines=true: they are scored as samples are, and no metric here is of samples. Choose metrics=[fid]."
+        )
     with quick_matmul(model.device.type == "cpu"):
         result = evaluation.run(model, data, weights=weights)
     others: dict[str, Result] = {}
@@ -124,8 +125,10 @@ def evaluate_images(
     config.spec, config.run_dir, config.run_id = data.spec.to_config(), "", ""
     evaluation = build_evaluation(resolved(config))
     if evaluation.of_models:
-        raise ConfigError(f"metrics={next(iter(evaluation.of_models))} asks a model, and images={images} are none. "
-                          "Leave it out of metrics=[...].")  # fmt: skip
+        raise ConfigError(
+            f"metrics={next(iter(evaluation.of_models))} asks a model, and images={images} are none. "
+            "Leave it out of metrics=[...]."
+        )
     table_, theirs = _read(given, config), data.table(evaluation.reference)
     labels = None
     if table_.labels is not None and table_.names == theirs.names:

@@ -7,18 +7,23 @@ from genlab.command.options import OPTIONS
 
 
 def usage() -> str:
-    return "\n".join([
-        "usage: genlab <command> [name=value ...]", "",
-        "  train      train a model and evaluate it",
-        "  train -m   train many, one process each",
-        "  sample     draw from a trained run",
-        "  evaluate   measure a trained run",
-        "  plan       say which size fits a time here",
-        "  verify     hold a recipe against its bands",
-        "  compare    put runs side by side", "",
-        "In a clone without the command: python train.py ..., python scripts/sample.py ..., and so on.", "",
-        "genlab <command> --help lists the options of a command.",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "usage: genlab <command> [name=value ...]",
+            "",
+            "  train      train a model and evaluate it",
+            "  train -m   train many, one process each",
+            "  sample     draw from a trained run",
+            "  evaluate   measure a trained run",
+            "  plan       say which size fits a time here",
+            "  verify     hold a recipe against its bands",
+            "  compare    put runs side by side",
+            "",
+            "In a clone without the command: python train.py ..., python scripts/sample.py ..., and so on.",
+            "",
+            "genlab <command> --help lists the options of a command.",
+        ]
+    )
 
 
 def command_help(command: str, tree: Any) -> str:
@@ -50,13 +55,17 @@ def command_help(command: str, tree: Any) -> str:
 
 def sweep_help(tree: Any) -> str:
     """``tree``: of the sweep's own config."""
-    lines = [f"usage: {started_as.command('train -m')} [name=a,b ...] [sweep.name=value ...]", "",
-             "Each combination of the values named is a trial, a run in a process and a folder of its own. Values:",
-             "  model=gan,vae      seed=range(0,5)      model=glob(*)      metrics=[fid],[kid]",
-             "With sweep=optuna they are drawn, and may come from an interval:",
-             "  'model.optimizer.lr=tag(log, interval(1e-5, 1e-3))'      'model.depth=int(interval(2, 8))'",
-             "The same command again runs what is missing, failed or was stopped, and nothing else.", "",
-             "Parts, chosen by name:"]  # fmt: skip
+    lines = [
+        f"usage: {started_as.command('train -m')} [name=a,b ...] [sweep.name=value ...]",
+        "",
+        "Each combination of the values named is a trial, a run in a process and a folder of its own. Values:",
+        "  model=gan,vae      seed=range(0,5)      model=glob(*)      metrics=[fid],[kid]",
+        "With sweep=optuna they are drawn, and may come from an interval:",
+        "  'model.optimizer.lr=tag(log, interval(1e-5, 1e-3))'      'model.depth=int(interval(2, 8))'",
+        "The same command again runs what is missing, failed or was stopped, and nothing else.",
+        "",
+        "Parts, chosen by name:",
+    ]
     width = max(len(group) for group in tree.groups()) + 2
     lines += [f"  {group + '=':{width}}{' | '.join(options)}" for group, options in tree.groups().items()]
     lines += [

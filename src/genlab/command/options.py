@@ -138,8 +138,9 @@ def with_reference(options: dict[str, Any], overrides: list[str]) -> list[str]:
         raise ConfigError(f"{of_runs[0]}={options[of_runs[0]]} goes with run=..., not with images=...")
     chooses_data = any(override.lstrip("+").partition("=")[0] == "data" for override in overrides)
     if chooses_data == (options["reference"] is not None):
-        raise ConfigError(f"images={options['images']} are compared with reference=<folder> or with data=<name>: "
-                          "name one of them.")  # fmt: skip
+        raise ConfigError(
+            f"images={options['images']} are compared with reference=<folder> or with data=<name>: name one of them."
+        )
     if chooses_data:
         return overrides
     own, rest = take_options("evaluate", [_of_files(override) for override in overrides])

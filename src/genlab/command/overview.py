@@ -32,8 +32,10 @@ def clip_batch_size(config: DictConfig, data: DataModule, overrides: Sequence[st
     if not 0 < fits < data.batch_size:
         return
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        _log.warning(f"there are {count} training examples, fewer than a batch of {data.batch_size}: "
-                     f"data.batch_size={fits} is used.")  # fmt: skip
+        _log.warning(
+            f"there are {count} training examples, fewer than a batch of {data.batch_size}: "
+            f"data.batch_size={fits} is used."
+        )
     data.batch_size = config.data.batch_size = fits
 
 

@@ -84,14 +84,18 @@ def image_destination(out: str) -> Path:
             prepare_file(path)
             return path
         if suffix:
-            raise ConfigError(f"out={out}: images go into a .png (a grid), a .npz (an array) or a folder (a PNG each). "
-                              f"Use out={path.with_suffix('.png')}, or out={out}/ for a folder.")  # fmt: skip
+            raise ConfigError(
+                f"out={out}: images go into a .png (a grid), a .npz (an array) or a folder (a PNG each). "
+                f"Use out={path.with_suffix('.png')}, or out={out}/ for a folder."
+            )
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         held = len(list(path.iterdir()))
     if held:
-        raise ConfigError(f"out={out}: the folder holds {held} file{'s' * (held > 1)} already, which would lie among "
-                          "the samples. Name a new folder, or empty that one.")  # fmt: skip
+        raise ConfigError(
+            f"out={out}: the folder holds {held} file{'s' * (held > 1)} already, which would lie among "
+            "the samples. Name a new folder, or empty that one."
+        )
     return path
 
 
@@ -174,8 +178,10 @@ def sample_text(
     asked = None if not prompt else torch.from_numpy(_encoded(tokenizer, prompt)).to(model.device)
     unknown = unknown_of(tokenizer)
     if asked is not None and unknown is not None and (count := int((asked == unknown).sum())):
-        _log.warning(f"{count} of the {len(asked)} characters of the prompt are not in the training text: the model "
-                     "sees the unknown token in their place.")  # fmt: skip
+        _log.warning(
+            f"{count} of the {len(asked)} characters of the prompt are not in the training text: the model "
+            "sees the unknown token in their place."
+        )
     texts = []
     for first in range(0, n, batch_size):
         indices = range(first, min(first + batch_size, n))

@@ -222,9 +222,21 @@ def _smaller_batch(trainer: pl.Trainer, model: Model, data: DataModule) -> str:
 def quiet() -> Iterator[None]:
     """Lightning without its advertisements, and without warnings about what is done on purpose here."""
     with warnings.catch_warnings():
-        for message in ("num_workers", "dataloader is not resumable", "LeafSpec", "pytree", "litlogger", "in eval mode",
-                        "log_every_n_steps", "Checkpoint directory", "validation_step", "GPU available but not used",
-                        "train_dataloader", "array is not writable", "srun"):  # fmt: skip
+        for message in (
+            "num_workers",
+            "dataloader is not resumable",
+            "LeafSpec",
+            "pytree",
+            "litlogger",
+            "in eval mode",
+            "log_every_n_steps",
+            "Checkpoint directory",
+            "validation_step",
+            "GPU available but not used",
+            "train_dataloader",
+            "array is not writable",
+            "srun",
+        ):
             warnings.filterwarnings("ignore", f"(?s).*{message}")
         for name in ("pytorch_lightning", "lightning_fabric"):
             for logger in (logging.getLogger(name), logging.getLogger(f"{name}.utilities.rank_zero")):

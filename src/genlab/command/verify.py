@@ -60,8 +60,10 @@ def _bands(config: DictConfig, overrides: Sequence[str], run: Path | None) -> Ba
     if run is None and budget is not None:
         raise ConfigError(f"{budget}: the bands are of the recipe's own budget. Leave it out.")
     if run is not None and bands.examples is not None and config.budget.value != bands.examples:
-        raise ConfigError(f"the bands are of {bands.examples:,} examples, and {run} was trained otherwise. "
-                          f"Use verify experiment={recipe or '...'}.")  # fmt: skip
+        raise ConfigError(
+            f"the bands are of {bands.examples:,} examples, and {run} was trained otherwise. "
+            f"Use verify experiment={recipe or '...'}."
+        )
     return bands
 
 

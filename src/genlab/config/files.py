@@ -51,8 +51,12 @@ class ConfigFiles:
 
     def _find_groups(self) -> dict[str, list[str]]:
         found: dict[str, set[str]] = {}
-        of_others = {group.partition("/")[0] for file in PACKAGED.glob("*.yaml") if file.stem != self.primary
-                     for group in _defaults(file)}  # fmt: skip
+        of_others = {
+            group.partition("/")[0]
+            for file in PACKAGED.glob("*.yaml")
+            if file.stem != self.primary
+            for group in _defaults(file)
+        }
         for folder in self.folders:
             for file in folder.rglob("*.yaml"):
                 group = file.parent.relative_to(folder).as_posix()

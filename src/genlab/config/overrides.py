@@ -32,8 +32,9 @@ def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
                 raise ConfigError(f"'{override}' is not an option. Options look like name=value.") from error
             name, _, value = override.partition("=")
             if name != name.rstrip():
-                raise ConfigError(f"cannot read '{override}'. Write it without spaces: "
-                                  f"{name.strip()}={value.strip()}") from error  # fmt: skip
+                raise ConfigError(
+                    f"cannot read '{override}'. Write it without spaces: {name.strip()}={value.strip()}"
+                ) from error
             value = value.replace('"', '\\"')
             raise ConfigError(
                 f"cannot read {name}={value}. Put text with special characters into quotes: '{name}=\"{value}\"'."
@@ -42,8 +43,10 @@ def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
         if option.is_sweep_override() and name_of(option) == "runs":
             raise ConfigError(f"{option.input_line}: put several folders into brackets, 'runs=[a,b]'.")
         if option.is_sweep_override() and not sweep:
-            raise ConfigError(f"{option.input_line} names several values, and a run takes one. Choose one of them, "
-                              f"or train them all with -m.{_how_to_quote(option)}")  # fmt: skip
+            raise ConfigError(
+                f"{option.input_line} names several values, and a run takes one. Choose one of them, "
+                f"or train them all with -m.{_how_to_quote(option)}"
+            )
         if not name_of(option):
             raise ConfigError(f"'{option.input_line}' is not an option. Options look like name=value.")
         if option.is_hydra_override() or name_of(option).startswith("hydra/"):

@@ -209,9 +209,9 @@ def _carry_over(before: DictConfig, after: DictConfig, config: DictConfig) -> No
         new, old = after._get_node(key), before._get_node(key) if key in list(before) else None
         if old is not None and _plain(old) == _plain(new):
             continue
-        same_class = isinstance(old, DictConfig) and isinstance(new, DictConfig) and (
-            old.get("_target_") == new.get("_target_")
-        )  # fmt: skip
+        same_class = (
+            isinstance(old, DictConfig) and isinstance(new, DictConfig) and (old.get("_target_") == new.get("_target_"))
+        )
         if same_class and isinstance(config._get_node(key), DictConfig):
             _carry_over(old, new, config[key])  # type: ignore[arg-type]
         else:

@@ -150,6 +150,13 @@ def _chunks(file: Any) -> Iterator[bytes]:
 def _damage() -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError,
-            NotImplementedError) as error:  # fmt: skip
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        gzip.BadGzipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+    ) as error:
         raise Unsafe("is damaged") from error

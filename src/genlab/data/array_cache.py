@@ -127,8 +127,12 @@ def _write(path: Path, blocks: Iterable[np.ndarray | None]) -> None:
             file.flush()
             os.fsync(file.fileno())
         array = np.lib.format.open_memmap(partial, mode="c")
-        seal = {"bytes": partial.stat().st_size, "modified": _dated_back(partial), "checksum": _checksum(array),
-                "left_out": left_out}  # fmt: skip
+        seal = {
+            "bytes": partial.stat().st_size,
+            "modified": _dated_back(partial),
+            "checksum": _checksum(array),
+            "left_out": left_out,
+        }
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -120,8 +120,9 @@ class DataModule(LightningDataModule, ABC):
     def check_split(self, split: Split, option: str) -> None:
         """Raises ConfigError if there is no such split; ``option`` is what asks for it."""
         if split not in self.splits:
-            raise ConfigError(f"{option}={split}: {type(self).__name__} has no such split. "
-                              f"Use {option}={self.splits[-1]}.")  # fmt: skip
+            raise ConfigError(
+                f"{option}={split}: {type(self).__name__} has no such split. Use {option}={self.splits[-1]}."
+            )
 
     def check(self, world_size: int) -> None:
         """Raises ConfigError, with what to set, if no batch can be made for ``world_size`` ranks; DataError if one of

@@ -53,8 +53,10 @@ class GivenImages(ImageDataModule):
     def load(self, split: Split) -> ImageTable:
         """Raises ConfigError for held-out images, DataError or StorageError as the source does."""
         if split == "val":
-            raise ConfigError(f"{self.path} has no held-out images, which a metric asks for. Leave it out of "
-                              "metrics=[...], or name data with data=... instead of reference=...")  # fmt: skip
+            raise ConfigError(
+                f"{self.path} has no held-out images, which a metric asks for. Leave it out of "
+                "metrics=[...], or name data with data=... instead of reference=..."
+            )
         try:
             return self._source.table("train")
         except SplitsOrClasses as error:

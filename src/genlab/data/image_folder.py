@@ -141,8 +141,12 @@ class ImageFolder(ImageDataModule):
             decoding.refuse_size(files[int(kept[0])], pixels.shape)
         places = {name: i for i, name in enumerate(names)}
         labels = np.array([places[files[i].folder or ""] for i in kept], dtype=np.int64) if names else None
-        facts = {"pixels": decoding.key(), "files": len(files), "names": names,
-                 "labels": None if labels is None else labels.tolist()}  # fmt: skip
+        facts = {
+            "pixels": decoding.key(),
+            "files": len(files),
+            "names": names,
+            "labels": None if labels is None else labels.tolist(),
+        }
         remember(self.cache, self._index(split, expected), facts)
         return ImageTable(pixels, labels, names, entry=(self.cache, decoding.key()))
 

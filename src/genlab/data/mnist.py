@@ -70,8 +70,10 @@ class Mnist(ImageDataModule):
             return table
         count = len(table) - self.num_held_out
         if count < 1:
-            raise ConfigError(f"data.num_held_out={self.num_held_out} leaves nothing to train on: there are "
-                              f"{len(table)} training images. Use data.num_held_out<{len(table)}.")  # fmt: skip
+            raise ConfigError(
+                f"data.num_held_out={self.num_held_out} leaves nothing to train on: there are "
+                f"{len(table)} training images. Use data.num_held_out<{len(table)}."
+            )
         return table.first(count) if split == "train" else table.after(count)
 
 

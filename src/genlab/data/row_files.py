@@ -69,5 +69,7 @@ def _open(path: str) -> bytes:
 
 def _elsewhere(path: str, name: str) -> DataError:
     shown = path if len(path) <= 100 else f"{path[:100]}..."
-    return DataError(f"{name} names the file {shown!r}, which is not one of the data set. Save the images themselves "
-                     "in its rows, or put the files into its folder.")  # fmt: skip
+    return DataError(
+        f"{name} names the file {shown!r}, which is not one of the data set. Save the images themselves "
+        "in its rows, or put the files into its folder."
+    )

@@ -48,8 +48,10 @@ class TextFolder(TextDataModule):
     def stamp(self, split: Split) -> str | None:
         root = self.root if split == "train" or self.val_root is None else self.val_root
         names = list_texts(root, self.pattern)
-        return stamp_of([read_path(root) / name for name in names],
-                        None if self.val_root is not None else (self.val_fraction, names))  # fmt: skip
+        return stamp_of(
+            [read_path(root) / name for name in names],
+            None if self.val_root is not None else (self.val_fraction, names),
+        )
 
     def title(self, split: Split) -> str:
         root = self.val_root if split == "val" and self.val_root is not None else self.root

@@ -43,8 +43,10 @@ def prepare_file(path: Path) -> None:
 def prepare_folder(path: Path, root: Path) -> None:
     """Make a folder of a run. Raises StorageError: the run's own, ``root``, is gone, or a link is on the way."""
     if not root.is_dir():
-        raise StorageError(f"{root} is gone: this run's folder was deleted or moved while it ran. Start a new run, "
-                           "or put the folder back and continue it.")  # fmt: skip
+        raise StorageError(
+            f"{root} is gone: this run's folder was deleted or moved while it ran. Start a new run, "
+            "or put the folder back and continue it."
+        )
     with writing(path):
         make_folder(path, root)
 

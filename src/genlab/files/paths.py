@@ -26,10 +26,13 @@ def expanded(path: str) -> str:
         raise ConfigError(f"{path!r} is not a path. Write the name of a file or folder.")
     found = os.path.expanduser(path)
     if len(os.fsencode(found)) > _LONGEST or any(len(os.fsencode(part)) > _LONGEST_NAME for part in found.split("/")):
-        raise ConfigError(f"{found[:40]!r}... is not a path: it is longer than {_LONGEST} bytes, or a name in it than "
-                          f"{_LONGEST_NAME}. Write the name of a file or folder.")  # fmt: skip
+        raise ConfigError(
+            f"{found[:40]!r}... is not a path: it is longer than {_LONGEST} bytes, or a name in it than "
+            f"{_LONGEST_NAME}. Write the name of a file or folder."
+        )
     if path.startswith("~") and found == path:
         home = path.partition("/")[0]
-        raise ConfigError(f"{path}: there is no home folder {home}. Write the whole path, or ./{path} for what is "
-                          "here.")  # fmt: skip
+        raise ConfigError(
+            f"{path}: there is no home folder {home}. Write the whole path, or ./{path} for what is here."
+        )
     return found

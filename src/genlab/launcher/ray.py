@@ -39,9 +39,11 @@ class Ray:
             raise ConfigError("launcher=ray needs a package: pip install 'genlab[ray]'") from error
         wanted = {"CPU": num_cpus, "GPU": num_gpus, **(resources or {})}
         if (slots is not None and slots < 1) or min(wanted.values()) < 0 or not any(wanted.values()):
-            raise ConfigError(f"launcher.slots={slots} must be a whole number >= 1, or null; "
-                              f"launcher.num_cpus={num_cpus}, launcher.num_gpus={num_gpus} and launcher.resources "
-                              ">= 0, and not all 0.")  # fmt: skip
+            raise ConfigError(
+                f"launcher.slots={slots} must be a whole number >= 1, or null; "
+                f"launcher.num_cpus={num_cpus}, launcher.num_gpus={num_gpus} and launcher.resources "
+                ">= 0, and not all 0."
+            )
         self.ray = ray
         _connect(ray, address)
         there_are = ray.cluster_resources()
@@ -51,8 +53,10 @@ class Ray:
                 ", ".join(f"{name} {amount:g}" for name, amount in there_are.items() if name in wanted) or "none of it"
             )
             needs = ", ".join(f"{name} {amount:g}" for name, amount in wanted.items() if amount)
-            raise ConfigError(f"launcher=ray: a trial needs {needs}, and the cluster has {has}. Ask for less, or with "
-                              "launcher.slots=... wait for machines that join it.")  # fmt: skip
+            raise ConfigError(
+                f"launcher=ray: a trial needs {needs}, and the cluster has {has}. Ask for less, or with "
+                "launcher.slots=... wait for machines that join it."
+            )
         self.slots = slots or room
         self.options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": dict(resources or {})}
 
@@ -68,11 +72,19 @@ def _connect(ray: Any, address: str | None) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     own = {"include_dashboard": False} if address is None else {}
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, configure_logging=False,
-                 ignore_reinit_error=True, **own)  # fmt: skip
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+            ignore_reinit_error=True,
+            **own,
+        )
     except Exception as error:
-        raise ConfigError(f"launcher.address={address}: no Ray answers there ({one_line(error)[:200]}). Start one with "
-                          "ray start --head, or leave the address out.") from error  # fmt: skip
+        raise ConfigError(
+            f"launcher.address={address}: no Ray answers there ({one_line(error)[:200]}). Start one with "
+            "ray start --head, or leave the address out."
+        ) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -54,9 +54,11 @@ class Slurm:
         except ImportError as error:
             raise ConfigError("launcher=slurm needs a package: pip install 'genlab[slurm]'") from error
         if min(slots, time, cpus) < 1 or min(gpus, warning) < 0 or (mem is not None and mem <= 0):
-            raise ConfigError(f"launcher.slots={slots}, launcher.time={time} and launcher.cpus={cpus} must be >= 1, "
-                              f"launcher.gpus={gpus} and launcher.warning={warning} >= 0, "
-                              f"launcher.mem={mem} above 0.")  # fmt: skip
+            raise ConfigError(
+                f"launcher.slots={slots}, launcher.time={time} and launcher.cpus={cpus} must be >= 1, "
+                f"launcher.gpus={gpus} and launcher.warning={warning} >= 0, "
+                f"launcher.mem={mem} above 0."
+            )
         if warning >= 60 * time:
             raise ConfigError(f"launcher.warning={warning} seconds leave nothing of launcher.time={time} minutes.")
         lacking = [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]
@@ -69,14 +71,17 @@ class Slurm:
         extra: dict[str, Any] = {name.replace("_", "-"): value for name, value in (parameters or {}).items()}
         named = {"partition": partition, "account": account, "qos": qos, "setup": setup}
         self.parameters: dict[str, Any] = {
-            "timeout_min": time, "cpus_per_task": cpus, "nodes": 1, "tasks_per_node": 1,
+            "timeout_min": time,
+            "cpus_per_task": cpus,
+            "nodes": 1,
+            "tasks_per_node": 1,
             "slurm_signal_delay_s": warning,
             "slurm_srun_args": [f"--cpus-per-task={cpus}"],  # which srun does not take over from sbatch
             "slurm_additional_parameters": {"no-requeue": True, **extra},
             **{f"slurm_{name}": value for name, value in named.items() if value is not None},
             **({} if mem is None else {"mem_gb": mem}),
             **({"gpus_per_node": gpus} if gpus else {}),
-        }  # fmt: skip
+        }
         logging.getLogger("submitit").setLevel(logging.ERROR)
 
     def start(self, command: Sequence[str], env: Mapping[str, str], log: Path, slot: int) -> Job:

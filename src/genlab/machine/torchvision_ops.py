@@ -15,8 +15,10 @@ from types import ModuleType
 from typing import Any
 
 _MODULE = "torchvision.extension"
-_SCHEMAS = ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # fmt: skip
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
 _alive: list[Any] = []  # a torch.library.Library takes its schemas away with it when it is collected
 
 

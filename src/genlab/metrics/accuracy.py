@@ -74,8 +74,9 @@ class Accuracy(Metric):
     def check(self, model: Model, data: DataModule) -> None:
         """Raises ConfigError: the model names no classes, or no held-out image has a label."""
         if not isinstance(model, Classifies):
-            raise ConfigError(f"metrics=accuracy: a {type(model).__name__} names no classes. Leave it out of "
-                              "metrics=[...].")  # fmt: skip
+            raise ConfigError(
+                f"metrics=accuracy: a {type(model).__name__} names no classes. Leave it out of metrics=[...]."
+            )
         table = _held_out(data)
         if table.labels is None or not (table.labels >= 0).any():
             raise ConfigError("metrics=accuracy: no held-out image has a label. Leave it out of metrics=[...].")

@@ -69,12 +69,14 @@ class BitsPerDim(Metric):
     def check(self, model: GenerativeModel, data: DataModule) -> None:
         """Raises ConfigError: the data are no images, or the model has no likelihood."""
         if not isinstance(data, ImageDataModule):
-            raise ConfigError(f"metrics=bits_per_dim is for images; the data are {data.spec.modality}. "
-                              "Use metrics=[perplexity].")  # fmt: skip
+            raise ConfigError(
+                f"metrics=bits_per_dim is for images; the data are {data.spec.modality}. Use metrics=[perplexity]."
+            )
         data.check_split(self.split, "metrics.bits_per_dim.split")
         if not isinstance(model, HasLikelihood):
-            raise ConfigError(f"metrics=bits_per_dim: {type(model).__name__} has no likelihood. "
-                              "Leave it out of metrics=[...].")  # fmt: skip
+            raise ConfigError(
+                f"metrics=bits_per_dim: {type(model).__name__} has no likelihood. Leave it out of metrics=[...]."
+            )
 
     def subject(self, model: GenerativeModel, split: Split) -> str:
         return f"{model.likelihood_kind}_{self.split}_{short(self._used)}"  # type: ignore[attr-defined]

@@ -39,8 +39,9 @@ def check_two_classes(real: Tensor, metric: str) -> None:
     """Of the labels of the reference (M,). Raises DataError if they do not tell two classes apart."""
     found = real[real >= 0].unique().numel()
     if found < 2:
-        raise DataError(f"{metric} needs a reference of two classes or more, got {found}. Leave it out of "
-                        "metrics=[...].")  # fmt: skip
+        raise DataError(
+            f"{metric} needs a reference of two classes or more, got {found}. Leave it out of metrics=[...]."
+        )
 
 
 def members(real: Tensor, fake: Tensor, metric: str, least: int = 2) -> list[tuple[np.ndarray, np.ndarray]]:

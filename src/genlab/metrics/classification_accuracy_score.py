@@ -81,8 +81,9 @@ class ClassificationAccuracyScore(Metric):
     def check_enough(self, real: Tensor, fake: Tensor) -> None:
         """See NeedsEnough."""
         if fake[fake >= 0].unique().numel() < 2 or not (real >= 0).any():
-            raise DataError("cas needs samples of two classes or more and real examples with labels. "
-                            "Leave it out of metrics=[...].")  # fmt: skip
+            raise DataError(
+                "cas needs samples of two classes or more and real examples with labels. Leave it out of metrics=[...]."
+            )
 
     def settings(self) -> dict[str, int | float | str]:
         return {"classifier": "logistic regression", "penalty": self.penalty, "max_iterations": self.max_iterations}

@@ -106,8 +106,10 @@ class Evaluation:
         if self.metrics:
             check_modality(self.metrics, self.extractor, data.spec.modality)
             if not isinstance(model, GenerativeModel):
-                raise ConfigError(f"metrics={next(iter(self.metrics))} measures samples, and a {type(model).__name__} "
-                                  "draws none. Leave it out of metrics=[...].")  # fmt: skip
+                raise ConfigError(
+                    f"metrics={next(iter(self.metrics))} measures samples, and a {type(model).__name__} "
+                    "draws none. Leave it out of metrics=[...]."
+                )
             for name, metric in self.metrics.items():
                 if "label" in metric.reads and model.num_classes is None:
                     raise ConfigError(f"metrics={name} needs a model that takes labels. Leave it out of metrics=[...].")
@@ -260,8 +262,11 @@ class Evaluation:
                 reference.content, subject.reference_hash(), self.extractor, wanted, device, self.cache
             )
         share = slice(rank(), None, world())
-        self._reference = list(batches_of(subject.key, reference.mine(rank(), world()),
-                                           {name: rows[share] for name, rows in given.items()}))  # fmt: skip
+        self._reference = list(
+            batches_of(
+                subject.key, reference.mine(rank(), world()), {name: rows[share] for name, rows in given.items()}
+            )
+        )
         self._compared = subject
         for metric in self.metrics.values():
             if isinstance(metric, NeedsData):

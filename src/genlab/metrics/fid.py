@@ -49,8 +49,10 @@ class FID(Metric):
     def _check_counts(self, real: int, fake: int) -> None:
         for count, side in ((real, "real"), (fake, "generated")):
             if count < 2:
-                raise DataError(f"FID needs at least 2 {side} examples, got {count}. Use a larger split or "
-                                "evaluation.num_samples, or leave it out of metrics=[...].")  # fmt: skip
+                raise DataError(
+                    f"FID needs at least 2 {side} examples, got {count}. Use a larger split or "
+                    "evaluation.num_samples, or leave it out of metrics=[...]."
+                )
 
     def settings(self) -> dict[str, int | float | str]:
         return {}

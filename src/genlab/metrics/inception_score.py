@@ -54,8 +54,10 @@ class InceptionScore(Metric):
     def check_enough(self, real: Tensor, fake: Tensor) -> None:
         """See NeedsEnough; the number of samples alone counts."""
         if len(fake) < self.splits:
-            raise DataError(f"the inception score needs at least {self.splits} samples, one for each of its splits, "
-                            f"got {len(fake)}. Set metrics.isc.splits=1.")  # fmt: skip
+            raise DataError(
+                f"the inception score needs at least {self.splits} samples, one for each of its splits, "
+                f"got {len(fake)}. Set metrics.isc.splits=1."
+            )
 
     def settings(self) -> dict[str, int | float | str]:
         return {"splits": self.splits}

@@ -52,8 +52,9 @@ class IntraClassFID(Metric):
     def compute(self) -> dict[str, Tensor]:
         """``intra_fid``. Raises DataError if a class has fewer than 2 examples on a side."""
         real, fake = in_order(self.real_features, self.real_index), in_order(self.fake_features, self.fake_index)
-        classes = members(in_order(self.real_labels, self.real_index), in_order(self.fake_labels, self.fake_index),
-                          "intra_fid")  # fmt: skip
+        classes = members(
+            in_order(self.real_labels, self.real_index), in_order(self.fake_labels, self.fake_index), "intra_fid"
+        )
         distances = [
             fid_of(moments_of(real[torch.from_numpy(ours)]), moments_of(fake[torch.from_numpy(theirs)]))
             for ours, theirs in classes

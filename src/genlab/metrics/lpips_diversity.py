@@ -74,8 +74,10 @@ class LPIPSDiversity(Metric):
         else:
             self._kind, groups = "of all", [(np.arange(len(real_label)), np.arange(len(fake_label)))]
         if min(len(places) for places in groups[0]) < 2:
-            raise DataError(f"lpips_diversity needs at least 2 examples on each side, got {len(real_label)} real, "
-                            f"{len(fake_label)} generated.")  # fmt: skip
+            raise DataError(
+                f"lpips_diversity needs at least 2 examples on each side, got {len(real_label)} real, "
+                f"{len(fake_label)} generated."
+            )
         real = self._mean_distance(in_order(self.real_image, self.real_index), [places for places, _ in groups])
         fake = self._mean_distance(in_order(self.fake_image, self.fake_index), [places for _, places in groups])
         if real == 0:

@@ -74,8 +74,9 @@ class Mauve(Metric):
         fake = in_order(self.fake_features, self.fake_index).double().cpu().numpy()
         count = self.num_clusters or max(2, min(len(real), len(fake)) // 10)
         if count > min(len(real), len(fake)):
-            raise DataError(f"metrics.mauve.num_clusters={count} needs as many texts of each side, got {len(real)} and "
-                            f"{len(fake)}.")  # fmt: skip
+            raise DataError(
+                f"metrics.mauve.num_clusters={count} needs as many texts of each side, got {len(real)} and {len(fake)}."
+            )
         clusters = self.clusters(np.concatenate([real, fake]), count)
         p = np.bincount(clusters[: len(real)], minlength=count) / len(real)
         q = np.bincount(clusters[len(real) :], minlength=count) / len(fake)

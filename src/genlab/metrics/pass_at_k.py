@@ -54,11 +54,15 @@ class PassAtK(Metric):
         """Raises ConfigError if an argument is out of its range."""
         super().__init__()
         if not k or min(k) < 1 or max(k) > min(num_samples, _MOST):
-            raise ConfigError(f"metrics.pass_at_k.k={list(k)} must be whole numbers from 1 to "
-                              f"num_samples={num_samples}, at most {_MOST}.")  # fmt: skip
+            raise ConfigError(
+                f"metrics.pass_at_k.k={list(k)} must be whole numbers from 1 to "
+                f"num_samples={num_samples}, at most {_MOST}."
+            )
         if seconds <= 0 or memory_mb < 64 or workers < 1:
-            raise ConfigError(f"metrics.pass_at_k: seconds={seconds} must be above 0, memory_mb={memory_mb} >= 64, "
-                              f"workers={workers} >= 1.")  # fmt: skip
+            raise ConfigError(
+                f"metrics.pass_at_k: seconds={seconds} must be above 0, memory_mb={memory_mb} >= 64, "
+                f"workers={workers} >= 1."
+            )
         self.path, self.allow_code, self.allow_root = problems, allow_code, allow_root
         self.k, self.num_samples = tuple(k), num_samples
         self.stop, self.workers = tuple(stop), workers

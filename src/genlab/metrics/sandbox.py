@@ -92,9 +92,15 @@ class Sandbox:
             given.seek(0)
             try:
                 process = subprocess.Popen(
-                    self._command(way, folder, says), stdin=given, stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL, cwd=folder, env={}, start_new_session=True, pass_fds=(says,),
-                )  # fmt: skip
+                    self._command(way, folder, says),
+                    stdin=given,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd=folder,
+                    env={},
+                    start_new_session=True,
+                    pass_fds=(says,),
+                )
             except BlockingIOError as error:
                 raise ResourceError(
                     "no process can be started for a program of the model's: this user has as many as it may. End "
@@ -128,8 +134,13 @@ class Sandbox:
             "makes_namespaces": way == "namespaces",
         }
         if way == "namespaces":
-            told |= {"root": str(folder), "shown": _shown(), "links": _all_links(), "devices": _DEVICES,
-                     "room": f"size={_ROOM},nr_inodes={_MOST_FILES},mode=1777"}  # fmt: skip
+            told |= {
+                "root": str(folder),
+                "shown": _shown(),
+                "links": _all_links(),
+                "devices": _DEVICES,
+                "room": f"size={_ROOM},nr_inodes={_MOST_FILES},mode=1777",
+            }
         python = [sys.executable, "-I", "-S", "-c", Path(sandbox_inside.__file__).read_text(encoding="utf-8")]
         return [*(_bubblewrap() if way == "bubblewrap" else ()), *python, json.dumps(told)]
 
@@ -180,13 +191,30 @@ def _bubblewrap() -> list[str]:
     shown += [word for path in _shown() for word in ("--ro-bind", path, path)]
     links = [word for link, target in _all_links().items() for word in ("--symlink", target, link)]
     devices = [word for device in _DEVICES for word in ("--dev-bind", device, device)]
-    memory = [word for size, folder in ((_ROOM, _FOLDER), (16 << 20, "/dev/shm"))
-              for word in ("--perms", "1777", "--size", str(size), "--tmpfs", folder)]  # fmt: skip
+    memory = [
+        word
+        for size, folder in ((_ROOM, _FOLDER), (16 << 20, "/dev/shm"))
+        for word in ("--perms", "1777", "--size", str(size), "--tmpfs", folder)
+    ]
     return [
-        shutil.which("bwrap") or "bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts",
-        "--unshare-cgroup-try", "--die-with-parent", *rights, *shown, *links, *devices, *memory,
-        "--remount-ro", "/", "--chdir", _FOLDER, "--",
-    ]  # fmt: skip
+        shutil.which("bwrap") or "bwrap",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+        "--die-with-parent",
+        *rights,
+        *shown,
+        *links,
+        *devices,
+        *memory,
+        "--remount-ro",
+        "/",
+        "--chdir",
+        _FOLDER,
+        "--",
+    ]
 
 
 @functools.cache
@@ -213,10 +241,14 @@ def check_sandbox(allow_root: bool) -> None:
         )
     is_root, way = os.geteuid() == 0, best_way()
     if way is None:
-        raise ConfigError("metrics=pass_at_k cannot run programs within bounds here. Measure as another user than root "
-                          "that may run this Python." if is_root else "metrics=pass_at_k cannot run programs within "
-                          "bounds here: this Python does not start with -I. Leave it out of "
-                          "metrics=[...].")  # fmt: skip
+        raise ConfigError(
+            "metrics=pass_at_k cannot run programs within bounds here. Measure as another user than root "
+            "that may run this Python."
+            if is_root
+            else "metrics=pass_at_k cannot run programs within "
+            "bounds here: this Python does not start with -I. Leave it out of "
+            "metrics=[...]."
+        )
     if is_root and way != "bubblewrap" and not allow_root:
         raise ConfigError(
             "metrics=pass_at_k runs programs that the model writes, and root measures without bubblewrap to keep them "

@@ -58,8 +58,13 @@ def main() -> None:
     os.close(write)
     os.dup2(read, 0)
     os.close(read)
-    environment = {"HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1",
-                   "OPENBLAS_NUM_THREADS": "1"}  # fmt: skip
+    environment = {
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "LC_ALL": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     _call(libc.prctl, _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     _refuse_calls(libc, bytes.fromhex(told["call_filter"]))
     os.execve(told["python"], [told["python"], "-I", "-c", _BEGIN, "program.py", str(told["says"])], environment)
@@ -153,8 +158,15 @@ def _show(libc: Any, root: Path, path: str) -> None:
 
 def _only_for_reading(libc: Any, root: Path) -> None:
     attributes = (ctypes.c_uint64 * 4)(1 | _NOSUID | _NODEV, 0, 0, 0)  # struct mount_attr
-    _call(libc.syscall, _MOUNT_SETATTR, -100, os.fsencode(root), _RECURSIVE, ctypes.byref(attributes),
-          ctypes.sizeof(attributes))  # fmt: skip
+    _call(
+        libc.syscall,
+        _MOUNT_SETATTR,
+        -100,
+        os.fsencode(root),
+        _RECURSIVE,
+        ctypes.byref(attributes),
+        ctypes.sizeof(attributes),
+    )
 
 
 def _refuse_calls(libc: Any, filter_: bytes) -> None:

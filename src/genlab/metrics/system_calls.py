@@ -64,10 +64,20 @@ def call_filter(alone: bool) -> bytes:
     for number in (*machine.refused, *(() if alone else machine.of_others)):
         lines += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]
     lines += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _NO_SUCH_CALL)]
-    lines += [(_EQUAL, 0, 4, machine.clone), (_LOAD, 0, 0, _ARGUMENT), (_HAS_BITS, 0, 1, _NEW_NAMESPACES),
-              (_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]  # fmt: skip
+    lines += [
+        (_EQUAL, 0, 4, machine.clone),
+        (_LOAD, 0, 0, _ARGUMENT),
+        (_HAS_BITS, 0, 1, _NEW_NAMESPACES),
+        (_RETURN, 0, 0, _REFUSE),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
     for call, only in ((machine.socket, _AF_UNIX), (machine.prlimit, 0)):  # of itself alone
-        lines += [(_EQUAL, 0, 4, call), (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 1, 0, only),
-                  (_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]  # fmt: skip
+        lines += [
+            (_EQUAL, 0, 4, call),
+            (_LOAD, 0, 0, _ARGUMENT),
+            (_EQUAL, 1, 0, only),
+            (_RETURN, 0, 0, _REFUSE),
+            (_RETURN, 0, 0, _ALLOW),
+        ]
     lines += [(_RETURN, 0, 0, _ALLOW)]
     return b"".join(struct.pack("<HBBI", *line) for line in lines)

@@ -44,8 +44,10 @@ class Classifier(Model):
         """Raises ValueError: there are not two classes to tell apart; a share outside [0, 1)."""
         super().__init__(seed, schedule)
         if num_classes is None:
-            raise ValueError("a classifier needs labels, and the data have none. Use data with labels, such as "
-                             "data=image_folder with one folder a class.")  # fmt: skip
+            raise ValueError(
+                "a classifier needs labels, and the data have none. Use data with labels, such as "
+                "data=image_folder with one folder a class."
+            )
         if num_classes < 2:
             raise ValueError(f"a classifier needs two classes or more, and the data have {num_classes}.")
         if not 0 <= label_smoothing < 1:

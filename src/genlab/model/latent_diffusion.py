@@ -55,9 +55,19 @@ class LatentDiffusion(GenerativeModel):
             )
         self.autoencoder, self.num_classes = autoencoder, num_classes
         self.diffusion = Diffusion(
-            network, objective, sampler, optimizer, schedule, shape, num_classes, label_dropout, guidance,
-            guidance_interval, compile, seed,
-        )  # fmt: skip
+            network,
+            objective,
+            sampler,
+            optimizer,
+            schedule,
+            shape,
+            num_classes,
+            label_dropout,
+            guidance,
+            guidance_interval,
+            compile,
+            seed,
+        )
         self.register_buffer("latent_mean", torch.zeros(shape[0], 1, 1))
         self.register_buffer("latent_std", torch.zeros(shape[0], 1, 1))
 
@@ -110,8 +120,11 @@ class LatentDiffusion(GenerativeModel):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
         z = self.standardised(self.encode(batch))
-        return {"loss": self.diffusion.objective.loss(
-            self.diffusion.network, z, self.condition_of(batch), self.progress.fraction)}  # fmt: skip
+        return {
+            "loss": self.diffusion.objective.loss(
+                self.diffusion.network, z, self.condition_of(batch), self.progress.fraction
+            )
+        }
 
     @torch.no_grad()
     def sample(

@@ -199,8 +199,10 @@ def recommend(rows: Sequence[Row], least: int, chooses: bool) -> tuple[Row, str]
         most = max(fits, key=lambda row: row.steps)
         return most, f"No size makes {least:,} steps in that time; this one makes the most, {most.steps:,.0f}:"
     largest = max(row.size.parameters for row in enough)
-    return (next(row for row in enough if row.size.parameters == largest),
-            f"The largest that still makes {least:,} steps (steps=...):")  # fmt: skip
+    return (
+        next(row for row in enough if row.size.parameters == largest),
+        f"The largest that still makes {least:,} steps (steps=...):",
+    )
 
 
 def _command(config: DictConfig, overrides: Sequence[str], row: Row, budget: Sequence[str]) -> str:

@@ -73,18 +73,36 @@ def compare(
         told = headline(chosen)
         ranked = [row for row in table.order if row < len(groups)]
         more = [", ".join(word for d in left_over for word in d.of(run)) for run in range(len(done))]
-        where = [f"{labels[run]}{f' ({more[run]})' if more[run] else ''}: {done[run].folder}"
-                 for row in ranked for run in groups[row]]  # fmt: skip
+        where = [
+            f"{labels[run]}{f' ({more[run]})' if more[run] else ''}: {done[run].folder}"
+            for row in ranked
+            for run in groups[row]
+        ]
         noted = notes(done, labels, groups, chosen, partial, sweeps)
         sections = [("Runs", where), ("Notes", noted)]
         tiles = [(table.names[row], _caption(table, first, row), done[groups[row][0]].grid) for row in ranked[:MOST]]
     drawings = pictures([run.folder for run in [*done, *others]])
     left_out = [*found.left_out, *(run.logged.problem for run in runs if run.logged.problem), *drawings.unreadable]
-    sections += [("Sweeps", [tally(sweep) for sweep in sweeps]), (UNFINISHED, [one.line() for one in apart]),
-                 (LEFT_OUT, [printable(line) for line in left_out])]  # fmt: skip
+    sections += [
+        ("Sweeps", [tally(sweep) for sweep in sweeps]),
+        (UNFINISHED, [one.line() for one in apart]),
+        (LEFT_OUT, [printable(line) for line in left_out]),
+    ]
     signs = [] if table is None else _legend(table)
-    content = page_content(told, table, first, chosen, done, groups, others, sweeps, signs, [*noted, *left_out],
-                           [one.line() for one in apart], drawings)  # fmt: skip
+    content = page_content(
+        told,
+        table,
+        first,
+        chosen,
+        done,
+        groups,
+        others,
+        sweeps,
+        signs,
+        [*noted, *left_out],
+        [one.line() for one in apart],
+        drawings,
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         print(_escaped_but_bold(_terminal(told, table, sections, apart)), flush=True)  # drawing takes a while
@@ -132,8 +150,13 @@ def _table(
     marked = frozenset(row for row, group in enumerate(groups) if any(i in chosen.unequal for i in group))
     budgets = {run.budget for run in runs}
     given = next(iter(budgets))[0] if len(budgets) == 1 else None
-    members = [[Member(labels[i], runs[i].seed, str(runs[i].folder), chosen.protocol_ids.get(i, ""), remarks.get(i, ""))
-                for i in group] for group in groups]  # fmt: skip
+    members = [
+        [
+            Member(labels[i], runs[i].seed, str(runs[i].folder), chosen.protocol_ids.get(i, ""), remarks.get(i, ""))
+            for i in group
+        ]
+        for group in groups
+    ]
     table = Table(
         columns=found,
         marks=[marks(c, len(groups), marked if c.is_quality else (), c.name == given) for c in found],
@@ -164,8 +187,10 @@ def _sorted_by(found: Sequence[Column], sort: str | None) -> Column | None:
     column = next((column for column in found if sort in (column.name, column.key)), None)
     known_columns = [column.name for column in found if column.direction]
     if column is None:
-        raise ConfigError(f"sort={sort}: there is no such column.{did_you_mean(sort, known_columns)} "
-                          f"Columns: {', '.join(known_columns)}.")  # fmt: skip
+        raise ConfigError(
+            f"sort={sort}: there is no such column.{did_you_mean(sort, known_columns)} "
+            f"Columns: {', '.join(known_columns)}."
+        )
     if column.direction is None:
         raise ConfigError(f"sort={sort}: neither low nor high is better. Sort by one of: {', '.join(known_columns)}.")
     return column
@@ -179,9 +204,14 @@ def _caption(table: Table, sorted_by: Column | None, row: int) -> str:
 
 
 def _draw(
-    folder: Path, table: Table | None, first: Column | None, done: Sequence[Run], groups: Sequence[tuple[int, ...]],
-    others: Sequence[Run], sweeps: Sequence[Sweep],
-) -> list[str]:  # fmt: skip
+    folder: Path,
+    table: Table | None,
+    first: Column | None,
+    done: Sequence[Run],
+    groups: Sequence[tuple[int, ...]],
+    others: Sequence[Run],
+    sweeps: Sequence[Sweep],
+) -> list[str]:
     """The plots: of what is in the table, and the curves of what is on its way. -> their files."""
     order = [] if table is None else [row for row in table.order if row < len(groups)]
     named = [(table.names[row], [done[i].logged for i in groups[row]]) for row in order if table is not None]
@@ -196,9 +226,14 @@ def _draw(
 
 
 def _write(
-    folder: Path, told: str, table: Table | None, sections: Sections, apart: Sequence[Unfinished],
-    tiles: Sequence[Tile], drawn: Sequence[str],
-) -> list[str]:  # fmt: skip
+    folder: Path,
+    told: str,
+    table: Table | None,
+    sections: Sections,
+    apart: Sequence[Unfinished],
+    tiles: Sequence[Tile],
+    drawn: Sequence[str],
+) -> list[str]:
     """-> names of the files. Raises OSError."""
     files = {"comparison.md": _markdown(told, table, sections, apart, bool(tiles), drawn)}
     if table is not None:

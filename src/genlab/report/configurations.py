@@ -37,8 +37,11 @@ def _alike(runs: Sequence[Run]) -> list[list[int]]:
     """Runs whose configs differ in seeds alone, and in none that goes its own way: ``data.seed=7`` does not follow the
     run's."""
     seeds = [_seeds(run.config, "") for run in runs]
-    own = [path for path in dict.fromkeys(path for s in seeds for path in s) if path != SEED
-           and len({s.get(path) for s in seeds}) > 1 and any(s.get(path) != s.get(SEED) for s in seeds)]  # fmt: skip
+    own = [
+        path
+        for path in dict.fromkeys(path for s in seeds for path in s)
+        if path != SEED and len({s.get(path) for s in seeds}) > 1 and any(s.get(path) != s.get(SEED) for s in seeds)
+    ]
     groups: dict[str, list[int]] = {}
     for i, values in enumerate(seeds):
         groups.setdefault(repr([values.get(path) for path in own]), []).append(i)

@@ -22,17 +22,21 @@ def cost_plot(table: Table, quality: Column, folder: Path) -> list[str]:
         )
     if calls := by_name.get("evaluations_per_sample"):
         axes.append(("evaluations of the network for a sample", "", list(calls.numbers)))
-    rows = [row for row in table.order if row < table.configurations and quality.numbers[row] is not None
-            and row not in table.marked]  # fmt: skip
-    panels = [(title, unit, {row: (costs[row], quality.numbers[row]) for row in rows if costs[row]})
-              for title, unit, costs in axes]  # fmt: skip
+    rows = [
+        row
+        for row in table.order
+        if row < table.configurations and quality.numbers[row] is not None and row not in table.marked
+    ]
+    panels = [
+        (title, unit, {row: (costs[row], quality.numbers[row]) for row in rows if costs[row]})
+        for title, unit, costs in axes
+    ]
     panels = [panel for panel in panels if len(panel[2]) > 1]
     if not panels:
         return []
     colours = {row: COLOURS[place] if place < len(COLOURS) else GREY for place, row in enumerate(rows)}
     with styled() as pyplot:
-        figure, drawn = pyplot.subplots(1, len(panels), figsize=(6 * len(panels), 4.2), sharey=True,
-                                        squeeze=False)  # fmt: skip
+        figure, drawn = pyplot.subplots(1, len(panels), figsize=(6 * len(panels), 4.2), sharey=True, squeeze=False)
         wanted = []
         for panel, (title, unit, points) in zip(drawn[0], panels, strict=True):
             wanted.append(_panel(panel, points, table, quality, colours))
@@ -58,19 +62,36 @@ def _panel(
     front = pareto({row: (cost, quality.worth_of(value)) for row, (cost, value) in points.items()})
     steps = sorted((points[row] for row in front), key=lambda point: point[0])
     steps.append((max(cost for cost, _ in points.values()), steps[-1][1]))
-    panel.step([x for x, _ in steps], [y for _, y in steps], where="post", color="#555555", linewidth=1.2,
-               linestyle=(0, (4, 2)), zorder=1)  # fmt: skip
+    panel.step(
+        [x for x, _ in steps],
+        [y for _, y in steps],
+        where="post",
+        color="#555555",
+        linewidth=1.2,
+        linestyle=(0, (4, 2)),
+        zorder=1,
+    )
     spread = [row for row in points if quality.half_width(row) is not None and len(quality.drawn(row)) > 1]
     if spread:
-        panel.vlines([points[row][0] for row in spread], [min(quality.drawn(row)) for row in spread],
-                     [max(quality.drawn(row)) for row in spread], color=[colours[row] for row in spread],
-                     linewidth=1.2, alpha=0.6)  # fmt: skip
+        panel.vlines(
+            [points[row][0] for row in spread],
+            [min(quality.drawn(row)) for row in spread],
+            [max(quality.drawn(row)) for row in spread],
+            color=[colours[row] for row in spread],
+            linewidth=1.2,
+            alpha=0.6,
+        )
     drawn = [row for row in points if row in front or colours[row] != GREY]
     for rows in ([row for row in points if row not in drawn], *([row] for row in drawn)):  # the many at once
         if rows:
-            panel.scatter(*zip(*(points[row] for row in rows), strict=True), s=46 if rows[0] in front else 26,
-                          color=colours[rows[0]], zorder=3, linewidth=0.8,
-                          edgecolor="black" if rows[0] in front else "white")  # fmt: skip
+            panel.scatter(
+                *zip(*(points[row] for row in rows), strict=True),
+                s=46 if rows[0] in front else 26,
+                color=colours[rows[0]],
+                zorder=3,
+                linewidth=0.8,
+                edgecolor="black" if rows[0] in front else "white",
+            )
     named = [row for row in points if len(points) <= MOST_NAMES or row in front][:MOST_NAMES]
     panel.margins(x=0.22, y=0.12)
     return [(points[row], clipped(table.names[row], 30), row in front) for row in named]
@@ -90,15 +111,25 @@ def _label(panel: Any, wanted: Sequence[tuple[Any, str, bool]]) -> None:
             if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
                 break
         taken.append(box)
-        panel.annotate(name, point, xytext=((-8 if left else 8) * 0.72, offset * 0.72), textcoords="offset points",
-                       ha="right" if left else "left", va="center", fontsize=8,
-                       color="black" if on_front else "#555555", annotation_clip=False, zorder=4,
-                       bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5})  # fmt: skip
+        panel.annotate(
+            name,
+            point,
+            xytext=((-8 if left else 8) * 0.72, offset * 0.72),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            fontsize=8,
+            color="black" if on_front else "#555555",
+            annotation_clip=False,
+            zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+        )
 
 
 def pareto(points: dict[int, tuple[float, float]]) -> set[int]:
     """Those of which no other is as good at both and better at one; both are better lower."""
     return {
-        row for row, own in points.items()
+        row
+        for row, own in points.items()
         if not any(other[0] <= own[0] and other[1] <= own[1] and other != own for other in points.values())
-    }  # fmt: skip
+    }

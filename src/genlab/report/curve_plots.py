@@ -30,8 +30,9 @@ def curve_plots(named: Sequence[tuple[str, Sequence[Logged]]], folder: Path) -> 
     metrics = dict.fromkeys(metric for _, curves in read for curve in curves for metric in curve)
     written = []
     for metric in metrics:
-        lines = [Line(name, [curve[metric] for curve in curves if len(curve.get(metric, ())) > 1])
-                 for name, curves in read]  # fmt: skip
+        lines = [
+            Line(name, [curve[metric] for curve in curves if len(curve.get(metric, ())) > 1]) for name, curves in read
+        ]
         lines = [line for line in lines if line.seeds]
         found, lines = len(lines), lines[:MOST]
         if lines and not re.search(r"_(std|se)(_|$)", metric):  # how sure another metric is

@@ -23,8 +23,10 @@ def matrices(table: Table) -> list[str]:
             continue
         of = ", its distance to 1" if column.direction == "one" else ""
         lines += ["", f"### {escaped(f'{column.head} {column.unit}'.strip())}{of}", ""]
-        lines += [markdown_line(["", *(escaped(table.name(row)) for row in rows)]),
-                  markdown_line(["---", *["---:"] * len(rows)])]  # fmt: skip
+        lines += [
+            markdown_line(["", *(escaped(table.name(row)) for row in rows)]),
+            markdown_line(["---", *["---:"] * len(rows)]),
+        ]
         for a in rows:
             cells = [_cell(column, by_rows.get(frozenset((a, b))), a, sign) for b in rows]
             lines.append(markdown_line([escaped(table.name(a)), *cells]))
@@ -35,8 +37,10 @@ def matrices(table: Table) -> list[str]:
     welch = "of Welch's t-test, since there are too few seeds for a permutation test"
     if not all(pair.by_welch for marks in table.marks for pair in marks.pairs):
         welch = f"of the permutation test over seeds, or, with {APART_IF_NORMAL}, {welch}"
-    told = (f"Row less column, ± Welch's 95 % interval, and a p value, corrected by Holm for all pairs of a column: "
-            f"{welch}. Bold: more than luck.{only}")  # fmt: skip
+    told = (
+        f"Row less column, ± Welch's 95 % interval, and a p value, corrected by Holm for all pairs of a column: "
+        f"{welch}. Bold: more than luck.{only}"
+    )
     return ["", "## Differences", "", told, *lines]
 
 
@@ -59,6 +63,17 @@ def as_csv(table: Table) -> str:
     for column, marks in zip(table.columns, table.marks, strict=True):
         for pair in marks.pairs:
             difference = -pair.difference if column.direction == "higher" else pair.difference
-            writer.writerow([column.key, table.names[pair.a], table.names[pair.b], difference, pair.half_width, pair.p,
-                             pair.p_normal, pair.lowest, pair.verdict])  # fmt: skip
+            writer.writerow(
+                [
+                    column.key,
+                    table.names[pair.a],
+                    table.names[pair.b],
+                    difference,
+                    pair.half_width,
+                    pair.p,
+                    pair.p_normal,
+                    pair.lowest,
+                    pair.verdict,
+                ]
+            )
     return file.getvalue() if any(marks.pairs for marks in table.marks) else ""

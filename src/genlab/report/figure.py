@@ -73,9 +73,13 @@ def clipped(text: str, longest: int = 44) -> str:
 
 
 def arrange(
-    figure: Any, left: float = 0.6, right: float = 0.15, top: float = 0.35, bottom: float = 0.55,
+    figure: Any,
+    left: float = 0.6,
+    right: float = 0.15,
+    top: float = 0.35,
+    bottom: float = 0.55,
     entries: Sequence[tuple[Any, str]] = (),
-) -> None:  # fmt: skip
+) -> None:
     """Margins in inches, and below them one legend for all panels; names that begin with _ are shown too."""
     width, height = figure.get_size_inches()
     widest = 0.6 + 0.068 * max((len(clipped(name)) for _, name in entries), default=0)
@@ -85,8 +89,19 @@ def arrange(
     if rows:
         figure.set_size_inches(width, height + below)
         height += below
-        figure.legend([handle for handle, _ in entries], [clipped(name) for _, name in entries], loc="lower center",
-                      bbox_to_anchor=(0.5, 0.02 / height), ncols=across, handlelength=1.6,
-                      borderaxespad=0.1)  # fmt: skip
-    figure.subplots_adjust(left=left / width, right=1 - right / width, top=1 - top / height, wspace=0.06,
-                           bottom=(bottom + below * bool(rows)) / height)  # fmt: skip
+        figure.legend(
+            [handle for handle, _ in entries],
+            [clipped(name) for _, name in entries],
+            loc="lower center",
+            bbox_to_anchor=(0.5, 0.02 / height),
+            ncols=across,
+            handlelength=1.6,
+            borderaxespad=0.1,
+        )
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - right / width,
+        top=1 - top / height,
+        wspace=0.06,
+        bottom=(bottom + below * bool(rows)) / height,
+    )

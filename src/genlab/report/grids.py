@@ -27,8 +27,10 @@ def side_by_side(tiles: Sequence[Tile], path: Path) -> None:
     widths = [max(picture.width for picture in pictures[column::across]) for column in range(across)]
     captions = [_wrapped(name, widths[i % across]) for i, (name, *_) in enumerate(tiles)]
     line = _line_height(TITLE)
-    strips = [max(map(len, captions[row * across : (row + 1) * across])) * line + _line_height(SUBTITLE) + GAP // 2
-              for row in range(rows)]  # fmt: skip
+    strips = [
+        max(map(len, captions[row * across : (row + 1) * across])) * line + _line_height(SUBTITLE) + GAP // 2
+        for row in range(rows)
+    ]
     sheet = Image.new("RGB", (sum(widths) + GAP * (across + 1), sum(strips) + rows * (height + GAP) + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for i, ((_, metric, _), picture) in enumerate(zip(tiles, pictures, strict=True)):

@@ -117,8 +117,11 @@ def importance(settings: Sequence[Setting], values: Sequence[float]) -> dict[str
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     distributions: dict[str, BaseDistribution] = {}
     for s in settings:
-        distributions[s.name] = (CategoricalDistribution(s.choices) if s.numbers is None else
-                                 FloatDistribution(min(s.numbers), max(s.numbers), log=s.is_log))  # fmt: skip
+        distributions[s.name] = (
+            CategoricalDistribution(s.choices)
+            if s.numbers is None
+            else FloatDistribution(min(s.numbers), max(s.numbers), log=s.is_log)
+        )
     study = optuna.create_study()
     for i, value in enumerate(values):
         params: dict[str, Any] = {s.name: s.texts[i] if s.numbers is None else s.numbers[i] for s in settings}

@@ -40,8 +40,11 @@ def _tabular(table: Table, columns: list[int]) -> str:
     lines = [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule"]
     lines += [" & ".join(["", *head]) + r" \\" for head in heads if any(head)]
     lines.append(r"\midrule")
-    rows = [row for row in table.order if row < table.configurations
-            or any(table.columns[c].numbers[row] is not None for c in columns)]  # fmt: skip
+    rows = [
+        row
+        for row in table.order
+        if row < table.configurations or any(table.columns[c].numbers[row] is not None for c in columns)
+    ]
     for place, row in enumerate(rows):
         if row >= table.configurations and place and rows[place - 1] < table.configurations:
             lines.append(r"\midrule")

@@ -103,8 +103,12 @@ class _Reader:
             return
         steps = _numbers(columns[places["step"]])
         valid = np.isfinite(steps)
-        spent = [_numbers(columns[places[f"progress/{axis}"]]) if f"progress/{axis}" in places else
-                 np.full(len(rows), np.nan) for axis in AXES]  # fmt: skip
+        spent = [
+            _numbers(columns[places[f"progress/{axis}"]])
+            if f"progress/{axis}" in places
+            else np.full(len(rows), np.nan)
+            for axis in AXES
+        ]
         for axis, numbers in zip(AXES, spent, strict=True):
             having = np.flatnonzero(np.isfinite(numbers))
             if len(having):

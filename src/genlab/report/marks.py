@@ -43,8 +43,10 @@ def marks(column: Column, rows: int, left_out: Collection[int] = (), is_budget: 
         for one, other in ((pair.a, pair.b), (pair.b, pair.a)):
             if other == best[0] and one not in best:
                 verdicts[one] = pair.verdict
-    near, if_normal = (frozenset(row for row, verdict in verdicts.items() if verdict == which)
-                       for which in ("not told apart", "apart if normal"))  # fmt: skip
+    near, if_normal = (
+        frozenset(row for row, verdict in verdicts.items() if verdict == which)
+        for which in ("not told apart", "apart if normal")
+    )
     return Marks(frozenset(best), near, if_normal, tuple(found))
 
 
@@ -54,15 +56,20 @@ def legend(all_marks: Sequence[Marks], has_seeds: bool) -> list[str]:
     if has_seeds:
         lines.append("±: 95 % t-interval of the mean over seeds")
     if any(m.near for m in all_marks):
-        lines.append(f"{NEAR}: not told apart from the best of the column (two-sided, all pairs corrected by Holm, "
-                     f"{LEVEL:.0%})")  # fmt: skip
+        lines.append(
+            f"{NEAR}: not told apart from the best of the column (two-sided, all pairs corrected by Holm, {LEVEL:.0%})"
+        )
     if any(m.apart_if_normal for m in all_marks):
-        lines.append(f"{APART_IF_NORMAL}: worse than the best if seeds scatter normally (Welch's t-test); there "
-                     "are too few for a permutation test")  # fmt: skip
+        lines.append(
+            f"{APART_IF_NORMAL}: worse than the best if seeds scatter normally (Welch's t-test); there "
+            "are too few for a permutation test"
+        )
     widest = max((m.pairs for m in all_marks), key=len, default=())
     if widest and min(pair.lowest for pair in widest) > LEVEL:
         lowest = min(pair.lowest for pair in widest) / len(widest)
         enough = next(n for n in range(2, 100) if len(widest) * 2 / math.comb(2 * n, n) <= LEVEL)
-        lines.append(f"with so few seeds a permutation test gives p = {lowest:.2g} at best, before it is corrected for "
-                     f"{len(widest)} pairs: it could tell with {enough} seeds each")  # fmt: skip
+        lines.append(
+            f"with so few seeds a permutation test gives p = {lowest:.2g} at best, before it is corrected for "
+            f"{len(widest)} pairs: it could tell with {enough} seeds each"
+        )
     return lines

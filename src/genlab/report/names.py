@@ -46,8 +46,9 @@ def names(runs: Sequence[Run]) -> tuple[list[str], list[Difference]]:
 
     def joined(count: int) -> list[str]:
         """The families with the first differences."""
-        return [" ".join([family, *(word for d in found[:count] for word in d.of(i))])
-                for i, family in enumerate(families)]  # fmt: skip
+        return [
+            " ".join([family, *(word for d in found[:count] for word in d.of(i))]) for i, family in enumerate(families)
+        ]
 
     told_apart = len(set(joined(len(found))))
     enough = next(n for n in range(len(found) + 1) if len(set(joined(n))) == told_apart)

@@ -19,8 +19,10 @@ def headline(chosen: Chosen) -> str:
     if "tokenizer" in p:
         told = f"the whole held-out text ({p.get('reference')}), in windows of {p.get('context')} tokens"
     else:
-        told = (f"{p.get('num_samples')} samples against {p.get('num_reference')} images ({p.get('reference')}), "
-                f"features {p.get('extractor')}, seed {p.get('seed')}")  # fmt: skip
+        told = (
+            f"{p.get('num_samples')} samples against {p.get('num_reference')} images ({p.get('reference')}), "
+            f"features {p.get('extractor')}, seed {p.get('seed')}"
+        )
     marked = "; * measured otherwise, see the notes" if chosen.unequal else ""
     return printable(f"{told}{marked}")
 
@@ -40,19 +42,25 @@ def notes(
     for i in unmeasured:
         found.append(f"{labels[i]} has no metrics: {started_as.command('evaluate')} run={runs[i].folder}")
     for run, label in zip(runs, labels, strict=True):
-        found += [f"{label}: {name} contradicts summary.json (other weights or sampling settings?), so it is left out"
-                  for name in run.stale]  # fmt: skip
+        found += [
+            f"{label}: {name} contradicts summary.json (other weights or sampling settings?), so it is left out"
+            for name in run.stale
+        ]
     hardware = {i: run.hardware or "unknown" for i, run in enumerate(runs)}
     found += _unlike("seconds, memory and speed are of different hardware", hardware, labels)
     of_trials = known(sweeps)
     for run, label in zip(runs, labels, strict=True):
         trial = of_trials.get(run.folder.resolve())
         if trial is not None and trial.state != "finished":
-            found.append(f"{label} has a summary.json; the sweep has it as {trial.state}"
-                         + (f": {printable(trial.said)}" if trial.said else ""))  # fmt: skip
+            found.append(
+                f"{label} has a summary.json; the sweep has it as {trial.state}"
+                + (f": {printable(trial.said)}" if trial.said else "")
+            )
     if len(groups) > 1 and all(len(group) == 1 for group in groups):
-        found.append("one seed each: which differences are more than luck cannot be told; several can: "
-                     f"{started_as.command('train -m')} ... seed=0,1,2")  # fmt: skip
+        found.append(
+            "one seed each: which differences are more than luck cannot be told; several can: "
+            f"{started_as.command('train -m')} ... seed=0,1,2"
+        )
     return found
 
 

@@ -99,8 +99,11 @@ def read_places(places: Sequence[str]) -> Found:
     for place in places:
         folders, swept = _find(read_path(place))
         if not folders and not swept:
-            raise ConfigError(f"runs={place}: there is no run here (no config.yaml, at any depth)."
-                              if read_path(place).is_dir() else f"runs={place}: there is no such folder.")  # fmt: skip
+            raise ConfigError(
+                f"runs={place}: there is no run here (no config.yaml, at any depth)."
+                if read_path(place).is_dir()
+                else f"runs={place}: there is no such folder."
+            )
         with progress(f"reading {len(folders):,} runs in {place}", len(folders)) as advance:
             for folder in folders:
                 if (real := folder.resolve()) not in seen:
@@ -167,8 +170,11 @@ def read_run(folder: Path) -> Run:
             stale.append(path.name)
         else:
             measurements[key] = joined(first, later)
-    costs = None if summary is None else numbers({k: summary[k] for k in COSTS if summary.get(k) is not None},
-                                                  folder / "summary.json")  # fmt: skip
+    costs = (
+        None
+        if summary is None
+        else numbers({k: summary[k] for k in COSTS if summary.get(k) is not None}, folder / "summary.json")
+    )
     return Run(folder, config, costs, measurements, tuple(stale), _hardware(folder / "versions.json"))
 
 

@@ -21,16 +21,21 @@ def search_plots(sweep: Sweep, folder: Path) -> list[str]:
     label, name = sweep.metric or "value", sweep.folder.resolve().name
     written = _importance_figure(name, shares, label, len(some(trials)), folder) if shares else []
     values = [trial.value for trial in trials if trial.value is not None]
-    return [*written,
-            *_coordinates_figure(name, ranked[:MOST_AXES], values, label, sweep.direction, folder)]  # fmt: skip
+    return [*written, *_coordinates_figure(name, ranked[:MOST_AXES], values, label, sweep.direction, folder)]
 
 
 def _importance_figure(name: str, shares: Sequence[Share], label: str, count: int, folder: Path) -> list[str]:
     with styled() as pyplot:
         figure, panel = pyplot.subplots(figsize=(7, 1.2 + 0.36 * len(shares)))
         places = range(len(shares))
-        panel.barh(places, [s.mean for s in shares], xerr=[s.spread for s in shares], color="#0072b2", height=0.62,
-                   error_kw={"ecolor": "#333333", "elinewidth": 1, "capsize": 2})  # fmt: skip
+        panel.barh(
+            places,
+            [s.mean for s in shares],
+            xerr=[s.spread for s in shares],
+            color="#0072b2",
+            height=0.62,
+            error_kw={"ecolor": "#333333", "elinewidth": 1, "capsize": 2},
+        )
         panel.set_yticks(places, [clipped(s.name, 40) for s in shares])
         panel.invert_yaxis()
         panel.grid(axis="y", visible=False)
@@ -68,8 +73,15 @@ def _coordinates_figure(
             panel.axvline(x, color="#666666", linewidth=0.9, zorder=4)
             for y, text in ticks:
                 panel.plot([x - 0.015, x + 0.015], [y, y], color="#666666", linewidth=0.9, zorder=4)
-                panel.text(x + 0.03, y, clipped(text, 16), fontsize=7.5, va="center", zorder=5,
-                           bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6})  # fmt: skip
+                panel.text(
+                    x + 0.03,
+                    y,
+                    clipped(text, 16),
+                    fontsize=7.5,
+                    va="center",
+                    zorder=5,
+                    bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6},
+                )
         panel.set_xticks(range(len(axes)), [_wrapped(title) for title, *_ in axes])
         panel.tick_params(axis="x", length=0, pad=6)
         panel.set_yticks([])

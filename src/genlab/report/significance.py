@@ -76,9 +76,14 @@ def _of_one_size(both: list[tuple[int, int, Sequence[float], Sequence[float]]], 
     first, second = (np.array([pair[k] for pair in both], dtype=float) for k in (2, 3))  # (pairs, seeds)
     difference = first.mean(axis=1) - second.mean(axis=1)
     dealt = stats.permutation_test(
-        (first, second), lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis), vectorized=True, axis=1,
-        n_resamples=_MOST_DEALS, batch=1000, rng=np.random.default_rng(0),
-    )  # fmt: skip
+        (first, second),
+        lambda x, y, axis: x.mean(axis=axis) - y.mean(axis=axis),
+        vectorized=True,
+        axis=1,
+        n_resamples=_MOST_DEALS,
+        batch=1000,
+        rng=np.random.default_rng(0),
+    )
     errors = [x.var(axis=1, ddof=1) / x.shape[1] for x in (first, second)]
     error = np.sqrt(errors[0] + errors[1])
     with np.errstate(divide="ignore", invalid="ignore"):

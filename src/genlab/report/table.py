@@ -73,8 +73,10 @@ class Table:
         def line(name: str, words: Sequence[str], block: Sequence[int], row: int | None = None) -> str:
             parts = [words[c].rjust(widths[c]) for c in block]
             if row is not None and bold:
-                parts = [f"{BOLD}{part}{PLAIN}" if self.is_best(c, row) else part
-                         for c, part in zip(block, parts, strict=True)]  # fmt: skip
+                parts = [
+                    f"{BOLD}{part}{PLAIN}" if self.is_best(c, row) else part
+                    for c, part in zip(block, parts, strict=True)
+                ]
             return (name.ljust(left) + "".join(parts)).rstrip()
 
         lines = []
@@ -116,12 +118,26 @@ class Table:
         file = io.StringIO()
         writer = spreadsheet.Writer(file)
         columns = range(len(self.columns))
-        writer.writerow(["name", "kind", *(column.key for column in self.columns), "best", "not_told_apart",
-                         "apart_if_normal", "seed", "protocol_id", "measured_otherwise", "folder"])  # fmt: skip
+        writer.writerow(
+            [
+                "name",
+                "kind",
+                *(column.key for column in self.columns),
+                "best",
+                "not_told_apart",
+                "apart_if_normal",
+                "seed",
+                "protocol_id",
+                "measured_otherwise",
+                "folder",
+            ]
+        )
         for row in self.order:
             numbers = [column.numbers[row] for column in self.columns]
-            judged = [" ".join(self.columns[c].key for c in columns if row in getattr(self.marks[c], which))
-                      for which in ("best", "near", "apart_if_normal")]  # fmt: skip
+            judged = [
+                " ".join(self.columns[c].key for c in columns if row in getattr(self.marks[c], which))
+                for which in ("best", "near", "apart_if_normal")
+            ]
             if row >= self.configurations:
                 writer.writerow([self.names[row], "baseline", *_plain(numbers), *judged, "", self.protocol_id, "", ""])
                 continue

@@ -89,5 +89,9 @@ def _number(value: Any) -> float | None:
 
 def known(sweeps: Sequence[Sweep]) -> dict[Path, Trial]:
     """The trials that have a folder on disk, by where it is."""
-    return {trial.folder.resolve(): trial for sweep in sweeps for trial in sweep.trials
-            if trial.folder is not None and trial.folder.is_dir()}  # fmt: skip
+    return {
+        trial.folder.resolve(): trial
+        for sweep in sweeps
+        for trial in sweep.trials
+        if trial.folder is not None and trial.folder.is_dir()
+    }

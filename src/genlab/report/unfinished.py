@@ -71,9 +71,15 @@ def so_far(found: Sequence[Unfinished]) -> tuple[list[str], list[list[str]]]:
         for name in one.latest:
             count[name] = count.get(name, 0) + 1
     shown = sorted(count, key=lambda name: -count[name])[:MOST_METRICS]
-    rows = [[one.name, one.state or "–", f"{max(p.examples for p in one.latest.values()):,.0f}",
-             *(f"{one.latest[name].value:.4g}" if name in one.latest else "–" for name in shown)]
-            for one in having]  # fmt: skip
+    rows = [
+        [
+            one.name,
+            one.state or "–",
+            f"{max(p.examples for p in one.latest.values()):,.0f}",
+            *(f"{one.latest[name].value:.4g}" if name in one.latest else "–" for name in shown),
+        ]
+        for one in having
+    ]
     return ["", "state", AXES[0], *(printable(f"val/{name}") for name in shown)], rows
 
 
@@ -81,8 +87,12 @@ def lined_up(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
     if not rows:
         return []
     widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
-    return ["  ".join([words[0].ljust(widths[0]), *(w.rjust(n) for w, n in zip(words[1:], widths[1:], strict=True))])
-            .rstrip() for words in (heading, *rows)]  # fmt: skip
+    return [
+        "  ".join(
+            [words[0].ljust(widths[0]), *(w.rjust(n) for w, n in zip(words[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for words in (heading, *rows)
+    ]
 
 
 def as_markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -42,8 +42,13 @@ def _send(table: Table | None, pictures: Sequence[Path], places: Sequence[str], 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         settings = wandb.Settings(console="off", disable_git=True, save_code=False, silent=True)
-        run = wandb.init(project="genlab", job_type="compare", dir=str(folder), settings=settings,
-                         config=redacted({"runs": list(places)}))  # fmt: skip
+        run = wandb.init(
+            project="genlab",
+            job_type="compare",
+            dir=str(folder),
+            settings=settings,
+            config=redacted({"runs": list(places)}),
+        )
         content: dict[str, Any] = {}
         if table is not None:
             names, rows = rows_of(table)
@@ -68,8 +73,14 @@ def rows_of(table: Table) -> tuple[list[str], list[list[Any]]]:
         members = table.members[row] if is_run else []
         kind = "baseline" if not is_run else "run" if len(members) == 1 else "mean of seeds"
         seed = members[0].seed if len(members) == 1 else None
-        judged = [", ".join(column.key for column, marks in zip(table.columns, table.marks, strict=True)
-                            if row in getattr(marks, which)) for which in ("best", "near")]  # fmt: skip
+        judged = [
+            ", ".join(
+                column.key
+                for column, marks in zip(table.columns, table.marks, strict=True)
+                if row in getattr(marks, which)
+            )
+            for which in ("best", "near")
+        ]
         rows.append(
             [table.names[row], kind, seed, *(_number(column.numbers[row]) for column in table.columns), *judged]
         )

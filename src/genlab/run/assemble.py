@@ -149,8 +149,11 @@ def trial_model(config: Mapping[str, Any]) -> Model:
     modality = config["spec"]["modality"]
     kind = resolve(config["model"]["_target_"], "model")
     if modality not in getattr(kind, "modalities", (modality,)):
-        fitting = [name for name, target in ConfigTree().targets("model")
-                   if modality in getattr(resolve(target, name), "modalities", ())]  # fmt: skip
+        fitting = [
+            name
+            for name, target in ConfigTree().targets("model")
+            if modality in getattr(resolve(target, name), "modalities", ())
+        ]
         hint = f" Use model={' or '.join(fitting)}." if fitting else ""
         raise ConfigError(f"{kind.__name__} cannot be trained on {modality} data.{hint}")
     model: Model = build(config["model"], Model, "model")
@@ -193,8 +196,10 @@ def check_callbacks(callbacks: Sequence[pl.Callback], model: Model) -> None:
     """Raises ConfigError if a callback draws samples and the model cannot."""
     for callback in callbacks:
         if isinstance(callback, SampleGrid | TextSamples) and not isinstance(model, GenerativeModel):
-            raise ConfigError(f"callbacks: {type(callback).__name__} shows samples, and a {type(model).__name__} draws "
-                              "none. Use callbacks=[no_samples].")  # fmt: skip
+            raise ConfigError(
+                f"callbacks: {type(callback).__name__} shows samples, and a {type(model).__name__} draws "
+                "none. Use callbacks=[no_samples]."
+            )
 
 
 def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[pl.Callback]:
@@ -282,9 +287,11 @@ def _check_devices(trainer: Mapping[str, Any]) -> None:
     gpus = torch.cuda.device_count()
     nodes = trainer.get("num_nodes", 1)
     if isinstance(nodes, int) and nodes > 1 and not any(name in os.environ for name in _OF_LAUNCHERS):
-        raise ResourceError(f"trainer.num_nodes={nodes} but nothing starts processes on other machines, and this one "
-                            "would wait for them. Use trainer.num_nodes=1, or start it with torchrun or srun "
-                            "on each.")  # fmt: skip
+        raise ResourceError(
+            f"trainer.num_nodes={nodes} but nothing starts processes on other machines, and this one "
+            "would wait for them. Use trainer.num_nodes=1, or start it with torchrun or srun "
+            "on each."
+        )
     precision = str(trainer.get("precision"))
     if precision in ("16", "16-mixed") and (accelerator == "cpu" or (accelerator == "auto" and gpus == 0)):
         raise ConfigError(f"trainer.precision={precision} needs a GPU. Use trainer.precision=bf16-mixed on the CPU.")

@@ -36,8 +36,9 @@ def adopt_runs(config: DictConfig) -> None:
             model = run_folder.read_config(folder)["model"]
             kind = resolve(model["_target_"], "model")
             if slot is HasLatent and "latent_shape" not in model:
-                raise ConfigError(f"model.{name}={run}: a {kind.__name__} has no map of latents. "
-                                  "Name a run of model=vae or vq_vae.")  # fmt: skip
+                raise ConfigError(
+                    f"model.{name}={run}: a {kind.__name__} has no map of latents. Name a run of model=vae or vq_vae."
+                )
             if slot is HasTokens and not hasattr(kind, "tokenize"):
                 raise ConfigError(f"model.{name}={run}: a {kind.__name__} makes no tokens. Name a run of model=vq_vae.")
             with open_dict(config):
@@ -53,8 +54,9 @@ def _adopt_extractor(config: DictConfig) -> None:
     model = run_folder.read_config(folder)["model"]
     kind = resolve(model["_target_"], "model")
     if not fits(kind, Classifies, partial=False):
-        raise ConfigError(f"metrics.extractor={run}: a {kind.__name__} is no judge of images. "
-                          "Name a run of model=classifier.")  # fmt: skip
+        raise ConfigError(
+            f"metrics.extractor={run}: a {kind.__name__} is no judge of images. Name a run of model=classifier."
+        )
     target = f"{ClassifierFeatures.__module__}.{ClassifierFeatures.__qualname__}"
     with open_dict(config):
         config.metrics.extractor = {"_target_": target, "model": model, "run": str(folder)}
@@ -85,10 +87,14 @@ def build_extractor(node: Any, spec: Mapping[str, Any]) -> FeatureExtractor | No
         return build(node, slot, "metrics.extractor")
     run = read_path(node["run"])
     if not (run / "config.yaml").exists():
-        raise ConfigError(f"metrics.extractor is the classifier of the run {run}, which is not there any more. "
-                          "Put it back, or name another: metrics.extractor=outputs/...")  # fmt: skip
+        raise ConfigError(
+            f"metrics.extractor is the classifier of the run {run}, which is not there any more. "
+            "Put it back, or name another: metrics.extractor=outputs/..."
+        )
     extractor = build(node, slot, "metrics.extractor", given={"weights": weights_of(run)})
     if spec["modality"] == "image" and extractor.shape != tuple(spec["shape"]):
-        raise ConfigError(f"metrics.extractor={run} was trained on images of shape {extractor.shape}, "
-                          f"the data have {tuple(spec['shape'])}. Name another run, or change the data.")  # fmt: skip
+        raise ConfigError(
+            f"metrics.extractor={run} was trained on images of shape {extractor.shape}, "
+            f"the data have {tuple(spec['shape'])}. Name another run, or change the data."
+        )
     return extractor

@@ -160,8 +160,14 @@ def _leave_with(first: int) -> None:
     while os.getppid() == first:
         time.sleep(_PERIOD)
     if os.environ["LOCAL_RANK"] == "1":
-        print(one_line(f"error: rank 0 died; the others leave. Continue with: {started_as.command('train')}"
-                       f"{typed_flags()} run={os.environ[RUN_DIR]}"), file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            one_line(
+                f"error: rank 0 died; the others leave. Continue with: {started_as.command('train')}"
+                f"{typed_flags()} run={os.environ[RUN_DIR]}"
+            ),
+            file=sys.stderr,
+            flush=True,
+        )
     os._exit(RankLost.exit_code)
 
 

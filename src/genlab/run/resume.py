@@ -38,8 +38,10 @@ def check_changes(saved: Mapping[str, Any], config: Mapping[str, Any], run: Path
     }  # a secret is typed again
     if found and not allow:
         told = ", ".join(f"{path} {before} -> {now}" for path, (before, now) in found.items())
-        raise ConfigError(f"{run} was trained with other settings: {told}. Leave them as they were, start a new run, "
-                          "or go on with them: allow_changes=true.")  # fmt: skip
+        raise ConfigError(
+            f"{run} was trained with other settings: {told}. Leave them as they were, start a new run, "
+            "or go on with them: allow_changes=true."
+        )
     return found
 
 
@@ -76,11 +78,16 @@ def check_same_data(last: read.Saved, data: DataModule, run: Path, allow: bool) 
     before, now = last.data, data.fingerprint
     changed = [part for part in {**now, **before} if before.get(part) != now.get(part)]
     if changed and not allow:
-        told = [f"shape {before['shape']} -> {now['shape']}" if part == "shape" and part in before and part in now
-                else part for part in changed]  # fmt: skip
-        raise CheckpointError(one_line(
-            f"the training data are not those that {run} was trained on: other {', '.join(told)}. "
-            "Put those back, start a new run, or go on with these: allow_changes=true."))  # fmt: skip
+        told = [
+            f"shape {before['shape']} -> {now['shape']}" if part == "shape" and part in before and part in now else part
+            for part in changed
+        ]
+        raise CheckpointError(
+            one_line(
+                f"the training data are not those that {run} was trained on: other {', '.join(told)}. "
+                "Put those back, start a new run, or go on with these: allow_changes=true."
+            )
+        )
     return changed
 
 

@@ -98,19 +98,26 @@ def find(run: str, option: str = "run") -> Path:
 def check_plain(folder: Path) -> None:
     """Raises StorageError if one of a run's files or folders is a link, a FIFO or the like: it could lead anywhere."""
     odd = [(name, kind_of(folder / name), "file") for name in (*FILES, LOCK)]
-    odd += [(name, kind_of(folder / name) or "a file", "folder") for name in FOLDERS
-            if os.path.lexists(folder / name) and not is_folder(folder / name)]  # fmt: skip
+    odd += [
+        (name, kind_of(folder / name) or "a file", "folder")
+        for name in FOLDERS
+        if os.path.lexists(folder / name) and not is_folder(folder / name)
+    ]
     for name, kind, meant in odd:
         if kind is not None:
-            raise StorageError(f"{folder / name} is {kind}, and no link or special file is followed in a run folder. "
-                               f"Remove it, or put the {meant} itself there.")  # fmt: skip
+            raise StorageError(
+                f"{folder / name} is {kind}, and no link or special file is followed in a run folder. "
+                f"Remove it, or put the {meant} itself there."
+            )
 
 
 def check_there(folder: Path) -> None:
     """Raises StorageError if the folder of a run that goes on has been deleted, moved or emptied."""
     if not os.path.lexists(folder / "config.yaml"):
-        raise StorageError(f"{folder} was deleted, moved or emptied while its run went on: what it held is lost. "
-                           "Start a new run, or put the folder back and continue it.")  # fmt: skip
+        raise StorageError(
+            f"{folder} was deleted, moved or emptied while its run went on: what it held is lost. "
+            "Start a new run, or put the folder back and continue it."
+        )
 
 
 def write_text(path: Path, text: str) -> None:

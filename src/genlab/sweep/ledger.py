@@ -77,8 +77,9 @@ class Ledger:
             self._storage = optuna.storages.get_storage(rdb)
             higher = metric is not None and metric.direction == "higher"
             direction = StudyDirection.MAXIMIZE if higher else StudyDirection.MINIMIZE
-            self.study = optuna.create_study(storage=self._storage, study_name=folder.name, direction=direction,
-                                             pruner=pruner, load_if_exists=True)  # fmt: skip
+            self.study = optuna.create_study(
+                storage=self._storage, study_name=folder.name, direction=direction, pruner=pruner, load_if_exists=True
+            )
             self.study_id = self._storage.get_study_id_from_name(folder.name)
 
     @contextmanager
@@ -92,8 +93,10 @@ class Ledger:
             raise
         except Exception as error:  # whatever somebody has put into the tables
             cause = one_line(error)[:200]
-            raise StorageError(f"the sweep's ledger cannot be used ({cause}). It is {one_line(self.where)}; another: "
-                               "sweep.storage=postgresql://user:password@host/name") from error  # fmt: skip
+            raise StorageError(
+                f"the sweep's ledger cannot be used ({cause}). It is {one_line(self.where)}; another: "
+                "sweep.storage=postgresql://user:password@host/name"
+            ) from error
 
     def trials(self) -> list[Trial]:
         """All that were ever begun, in that order. They are the ledger's own: change none of them."""
@@ -152,14 +155,30 @@ class Ledger:
         state: Any = "stopped" if is_gone else row.state or "running"
         said = "the sweep that ran it is gone" if is_gone else row.said
         seconds = sum(attempt.row.seconds for attempt in attempts)
-        return Trial(number, row.folder, list(row.overrides), state, said, row.exit_code, seconds, row.value,
-                     len(attempts), frozen._trial_id, frozen.params, frozen.distributions)  # fmt: skip
+        return Trial(
+            number,
+            row.folder,
+            list(row.overrides),
+            state,
+            said,
+            row.exit_code,
+            seconds,
+            row.value,
+            len(attempts),
+            frozen._trial_id,
+            frozen.params,
+            frozen.distributions,
+        )
 
     def claim(self, trial: Trial) -> Trial | None:
         """Begin another attempt at ``trial``; None: somebody else has."""
         noted = {"folder": trial.folder, "overrides": trial.overrides, "number": trial.attempts, "owner": self.owner}
-        template = create_trial(state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions,
-                                user_attrs={ATTEMPT: noted})  # fmt: skip
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={ATTEMPT: noted},
+        )
         with self._asking():
             attempt = self._storage.create_new_trial(self.study_id, template_trial=template)
         return self._mine(attempt)

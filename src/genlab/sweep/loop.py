@@ -77,8 +77,10 @@ class Sweep:
         if others := [trial for trial in begun if trial.folder not in ours and trial.state not in FINAL]:
             self.view.line(f"{len(others)} trials of the ledger are not of this command, and are left alone")
         kept = sum(trial.state in FINAL for trial in begun)
-        self.view.line(f"sweep {self.plan.folder}: {len(self.planned())} trials known, {kept} done before, "
-                       f"{len(self.again)} to be tried again, {self.plan.launcher.slots} at a time")  # fmt: skip
+        self.view.line(
+            f"sweep {self.plan.folder}: {len(self.planned())} trials known, {kept} done before, "
+            f"{len(self.again)} to be tried again, {self.plan.launcher.slots} at a time"
+        )
         with self._listening(), self.view:
             try:
                 while True:
@@ -266,5 +268,7 @@ class Sweep:
         if mine and count["illegal"] == len(mine):
             raise ConfigError(f"no trial can be run. {mine[0].said.removeprefix('error: ')}")
         if failed := [trial for trial in mine if trial.state in ("failed", "stopped")]:
-            raise TrialsFailed(f"{len(failed)} of {len(mine)} trials failed. Their output is in {self.plan.folder}/"
-                               "<folder>/trial.log; the same command tries them again.")  # fmt: skip
+            raise TrialsFailed(
+                f"{len(failed)} of {len(mine)} trials failed. Their output is in {self.plan.folder}/"
+                "<folder>/trial.log; the same command tries them again."
+            )

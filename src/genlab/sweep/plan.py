@@ -46,8 +46,10 @@ class Settings:
         if name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}", name):
             raise ConfigError(f"sweep.name={name} must be of letters, digits, '.', '_' and '-', at most 80.")
         if retries < 0 or grace < 0 or (stall_timeout is not None and stall_timeout <= 0):
-            raise ConfigError(f"sweep.retries={retries} and sweep.grace={grace} must be >= 0, and "
-                              f"sweep.stall_timeout={stall_timeout} above 0 or null.")  # fmt: skip
+            raise ConfigError(
+                f"sweep.retries={retries} and sweep.grace={grace} must be >= 0, and "
+                f"sweep.stall_timeout={stall_timeout} above 0 or null."
+            )
         self.pruner, self.name, self.metric, self.direction, self.storage = pruner, name, metric, direction, storage
         self.retries, self.stall_timeout, self.grace = retries, stall_timeout, grace
 
@@ -101,8 +103,10 @@ def read_plan(overrides: Sequence[str], config_dir: str | None) -> Plan:
     launcher: Launcher = build(values["launcher"], Launcher, "launcher")
     proposals.check(space)
     if not of_trials and not of_proposals.get("id"):
-        raise ConfigError("-m makes a trial of each combination of values, and there are none. Name some: "
-                          "seed=0,1,2 or model=gan,vae; or leave -m out for one run.")  # fmt: skip
+        raise ConfigError(
+            "-m makes a trial of each combination of values, and there are none. Name some: "
+            "seed=0,1,2 or model=gan,vae; or leave -m out for one run."
+        )
     metric = None
     if settings.metric is not None or proposals.judges or not isinstance(settings.pruner, NopPruner):
         metric = choose_metric(settings.metric, settings.direction, lambda: _example(tree, space))
@@ -141,8 +145,13 @@ def _example(tree: ConfigTree, space: Space) -> Mapping[str, Any]:
 
 def derived_name(typed: Sequence[Any], own: Mapping[str, Any]) -> str:
     """``gan-vae-cifar10-3fa2c1``: what was chosen, and a hash of all that says what is swept."""
-    chosen = [part for group in ("experiment", "model", "data") for override in typed if name_of(override) == group
-              for part in re.findall(r"[A-Za-z0-9_]+", str((override.input_line or "").partition("=")[2]))]  # fmt: skip
+    chosen = [
+        part
+        for group in ("experiment", "model", "data")
+        for override in typed
+        if name_of(override) == group
+        for part in re.findall(r"[A-Za-z0-9_]+", str((override.input_line or "").partition("=")[2]))
+    ]
     lines = sorted(line_of(override) for override in typed if name_of(override) != "outputs")
     told = hashlib.sha256(repr((lines, sorted(own.items(), key=repr))).encode()).hexdigest()[:6]
     return "-".join([*(["-".join(chosen)[:60].strip("-")] if chosen else ["sweep"]), told])

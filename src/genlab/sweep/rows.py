@@ -56,8 +56,9 @@ def read_row(attempt: Any, end: Any) -> Row | None:
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < _MOST:
         raise ConfigError("the number of its attempts is none")
     owner = attempt.get("owner")
-    if not isinstance(owner, Mapping) or not (isinstance(owner.get("host"), str) and _is_whole(owner.get("pid"))
-                                             and isinstance(owner.get("began"), str)):  # fmt: skip
+    if not isinstance(owner, Mapping) or not (
+        isinstance(owner.get("host"), str) and _is_whole(owner.get("pid")) and isinstance(owner.get("began"), str)
+    ):
         raise ConfigError("it does not say which process has it")
     if not 0 < owner["pid"] < 1 << 31:
         raise ConfigError("there is no such process as the one that has it")
@@ -70,8 +71,17 @@ def read_row(attempt: Any, end: Any) -> Row | None:
     if not _is_finite(value or 0.0) or not _is_finite(seconds or 0.0) or (seconds or 0.0) < 0:
         raise ConfigError("its value or its seconds are no number")
     said = noted.get("said", "")
-    return Row(folder, tuple(overrides), number, owner, state, said[:1000] if isinstance(said, str) else "", code,
-               float(seconds or 0.0), None if value is None else float(value))  # fmt: skip
+    return Row(
+        folder,
+        tuple(overrides),
+        number,
+        owner,
+        state,
+        said[:1000] if isinstance(said, str) else "",
+        code,
+        float(seconds or 0.0),
+        None if value is None else float(value),
+    )
 
 
 def _is_whole(value: Any) -> bool:

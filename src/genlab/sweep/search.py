@@ -33,8 +33,10 @@ class Search:
 
     def check(self, space: Space) -> None:
         if not space.axes:
-            raise ConfigError("there is nothing to draw. Name values: model=gan,vae or "
-                              "'model.optimizer.lr=tag(log, interval(1e-5, 1e-3))'.")  # fmt: skip
+            raise ConfigError(
+                "there is nothing to draw. Name values: model=gan,vae or "
+                "'model.optimizer.lr=tag(log, interval(1e-5, 1e-3))'."
+            )
 
     def planned(self, space: Space, ledger: Ledger) -> list[Trial]:
         return ledger.trials()

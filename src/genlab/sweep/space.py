@@ -72,11 +72,15 @@ class Space:
         """All there are, as one value of each axis, the last axis running fastest. Raises ConfigError."""
         for axis in self.axes:
             if not axis.values:
-                raise ConfigError(f"{axis.name} names a whole interval, of which a grid has no end. Name its values, "
-                                  "or let them be drawn: sweep=optuna.")  # fmt: skip
+                raise ConfigError(
+                    f"{axis.name} names a whole interval, of which a grid has no end. Name its values, "
+                    "or let them be drawn: sweep=optuna."
+                )
         if (self.size() or 0) > MOST:
-            raise ConfigError(f"these are {self.size():,} combinations. Name fewer values, or let some be drawn: "
-                              "sweep=optuna sweep.n_trials=100.")  # fmt: skip
+            raise ConfigError(
+                f"these are {self.size():,} combinations. Name fewer values, or let some be drawn: "
+                "sweep=optuna sweep.n_trials=100."
+            )
         names = [axis.name for axis in self.axes]
         return [dict(zip(names, choice, strict=True)) for choice in product(*(axis.values for axis in self.axes))]
 
@@ -107,8 +111,10 @@ def _axis(override: Override, groups: Mapping[str, Sequence[str]]) -> Axis:
         assert sweep.end is not None
         low, high = sweep.start, sweep.end
         if low >= high or (log and low <= 0):
-            raise ConfigError(f"{override.input_line}: an interval goes from a lower to a higher number"
-                              f"{', and on a logarithmic scale both are above 0' * log}.")  # fmt: skip
+            raise ConfigError(
+                f"{override.input_line}: an interval goes from a lower to a higher number"
+                f"{', and on a logarithmic scale both are above 0' * log}."
+            )
         return Axis(name, low=low, high=high, log=log)
     values = tuple(dict.fromkeys(override.sweep_string_iterator()))
     if not values:

@@ -50,8 +50,10 @@ def make_ready(folder: Path) -> bool:
         return True
     others = [path for path in folder.iterdir() if path.name not in (LOG, LOCK, MADE)]
     if others and not _is_made_by_a_sweep(folder):
-        raise StorageError(f"{folder} was not made by a sweep (it has no {MADE}), so it is not emptied for a trial. "
-                           "Move it away, and give the same command again.")  # fmt: skip
+        raise StorageError(
+            f"{folder} was not made by a sweep (it has no {MADE}), so it is not emptied for a trial. "
+            "Move it away, and give the same command again."
+        )
     (folder / MADE).touch()
     for path in others:
         if path.is_dir() and not path.is_symlink():

@@ -106,8 +106,12 @@ class View:
         judged = [trial for trial in trials if trial.state == "finished" and trial.value is not None]
         if judged and self.metric is not None:
             best = (max if higher else min)(judged, key=lambda trial: trial.value or 0.0)
-            self.console.print(escape(one_line(f"best: trial {best.number} {self.metric.name} {self._value(best)}  "
-                                               f"{self.name(best)}")), soft_wrap=True)  # fmt: skip
+            self.console.print(
+                escape(
+                    one_line(f"best: trial {best.number} {self.metric.name} {self._value(best)}  {self.name(best)}")
+                ),
+                soft_wrap=True,
+            )
         if any(trial.state in ("finished", "pruned") for trial in trials):
             self.console.print(
                 one_line(f"compare: {started_as.command('compare')} runs={folder}"), soft_wrap=True, markup=False

@@ -92,8 +92,11 @@ class Wandb:
         """What is typed, and values of the parameters that W&B's sweep has."""
         typed = set(space.overrides({}))
         drawn = ((trial, set(trial.overrides) - typed) for trial in trials if typed <= set(trial.overrides))
-        return [trial for trial, own in drawn if not any(map(grants, own))
-                and {override.partition("=")[0] for override in own} <= self._parameters]  # fmt: skip
+        return [
+            trial
+            for trial, own in drawn
+            if not any(map(grants, own)) and {override.partition("=")[0] for override in own} <= self._parameters
+        ]
 
     def next(self, space: Space, ledger: Ledger) -> Trial | None:
         """A trial that W&B proposes. Waits a little if nothing else is to be done meanwhile."""
@@ -179,8 +182,15 @@ class Wandb:
         values = {} if trial.value is None or not self._metric else {self._metric: trial.value}
         config = dict(override.partition("=")[::2] for override in trial.overrides)
         code = 0 if trial.state in ("finished", "pruned") else trial.exit_code or 1
-        sent = {"entity": self.entity, "project": self.project, "sweep": self.sweep, "run": run, "config": config,
-                "values": values, "exit_code": code}  # fmt: skip
+        sent = {
+            "entity": self.entity,
+            "project": self.project,
+            "sweep": self.sweep,
+            "run": run,
+            "config": config,
+            "values": values,
+            "exit_code": code,
+        }
         process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, start_new_session=True)
         assert process.stdin is not None
         process.stdin.write(json.dumps(sent).encode())
@@ -213,8 +223,14 @@ def send(sent: Mapping[str, Any]) -> None:
     import wandb
 
     settings = wandb.Settings(sweep_id=sent["sweep"], silent=True)
-    run = wandb.init(entity=sent["entity"], project=sent["project"], id=sent["run"], resume="allow",
-                     config=sent["config"], settings=settings)  # fmt: skip
+    run = wandb.init(
+        entity=sent["entity"],
+        project=sent["project"],
+        id=sent["run"],
+        resume="allow",
+        config=sent["config"],
+        settings=settings,
+    )
     run.log(dict(sent["values"]))
     run.finish(exit_code=sent["exit_code"])
 

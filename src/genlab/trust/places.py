@@ -114,8 +114,9 @@ def check_origin(module: str, name: str) -> None:
             where = next(iter(found.submodule_search_locations or ()), "no folder")
             raise ConfigError(f"{name}: '{part}' is a folder without an __init__.py ({where}), which is no package.")
         if depth == 1 and not known and not _lies_in_a_place(found):
-            raise ConfigError(f"{name}: '{top}' is {found.origin}, which is not in a place that classes may come from. "
-                              f"{how_to_add()}")  # fmt: skip
+            raise ConfigError(
+                f"{name}: '{top}' is {found.origin}, which is not in a place that classes may come from. {how_to_add()}"
+            )
         _refuse_run(Path(found.origin), name)
 
 
@@ -133,8 +134,10 @@ def is_users(module: str) -> bool:
 
 def how_to_add() -> str:
     """What makes a folder a place."""
-    return ("If it is your own project: type --config-dir <project>/configs, or write the project's folder into "
-            f"{_shown_file()}.")  # fmt: skip
+    return (
+        "If it is your own project: type --config-dir <project>/configs, or write the project's folder into "
+        f"{_shown_file()}."
+    )
 
 
 def _shown_file() -> str:

@@ -68,8 +68,9 @@ def _holds_mapping(value: Any) -> bool:
 def check_overrides(saved: Sequence[str], run: str) -> None:
     """Raises CheckpointError if what was typed for somebody else's run would read this user's environment now."""
     if found := next((override for override in saved if _RESOLVER.search(override)), None):
-        raise CheckpointError(f"overrides.yaml of {run} holds '{found}', whose interpolation would be read here. "
-                              "Put a value there.")  # fmt: skip
+        raise CheckpointError(
+            f"overrides.yaml of {run} holds '{found}', whose interpolation would be read here. Put a value there."
+        )
 
 
 def check_watchers(config: DictConfig, run: str, typed: Sequence[str]) -> None:
@@ -81,8 +82,10 @@ def check_watchers(config: DictConfig, run: str, typed: Sequence[str]) -> None:
                 continue
             owner = path.removesuffix("._target_")
             without = "" if part == "trainer" and owner == part else f", or leave it out: {_without(owner)}"
-            raise ConfigError(f"{path}: {run} was not made by a command of yours, and its config names {value}, which "
-                              f"only you can ask for. If you want it, type {path}={value}{without}")  # fmt: skip
+            raise ConfigError(
+                f"{path}: {run} was not made by a command of yours, and its config names {value}, which "
+                f"only you can ask for. If you want it, type {path}={value}{without}"
+            )
 
 
 def leave_out_watchers(config: DictConfig) -> None:

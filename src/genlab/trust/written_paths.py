@@ -43,9 +43,12 @@ def check_written_paths(config: DictConfig, run: Path, typed: Sequence[str], *, 
             continue  # no run writes interpolations: a part that is chosen now has them
         problem = roots.problem(value, path, is_path)
         if problem is not None:
-            raise ConfigError(one_line(
-                f"{path}={value!r}: the config of {run} would have it write {problem}. "
-                f"Say where yourself: {path}=<folder>. To keep this place, type it: {path}={value}"))  # fmt: skip
+            raise ConfigError(
+                one_line(
+                    f"{path}={value!r}: the config of {run} would have it write {problem}. "
+                    f"Say where yourself: {path}=<folder>. To keep this place, type it: {path}={value}"
+                )
+            )
     for path, node in nodes.get("logger", {}).items() if services else ():
         if _is_the_run_itself(node, run) and not is_typed(f"logger.{path}.version", typed):
             remedy = f"logger.{path}.version=0"

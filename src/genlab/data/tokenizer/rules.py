@@ -50,8 +50,15 @@ def check_rules(state: str, content: Mapping[str, Any]) -> None:
     asked = json.dumps({"state": state, "texts": texts})
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     try:
-        done = subprocess.run([sys.executable, "-P", "-c", _TRIAL], input=asked, capture_output=True, text=True,
-                              encoding="utf-8", timeout=_PATIENCE, env=environment)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _TRIAL],
+            input=asked,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=_PATIENCE,
+            env=environment,
+        )
     except subprocess.TimeoutExpired as error:
         raise DataError("its rules take too long on plain text.") from error
     if done.returncode < 0:

@@ -54,8 +54,10 @@ class ClassifierFeatures:
         Raises DataError for images of another shape.
         """
         if tuple(examples.shape[1:]) != self.shape:
-            raise DataError(f"metrics.extractor={self.run} was trained on images of shape {self.shape}, "
-                            f"got {tuple(examples.shape[1:])}. Name another run.")  # fmt: skip
+            raise DataError(
+                f"metrics.extractor={self.run} was trained on images of shape {self.shape}, "
+                f"got {tuple(examples.shape[1:])}. Name another run."
+            )
         self.model.to(examples.device)
         given = {"features": self.model.features, "logits": self.model.logits}
         with full_precision(examples.device):

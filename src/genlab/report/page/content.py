@@ -106,19 +106,33 @@ def _rows(table: Table | None, groups: Sequence[tuple[int, ...]]) -> list[dict[s
         cells = []
         for place, column in enumerate(table.columns):
             number, _, more = text(table.cell(place, row)).partition(" ")
-            cells.append({"text": number, "more": more, "best": table.is_best(place, row),
-                          "value": number_of(column.numbers[row])})  # fmt: skip
+            cells.append(
+                {
+                    "text": number,
+                    "more": more,
+                    "best": table.is_best(place, row),
+                    "value": number_of(column.numbers[row]),
+                }
+            )
         is_run = row < table.configurations
-        found.append({"name": text(table.names[row]), "kind": "run" if is_run else "baseline",
-                      "runs": list(groups[row]) if is_run else [], "cells": cells})  # fmt: skip
+        found.append(
+            {
+                "name": text(table.names[row]),
+                "kind": "run" if is_run else "baseline",
+                "runs": list(groups[row]) if is_run else [],
+                "cells": cells,
+            }
+        )
     return found
 
 
 def _going(others: Sequence[Run], first: int, columns: int) -> list[dict[str, Any]]:
     """A row without numbers for each run that has not finished: it has curves and samples all the same."""
     nothing = {"text": "–", "more": "", "best": False, "value": None}
-    return [{"name": text(name), "kind": "unfinished", "runs": [first + i], "cells": [nothing] * columns}
-            for i, name in enumerate(names(others)[0])]  # fmt: skip
+    return [
+        {"name": text(name), "kind": "unfinished", "runs": [first + i], "cells": [nothing] * columns}
+        for i, name in enumerate(names(others)[0])
+    ]
 
 
 def number_of(value: float | None) -> float | None:
@@ -162,8 +176,10 @@ def _left_out(curves: Sequence[Curves], offered: Sequence[str], most: int, setti
     found = []
     longest = max((c.longest for c in curves), default=0)
     if longest > most:
-        found.append(f"points of curves of more than {most} (up to {longest:,}; the lowest and the highest of each "
-                     "stretch are there)")  # fmt: skip
+        found.append(
+            f"points of curves of more than {most} (up to {longest:,}; the lowest and the highest of each "
+            "stretch are there)"
+        )
     if len(offered) > METRICS or any(c.left_out for c in curves):
         found.append(f"curves of all but {len(offered[:METRICS])} metrics")
     if settings > SETTINGS:

@@ -33,8 +33,12 @@ def curves_of(logged: Logged) -> Curves:
     rows = logged.spent[np.isfinite(logged.spent).all(axis=1)]
     spent = {row[0]: tuple(row) for row in rows.tolist()}
     longest = max((logged.points[name] for name in metrics), default=0)
-    return Curves(metrics, pieces([(0.0, 0.0, 0.0), *(spent[key] for key in sorted(spent) if key > 0)]),
-                  len(names[MOST_METRICS:]), longest)  # fmt: skip
+    return Curves(
+        metrics,
+        pieces([(0.0, 0.0, 0.0), *(spent[key] for key in sorted(spent) if key > 0)]),
+        len(names[MOST_METRICS:]),
+        longest,
+    )
 
 
 def points_each(curves: Sequence[Curves]) -> int:

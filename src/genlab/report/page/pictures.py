@@ -108,8 +108,11 @@ def _spread(files: list[_File], count: int) -> list[_File]:
 
 
 def _level(files: Sequence[_File], room: int, threads: ThreadPoolExecutor) -> tuple[int, int]:
-    few = [found for found in threads.map(_read, [file.path for file in files[:: max(1, len(files) // TRIED)]])
-           if not isinstance(found, str)]  # fmt: skip
+    few = [
+        found
+        for found in threads.map(_read, [file.path for file in files[:: max(1, len(files) // TRIED)]])
+        if not isinstance(found, str)
+    ]
     for level in LEVELS[:-1]:
         sizes = [len(p["src"]) for p in threads.map(lambda found, own=level: _shrunk(*found, *own), few)]
         if not sizes or sum(sizes) / len(sizes) * len(files) <= 0.9 * room:
@@ -136,8 +139,9 @@ def _read(path: Path) -> tuple[Image.Image, int] | str:
 def _shrunk(image: Image.Image, zoom: int, longest: int, quality: int) -> dict[str, Any]:
     ratio = min(1.0, longest / max(image.size))
     if ratio < 1:
-        image = image.resize((max(1, round(image.width * ratio)), max(1, round(image.height * ratio))),
-                             Image.Resampling.LANCZOS)  # fmt: skip
+        image = image.resize(
+            (max(1, round(image.width * ratio)), max(1, round(image.height * ratio))), Image.Resampling.LANCZOS
+        )
     data = io.BytesIO()
     image.save(data, "WEBP", quality=quality, method=2)
     src = f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -38,7 +38,7 @@ def page(content: dict[str, Any]) -> str:
         picture_data=Markup(as_script_data(frames)),
         uplot=json.loads(_read("uPlot.json")),
         uplot_licence=_read("uPlot.LICENSE"),
-    )  # fmt: skip
+    )
 
 
 def write_page(content: dict[str, Any], path: Path) -> None:
