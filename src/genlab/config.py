@@ -26,6 +26,7 @@ from genlab.paths import read_path
 from genlab.pointers import pointer_for, pointer_for_choice
 from genlab.quantities import read_quantities
 from genlab.redaction import remember
+from genlab.renamed_options import with_new_names
 
 FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
 OF_SWEEPS = ("sweep", "launcher")  # what is said with -m, of a sweep and not of its trials
@@ -101,6 +102,7 @@ class ConfigTree:
         for name in map(str, base):
             if name not in list(config):
                 raise ConfigError(f"~{name}: a run needs its {name}, only parts of it can be deleted.")
+        with_new_names(config, base)
         read_quantities(config)
         remember(_plain(config))
         return config
@@ -120,6 +122,7 @@ class ConfigTree:
             kept = [line_of(o) for o in parse(typed_then) if not self._is_replaced(o, chosen)]
             before, after = self.compose(typed_then), self.compose([*kept, *map(line_of, choices)])
             _carry_over(before, after, config)
+        untouched = deepcopy(config)
         for override in parsed:
             key = name_of(override)
             if key in groups:
@@ -131,6 +134,7 @@ class ConfigTree:
             if key == "seed":
                 raise ConfigError("seed: a run keeps its seed, which its data and its noise follow. Start a new run.")
             OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
+        with_new_names(config, untouched)
         read_quantities(config)
         remember(_plain(config))
         return config

@@ -33,6 +33,7 @@ from genlab.own_runs import seal
 from genlab.paths import read_path
 from genlab.redaction import redacted
 from genlab.regular_file import is_folder, is_regular, kind_of, read_text
+from genlab.renamed_options import modern
 from genlab.revision import revision
 from genlab.storage import remove_partial_files, write_atomically
 
@@ -160,7 +161,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged (it has no {missing[0]}). Restore it, or start a new run.")
     if found := next((text for text in _nodes(config) if isinstance(text, str) and "${" in text), None):
         raise CheckpointError(f"{path} holds the interpolation '{found}', which no run writes. Put its value there.")
-    return config
+    return modern(config)
 
 
 def read_overrides(folder: Path) -> list[str]:

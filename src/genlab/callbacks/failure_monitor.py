@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from genlab.callbacks.diversity import classes_drawn, distance_ratio
-from genlab.callbacks.samples import SampleGrid, asked_labels
+from genlab.callbacks.samples import SampleGrid, asked_of
 from genlab.model.base import GenerativeModel, Model
 
 _FIRST_LOOKS = 10  # of the first steps each, so that there is soon something to compare with
@@ -154,10 +154,11 @@ class FailureMonitor(Callback):
         remedy = (
             "Use model/augment=diffaugment or model/objective/penalty=r1, or lower model.optimizer.lr."
             if "train/accuracy_fake" in trainer.callback_metrics
-            else "Lower model.optimizer.lr, or model.guidance where it is above 1."
+            else "Lower model.optimizer.lr, or model.guidance.strength where it is above 1."
         )
         values: dict[str, float] = {}
-        labels = asked_labels(model, range(len(samples)))
+        labels = model.conditions.label_of(asked_of(model, range(len(samples))))
+        labels = None if labels is None else labels.cpu()
         ratio = distance_ratio(samples, labels, held_out)
         if ratio is not None:
             values["pairwise_distance_ratio"] = ratio

@@ -1,6 +1,6 @@
 """Sample grids: the same noise all along a run, so that one can watch it turn into pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from genlab.data.image import ImageTable, bits_of, to_float, to_pixels
 from genlab.loggers import IsolatedLogger
 from genlab.memory import enough_memory
 from genlab.model.base import Condition, GenerativeModel, HasLatent, in_eval_mode
-from genlab.model.classes import in_turn
+from genlab.model.condition import moved
 from genlab.png import save_png
 from genlab.seeding import RandomStream
-from genlab.storage import prepare_folder
+from genlab.storage import prepare_folder, write_atomically
 
 FOLDER = "samples"
 
@@ -28,8 +28,9 @@ FOLDER = "samples"
 class SampleGrid(Callback):
     """Writes ``samples/examples=N.png`` into the run folder, and to the loggers that show pictures.
 
-    With labels, column c shows class c (modulo the classes, those without a training image left out). Of a model with
-    latents there are two more grids, of held-out images: ``reconstructions-examples=N.png``, rows of images and below
+    With labels, column c shows class c (modulo the classes, those without a training image left out); with captions,
+    samples are asked for held-out ones in turn, which stand beside the picture in ``captions-examples=N.txt``. Of a model
+    with latents there are two more grids, of held-out images: ``reconstructions-examples=N.png``, rows of images and below
     each what comes back of it; and ``interpolations-examples=N.png``, rows of latents from one image's to another's.
     """
 
@@ -68,6 +69,7 @@ class SampleGrid(Callback):
                 table = trainer.datamodule.table("val")  # type: ignore[attr-defined]
                 grids["reconstructions"] = reconstructions(model, table, max(1, self.rows // 2), self.columns)
                 grids["interpolations"] = interpolations(model, table, self.rows, self.columns)
+        asked = model.conditions.words(asked_of(model, range(self.rows * self.columns)))
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir) / FOLDER
             prepare_folder(folder, folder.parent)
@@ -76,44 +78,46 @@ class SampleGrid(Callback):
                 file = f"{prefix}examples={model.progress.examples:012d}.png"
                 path = folder / file
                 save_grid(images, self.columns, path)
+                if name == "samples" and asked:
+                    write_captions(asked, captions_of(path))
                 for logger in trainer.loggers:
                     if isinstance(logger, IsolatedLogger):
                         step = trainer.fit_loop.epoch_loop._batches_that_stepped
-                        logger.show_image(name, path, self._caption(name, model), model.progress.examples, step)
+                        logger.show_image(name, path, self._caption(name, model, asked), model.progress.examples, step)
 
-    def _caption(self, name: str, model: GenerativeModel) -> str:
+    def _caption(self, name: str, model: GenerativeModel, asked: list[str]) -> str:
         shown = {
             "samples": f"samples 0 to {self.rows * self.columns - 1} of seed {self.seed}",
             "reconstructions": "held-out images, and below each what comes back of it",
             "interpolations": "each row: latents on the way from one held-out image to another, decoded",
         }[name]
-        if name == "samples" and model.num_classes is not None:
+        if name == "samples" and model.conditions.is_label_alone:
             shown += f"; column c: class c (modulo {model.num_classes})"
+        if name == "samples" and asked:
+            shown += f", asked for: {' | '.join(asked)}"
         return f"after {model.progress.examples:,} examples: {shown}"
 
 
 def sample_images(
-    model: GenerativeModel, indices: range, seed: int, labels: Sequence[int] | None = None, bits: int = 8
+    model: GenerativeModel, indices: range, seed: int, typed: Condition | None = None, bits: int = 8
 ) -> Tensor:
-    """The samples ``indices`` of a seed, (N, C, H, W) uint8 (uint16 if ``bits`` is 16), on the CPU; of ``labels`` in
-    turn, or of all classes."""
+    """The samples ``indices`` of a seed, (N, C, H, W) uint8 (uint16 if ``bits`` is 16), on the CPU; asked for as
+    :func:`asked_of` says."""
     with in_eval_mode(model):
         stream = RandomStream.for_samples(seed, indices, model.device)
-        images = model.sample(len(indices), asked_of(model, indices, labels), stream)
+        images = model.sample(len(indices), asked_of(model, indices, typed), stream)
     return to_pixels(images, bits).cpu()
 
 
-def asked_of(model: GenerativeModel, indices: range, labels: Sequence[int] | None = None) -> Condition | None:
-    """What the samples ``indices`` are asked for: their labels, if the model takes any."""
-    wanted = asked_labels(model, indices, labels)
-    return None if wanted is None else {"label": wanted.to(model.device)}
-
-
-def asked_labels(model: GenerativeModel, indices: range, labels: Sequence[int] | None = None) -> Tensor | None:
-    """The labels of samples ``indices`` of a grid, (N,), on the CPU: ``labels``, or all classes, in turn; None where a
-    model takes none. An evaluation asks for another mix: that of its reference."""
-    turns = in_turn(model, indices)
-    return turns if turns is None or labels is None else torch.tensor(labels)[torch.tensor(indices) % len(labels)]
+def asked_of(model: GenerativeModel, indices: range, typed: Condition | None = None) -> Condition | None:
+    """What the samples ``indices`` of a grid are asked for: the rows of ``typed`` in turn, and nothing by the keys that
+    it lacks; or where nothing is typed, all classes, or held-out captions, in turn. An evaluation asks for another mix:
+    that of its reference."""
+    conditions = model.conditions
+    if not typed:
+        return moved(conditions.in_turn(indices), model.device)
+    rows = {key: values[torch.tensor(indices) % len(values)] for key, values in typed.items()}
+    return conditions.filled(rows, len(indices), model.device)
 
 
 def reconstructions(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:
@@ -163,9 +167,18 @@ def _partner(table: ImageTable, start: int) -> int:
 
 def _held_out(model: GenerativeModel, table: ImageTable, indices: np.ndarray) -> tuple[Tensor, Condition | None]:
     images = to_float(torch.from_numpy(table.images[indices])).to(model.device)
-    if table.labels is None or model.num_classes is None:
-        return images, None
-    return images, {"label": torch.from_numpy(table.labels[indices]).to(model.device)}
+    known = {key: value for key, value in table.told(indices).items() if key in model.conditions.kinds}
+    return images, moved(known or None, model.device)
+
+
+def captions_of(picture: Path) -> Path:
+    """Where the captions of a picture of samples stand."""
+    return picture.with_name(f"captions-{picture.stem}.txt")
+
+
+def write_captions(captions: list[str], path: Path) -> None:
+    """What samples were asked for, a line each, in the order of a grid. Raises StorageError."""
+    write_atomically(path, lambda file: file.write("".join(f"{text}\n" for text in captions).encode()))
 
 
 def save_grid(images: Tensor, columns: int, path: Path, smallest: int = 48) -> None:

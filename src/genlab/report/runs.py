@@ -11,6 +11,7 @@ from genlab.errors import ConfigError
 from genlab.paths import read_path
 from genlab.progress import progress
 from genlab.redaction import one_line
+from genlab.renamed_options import modern
 from genlab.report.logged import Logged, read_logged
 from genlab.report.measurement import Measurement, contradict, differences, joined, numbers, read_measurement
 from genlab.report.picture_file import NAME
@@ -168,7 +169,7 @@ def read_run(folder: Path) -> Run:
             measurements[key] = joined(first, later)
     costs = None if summary is None else numbers({k: summary[k] for k in COSTS if summary.get(k) is not None},
                                                   folder / "summary.json")  # fmt: skip
-    return Run(folder, config, costs, measurements, tuple(stale), _hardware(folder / "versions.json"))
+    return Run(folder, modern(config), costs, measurements, tuple(stale), _hardware(folder / "versions.json"))
 
 
 def _hardware(path: Path) -> str | None:
