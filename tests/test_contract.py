@@ -18,6 +18,7 @@ from genlab.config import ConfigTree
 from genlab.experiment import Interrupted
 from genlab.inference import load_run
 from genlab.model.base import Classifies, GenerativeModel, HasLikelihood
+from genlab.model.guidance.classifier_free import ClassifierFree
 from test_ddp import finish
 from text import text_file
 from tiny_run import SignalAt, only_run, popen, resume, same, small, train
@@ -150,7 +151,7 @@ def test_every_evaluation_is_counted(
     if family == "flow":
         watched("inverse")
     if guidance != 1:
-        guided.guidance = guidance
+        guided.guidance = ClassifierFree(guidance)
     model.sample(3, {"label": torch.tensor([0, 1, 2])} if model.num_classes is not None else None)
     expected = COST.get(family, 1) * 3
     if guidance != 1 and family == "flow":  # its inverse passes twice below one call; its denoising is not guided

@@ -10,20 +10,21 @@ from genlab.model.network.dit import DiT
 from genlab.model.network.embedding import sinusoids
 from genlab.model.network.mlp import MLP
 from genlab.model.network.unet import PixelAttention, UNet
+from told import labels
 
 
 def unet(shape: tuple[int, int, int] = (3, 16, 16), num_classes: int | None = 10, **changes) -> UNet:  # type: ignore[no-untyped-def]
     return UNet(
-        shape, num_classes, **{"channels": 16, "channel_mult": (1, 2), "attention_resolutions": (8,), **changes}
+        shape, labels(num_classes), **{"channels": 16, "channel_mult": (1, 2), "attention_resolutions": (8,), **changes}
     )
 
 
 def dit(shape: tuple[int, int, int] = (3, 16, 16), num_classes: int | None = 10) -> DiT:
-    return DiT(shape, num_classes, width=32, depth=2, num_heads=4)
+    return DiT(shape, labels(num_classes), width=32, depth=2, num_heads=4)
 
 
 def mlp(shape: tuple[int, int, int] = (3, 16, 16), num_classes: int | None = 10) -> MLP:
-    return MLP(shape, num_classes, width=32)
+    return MLP(shape, labels(num_classes), width=32)
 
 
 def randomise(network: nn.Module) -> nn.Module:

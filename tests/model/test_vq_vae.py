@@ -21,14 +21,14 @@ SHAPE, LATENT = (1, 4, 4), (3, 2, 2)
 
 def tokeniser(quantizer=None, num_classes: int | None = 3) -> VQVAE:  # type: ignore[no-untyped-def]
     def encoder(out_channels: int) -> MLPEncoder:
-        return MLPEncoder(SHAPE, LATENT, num_classes, out_channels, width=16)
+        return MLPEncoder(SHAPE, LATENT, {}, out_channels, width=16)
 
     def decoder(out_channels: int) -> MLPDecoder:
-        return MLPDecoder(SHAPE, LATENT, num_classes, out_channels, width=16)
+        return MLPDecoder(SHAPE, LATENT, {}, out_channels, width=16)
 
     model = VQVAE(encoder=encoder, decoder=decoder, quantizer=quantizer or (lambda: VQ(LATENT, 8)),
                   likelihood=Gaussian(0.2), optimizer=torch.optim.Adam, schedule=Constant(), shape=SHAPE,
-                  num_classes=num_classes, latent_shape=LATENT, frequency_decay=0.5)  # fmt: skip
+                  told={"label": {"size": num_classes}}, latent_shape=LATENT, frequency_decay=0.5)  # fmt: skip
     model.configure_model()
     model.log = lambda *_, **__: None  # type: ignore[method-assign]
     return model

@@ -29,9 +29,9 @@ class SampleGrid(Callback):
     """Writes ``samples/examples=N.png`` into the run folder, and to the loggers that show pictures.
 
     With labels, column c shows class c (modulo the classes, those without a training image left out); with captions,
-    samples are asked for held-out ones in turn, which stand beside the picture in ``captions-examples=N.txt``. Of a model
-    with latents there are two more grids, of held-out images: ``reconstructions-examples=N.png``, rows of images and below
-    each what comes back of it; and ``interpolations-examples=N.png``, rows of latents from one image's to another's.
+    samples are asked for held-out ones in turn, which stand in ``captions-examples=N.txt``. Of a model with latents
+    there are two more grids, of held-out images: ``reconstructions-examples=N.png``, rows of images and below each what
+    comes back of it; and ``interpolations-examples=N.png``, rows of latents from one image's to another's.
     """
 
     def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0, count: int | None = None):

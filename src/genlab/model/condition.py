@@ -140,7 +140,8 @@ class Label:
 @dataclass(frozen=True)
 class Caption:
     """Up to ``length`` words of a vocabulary of ``size``, as (N, length) int64; word 0 fills up, and a caption of
-    nothing else is nothing. ``examples`` are held-out captions in words, which samples are asked for where nobody types one."""
+    nothing else is nothing. ``examples`` are held-out captions in words, which samples are asked for where nobody types
+    one."""
 
     size: int
     length: int

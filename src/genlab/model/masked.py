@@ -105,7 +105,7 @@ class Masked(GenerativeModel):
         return loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """With every condition in place. Hidden tokens are drawn from torch's global generator, which the caller seeds."""
+        """With every condition in place. What is hidden is drawn from torch's global generator: seed it."""
         return {"loss": self.loss(batch, self.conditions.of(batch))}
 
     def loss(self, batch: Batch, condition: Condition | None) -> Tensor:

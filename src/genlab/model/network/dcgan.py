@@ -14,7 +14,7 @@ _initialise = partial(nn.init.normal_, std=0.02)  # section 3
 
 
 class DCGANGenerator(nn.Module):
-    """A linear layer, then transposed convolutions that double the resolution. Conditions are vectors beside the noise."""
+    """A linear layer, then transposed convolutions that double the resolution. Conditions are beside the noise."""
 
     def __init__(
         self,
