@@ -27,7 +27,7 @@ LOADERS = {  # what each may call; all look before they load
     MODULES["genlab.metrics.extractor.weights"]: {"torch.load", "torch.jit.load"},
 }
 MADE_OF = {"genlab.model.latent_diffusion": {"genlab.model.diffusion"}}  # a family inside another, on other data
-PARTS = ("network", "objective", "sampler", "likelihood", "quantizer")
+PARTS = ("network", "objective", "sampler", "guidance", "likelihood", "quantizer")
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -98,6 +98,7 @@ def test_parts_of_a_model_never_meet(name: str) -> None:
             top in {"torch", "numpy", "scipy", *sys.stdlib_module_names}
             or inside(other, own)
             or other == "genlab.seeding"
+            or (other == "genlab.model.condition_kind" and own == "genlab.model.network")
         )
         assert allowed, f"{name} imports {other}"
 
@@ -112,7 +113,12 @@ def test_data_know_no_model(name: str) -> None:
 )
 def test_metrics_and_callbacks_know_the_contract_of_models_and_no_model(name: str) -> None:
     models = {other for other in imported(name) if inside(other, "genlab.model")}
-    contract = {"genlab.model.base", "genlab.model.classes", "genlab.model.likelihood_settings"}
+    contract = {
+        "genlab.model.base",
+        "genlab.model.classes",
+        "genlab.model.condition",
+        "genlab.model.likelihood_settings",
+    }
     assert models <= {*contract, "genlab.model.bits_per_dim", "genlab.model.spectral_norm"}  # these are arithmetic
     if inside(name, "genlab.metrics"):
         assert not [other for other in imported(name) if inside(other, "genlab.callbacks")]
@@ -123,7 +129,8 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
     for other in imported(name):
         top = other.split(".")[0]
         light = {"genlab.errors", "genlab.config", "genlab.paths", "genlab.redaction", "genlab.wandb_mode",
-                 "genlab.progress", "genlab.regular_file", "genlab.spreadsheet", "genlab.started_as"}  # fmt: skip
+                 "genlab.progress", "genlab.regular_file", "genlab.renamed_options",
+                 "genlab.spreadsheet", "genlab.started_as"}  # fmt: skip
         own = inside(other, "genlab.report") or other in light
         arithmetic = {"numpy", "scipy", "matplotlib", "optuna"}
         allowed = {"PIL", "yaml", "jinja2", "markupsafe", "wandb", *arithmetic, *sys.stdlib_module_names}
@@ -144,6 +151,26 @@ def test_sweeps_know_trials_by_their_commands_and_files(name: str) -> None:
         assert not [other for other in imported(name) if inside(other, "genlab.sweep")]
 
 
+# Who may name a key of conditions: what they are, what embeds and classifies them, data that have them, and metrics
+# that are about labels; and the option of the command line.
+NAMES_LABELS = ("genlab.model.condition", "genlab.model.condition_kind", "genlab.model.network",
+                "genlab.model.classifier", "genlab.data",
+                "genlab.renamed_options", "genlab.options", "genlab.inference",
+                *(f"genlab.metrics.{name}" for name in (
+                    "batches", "bootstrap", "class_balance", "class_variety", "classes",
+                    "classification_accuracy_score", "clip_score", "intra_class_fid", "label_agreement",
+                    "lpips_diversity")))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_condition_is_more_than_a_label(name: str) -> None:
+    if not any(inside(name, other) for other in NAMES_LABELS):
+        found = [
+            node.value for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Constant)
+        ]
+        assert "label" not in found
+
+
 def test_config_and_command_line_start_without_torch() -> None:
     def at_the_top(name: str) -> set[str]:
         tree = ast.parse(MODULES[name].read_text())
@@ -154,7 +181,8 @@ def test_config_and_command_line_start_without_torch() -> None:
 
     light = {"genlab.cli", "genlab.config", "genlab.config_files", "genlab.errors", "genlab.home", "genlab.options",
              "genlab.overrides", "genlab.paths", "genlab.places", "genlab.pointers", "genlab.quantities",
-             "genlab.redaction", "genlab.started_as", "genlab.strangers", "genlab.usage"}  # fmt: skip
+             "genlab.redaction", "genlab.renamed_options", "genlab.started_as", "genlab.strangers",
+             "genlab.usage"}  # fmt: skip
     for name in ("genlab", *sorted(light)):
         heavy = {other for other in at_the_top(name) if other.split(".")[0] in ("torch", "pytorch_lightning")}
         own = {other for other in at_the_top(name) if inside(other, "genlab")}

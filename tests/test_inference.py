@@ -14,7 +14,8 @@ from genlab import cli, inference, run_folder
 from genlab.callbacks.samples import asked_of
 from genlab.cli import main
 from genlab.errors import ConfigError
-from genlab.model.condition import Conditions, Label
+from genlab.model.condition import Conditions
+from genlab.model.condition_kind import Label
 from tiny_run import MLP, train
 
 

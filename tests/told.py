@@ -1,6 +1,7 @@
 """What stand-ins for models are told."""
 
-from genlab.model.condition import ConditionKind, Conditions, Label
+from genlab.model.condition import Conditions
+from genlab.model.condition_kind import ConditionKind, Label
 
 
 def labels(size: int | None) -> dict[str, ConditionKind]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.condition import ConditionKind, Label
+from genlab.model.condition_kind import ConditionKind, Label
 
 
 class NoiseLevelEmbedding(nn.Module):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genlab.model.condition import Label
+from genlab.model.condition_kind import Label
 from genlab.model.network.embedding import CaptionEmbedding, ConditionEmbedding, Told
 from genlab.model.network.image_size import ImageSizeError
 
