@@ -690,12 +690,7 @@ OFFERED = (
     Offered("milestones.py", "there is nothing to judge", "a recipe's run that has no numbers"),
     Offered("model/classifier.py", "two images or more on each device", "several devices", "data.batch_size=8"),
     Offered(
-        "model/diffusion.py", "needs a model trained with", "a training", "model=diffusion model.label_dropout=0.1"
-    ),
-    Offered("model/flow.py", "needs a model trained with", "a training", "model=flow model.label_dropout=0.1"),
-    Offered("model/masked.py", "needs a model trained with", "a training", "model=masked model.label_dropout=0.1"),
-    Offered(
-        "model/transformer.py", "needs a model trained with", "a training", "model=transformer model.label_dropout=0.1"
+        "model/condition.py", "needs a model trained with", "a training", "model=diffusion model.condition_dropout=0.1"
     ),
     Offered("model/gan.py", "cannot be shared out over devices", "several GPUs", "model=gan trainer=ddp"),
     Offered("model/sampler/next_token.py", "must be", "a range, no advice"),

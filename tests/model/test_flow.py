@@ -159,7 +159,7 @@ def test_arguments_are_checked() -> None:
         with pytest.raises(ValueError, match=match):
             tarflow(**changes)
     with pytest.raises(ValueError, match="two numbers"):
-        RealNVP((1, 1, 1), None)
+        RealNVP((1, 1, 1), {})
     for changes, match in [({"noise_std": -1.0}, "noise_std"), ({"condition_dropout": 2.0}, "condition_dropout"),
                            ({"guidance": ClassifierFree(2.0), "condition_dropout": 0.0}, "guidance")]:  # fmt: skip
         with pytest.raises(ValueError, match=match):
@@ -262,7 +262,7 @@ def test_training_adds_what_it_says() -> None:
 
 def test_bits_per_dimension_of_an_untrained_flow() -> None:
     """The identity is N(0, 1) of what is dequantised: black pixels u / 128 - 1 with u uniform on [0, 1)."""
-    model = Flow(tarflow, functools.partial(torch.optim.AdamW, lr=1e-3), Constant(), (1, 4, 4), 3)
+    model = Flow(tarflow, functools.partial(torch.optim.AdamW, lr=1e-3), Constant(), (1, 4, 4), {"label": {"size": 3}})
     model.configure_model()
     pixels = torch.zeros(200, 1, 4, 4, dtype=torch.uint8)
     bits = bits_per_dim(model.eval(), pixels, {"label": torch.zeros(200).long()}, RandomStream(range(200)))

@@ -22,6 +22,7 @@ from genlab.model.schedule import Constant
 from genlab.model.tokens import CodeTokens
 from genlab.seeding import RandomStream
 from given_text import GivenText
+from told import classes
 
 
 def masked(**changes: Any) -> Masked:
@@ -180,7 +181,7 @@ def test_a_model_that_knows_nothing_costs_8_bits_per_dim(steps: int) -> None:
 def test_codes_are_paid_with_their_pixels() -> None:
     model = masked(shape=(1, 2, 2), num_likelihood_samples=7)
     model.view, model.network = (
-        CodeTokens(Codes(), 3),
+        CodeTokens(Codes(), classes(3)),
         network()(num_tokens=8, num_outputs=3, max_length=5, causal=False),
     )
     model.network.eval()

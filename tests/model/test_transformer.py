@@ -27,6 +27,7 @@ from genlab.model.transformer import Transformer
 from genlab.seeding import RandomStream
 from given_text import GivenText
 from hugging_face import LENGTH, VOCABULARY, same_weights, scrambled
+from told import classes
 
 GREEDY = NextToken(temperature=0)
 
@@ -81,7 +82,7 @@ class Codes(nn.Module):
 
 def of_codes(**changes: Any) -> Transformer:
     model = transformer(shape=(1, 2, 2), **changes)
-    model.view = CodeTokens(Codes(), 3)
+    model.view = CodeTokens(Codes(), classes(3))
     model.network = network()(num_tokens=7, num_outputs=3, max_length=4, causal=True)
     return model.eval()
 
@@ -310,7 +311,7 @@ def test_each_pixel_is_paid_at_the_density_of_its_bin() -> None:
 
 
 def test_pixels_to_tokens_and_back() -> None:
-    view = PixelTokens((3, 16, 16), 4)
+    view = PixelTokens((3, 16, 16), classes(4))
     pixels = torch.randint(256, (2, 3, 16, 16))
     images = pixels / 127.5 - 1
     sequences = view.sequences(images, {"label": torch.tensor([3, -1])})
@@ -320,18 +321,20 @@ def test_pixels_to_tokens_and_back() -> None:
     for at, (row, column, colour) in enumerate(product(range(16), range(16), range(3))):
         assert sequences[0, 1 + at] == pixels[0, colour, row, column]
     every = torch.arange(256).view(1, 1, 16, 16) / 127.5 - 1
-    assert torch.equal(PixelTokens((1, 16, 16), None).sequences(every, None)[0], torch.tensor([256, *range(256)]))
+    assert torch.equal(
+        PixelTokens((1, 16, 16), classes(None)).sequences(every, None)[0], torch.tensor([256, *range(256)])
+    )
 
 
 def test_codes_to_tokens_and_back() -> None:
     assert isinstance(Codes(), nn.Module)
     assert fits(Codes, HasTokens, partial=False)
-    view, codes = CodeTokens(Codes(), 3), EVERY.view(-1, 2, 2)
+    view, codes = CodeTokens(Codes(), classes(3)), EVERY.view(-1, 2, 2)
     sequences = view.sequences(view.data(EVERY), {"label": torch.arange(81) % 4 - 1})
     assert torch.equal(sequences[:, 1:].view(-1, 2, 2), codes)
     assert torch.equal(sequences[:, 0], 3 + torch.arange(81) % 4)
     assert (view.length, view.num_outputs, view.num_tokens) == (4, 3, 7)
-    assert CodeTokens(Codes(), None).num_tokens == 4
+    assert CodeTokens(Codes(), classes(None)).num_tokens == 4
 
 
 @torch.no_grad()

@@ -361,4 +361,4 @@ def test_what_cannot_be_is_refused(arguments: dict[str, float]) -> None:
 
 def test_layers_come_coarsest_first() -> None:
     with pytest.raises(ValueError, match="coarsest first"):
-        ConvLadder((1, 8, 8), [(2, 4, 4), (2, 2, 2)], None, 1, **CONV)
+        ConvLadder((1, 8, 8), [(2, 4, 4), (2, 2, 2)], {}, 1, **CONV)

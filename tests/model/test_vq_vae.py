@@ -194,7 +194,7 @@ def test_images_to_tokens_and_back(quantizer) -> None:  # type: ignore[no-untype
 def test_samples_are_of_counted_tokens() -> None:
     model = tokeniser()
     codes = torch.tensor([[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[0, 0], [0, 0]]])
-    model.count(codes, torch.tensor([0, 2, -1]))
+    model.count(codes, torch.tensor([1, 3, 0]))
     assert model.frequencies.shape == (4, 4, 8)
     assert model.frequencies[0, 0].tolist() == [1.0, 0, 0, 0, 0.5, 0, 0, 0]  # half of the counts: decay 0.5
     assert model.frequencies[2].sum() == 0

@@ -154,7 +154,7 @@ class FailureMonitor(Callback):
         remedy = (
             "Use model/augment=diffaugment or model/objective/penalty=r1, or lower model.optimizer.lr."
             if "train/accuracy_fake" in trainer.callback_metrics
-            else "Lower model.optimizer.lr, or model.guidance.strength where it is above 1."
+            else "Lower model.optimizer.lr, or model.guidance where it is above 1."
         )
         values: dict[str, float] = {}
         labels = model.conditions.label_of(asked_of(model, range(len(samples))))

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.bits_per_dim import as_density, on_batch_scale
-from genlab.model.condition import Conditions
+from genlab.model.condition import Conditions, told_to
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
@@ -95,8 +95,10 @@ class VQVAE(GenerativeModel):
     def configure_model(self) -> None:
         if self.encoder is not None:
             return
-        encoder = self.make_encoder(out_channels=self.latent_shape[0])
-        decoder = self.make_decoder(out_channels=self.likelihood.num_parameters(self.shape[0]))
+        kinds = self.conditions.kinds  # which these networks have vectors for, and never look at
+        encoder = self.make_encoder(out_channels=self.latent_shape[0], **told_to(self.make_encoder, kinds))
+        parameters = self.likelihood.num_parameters(self.shape[0])
+        decoder = self.make_decoder(out_channels=parameters, **told_to(self.make_decoder, kinds))
         quantizer = self.make_quantizer()
         assert isinstance(encoder, nn.Module)
         assert isinstance(decoder, nn.Module)

@@ -129,16 +129,17 @@ class AffineBlock(nn.Module):
         """(N, T, features) -> the same. Keys and values of the tokens before are kept, so a token costs one pass of
         one position."""
         guided = guidance != 1 and condition is not None and self.told is not None
-        told: Tensor | float = 0.0
+        given: Tensor | None = None
         if self.told is not None:
             whole = guided and condition is not None  # the first half is told nothing
-            told = (self.told.guided(condition, len(z)) if whole else self.told(condition))[:, None]
+            given = (self.told.guided(condition, len(z)) if whole else self.told(condition))[:, None]
         copies = 2 if guided else 1
         caches: Cache = [layer.empty(copies * len(z)) for layer in self.layers]  # type: ignore[operator]
         context = self.start.expand(copies * len(z), 1, -1)
         x = []
         for t, noise in enumerate(z.unbind(1)):
-            h = context + self.positions[t : t + 1] + told  # (copies * N, 1, width)
+            h = context + self.positions[t : t + 1]  # (copies * N, 1, width)
+            h = h if given is None else h + given
             for i, layer in enumerate(self.layers):
                 h, caches[i] = layer.step(h, caches[i])  # type: ignore[operator]
             shift, log_scale = (half[:, 0] for half in self._affine(h, z.dtype))  # (copies * N, features)
