@@ -166,6 +166,11 @@ class ImageSubject:
     def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Condition | None:
         conditions = model.conditions
         if conditions.kinds and not conditions.is_label_alone:
+            if self.balanced:
+                raise ConfigError(
+                    f"evaluation.balanced_classes=true: the model is told {' and '.join(conditions.kinds)}, and asked for "
+                    "what the reference has. Leave it out."
+                )
             if lacking := [key for key in conditions.kinds if key not in self._told]:
                 raise ConfigError(
                     f"the model is told a {lacking[0]}, and the reference has none. Measure it on data such as it was "
