@@ -41,6 +41,7 @@ from genlab.data.digits import Digits
 from genlab.experiment import quiet
 from genlab.inference import load_run
 from genlab.matmul import quick_matmul
+from genlab.model.condition import told_to
 
 WARM_UP = 5  # steps before the clock starts
 LOG_EVERY = 10  # five times as often as by default, so that a short training has its share of it
@@ -74,7 +75,7 @@ class Plain(pl.LightningModule):
 
     def __init__(self, model: Any, objective: Any):
         super().__init__()
-        self.network = model.make_network()
+        self.network = model.make_network(**told_to(model.make_network, model.conditions.kinds))
         self.objective, self.make_optimizer = objective, model.make_optimizer
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:

@@ -11,8 +11,10 @@ from genlab.assemble import build_data, build_model
 from genlab.cli import main
 from genlab.config import ConfigTree, resolved
 from genlab.data.image import to_float
+from genlab.data.scenes import SHAPES as SHAPE_NAMES
 from genlab.metrics.subject import ImageSubject
 from genlab.model.base import GenerativeModel, HasLikelihood, in_eval_mode
+from genlab.model.diffusion import Diffusion
 from genlab.seeding import RandomStream
 from tiny_run import compose_small, train
 
@@ -103,27 +105,34 @@ def test_grids_say_what_was_asked_for(run: Path) -> None:
     assert all(set(caption.split()) & {"circle", "square", "triangle", "ring"} for caption in captions)
 
 
-def test_samples_are_asked_for_in_words(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def sample(out: str, *more: str) -> bytes:
-        main(["sample", f"run={run}", "n=2", f"out={tmp_path / out}", *more])
-        return (tmp_path / out).read_bytes()
+def test_samples_are_asked_for_in_words(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    original = Diffusion.sample
 
-    usual, red = sample("a.png"), sample("b.png", "prompt=a large red circle")
-    assert len((tmp_path / "captions-a.txt").read_text().splitlines()) == 2
-    assert (tmp_path / "captions-b.txt").read_text() == "a large red circle\n" * 2
-    assert (
-        len({usual, red, sample("c.png", "prompt=a large red circle", "label=ring"), sample("d.png", "label=1")}) == 4
-    )
-    assert sample("e.png", "prompt=A large  red circle") == red
+    def spy(self: Diffusion, num_samples: int, condition: Any = None, generator: Any = None) -> torch.Tensor:
+        asked.append((self.conditions.words(condition), self.conditions.label_of(condition).tolist()))  # type: ignore[union-attr]
+        return original(self, num_samples, condition, generator)
+
+    def sample(*typed: str) -> Any:
+        main(["sample", f"run={run}", "n=2", f"out={tmp_path / 'a.png'}", *typed])
+        return asked.pop()
+
+    monkeypatch.setattr(Diffusion, "sample", spy)
+    held_out, of_shapes = sample()
+    assert (tmp_path / "captions-a.txt").read_text().splitlines() == held_out
+    assert [words.split()[-1] for words in held_out] == [SHAPE_NAMES[label] for label in of_shapes]
+    assert sample("prompt=A large  red circle") == (["a large red circle"] * 2, [-1, -1])
+    assert (tmp_path / "captions-a.txt").read_text() == "a large red circle\n" * 2
+    assert sample("prompt=a ring", "label=ring") == (["a ring"] * 2, [3, 3])
+    assert sample("label=[1,ring]") == (["", ""], [1, 3])
     capsys.readouterr()
-    for words, said in [
-        ("a large rad circle", "unknown word 'rad'. Did you mean 'red'?"),
-        ("a " * 9, "it has 9 words"),
-    ]:
+    for words, said in [("a rad circle", "unknown word 'rad'. Did you mean 'red'?"), ("a " * 9, "it has 9 words")]:
         with pytest.raises(SystemExit) as end:
             main(["sample", f"run={run}", f"prompt={words}"])
         assert end.value.code == 2
-        assert f"prompt={words}: {said}" in " ".join(capsys.readouterr().err.split(" "))
+        assert f"prompt={words}: {said}" in capsys.readouterr().err
 
 
 def test_an_evaluation_asks_for_what_the_reference_has(run: Path) -> None:

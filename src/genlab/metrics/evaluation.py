@@ -173,7 +173,7 @@ class Evaluation:
                 result.values[full_name], result.directions[full_name] = value, metric.directions[key]
                 result.origins[full_name], result.keys[full_name] = (name, frozenset()), key
             mix = {}
-            if isinstance(metric, AsksForConditions):
+            if isinstance(metric, AsksForConditions) and isinstance(model, GenerativeModel):
                 mix = {CLASS_MIX: asked.facts().get(CLASS_MIX)} | asked.asked_facts(model)
             result.protocol["metrics"][name] = metric.settings() | {key: said for key, said in mix.items() if said}
             result.failures.update(failed)

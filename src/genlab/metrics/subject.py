@@ -168,8 +168,8 @@ class ImageSubject:
         if conditions.kinds and not conditions.is_label_alone:
             if self.balanced:
                 raise ConfigError(
-                    f"evaluation.balanced_classes=true: the model is told {' and '.join(conditions.kinds)}, and asked for "
-                    "what the reference has. Leave it out."
+                    f"evaluation.balanced_classes=true: the model is told {' and '.join(conditions.kinds)}, and asked "
+                    "for what the reference has. Leave it out."
                 )
             if lacking := [key for key in conditions.kinds if key not in self._told]:
                 raise ConfigError(

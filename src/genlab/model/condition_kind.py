@@ -24,9 +24,21 @@ class ConditionKind(Protocol):
     """One key of a condition."""
 
     option: ClassVar[str]  # what a user types to ask for a value: label=..., prompt=...
-    size: int  # classes; words
-    num_tokens: int  # different tokens that :meth:`tokens` gives
-    length: int  # P, tokens of a value
+
+    @property
+    def size(self) -> int:
+        """Classes; words."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """Different tokens that :meth:`tokens` gives."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """P, tokens of a value."""
+        ...
 
     def nothing(self, rows: int, device: Device = "cpu") -> Tensor:
         """What stands for "not told", ``rows`` times."""

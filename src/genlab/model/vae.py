@@ -128,10 +128,10 @@ class VAE(GenerativeModel):
         """The ``loss`` of an importance-weighted autoencoder, in nats a dimension: minus the log of the mean weight of
         ``num_training_samples`` latents of each image (Burda et al. 2016, eq. 8). Its gradient is eq. 14's."""
         k = self.num_training_samples
-        repeated = Normal(posterior.mean.repeat_interleave(k, dim=0), posterior.log_std.repeat_interleave(k, dim=0))
+        copies = Normal(posterior.mean.repeat_interleave(k, dim=0), posterior.log_std.repeat_interleave(k, dim=0))
         told = repeated(condition, k, each=True)
-        z = repeated.at(torch.randn_like(repeated.mean))  # (N k, *latent_shape)
-        log_weights = self.log_weight(x.repeat_interleave(k, dim=0), z, repeated, told).view(len(x), k)
+        z = copies.at(torch.randn_like(copies.mean))  # (N k, *latent_shape)
+        log_weights = self.log_weight(x.repeat_interleave(k, dim=0), z, copies, told).view(len(x), k)
         return {"loss": -importance_weighted(log_weights.T).mean() / math.prod(self.shape)}
 
     def log_weight(self, x: Tensor, z: Tensor, posterior: Normal, condition: Condition | None) -> Tensor:

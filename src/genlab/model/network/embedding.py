@@ -54,14 +54,14 @@ class ConditionEmbedding(nn.ModuleDict):
         """-> (rows, keys * width)."""
         return torch.cat([vector.expand(rows, -1) for vector in self.vectors(condition)], dim=1)
 
-    def guided(self, condition: Mapping[str, Tensor], rows: int) -> Tensor:
+    def guided(self, condition: Mapping[str, Tensor] | None, rows: int) -> Tensor:
         """Of nothing told, then of ``condition``: what a guided call needs. -> (2 * rows, width)."""
         return torch.cat([self(None).expand(rows, -1), self(condition).expand(rows, -1)])
 
     def start_at(self, std: float) -> None:
         """Draw the vectors anew, of this spread."""
         for embed in self.values():
-            embed.start_at(std)
+            embed.start_at(std)  # type: ignore[operator]
 
 
 class LabelEmbedding(nn.Module):

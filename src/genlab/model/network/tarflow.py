@@ -131,8 +131,7 @@ class AffineBlock(nn.Module):
         guided = guidance != 1 and condition is not None and self.told is not None
         given: Tensor | None = None
         if self.told is not None:
-            whole = guided and condition is not None  # the first half is told nothing
-            given = (self.told.guided(condition, len(z)) if whole else self.told(condition))[:, None]
+            given = (self.told.guided(condition, len(z)) if guided else self.told(condition))[:, None]
         copies = 2 if guided else 1
         caches: Cache = [layer.empty(copies * len(z)) for layer in self.layers]  # type: ignore[operator]
         context = self.start.expand(copies * len(z), 1, -1)
