@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genlab.errors import did_you_mean
 from genlab.model.condition_kind import KINDS as KINDS
 from genlab.model.condition_kind import Condition as Condition
 from genlab.model.condition_kind import ConditionKind as ConditionKind
@@ -28,8 +29,8 @@ def kinds_of(told: Mapping[str, Any], wanted: Sequence[str] | None) -> dict[str,
         if key not in known:
             has = f"they have {' and '.join(known)}" if known else "they have nothing that a sample can be asked for"
             raise ValueError(
-                f"model.conditions={list(wanted)}: the data have no {key}, {has}. "
-                f"Use model.conditions=[{','.join(known)}]."
+                f"model.conditions=[{','.join(wanted)}]: the data have no {key}, {has}."
+                f"{did_you_mean(key, list(known))} Use model.conditions=[{','.join(known)}]."
             )
     return {key: KINDS[key](**known[key]) for key in wanted}
 

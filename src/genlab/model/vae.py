@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.bits_per_dim import as_density, on_batch_scale
-from genlab.model.condition import Conditions, told_to
+from genlab.model.condition import Conditions, repeated, told_to
 from genlab.model.elbo import (
     Normal,
     importance_weighted,

@@ -76,8 +76,8 @@ class VQVAE(GenerativeModel):
         self.conditions = Conditions.told(told, conditions)
         if [kind.length for kind in self.conditions.kinds.values()] not in ([], [1]):
             raise ValueError(
-                f"model.conditions={list(self.conditions.kinds)}: a VQVAE counts its codes by label, and its networks "
-                "are told nothing. Use model.conditions=[], and tell the model that is trained on its codes."
+                f"model.conditions=[{','.join(self.conditions.kinds)}]: a VQVAE counts its codes by label, and its "
+                "networks are told nothing. Use model.conditions=[], and tell the model that is trained on its codes."
             )
         if not 0 <= frequency_decay < 1 or commitment < 0:
             raise ValueError(f"frequency_decay={frequency_decay} must be in [0, 1), commitment={commitment} >= 0.")
