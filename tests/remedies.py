@@ -448,6 +448,18 @@ TRIED = (
         ("data=image_folder +data.root=p",),
         labelled_and_not,
     ),
+    Tried(
+        "model/condition.py",
+        "the data have no",
+        (*DIGITS, *MLP, "model.conditions=[caption]"),
+        ("model.conditions=[label]",),
+    ),
+    Tried(
+        "model/vq_vae.py",
+        "counts its codes by label",
+        ("train", *SHORT, "data=shapes", "model=vq_vae", "model.conditions=[caption]"),
+        ("model.conditions=[]",),
+    ),
     Tried("options.py", "label must be a class", ("sample", "run=gan", "label=1.5"), ("label=[1,2]",), runs),
     Tried(
         "options.py",
@@ -659,7 +671,7 @@ OFFERED = (
         "metrics=[clip_score] metrics.clip_score.model=/path",
     ),
     Offered("metrics/clip_score.py", "needs names of classes", "the network", "metrics=[]"),
-    Offered("metrics/evaluation.py", "needs a model that takes labels", "see metrics=[]", "metrics=[]"),
+    Offered("metrics/evaluation.py", "needs a model that takes", "see metrics=[]", "metrics=[]"),
     Offered("metrics/extractor/weights.py", "use metrics/extractor=random", "the network", "metrics/extractor=random"),
     Offered(
         "metrics/inception_score.py", "Set metrics.isc.splits=1", "the network", "metrics=[isc] metrics.isc.splits=1"
