@@ -198,6 +198,7 @@ class TextOf:
     """The tokens of another view, as they are."""
 
     def __init__(self, view: Any):
+        self.given_length = view.given_length
         self.length, self.num_outputs, self.num_tokens = view.length, view.num_outputs, view.num_tokens
 
     def sequences(self, data: Tensor, condition: Any) -> Tensor:

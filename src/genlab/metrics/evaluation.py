@@ -160,8 +160,7 @@ class Evaluation:
         for name, metric in self.of_models.items():
             metric.to(self.device_of(model)).reset()
             if isinstance(metric, AsksForConditions):
-                assert isinstance(model, GenerativeModel)
-                metric.ask(partial(asked.asked, model))
+                metric.ask(partial(asked.asked, model))  # type: ignore[arg-type]
             failed: dict[str, Exception] = {}
             try:
                 metric.measure(model, data, self.reference, self.batch_size, self.seed)
@@ -173,8 +172,8 @@ class Evaluation:
                 result.values[full_name], result.directions[full_name] = value, metric.directions[key]
                 result.origins[full_name], result.keys[full_name] = (name, frozenset()), key
             mix = {}
-            if isinstance(metric, AsksForConditions) and isinstance(model, GenerativeModel):
-                mix = {CLASS_MIX: asked.facts().get(CLASS_MIX)} | asked.asked_facts(model)
+            if isinstance(metric, AsksForConditions):
+                mix = {CLASS_MIX: asked.facts().get(CLASS_MIX)} | asked.asked_facts(model)  # type: ignore[arg-type]
             result.protocol["metrics"][name] = metric.settings() | {key: said for key, said in mix.items() if said}
             result.failures.update(failed)
             metric.reset()
