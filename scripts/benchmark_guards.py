@@ -41,6 +41,7 @@ from genlab.command import train
 from genlab.command.train import quiet
 from genlab.data.digits import Digits
 from genlab.machine.matmul import quick_matmul
+from genlab.model.condition import told_to
 from genlab.run import run_folder
 from genlab.run.load import load_run
 
@@ -76,7 +77,7 @@ class Plain(pl.LightningModule):
 
     def __init__(self, model: Any, objective: Any):
         super().__init__()
-        self.network = model.make_network()
+        self.network = model.make_network(**told_to(model.make_network, model.conditions.kinds))
         self.objective, self.make_optimizer = objective, model.make_optimizer
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:

@@ -452,6 +452,18 @@ TRIED = (
         ("data=image_folder +data.root=p",),
         labelled_and_not,
     ),
+    Tried(
+        "model/condition.py",
+        "the data have no",
+        (*DIGITS, *MLP, "model.conditions=[caption]"),
+        ("model.conditions=[label]",),
+    ),
+    Tried(
+        "model/vq_vae.py",
+        "counts its codes by label",
+        ("train", *SHORT, "data=shapes", "model=vq_vae", "model.conditions=[caption]"),
+        ("model.conditions=[]",),
+    ),
     Tried("command/options.py", "label must be a class", ("sample", "run=gan", "label=1.5"), ("label=[1,2]",), runs),
     Tried(
         "command/options.py",
@@ -677,7 +689,7 @@ OFFERED = (
         "metrics=[clip_score] metrics.clip_score.model=/path",
     ),
     Offered("metrics/clip_score.py", "needs names of classes", "the network", "metrics=[]"),
-    Offered("metrics/evaluation.py", "needs a model that takes labels", "see metrics=[]", "metrics=[]"),
+    Offered("metrics/evaluation.py", "needs a model that takes", "see metrics=[]", "metrics=[]"),
     Offered("metrics/extractor/weights.py", "use metrics/extractor=random", "the network", "metrics/extractor=random"),
     Offered(
         "metrics/inception_score.py", "Set metrics.isc.splits=1", "the network", "metrics=[isc] metrics.isc.splits=1"
@@ -708,12 +720,7 @@ OFFERED = (
     Offered("milestones.py", "there is nothing to judge", "a recipe's run that has no numbers"),
     Offered("model/classifier.py", "two images or more on each device", "several devices", "data.batch_size=8"),
     Offered(
-        "model/diffusion.py", "needs a model trained with", "a training", "model=diffusion model.label_dropout=0.1"
-    ),
-    Offered("model/flow.py", "needs a model trained with", "a training", "model=flow model.label_dropout=0.1"),
-    Offered("model/masked.py", "needs a model trained with", "a training", "model=masked model.label_dropout=0.1"),
-    Offered(
-        "model/transformer.py", "needs a model trained with", "a training", "model=transformer model.label_dropout=0.1"
+        "model/condition.py", "needs a model trained with", "a training", "model=diffusion model.condition_dropout=0.1"
     ),
     Offered("model/gan.py", "cannot be shared out over devices", "several GPUs", "model=gan trainer=ddp"),
     Offered("model/sampler/next_token.py", "must be", "a range, no advice"),

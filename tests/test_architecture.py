@@ -52,7 +52,7 @@ LOADERS = {  # what each may call; all look before they load
     MODULES["genlab.metrics.extractor.weights"]: {"torch.load", "torch.jit.load"},
 }
 MADE_OF = {"genlab.model.latent_diffusion": {"genlab.model.diffusion"}}  # a family inside another, on other data
-PARTS = ("network", "objective", "sampler", "likelihood", "quantizer")
+PARTS = ("network", "objective", "sampler", "guidance", "likelihood", "quantizer")
 
 
 def imports(path: Path, everywhere: bool = True) -> Iterator[str]:
@@ -144,6 +144,7 @@ def test_parts_of_a_model_never_meet(name: str) -> None:
             top in {"torch", "numpy", "scipy", *sys.stdlib_module_names}
             or inside(other, own)
             or other == "genlab.seeding"
+            or (other == "genlab.model.condition_kind" and own == "genlab.model.network")
         )
         assert allowed, f"{name} imports {other}"
 
@@ -153,7 +154,12 @@ def test_parts_of_a_model_never_meet(name: str) -> None:
 )
 def test_metrics_and_callbacks_know_the_contract_of_models_and_no_model(name: str) -> None:
     models = {other for other in imported(name) if inside(other, "genlab.model")}
-    contract = {"genlab.model.base", "genlab.model.classes", "genlab.model.likelihood_settings"}
+    contract = {
+        "genlab.model.base",
+        "genlab.model.classes",
+        "genlab.model.condition",
+        "genlab.model.likelihood_settings",
+    }
     arithmetic = {"genlab.model.averages", "genlab.model.bits_per_dim", "genlab.model.spectral_norm"}
     assert models <= {*contract, *arithmetic}
 
@@ -167,6 +173,29 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
     arithmetic = {"numpy", "scipy", "matplotlib", "optuna"}
     allowed = {"PIL", "yaml", "jinja2", "markupsafe", "wandb", *arithmetic, *sys.stdlib_module_names}
     assert {other.split(".")[0] for other in imported(name) - own} <= allowed
+
+
+# Who may name a key of conditions: what they are, what embeds and classifies them, data that have them, and metrics
+# that are about labels; and the option of the command line.
+OF_LABELS = ("batches", "bootstrap", "class_balance", "class_variety", "classes", "classification_accuracy_score",
+             "clip_score", "intra_class_fid", "label_agreement", "lpips_diversity")  # fmt: skip
+NAMES_LABELS = (
+    *(f"genlab.model.{name}" for name in ("condition", "condition_kind", "network", "classifier")),
+    "genlab.data",
+    "genlab.config.renamed_options",
+    "genlab.command.options",
+    "genlab.command.sample",
+    *(f"genlab.metrics.{name}" for name in OF_LABELS),
+)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_condition_is_more_than_a_label(name: str) -> None:
+    if not any(inside(name, other) for other in NAMES_LABELS):
+        found = [
+            node.value for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Constant)
+        ]
+        assert "label" not in found
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

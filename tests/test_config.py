@@ -134,7 +134,7 @@ def test_own_files_are_options_beside_the_packaged_ones_and_win(user_dir: Path) 
     tree = ConfigTree(str(user_dir))
     assert {"mine", "diffusion"} <= set(tree.groups()["model"])
     config = tree.compose(["model=mine", "data=pictures", "trainer=cpu"])
-    assert config.model.guidance == 3.0
+    assert config.model.guidance.strength == 3.0
     assert config.model.network._target_.endswith("DiT")
     assert (config.data.root, config.evaluation.num_samples, config.trainer.devices) == ("/pictures", 11, 3)
     assert ("tiny", "genlab.model.network.mlp.MLP") in tree.targets("model.network")
@@ -144,17 +144,17 @@ def test_a_package_in_an_odd_place_is_found(user_dir: Path, monkeypatch: pytest.
     packaged = tmp_path / "it's, odd (x)"
     packaged.symlink_to(tree_module.PACKAGED)
     monkeypatch.setattr(tree_module, "PACKAGED", packaged)
-    assert ConfigTree(str(user_dir)).compose(["model=mine"]).model.guidance == 3.0
+    assert ConfigTree(str(user_dir)).compose(["model=mine"]).model.guidance.strength == 3.0
 
 
 def test_command_line_over_experiment_over_data(user_dir: Path) -> None:
     tree = ConfigTree(str(user_dir))
     recipe = tree.compose(["experiment=first"])
     assert set(recipe.metrics) == {"kid", "extractor"}  # data=pictures would have chosen fid too
-    assert (recipe.model.network.width, recipe.model.guidance, recipe.seed) == (8, 2.0, 5)
+    assert (recipe.model.network.width, recipe.model.guidance.strength, recipe.seed) == (8, 2.0, 5)
     typed = tree.compose(["experiment=first", "metrics=[prc]", "model.guidance=1.5", "data=digits", "seed=1"])
     assert set(typed.metrics) == {"prc", "extractor"}
-    assert (typed.model.guidance, typed.seed) == (1.5, 1)
+    assert (typed.model.guidance.strength, typed.seed) == (1.5, 1)
     assert typed.data._target_.endswith("Digits")
 
 
@@ -168,7 +168,7 @@ def test_nothing_typed_changes_nothing(tree: ConfigTree) -> None:
 
 def test_a_value_changes_alone_and_a_new_argument_is_accepted(tree: ConfigTree) -> None:
     before = saved(tree)
-    now = ["model.guidance=2.0", "model.network.dropout=0.3", "evaluation.seed=1", "data.limit=5"]
+    now = ["model.condition_dropout=0.2", "model.network.dropout=0.3", "evaluation.seed=1", "data.limit=5"]
     assert differences(before, changed(tree, [], now)) == {option.split("=")[0] for option in now}
 
 
@@ -217,7 +217,7 @@ def test_another_budget_and_trainer(tree: ConfigTree) -> None:
     ("now", "line"),
     [
         ("model.optimzer.lr=2", "unknown option 'model.optimzer.lr'. Did you mean 'model.optimizer.lr'?"),
-        ("model.guidance.x=2", "unknown option 'model.guidance.x': model.guidance is a single value."),
+        ("model.compile.x=2", "unknown option 'model.compile.x': model.compile is a single value."),
         ("modle.guidance=2", "unknown option 'modle.guidance'. Did you mean 'model.guidance'?"),
         ("spec.shape=[1,8,8]", "spec.shape cannot be set: the run fills it in."),
         ("~model.guidance", "~model.guidance: nothing can be deleted from a saved run's config."),

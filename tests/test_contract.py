@@ -17,6 +17,7 @@ from genlab.checkpoint import read
 from genlab.command.train import Interrupted
 from genlab.config.tree import ConfigTree
 from genlab.model.base import Classifies, GenerativeModel, HasLikelihood
+from genlab.model.guidance.classifier_free import ClassifierFree
 from genlab.run import run_folder
 from genlab.run.load import load_run
 from test_ddp import finish
@@ -151,7 +152,7 @@ def test_every_evaluation_is_counted(
     if family == "flow":
         watched("inverse")
     if guidance != 1:
-        guided.guidance = guidance
+        guided.guidance = ClassifierFree(guidance)
     model.sample(3, {"label": torch.tensor([0, 1, 2])} if model.num_classes is not None else None)
     expected = COST.get(family, 1) * 3
     if guidance != 1 and family == "flow":  # its inverse passes twice below one call; its denoising is not guided

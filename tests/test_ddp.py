@@ -18,7 +18,7 @@ from tiny_run import BARE, MLP, REPOSITORY, Order, SignalAt, compose, only_run, 
 
 # A model without noise or dropout, so that only rounding tells ranks apart.
 NOISELESS = (*MLP, "model.objective._target_=toy_objective.NoNoise", "~model.objective.p_mean",
-             "~model.objective.p_std", "~model.objective.sigma_data", "model.label_dropout=0",
+             "~model.objective.p_std", "~model.objective.sigma_data", "model.condition_dropout=0",
              "model.optimizer.fused=false")  # fmt: skip
 DDP = "trainer=ddp_cpu"
 

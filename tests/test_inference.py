@@ -14,9 +14,11 @@ from genlab import cli
 from genlab.cli import main
 from genlab.command import sample as sample_command
 from genlab.errors import ConfigError
+from genlab.model.condition import Conditions
+from genlab.model.condition_kind import Label
 from genlab.run import run_folder
 from genlab.run.load import load_run
-from genlab.sampling.draw import asked_labels
+from genlab.sampling.draw import asked_of
 from tiny_run import MLP, train
 
 
@@ -46,13 +48,13 @@ def test_same_seed_same_images_on_any_batch_size(run: Path, tmp_path: Path) -> N
 
 
 def test_names_of_classes_do_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
-    class Named(torch.nn.Module):
-        num_classes, empty_classes = 2, ()
-
     steers = "\x1b]0;owned\x07\x1b[2J\x9b31m\nerror"
 
+    class Named(torch.nn.Module):
+        conditions = Conditions({"label": Label(2, (f"cat{steers}", steers))})
+
     def ask(_: list[str]) -> None:
-        sample_command.find_labels(Named(), (f"cat{steers}", steers), ("cats",), Path("run"))  # type: ignore[arg-type]
+        sample_command.asked_for(Named(), {"label": ["cats"]}, Path("run"))  # type: ignore[arg-type]
 
     monkeypatch.setattr(cli, "run", ask)
     with pytest.raises(SystemExit):
@@ -124,11 +126,11 @@ def test_where_samples_go(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_classes_are_asked_for_by_number_and_name_in_turn(run: Path) -> None:
     model, _ = load_run(config_of(run), run)
-    names = [f"class {i}" for i in range(10)]
-    found = sample_command.find_labels(model, names, [3, "class 7"], run)  # type: ignore[arg-type]
-    assert found == [3, 7]
-    asked = asked_labels(model, range(5), found)  # type: ignore[arg-type]
+    model.conditions = Conditions({"label": Label(10, [f"class {i}" for i in range(10)])})
+    found = sample_command.asked_for(model, {"label": [3, "class 7"]}, run)  # type: ignore[arg-type]
+    assert found["label"].tolist() == [3, 7]
+    asked = asked_of(model, range(5), found)  # type: ignore[arg-type]
     assert asked is not None
-    assert asked.tolist() == [3, 7, 3, 7, 3]
+    assert asked["label"].tolist() == [3, 7, 3, 7, 3]
     with pytest.raises(ConfigError, match=r"label=clas 7: there is no class 'clas 7'\. Did you mean 'class 7'\?"):
-        sample_command.find_labels(model, names, ["clas 7"], run)  # type: ignore[arg-type]
+        sample_command.asked_for(model, {"label": ["clas 7"]}, run)  # type: ignore[arg-type]

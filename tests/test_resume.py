@@ -31,6 +31,8 @@ VARIANTS = {
                "model.network.num_heads=1", "model.optimizer.lr=0.1"),
 }  # fmt: skip
 OF_TEXT = ("text", "masked")
+VARIANTS["captions"] = (*MLP, "data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_val=4",
+                        "model.conditions=[label,caption]", "model.guidance=2.0")  # fmt: skip
 STOPS = {"first step": 0, "second": 8, "mid-epoch": 16, "last of an epoch": 32, "first of the next": 40, "later": 88}
 
 
@@ -53,7 +55,7 @@ def state(run: Path) -> dict[str, Any]:
     """All that must be equal: everything in the newest checkpoint but the clock."""
     content = dict(read.newest(run).content)
     content["progress"] = content["progress"] | {"seconds": None}
-    kept = {"state_dict", "ema", "optimizer_states", "progress", "Digits", "TextFile", "global_step"}
+    kept = {"state_dict", "ema", "optimizer_states", "progress", "Digits", "Shapes", "TextFile", "global_step"}
     return {key: value for key, value in content.items() if key in kept}
 
 
@@ -69,7 +71,7 @@ def metrics(run: Path) -> list[dict[str, str]]:
         *(("dropout", stop) for stop in ("mid-epoch", "last of an epoch")),
         *(("accumulation", stop) for stop in STOPS),
         *((variant, stop) for variant in ("workers", "vae", "vq_vae") for stop in ("mid-epoch", "last of an epoch")),
-        *((variant, "mid-epoch") for variant in OF_TEXT),
+        *((variant, "mid-epoch") for variant in (*OF_TEXT, "captions")),
     ],
 )
 def test_bit_identical(variant: str, stop: str, given: Any, never_stopped: Any, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from genlab.data.digits import Digits
 from genlab.data.image import ImageTable
 from genlab.model.network.dcgan import DCGANGenerator
 from tiny_run import MLP, SignalAt, only_run, resume, same, small, train
+from told import classes
 
 VAL, TRAIN = Digits().table("val"), Digits().table("train")
 
@@ -35,7 +36,7 @@ class Heard:
         data = SimpleNamespace(table={"val": VAL, "train": TRAIN}.__getitem__)
         self.trainer: Any = SimpleNamespace(callback_metrics={}, datamodule=data)
         self.model: Any = Line()
-        self.model.num_classes = num_classes
+        self.model.conditions = classes(num_classes)
         self.model.progress.fraction, self.model.progress.examples = 0.5, 50_000
         monkeypatch.setattr(warnings, "warn", lambda sentence, **_: self.sentences.append(sentence))
 

@@ -10,12 +10,13 @@ from genlab.cli import main
 from genlab.data.digits import Digits
 from genlab.sampling.latents import _partner, interpolations, reconstructions, slerp
 from tiny_run import MLP, train
+from told import classes
 
 
 class Negative(torch.nn.Module):
     """Latents are images turned negative."""
 
-    num_classes = None
+    conditions = classes(None)
     device = torch.device("cpu")
 
     def encode(self, x, condition=None):  # type: ignore[no-untyped-def]

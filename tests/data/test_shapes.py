@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from genlab.data.image import ImageDataset
 from genlab.data.sampler import ResumableBatchSampler
-from genlab.data.scenes import SHAPES, WORDS
+from genlab.data.scenes import SHAPES, WORDS, to_text
 from genlab.data.shapes import Shapes
 from genlab.errors import ConfigError
 
@@ -58,7 +58,13 @@ def test_tables_and_the_spec_agree() -> None:
     assert isinstance(data.dataset("val"), ImageDataset)
     batch = next(iter(data.val_dataloader()))
     assert np.array_equal(batch["caption"], data.table("val").captions)
-    assert spec.to_config()["condition"]["caption"] == {"size": 20, "length": 17, "names": list(WORDS)}
+    caption = spec.to_config()["condition"]["caption"]
+    examples = caption.pop("examples")
+    assert caption == {"size": 20, "length": 17, "names": list(WORDS)}
+    held_out = data.table("val")  # type: ignore[arg-type]
+    assert held_out.labels is not None
+    assert examples == to_text(batch["caption"])[:64]
+    assert spec.to_config()["condition"]["label"]["examples"] == held_out.labels[:64].tolist()
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ from genlab.errors import ConfigError
 from genlab.metrics.bits_per_dim import BitsPerDim
 from genlab.metrics.evaluation import Evaluation
 from given_text import GivenText
+from told import classes
 
 
 class Uniform(nn.Module):
     """Every 8-bit image is equally likely: density 1/2 for each dimension on [-1, 1)."""
 
     likelihood_kind = "exact"
-    num_classes: int | None = 10
+    conditions = classes(10)
     num_levels = 256
     device = torch.device("cpu")
 

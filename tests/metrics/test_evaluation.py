@@ -24,6 +24,7 @@ from genlab.metrics.precision_recall import PrecisionRecall
 from genlab.metrics.subject import Examples
 from genlab.model.base import GenerativeModel, in_eval_mode
 from genlab.seeding import RandomStream
+from told import classes
 
 
 class Constant:
@@ -37,7 +38,7 @@ class NoisyPrototypes(GenerativeModel):
     """A training image of the class asked for, plus noise: a conditional model that needs no training."""
 
     modalities = frozenset({"image"})
-    num_classes = 10
+    conditions = classes(10)
 
     def __init__(self, data: ImageDataModule, noise: float = 0.1):
         super().__init__(seed=0, schedule=Constant())
@@ -136,7 +137,7 @@ def test_samples_are_asked_for_in_turn_and_the_model_is_left_as_it_was(data: Dig
 
 def test_labels_that_a_model_does_not_take_cannot_be_measured(data: Digits) -> None:
     model = NoisyPrototypes(data)
-    model.num_classes = None
+    model.conditions = classes(None)
     with pytest.raises(ConfigError, match="metrics=as_asked needs a model that takes labels"):
         evaluation().check(model, data)
 

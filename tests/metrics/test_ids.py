@@ -32,6 +32,7 @@ from genlab.metrics.perceptual_path_length import PerceptualPathLength
 from genlab.metrics.precision_recall import PrecisionRecall
 from genlab.model.base import GenerativeModel
 from stand_ins import without_downloads
+from told import classes
 
 METRICS = sorted(path.stem for path in (PACKAGED / "metrics").glob("*.yaml"))
 # Another value of each argument that a number depends on.
@@ -89,7 +90,7 @@ class Shades(GenerativeModel):
     """Noise about a shade of the class that is asked for."""
 
     modalities = frozenset({"image"})
-    num_classes, latent_shape, latent_prior = 3, (1, 4, 4), "standard normal"
+    conditions, latent_shape, latent_prior = classes(3), (1, 4, 4), "standard normal"
     likelihood_kind, num_importance_samples = "bound", 2
 
     def __init__(self) -> None:

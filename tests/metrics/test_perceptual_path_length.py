@@ -24,6 +24,7 @@ from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.perceptual_path_length import PerceptualPathLength, slerp, trimmed_mean
 from genlab.model.base import HasPrior
 from given_text import GivenText
+from told import classes
 
 DIM = 6
 GENERATOR = torch.Generator().manual_seed(0)
@@ -37,11 +38,9 @@ class Decoder(nn.Module):
     latent_shape = (DIM,)
     device = torch.device("cpu")
 
-    empty_classes = ()
-
     def __init__(self, shape: Callable[[Tensor], Tensor] = lambda x: x, num_classes: int | None = None):
         super().__init__()
-        self.shape, self.num_classes, self.asked = shape, num_classes, []
+        self.shape, self.conditions, self.asked = shape, classes(num_classes), []
 
     def decode(self, z: Tensor, condition: Any = None) -> Tensor:
         assert z.dtype == torch.float32

@@ -135,7 +135,7 @@ def gpt2() -> tuple[Any, Transformer]:
     theirs, network = hugging_face.same_weights("gpt2")
     ours = Transformer(
         lambda **_: network, NextToken(), torch.optim.SGD, Constant(), shape=(hugging_face.LENGTH - 1,),
-        vocab_size=hugging_face.VOCABULARY, start_token=0, num_classes=None,
+        vocab_size=hugging_face.VOCABULARY, start_token=0, told={},
     )  # fmt: skip
     ours.configure_model()
     return theirs, ours.eval()

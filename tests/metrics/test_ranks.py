@@ -38,6 +38,7 @@ from genlab.metrics.perplexity import Perplexity
 from given_text import GivenText
 from ranks import on_ranks
 from stand_ins import without_downloads
+from told import classes
 
 Values = dict[str, dict[str, float]]  # by metric and name
 COUNTS = {True: 97, False: 101}  # of real and of generated examples
@@ -109,7 +110,7 @@ def of_models() -> Values:
     perplexity = Perplexity(stride=15)
     perplexity.measure(Bigrams(98), text(), "val", batch_size=4)
     paths = PerceptualPathLength(PixelDistance(), num_samples=40)
-    decoder = SimpleNamespace(latent_prior="standard normal", latent_shape=(256,), num_classes=None,
+    decoder = SimpleNamespace(latent_prior="standard normal", latent_shape=(256,), conditions=classes(None),
                               device=torch.device("cpu"),
                               decode=lambda z, condition: z.sin().view(-1, 1, 16, 16))  # fmt: skip
     paths.measure(decoder, Digits(), "val", batch_size=4, seed=0)  # type: ignore[arg-type]

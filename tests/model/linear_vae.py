@@ -69,14 +69,14 @@ class OneLayer(nn.Module):
 
 def linear_vae(**arguments) -> VAE:  # type: ignore[no-untyped-def]
     model = VAE(encoder=LinearEncoder, decoder=LinearDecoder, likelihood=Gaussian(SIGMA), optimizer=torch.optim.Adam,
-                schedule=Constant(), shape=SHAPE, num_classes=None, latent_shape=(Z, 1, 1), **arguments)  # fmt: skip
+                schedule=Constant(), shape=SHAPE, told={}, latent_shape=(Z, 1, 1), **arguments)  # fmt: skip
     model.configure_model()
     return model
 
 
 def linear_hierarchy(**arguments) -> HierarchicalVAE:  # type: ignore[no-untyped-def]
     model = HierarchicalVAE(ladder=OneLayer, likelihood=Gaussian(SIGMA), optimizer=torch.optim.Adam,
-                            schedule=Constant(), shape=SHAPE, num_classes=None, latent_shapes=[(Z, 1, 1)],
+                            schedule=Constant(), shape=SHAPE, told={}, latent_shapes=[(Z, 1, 1)],
                             **arguments)  # fmt: skip
     model.configure_model()
     return model

@@ -17,7 +17,7 @@ from tiny_run import MLP, SignalAt, only_run, resume, same, train
 
 # Gradient descent at rate 1 on a loss without noise or dropout: a step is the mean gradient itself.
 DESCENT = (*MLP, "model.objective._target_=toy_objective.NoNoise", "~model.objective.p_mean", "~model.objective.p_std",
-           "~model.objective.sigma_data", "model.label_dropout=0", "model.optimizer._target_=torch.optim.SGD",
+           "~model.objective.sigma_data", "model.condition_dropout=0", "model.optimizer._target_=torch.optim.SGD",
            "model.optimizer.lr=1.0", "~model.optimizer.betas", "~model.optimizer.fused",
            "model/schedule=constant")  # fmt: skip
 

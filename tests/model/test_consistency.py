@@ -132,7 +132,7 @@ def trained_on_the_ring() -> tuple[Consistency, nn.Module]:
     objective = Consistency(halvings=6.0, huber=0.03)
     torch.manual_seed(0)
     points, steps, lr = torch.Generator().manual_seed(0), 2000, 3e-3
-    network = MLP((2, 1, 1), None)
+    network = MLP((2, 1, 1), {})
     average = copy.deepcopy(network).requires_grad_(False)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
     for step in range(steps):
@@ -173,7 +173,7 @@ def test_few_steps_draw_the_ring(trained_on_the_ring: Any, num_steps: int, bar: 
 def diffusion(objective: Any, sampler: Any) -> Diffusion:
     optimizer = functools.partial(torch.optim.Adam, lr=1e-3)
     network = functools.partial(MLP, (1, 2, 2), None, width=8)
-    model = Diffusion(network, objective, sampler, optimizer, Constant(), (1, 2, 2), None)
+    model = Diffusion(network, objective, sampler, optimizer, Constant(), (1, 2, 2), {})
     model.configure_model()
     return model.eval()
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from genlab.model.base import GenerativeModel, HasLikelihood
 from genlab.model.bits_per_dim import bits_per_dim, dequantise, nats_to_bits_per_dim
 from genlab.model.diffusion import Diffusion
+from genlab.model.guidance.classifier_free import ClassifierFree
+from genlab.model.guidance.interval import Interval
 from genlab.model.network.mlp import MLP
 from genlab.model.network.unet import UNet
 from genlab.model.objective.edm import EDM
@@ -25,13 +27,13 @@ from genlab.seeding import RandomStream
 
 def diffusion(**changes: Any) -> Diffusion:
     arguments: dict[str, Any] = {
-        "network": functools.partial(MLP, (1, 2, 2), 3, width=32),
+        "network": functools.partial(MLP, (1, 2, 2), width=32),
         "objective": EDM(),
         "sampler": DPMSolver2M(5, Karras()),
         "optimizer": functools.partial(torch.optim.AdamW, lr=1e-3),
         "schedule": Constant(),
         "shape": (1, 2, 2),
-        "num_classes": 3,
+        "told": {"label": {"size": 3}},
     }
     model = Diffusion(**{**arguments, **changes})
     model.configure_model()
@@ -51,7 +53,7 @@ class Direct:
 
 
 def gaussian_diffusion(**changes: Any) -> Diffusion:
-    return diffusion(network=lambda: Function(ideal), objective=Direct(), num_classes=None, **changes)
+    return diffusion(network=lambda: Function(ideal), objective=Direct(), told={}, **changes)
 
 
 def test_contract() -> None:
@@ -73,7 +75,7 @@ def test_guidance_extrapolates_and_calls_the_network_once() -> None:
         conditional, unconditional = model.denoiser(condition)(x, sigma), model.denoiser(None)(x, sigma)
         assert calls == [4, 4]
         for weight in (0.0, 0.5, 3.0):
-            model.guidance = weight
+            model.guidance = ClassifierFree(weight)
             guided = model.denoiser(condition)(x, sigma)
             expected = unconditional + weight * (conditional - unconditional)
             torch.testing.assert_close(guided, expected, rtol=1e-4, atol=1e-5)
@@ -83,10 +85,10 @@ def test_guidance_extrapolates_and_calls_the_network_once() -> None:
 
 
 def test_guidance_keeps_to_its_interval() -> None:
-    model = diffusion(guidance=4.0, guidance_interval=[0.5, 2.0])
+    model = diffusion(guidance=Interval(4.0, 0.5, 2.0))
     plain = diffusion()
     plain.load_state_dict(model.state_dict())
-    everywhere = diffusion(guidance=4.0)
+    everywhere = diffusion(guidance=ClassifierFree(4.0))
     everywhere.load_state_dict(model.state_dict())
     x, sigma = torch.randn(3, 1, 2, 2), torch.tensor([0.4, 1.0, 2.1])
     condition = {"label": torch.tensor([0, 1, 2])}
@@ -99,7 +101,7 @@ def test_guidance_keeps_to_its_interval() -> None:
 
 def test_labels_are_dropped_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Function(lambda x, noise_level: x)
-    model = diffusion(network=lambda: network, label_dropout=0.3)
+    model = diffusion(network=lambda: network, condition_dropout=0.3)
     monkeypatch.setattr(model, "log", lambda *args, **kwargs: None)
     batch = {"image": torch.randn(20_000, 1, 2, 2), "label": torch.ones(20_000, dtype=torch.long)}
     model.training_step(batch, 0)
@@ -113,21 +115,21 @@ def test_labels_are_dropped_in_training_only(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_model_without_classes_never_sees_a_label() -> None:
     network = Function(lambda x, noise_level: x)
-    model = diffusion(network=lambda: network, num_classes=None)
+    model = diffusion(network=lambda: network, told={})
     model.losses({"image": torch.randn(2, 1, 2, 2), "label": torch.tensor([0, 1])})
     assert network.calls[0][2] is None
     with pytest.raises(ValueError, match="no labels"):
         model.sample(1, {"label": torch.tensor([0])})
     with pytest.raises(ValueError, match="0 to 2"):
         diffusion().sample(1, {"label": torch.tensor([3])})
-    with pytest.raises(ValueError, match="label_dropout"):
-        diffusion(label_dropout=2)
+    with pytest.raises(ValueError, match="condition_dropout"):
+        diffusion(condition_dropout=2)
 
 
 @pytest.mark.parametrize("sampler", [DPMSolver2M(5, Karras()), Ancestral(5, Karras())], ids=["ode", "sde"])
 def test_a_sample_is_the_same_in_any_batch(sampler: Any) -> None:
-    network = functools.partial(UNet, (1, 8, 8), 3, channels=16, channel_mult=(1, 2), attention_resolutions=(8,))
-    model = diffusion(network=network, sampler=sampler, shape=(1, 8, 8), guidance=2.0)
+    network = functools.partial(UNet, (1, 8, 8), channels=16, channel_mult=(1, 2), attention_resolutions=(8,))
+    model = diffusion(network=network, sampler=sampler, shape=(1, 8, 8), guidance=ClassifierFree(2.0))
     for parameter in model.parameters():
         parameter.data *= 0.25
     labels = torch.tensor([0, 1, 2, -1, 0, 1, 2])
@@ -169,7 +171,7 @@ def test_bits_per_dim_are_measured_where_training_had_the_levels(level: int) -> 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         return mode + std**2 / (std**2 + sigma**2)[:, None, None, None] * (x - mode)
 
-    model = diffusion(network=lambda: Function(denoise), objective=Direct(), num_classes=None)
+    model = diffusion(network=lambda: Function(denoise), objective=Direct(), told={})
     pixels = torch.full((500, 1, 2, 2), level, dtype=torch.uint8)
     bits = bits_per_dim(model, pixels, None, RandomStream.for_samples(0, range(500)))
     variance = 1 + (0.002 * 127.5) ** 2  # in levels; the density is that at the lowest noise level

@@ -13,22 +13,24 @@ from genlab.config.build import fits
 from genlab.model.base import GenerativeModel, HasLatent, HasLikelihood, HasPrior
 from genlab.model.bits_per_dim import bits_per_dim, dequantise
 from genlab.model.flow import Flow
+from genlab.model.guidance.classifier_free import ClassifierFree
 from genlab.model.network.mlp import MLP
 from genlab.model.network.real_nvp import RealNVP
 from genlab.model.network.tarflow import TarFlow
 from genlab.model.parts import DenoisingNetwork, FlowNetwork
 from genlab.model.schedule import Constant
 from genlab.seeding import RandomStream
+from told import labels
 
 LABELS = torch.tensor([0, 2, -1, 1])
 
 
 def tarflow(shape: tuple[int, int, int] = (1, 4, 4), num_classes: int | None = 3, **changes: Any) -> TarFlow:
-    return TarFlow(shape, num_classes, **{"width": 16, "num_blocks": 3, "depth": 2, "num_heads": 2, **changes})
+    return TarFlow(shape, labels(num_classes), **{"width": 16, "num_blocks": 3, "depth": 2, "num_heads": 2, **changes})
 
 
 def real_nvp(shape: tuple[int, int, int] = (1, 4, 4), num_classes: int | None = 3, **changes: Any) -> RealNVP:
-    return RealNVP(shape, num_classes, **{"width": 16, "depth": 4, **changes})
+    return RealNVP(shape, labels(num_classes), **{"width": 16, "depth": 4, **changes})
 
 
 def randomise(network: nn.Module) -> Any:
@@ -47,7 +49,7 @@ def flow(network: Callable[[], nn.Module] = tarflow, **changes: Any) -> Flow:
         "optimizer": functools.partial(torch.optim.AdamW, lr=1e-3),
         "schedule": Constant(),
         "shape": (1, 4, 4),
-        "num_classes": 3,
+        "told": {"label": {"size": 3}},
     }
     model = Flow(**{**arguments, **changes})
     model.configure_model()
@@ -157,9 +159,9 @@ def test_arguments_are_checked() -> None:
         with pytest.raises(ValueError, match=match):
             tarflow(**changes)
     with pytest.raises(ValueError, match="two numbers"):
-        RealNVP((1, 1, 1), None)
-    for changes, match in [({"noise_std": -1.0}, "noise_std"), ({"label_dropout": 2.0}, "label_dropout"),
-                           ({"guidance": 2.0, "label_dropout": 0.0}, "guidance")]:  # fmt: skip
+        RealNVP((1, 1, 1), {})
+    for changes, match in [({"noise_std": -1.0}, "noise_std"), ({"condition_dropout": 2.0}, "condition_dropout"),
+                           ({"guidance": ClassifierFree(2.0), "condition_dropout": 0.0}, "guidance")]:  # fmt: skip
         with pytest.raises(ValueError, match=match):
             flow(**changes)
 
@@ -178,7 +180,7 @@ def test_contract() -> None:
 
 @every
 def test_a_sample_is_the_same_in_any_batch(make: Callable) -> None:
-    model = flow(make, guidance=1.5)
+    model = flow(make, guidance=ClassifierFree(1.5))
     labels = torch.arange(12) % 3
     together = model.sample(12, {"label": labels}, RandomStream.for_samples(1, range(12)))
     alone = model.sample(1, {"label": labels[7:8]}, RandomStream.for_samples(1, [7]))
@@ -227,7 +229,7 @@ class Gauss(nn.Module):
 
 def test_denoising_is_the_posterior_mean() -> None:
     """Of noisy numbers of variance STD^2, of which noise_std^2 is noise."""
-    model = flow(Gauss, num_classes=None, noise_std=0.2)
+    model = flow(Gauss, told={}, noise_std=0.2)
     y = torch.randn(4, 1, 4, 4)
     gain = 1 - 0.2**2 / Gauss.std**2
     torch.testing.assert_close(model.denoise(y, None), Gauss.mean + gain * (y - Gauss.mean))
@@ -235,7 +237,7 @@ def test_denoising_is_the_posterior_mean() -> None:
 
 def test_a_sample_is_an_image_again() -> None:
     """Training puts level p at (2 p + 1) / 256 - 1, where bits per dimension look for it; sampling undoes that."""
-    model = flow(Gauss, num_classes=None, noise_std=0.0)
+    model = flow(Gauss, told={}, noise_std=0.0)
     stream = functools.partial(RandomStream.for_samples, 1, range(3))
     expected = (Gauss.mean + Gauss.std * stream().randn(1, 4, 4)) * 256 / 255
     torch.testing.assert_close(model.sample(3, None, stream()), expected)
@@ -251,7 +253,7 @@ def test_training_adds_what_it_says() -> None:
 
     pixels = torch.tensor([0, 255], dtype=torch.uint8).repeat(5000)[:, None, None, None]
     for noise_std in (0.0, 0.3):
-        flow(Spy, num_classes=None, noise_std=noise_std).losses({"image": pixels / 127.5 - 1})
+        flow(Spy, told={}, noise_std=noise_std).losses({"image": pixels / 127.5 - 1})
     clean = dequantise(pixels, RandomStream.for_samples(0, range(len(pixels))))
     assert (torch.floor((seen[0] + 1) * 128) == pixels).all()  # every level in its own cell
     assert (seen[0][::2].std() / clean[::2].std()).item() == pytest.approx(1, abs=0.03)
@@ -260,7 +262,7 @@ def test_training_adds_what_it_says() -> None:
 
 def test_bits_per_dimension_of_an_untrained_flow() -> None:
     """The identity is N(0, 1) of what is dequantised: black pixels u / 128 - 1 with u uniform on [0, 1)."""
-    model = Flow(tarflow, functools.partial(torch.optim.AdamW, lr=1e-3), Constant(), (1, 4, 4), 3)
+    model = Flow(tarflow, functools.partial(torch.optim.AdamW, lr=1e-3), Constant(), (1, 4, 4), {"label": {"size": 3}})
     model.configure_model()
     pixels = torch.zeros(200, 1, 4, 4, dtype=torch.uint8)
     bits = bits_per_dim(model.eval(), pixels, {"label": torch.zeros(200).long()}, RandomStream(range(200)))
@@ -272,7 +274,7 @@ def test_bits_per_dimension_of_an_untrained_flow() -> None:
 
 
 def test_loss_is_the_likelihood_by_hand() -> None:
-    model = flow(Gauss, num_classes=None, noise_std=0.5)
+    model = flow(Gauss, told={}, noise_std=0.5)
     image = torch.zeros(20_000, 1, 2, 2)
     loss = model.losses({"image": image})["loss"].item()
     expected = 0.5 * math.log(2 * math.pi * Gauss.std**2) + (0.5**2 + Gauss.mean**2) / (2 * Gauss.std**2)

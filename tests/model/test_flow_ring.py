@@ -22,7 +22,7 @@ def ring_log_density(x: Tensor) -> Tensor:
 def ring_flow() -> nn.Module:
     torch.manual_seed(0)
     points, steps, lr = torch.Generator().manual_seed(0), 1000, 3e-3
-    network = RealNVP((2, 1, 1), None, width=64, depth=6, num_frequencies=5)
+    network = RealNVP((2, 1, 1), {}, width=64, depth=6, num_frequencies=5)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=True)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * min(step / 50, 1) * (1 - step / steps)

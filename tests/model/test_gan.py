@@ -230,7 +230,7 @@ def trained_on_the_ring(tmp_path_factory: pytest.TempPathFactory) -> GAN:
         return torch.optim.Adam(parameters, lr=3e-3, betas=(0.0, 0.9), fused=True)
 
     model = GAN(lambda: PointGenerator(8, 2), lambda: PointDiscriminator(2, 1), NonSaturating(R1(0.02, 1)),
-                DiffAugment([]), adam, adam, LinearDecay(), (2, 1, 1), None, latent_dim=8)  # fmt: skip
+                DiffAugment([]), adam, adam, LinearDecay(), (2, 1, 1), {}, latent_dim=8)  # fmt: skip
     points = torch.Generator().manual_seed(0)
     steps = 2000
     batches = [{"image": ring(256, points)} for _ in range(steps)]

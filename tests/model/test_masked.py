@@ -14,6 +14,7 @@ from torch import Tensor
 from genlab.metrics.perplexity import Perplexity
 from genlab.model.base import Generates, HasLikelihood
 from genlab.model.bits_per_dim import bits_per_dim
+from genlab.model.guidance.classifier_free import ClassifierFree
 from genlab.model.masked import Masked
 from genlab.model.network.positions import Learned
 from genlab.model.sampler.unmask import Unmask
@@ -21,6 +22,7 @@ from genlab.model.schedule import Constant
 from genlab.model.tokens import CodeTokens
 from genlab.seeding import RandomStream
 from given_text import GivenText
+from told import classes
 
 
 def masked(**changes: Any) -> Masked:
@@ -32,7 +34,7 @@ def masked(**changes: Any) -> Masked:
         "shape": (1, 2, 3),
         "vocab_size": None,
         "start_token": None,
-        "num_classes": 3,
+        "told": {"label": {"size": 3}},
     }
     model = Masked(**{**arguments, **changes})
     model.configure_model()
@@ -41,7 +43,7 @@ def masked(**changes: Any) -> Masked:
 
 
 def of_text(context: int = 4, vocab_size: int = 3, **changes: Any) -> Masked:
-    return masked(shape=(context,), vocab_size=vocab_size, start_token=1, num_classes=None, **changes)
+    return masked(shape=(context,), vocab_size=vocab_size, start_token=1, told={}, **changes)
 
 
 # --- what is minimised ------------------------------------------------------------------------------------------------
@@ -179,7 +181,7 @@ def test_a_model_that_knows_nothing_costs_8_bits_per_dim(steps: int) -> None:
 def test_codes_are_paid_with_their_pixels() -> None:
     model = masked(shape=(1, 2, 2), num_likelihood_samples=7)
     model.view, model.network = (
-        CodeTokens(Codes(), 3),
+        CodeTokens(Codes(), classes(3)),
         network()(num_tokens=8, num_outputs=3, max_length=5, causal=False),
     )
     model.network.eval()
@@ -196,6 +198,7 @@ class TextOf:
     """The tokens of another view, as they are."""
 
     def __init__(self, view: Any):
+        self.given_length = view.given_length
         self.length, self.num_outputs, self.num_tokens = view.length, view.num_outputs, view.num_tokens
 
     def sequences(self, data: Tensor, condition: Any) -> Tensor:
@@ -353,7 +356,7 @@ def test_text_goes_on_from_a_prompt(length: int, monkeypatch: pytest.MonkeyPatch
 @torch.no_grad()
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_images_are_drawn_from_the_guided_network(guidance: float) -> None:
-    model, label = masked(guidance=guidance), torch.tensor([0, 2, -1, 1])
+    model, label = masked(guidance=ClassifierFree(guidance)), torch.tensor([0, 2, -1, 1])
 
     def predict(tokens: Tensor, hidden: Tensor) -> Tensor:
         shown = tokens.masked_fill(hidden, 260)  # 256 levels, none and three labels; then the one that hides
@@ -364,13 +367,13 @@ def test_images_are_drawn_from_the_guided_network(guidance: float) -> None:
     levels = run(model.sampler, predict, hidden_all(4, 6), seed=5)
     images = model.sample(4, {"label": label}, stream(4))
     assert torch.equal(images, levels.view(4, 2, 3, 1).permute(0, 3, 1, 2) / 127.5 - 1)
-    model.guidance = 9.0
+    model.guidance = ClassifierFree(9.0)
     assert not torch.equal(model.sample(4, {"label": label}, stream(4)), images)
 
 
 @torch.no_grad()
 def test_a_sample_does_not_depend_on_its_batch() -> None:
-    images, label = masked(guidance=2.0), torch.tensor([0, 2, -1, 1])
+    images, label = masked(guidance=ClassifierFree(2.0)), torch.tensor([0, 2, -1, 1])
     text, prompt = of_text(8, 11), torch.randint(11, (4, 3))
     together, told = images.sample(4, {"label": label}, stream(4)), text.sample(4, {"prompt": prompt}, stream(4))
     for i in range(4):
@@ -391,7 +394,7 @@ def test_every_label_and_none_count() -> None:
 
 def test_dropped_labels_are_no_labels() -> None:
     batch = {"image": torch.rand(8, 1, 2, 3) * 2 - 1, "label": torch.arange(8) % 3, "index": torch.arange(8)}
-    model = masked(label_dropout=1.0)
+    model = masked(condition_dropout=1.0)
     first: list[Tensor] = []
     original = model.hidden_nats
     model.hidden_nats = lambda x, hidden: first.append(x[:, 0]) or original(x, hidden)  # type: ignore[method-assign]
@@ -465,8 +468,11 @@ def test_unknown_labels_and_tokens_are_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"label_dropout": -0.5}, r"model\.label_dropout=-0\.5 is outside \[0, 1\]"),
-        ({"guidance": 2.0, "label_dropout": 0.0}, r"model\.guidance=2\.0 needs a model trained with"),
+        ({"condition_dropout": -0.5}, r"model\.condition_dropout=-0\.5 is outside \[0, 1\]"),
+        (
+            {"guidance": ClassifierFree(2.0), "condition_dropout": 0.0},
+            r"model\.guidance\.strength=2\.0 needs a model trained with",
+        ),
         ({"num_likelihood_samples": 0}, r"model\.num_likelihood_samples=0 must be 1 or more"),
     ],
 )

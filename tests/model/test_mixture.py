@@ -73,7 +73,7 @@ def trained(request: pytest.FixtureRequest) -> tuple[DenoisingObjective, nn.Modu
     objective = OBJECTIVES[request.param]
     torch.manual_seed(0)
     points = torch.Generator().manual_seed(0)
-    network = MLP((2, 1, 1), None)
+    network = MLP((2, 1, 1), {})
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, NUM_STEPS, pct_start=0.05)
     for _ in range(NUM_STEPS):

@@ -10,20 +10,21 @@ from genlab.model.network.dit import DiT
 from genlab.model.network.embedding import sinusoids
 from genlab.model.network.mlp import MLP
 from genlab.model.network.unet import PixelAttention, UNet
+from told import labels
 
 
 def unet(shape: tuple[int, int, int] = (3, 16, 16), num_classes: int | None = 10, **changes) -> UNet:  # type: ignore[no-untyped-def]
     return UNet(
-        shape, num_classes, **{"channels": 16, "channel_mult": (1, 2), "attention_resolutions": (8,), **changes}
+        shape, labels(num_classes), **{"channels": 16, "channel_mult": (1, 2), "attention_resolutions": (8,), **changes}
     )
 
 
 def dit(shape: tuple[int, int, int] = (3, 16, 16), num_classes: int | None = 10) -> DiT:
-    return DiT(shape, num_classes, width=32, depth=2, num_heads=4)
+    return DiT(shape, labels(num_classes), width=32, depth=2, num_heads=4)
 
 
 def mlp(shape: tuple[int, int, int] = (3, 16, 16), num_classes: int | None = 10) -> MLP:
-    return MLP(shape, num_classes, width=32)
+    return MLP(shape, labels(num_classes), width=32)
 
 
 def randomise(network: nn.Module) -> nn.Module:
@@ -113,19 +114,19 @@ def test_impossible_sizes_are_refused_with_a_remedy() -> None:
     with pytest.raises(ValueError, match=r"patch_size"):
         dit((3, 15, 15))
     with pytest.raises(ValueError, match=r"num_heads"):
-        DiT((3, 16, 16), None, width=100, num_heads=3)
+        DiT((3, 16, 16), {}, width=100, num_heads=3)
 
 
 def test_dit_has_the_published_size() -> None:
     """33 million for DiT-S/2 (Peebles and Xie 2023, table 1), whose code predicts variances in 4 channels more and
     counts 256 fixed positions."""
-    count = sum(p.numel() for p in DiT((4, 32, 32), 1000).parameters())
+    count = sum(p.numel() for p in DiT((4, 32, 32), labels(1000)).parameters())
     assert count + 4 * 4 * (384 + 1) + 256 * 384 == pytest.approx(32.96e6, rel=1e-3)
 
 
 def test_unet_has_the_published_size() -> None:
     """35.7 million for DDPM on CIFAR-10 (Ho et al. 2020, appendix B); the blocks here modulate by scale and shift."""
-    network = UNet((3, 32, 32), None)
+    network = UNet((3, 32, 32), {})
     count = sum(p.numel() for p in network.parameters())
     assert count == pytest.approx(35.7e6, rel=0.3)
 
@@ -139,4 +140,4 @@ def test_sinusoids_are_the_published_ones() -> None:
 
 def test_mlp_takes_points() -> None:
     x: Tensor = torch.randn(7, 2, 1, 1)
-    assert MLP((2, 1, 1), None)(x, torch.rand(7), None).shape == x.shape
+    assert MLP((2, 1, 1), {})(x, torch.rand(7), None).shape == x.shape

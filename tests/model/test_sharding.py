@@ -15,6 +15,7 @@ from genlab.model.network.dit import DiT
 from genlab.model.network.token_transformer import TokenTransformer
 from genlab.model.network.unet import UNet
 from genlab.model.sharding import shard
+from told import labels
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def mesh(tmp_path: Path) -> Iterator[DeviceMesh]:
 
 @pytest.mark.parametrize(
     "network",
-    [DiT((1, 8, 8), 3, width=32, depth=2, num_heads=2), UNet((1, 8, 8), 3, channels=16, channel_mult=(1, 2)),
+    [DiT((1, 8, 8), labels(3), width=32, depth=2, num_heads=2),
+     UNet((1, 8, 8), labels(3), channels=16, channel_mult=(1, 2)),
      token_network(width=16)(num_tokens=9, num_outputs=7, max_length=8, causal=True)],
     ids=["dit", "unet", "tokens"],
 )  # fmt: skip

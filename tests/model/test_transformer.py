@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -15,6 +16,7 @@ from genlab.config.build import fits
 from genlab.metrics.perplexity import Perplexity
 from genlab.model.base import Condition, Generates, HasLikelihood, HasTokenLikelihood, HasTokens
 from genlab.model.bits_per_dim import bits_per_dim
+from genlab.model.guidance.classifier_free import ClassifierFree
 from genlab.model.network.feed_forward import SwiGLU
 from genlab.model.network.positions import Learned, Rotary
 from genlab.model.network.token_transformer import TokenTransformer
@@ -25,6 +27,7 @@ from genlab.model.transformer import Transformer
 from genlab.seeding import RandomStream
 from given_text import GivenText
 from hugging_face import LENGTH, VOCABULARY, same_weights, scrambled
+from told import classes
 
 GREEDY = NextToken(temperature=0)
 
@@ -50,7 +53,7 @@ def transformer(**changes: Any) -> Transformer:
         "shape": (1, 2, 3),
         "vocab_size": None,
         "start_token": None,
-        "num_classes": 3,
+        "told": {"label": {"size": 3}},
     }
     model = Transformer(**{**arguments, **changes})
     model.configure_model()
@@ -59,7 +62,7 @@ def transformer(**changes: Any) -> Transformer:
 
 
 def of_text(context: int = 8, vocab_size: int = 11, **changes: Any) -> Transformer:
-    return transformer(shape=(context,), vocab_size=vocab_size, start_token=2, num_classes=None, **changes)
+    return transformer(shape=(context,), vocab_size=vocab_size, start_token=2, told={}, **changes)
 
 
 class Codes(nn.Module):
@@ -79,7 +82,7 @@ class Codes(nn.Module):
 
 def of_codes(**changes: Any) -> Transformer:
     model = transformer(shape=(1, 2, 2), **changes)
-    model.view = CodeTokens(Codes(), 3)
+    model.view = CodeTokens(Codes(), classes(3))
     model.network = network()(num_tokens=7, num_outputs=3, max_length=4, causal=True)
     return model.eval()
 
@@ -187,7 +190,7 @@ def test_a_cache_goes_with_every_kind_of_attention(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_images_from_a_cache_are_images_without(guidance: float) -> None:
     """With guidance, logits of a label are led away from those of none."""
-    model = transformer(guidance=guidance)
+    model = transformer(guidance=ClassifierFree(guidance))
     uniform, label = stream(4).rand(6), torch.tensor([0, 2, -1, 1])
     told, untold = (257 + label)[:, None], torch.full((4, 1), 256)
     for i in range(6):
@@ -196,13 +199,13 @@ def test_images_from_a_cache_are_images_without(guidance: float) -> None:
         told, untold = torch.cat([told, token], dim=1), torch.cat([untold, token], dim=1)
     expected = told[:, 1:].view(4, 2, 3, 1).permute(0, 3, 1, 2) / 127.5 - 1
     assert torch.equal(model.sample(4, {"label": label}, stream(4)), expected)
-    model.guidance = 7.0
+    model.guidance = ClassifierFree(7.0)
     assert not torch.equal(model.sample(4, {"label": label}, stream(4)), expected)
 
 
 @torch.no_grad()
 def test_a_sample_does_not_depend_on_its_batch() -> None:
-    images, label = transformer(guidance=2.0), torch.tensor([0, 2, -1, 1])
+    images, label = transformer(guidance=ClassifierFree(2.0)), torch.tensor([0, 2, -1, 1])
     together = images.sample(4, {"label": label}, stream(4))
     text = of_text(24, sample_length=15)
     padding = torch.tensor([0, 3, 8, 5])
@@ -280,7 +283,7 @@ def blank(**sizes: Any) -> TokenTransformer:
 @pytest.mark.parametrize("num_classes", [3, None])
 @pytest.mark.parametrize("shape", [(1, 2, 3), (3, 4, 4)])
 def test_a_model_that_knows_nothing_costs_8_bits_per_dim(shape: tuple[int, ...], num_classes: int | None) -> None:
-    model = transformer(network=blank, shape=shape, num_classes=num_classes)
+    model = transformer(network=blank, shape=shape, told={"label": {"size": num_classes}})
     pixels = torch.randint(256, (5, *shape), dtype=torch.uint8)
     told = {"label": torch.tensor([0, 1, 2, -1, 0])} if num_classes else None
     bits = bits_per_dim(model, pixels, told, stream(5))
@@ -308,7 +311,7 @@ def test_each_pixel_is_paid_at_the_density_of_its_bin() -> None:
 
 
 def test_pixels_to_tokens_and_back() -> None:
-    view = PixelTokens((3, 16, 16), 4)
+    view = PixelTokens((3, 16, 16), classes(4))
     pixels = torch.randint(256, (2, 3, 16, 16))
     images = pixels / 127.5 - 1
     sequences = view.sequences(images, {"label": torch.tensor([3, -1])})
@@ -318,18 +321,20 @@ def test_pixels_to_tokens_and_back() -> None:
     for at, (row, column, colour) in enumerate(product(range(16), range(16), range(3))):
         assert sequences[0, 1 + at] == pixels[0, colour, row, column]
     every = torch.arange(256).view(1, 1, 16, 16) / 127.5 - 1
-    assert torch.equal(PixelTokens((1, 16, 16), None).sequences(every, None)[0], torch.tensor([256, *range(256)]))
+    assert torch.equal(
+        PixelTokens((1, 16, 16), classes(None)).sequences(every, None)[0], torch.tensor([256, *range(256)])
+    )
 
 
 def test_codes_to_tokens_and_back() -> None:
     assert isinstance(Codes(), nn.Module)
     assert fits(Codes, HasTokens, partial=False)
-    view, codes = CodeTokens(Codes(), 3), EVERY.view(-1, 2, 2)
+    view, codes = CodeTokens(Codes(), classes(3)), EVERY.view(-1, 2, 2)
     sequences = view.sequences(view.data(EVERY), {"label": torch.arange(81) % 4 - 1})
     assert torch.equal(sequences[:, 1:].view(-1, 2, 2), codes)
     assert torch.equal(sequences[:, 0], 3 + torch.arange(81) % 4)
     assert (view.length, view.num_outputs, view.num_tokens) == (4, 3, 7)
-    assert CodeTokens(Codes(), None).num_tokens == 4
+    assert CodeTokens(Codes(), classes(None)).num_tokens == 4
 
 
 @torch.no_grad()
@@ -344,11 +349,11 @@ def test_every_label_and_none_count() -> None:
 
 def test_dropped_labels_are_no_labels() -> None:
     batch = {"image": torch.rand(8, 1, 2, 3) * 2 - 1, "label": torch.arange(8) % 3, "index": torch.arange(8)}
-    model = transformer(label_dropout=1.0)
+    model = transformer(condition_dropout=1.0)
     without = model.loss(batch, {"label": torch.full((8,), -1)})
     assert torch.equal(model.training_step(batch, 0), without)
     assert not torch.equal(model.losses(batch)["loss"], without)
-    model.label_dropout = 0.0
+    model.conditions = replace(model.conditions, dropout=0.0)
     assert torch.equal(model.training_step(batch, 0), model.losses(batch)["loss"])
     nats = model.token_log_probs(model.view.sequences(batch["image"], {"label": batch["label"]}))
     torch.testing.assert_close(model.losses(batch)["loss"], -nats.mean())
@@ -417,7 +422,7 @@ def test_an_unknown_label_is_refused(label: int) -> None:
     with pytest.raises(ValueError, match="are not all among the model's"):
         transformer().log_likelihood(torch.zeros(2, 1, 2, 3), told)
     with pytest.raises(ValueError, match="this model has no labels"):
-        transformer(num_classes=None).sample(2, told)
+        transformer(told={}).sample(2, told)
 
 
 @pytest.mark.parametrize(("prompt", "bad"), [([[3, 4], [2, 11]], 11), ([[3, 99], [-1, 2]], 99), ([[-2, 3]], -2),
@@ -431,8 +436,11 @@ def test_an_unknown_token_is_refused(prompt: list[list[int]], bad: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"label_dropout": 1.5}, r"model\.label_dropout=1\.5 is outside \[0, 1\]"),
-        ({"guidance": 2.0, "label_dropout": 0.0}, r"model\.guidance=2\.0 needs a model trained with"),
+        ({"condition_dropout": 1.5}, r"model\.condition_dropout=1\.5 is outside \[0, 1\]"),
+        (
+            {"guidance": ClassifierFree(2.0), "condition_dropout": 0.0},
+            r"model\.guidance\.strength=2\.0 needs a model trained with",
+        ),
         ({"sample_length": 0}, r"model\.sample_length=0 must be 1 or more"),
         ({"tokenizer": Codes(), "shape": (1, 3, 3)}, r"of shape \(1, 2, 2\), the data have \(1, 3, 3\)"),
     ],

@@ -22,6 +22,7 @@ from genlab.model.network.ladder import ConvLadder
 from genlab.model.schedule import Constant
 from genlab.model.vae import VAE
 from genlab.seeding import RandomStream
+from told import labels
 
 TOGETHER = 512  # examples
 
@@ -237,13 +238,13 @@ CONV = {"channels": 8, "max_channels": 8, "patch_size": 2}
 
 def conv_vae(likelihood=None, shape=(1, 8, 8), latent_shape=(3, 2, 2), **arguments) -> VAE:  # type: ignore[no-untyped-def]
     def encoder(out_channels: int) -> ConvEncoder:
-        return ConvEncoder(shape, latent_shape, 3, out_channels, **CONV)
+        return ConvEncoder(shape, latent_shape, labels(3), out_channels, **CONV)
 
     def decoder(out_channels: int) -> ConvDecoder:
-        return ConvDecoder(shape, latent_shape, 3, out_channels, **CONV)
+        return ConvDecoder(shape, latent_shape, labels(3), out_channels, **CONV)
 
     model = VAE(encoder=encoder, decoder=decoder, likelihood=likelihood or LogisticMixture(2), shape=shape,
-                optimizer=torch.optim.Adam, schedule=Constant(), num_classes=3, latent_shape=latent_shape,
+                optimizer=torch.optim.Adam, schedule=Constant(), told={"label": {"size": 3}}, latent_shape=latent_shape,
                 num_importance_samples=2, **arguments)  # fmt: skip
     model.configure_model()
     return scrambled(model)
@@ -253,10 +254,10 @@ def conv_hierarchy(likelihood=None, shape=(1, 8, 8), **arguments) -> Hierarchica
     latents = [(4, 1, 1), (2, 4, 4), (2, 4, 4)]
 
     def ladder(out_channels: int) -> ConvLadder:
-        return ConvLadder(shape, latents, 3, out_channels, **CONV)
+        return ConvLadder(shape, latents, labels(3), out_channels, **CONV)
 
     model = HierarchicalVAE(ladder=ladder, likelihood=likelihood or LogisticMixture(2), optimizer=torch.optim.Adam,
-                            schedule=Constant(), shape=shape, num_classes=3, latent_shapes=latents,
+                            schedule=Constant(), shape=shape, told={"label": {"size": 3}}, latent_shapes=latents,
                             num_importance_samples=2, **arguments)  # fmt: skip
     model.configure_model()
     return scrambled(model)
@@ -330,8 +331,8 @@ def test_a_discrete_bound_is_constant_on_a_bin(make, likelihood) -> None:  # typ
     assert model.num_levels == (likelihood.levels or 256)
 
 
-def test_label_dropout_hides_labels() -> None:
-    model = conv_vae(label_dropout=1.0)
+def test_condition_dropout_hides_labels() -> None:
+    model = conv_vae(condition_dropout=1.0)
     model.log = lambda *_, **__: None  # type: ignore[method-assign]
     seen = []
     model.decoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]["label"]))
@@ -348,7 +349,9 @@ def test_sizes_of_feature_maps() -> None:
         sizes_between((1, 8, 8), (3, 16, 16))
 
 
-@pytest.mark.parametrize("arguments", [{"beta": -1.0}, {"warmup": 2.0}, {"label_dropout": -0.1}, {"free_nats": -1.0}])
+@pytest.mark.parametrize(
+    "arguments", [{"beta": -1.0}, {"warmup": 2.0}, {"condition_dropout": -0.1}, {"free_nats": -1.0}]
+)
 def test_what_cannot_be_is_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         linear_vae(**arguments)
@@ -358,4 +361,4 @@ def test_what_cannot_be_is_refused(arguments: dict[str, float]) -> None:
 
 def test_layers_come_coarsest_first() -> None:
     with pytest.raises(ValueError, match="coarsest first"):
-        ConvLadder((1, 8, 8), [(2, 4, 4), (2, 2, 2)], None, 1, **CONV)
+        ConvLadder((1, 8, 8), [(2, 4, 4), (2, 2, 2)], {}, 1, **CONV)

@@ -21,14 +21,14 @@ SHAPE, LATENT = (1, 4, 4), (3, 2, 2)
 
 def tokeniser(quantizer=None, num_classes: int | None = 3) -> VQVAE:  # type: ignore[no-untyped-def]
     def encoder(out_channels: int) -> MLPEncoder:
-        return MLPEncoder(SHAPE, LATENT, num_classes, out_channels, width=16)
+        return MLPEncoder(SHAPE, LATENT, {}, out_channels, width=16)
 
     def decoder(out_channels: int) -> MLPDecoder:
-        return MLPDecoder(SHAPE, LATENT, num_classes, out_channels, width=16)
+        return MLPDecoder(SHAPE, LATENT, {}, out_channels, width=16)
 
     model = VQVAE(encoder=encoder, decoder=decoder, quantizer=quantizer or (lambda: VQ(LATENT, 8)),
                   likelihood=Gaussian(0.2), optimizer=torch.optim.Adam, schedule=Constant(), shape=SHAPE,
-                  num_classes=num_classes, latent_shape=LATENT, frequency_decay=0.5)  # fmt: skip
+                  told={"label": {"size": num_classes}}, latent_shape=LATENT, frequency_decay=0.5)  # fmt: skip
     model.configure_model()
     model.log = lambda *_, **__: None  # type: ignore[method-assign]
     return model
@@ -194,7 +194,7 @@ def test_images_to_tokens_and_back(quantizer) -> None:  # type: ignore[no-untype
 def test_samples_are_of_counted_tokens() -> None:
     model = tokeniser()
     codes = torch.tensor([[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[0, 0], [0, 0]]])
-    model.count(codes, torch.tensor([0, 2, -1]))
+    model.count(codes, torch.tensor([1, 3, 0]))
     assert model.frequencies.shape == (4, 4, 8)
     assert model.frequencies[0, 0].tolist() == [1.0, 0, 0, 0, 0.5, 0, 0, 0]  # half of the counts: decay 0.5
     assert model.frequencies[2].sum() == 0

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from genlab.callbacks.diversity import classes_drawn, distance_ratio
 from genlab.callbacks.samples import SampleGrid
 from genlab.model.base import GenerativeModel, Model
-from genlab.sampling.draw import asked_labels
+from genlab.sampling.draw import asked_of
 
 _FIRST_LOOKS = 10  # of the first steps each, so that there is soon something to compare with
 _KEPT_LOOKS = 50  # whose median is the usual norm
@@ -158,7 +158,8 @@ class FailureMonitor(Callback):
             else "Lower model.optimizer.lr, or model.guidance where it is above 1."
         )
         values: dict[str, float] = {}
-        labels = asked_labels(model, range(len(samples)))
+        labels = model.conditions.label_of(asked_of(model, range(len(samples))))
+        labels = None if labels is None else labels.cpu()
         ratio = distance_ratio(samples, labels, held_out)
         if ratio is not None:
             values["pairwise_distance_ratio"] = ratio

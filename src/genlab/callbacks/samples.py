@@ -13,17 +13,18 @@ from genlab.files.atomic import prepare_folder
 from genlab.logger.isolated import IsolatedLogger
 from genlab.machine.memory import enough_memory
 from genlab.model.base import GenerativeModel, HasLatent
-from genlab.sampling.draw import sample_images
+from genlab.sampling.draw import asked_of, sample_images
 from genlab.sampling.latents import interpolations, reconstructions
-from genlab.sampling.pictures import FOLDER, save_grid
+from genlab.sampling.pictures import FOLDER, captions_of, save_grid, write_captions
 
 
 class SampleGrid(Callback):
     """Writes ``samples/examples=N.png`` into the run folder, and to the loggers that show pictures.
 
-    With labels, column c shows class c (modulo the classes, those without a training image left out). Of a model with
-    latents there are two more grids, of held-out images: ``reconstructions-examples=N.png``, rows of images and below
-    each what comes back of it; and ``interpolations-examples=N.png``, rows of latents from one image's to another's.
+    With labels, column c shows class c (modulo the classes, those without a training image left out); with captions,
+    samples are asked for held-out ones in turn, which stand in ``captions-examples=N.txt``. Of a model with latents
+    there are two more grids, of held-out images: ``reconstructions-examples=N.png``, rows of images and below each what
+    comes back of it; and ``interpolations-examples=N.png``, rows of latents from one image's to another's.
     """
 
     def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0, count: int | None = None):
@@ -61,6 +62,7 @@ class SampleGrid(Callback):
                 table = trainer.datamodule.table("val")  # type: ignore[attr-defined]
                 grids["reconstructions"] = reconstructions(model, table, max(1, self.rows // 2), self.columns)
                 grids["interpolations"] = interpolations(model, table, self.rows, self.columns)
+        asked = model.conditions.words(asked_of(model, range(self.rows * self.columns)))
         if trainer.is_global_zero:
             folder = Path(trainer.default_root_dir) / FOLDER
             prepare_folder(folder, folder.parent)
@@ -69,17 +71,21 @@ class SampleGrid(Callback):
                 file = f"{prefix}examples={model.progress.examples:012d}.png"
                 path = folder / file
                 save_grid(images, self.columns, path)
+                if name == "samples" and asked:
+                    write_captions(asked, captions_of(path))
                 for logger in trainer.loggers:
                     if isinstance(logger, IsolatedLogger):
                         step = trainer.fit_loop.epoch_loop._batches_that_stepped
-                        logger.show_image(name, path, self._caption(name, model), model.progress.examples, step)
+                        logger.show_image(name, path, self._caption(name, model, asked), model.progress.examples, step)
 
-    def _caption(self, name: str, model: GenerativeModel) -> str:
+    def _caption(self, name: str, model: GenerativeModel, asked: list[str]) -> str:
         shown = {
             "samples": f"samples 0 to {self.rows * self.columns - 1} of seed {self.seed}",
             "reconstructions": "held-out images, and below each what comes back of it",
             "interpolations": "each row: latents on the way from one held-out image to another, decoded",
         }[name]
-        if name == "samples" and model.num_classes is not None:
+        if name == "samples" and model.conditions.is_label_alone:
             shown += f"; column c: class c (modulo {model.num_classes})"
+        if name == "samples" and asked:
+            shown += f", asked for: {' | '.join(asked)}"
         return f"after {model.progress.examples:,} examples: {shown}"

@@ -27,6 +27,7 @@ from genlab.files.regular_file import (
 )
 from genlab.model.averages import load_averages
 from genlab.model.base import Model, Progress
+from genlab.model.renamed_weights import renamed
 from genlab.redaction import one_line
 
 FOLDER = "checkpoints"
@@ -185,6 +186,7 @@ def _checked(last: Saved) -> Saved:
 def check_same_model(model: nn.Module, state: Mapping[str, torch.Tensor], run: Path) -> None:
     """Raises CheckpointError if the weights in ``state`` are not those of a model like ``model``."""
     own = model.state_dict()
+    state = renamed(state, own)
     for name in [*own, *state]:
         if name not in own or name not in state or own[name].shape != state[name].shape:
             theirs = tuple(state[name].shape) if name in state else "missing"
@@ -209,7 +211,8 @@ def load_for_sampling(model: Model, last: Saved, run: Path) -> str:
     """Put a checkpoint's weights into a model, the averages on top where there are any. Returns "ema",
     "best" (``callbacks.best``) or "raw"."""
     check_same_model(model, last.state, run)
-    model.load_state_dict(last.state)
-    averages = last.content.get("ema", {})
+    own = model.state_dict()
+    model.load_state_dict(renamed(last.state, own))
+    averages = renamed(last.content.get("ema", {}), own)
     load_averages(model, averages)
     return last.content.get("ema_kind", "ema") if averages else "raw"

@@ -19,7 +19,10 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "n": (None, "how many samples. Default: 64 images, or 1 text"),
         "seed": (0, "sample i of a seed is always the same, on any batch size"),
         "label": (None, "a class by number or name, or several in turn: [1,2]. Default: one class after the other"),
-        "prompt": (None, "the beginning of a text, which the samples go on from"),
+        "prompt": (
+            None,
+            "the beginning of a text, which samples go on from; or of a model that is told captions, what they show",
+        ),
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
     },

@@ -20,6 +20,7 @@ from genlab.trust.places import typed_config_dir
 _PRESETS = ("experiment", "debug")  # what they set is told value by value
 _WIDTH = 100  # characters
 _NOT_TOLD = (*FILLED_LATER, "outputs")
+_OF_THE_DATA = "model.told"  # filled in too, where a run goes on
 _log = logging.getLogger(__name__)
 
 
@@ -58,10 +59,10 @@ def _that_matter(plain: Mapping[str, Any], data: DataModule, parameters: int) ->
     parts = [
         f"{name} {_class(node)}" for name, node in model.items() if isinstance(node, Mapping) and "_target_" in node
     ]
-    count, label = len(data.dataset("train")), spec["condition"]["label"]["size"]
+    count, label = len(data.dataset("train")), data.spec.label
     what = "windows of text" if spec["modality"] == "text" else f"{spec['modality']}s"
     shape = "x".join(map(str, spec["shape"]))
-    classes = f", {label} classes" if label else ""
+    classes = f", {label.size} classes" if label else ""
     optimizer = model.get("optimizer") or {}
     rate = optimizer.get("lr") if isinstance(optimizer, Mapping) else None
     unit = _class(budget).lower()
@@ -101,7 +102,7 @@ def _changed(plain: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, st
     except ConfigError:  # parts that go together only as the run's preset says: all that was typed is told
         return told | {name_of(o): line_of(o).partition("=")[2] for o in parse(overrides)}
     found = differences(default, {key: value for key, value in plain.items() if key not in _NOT_TOLD})
-    return told | {path: _shown(now) for path, (_, now) in found.items()}
+    return told | {path: _shown(now) for path, (_, now) in found.items() if path != _OF_THE_DATA}
 
 
 @functools.lru_cache(maxsize=64)

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,18 @@ from omegaconf import DictConfig
 from genlab.checkpoint import read
 from genlab.config.tree import resolved
 from genlab.data.tokenizer.base import StreamDecoder, Tokenizer, UnknownCharacterError, unknown_of
-from genlab.errors import ConfigError, did_you_mean
+from genlab.errors import ConfigError
 from genlab.files.atomic import prepare_file, prepare_folder, writing
 from genlab.files.paths import read_path
 from genlab.machine.matmul import quick_matmul
 from genlab.machine.memory import enough_memory
 from genlab.model.base import Condition, Generates, GenerativeModel
-from genlab.model.classes import classes_of
 from genlab.redaction import for_terminal
 from genlab.run.assemble import load_tokenizer
 from genlab.run.load import load_run
-from genlab.sampling.draw import sample_images
+from genlab.sampling.draw import asked_of, sample_images
 from genlab.sampling.pictures import FOLDER as SAMPLES
-from genlab.sampling.pictures import write_images
+from genlab.sampling.pictures import captions_of, write_captions, write_images
 from genlab.sampling.texts import BETWEEN, write_texts
 from genlab.seeding import RandomStream
 
@@ -49,13 +48,12 @@ def sample(
         raise ConfigError(f"{run} holds a {type(model).__name__}, which draws no samples. Name another run.")
     if is_text and label is not None:
         raise ConfigError(f"label={_typed(label)}: the model of {run} takes no labels.")
-    labels = None if label is None else find_labels(model, config.spec.condition.label.names, label, run)
-    if prompt is not None and not is_text:
-        raise ConfigError(f"prompt={prompt}: the model of {run} makes images, which take no prompt.")
+    typed = {} if is_text else asked_for(model, {"label": label, "prompt": None if prompt is None else [prompt]}, run)
     if out is None:
         digest = hashlib.sha256((prompt or "").encode("utf-8", "surrogateescape")).hexdigest()  # any bytes of a shell
         told = "" if prompt is None else f"-prompt={digest[:8]}"
-        told += "" if labels is None else f"-label={','.join(map(str, labels))}"
+        labels = model.conditions.label_of(typed) if label is not None else None
+        told += "" if labels is None else f"-label={','.join(map(str, labels.tolist()))}"
         path = run / SAMPLES / f"seed={seed}-n={n}{told}{'.txt' if is_text else '.png'}"
         prepare_folder(path.parent, run)
         prepare_file(path)
@@ -67,7 +65,7 @@ def sample(
             tokenizer = load_tokenizer(resolved(config), read.newest(run), run)
             sample_text(model, tokenizer, n, seed, prompt, batch_size, path)
         else:
-            sample_pictures(model, n, seed, labels, batch_size, path, config.spec.get("bits", 8))
+            sample_pictures(model, n, seed, typed, batch_size, path, config.spec.get("bits", 8))
 
 
 def image_destination(out: str) -> Path:
@@ -108,52 +106,57 @@ def text_destination(out: str) -> Path:
     return path
 
 
-def find_labels(model: GenerativeModel, names: Sequence[str], asked: Sequence[int | str], run: Path) -> list[int]:
-    """The numbers of the classes ``asked``, each by its number or by one of ``names``. Raises ConfigError for one that
-    the model of ``run`` does not know, or was never shown."""
-    classes, typed = model.num_classes, _typed(asked)
-    if classes is None:
-        raise ConfigError(f"label={typed}: the model of {run} takes no labels.")
-    found = []
-    for label in asked:
-        if isinstance(label, str):
-            if label not in names:
-                known = ", ".join(list(names)[:10]) + ", ..." * (len(names) > 10)
-                guess = did_you_mean(label, list(names))
-                raise ConfigError(f"label={typed}: there is no class '{label}'.{guess} The classes are {known}.")
-            label = list(names).index(label)
-        if not 0 <= label < classes:
-            raise ConfigError(f"label={typed} must be a class from 0 to {classes - 1}.")
-        if label in model.empty_classes:
-            seen = classes_of(model)
-            trained = ", ".join(map(str, seen[:10])) + ", ..." * (len(seen) > 10)
+def asked_for(
+    model: GenerativeModel, typed: Mapping[str, Sequence[int | str] | None], run: Path
+) -> dict[str, torch.Tensor]:
+    """What is typed as ``label=`` or ``prompt=``, one or several values each, as rows of a condition by its key.
+
+    Raises ConfigError for what the model of ``run`` cannot be asked for.
+    """
+    found = {}
+    for option, values in typed.items():
+        if values is None:
+            continue
+        key, kind = next(((k, v) for k, v in model.conditions.kinds.items() if v.option == option), (None, None))
+        if key is None or kind is None:
+            known = " or ".join(f"{kind.option}=..." for kind in model.conditions.kinds.values())
+            what = "labels" if option == "label" else "prompt"
             raise ConfigError(
-                f"label={typed}: no image that the model of {run} was trained on has this label. Use one of {trained}."
+                f"{option}={_typed(values)}: the model of {run} takes no {what}."
+                + (f" It can be asked for {known}" if known else "")
             )
-        found.append(label)
+        try:
+            found[key] = torch.cat([kind.read(value) for value in values])
+        except ValueError as error:
+            raise ConfigError(f"{option}={_typed(values)}: {error}") from error
     return found
 
 
-def _typed(labels: Sequence[int | str]) -> str:
-    return str(labels[0]) if len(labels) == 1 else f"[{','.join(map(str, labels))}]"
+def _typed(values: Sequence[int | str]) -> str:
+    return str(values[0]) if len(values) == 1 else f"[{','.join(map(str, values))}]"
 
 
 def sample_pictures(
     model: GenerativeModel,
     n: int,
     seed: int,
-    labels: Sequence[int] | None,
+    typed: Condition,
     batch_size: int,
     path: Path,
     bits: int = 8,
 ) -> None:
-    """``n`` samples, of ``labels`` in turn if there are any. In a grid of several labels, each has a column."""
+    """``n`` samples, of what is ``typed`` in turn if there is anything. In a grid of several labels, each has a column;
+    what samples of captions were asked for stands beside a grid."""
     batches = [range(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
-    images = torch.cat([sample_images(model, batch, seed, labels, bits) for batch in batches])
-    square = max(1, round(n**0.5))
-    asked = model.num_classes if labels is None else len(labels)
+    images = torch.cat([sample_images(model, batch, seed, typed, bits) for batch in batches])
+    square, labels = max(1, round(n**0.5)), model.conditions.label_of(typed) if typed else None
+    asked = len(labels) if labels is not None else model.num_classes if model.conditions.is_label_alone else None
     in_columns = asked == 10 if labels is None else 1 < len(labels) <= 20
     write_images(images, path, columns=asked or square if in_columns else square)
+    captions = model.conditions.words(asked_of(model, range(n), typed))
+    if captions and path.suffix.lower() == ".png":
+        write_captions(captions, captions_of(path))
+        print(for_terminal(f"asked for: {captions_of(path)}"))
     print(for_terminal(f"{n} samples: {path}"))
 
 

@@ -72,7 +72,9 @@ def _instantiate(node: Any, path: str, given: Mapping[str, Any]) -> Any:
     target = resolve(node["_target_"], path)
     arguments = {key: _instantiate(value, f"{path}.{key}", {}) for key, value in _arguments(node).items()} | dict(given)
     if node.get("_partial_"):
-        return functools.partial(_construct, target, path, arguments)
+        factory: Any = functools.partial(_construct, target, path, arguments)
+        factory.__signature__ = inspect.signature(target)  # so that whoever calls it knows what it takes
+        return factory
     return _construct(target, path, arguments)
 
 

@@ -23,6 +23,7 @@ from genlab.config.files import PACKAGED, ConfigFiles
 from genlab.config.overrides import line_of, name_of, parse
 from genlab.config.pointers import pointer_for, pointer_for_choice
 from genlab.config.quantities import read_quantities
+from genlab.config.renamed_options import with_new_names
 from genlab.errors import ConfigError, did_you_mean
 from genlab.files.paths import read_path
 from genlab.redaction import remember
@@ -102,6 +103,7 @@ class ConfigTree:
         for name in map(str, base):
             if name not in list(config):
                 raise ConfigError(f"~{name}: a run needs its {name}, only parts of it can be deleted.")
+        with_new_names(config, base)
         read_quantities(config)
         remember(_plain(config))
         return config
@@ -121,6 +123,7 @@ class ConfigTree:
             kept = [line_of(o) for o in parse(typed_then) if not self._is_replaced(o, chosen)]
             before, after = self.compose(typed_then), self.compose([*kept, *map(line_of, choices)])
             _carry_over(before, after, config)
+        untouched = deepcopy(config)
         for override in parsed:
             key = name_of(override)
             if key in groups:
@@ -132,6 +135,7 @@ class ConfigTree:
             if key == "seed":
                 raise ConfigError("seed: a run keeps its seed, which its data and its noise follow. Start a new run.")
             OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
+        with_new_names(config, untouched)
         read_quantities(config)
         remember(_plain(config))
         return config

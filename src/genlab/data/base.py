@@ -24,13 +24,15 @@ class ConditionSpec:
 
     A label: ``size`` classes, with their names; ``empty`` are the numbers that no training example has, which are no
     classes. A caption: a vocabulary of ``size`` words, ``names``, of which number 0 stands for nothing and fills
-    captions up to ``length`` words.
+    captions up to ``length`` words. ``examples``: those of some held-out examples, the same ones for every key, in
+    words or numbers, so that a saved run can ask for them without its data.
     """
 
     size: int
     names: tuple[str, ...] = ()
     length: int | None = None
     empty: tuple[int, ...] = ()
+    examples: tuple[int, ...] | tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,13 @@ class DataSpec:
     condition: Mapping[str, ConditionSpec] = field(default_factory=dict)  # "label", "caption"
     bits: int = 8  # of a channel of a pixel: 8 or 16
 
+    @property
+    def label(self) -> ConditionSpec | None:
+        """The classes, where there are any."""
+        return self.condition.get("label")
+
     def to_config(self) -> dict[str, Any]:
         """Plain values for the config node ``spec``. A condition that the data lack is there with size null."""
-        label, caption = self.condition.get("label"), self.condition.get("caption")
         return {
             "modality": self.modality,
             "shape": list(self.shape),
@@ -54,18 +60,20 @@ class DataSpec:
             "start_token": self.start_token,
             **({} if self.bits == 8 else {"bits": self.bits}),
             "condition": {
-                "label": {
-                    "size": label and label.size,
-                    "names": list(label.names) if label else [],
-                    "empty": list(label.empty) if label else [],
-                },
-                "caption": {
-                    "size": caption and caption.size,
-                    "length": caption and caption.length,
-                    "names": list(caption.names) if caption else [],
-                },
+                key: _plain(self.condition.get(key), entries)
+                for key, entries in {**dict.fromkeys(self.condition, _ENTRIES), **_KNOWN}.items()
             },
         }
+
+
+_ENTRIES = ("size", "names", "length", "empty", "examples")
+_KNOWN = {"label": ("size", "names", "empty", "examples"), "caption": ("size", "length", "names", "examples")}
+
+
+def _plain(condition: ConditionSpec | None, entries: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {} if condition is None else {name: getattr(condition, name) for name in entries}
+    lists = {name: list(found.get(name, ())) for name in entries if name in ("names", "empty", "examples")}
+    return {name: lists.get(name, found.get(name)) for name in entries}
 
 
 class KeyedDataset(Dataset[dict[str, Tensor]], ABC):

@@ -36,6 +36,11 @@ class ImageTable:
     def __len__(self) -> int:
         return len(self.images)
 
+    def told(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """What there is to be told of the examples ``rows`` (N,), by key, as batches have it."""
+        found = {"label": self.labels, "caption": self.captions}
+        return {key: torch.from_numpy(values[rows]) for key, values in found.items() if values is not None}
+
     def first(self, count: int) -> "ImageTable":
         return self._part(slice(count))
 
@@ -66,11 +71,7 @@ class ImageDataset(KeyedDataset):
             flipped = uniform_by_index(derive_seed(self.seed, epoch), indices) < 0.5
             images[flipped] = images[flipped, :, :, ::-1]
         batch = {"image": torch.from_numpy(images), "index": torch.from_numpy(indices)}
-        if self.table.labels is not None:
-            batch["label"] = torch.from_numpy(self.table.labels[indices])
-        if self.table.captions is not None:
-            batch["caption"] = torch.from_numpy(self.table.captions[indices])
-        return batch
+        return batch | self.table.told(indices)
 
 
 class ImageDataModule(DataModule):
@@ -135,7 +136,7 @@ class ImageDataModule(DataModule):
     def check(self, world_size: int) -> None:
         """As :meth:`DataModule.check`; warns of classes without training images, and of those with few."""
         super().check(world_size)
-        label = self.spec.condition.get("label")
+        label = self.spec.label
         if label is None:
             return
         labels = self.table("train").labels

@@ -16,6 +16,7 @@ from genlab.data.scenes import SHAPES, WORDS, Scenes
 from genlab.errors import ConfigError, ResourceError
 from genlab.seeding import derive_seed
 
+_EXAMPLES = 64  # held-out scenes that a run can be asked for without its data
 _HELD_OUT_SHARE = 0.5  # of the validation scenes: they have an object that no training scene has
 
 
@@ -64,8 +65,10 @@ class Shapes(ImageDataModule):
     @property
     def spec(self) -> DataSpec:
         """Known without rendering anything."""
-        label = ConditionSpec(len(SHAPES), SHAPES)
-        caption = ConditionSpec(len(WORDS), WORDS, self.caption_length)
+        held_out = self.scenes("val", 0, np.arange(min(_EXAMPLES, self.counts["val"])))
+        label = ConditionSpec(len(SHAPES), SHAPES, examples=tuple(held_out.shape[:, 0].tolist()))
+        captions = tuple(self.captions(held_out))
+        caption = ConditionSpec(len(WORDS), WORDS, self.caption_length, examples=captions)
         return DataSpec("image", (3, self.image_size, self.image_size), condition={"label": label, "caption": caption})
 
     def load(self, split: Split) -> ImageTable:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from genlab.data.base import DataModule, Split
 from genlab.data.image import ImageDataModule
-from genlab.model.base import Model
+from genlab.model.base import Condition, Model
 
 MetricBatch = Mapping[str, Any]
 Direction = Literal["lower", "higher", "one"]  # what is better; "one": as near to 1 as can be
@@ -86,11 +86,11 @@ class NeedsData(Protocol):
 
 
 @runtime_checkable
-class AsksForLabels(Protocol):
-    """A ModelMetric that draws from models that take labels."""
+class AsksForConditions(Protocol):
+    """A ModelMetric that draws from models that can be asked for something."""
 
-    def ask(self, labels: Callable[[Sequence[int]], Tensor | None]) -> None:
-        """Called before ``measure``: gives the labels, (N,), that draws of these numbers are asked for; None: none."""
+    def ask(self, asked: Callable[[Sequence[int]], Condition | None]) -> None:
+        """Called before ``measure``: gives what draws of these numbers are asked for; None: nothing."""
         ...
 
 

@@ -23,7 +23,7 @@ _AT_ONCE = 64  # images: a likelihood keeps more in memory than a sample does
 
 class BitsPerDim(Metric):
     """Minus the base-2 log-likelihood of 8-bit images, for each dimension (Theis et al. 2016, arXiv:1511.01844), on
-    average over held-out images that represent the split evenly, each given its label if the model takes one; and the
+    average over held-out images that represent the split evenly, each told what the model can be told; and the
     same in nats an image, at the grey levels that the model tells apart.
 
     The names say of what kind the number is: exact, a bound from above, or an estimate of a bound. Pixels are
@@ -95,13 +95,12 @@ class BitsPerDim(Metric):
         self._facts = likelihood_settings(model)
         if self.split != split:
             self._facts["images_sha256"] = content_hash(table.images[chosen])
-        if table.labels is not None and model.num_classes is not None:
-            self._facts["labels_sha256"] = content_hash(table.labels[chosen])
+        told = {key: value for key, value in table.told(chosen).items() if key in model.conditions.kinds}
+        self._facts |= {f"{key}s_sha256": content_hash(value.numpy()) for key, value in told.items()}
         chosen = chosen[rank::world]
         for part in np.split(chosen, range(_AT_ONCE, len(chosen), _AT_ONCE)):
             pixels = torch.from_numpy(table.images[part]).to(model.device)
-            condition = None
-            if table.labels is not None and model.num_classes is not None:
-                condition = {"label": torch.from_numpy(table.labels[part]).to(model.device)}
+            rows = table.told(part)
+            condition = {key: rows[key].to(model.device) for key in told} or None
             noise = RandomStream.for_samples(seed, part.tolist(), model.device)
             self.update(bits_per_dim(model, pixels, condition, noise))

@@ -28,7 +28,7 @@ def labels_or_none(labels: Tensor | None, count: int) -> Tensor:
 
 def check_enough(metrics: Mapping[str, Any], subject: Subject, model: GenerativeModel, count: int) -> None:
     """Raises DataError if a metric cannot be computed of ``count`` samples of ``model`` and the subject's reference."""
-    reference, asked = subject.reference(), subject.asked(model, range(count))
+    reference, asked = subject.reference(), model.conditions.label_of(subject.asked(model, range(count)))
     real, fake = labels_or_none(reference.labels, len(reference)), labels_or_none(asked, count)
     for metric in metrics.values():
         if isinstance(metric, NeedsEnough):

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
 from genlab.files.paths import read_path
 from genlab.machine.rank import rank, world
-from genlab.metrics.base import EXTRACTED, AsksForLabels, FeatureExtractor, HasPictures, ModelMetric, NeedsData
+from genlab.metrics.base import EXTRACTED, AsksForConditions, FeatureExtractor, HasPictures, ModelMetric, NeedsData
 from genlab.metrics.batches import batches_of, computed, update
 from genlab.metrics.bootstrap import bootstrapped, standard_errors
 from genlab.metrics.classes import check_enough
@@ -28,6 +29,7 @@ from genlab.metrics.reference import outputs, reference_outputs
 from genlab.metrics.subject import Examples, ImageSubject, Subject
 from genlab.metrics.text_subject import TextSubject
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
+from genlab.model.condition import KINDS
 
 
 class Evaluation:
@@ -111,8 +113,10 @@ class Evaluation:
                     "draws none. Leave it out of metrics=[...]."
                 )
             for name, metric in self.metrics.items():
-                if "label" in metric.reads and model.num_classes is None:
-                    raise ConfigError(f"metrics={name} needs a model that takes labels. Leave it out of metrics=[...].")
+                if lacking := sorted((metric.reads & KINDS.keys()) - model.conditions.kinds.keys()):
+                    raise ConfigError(
+                        f"metrics={name} needs a model that takes {lacking[0]}s. Leave it out of metrics=[...]."
+                    )
             check_enough(self.metrics, self._subject_of(data).sized(self.num_samples, model), model, self.num_samples)
         for metric in self.of_models.values():
             metric.check(model, data)
@@ -148,6 +152,8 @@ class Evaluation:
         drawn = self.draw(model, data, count, seed)
         seconds, each = time.perf_counter() - start, (model.evaluations - evaluations) / len(drawn) or None
         result = self._measure(drawn, count, data, self.device_of(model), seed, full)
+        asked = self._subject_of(data).asked_facts(model)
+        result = replace(result, protocol=result.protocol | asked) if asked else result
         return replace(result, samples_per_second=count / seconds, evaluations_per_sample=each)
 
     def _with_answers(self, found: Result, model: Model, data: DataModule) -> Result:
@@ -156,8 +162,8 @@ class Evaluation:
         asked = self._subject_of(data)
         for name, metric in self.of_models.items():
             metric.to(self.device_of(model)).reset()
-            if isinstance(metric, AsksForLabels):
-                metric.ask(asked.labels)
+            if isinstance(metric, AsksForConditions):
+                metric.ask(partial(asked.asked, model))  # type: ignore[arg-type]
             failed: dict[str, Exception] = {}
             try:
                 metric.measure(model, data, self.reference, self.batch_size, self.seed)
@@ -168,7 +174,9 @@ class Evaluation:
                 full_name = f"{key}_{subject}"
                 result.values[full_name], result.directions[full_name] = value, metric.directions[key]
                 result.origins[full_name], result.keys[full_name] = (name, frozenset()), key
-            mix = {CLASS_MIX: asked.facts().get(CLASS_MIX)} if isinstance(metric, AsksForLabels) else {}
+            mix = {}
+            if isinstance(metric, AsksForConditions):
+                mix = {CLASS_MIX: asked.facts().get(CLASS_MIX)} | asked.asked_facts(model)  # type: ignore[arg-type]
             result.protocol["metrics"][name] = metric.settings() | {key: said for key, said in mix.items() if said}
             result.failures.update(failed)
             metric.reset()
@@ -184,14 +192,13 @@ class Evaluation:
 
     def _sampling(self, count: int, subject: Subject) -> dict[str, Any]:
         """What numbers of samples must share beside the data."""
-        labels = subject.label_facts()
         return {
             "extractor": None if self.extractor is None else self.extractor.name,
             "extractor_fingerprint": None if self.extractor is None else self.extractor.fingerprint(),
             "preprocessing": None if self.extractor is None else self.extractor.preprocessing,
             "num_samples": count,
             "metrics": {
-                name: metric.settings() | (labels if "label" in _looked_at(metric) else {})
+                name: metric.settings() | subject.condition_facts(_looked_at(metric) & KINDS.keys())
                 for name, metric in self.metrics.items()
             },
         }

@@ -15,8 +15,8 @@ from genlab.metrics.base import Direction
 from genlab.metrics.distance.base import ImageDistance
 from genlab.metrics.extractor.precision import full_precision
 from genlab.metrics.protocol import short
-from genlab.model.base import GenerativeModel, HasPrior
-from genlab.model.classes import in_turn
+from genlab.model.base import Condition, GenerativeModel, HasPrior
+from genlab.model.condition import moved, repeated
 from genlab.seeding import RandomStream
 
 _CHUNK = 16  # paths whose ends are decoded together, whatever the batch size: 1 / epsilon^2 magnifies float32 rounding
@@ -32,7 +32,7 @@ class PerceptualPathLength(Metric):
     all latents is smoothest: read it beside a metric of diversity; numbers of other distances or sizes do not compare.
 
     It is of models whose prior is standard normal: GAN (without truncation), VAE (at temperature 1, its mean image) and
-    flow (neither guided nor denoised). Path i is a function of (seed, i) and has the label of sample i.
+    flow (neither guided nor denoised). Path i is a function of (seed, i) and is asked for what sample i is.
     """
 
     directions: ClassVar[Mapping[str, Direction | None]] = {"ppl": "lower"}
@@ -56,7 +56,7 @@ class PerceptualPathLength(Metric):
             )
         self.distance, self.num_samples, self.epsilon, self.discard = distance, num_samples, epsilon, discard
         self._seed = 0
-        self._labels: Callable[[Sequence[int]], Tensor | None] | None = None
+        self._asked: Callable[[Sequence[int]], Condition | None] | None = None
         self.add_state("lengths", [], dist_reduce_fx="cat")
 
     def update(self, lengths: Tensor) -> None:
@@ -78,8 +78,8 @@ class PerceptualPathLength(Metric):
             **self.distance.settings(),
         }
 
-    def ask(self, labels: Callable[[Sequence[int]], Tensor | None]) -> None:
-        self._labels = labels
+    def ask(self, asked: Callable[[Sequence[int]], Condition | None]) -> None:
+        self._asked = asked
 
     @torch.no_grad()
     def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int, seed: int) -> None:
@@ -92,20 +92,14 @@ class PerceptualPathLength(Metric):
             indices = range(start, min(start + _CHUNK, self.num_samples))
             stream = RandomStream.for_samples(seed, indices)
             ends, places = [stream.randn(*model.latent_shape) for _ in range(2)], stream.rand()
-            labels = self._labels_of(model, indices)
-            self.update(self.lengths_of(model, ends[0], ends[1], places, labels))
+            asked = model.conditions.in_turn if self._asked is None else self._asked
+            self.update(self.lengths_of(model, ends[0], ends[1], places, asked(indices)))
 
-    def _labels_of(self, model: GenerativeModel, indices: range) -> Tensor | None:
-        """As asked for; the classes in turn where nobody said."""
-        if self._labels is None:
-            return in_turn(model, indices)
-        return None if model.num_classes is None else self._labels(indices)
-
-    def lengths_of(self, model: HasPrior, z0: Tensor, z1: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    def lengths_of(self, model: HasPrior, z0: Tensor, z1: Tensor, t: Tensor, told: Condition | None) -> Tensor:
         """Of steps that begin at ``t`` (N,) of the ways from ``z0`` to ``z1`` (N, *latent_shape). -> (N,)."""
         device = model.device  # type: ignore[attr-defined]
         z = torch.cat([slerp(z0, z1, t.double() + step) for step in (0.0, self.epsilon)])
-        condition = None if labels is None else {"label": labels.repeat(2).to(device)}
+        condition = moved(repeated(told, 2), device)
         with full_precision(device):  # TF32's rounding of 1e-3 would drown a step of 1e-4
             near, far = model.decode(z.float().to(device), condition).float().chunk(2)
             return self.distance.between(near, far) / self.epsilon**2

@@ -1,7 +1,7 @@
 """What is measured, and images: real ones to compare with, and ways to draw others from a model."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
@@ -16,7 +16,8 @@ from genlab.errors import ConfigError, DataError
 from genlab.machine.rank import rank
 from genlab.metrics.asked_labels import AskedLabels
 from genlab.metrics.protocol import CLASS_MIX
-from genlab.model.base import GenerativeModel
+from genlab.model.base import Condition, GenerativeModel
+from genlab.model.condition import moved
 from genlab.progress import progress
 from genlab.seeding import RandomStream
 
@@ -61,16 +62,22 @@ class Subject(Protocol):
         """What two numbers about these data must share to be compared: part of the protocol."""
         ...
 
-    def label_facts(self) -> dict[str, str]:
-        """What numbers of metrics that look at labels must share beside that."""
+    def condition_facts(self, keys: Iterable[str]) -> dict[str, str]:
+        """What numbers of metrics that look at these keys of conditions must share beside that."""
+        ...
+
+    def asked_facts(self, model: GenerativeModel) -> dict[str, Any]:
+        """What numbers of samples of a model must share beside that: how it was asked; in place of those of the same
+        names. Nothing, where samples are asked for nothing or for labels alone."""
         ...
 
     def labels(self, indices: Sequence[int]) -> Tensor | None:
-        """What the samples of these numbers are asked for, (N,), each a function of its number; None: nothing."""
+        """The classes of samples of these numbers, (N,), each a function of its number; None: there are none."""
         ...
 
-    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Tensor | None:
-        """The same of a model: None if it takes no labels. Raises ConfigError if it does not know one of them."""
+    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Condition | None:
+        """What the samples of a model are asked for, on the CPU; None: nothing. Raises ConfigError if it does not know
+        one of the labels, or the reference lacks what it is told."""
         ...
 
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
@@ -83,15 +90,16 @@ class Subject(Protocol):
 
 
 class ImageSubject:
-    """Images of a split. Where the data have labels, samples are asked for classes as often as the split has them, or
-    ``balanced``: each as often as the next. See :class:`genlab.metrics.asked_labels.AskedLabels`."""
+    """Images of a split. A model that is told labels is asked for classes as often as the split has them, or
+    ``balanced``: each as often as the next; see :class:`genlab.metrics.asked_labels.AskedLabels`. One that is told more
+    is asked for sample i what row i of the split has, all of it together, row 0 again after the last."""
 
     key: ClassVar[str] = "image"
 
     def __init__(self, data: ImageDataModule, split: Split, balanced: bool = False):
         """Raises ConfigError if classes are to be balanced, and there are none."""
         self.data, self.split, self.balanced = data, split, balanced
-        if balanced and "label" not in data.spec.condition:
+        if balanced and data.spec.label is None:
             raise ConfigError("evaluation.balanced_classes=true: the data have no labels. Leave it out.")
 
     def sized(self, count: int, of: GenerativeModel | Examples) -> "ImageSubject":
@@ -113,7 +121,7 @@ class ImageSubject:
 
     @cached_property
     def _asked(self) -> AskedLabels | None:
-        label = self.data.spec.condition.get("label")
+        label = self.data.spec.label
         if label is None:
             return None
         labels = self.data.table(self.split).labels
@@ -128,9 +136,20 @@ class ImageSubject:
     def labels(self, indices: Sequence[int]) -> Tensor | None:
         return None if self._asked is None else self._asked.of(indices)
 
-    def label_facts(self) -> dict[str, str]:
-        labels = self.data.table(self.split).labels
-        return {} if labels is None else {"reference_labels": content_hash(labels)}
+    def condition_facts(self, keys: Iterable[str]) -> dict[str, str]:
+        told = self._told
+        return {f"reference_{key}s": content_hash(told[key].numpy()) for key in sorted(keys) if key in told}
+
+    def asked_facts(self, model: GenerativeModel) -> dict[str, Any]:
+        kinds = model.conditions.kinds
+        if not kinds or model.conditions.is_label_alone:
+            return {}
+        return {CLASS_MIX: f"rows of the reference {content_hash(*(self._told[key].numpy() for key in sorted(kinds)))}"}
+
+    @cached_property
+    def _told(self) -> dict[str, Tensor]:
+        table = self.data.table(self.split)
+        return table.told(np.arange(len(table)))
 
     def facts(self) -> dict[str, Any]:
         """With ``class_mix`` unless each class is asked for in turn, as all were once."""
@@ -144,27 +163,42 @@ class ImageSubject:
             "num_reference": len(self.data.table(self.split)),
         }
 
-    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Tensor | None:
-        labels = None if model.num_classes is None else self.labels(indices)
+    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Condition | None:
+        conditions = model.conditions
+        if conditions.kinds and not conditions.is_label_alone:
+            if self.balanced:
+                raise ConfigError(
+                    f"evaluation.balanced_classes=true: the model is told {' and '.join(conditions.kinds)}, and asked "
+                    "for what the reference has. Leave it out."
+                )
+            if lacking := [key for key in conditions.kinds if key not in self._told]:
+                raise ConfigError(
+                    f"the model is told a {lacking[0]}, and the reference has none. Measure it on data such as it was "
+                    "trained on."
+                )
+            rows = torch.tensor(indices) % len(self.data.table(self.split))
+            return {key: self._told[key][rows] for key in conditions.kinds}
+        labels = self.labels(indices) if conditions.kinds else None
         if labels is not None and int(labels.max()) >= (model.num_classes or 0):
             raise ConfigError(
                 f"the reference has the class {int(labels.max())}, and the model's labels end at "
                 f"{(model.num_classes or 0) - 1}. Measure it on data with the classes that it was trained on."
             )
-        return labels
+        return None if labels is None else conditions.of_labels(labels)
 
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
         """Raises NumericsError if a sample is not finite, ConfigError if the model does not know a class."""
-        labels = self.asked(model, indices)
+        asked = self.asked(model, indices)
         images = []
         with progress(f"drawing {len(indices):,} samples", len(indices), quiet=rank() != 0) as advance:
             for start in range(0, len(indices), batch_size):
                 batch = slice(start, start + batch_size)
                 stream = RandomStream.for_samples(seed, indices[batch], model.device)
-                condition = None if labels is None else {"label": labels[batch].to(model.device)}
+                told = None if asked is None else {key: values[batch] for key, values in asked.items()}
+                condition = moved(told, model.device)
                 images.append(to_uint8(model.sample(len(stream), condition, stream)).cpu())
                 advance(len(stream))
-        return Examples(torch.cat(images), labels)
+        return Examples(torch.cat(images), model.conditions.label_of(asked))
 
     def check(self, examples: Examples) -> None:
         assert isinstance(examples.content, Tensor)

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -75,7 +75,10 @@ class TextSubject:
             **(cut if self.count else {}),
         }
 
-    def label_facts(self) -> dict[str, str]:
+    def condition_facts(self, keys: Iterable[str]) -> dict[str, str]:
+        return {}
+
+    def asked_facts(self, model: GenerativeModel) -> dict[str, Any]:
         return {}
 
     def labels(self, indices: Sequence[int]) -> None:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from genlab.model.accumulation import Accumulation
 from genlab.model.clipping import clip_gradients
+from genlab.model.condition import Condition as Condition
+from genlab.model.condition import Conditions
+from genlab.model.renamed_weights import rename_loaded
 from genlab.seeding import RandomStream, derive_seed, seed_torch
 
-Batch = Mapping[str, Tensor]  # fixed keys: image in [-1, 1] (N, C, H, W) or tokens (N, T + 1); label (N,), -1 = none;
-# index (N,)
-# What a sample can be asked for: label (N,); prompt (N, P) tokens, -1 before short ones.
-Condition = Mapping[str, Tensor]
+Batch = Mapping[str, Tensor]  # fixed keys: image in [-1, 1] (N, C, H, W) or tokens (N, T + 1); index (N,); and what
+# the data say of each example, by the keys of conditions: label (N,), caption (N, L)
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]  # of parameters, or of groups of them
 
 
@@ -130,14 +131,14 @@ class Model(LightningModule, ABC):
         checkpoint["progress"] = asdict(self.progress)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        rename_loaded(checkpoint, self.state_dict())
         self.progress = Progress(**checkpoint["progress"])
 
 
 class GenerativeModel(Model):
     """A model that can also sample."""
 
-    num_classes: int | None = None  # labels that samples can be asked for; None: unconditional
-    empty_classes: Sequence[int] = ()  # those of them that no training example had: nobody is asked for these
+    conditions: Conditions = Conditions()  # what samples can be asked for
     num_levels: int = 256  # grey levels of a pixel that its likelihood, if it has one, tells apart
     # Of the network that draws, so far, by rows: what ``sample`` costs on any machine. A guided one is two; what
     # decodes latents or tokens into images does not count.
@@ -150,22 +151,15 @@ class GenerativeModel(Model):
         """Draw from the model, in data space: images (N, C, H, W), nominally in [-1, 1] and not clamped; or tokens of
         text (N, T), without their prompt."""
 
-    def condition_of(self, batch: Batch) -> Condition | None:
-        """The part of a batch that the networks are told."""
-        return {"label": batch["label"]} if self.num_classes is not None else None
+    @property
+    def num_classes(self) -> int | None:
+        """Labels that samples can be asked for; None: it is told none."""
+        return self.conditions.num_classes
 
-    def check(self, condition: Condition | None) -> None:
-        """Raises ValueError if a label is not one of the model's."""
-        if condition is None:
-            return
-        if self.num_classes is None:
-            raise ValueError("this model has no labels: the data that it was trained on have none. Sample without.")
-        label = condition["label"]
-        if ((label < -1) | (label >= self.num_classes)).any():
-            raise ValueError(
-                f"the labels {sorted(set(label.tolist()))} are not all among the model's. "
-                f"Use 0 to {self.num_classes - 1}, or -1 for no label."
-            )
+    @property
+    def empty_classes(self) -> Sequence[int]:
+        """Those of them that no training example had: nobody is asked for these."""
+        return self.conditions.empty_classes
 
     def stream(self, num_samples: int, generator: RandomStream | None) -> RandomStream:
         """``generator``, or where there is none, one that is seeded from torch's global generator."""
@@ -173,14 +167,6 @@ class GenerativeModel(Model):
             return RandomStream.for_samples(int(torch.randint(2**62, ())), range(num_samples), self.device)
         assert len(generator) == num_samples
         return generator
-
-
-def drop_labels(condition: Condition | None, share: float) -> Condition | None:
-    """A training condition with a random ``share`` of its labels gone (-1), so that a model learns to do without."""
-    if condition is None:
-        return None
-    label = condition["label"]
-    return {**condition, "label": label.masked_fill(torch.rand(len(label), device=label.device) < share, -1)}
 
 
 @contextmanager

@@ -1,15 +1,17 @@
 """Normalising flows: an invertible network from data to noise, trained on its exact density."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
-from genlab.model.parts import FlowNetwork
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.condition import Conditions, cloned, told_to
+from genlab.model.guidance.none import NoGuidance
+from genlab.model.parts import FlowNetwork, PredictionGuidance
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
 
@@ -35,39 +37,38 @@ class Flow(GenerativeModel):
 
     def __init__(
         self,
-        network: Callable[[], FlowNetwork],
+        network: Callable[..., FlowNetwork],
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: labels are not used
+        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
         noise_std: float = 0.1,  # of Gaussian noise in training, on the scale of [-1, 1]
-        label_dropout: float = 0.1,  # share of training examples without their label, which guidance needs
-        guidance: float = 1.0,  # strength w with which the label is followed; 1 is the flow itself
+        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples that are told nothing
+        guidance: PredictionGuidance | None = None,  # None: samples of the conditional model itself
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
         """
         Raises:
-            ValueError: an argument is outside its range, or guidance meets a flow that never went without labels.
+            ValueError: an argument is outside its range, or guidance meets a flow that never went without conditions.
         """
         super().__init__(seed, schedule)
         if noise_std < 0:
             raise ValueError(f"model.noise_std={noise_std} is negative. Use 0 (uniform noise only) or more.")
-        if not 0 <= label_dropout <= 1:
-            raise ValueError(f"model.label_dropout={label_dropout} is outside [0, 1]. It is a share of the examples.")
-        if guidance != 1 and num_classes is not None and label_dropout == 0:
-            raise ValueError(f"model.guidance={guidance} needs a model trained with model.label_dropout above 0.")
+        self.conditions = Conditions.told(told, conditions, condition_dropout)
+        self.guidance = guidance or NoGuidance()
+        self.conditions.check_guided(self.guidance.strength)
         self.make_network, self.make_optimizer = network, optimizer
-        self.shape, self.num_classes = tuple(shape), num_classes
+        self.shape, self.noise_std = tuple(shape), noise_std
         self.latent_shape = self.shape
-        self.noise_std, self.label_dropout, self.guidance = noise_std, label_dropout, guidance
         self.compile_network = compile
         self.register_module("network", None)
 
     def configure_model(self) -> None:
         if self.network is not None:
             return
-        network = self.make_network()
+        network = self.make_network(**told_to(self.make_network, self.conditions.kinds))
         assert isinstance(network, nn.Module)
         if self.compile_network:
             network.compile()
@@ -79,15 +80,14 @@ class Flow(GenerativeModel):
         return self.make_optimizer(self.parameters())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x, condition = batch["image"], self.condition_of(batch)
-        condition = drop_labels(condition, self.label_dropout)
-        loss = self.loss(x, condition)
+        x = batch["image"]
+        loss = self.loss(x, self.conditions.dropped(self.conditions.of(batch)))
         self.log("train/loss", loss, on_step=True, batch_size=len(x))
         return loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
-        return {"loss": self.loss(batch["image"], self.condition_of(batch))}
+        """With every condition in place. Noise is drawn from torch's global generator, which the caller seeds."""
+        return {"loss": self.loss(batch["image"], self.conditions.of(batch))}
 
     def loss(self, image: Tensor, condition: Condition | None) -> Tensor:
         """Minus the log-likelihood of noisy images, in nats for each dimension. ``image``: (N, C, H, W). -> ()."""
@@ -101,39 +101,38 @@ class Flow(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W), nominally in [-1, 1] and not clamped.
 
-        The caller puts the model in eval mode, or dropout is on. Without a condition nobody has a label. Without a
+        The caller puts the model in eval mode, or dropout is on. Without a condition nobody is told anything. Without a
         generator, one is seeded from torch's global generator.
 
         Raises:
-            ValueError: a label that the model does not know.
+            ValueError: a condition that the model does not know.
         """
-        self.check(condition)
+        self.conditions.check(condition)
         z = self.stream(num_samples, generator).randn(*self.shape)
-        guided = self.guidance != 1 and condition is not None
+        guided = self.guidance.strength != 1 and condition is not None
         self.evaluations += num_samples * (1 + guided + (self.noise_std > 0))  # an inverse is one, however it is made
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
-            noisy = self.network.inverse(z, condition, self.guidance)  # type: ignore[operator]
+            noisy = self.network.inverse(z, condition, self.guidance.strength)  # type: ignore[operator]
             return _image(self.denoise(noisy, condition) if self.noise_std > 0 else noisy)
 
     def denoise(self, noisy: Tensor, condition: Condition | None) -> Tensor:
         """The expected clean image of a noisy one (Zhai et al. 2024, eq. 8). (N, C, H, W) -> (N, C, H, W)."""
         with torch.inference_mode(False), torch.enable_grad():  # Lightning evaluates in inference mode: no derivatives
             y = noisy.clone().requires_grad_()
-            told = {"label": condition["label"].clone()} if condition is not None else None
-            (score,) = torch.autograd.grad(self._log_density(y, told).sum(), y)
+            (score,) = torch.autograd.grad(self._log_density(y, cloned(condition)).sum(), y)
         return noisy + self.noise_std**2 * score
 
     @torch.no_grad()
     def encode(self, x: Tensor, condition: Condition | None = None) -> Tensor:
         """The one latent of images ``x`` (N, C, H, W), taken to be without noise. -> the same shape."""
-        self.check(condition)
+        self.conditions.check(condition)
         z: Tensor = self.network(_continuous(x), condition)[0]
         return z
 
     @torch.no_grad()
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The one image of latents ``z`` (N, C, H, W), neither guided nor denoised. -> the same shape."""
-        self.check(condition)
+        self.conditions.check(condition)
         return _image(self.network.inverse(z, condition, 1.0))  # type: ignore[operator]
 
     @torch.no_grad()
@@ -143,9 +142,9 @@ class Flow(GenerativeModel):
         The caller puts the model in eval mode, or dropout is on.
 
         Raises:
-            ValueError: a label that the model does not know.
+            ValueError: a condition that the model does not know.
         """
-        self.check(condition)
+        self.conditions.check(condition)
         return self._log_density(x, condition)
 
     def _log_density(self, x: Tensor, condition: Condition | None) -> Tensor:

@@ -1,6 +1,6 @@
 """Generative adversarial networks: a generator learns from a discriminator that tells its images from real ones."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from genlab.model.augment.diffaugment import Augmentation
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
-from genlab.model.classes import classes_of
+from genlab.model.condition import Conditions, told_to
 from genlab.model.parts import AdversarialObjective, Discriminator, Generator
 from genlab.seeding import RandomStream, derive_seed
 
@@ -32,16 +32,17 @@ class GAN(GenerativeModel):
 
     def __init__(
         self,
-        generator: Callable[[], Generator],
-        discriminator: Callable[[], Discriminator],
+        generator: Callable[..., Generator],
+        discriminator: Callable[..., Discriminator],
         objective: AdversarialObjective,
         augment: Augmentation,  # of what the discriminator sees
         optimizer: OptimizerFactory,  # of the generator
         discriminator_optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: labels are not used
+        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
         latent_dim: int = 128,  # numbers of noise that make an image
+        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
         discriminator_steps: int = 1,  # of the discriminator for one of the generator
         truncation: float | None = None,  # samples are made of noise within +- this (Brock et al. 2019); None: all
         compile: bool = False,  # both networks, with torch.compile
@@ -57,7 +58,8 @@ class GAN(GenerativeModel):
         self.make_generator, self.make_discriminator = generator, discriminator
         self.make_optimizer, self.make_discriminator_optimizer = optimizer, discriminator_optimizer
         self.objective, self.augment = objective, augment
-        self.shape, self.num_classes, self.latent_dim = tuple(shape), num_classes, latent_dim
+        self.shape, self.latent_dim = tuple(shape), latent_dim
+        self.conditions = Conditions.told(told, conditions)
         self.latent_shape = (latent_dim,)
         self.discriminator_steps, self.truncation = discriminator_steps, truncation
         self.compile_networks = compile
@@ -70,7 +72,9 @@ class GAN(GenerativeModel):
             return
         if self.device_mesh is not None:
             raise ValueError("model=gan cannot be shared out over devices (trainer=fsdp). Use trainer=ddp.")
-        generator, discriminator = self.make_generator(), self.make_discriminator()
+        kinds = self.conditions.kinds
+        generator = self.make_generator(**told_to(self.make_generator, kinds))
+        discriminator = self.make_discriminator(**told_to(self.make_discriminator, kinds))
         assert isinstance(generator, nn.Module)
         assert isinstance(discriminator, nn.Module)
         if self.compile_networks:
@@ -88,13 +92,13 @@ class GAN(GenerativeModel):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         generator_optimizer, discriminator_optimizer = self.optimizers()  # type: ignore[attr-defined]
-        self.discriminator_turn(batch["image"], self.condition_of(batch))
+        self.discriminator_turn(batch["image"], self.conditions.of(batch))
         if not self.at_optimizer_step(batch_idx):
             return
         self.step(discriminator_optimizer, self.discriminator)
         if self.is_generators_turn():
             for i in range(self.accumulation.size):
-                self.generator_turn(len(batch["image"]), self.condition_of(batch), i)
+                self.generator_turn(len(batch["image"]), self.conditions.of(batch), i)
             self.step(generator_optimizer, self.generator)
         self.steps_made += 1
 
@@ -168,7 +172,7 @@ class GAN(GenerativeModel):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """On images as they are. Noise is drawn from torch's global generator, which the caller seeds."""
-        real, condition = batch["image"], self.condition_of(batch)
+        real, condition = batch["image"], self.conditions.of(batch)
         fake = self.generator(torch.randn(len(real), self.latent_dim, device=real.device), condition)
         real_scores, fake_scores = (self.discriminator(images, condition).float() for images in (real, fake))
         return {
@@ -185,30 +189,25 @@ class GAN(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W) in [-1, 1]. The caller puts the model in eval mode, or batch norm sees the batch.
 
-        A class is drawn for whoever has no label (-1, or no condition). Without a generator, one is seeded from torch's
+        A class, or a caption, is drawn for whoever is told none. Without a generator, one is seeded from torch's
         global generator.
 
         Raises:
-            ValueError: a label that the model does not know.
+            ValueError: a condition that the model does not know.
         """
-        self.check(condition)
+        self.conditions.check(condition)
         stream = self.stream(num_samples, generator)
         if self.truncation is None:
             noise = stream.randn(self.latent_dim)
         else:
             noise = truncated_normal(stream.rand(self.latent_dim), self.truncation)
-        if self.num_classes is not None:
-            classes = torch.tensor(classes_of(self), device=noise.device)
-            drawn = classes[stream.randint(len(classes))]
-            label = torch.full_like(drawn, -1) if condition is None else condition["label"]
-            condition = {"label": torch.where(label < 0, drawn, label)}
         self.evaluations += num_samples
-        return self.generator(noise, condition)
+        return self.generator(noise, self.conditions.drawn(condition, stream))
 
     @torch.no_grad()
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images of noise ``z`` (N, latent_dim), whatever the truncation of samples. -> (N, C, H, W) in [-1, 1]."""
-        self.check(condition)
+        self.conditions.check(condition)
         return self.generator(z, condition)
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:

@@ -1,15 +1,16 @@
 """Hierarchical variational autoencoders: several layers of latents, each with a prior that has learnt from the last."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.bits_per_dim import as_density, on_batch_scale
+from genlab.model.condition import Conditions, told_to
 from genlab.model.elbo import Normal, importance_weighted, warm_up, with_free_bits
 from genlab.model.parts import PixelLikelihood
 from genlab.model.sharding import shard
@@ -45,12 +46,13 @@ class HierarchicalVAE(GenerativeModel):
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: labels are not used
+        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
         latent_shapes: Sequence[Sequence[int]],  # (Z, h, w) of each layer, the top (and coarsest) first
         beta: float = 1.0,  # weight of the KL cost; 1 is the bound itself
         free_nats: float = 0.0,  # of the KL cost of each layer, all of it together: they cost nothing less
         warmup: float = 0.0,  # share of the budget over which beta grows from 0
-        label_dropout: float = 0.0,  # share of training examples without their label, so that label -1 is learnt
+        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.0,  # share of training examples that are told nothing
         temperature: float = 1.0,  # scale of the priors that samples are made of
         sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
         num_importance_samples: int = 32,  # of the bound that log_likelihood gives
@@ -58,18 +60,19 @@ class HierarchicalVAE(GenerativeModel):
     ):
         """Raises ValueError: a share outside [0, 1], a negative weight, latents that are not (Z, h, w)."""
         super().__init__(seed, schedule)
-        if not (0 <= label_dropout <= 1 and 0 <= warmup <= 1):
-            raise ValueError(f"label_dropout={label_dropout} and warmup={warmup} are shares: use values from 0 to 1.")
+        self.conditions = Conditions.told(told, conditions, condition_dropout)
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup={warmup} is a share: use a value from 0 to 1.")
         if beta < 0 or free_nats < 0 or num_importance_samples < 1:
             raise ValueError("beta and free_nats must be 0 or more, num_importance_samples 1 or more.")
         if not latent_shapes or any(len(latent) != 3 for latent in latent_shapes):
             raise ValueError("model.latent_shapes must be one [Z,h,w] for each layer, e.g. [[8,1,1],[4,4,4]].")
         self.make_ladder, self.likelihood, self.make_optimizer = ladder, likelihood, optimizer
-        self.shape, self.num_classes = tuple(shape), num_classes
+        self.shape = tuple(shape)
         self.latent_shapes = [tuple(latent) for latent in latent_shapes]
         self.latent_shape = (sum(map(math.prod, self.latent_shapes)), 1, 1)  # all layers in a row
         self.num_levels = likelihood.levels or 256
-        self.beta, self.free_nats, self.warmup, self.label_dropout = beta, free_nats, warmup, label_dropout
+        self.beta, self.free_nats, self.warmup = beta, free_nats, warmup
         self.temperature, self.sample_pixels = temperature, sample_pixels
         self.num_importance_samples = num_importance_samples
         self.register_module("ladder", None)
@@ -77,7 +80,8 @@ class HierarchicalVAE(GenerativeModel):
     def configure_model(self) -> None:
         if self.ladder is not None:
             return
-        ladder = self.make_ladder(out_channels=self.likelihood.num_parameters(self.shape[0]))
+        parameters = self.likelihood.num_parameters(self.shape[0])
+        ladder = self.make_ladder(out_channels=parameters, **told_to(self.make_ladder, self.conditions.kinds))
         assert isinstance(ladder, nn.Module)
         if self.device_mesh is not None:
             shard(ladder, self.device_mesh)
@@ -87,16 +91,15 @@ class HierarchicalVAE(GenerativeModel):
         return self.make_optimizer(self.parameters())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x, condition = batch["image"], self.condition_of(batch)
-        condition = drop_labels(condition, self.label_dropout)
+        x, condition = batch["image"], self.conditions.dropped(self.conditions.of(batch))
         losses = self.negative_elbo(x, condition)
         for name, value in losses.items():
             self.log(f"train/{name}", value, on_step=True, batch_size=len(x))
         return losses["loss"]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
-        return self.negative_elbo(batch["image"], self.condition_of(batch))
+        """With every condition in place. Noise is drawn from torch's global generator, which the caller seeds."""
+        return self.negative_elbo(batch["image"], self.conditions.of(batch))
 
     def negative_elbo(self, x: Tensor, condition: Condition | None) -> dict[str, Tensor]:
         """Of images (N, C, H, W), in nats a dimension: ``reconstruction``, the ``kl`` cost as it is, and the ``loss``,
@@ -123,13 +126,13 @@ class HierarchicalVAE(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W), nominally in [-1, 1] and not clamped.
 
-        The caller puts the model in eval mode, or dropout is on. Without a condition nobody has a label. Without a
+        The caller puts the model in eval mode, or dropout is on. Without a condition nobody is told anything. Without a
         generator, one is seeded from torch's global generator.
 
         Raises:
-            ValueError: a label that the model does not know.
+            ValueError: a condition that the model does not know.
         """
-        self.check(condition)
+        self.conditions.check(condition)
         generator = self.stream(num_samples, generator)
         self.evaluations += num_samples
 
@@ -174,9 +177,9 @@ class HierarchicalVAE(GenerativeModel):
         as precise as it can be, and the same in any batch. The caller puts the model in eval mode, or dropout is on.
 
         Raises:
-            ValueError: a label that the model does not know.
+            ValueError: a condition that the model does not know.
         """
-        self.check(condition)
+        self.conditions.check(condition)
         x = on_batch_scale(x, self.likelihood.levels)
         stream = RandomStream.for_examples(derive_seed(self.seed), x)
         weights = [self._log_weight(x, condition, stream) for _ in range(self.num_importance_samples)]

@@ -1,6 +1,7 @@
 """Latent diffusion: a diffusion model of what a trained autoencoder makes of images (Rombach et al. 2022)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,8 @@ from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, HasLatent, LearningRateSchedule, OptimizerFactory
 from genlab.model.diffusion import Diffusion
-from genlab.model.parts import DenoisingNetwork, DenoisingObjective, Sampler, kind_of_step
+from genlab.model.parts import DenoisingNetwork, DenoisingObjective, Guidance, Sampler, kind_of_step
+from genlab.model.renamed_weights import renamed
 from genlab.model.spectral_norm import renew_singular_vectors
 from genlab.seeding import RandomStream
 
@@ -31,17 +33,17 @@ class LatentDiffusion(GenerativeModel):
     def __init__(
         self,
         autoencoder: HasLatent,  # the model of a trained run
-        network: Callable[[], DenoisingNetwork],
+        network: Callable[..., DenoisingNetwork],
         objective: DenoisingObjective,
         sampler: Sampler,
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of a latent: (Z, h, w)
         image_shape: Sequence[int],  # (C, H, W)
-        num_classes: int | None,  # None: labels are not used
-        label_dropout: float = 0.1,  # share of training examples without their label, which guidance needs
-        guidance: float = 1.0,  # strength of classifier-free guidance; 1 is none
-        guidance_interval: tuple[float, float] | None = None,  # noise levels (sigma) that are guided; None: all
+        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
+        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples that are told nothing
+        guidance: Guidance | None = None,  # None: samples of the conditional model itself
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
@@ -53,7 +55,7 @@ class LatentDiffusion(GenerativeModel):
                 f"model.autoencoder was trained on images of shape {tuple(autoencoder.shape)}, "  # type: ignore[arg-type]
                 f"the data have {tuple(image_shape)}. Name another run, or change the data."
             )
-        self.autoencoder, self.num_classes = autoencoder, num_classes
+        self.autoencoder = autoencoder
         self.diffusion = Diffusion(
             network,
             objective,
@@ -61,13 +63,14 @@ class LatentDiffusion(GenerativeModel):
             optimizer,
             schedule,
             shape,
-            num_classes,
-            label_dropout,
-            guidance,
-            guidance_interval,
-            compile,
-            seed,
+            told=told,
+            conditions=conditions,
+            condition_dropout=condition_dropout,
+            guidance=guidance,
+            compile=compile,
+            seed=seed,
         )
+        self.conditions = self.diffusion.conditions
         self.register_buffer("latent_mean", torch.zeros(shape[0], 1, 1))
         self.register_buffer("latent_std", torch.zeros(shape[0], 1, 1))
 
@@ -76,7 +79,8 @@ class LatentDiffusion(GenerativeModel):
             return
         self.autoencoder.configure_model()
         if "autoencoder" in self.pretrained:
-            self.autoencoder.load_state_dict(self.pretrained["autoencoder"])
+            own = self.autoencoder.state_dict()
+            self.autoencoder.load_state_dict(renamed(self.pretrained["autoencoder"], own))
             renew_singular_vectors(self.autoencoder)
         self.autoencoder.requires_grad_(False).eval()
         self.diffusion.configure_model()
@@ -91,17 +95,19 @@ class LatentDiffusion(GenerativeModel):
         z = self.encode(batch)
         if not self.latent_std.any():
             self.measure(z)
-        loss = self.diffusion.loss(self.standardised(z), self.condition_of(batch), self.progress.fraction)
+        loss = self.diffusion.loss(self.standardised(z), self.conditions.of(batch), self.progress.fraction)
         self.log("train/loss", loss, on_step=True, batch_size=len(z))
         return loss
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:
         """Latents (N, Z, h, w), as the autoencoder has them."""
-        return self.autoencoder.encode(batch["image"], self.known_to_autoencoder(self.condition_of(batch)))
+        return self.autoencoder.encode(batch["image"], self.known_to_autoencoder(self.conditions.of(batch)))
 
     def known_to_autoencoder(self, condition: Condition | None) -> Condition | None:
-        return condition if self.autoencoder.num_classes is not None else None
+        """The part of a condition that the autoencoder is told too."""
+        shared = self.autoencoder.conditions.kinds
+        return {key: value for key, value in (condition or {}).items() if key in shared} or None
 
     def measure(self, z: Tensor) -> None:
         """Take the latents' statistics, over all ranks. ``z``: (N, Z, h, w), of the first batch."""
@@ -118,11 +124,11 @@ class LatentDiffusion(GenerativeModel):
         return super().step_kind(batch_idx) + kind_of_step(self.diffusion.objective, self.progress.fraction)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
+        """With every condition in place. Noise is drawn from torch's global generator, which the caller seeds."""
         z = self.standardised(self.encode(batch))
         return {
             "loss": self.diffusion.objective.loss(
-                self.diffusion.network, z, self.condition_of(batch), self.progress.fraction
+                self.diffusion.network, z, self.conditions.of(batch), self.progress.fraction
             )
         }
 
@@ -132,14 +138,13 @@ class LatentDiffusion(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W), nominally in [-1, 1]: decoded samples of latents.
 
-        The caller puts the model in eval mode. Without a condition nobody has a label.
+        The caller puts the model in eval mode. Without a condition nobody is told anything.
 
         Raises:
-            ValueError: a label that the model does not know.
+            ValueError: a condition that the model does not know.
         """
         z = self.diffusion.sample(num_samples, condition, self.stream(num_samples, generator))
         self.evaluations = self.diffusion.evaluations
         scale = torch.where(self.latent_std > 0, self.latent_std, 1.0)
-        if condition is None and self.autoencoder.num_classes is not None:
-            condition = {"label": torch.full((num_samples,), -1, device=z.device)}
-        return self.autoencoder.decode(z / _STD * scale + self.latent_mean, self.known_to_autoencoder(condition))
+        told = self.autoencoder.conditions.filled(self.known_to_autoencoder(condition), num_samples, z.device)
+        return self.autoencoder.decode(z / _STD * scale + self.latent_mean, told)

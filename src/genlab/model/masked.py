@@ -4,7 +4,7 @@ Of images it is MaskGIT (Chang et al. 2022), of text masked diffusion (Sahoo et 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,12 +19,13 @@ from genlab.model.base import (
     HasTokens,
     LearningRateSchedule,
     OptimizerFactory,
-    drop_labels,
 )
+from genlab.model.condition import Conditions
+from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
-from genlab.model.parts import TokenNetwork, UnmaskingSampler
+from genlab.model.parts import PredictionGuidance, TokenNetwork, UnmaskingSampler
 from genlab.model.sharding import shard
-from genlab.model.tokens import TokenView, check_tokens, dequantised_to_batch, first_tokens, made, view_of
+from genlab.model.tokens import TokenView, check_tokens, dequantised_to_batch, made, view_of
 from genlab.seeding import RandomStream, derive_seed
 
 
@@ -33,8 +34,8 @@ class Masked(GenerativeModel):
 
     With ``likelihood_weighting`` the share is uniform and each sequence counts alike, however much of it is hidden: the
     loss then bounds the likelihood (Sahoo et al. 2024, eq. 10). Without, the share is cos(pi u / 2), u uniform, and
-    each hidden token counts alike (Chang et al. 2022, section 3.1). Losses are nats a token. The first token of a
-    sequence is never hidden: the label of an image, the text before.
+    each hidden token counts alike (Chang et al. 2022, section 3.1). Losses are nats a token. What is given is
+    never hidden: what an image is told, the first token of text.
     """
 
     modalities = frozenset({"image", "text"})
@@ -52,26 +53,25 @@ class Masked(GenerativeModel):
         shape: Sequence[int],  # of an image (C, H, W); of text (T,), the tokens that are seen at once
         vocab_size: int | None,  # of text; None: images
         start_token: int | None,  # that text begins with where there is no prompt
-        num_classes: int | None,  # None: labels are not used
+        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
         tokenizer: HasTokens | None = None,  # the model of a trained run, whose codes stand for images; None: pixels
         likelihood_weighting: bool = True,
-        label_dropout: float = 0.1,  # share of training examples without their label, which guidance needs
-        guidance: float = 1.0,  # strength of classifier-free guidance; 1 is none
+        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples that are told nothing
+        guidance: PredictionGuidance | None = None,  # None: samples of the conditional model itself
         num_likelihood_samples: int = 4,  # shares of hidden tokens that the bound is averaged over
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
         """Raises ValueError: an argument is outside its range, or a tokeniser of images of another shape."""
         super().__init__(seed, schedule)
-        if not 0 <= label_dropout <= 1:
-            raise ValueError(f"model.label_dropout={label_dropout} is outside [0, 1]. It is a share of the examples.")
-        if guidance != 1 and num_classes is not None and label_dropout == 0:
-            raise ValueError(f"model.guidance={guidance} needs a model trained with model.label_dropout above 0.")
+        self.conditions = Conditions.told(told, conditions, condition_dropout)
+        self.guidance = guidance or NoGuidance()
+        self.conditions.check_guided(self.guidance.strength)
         if num_likelihood_samples < 1:
             raise ValueError(f"model.num_likelihood_samples={num_likelihood_samples} must be 1 or more.")
         self.make_network, self.sampler, self.make_optimizer = network, sampler, optimizer
         self.shape, self.vocab_size, self.start_token = tuple(shape), vocab_size, start_token
-        self.num_classes, self.label_dropout, self.guidance = num_classes, label_dropout, guidance
         self.tokenizer, self.likelihood_weighting = tokenizer, likelihood_weighting
         self.num_likelihood_samples, self.compile_network = num_likelihood_samples, compile
         self.register_module("network", None)
@@ -80,11 +80,11 @@ class Masked(GenerativeModel):
         if self.network is not None:
             return
         made(self.tokenizer, self.pretrained)
-        self.view = view_of(self.shape, self.vocab_size, self.num_classes, self.tokenizer)
+        self.view = view_of(self.shape, self.vocab_size, self.conditions, self.tokenizer)
         network: Any = self.make_network(
             num_tokens=self.view.num_tokens + 1,  # the last one hides another
             num_outputs=self.view.num_outputs,
-            max_length=1 + self.view.length,
+            max_length=self.view.given_length + self.view.length,
             causal=False,
         )
         if self.compile_network:
@@ -100,13 +100,13 @@ class Masked(GenerativeModel):
         return self.make_optimizer(parameter_groups(self.network))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(batch, drop_labels(self.condition_of(batch), self.label_dropout))
+        loss = self.loss(batch, self.conditions.dropped(self.conditions.of(batch)))
         self.log("train/loss", loss, on_step=True, batch_size=len(batch["index"]))
         return loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """With every label in place. What is hidden is drawn from torch's global generator, which the caller seeds."""
-        return {"loss": self.loss(batch, self.condition_of(batch))}
+        """With every condition in place. What is hidden is drawn from torch's global generator: seed it."""
+        return {"loss": self.loss(batch, self.conditions.of(batch))}
 
     def loss(self, batch: Batch, condition: Condition | None) -> Tensor:
         sequences = self.view.sequences(batch["tokens" if self.vocab_size is not None else "image"], condition)
@@ -121,16 +121,17 @@ class Masked(GenerativeModel):
         return nats.sum() / hidden.sum()
 
     def hidden_nats(self, sequences: Tensor, hidden: Tensor) -> Tensor:
-        """Minus the log-probability of each hidden token, 0 where nothing is. (N, 1 + L), (N, L) -> (N, L)."""
-        targets = sequences[:, 1:]
-        logits = self.logits(sequences[:, :1], targets, hidden).float()
+        """Minus the log-probability of each hidden token, 0 where nothing is. (N, P + L), (N, L) -> (N, L)."""
+        given = self.view.given_length
+        targets = sequences[:, given:]
+        logits = self.logits(sequences[:, :given], targets, hidden).float()
         nats = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
         return torch.where(hidden, nats, 0.0)
 
-    def logits(self, first: Tensor, tokens: Tensor, hidden: Tensor) -> Tensor:
-        """Of all tokens but the first: (N, 1), (N, L), (N, L) -> (N, L, V)."""
+    def logits(self, given: Tensor, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """Of all tokens but those that are given: (N, P), (N, L), (N, L) -> (N, L, V)."""
         shown = torch.where(hidden, self.view.num_tokens, tokens)
-        return self.network(torch.cat([first, shown], dim=1))[:, 1:]
+        return self.network(torch.cat([given, shown], dim=1))[:, given.shape[1] :]
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
@@ -142,11 +143,11 @@ class Masked(GenerativeModel):
         few steps of each. -> (N,).
 
         Raises:
-            ValueError: a label that the model does not know.
+            ValueError: a condition that the model does not know.
         """
-        self.check(condition)
+        self.conditions.check(condition)
         sequences = self.view.sequences(dequantised_to_batch(x), condition)
-        length = sequences.shape[1] - 1
+        length = sequences.shape[1] - self.view.given_length
         nats = torch.zeros(len(sequences), device=x.device)
         names = [derive_seed(self.seed, *row) for row in sequences.tolist()]
         for k in range(self.num_likelihood_samples):
@@ -164,32 +165,34 @@ class Masked(GenerativeModel):
         """Images (N, C, H, W) in [-1, 1], or text (N, T) as long as is seen at once, or as is left of that after
         ``condition["prompt"]`` (N, P).
 
-        The caller puts the model in eval mode. Without a condition nobody has a label. Without a generator, one is
+        The caller puts the model in eval mode. Without a condition nobody is told anything. Without a generator, one is
         seeded from torch's global generator.
 
         Raises:
-            ValueError: a label or a token that the model does not know.
+            ValueError: a condition or a token that the model does not know.
         """
         generator = self.stream(num_samples, generator)
-        given = self.beginning(num_samples, condition)
-        first, length = given[:, :1], self.view.length
+        beginning = self.beginning(num_samples, condition)
+        first, length = self.view.given_length, self.view.length
+        given, prompt = beginning[:, :first], beginning[:, first:]
         tokens = torch.zeros(num_samples, length, dtype=torch.long, device=self.device)
         hidden = torch.ones_like(tokens, dtype=torch.bool)
-        tokens[:, : given.shape[1] - 1] = given[:, 1:]
-        hidden[:, : given.shape[1] - 1] = False
-        unlabelled = torch.full_like(first, self.view.num_outputs)
+        tokens[:, : prompt.shape[1]] = prompt
+        hidden[:, : prompt.shape[1]] = False
+        guided = self.guidance.strength != 1 and len(self.conditions.kinds) > 0
+        blank = self.view.given(num_samples, None, self.device) if guided else given
 
         def predict(tokens: Tensor, hidden: Tensor) -> Tensor:
-            if self.guidance == 1 or self.vocab_size is not None or self.num_classes is None:
+            if not guided:
                 self.evaluations += len(tokens)
-                return self.logits(first, tokens, hidden)
+                return self.logits(given, tokens, hidden)
             self.evaluations += 2 * len(tokens)
-            both = self.logits(torch.cat([first, unlabelled]), tokens.repeat(2, 1), hidden.repeat(2, 1)).float()
+            both = self.logits(torch.cat([given, blank]), tokens.repeat(2, 1), hidden.repeat(2, 1)).float()
             told, untold = both.chunk(2)
-            return untold + self.guidance * (told - untold)
+            return self.guidance.mix(untold, told)
 
         filled = self.sampler(predict, hidden, tokens, generator)
-        return self.view.data(filled[:, given.shape[1] - 1 :])
+        return self.view.data(filled[:, prompt.shape[1] :])
 
     def continuation_length(self, prompt_length: int) -> int:
         """Tokens of a sample of text: the prompt but for its first token takes up places."""
@@ -198,8 +201,8 @@ class Masked(GenerativeModel):
     def beginning(self, rows: int, condition: Condition | None) -> Tensor:
         """The tokens (N, P) that samples begin with."""
         if self.vocab_size is None:
-            self.check(condition)
-            return first_tokens(self.view, rows, condition, self.device)
+            self.conditions.check(condition)
+            return self.view.given(rows, condition, self.device)
         prompt = None if condition is None else condition.get("prompt")
         if prompt is None or prompt.shape[1] == 0:
             return torch.full((rows, 1), self.start_token or 0, device=self.device)

@@ -147,6 +147,37 @@ class DenoisesToTheEnd(Protocol):
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # D(x; sigma): (N, C, H, W), (N,) -> (N, C, H, W)
 
 
+class ConditionalDenoiser(Protocol):
+    """D(x; sigma) of any condition."""
+
+    network: nn.Module
+
+    def __call__(self, x: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        """(N, C, H, W), (N,), N rows of each key -> (N, C, H, W)."""
+        ...
+
+
+class Guidance(Protocol):
+    """How samples of a denoiser are made to follow their condition more than the model does."""
+
+    strength: float  # 1: they are not
+
+    def guide(self, denoise: ConditionalDenoiser, condition: Condition | None, nothing: Condition | None) -> Denoiser:
+        """``nothing``: what stands for being told nothing, as many rows; None, like a ``condition`` of None: of a
+        model, or a call, without conditions."""
+        ...
+
+
+class PredictionGuidance(Protocol):
+    """The same of models that predict tokens, and of flows: of what two calls say."""
+
+    strength: float  # 1: not guided
+
+    def mix(self, untold: Tensor, told: Tensor) -> Tensor:
+        """(N, ...) each -> the same."""
+        ...
+
+
 class Sampler(Protocol):
     """Noise to samples. Knows only D(x; sigma), owns its grid of sigmas; guidance is bound into ``denoise``."""
 

@@ -1,7 +1,7 @@
 """Data as sequences of tokens, which is how transformers see them: text as it is, images by pixels or by codes.
 
-A sequence (N, 1 + L) begins with a token that is given (the text before; for an image, a stand-in for its label), and L
-tokens follow that the model predicts.
+A sequence (N, P + L) begins with P tokens that are given (of text, the one before; of an image, what it is told: a
+token for its label, the words of its caption), and L tokens follow that the model predicts.
 """
 
 import math
@@ -13,18 +13,25 @@ from torch import Tensor
 
 from genlab.model.base import Condition, GenerativeModel, HasTokens
 from genlab.model.bits_per_dim import as_density, quantised
+from genlab.model.condition import Conditions
+from genlab.model.renamed_weights import renamed
 from genlab.model.spectral_norm import renew_singular_vectors
 
 
 class TokenView(Protocol):
     """How one kind of data is read as tokens."""
 
+    given_length: int  # P
     length: int  # L
     num_outputs: int  # tokens that can be predicted
     num_tokens: int  # these, and those that are only given
 
     def sequences(self, data: Tensor, condition: Condition | None) -> Tensor:
-        """Data in the form of batches -> (N, 1 + L)."""
+        """Data in the form of batches -> (N, P + L)."""
+        ...
+
+    def given(self, count: int, condition: Condition | None, device: torch.device) -> Tensor:
+        """What sequences begin with, (N, P); told nothing where a condition says nothing."""
         ...
 
     def data(self, tokens: Tensor) -> Tensor:
@@ -40,10 +47,13 @@ class TextTokens:
     """Text, of which a batch holds one token more than the model sees at once."""
 
     def __init__(self, context: int, vocab_size: int):
-        self.length, self.num_outputs, self.num_tokens = context, vocab_size, vocab_size
+        self.given_length, self.length, self.num_outputs, self.num_tokens = 1, context, vocab_size, vocab_size
 
     def sequences(self, data: Tensor, condition: Condition | None) -> Tensor:
         return data
+
+    def given(self, count: int, condition: Condition | None, device: torch.device) -> Tensor:
+        raise ValueError("text is told nothing but the text before.")
 
     def data(self, tokens: Tensor) -> Tensor:
         return tokens
@@ -52,20 +62,41 @@ class TextTokens:
         return log_prob
 
 
-class PixelTokens:
+class GivenTokens:
+    """What images are told, as tokens that come after those that are predicted, one key after the other; a single one
+    stands there where nothing is told."""
+
+    num_outputs: int
+
+    def __init__(self, num_outputs: int, conditions: Conditions):
+        self.num_outputs, self.conditions = num_outputs, conditions
+        kinds = conditions.kinds.values()
+        self.given_length = sum(kind.length for kind in kinds) or 1
+        self.num_tokens = num_outputs + (sum(kind.num_tokens for kind in kinds) or 1)
+
+    def given(self, count: int, condition: Condition | None, device: torch.device) -> Tensor:
+        told = self.conditions.filled(condition, count, device)
+        if told is None:
+            return torch.full((count, 1), self.num_outputs, device=device)
+        tokens, first = [], self.num_outputs
+        for key, kind in self.conditions.kinds.items():
+            tokens.append(first + kind.tokens(told[key]))
+            first += kind.num_tokens
+        return torch.cat(tokens, dim=1)
+
+
+class PixelTokens(GivenTokens):
     """The 256 levels of each channel of each pixel, row by row, colours of a pixel side by side. Data: (N, C, H, W)."""
 
     LEVELS = 256
 
-    def __init__(self, shape: Sequence[int], num_classes: int | None):
+    def __init__(self, shape: Sequence[int], conditions: Conditions):
+        super().__init__(self.LEVELS, conditions)
         self.shape, self.length = tuple(shape), math.prod(shape)
-        self.num_outputs, self.num_tokens = self.LEVELS, self.LEVELS + 1 + (num_classes or 0)
 
     def sequences(self, data: Tensor, condition: Condition | None) -> Tensor:
         pixels = ((data + 1) * 127.5).round().long().clamp(0, self.LEVELS - 1)
-        return torch.cat(
-            [first_tokens(self, len(data), condition, data.device), pixels.permute(0, 2, 3, 1).flatten(1)], 1
-        )
+        return torch.cat([self.given(len(data), condition, data.device), pixels.permute(0, 2, 3, 1).flatten(1)], dim=1)
 
     def data(self, tokens: Tensor) -> Tensor:
         channels, height, width = self.shape
@@ -75,32 +106,24 @@ class PixelTokens:
         return as_density(log_prob, self.LEVELS, self.length)
 
 
-class CodeTokens:
+class CodeTokens(GivenTokens):
     """The codes that a trained tokeniser gives images, row by row. Data: (N, C, H, W)."""
 
-    def __init__(self, tokenizer: HasTokens, num_classes: int | None):
-        self.tokenizer = tokenizer
-        self.length, self.num_outputs = math.prod(tokenizer.token_shape), tokenizer.num_codes
-        self.num_tokens = self.num_outputs + 1 + (num_classes or 0)
+    def __init__(self, tokenizer: HasTokens, conditions: Conditions):
+        super().__init__(tokenizer.num_codes, conditions)
+        self.tokenizer, self.length = tokenizer, math.prod(tokenizer.token_shape)
 
     def sequences(self, data: Tensor, condition: Condition | None) -> Tensor:
         codes = self.tokenizer.tokenize(data).flatten(1)
-        return torch.cat([first_tokens(self, len(data), condition, data.device), codes], dim=1)
+        return torch.cat([self.given(len(data), condition, data.device), codes], dim=1)
 
     def data(self, tokens: Tensor) -> Tensor:
         return self.tokenizer.detokenize(tokens.view(-1, *self.tokenizer.token_shape))
 
     def log_density(self, log_prob: Tensor, data: Tensor, sequences: Tensor) -> Tensor:
         """Nats of the codes, and of the pixels given the codes: a bound, since other codes may lead to them too."""
-        codes = sequences[:, 1:].view(-1, *self.tokenizer.token_shape)
+        codes = sequences[:, self.given_length :].view(-1, *self.tokenizer.token_shape)
         return log_prob + self.tokenizer.log_likelihood_given(data, codes)
-
-
-def first_tokens(view: TokenView, count: int, condition: Condition | None, device: torch.device) -> Tensor:
-    """(N, 1): the tokens that stand for labels come after those that are predicted, "no label" (-1) first."""
-    if condition is None or view.num_tokens == view.num_outputs + 1:
-        return torch.full((count, 1), view.num_outputs, device=device)
-    return view.num_outputs + 1 + condition["label"][:, None].to(device)
 
 
 def check_tokens(tokens: Tensor, vocab_size: int) -> None:
@@ -111,20 +134,20 @@ def check_tokens(tokens: Tensor, vocab_size: int) -> None:
 
 
 def view_of(
-    shape: Sequence[int], vocab_size: int | None, num_classes: int | None, tokenizer: HasTokens | None
+    shape: Sequence[int], vocab_size: int | None, conditions: Conditions, tokenizer: HasTokens | None
 ) -> TokenView:
     """Text if there is a vocabulary, codes if there is a tokeniser, else pixels. Raises ValueError: a tokeniser of
     images of another shape."""
     if vocab_size is not None:
         return TextTokens(shape[0], vocab_size)
     if tokenizer is None:
-        return PixelTokens(shape, num_classes)
+        return PixelTokens(shape, conditions)
     if tuple(tokenizer.shape) != tuple(shape):
         raise ValueError(
             f"model.tokenizer was trained on images of shape {tuple(tokenizer.shape)}, the data have {tuple(shape)}. "
             "Name another run, or change the data."
         )
-    return CodeTokens(tokenizer, num_classes)
+    return CodeTokens(tokenizer, conditions)
 
 
 def made(tokenizer: HasTokens | None, pretrained: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -134,7 +157,7 @@ def made(tokenizer: HasTokens | None, pretrained: Mapping[str, Mapping[str, Tens
     assert isinstance(tokenizer, GenerativeModel)
     tokenizer.configure_model()
     if "tokenizer" in pretrained:
-        tokenizer.load_state_dict(pretrained["tokenizer"])
+        tokenizer.load_state_dict(renamed(pretrained["tokenizer"], tokenizer.state_dict()))
         renew_singular_vectors(tokenizer)
     tokenizer.requires_grad_(False).eval()
 

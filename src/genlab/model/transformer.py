@@ -1,6 +1,6 @@
 """Transformers that predict the next token: of text, of an image's pixels, or of a tokeniser's codes for it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -15,19 +15,20 @@ from genlab.model.base import (
     HasTokens,
     LearningRateSchedule,
     OptimizerFactory,
-    drop_labels,
 )
+from genlab.model.condition import Conditions
+from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
-from genlab.model.parts import TokenNetwork, TokenSampler
+from genlab.model.parts import PredictionGuidance, TokenNetwork, TokenSampler
 from genlab.model.sharding import shard
-from genlab.model.tokens import TokenView, check_tokens, dequantised_to_batch, first_tokens, made, view_of
+from genlab.model.tokens import TokenView, check_tokens, dequantised_to_batch, made, view_of
 from genlab.seeding import RandomStream
 
 
 class Transformer(GenerativeModel):
     """Maximum likelihood of each token given those before it. Losses are nats a token.
 
-    Images are sequences that begin with a token for their label; see :mod:`genlab.model.tokens`.
+    Images are sequences that begin with tokens for what they are told; see :mod:`genlab.model.tokens`.
     """
 
     modalities = frozenset({"image", "text"})
@@ -44,25 +45,24 @@ class Transformer(GenerativeModel):
         shape: Sequence[int],  # of an image (C, H, W); of text (T,), the tokens that are seen at once
         vocab_size: int | None,  # of text; None: images
         start_token: int | None,  # that text begins with where there is no prompt
-        num_classes: int | None,  # None: labels are not used
+        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
         tokenizer: HasTokens | None = None,  # the model of a trained run, whose codes stand for images; None: pixels
-        label_dropout: float = 0.1,  # share of training examples without their label, which guidance needs
-        guidance: float = 1.0,  # strength of classifier-free guidance; 1 is none
+        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples that are told nothing
+        guidance: PredictionGuidance | None = None,  # None: samples of the conditional model itself
         sample_length: int | None = None,  # tokens of a sample of text; None: as many as are seen at once
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
         """Raises ValueError: an argument is outside its range, or a tokeniser of images of another shape."""
         super().__init__(seed, schedule)
-        if not 0 <= label_dropout <= 1:
-            raise ValueError(f"model.label_dropout={label_dropout} is outside [0, 1]. It is a share of the examples.")
-        if guidance != 1 and num_classes is not None and label_dropout == 0:
-            raise ValueError(f"model.guidance={guidance} needs a model trained with model.label_dropout above 0.")
+        self.conditions = Conditions.told(told, conditions, condition_dropout)
+        self.guidance = guidance or NoGuidance()
+        self.conditions.check_guided(self.guidance.strength)
         if sample_length is not None and sample_length < 1:
             raise ValueError(f"model.sample_length={sample_length} must be 1 or more.")
         self.make_network, self.sampler, self.make_optimizer = network, sampler, optimizer
         self.shape, self.vocab_size, self.start_token = tuple(shape), vocab_size, start_token
-        self.num_classes, self.label_dropout, self.guidance = num_classes, label_dropout, guidance
         self.sample_length, self.compile_network = sample_length, compile
         self.tokenizer = tokenizer
         self.likelihood_kind: Literal["exact", "bound"] = "exact" if tokenizer is None else "bound"
@@ -72,9 +72,12 @@ class Transformer(GenerativeModel):
         if self.network is not None:
             return
         made(self.tokenizer, self.pretrained)
-        self.view = view_of(self.shape, self.vocab_size, self.num_classes, self.tokenizer)
+        self.view = view_of(self.shape, self.vocab_size, self.conditions, self.tokenizer)
         network: Any = self.make_network(
-            num_tokens=self.view.num_tokens, num_outputs=self.view.num_outputs, max_length=self.view.length, causal=True
+            num_tokens=self.view.num_tokens,
+            num_outputs=self.view.num_outputs,
+            max_length=self.view.given_length - 1 + self.view.length,
+            causal=True,
         )
         if self.compile_network:
             network.compile()
@@ -89,18 +92,19 @@ class Transformer(GenerativeModel):
         return self.make_optimizer(parameter_groups(self.network))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(batch, drop_labels(self.condition_of(batch), self.label_dropout))
+        loss = self.loss(batch, self.conditions.dropped(self.conditions.of(batch)))
         self.log("train/loss", loss, on_step=True, batch_size=len(batch["index"]))
         return loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """With every label in place."""
-        return {"loss": self.loss(batch, self.condition_of(batch))}
+        """With every condition in place."""
+        return {"loss": self.loss(batch, self.conditions.of(batch))}
 
     def loss(self, batch: Batch, condition: Condition | None) -> Tensor:
         sequences = self.view.sequences(batch["tokens" if self.vocab_size is not None else "image"], condition)
-        logits = self.network(sequences[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1).float(), sequences[:, 1:].flatten())
+        given = self.view.given_length
+        logits = self.network(sequences[:, :-1])[:, given - 1 :]
+        return F.cross_entropy(logits.flatten(0, 1).float(), sequences[:, given:].flatten())
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
@@ -110,18 +114,19 @@ class Transformer(GenerativeModel):
         The caller puts the model in eval mode, or dropout is on.
 
         Raises:
-            ValueError: a label that the model does not know.
+            ValueError: a condition that the model does not know.
         """
-        self.check(condition)
+        self.conditions.check(condition)
         data = dequantised_to_batch(x)
         sequences = self.view.sequences(data, condition)
         return self.view.log_density(self.token_log_probs(sequences).sum(dim=1), x, sequences)
 
     @torch.no_grad()
     def token_log_probs(self, sequences: Tensor) -> Tensor:
-        """Nats of each token of ``sequences`` (N, 1 + L) given those before it, in float32. -> (N, L)."""
-        logits = self.network(sequences[:, :-1]).float()
-        return -F.cross_entropy(logits.transpose(1, 2), sequences[:, 1:], reduction="none")
+        """Nats of each token of ``sequences`` (N, P + L), but for those that are given, in float32. -> (N, L)."""
+        given = self.view.given_length
+        logits = self.network(sequences[:, :-1])[:, given - 1 :].float()
+        return -F.cross_entropy(logits.transpose(1, 2), sequences[:, given:], reduction="none")
 
     @torch.no_grad()
     def sample(
@@ -129,11 +134,11 @@ class Transformer(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W) in [-1, 1], or text (N, T): the tokens after ``condition["prompt"]``, if there is one.
 
-        The caller puts the model in eval mode. Without a condition nobody has a label. Without a generator, one is
+        The caller puts the model in eval mode. Without a condition nobody is told anything. Without a generator, one is
         seeded from torch's global generator.
 
         Raises:
-            ValueError: a label or a token that the model does not know.
+            ValueError: a condition or a token that the model does not know.
         """
         generator = self.stream(num_samples, generator)
         return self.view.data(torch.stack(list(self.generate(condition, generator)), dim=1))
@@ -149,24 +154,25 @@ class Transformer(GenerativeModel):
         history, padding = self.beginning(rows, condition)
         length = self.view.length if self.vocab_size is None else self.continuation_length(history.shape[1])
         uniform = generator.rand(length)
-        guided = self.guidance != 1 and self.vocab_size is None and self.num_classes is not None
+        guided = self.guidance.strength != 1 and len(self.conditions.kinds) > 0
         if guided:
-            history = torch.cat([history, torch.full_like(history, self.view.num_outputs)])  # and without a label
+            history = torch.cat([history, self.view.given(rows, None, self.device)])  # and told nothing
+        seen_at_once = self.view.given_length - 1 + self.view.length
         cache: Any = None
         logits = None
         for i in range(length):
-            if cache is None or cache.used == self.view.length:
-                kept = self.view.length if cache is None else max(1, self.view.length // 2)
+            if cache is None or cache.used == seen_at_once:
+                kept = seen_at_once if cache is None else max(1, seen_at_once // 2)
                 dropped = max(0, history.shape[1] - kept)
                 seen = None if padding is None else (padding - dropped).clamp(min=0)
-                cache = self.network.cache(len(history), self.view.length)
+                cache = self.network.cache(len(history), seen_at_once)
                 logits = self.network(history[:, dropped:], seen, cache)[:, -1]
             else:
                 logits = self.network(history[:, -1:], seen, cache)[:, -1]
             self.evaluations += len(history)
             if guided:
                 told, untold = logits.float().chunk(2)
-                logits = untold + self.guidance * (told - untold)
+                logits = self.guidance.mix(untold, told)
             before = history[:rows] if padding is None else _unpadded(history, padding)
             token = self.sampler(logits, before, uniform[:, i])
             yield token
@@ -179,8 +185,8 @@ class Transformer(GenerativeModel):
     def beginning(self, rows: int, condition: Condition | None) -> tuple[Tensor, Tensor | None]:
         """The tokens (N, P) that samples begin with, and how many of each row are padding, (N,), if any."""
         if self.vocab_size is None:
-            self.check(condition)
-            return first_tokens(self.view, rows, condition, self.device), None
+            self.conditions.check(condition)
+            return self.view.given(rows, condition, self.device), None
         prompt = None if condition is None else condition.get("prompt")
         if prompt is None or prompt.shape[1] == 0:
             return torch.full((rows, 1), self.start_token or 0, device=self.device), None

@@ -1,15 +1,16 @@
 """Variational autoencoders (Kingma and Welling 2014): one layer of latents with a standard normal prior."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory, drop_labels
+from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.bits_per_dim import as_density, on_batch_scale
+from genlab.model.condition import Conditions, repeated, told_to
 from genlab.model.elbo import (
     Normal,
     importance_weighted,
@@ -23,7 +24,7 @@ from genlab.seeding import RandomStream, derive_seed
 
 
 class VAE(GenerativeModel):
-    """A beta-VAE (Higgins et al. 2017) with free bits and a KL warm-up; class-conditional where there are labels.
+    """A beta-VAE (Higgins et al. 2017) with free bits and a KL warm-up; conditional where there are labels.
 
     The encoder puts out 2 Z channels (means and log scales of the posterior), the decoder the parameters of the pixels'
     distribution. Losses are nats a dimension of the data.
@@ -43,12 +44,13 @@ class VAE(GenerativeModel):
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: labels are not used
+        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
         beta: float = 1.0,  # weight of the KL cost; 1 is the bound itself
         free_nats: float = 0.0,  # of the KL cost of each latent channel, over all its places: they cost nothing less
         warmup: float = 0.0,  # share of the budget over which beta grows from 0
-        label_dropout: float = 0.0,  # share of training examples without their label, so that label -1 is learnt
+        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.0,  # share of training examples that are told nothing
         temperature: float = 1.0,  # scale of the latents that samples are made of
         sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
         num_training_samples: int = 1,  # of the bound that is trained; more: IWAE
@@ -57,8 +59,9 @@ class VAE(GenerativeModel):
     ):
         """Raises ValueError: a share outside [0, 1], a negative weight, a latent that is not (Z, h, w)."""
         super().__init__(seed, schedule)
-        if not (0 <= label_dropout <= 1 and 0 <= warmup <= 1):
-            raise ValueError(f"label_dropout={label_dropout} and warmup={warmup} are shares: use values from 0 to 1.")
+        self.conditions = Conditions.told(told, conditions, condition_dropout)
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup={warmup} is a share: use a value from 0 to 1.")
         if beta < 0 or free_nats < 0 or min(num_training_samples, num_importance_samples) < 1:
             raise ValueError("beta and free_nats must be 0 or more, numbers of samples 1 or more.")
         if num_training_samples > 1 and (beta, free_nats, warmup) != (1, 0, 0):
@@ -70,9 +73,9 @@ class VAE(GenerativeModel):
             raise ValueError(f"model.latent_shape={list(latent_shape)} must be [Z,h,w]; for a vector, [Z,1,1].")
         self.make_encoder, self.make_decoder, self.likelihood = encoder, decoder, likelihood
         self.make_optimizer = optimizer
-        self.shape, self.num_classes, self.latent_shape = tuple(shape), num_classes, tuple(latent_shape)
+        self.shape, self.latent_shape = tuple(shape), tuple(latent_shape)
         self.num_levels = likelihood.levels or 256
-        self.beta, self.free_nats, self.warmup, self.label_dropout = beta, free_nats, warmup, label_dropout
+        self.beta, self.free_nats, self.warmup = beta, free_nats, warmup
         self.temperature, self.sample_pixels = temperature, sample_pixels
         self.num_training_samples, self.num_importance_samples = num_training_samples, num_importance_samples
         self.register_module("encoder", None)
@@ -81,8 +84,10 @@ class VAE(GenerativeModel):
     def configure_model(self) -> None:
         if self.encoder is not None:
             return
-        encoder = self.make_encoder(out_channels=2 * self.latent_shape[0])
-        decoder = self.make_decoder(out_channels=self.likelihood.num_parameters(self.shape[0]))
+        kinds = self.conditions.kinds
+        encoder = self.make_encoder(out_channels=2 * self.latent_shape[0], **told_to(self.make_encoder, kinds))
+        parameters = self.likelihood.num_parameters(self.shape[0])
+        decoder = self.make_decoder(out_channels=parameters, **told_to(self.make_decoder, kinds))
         assert isinstance(encoder, nn.Module)
         assert isinstance(decoder, nn.Module)
         if self.device_mesh is not None:
@@ -94,16 +99,16 @@ class VAE(GenerativeModel):
         return self.make_optimizer(self.parameters())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x, condition = batch["image"], self.condition_of(batch)
-        condition = drop_labels(condition, self.label_dropout)
+        x, condition = batch["image"], self.conditions.of(batch)
+        condition = self.conditions.dropped(condition)
         losses = self.negative_elbo(x, condition)
         for name, value in losses.items():
             self.log(f"train/{name}", value, on_step=True, batch_size=len(x))
         return losses["loss"]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """With every label in place. Noise is drawn from torch's global generator, which the caller seeds."""
-        return self.negative_elbo(batch["image"], self.condition_of(batch))
+        """With every condition in place. Noise is drawn from torch's global generator, which the caller seeds."""
+        return self.negative_elbo(batch["image"], self.conditions.of(batch))
 
     def negative_elbo(self, x: Tensor, condition: Condition | None) -> dict[str, Tensor]:
         """Of images (N, C, H, W), in nats a dimension: ``reconstruction``, the ``kl`` cost as it is, and the ``loss``,
@@ -123,10 +128,10 @@ class VAE(GenerativeModel):
         """The ``loss`` of an importance-weighted autoencoder, in nats a dimension: minus the log of the mean weight of
         ``num_training_samples`` latents of each image (Burda et al. 2016, eq. 8). Its gradient is eq. 14's."""
         k = self.num_training_samples
-        repeated = Normal(posterior.mean.repeat_interleave(k, dim=0), posterior.log_std.repeat_interleave(k, dim=0))
-        told = None if condition is None else {key: v.repeat_interleave(k, dim=0) for key, v in condition.items()}
-        z = repeated.at(torch.randn_like(repeated.mean))  # (N k, *latent_shape)
-        log_weights = self.log_weight(x.repeat_interleave(k, dim=0), z, repeated, told).view(len(x), k)
+        copies = Normal(posterior.mean.repeat_interleave(k, dim=0), posterior.log_std.repeat_interleave(k, dim=0))
+        told = repeated(condition, k, each=True)
+        z = copies.at(torch.randn_like(copies.mean))  # (N k, *latent_shape)
+        log_weights = self.log_weight(x.repeat_interleave(k, dim=0), z, copies, told).view(len(x), k)
         return {"loss": -importance_weighted(log_weights.T).mean() / math.prod(self.shape)}
 
     def log_weight(self, x: Tensor, z: Tensor, posterior: Normal, condition: Condition | None) -> Tensor:
@@ -144,13 +149,13 @@ class VAE(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W), nominally in [-1, 1] and not clamped.
 
-        The caller puts the model in eval mode, or dropout is on. Without a condition nobody has a label. Without a
+        The caller puts the model in eval mode, or dropout is on. Without a condition nobody is told anything. Without a
         generator, one is seeded from torch's global generator.
 
         Raises:
-            ValueError: a label that the model does not know.
+            ValueError: a condition that the model does not know.
         """
-        self.check(condition)
+        self.conditions.check(condition)
         generator = self.stream(num_samples, generator)
         self.evaluations += num_samples
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
@@ -177,9 +182,9 @@ class VAE(GenerativeModel):
         as precise as it can be, and the same in any batch. The caller puts the model in eval mode, or dropout is on.
 
         Raises:
-            ValueError: a label that the model does not know.
+            ValueError: a condition that the model does not know.
         """
-        self.check(condition)
+        self.conditions.check(condition)
         x = on_batch_scale(x, self.likelihood.levels)
         posterior, log_weights = self.posterior(x, condition), []
         stream = RandomStream.for_examples(derive_seed(self.seed), x)

@@ -1,7 +1,7 @@
 """VQ-VAE (van den Oord et al. 2017): images to a few integers, and back. A tokeniser for models that come after it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.bits_per_dim import as_density, on_batch_scale
+from genlab.model.condition import Conditions, told_to
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
@@ -62,22 +63,29 @@ class VQVAE(GenerativeModel):
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: labels are not used
+        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
         latent_shape: Sequence[int],  # (Z, h, w): h * w tokens for an image
         commitment: float = 0.25,  # weight of the loss that keeps the encoder close to the codebook (beta of eq. 3)
         frequency_decay: float = 0.99,  # of the averages that tokens are sampled by, at each step
+        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
         sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
         seed: int = 0,
     ):
-        """Raises ValueError: a decay outside [0, 1), a latent that is not (Z, h, w)."""
+        """Raises ValueError: a decay outside [0, 1), a latent that is not (Z, h, w), more told than a label."""
         super().__init__(seed, schedule)
+        self.conditions = Conditions.told(told, conditions)
+        if [kind.length for kind in self.conditions.kinds.values()] not in ([], [1]):
+            raise ValueError(
+                f"model.conditions=[{','.join(self.conditions.kinds)}]: a VQVAE counts its codes by label, and its "
+                "networks are told nothing. Use model.conditions=[], and tell the model that is trained on its codes."
+            )
         if not 0 <= frequency_decay < 1 or commitment < 0:
             raise ValueError(f"frequency_decay={frequency_decay} must be in [0, 1), commitment={commitment} >= 0.")
         if len(latent_shape) != 3:
             raise ValueError(f"model.latent_shape={list(latent_shape)} must be [Z,h,w].")
         self.make_encoder, self.make_decoder, self.make_quantizer = encoder, decoder, quantizer
         self.likelihood, self.make_optimizer = likelihood, optimizer
-        self.shape, self.num_classes, self.latent_shape = tuple(shape), num_classes, tuple(latent_shape)
+        self.shape, self.latent_shape = tuple(shape), tuple(latent_shape)
         self.token_shape = self.latent_shape[1:]
         self.commitment, self.frequency_decay, self.sample_pixels = commitment, frequency_decay, sample_pixels
         for name in ("encoder", "decoder", "quantizer"):
@@ -87,8 +95,10 @@ class VQVAE(GenerativeModel):
     def configure_model(self) -> None:
         if self.encoder is not None:
             return
-        encoder = self.make_encoder(out_channels=self.latent_shape[0])
-        decoder = self.make_decoder(out_channels=self.likelihood.num_parameters(self.shape[0]))
+        kinds = self.conditions.kinds  # which these networks have vectors for, and never look at
+        encoder = self.make_encoder(out_channels=self.latent_shape[0], **told_to(self.make_encoder, kinds))
+        parameters = self.likelihood.num_parameters(self.shape[0])
+        decoder = self.make_decoder(out_channels=parameters, **told_to(self.make_decoder, kinds))
         quantizer = self.make_quantizer()
         assert isinstance(encoder, nn.Module)
         assert isinstance(decoder, nn.Module)
@@ -98,7 +108,8 @@ class VQVAE(GenerativeModel):
             shard(decoder, self.device_mesh)
         self.encoder, self.decoder, self.quantizer = encoder, decoder, quantizer
         # of each code, by label (row 0: any), at each place: an average over training of its share of the batch
-        size = (1 + (self.num_classes or 0), math.prod(self.latent_shape[1:]), quantizer.num_codes)
+        rows = max([1, *(kind.num_tokens for kind in self.conditions.kinds.values())])
+        size = (rows, math.prod(self.latent_shape[1:]), quantizer.num_codes)
         self.register_buffer("frequencies", torch.zeros(size))
 
     def configure_optimizers(self) -> Optimizer:
@@ -114,7 +125,7 @@ class VQVAE(GenerativeModel):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses, z, codes = self.autoencode(batch["image"])
         self.quantizer.update(z.detach(), codes)
-        self.count(codes, batch.get("label") if self.num_classes is not None else None)
+        self.count(codes, self.row_of(self.conditions.of(batch)))
         for name, value in losses.items():
             self.log(f"train/{name}", value, on_step=True, batch_size=len(codes))
         self.log("train/perplexity", perplexity(codes, self.quantizer.num_codes), on_step=True, batch_size=len(codes))
@@ -134,16 +145,22 @@ class VQVAE(GenerativeModel):
         return {"loss": loss, "reconstruction": reconstruction, "commitment": commitment}, z, codes
 
     @torch.no_grad()
-    def count(self, codes: Tensor, label: Tensor | None) -> None:
-        """Average how often each code stands at each place, for all images and for those of each label."""
+    def count(self, codes: Tensor, row: Tensor | None) -> None:
+        """Average how often each code stands at each place, for all images and for those of each label: ``row`` (N,) of
+        the frequencies, 0 for none."""
         there = F.one_hot(codes.flatten(1), self.quantizer.num_codes).float()  # (N, h * w, K)
         counts = torch.zeros_like(self.frequencies)
         counts[0] = there.sum(dim=0)
-        if label is not None:
-            counts.index_add_(0, label.clamp(min=-1) + 1, there * (label >= 0)[:, None, None])
+        if row is not None:
+            counts.index_add_(0, row, there * (row > 0)[:, None, None])
         if dist.is_initialized():
             dist.all_reduce(counts)
         self.frequencies.lerp_(counts, 1 - self.frequency_decay)
+
+    def row_of(self, condition: Condition | None) -> Tensor | None:
+        """Of the frequencies, (N,): 0 is any label."""
+        told = self.conditions.kinds.items()
+        return next((kind.tokens(condition[key])[:, 0] for key, kind in told if condition and key in condition), None)
 
     @property
     def num_codes(self) -> int:
@@ -188,15 +205,14 @@ class VQVAE(GenerativeModel):
         generator, one is seeded from torch's global generator.
 
         Raises:
-            ValueError: a label that the model does not know.
+            ValueError: a condition that the model does not know.
         """
-        self.check(condition)
+        self.conditions.check(condition)
         generator = self.stream(num_samples, generator)
         self.evaluations += num_samples
-        rows = torch.zeros(num_samples, dtype=torch.long, device=self.device)
-        if condition is not None:
-            rows = condition["label"].to(self.device) + 1
-        share = (self.frequencies + 1e-12).double().cumsum(dim=-1)[rows]  # (N, h * w, K)
+        rows = self.row_of(condition)
+        rows = torch.zeros(num_samples, dtype=torch.long) if rows is None else rows
+        share = (self.frequencies + 1e-12).double().cumsum(dim=-1)[rows.to(self.device)]  # (N, h * w, K)
         height, width = self.latent_shape[1:]
         uniform = generator.rand(height * width, 1).double() * share[..., -1:]
         tokens = torch.searchsorted(share, uniform, right=True).clamp(max=share.shape[-1] - 1)  # (N, h * w, 1)

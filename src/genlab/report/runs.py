@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from genlab.config.renamed import with_current_names
+from genlab.config.renamed_options import modern
 from genlab.errors import ConfigError
 from genlab.files.paths import read_path
 from genlab.progress import progress
@@ -175,7 +176,7 @@ def read_run(folder: Path) -> Run:
         if summary is None
         else numbers({k: summary[k] for k in COSTS if summary.get(k) is not None}, folder / "summary.json")
     )
-    return Run(folder, config, costs, measurements, tuple(stale), _hardware(folder / "versions.json"))
+    return Run(folder, modern(config), costs, measurements, tuple(stale), _hardware(folder / "versions.json"))
 
 
 def _hardware(path: Path) -> str | None:

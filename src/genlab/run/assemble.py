@@ -138,9 +138,6 @@ def build_model(config: Mapping[str, Any]) -> Model:
     """The model of a resolved config, its networks not made yet. Raises ConfigError for what they would refuse too."""
     trial_model(config)
     model: Model = build(config["model"], Model, "model")
-    if isinstance(model, GenerativeModel) and model.num_classes is not None:
-        label = config["spec"]["condition"]["label"]
-        model.empty_classes = tuple(label.get("empty", ()))  # runs of before do not say
     return model
 
 

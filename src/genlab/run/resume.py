@@ -23,6 +23,7 @@ FREE = ("budget", "outputs", "check", "rank_timeout", "logger", "metrics", "eval
         "trainer.strategy", "trainer.max_epochs", "trainer.log_every_n_steps", "data.num_workers", "data.root",
         "data.path", "data.val_root", "data.val_path", "data.cache_dir", "data.download")  # fmt: skip
 WATCHERS = "callbacks"  # but for the weights that samples are drawn with, which are a part of the model
+SAID_OF_CONDITIONS = (".names", ".empty", ".examples")  # of which only sizes make another network
 KEPT_WEIGHTS = ("callbacks.ema", "callbacks.best")
 
 
@@ -46,6 +47,8 @@ def check_changes(saved: Mapping[str, Any], config: Mapping[str, Any], run: Path
 
 
 def _is_free(path: str) -> bool:
+    if ".told." in path and path.endswith(SAID_OF_CONDITIONS):
+        return True
     if path.startswith(WATCHERS):
         return not path.startswith(KEPT_WEIGHTS)
     return any(path == free or path.startswith(f"{free}.") for free in FREE)

@@ -28,6 +28,7 @@ from typing import Any
 import yaml
 
 from genlab.config.renamed import with_current_names
+from genlab.config.renamed_options import modern
 from genlab.errors import CheckpointError, ConfigError, StorageError
 from genlab.files.atomic import remove_partial_files, write_atomically
 from genlab.files.lock import LOCK
@@ -168,7 +169,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged (it has no {missing[0]}). Restore it, or start a new run.")
     if found := next((text for text in _nodes(config) if isinstance(text, str) and "${" in text), None):
         raise CheckpointError(f"{path} holds the interpolation '{found}', which no run writes. Put its value there.")
-    return with_current_names(config)
+    return modern(with_current_names(config))
 
 
 def read_overrides(folder: Path) -> list[str]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from genlab.data.image import ImageTable, bits_of, to_float, to_pixels
 from genlab.model.base import Condition, GenerativeModel, in_eval_mode
+from genlab.model.condition import moved
 
 
 def reconstructions(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:
@@ -56,6 +57,5 @@ def _partner(table: ImageTable, start: int) -> int:
 
 def _held_out(model: GenerativeModel, table: ImageTable, indices: np.ndarray) -> tuple[Tensor, Condition | None]:
     images = to_float(torch.from_numpy(table.images[indices])).to(model.device)
-    if table.labels is None or model.num_classes is None:
-        return images, None
-    return images, {"label": torch.from_numpy(table.labels[indices]).to(model.device)}
+    known = {key: value for key, value in table.told(indices).items() if key in model.conditions.kinds}
+    return images, moved(known or None, model.device)

@@ -13,6 +13,16 @@ from genlab.sampling.png import save_png
 FOLDER = "samples"  # of a run
 
 
+def captions_of(picture: Path) -> Path:
+    """Where the captions of a picture of samples stand."""
+    return picture.with_name(f"captions-{picture.stem}.txt")
+
+
+def write_captions(captions: list[str], path: Path) -> None:
+    """What samples were asked for, a line each, in the order of a grid. Raises StorageError."""
+    write_atomically(path, lambda file: file.write("".join(f"{text}\n" for text in captions).encode()))
+
+
 def save_grid(images: Tensor, columns: int, path: Path, smallest: int = 48) -> None:
     """Images (N, C, H, W), uint8 or uint16, as one PNG, row by row. Small ones are enlarged, pixel by pixel, to
     ``smallest``. C is 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.network.embedding import LabelEmbedding
+from genlab.model.network.embedding import NO_LABEL, ConditionEmbedding, Told
 from genlab.model.network.unet import Block
 
 _COARSEST = 4  # side of the feature map that a vector is read off
@@ -19,7 +19,7 @@ class ConvEncoder(nn.Module):
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         out_channels: int,  # for each place of the latent
         channels: int = 32,  # at the finest resolution; each halving doubles them
         max_channels: int = 128,
@@ -34,7 +34,7 @@ class ConvEncoder(nn.Module):
         sizes = sizes_between(shape, latent_shape)
         widths = widths_of(channels, max_channels, len(sizes))
         embedding = 4 * channels
-        self.label = LabelEmbedding(num_classes or 0, embedding)
+        self.told = ConditionEmbedding(told or NO_LABEL, embedding)
         self.to_patches = nn.PixelUnshuffle(patch_size)
         self.stem = nn.Conv2d(shape[0], channels, 3, padding=1)
         self.blocks = nn.ModuleList()
@@ -49,8 +49,8 @@ class ConvEncoder(nn.Module):
         self.out = nn.Conv2d(current, out_channels, sizes[-1] if is_vector else 1)
 
     def forward(self, image: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``image``: (N, C, H, W); ``condition["label"]``: (N,), -1 for none. -> (N, out_channels, h, w)."""
-        embedding = F.silu(self.label(condition))  # (N or 1, 4 * channels)
+        """``image``: (N, C, H, W); ``condition``: by key, N rows each. -> (N, out_channels, h, w)."""
+        embedding = F.silu(self.told(condition))  # (N or 1, 4 * channels)
         h = self.stem(self.to_patches(image).to(self.stem.weight.dtype))
         for block in self.blocks:
             h = block(h, embedding)
@@ -64,7 +64,7 @@ class ConvDecoder(nn.Module):
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         out_channels: int,  # for each pixel
         channels: int = 32,  # at the finest resolution; each halving doubles them
         max_channels: int = 128,
@@ -78,7 +78,7 @@ class ConvDecoder(nn.Module):
         sizes = sizes_between(in_patches(shape, patch_size), latent_shape)[::-1]
         widths = widths_of(channels, max_channels, len(sizes))[::-1]
         embedding, current = 4 * channels, widths[0]
-        self.label = LabelEmbedding(num_classes or 0, embedding)
+        self.told = ConditionEmbedding(told or NO_LABEL, embedding)
         is_vector = tuple(latent_shape[1:]) == (1, 1)
         self.style = nn.Linear(latent_shape[0], embedding) if is_vector else None
         self.stem = nn.ConvTranspose2d(latent_shape[0], current, sizes[0] if is_vector else 1)
@@ -93,9 +93,9 @@ class ConvDecoder(nn.Module):
         self.to_pixels = nn.PixelShuffle(patch_size)
 
     def forward(self, latent: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``latent``: (N, Z, h, w); ``condition["label"]``: (N,), -1 for none. -> (N, out_channels, H, W)."""
+        """``latent``: (N, Z, h, w); ``condition``: by key, N rows each. -> (N, out_channels, H, W)."""
         latent = latent.to(self.stem.weight.dtype)
-        embedding = self.label(condition)  # (N or 1, 4 * channels)
+        embedding = self.told(condition)  # (N or 1, 4 * channels)
         if self.style is not None:
             embedding = embedding + self.style(latent.flatten(1))
         embedding = F.silu(embedding)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.network.embedding import LabelEmbedding
+from genlab.model.network.embedding import NO_LABEL, ConditionEmbedding, Told
 from genlab.model.network.mlp import Block
 
 Activation = nn.ReLU | nn.SiLU | nn.GELU | nn.Tanh
@@ -19,7 +19,7 @@ class MLPEncoder(nn.Module):
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         out_channels: int,  # for each place of the latent
         width: int = 256,
         depth: int = 2,  # blocks
@@ -27,12 +27,10 @@ class MLPEncoder(nn.Module):
         activation: Activation | None = None,  # of the first and the last layer; None: SiLU
     ):
         super().__init__()
-        self.perceptron = Perceptron(
-            shape, (out_channels, *latent_shape[1:]), num_classes, width, depth, dropout, activation
-        )
+        self.perceptron = Perceptron(shape, (out_channels, *latent_shape[1:]), told, width, depth, dropout, activation)
 
     def forward(self, image: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``image``: (N, C, H, W); ``condition["label"]``: (N,), -1 for none. -> (N, out_channels, h, w)."""
+        """``image``: (N, C, H, W); ``condition``: by key, N rows each. -> (N, out_channels, h, w)."""
         return self.perceptron(image, condition)
 
 
@@ -43,7 +41,7 @@ class MLPDecoder(nn.Module):
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         out_channels: int,  # for each pixel
         width: int = 256,
         depth: int = 2,  # blocks
@@ -51,23 +49,21 @@ class MLPDecoder(nn.Module):
         activation: Activation | None = None,  # of the first and the last layer; None: SiLU
     ):
         super().__init__()
-        self.perceptron = Perceptron(
-            latent_shape, (out_channels, *shape[1:]), num_classes, width, depth, dropout, activation
-        )
+        self.perceptron = Perceptron(latent_shape, (out_channels, *shape[1:]), told, width, depth, dropout, activation)
 
     def forward(self, latent: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``latent``: (N, Z, h, w); ``condition["label"]``: (N,), -1 for none. -> (N, out_channels, H, W)."""
+        """``latent``: (N, Z, h, w); ``condition``: by key, N rows each. -> (N, out_channels, H, W)."""
         return self.perceptron(latent, condition)
 
 
 class Perceptron(nn.Module):
-    """Residual blocks from one shape to another, told the label."""
+    """Residual blocks from one shape to another, told the condition."""
 
     def __init__(
         self,
         in_shape: Sequence[int],
         out_shape: Sequence[int],
-        num_classes: int | None,
+        told: Told,
         width: int,
         depth: int,
         dropout: float,
@@ -76,14 +72,14 @@ class Perceptron(nn.Module):
         super().__init__()
         self.out_shape = tuple(out_shape)
         self.activation = activation or nn.SiLU()
-        self.label = LabelEmbedding(num_classes or 0, width)
+        self.told = ConditionEmbedding(told or NO_LABEL, width)
         self.stem = nn.Linear(math.prod(in_shape), width)
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))
         self.out = nn.Linear(width, math.prod(out_shape))
 
     def forward(self, x: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """(N, *in_shape) -> (N, *out_shape)."""
-        embedding = F.silu(self.label(condition))  # (N or 1, width)
+        embedding = F.silu(self.told(condition))  # (N or 1, width)
         h = self.stem(x.flatten(1).to(self.stem.weight.dtype))  # (N, width)
         for block in self.blocks:
             h = block(h, embedding)

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.model.network.embedding import Told
 from genlab.model.network.gan_blocks import (
     DiscriminatorBlock,
     GeneratorBlock,
     ProjectionHead,
     Wrap,
-    faint_labels,
+    faint_conditions,
     layer_maker,
     smallest_map,
 )
@@ -20,17 +21,17 @@ from genlab.model.network.gan_blocks import (
 
 class BigGANGenerator(nn.Module):
     """Residual blocks from about 4x4 up. The noise is cut into chunks, one for the stem and one for each block, where
-    it joins the shared vector of the label in the gains and biases of the batch norms."""
+    it joins the shared vector of the condition in the gains and biases of the batch norms."""
 
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         latent_dim: int,  # is rounded down to a multiple of the chunks
         channels: int = 64,  # times channel_mult
         channel_mult: Sequence[int] = (4, 4, 4, 4),  # from the coarsest feature map to the finest
         attention_resolutions: Sequence[int] = (16,),  # heights of feature maps that get attention, if they occur
-        shared_width: int = 128,  # of the label's vector
+        shared_width: int = 128,  # of a condition's vector
     ):
         """Raises ValueError if the sides cannot be halved down to about 4, or ``channel_mult`` is too short."""
         super().__init__()
@@ -42,8 +43,8 @@ class BigGANGenerator(nn.Module):
             raise ValueError(
                 f"model.latent_dim={latent_dim} must be at least {doublings + 1}, a number for each block."
             )
-        self.label = faint_labels(num_classes, shared_width) if num_classes is not None else None
-        embedding_width = self.chunk + (shared_width if self.label is not None else 0)
+        self.told = faint_conditions(told, shared_width)
+        embedding_width = self.chunk + shared_width * len(told)
         self.stem = wrap(nn.Linear(self.chunk, widths[0] * height * width))
         self.unflatten = nn.Unflatten(1, (widths[0], height, width))
         self.blocks, self.attentions = nn.ModuleList(), nn.ModuleList()
@@ -55,9 +56,9 @@ class BigGANGenerator(nn.Module):
         self.out = wrap(nn.Conv2d(widths[-1], shape[0], 3, padding=1))
 
     def forward(self, noise: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``noise``: (N, latent_dim); ``condition["label"]``: (N,), -1 for none. -> (N, C, H, W) in [-1, 1]."""
+        """``noise``: (N, latent_dim); ``condition``: by key, N rows each. -> (N, C, H, W) in [-1, 1]."""
         first, *chunks = noise.split(self.chunk, dim=1)[: len(self.blocks) + 1]
-        shared = self.label(condition).expand(len(noise), -1) if self.label is not None else noise[:, :0]
+        shared = self.told.side_by_side(condition, len(noise)) if self.told is not None else noise[:, :0]
         h = self.unflatten(self.stem(first)).contiguous(memory_format=torch.channels_last)
         for block, attention, chunk in zip(self.blocks, self.attentions, chunks, strict=True):
             h = attention(block(h, torch.cat([shared, chunk], dim=1)))
@@ -70,7 +71,7 @@ class BigGANDiscriminator(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         channels: int = 64,  # times channel_mult
         channel_mult: Sequence[int] = (4, 4, 4, 4),  # from the finest feature map to the coarsest
         attention_resolutions: Sequence[int] = (16,),  # heights of feature maps that get attention, if they occur
@@ -87,15 +88,15 @@ class BigGANDiscriminator(nn.Module):
             height //= 2 if i < halvings else 1
             self.blocks.append(DiscriminatorBlock(before, after, i < halvings, wrap, is_first=i == 0))
             self.attentions.append(_attention(after, height, attention_resolutions if i < halvings else (), wrap))
-        self.head = ProjectionHead(widths[-1], num_classes, wrap)
+        self.head = ProjectionHead(widths[-1], told, wrap)
 
     def forward(self, candidate: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``candidate``: (N, C, H, W); ``condition["label"]``: (N,), -1 for none. -> scores (N,)."""
+        """``candidate``: (N, C, H, W); ``condition``: by key, N rows each. -> scores (N,)."""
         h = candidate.contiguous(memory_format=torch.channels_last)
         for block, attention in zip(self.blocks, self.attentions, strict=True):
             h = attention(block(h))
         features = F.relu(h).sum(dim=(2, 3))  # (N, width)
-        return self.head(features, None if condition is None else condition["label"])
+        return self.head(features, condition)
 
 
 class MapAttention(nn.Module):

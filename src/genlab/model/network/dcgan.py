@@ -6,19 +6,20 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from genlab.model.network.gan_blocks import ProjectionHead, faint_labels, layer_maker, smallest_map
+from genlab.model.network.embedding import Told
+from genlab.model.network.gan_blocks import ProjectionHead, faint_conditions, layer_maker, smallest_map
 
 _WIDEST = 8  # times the channels at full resolution, as published
 _initialise = partial(nn.init.normal_, std=0.02)  # section 3
 
 
 class DCGANGenerator(nn.Module):
-    """A linear layer, then transposed convolutions that double the resolution. A label is a vector beside the noise."""
+    """A linear layer, then transposed convolutions that double the resolution. Conditions are beside the noise."""
 
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         latent_dim: int,
         channels: int = 64,  # of the last feature map; each coarser one has twice as many, up to 8 times
         batch_norm: bool = True,
@@ -28,8 +29,8 @@ class DCGANGenerator(nn.Module):
         (height, width), doublings = smallest_map(shape)
         widths = [channels * min(_WIDEST, 2**i) for i in reversed(range(doublings))]
         wrap = layer_maker(_initialise)
-        self.label = faint_labels(num_classes, latent_dim) if num_classes is not None else None
-        inputs = latent_dim if self.label is None else 2 * latent_dim
+        self.told = faint_conditions(told, latent_dim)
+        inputs = latent_dim * (1 + len(told))
         self.stem = wrap(nn.Linear(inputs, widths[0] * height * width))
         self.unflatten = nn.Unflatten(1, (widths[0], height, width))
         self.blocks = nn.ModuleList()
@@ -39,9 +40,9 @@ class DCGANGenerator(nn.Module):
             self.blocks.append(nn.Sequential(norm, nn.ReLU(), up))
 
     def forward(self, noise: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``noise``: (N, latent_dim); ``condition["label"]``: (N,), -1 for none. -> (N, C, H, W) in [-1, 1]."""
-        if self.label is not None:
-            noise = torch.cat([noise, self.label(condition).expand(len(noise), -1)], dim=1)
+        """``noise``: (N, latent_dim); ``condition``: by key, N rows each. -> (N, C, H, W) in [-1, 1]."""
+        if self.told is not None:
+            noise = torch.cat([noise, self.told.side_by_side(condition, len(noise))], dim=1)
         h = self.unflatten(self.stem(noise)).contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h)
@@ -49,12 +50,12 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """Strided convolutions down to about 4x4, and a linear layer, with the label's projection on its input."""
+    """Strided convolutions down to about 4x4, and a linear layer, with the condition's projection on its input."""
 
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         channels: int = 64,  # of the first feature map; each coarser one has twice as many, up to 8 times
         batch_norm: bool = True,  # not together with a gradient penalty, which is of each image by itself
         spectral_norm: bool = False,
@@ -69,11 +70,11 @@ class DCGANDiscriminator(nn.Module):
             norm = nn.BatchNorm2d(after) if batch_norm and i > 0 else nn.Identity()
             down = wrap(nn.Conv2d(before, after, 4, stride=2, padding=1))
             self.blocks.append(nn.Sequential(down, norm, nn.LeakyReLU(0.2)))
-        self.head = ProjectionHead(widths[-1] * height * width, num_classes, wrap)
+        self.head = ProjectionHead(widths[-1] * height * width, told, wrap)
 
     def forward(self, candidate: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``candidate``: (N, C, H, W); ``condition["label"]``: (N,), -1 for none. -> scores (N,)."""
+        """``candidate``: (N, C, H, W); ``condition``: by key, N rows each. -> scores (N,)."""
         h = candidate.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h)
-        return self.head(h.flatten(1), None if condition is None else condition["label"])
+        return self.head(h.flatten(1), condition)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.network.attention import SelfAttention
-from genlab.model.network.embedding import LabelEmbedding, NoiseLevelEmbedding, sinusoids
+from genlab.model.network.embedding import ConditionEmbedding, NoiseLevelEmbedding, Told, sinusoids
 
 NUM_FREQUENCY_FEATURES = 256  # of the noise level, as published
 
@@ -19,7 +19,7 @@ class DiT(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         patch_size: int = 2,  # pixels; a token is a square of that side
         width: int = 384,  # of a token
         depth: int = 12,  # blocks
@@ -47,7 +47,7 @@ class DiT(nn.Module):
         self.patch_size = patch_size
         self.stem = nn.Linear(channels * patch_size**2, width)
         self.noise_level = NoiseLevelEmbedding(NUM_FREQUENCY_FEATURES, width)
-        self.label = LabelEmbedding(num_classes, width) if num_classes is not None else None
+        self.told = ConditionEmbedding(told, width) if told else None
         self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio, dropout) for _ in range(depth))
         self.modulation = nn.Linear(width, 2 * width)  # of the last layer norm
         self.out = nn.Linear(width, channels * patch_size**2)
@@ -63,21 +63,21 @@ class DiT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         small = [self.noise_level.hidden.weight, self.noise_level.out.weight]  # so that all conditions start alike
-        if self.label is not None:
-            small.append(self.label.rows.weight)
         for weight in small:
             nn.init.normal_(weight, std=0.02)
+        if self.told is not None:
+            self.told.start_at(0.02)
         for module in [*self.blocks, self]:  # adaLN-Zero
             nn.init.zeros_(module.modulation.weight)  # type: ignore[union-attr, arg-type]
         nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition["label"]``: (N,), -1 for none. -> (N, C, H, W)."""
+        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition``: by key, N rows each. -> (N, C, H, W)."""
         patches = F.pixel_unshuffle(x.to(self.stem.weight.dtype), self.patch_size)  # (N, C * p * p, H / p, W / p)
         tokens = self.stem(patches.flatten(2).mT) + self.positions  # (N, T, width)
         embedding = self.noise_level(noise_level)  # (N, width)
-        if self.label is not None:
-            embedding = embedding + self.label(condition)
+        if self.told is not None:
+            embedding = embedding + self.told(condition)
         embedding = F.silu(embedding)
         for block in self.blocks:
             tokens = block(tokens, embedding)

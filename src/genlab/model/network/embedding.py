@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.model.condition_kind import ConditionKind, Label
+
 
 class NoiseLevelEmbedding(nn.Module):
     """Sinusoids of the noise level, then a two-layer perceptron (Ho et al. 2020, appendix B).
@@ -27,6 +29,41 @@ class NoiseLevelEmbedding(nn.Module):
         return self.out(F.silu(self.hidden(features.to(self.hidden.weight.dtype))))
 
 
+Told = Mapping[str, ConditionKind]  # what a network is told, by key
+NO_LABEL: Told = {"label": Label(0)}  # of a network that is always told a vector: one that never changes
+
+
+class ConditionEmbedding(nn.ModuleDict):
+    """One vector for each key of a condition, and their sum."""
+
+    def __init__(self, told: Told, width: int):
+        super().__init__({key: _embedding(kind, width) for key, kind in told.items()})
+
+    def forward(self, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """By key, (N, ...) each; who lacks a key is told nothing of it. -> (N or 1, width), the sum."""
+        first, *others = self.vectors(condition)
+        for vector in others:
+            first = first + vector
+        return first
+
+    def vectors(self, condition: Mapping[str, Tensor] | None) -> list[Tensor]:
+        """Each of a key, (N or 1, width)."""
+        return [embed(None if condition is None else condition.get(key)) for key, embed in self.items()]
+
+    def side_by_side(self, condition: Mapping[str, Tensor] | None, rows: int) -> Tensor:
+        """-> (rows, keys * width)."""
+        return torch.cat([vector.expand(rows, -1) for vector in self.vectors(condition)], dim=1)
+
+    def guided(self, condition: Mapping[str, Tensor] | None, rows: int) -> Tensor:
+        """Of nothing told, then of ``condition``: what a guided call needs. -> (2 * rows, width)."""
+        return torch.cat([self(None).expand(rows, -1), self(condition).expand(rows, -1)])
+
+    def start_at(self, std: float) -> None:
+        """Draw the vectors anew, of this spread."""
+        for embed in self.values():
+            embed.start_at(std)  # type: ignore[operator]
+
+
 class LabelEmbedding(nn.Module):
     """One vector for each class. Row 0 is the one for "no label", class i has row i + 1."""
 
@@ -34,11 +71,74 @@ class LabelEmbedding(nn.Module):
         super().__init__()
         self.rows = nn.Embedding(num_classes + 1, width)
 
-    def forward(self, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``condition["label"]``: (N,), -1 for "no label"; without a condition nobody has one. -> (N or 1, width)."""
-        if condition is None:
+    def forward(self, label: Tensor | None) -> Tensor:
+        """(N,), -1 for "no label"; None: nobody has one. -> (N or 1, width)."""
+        if label is None:
             return self.rows.weight[:1]  # broadcasts over the batch
-        return self.rows(condition["label"] + 1)
+        return self.rows(label + 1)
+
+    def start_at(self, std: float) -> None:
+        nn.init.normal_(self.rows.weight, std=std)
+
+
+class CaptionEmbedding(nn.Module):
+    """One vector for a caption: words and their places, a transformer layer or two among them, and the mean of what
+    comes out. The empty caption has a vector of its own."""
+
+    INNER, HEADS, DEPTH = 64, 4, 2
+
+    def __init__(self, num_words: int, length: int, width: int):
+        super().__init__()
+        self.words = nn.Embedding(num_words, self.INNER)
+        self.places = nn.Parameter(torch.randn(length, self.INNER))
+        self.layers = nn.ModuleList(CaptionLayer(self.INNER, self.HEADS) for _ in range(self.DEPTH))
+        self.norm = nn.LayerNorm(self.INNER)
+        self.out = nn.Linear(self.INNER, width)
+        self.nothing = nn.Parameter(torch.randn(width))
+
+    def forward(self, caption: Tensor | None) -> Tensor:
+        """(N, T) words, of which 0 fills up; None: nobody is told one. -> (N or 1, width)."""
+        if caption is None:
+            return self.nothing[None]
+        written = caption != 0  # (N, T)
+        empty = ~written.any(dim=1, keepdim=True)
+        seen = written | empty  # softmax needs something to look at
+        h = self.words(caption) + self.places[: caption.shape[1]]
+        for layer in self.layers:
+            h = layer(h, seen)
+        share = seen[..., None].to(h.dtype)
+        mean = (self.norm(h) * share).sum(dim=1) / share.sum(dim=1)  # (N, INNER)
+        return torch.where(empty, self.nothing.to(h.dtype), self.out(mean))
+
+    def start_at(self, std: float) -> None:
+        nn.init.normal_(self.out.weight, std=std / math.sqrt(self.INNER))  # of a normed mean: so spread are the vectors
+        nn.init.zeros_(self.out.bias)
+        nn.init.normal_(self.nothing, std=std)
+
+
+class CaptionLayer(nn.Module):
+    """Self-attention and a perceptron, each behind a layer norm; words look at the words that are there."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.mixed = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        """(N, T, width), (N, T) -> (N, T, width)."""
+        qkv = self.qkv(self.norm1(x)).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind()  # (N, heads, T, width / heads)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None, :])
+        x = x + self.mixed(mixed.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.norm2(x))
+
+
+def _embedding(kind: ConditionKind, width: int) -> LabelEmbedding | CaptionEmbedding:
+    if isinstance(kind, Label):
+        return LabelEmbedding(kind.size, width)
+    return CaptionEmbedding(kind.size, kind.length, width)
 
 
 def sinusoids(position: Tensor, num_features: int) -> Tensor:

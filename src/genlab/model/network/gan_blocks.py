@@ -1,6 +1,6 @@
 """What the residual networks of GANs are made of: blocks that resample, and how many of them an image needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genlab.model.network.embedding import LabelEmbedding
+from genlab.model.condition_kind import Label
+from genlab.model.network.embedding import CaptionEmbedding, ConditionEmbedding, Told
 from genlab.model.network.image_size import ImageSizeError
 
 Wrap = Callable[[nn.Module], nn.Module]  # around every layer with weights, see layer_maker
@@ -46,11 +47,14 @@ def layer_maker(initialise: Callable[[Tensor], Any], use_spectral_norm: bool = F
     return wrap
 
 
-def faint_labels(num_classes: int, width: int) -> LabelEmbedding:
-    """Vectors of labels that start near 0: long ones drown the noise, and every class collapses to one image."""
-    labels = LabelEmbedding(num_classes, width)
-    nn.init.normal_(labels.rows.weight, std=0.02)
-    return labels
+def faint_conditions(told: Told, width: int) -> ConditionEmbedding | None:
+    """Vectors of conditions that start near 0: long ones drown the noise, and every class collapses to one image. None
+    if there are none."""
+    if not told:
+        return None
+    vectors = ConditionEmbedding(told, width)
+    vectors.start_at(0.02)
+    return vectors
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -109,17 +113,30 @@ class DiscriminatorBlock(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """Features to scores: a linear part, and the inner product with a vector of the label (Miyato and Koyama 2018)."""
+    """Features to scores: a linear part, and the inner product with a vector of each key of the condition (Miyato and
+    Koyama 2018)."""
 
-    def __init__(self, width: int, num_classes: int | None, wrap: Wrap):
+    def __init__(self, width: int, told: Told, wrap: Wrap):
         super().__init__()
         self.linear = wrap(nn.Linear(width, 1))
-        self.label = wrap(nn.Embedding(num_classes + 1, width)) if num_classes is not None else None
+        self.told = nn.ModuleDict()
+        for key, kind in told.items():
+            if isinstance(kind, Label):
+                self.told[key] = wrap(nn.Embedding(kind.size + 1, width))
+            else:
+                caption = CaptionEmbedding(kind.size, kind.length, width)
+                caption.out = wrap(caption.out)  # type: ignore[assignment]
+                self.told[key] = caption
 
-    def forward(self, features: Tensor, label: Tensor | None) -> Tensor:
-        """(N, width), (N,) with -1 for no label -> (N,)."""
+    def forward(self, features: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """(N, width) -> (N,)."""
         scores = self.linear(features)[:, 0]
-        if self.label is None:
-            return scores
-        label = features.new_full((len(features),), -1, dtype=torch.long) if label is None else label
-        return scores + (self.label(label + 1) * features).sum(dim=1)
+        for key, embed in self.told.items():
+            value = None if condition is None else condition.get(key)
+            if isinstance(embed, CaptionEmbedding):
+                vector = embed(value)
+            else:
+                label = features.new_full((len(features),), -1, dtype=torch.long) if value is None else value
+                vector = embed(label + 1)
+            scores = scores + (vector * features).sum(dim=1)
+        return scores

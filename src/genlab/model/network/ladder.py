@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.network.autoencoder_conv import group_norm, in_patches, sizes_between, widths_of
-from genlab.model.network.embedding import LabelEmbedding
+from genlab.model.network.embedding import NO_LABEL, ConditionEmbedding, Told
 from genlab.model.network.unet import Block
 
 Draw = Callable[[Tensor, Tensor | None], Tensor]  # prior and posterior, (N, 2 Z, h, w) each -> z (N, Z, h, w)
@@ -21,7 +21,7 @@ class ConvLadder(nn.Module):
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
         latent_shapes: Sequence[Sequence[int]],  # (Z, h, w) of each layer, the top (and coarsest) first
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         out_channels: int,  # for each pixel
         channels: int = 32,  # at the finest resolution; each halving doubles them
         max_channels: int = 128,
@@ -36,7 +36,7 @@ class ConvLadder(nn.Module):
         sizes = _sizes(shape, latent_shapes)
         widths = widths_of(channels, max_channels, len(sizes))
         embedding = 4 * channels
-        self.label = LabelEmbedding(num_classes or 0, embedding)
+        self.told = ConditionEmbedding(told or NO_LABEL, embedding)
         self.to_patches, self.to_pixels = nn.PixelUnshuffle(patch_size), nn.PixelShuffle(patch_size)
         self.stem = nn.Conv2d(shape[0], channels, 3, padding=1)
         self.up, self.down = nn.ModuleList(), nn.ModuleList()
@@ -54,11 +54,11 @@ class ConvLadder(nn.Module):
         self.out = nn.Conv2d(current, out_channels * patch_size**2, 3, padding=1)
 
     def forward(self, image: Tensor | None, condition: Mapping[str, Tensor] | None, draw: Draw, count: int) -> Tensor:
-        """``image``: (N, C, H, W), or None to go down alone; ``condition["label"]``: (N,), -1 for none.
+        """``image``: (N, C, H, W), or None to go down alone; ``condition``: by key, N rows each.
 
         ``draw`` is called once for each layer, the top first, with its prior and, given an image, its posterior, which
         is relative to the prior: (N, 2 Z, h, w) each, means and log scales. -> (count, out_channels, H, W)."""
-        embedding = F.silu(self.label(condition))  # (N or 1, 4 * channels)
+        embedding = F.silu(self.told(condition))  # (N or 1, 4 * channels)
         features: list[Tensor | None] = [None] * len(self.up)
         if image is not None:
             h = self.stem(self.to_patches(image).to(self.stem.weight.dtype))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.network.embedding import LabelEmbedding, NoiseLevelEmbedding
+from genlab.model.network.embedding import ConditionEmbedding, NoiseLevelEmbedding, Told
 
 
 class MLP(nn.Module):
@@ -16,7 +16,7 @@ class MLP(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an example: (C, H, W)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         width: int = 128,
         depth: int = 3,  # blocks
         num_frequencies: int = 5,  # sinusoids of every coordinate that are seen beside it: 1, 2, 4 ... radians a unit
@@ -26,7 +26,7 @@ class MLP(nn.Module):
         is what a denoiser needs at low noise."""
         super().__init__()
         self.noise_level = NoiseLevelEmbedding(width, width)
-        self.label = LabelEmbedding(num_classes, width) if num_classes is not None else None
+        self.told = ConditionEmbedding(told, width) if told else None
         self.num_frequencies = num_frequencies
         self.stem = nn.Linear(math.prod(shape) * (1 + 2 * num_frequencies), width)
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))
@@ -35,10 +35,10 @@ class MLP(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition["label"]``: (N,), -1 for none. -> (N, C, H, W)."""
+        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition``: by key, N rows each. -> (N, C, H, W)."""
         embedding = self.noise_level(noise_level)  # (N, width)
-        if self.label is not None:
-            embedding = embedding + self.label(condition)
+        if self.told is not None:
+            embedding = embedding + self.told(condition)
         embedding = F.silu(embedding)
         points = x.flatten(1)  # (N, C * H * W)
         angles = [2.0**k * points for k in range(self.num_frequencies)]

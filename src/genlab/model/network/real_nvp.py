@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.network.embedding import LabelEmbedding
+from genlab.model.network.embedding import ConditionEmbedding, Told
 
 
 class RealNVP(nn.Module):
@@ -16,7 +16,7 @@ class RealNVP(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an example: (C, H, W), of at least two numbers
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         width: int = 256,  # of the hidden layers
         depth: int = 12,  # couplings
         num_frequencies: int = 0,  # sinusoids of every coordinate that are seen beside it: 1, 2, 4 ... radians a unit
@@ -32,11 +32,11 @@ class RealNVP(nn.Module):
         if num < 2:
             raise ValueError("model/network=real_nvp needs data of at least two numbers. Use other data.")
         self.blocks = nn.ModuleList(
-            Coupling(num, i % 2, num_classes, width, num_frequencies, max_log_scale) for i in range(depth)
+            Coupling(num, i % 2, told, width, num_frequencies, max_log_scale) for i in range(depth)
         )
 
     def forward(self, x: Tensor, condition: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
-        """Data to noise. ``x``: (N, C, H, W); ``condition["label"]``: (N,), -1 for none. -> noise like ``x``, and the
+        """Data to noise. ``x``: (N, C, H, W); ``condition``: by key, N rows each. -> noise like ``x``, and the
         logarithm of the Jacobian's determinant, (N,)."""
         z, log_det = x.flatten(1), x.new_zeros(len(x))
         for block in self.blocks:
@@ -47,7 +47,7 @@ class RealNVP(nn.Module):
     def inverse(self, z: Tensor, condition: Mapping[str, Tensor] | None, guidance: float = 1.0) -> Tensor:
         """Noise to data. ``z``: (N, C, H, W). -> like ``z``.
 
-        ``guidance`` extrapolates every shift and log-scale from those without a label; 1 is the exact inverse of
+        ``guidance`` extrapolates every shift and log-scale from those of nothing told; 1 is the exact inverse of
         :meth:`forward`.
         """
         x = z.flatten(1)
@@ -59,9 +59,7 @@ class RealNVP(nn.Module):
 class Coupling(nn.Module):
     """Every second coordinate is shifted and scaled by functions of the others (eq. 7 and 8)."""
 
-    def __init__(
-        self, num: int, parity: int, num_classes: int | None, width: int, num_frequencies: int, max_log_scale: float
-    ):
+    def __init__(self, num: int, parity: int, told: Told, width: int, num_frequencies: int, max_log_scale: float):
         super().__init__()
         kept = torch.arange(parity, num, 2)
         self.kept: Tensor
@@ -69,7 +67,7 @@ class Coupling(nn.Module):
         self.register_buffer("kept", kept, persistent=False)
         self.register_buffer("moved", torch.arange(1 - parity, num, 2), persistent=False)
         self.num_frequencies, self.max_log_scale = num_frequencies, max_log_scale
-        self.label = LabelEmbedding(num_classes, width) if num_classes is not None else None
+        self.told = ConditionEmbedding(told, width) if told else None
         self.stem = nn.Linear(len(kept) * (1 + 2 * num_frequencies), width)
         self.hidden = nn.Linear(width, width)
         self.out = nn.Linear(width, 2 * (num - len(kept)))
@@ -95,7 +93,7 @@ class Coupling(nn.Module):
         angles = [2.0**k * kept for k in range(self.num_frequencies)]
         features = torch.cat([kept, *(f(a) for a in angles for f in (torch.sin, torch.cos))], dim=1)
         h = self.stem(features.to(self.stem.weight.dtype))
-        if self.label is not None:
-            h = h + self.label(condition)
+        if self.told is not None:
+            h = h + self.told(condition)
         shift, raw = self.out(F.silu(self.hidden(F.silu(h)))).to(kept.dtype).chunk(2, dim=1)
         return shift, self.max_log_scale * torch.tanh(raw / self.max_log_scale)

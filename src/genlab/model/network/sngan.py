@@ -6,31 +6,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.model.network.embedding import Told
 from genlab.model.network.gan_blocks import (
     DiscriminatorBlock,
     GeneratorBlock,
     ProjectionHead,
-    faint_labels,
+    faint_conditions,
     layer_maker,
     smallest_map,
 )
 
 
 class SNGANGenerator(nn.Module):
-    """Residual blocks from 4x4 up, all of one width. A label sets the gains and biases of the batch norms."""
+    """Residual blocks from 4x4 up, all of one width. A condition sets the gains and biases of the batch norms."""
 
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         latent_dim: int,
         channels: int = 256,
     ):
         """Raises ValueError if the sides cannot be halved down to about 4."""
         super().__init__()
         (height, width), doublings = smallest_map(shape)
-        embedding_width = channels if num_classes is not None else 0
-        self.label = faint_labels(num_classes, embedding_width) if num_classes is not None else None
+        embedding_width = channels * len(told)
+        self.told = faint_conditions(told, channels)
         wrap = layer_maker(nn.init.xavier_uniform_)
         self.stem = wrap(nn.Linear(latent_dim, channels * height * width))
         self.unflatten = nn.Unflatten(1, (channels, height, width))
@@ -39,8 +40,8 @@ class SNGANGenerator(nn.Module):
         self.out = wrap(nn.Conv2d(channels, shape[0], 3, padding=1))
 
     def forward(self, noise: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``noise``: (N, latent_dim); ``condition["label"]``: (N,), -1 for none. -> (N, C, H, W) in [-1, 1]."""
-        embedding = self.label(condition).expand(len(noise), -1) if self.label is not None else None
+        """``noise``: (N, latent_dim); ``condition``: by key, N rows each. -> (N, C, H, W) in [-1, 1]."""
+        embedding = self.told.side_by_side(condition, len(noise)) if self.told is not None else None
         h = self.unflatten(self.stem(noise)).contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h, embedding)
@@ -53,7 +54,7 @@ class SNGANDiscriminator(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         channels: int = 128,
         spectral_norm: bool = True,
     ):
@@ -65,12 +66,12 @@ class SNGANDiscriminator(nn.Module):
         for i in range(halvings + 2):
             before = shape[0] if i == 0 else channels
             self.blocks.append(DiscriminatorBlock(before, channels, i < halvings, wrap, is_first=i == 0))
-        self.head = ProjectionHead(channels, num_classes, wrap)
+        self.head = ProjectionHead(channels, told, wrap)
 
     def forward(self, candidate: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``candidate``: (N, C, H, W); ``condition["label"]``: (N,), -1 for none. -> scores (N,)."""
+        """``candidate``: (N, C, H, W); ``condition``: by key, N rows each. -> scores (N,)."""
         h = candidate.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h)
         features = F.relu(h).sum(dim=(2, 3))  # (N, channels)
-        return self.head(features, None if condition is None else condition["label"])
+        return self.head(features, condition)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.network.embedding import LabelEmbedding
+from genlab.model.network.embedding import ConditionEmbedding, Told
 
 Cache = list[tuple[Tensor, Tensor]]  # of each layer: keys and values so far, (N, heads, t, width / heads)
 
@@ -17,13 +17,13 @@ class TarFlow(nn.Module):
 
     A block maps each patch to ``(x - shift) * exp(-log_scale)``, where shift and log-scale come from a causal
     transformer over the patches before it (section 3.1, eq. 6 and 7), so the Jacobian is triangular. Unlike the
-    published one, the first patch is transformed too: its context is a start token that carries the label.
+    published one, the first patch is transformed too: its context is a start token that carries the condition.
     """
 
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         patch_size: int = 2,  # pixels; a token is a square of that side
         width: int = 64,  # of a token
         num_blocks: int = 4,  # affine maps; every second one reads in reverse
@@ -53,12 +53,12 @@ class TarFlow(nn.Module):
         self.grid = (height // patch_size, image_width // patch_size)  # of patches
         num_tokens, features = self.grid[0] * self.grid[1], channels * patch_size**2
         self.blocks = nn.ModuleList(
-            AffineBlock(num_tokens, features, num_classes, width, depth, num_heads, mlp_ratio, dropout)
+            AffineBlock(num_tokens, features, told, width, depth, num_heads, mlp_ratio, dropout)
             for _ in range(num_blocks)
         )
 
     def forward(self, x: Tensor, condition: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
-        """Data to noise. ``x``: (N, C, H, W); ``condition["label"]``: (N,), -1 for none. -> noise like ``x``, and the
+        """Data to noise. ``x``: (N, C, H, W); ``condition``: by key, N rows each. -> noise like ``x``, and the
         logarithm of the Jacobian's determinant, (N,)."""
         tokens = self._tokens(x)
         log_det = tokens.new_zeros(len(x))
@@ -70,7 +70,7 @@ class TarFlow(nn.Module):
     def inverse(self, z: Tensor, condition: Mapping[str, Tensor] | None, guidance: float = 1.0) -> Tensor:
         """Noise to data, patch by patch. ``z``: (N, C, H, W). -> like ``z``.
 
-        ``guidance`` w extrapolates every shift and log-scale from those without a label (section 3.4, eq. 11; their w
+        ``guidance`` w extrapolates every shift and log-scale from those of nothing told (section 3.4, eq. 11; their w
         is ours minus 1); 1 is the exact inverse of :meth:`forward`.
         """
         tokens = self._tokens(z)
@@ -92,7 +92,7 @@ class AffineBlock(nn.Module):
         self,
         num_tokens: int,
         features: int,
-        num_classes: int | None,
+        told: Told,
         width: int,
         depth: int,
         num_heads: int,
@@ -103,21 +103,23 @@ class AffineBlock(nn.Module):
         self.stem = nn.Linear(features, width)
         self.start = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.positions = nn.Parameter(0.02 * torch.randn(num_tokens, width))  # of the token that is predicted
-        self.label = LabelEmbedding(num_classes, width) if num_classes is not None else None
+        self.told = ConditionEmbedding(told, width) if told else None
         self.layers = nn.ModuleList(CausalLayer(width, num_heads, mlp_ratio, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, 2 * features)
         nn.init.zeros_(self.out.weight)  # an untrained block is the identity
         nn.init.zeros_(self.out.bias)
-        if self.label is not None:
-            nn.init.normal_(self.label.rows.weight, std=0.2)
+        if self.told is not None:
+            self.told.start_at(0.2)
 
     def forward(self, x: Tensor, condition: Mapping[str, Tensor] | None) -> tuple[Tensor, Tensor]:
         """(N, T, features) -> the same, and the log-determinant (N,)."""
         context = torch.cat(
             [self.start.expand(len(x), 1, -1), self.stem(x[:, :-1].to(self.stem.weight.dtype))], dim=1
         )  # (N, T, width)
-        h = self._told(context, self.positions, condition)
+        h = context + self.positions
+        if self.told is not None:
+            h = h + self.told(condition)[:, None]
         for layer in self.layers:
             h = layer(h)
         shift, log_scale = self._affine(h, x.dtype)
@@ -126,17 +128,17 @@ class AffineBlock(nn.Module):
     def inverse(self, z: Tensor, condition: Mapping[str, Tensor] | None, guidance: float) -> Tensor:
         """(N, T, features) -> the same. Keys and values of the tokens before are kept, so a token costs one pass of
         one position."""
-        guided = guidance != 1 and condition is not None and self.label is not None
-        if guided:  # the first half is told no label
-            assert condition is not None
-            label = condition["label"]
-            condition = {"label": torch.cat([torch.full_like(label, -1), label])}
+        guided = guidance != 1 and condition is not None and self.told is not None
+        given: Tensor | None = None
+        if self.told is not None:
+            given = (self.told.guided(condition, len(z)) if guided else self.told(condition))[:, None]
         copies = 2 if guided else 1
         caches: Cache = [layer.empty(copies * len(z)) for layer in self.layers]  # type: ignore[operator]
         context = self.start.expand(copies * len(z), 1, -1)
         x = []
         for t, noise in enumerate(z.unbind(1)):
-            h = self._told(context, self.positions[t : t + 1], condition)  # (copies * N, 1, width)
+            h = context + self.positions[t : t + 1]  # (copies * N, 1, width)
+            h = h if given is None else h + given
             for i, layer in enumerate(self.layers):
                 h, caches[i] = layer.step(h, caches[i])  # type: ignore[operator]
             shift, log_scale = (half[:, 0] for half in self._affine(h, z.dtype))  # (copies * N, features)
@@ -146,10 +148,6 @@ class AffineBlock(nn.Module):
             x.append(noise * torch.exp(log_scale) + shift)
             context = self.stem(x[-1].repeat(copies, 1))[:, None]
         return torch.stack(x, dim=1)
-
-    def _told(self, context: Tensor, positions: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        h = context + positions
-        return h if self.label is None else h + self.label(condition)[:, None]
 
     def _affine(self, h: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
         return self.out(self.norm(h)).to(dtype).chunk(2, dim=2)  # shift and log-scale, (N, t, features)

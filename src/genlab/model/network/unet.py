@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.network.attention import SelfAttention
-from genlab.model.network.embedding import LabelEmbedding, NoiseLevelEmbedding
+from genlab.model.network.embedding import ConditionEmbedding, NoiseLevelEmbedding, Told
 from genlab.model.network.image_size import ImageSizeError
 
 
@@ -18,7 +18,7 @@ class UNet(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        num_classes: int | None,  # None: no labels
+        told: Told,  # what it is asked for, by key
         channels: int = 128,  # at full resolution
         channel_mult: Sequence[int] = (1, 2, 2, 2),  # of the channels, one for each resolution: each halves the last
         num_blocks: int = 2,  # at each resolution on the way down; one more on the way up
@@ -37,7 +37,7 @@ class UNet(nn.Module):
         _check(height, width, channels, patch_size, len(channel_mult), num_heads)
         embedding_width = 4 * channels
         self.noise_level = NoiseLevelEmbedding(channels, embedding_width)
-        self.label = LabelEmbedding(num_classes, embedding_width) if num_classes is not None else None
+        self.told = ConditionEmbedding(told, embedding_width) if told else None
         self.to_patches, self.to_pixels = nn.PixelUnshuffle(patch_size), nn.PixelShuffle(patch_size)
         patch_channels = in_channels * patch_size**2
         self.stem = nn.Conv2d(patch_channels, channels, 3, padding=1)
@@ -73,10 +73,10 @@ class UNet(nn.Module):
         self.out = _zero(nn.Conv2d(current, patch_channels, 3, padding=1))  # an untrained network predicts the mean, 0
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition["label"]``: (N,), -1 for none. -> (N, C, H, W)."""
+        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition``: by key, N rows each. -> (N, C, H, W)."""
         embedding = self.noise_level(noise_level)  # (N, 4 * channels)
-        if self.label is not None:
-            embedding = embedding + self.label(condition)
+        if self.told is not None:
+            embedding = embedding + self.told(condition)
         embedding = F.silu(embedding)
         x = self.to_patches(x).to(self.stem.weight.dtype, memory_format=torch.channels_last)  # quicker convolutions
         skips = self.encoder(self.stem(x), embedding)

@@ -1,0 +1,102 @@
+"""Options of a model by their names of before: understood where they are typed, in a user's files and in saved runs."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+_FAMILIES, _CLASSIFIER = "genlab.model.", "genlab.model.classifier.Classifier"
+_NETWORKS = "genlab.model.network."  # which the family that makes them tells what there is to know
+_GUIDANCE = {
+    "none": "genlab.model.guidance.none.NoGuidance",
+    "classifier_free": "genlab.model.guidance.classifier_free.ClassifierFree",
+    "interval": "genlab.model.guidance.interval.Interval",
+}
+_CONDITION, _OLD_CLASSES = "${spec.condition}", "${model.num_classes}"
+_LABELS = "${spec.condition.label.size}"
+
+
+def with_new_names(config: DictConfig, before: DictConfig | None = None) -> DictConfig:
+    """``config`` in place: its model's ``num_classes``, ``label_dropout``, ``guidance`` (a number) and
+    ``guidance_interval`` as they are called now. ``before``: the same without what was typed, whose interval of
+    guidance stays where only a strength is typed.
+
+    ``num_classes=null`` becomes ``conditions=[]``, a number what the model is told there are; those of networks go.
+    """
+    model = _model_of(config)
+    now = modern({"model": model, "spec": _spec_of(config)}, {} if before is None else _model_of(before))["model"]
+    if now != model:
+        with open_dict(config):
+            config.model = now
+    return config
+
+
+def modern(config: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A run's plain config, as it would be written now. ``before``: see :func:`with_new_names`; its model."""
+    if not isinstance(config.get("model"), dict):
+        return dict(config)
+    spec = config.get("spec")
+    condition = spec.get("condition") if isinstance(spec, Mapping) else None
+    was = (before or {}).get("guidance")
+    model = deepcopy(config["model"])
+    _rename(model, condition if isinstance(condition, Mapping) else None, was if isinstance(was, Mapping) else {})
+    return {**config, "model": model}
+
+
+def _model_of(config: DictConfig) -> dict[str, Any]:
+    node = config._get_node("model") if "model" in config else None
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
+        return {}
+    return OmegaConf.to_container(node, resolve=False)  # type: ignore[return-value]
+
+
+def _spec_of(config: DictConfig) -> Any:
+    node = config._get_node("spec") if "spec" in config else None
+    return OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
+
+
+def _rename(node: dict[str, Any], condition: Mapping[str, Any] | None, was: Mapping[str, Any]) -> None:
+    for child in node.values():
+        if isinstance(child, dict):
+            _rename(child, condition, {})
+    target = str(node.get("_target_", ""))
+    if target.startswith(_NETWORKS):
+        node.pop("num_classes", None)
+    elif target.startswith(_FAMILIES) and target.count(".") == _CLASSIFIER.count(".") and target != _CLASSIFIER:
+        _rename_classes(node, condition)
+        if "label_dropout" in node:
+            node["condition_dropout"] = node.pop("label_dropout")
+        _rename_guidance(node, was)
+    elif node.get("num_classes") == _OLD_CLASSES:
+        node["num_classes"] = _LABELS  # a network of a user's own
+
+
+def _rename_classes(node: dict[str, Any], condition: Mapping[str, Any] | None) -> None:
+    if "num_classes" not in node:
+        return
+    classes = node.pop("num_classes")
+    if classes is None:
+        node["conditions"] = []
+    label = (condition or {}).get("label")
+    if type(classes) is int and not (isinstance(label, Mapping) and label.get("size") == classes):
+        node["told"] = {"label": {"size": classes, "names": [], "empty": []}}
+    elif "told" not in node:
+        node["told"] = _CONDITION if condition is None else deepcopy(dict(condition))
+
+
+def _rename_guidance(node: dict[str, Any], was: Mapping[str, Any]) -> None:
+    value, ends = node.get("guidance"), node.pop("guidance_interval", None)
+    is_number = type(value) in (int, float)
+    if not is_number and ends is None:
+        return
+    now = value if isinstance(value, Mapping) else was
+    strength = value if is_number else now.get("strength", 1.0)
+    if isinstance(ends, list) and len(ends) == 2:
+        node["guidance"] = {"_target_": _GUIDANCE["interval"], "strength": strength, "low": ends[0], "high": ends[1]}
+    elif now.get("_target_") == _GUIDANCE["interval"]:
+        node["guidance"] = {**now, "strength": strength}
+    elif strength == 1:
+        node["guidance"] = {"_target_": _GUIDANCE["none"]}
+    else:
+        node["guidance"] = {"_target_": _GUIDANCE["classifier_free"], "strength": strength}

@@ -1,0 +1,202 @@
+"""Which conditions a model is told, how often training hides them, and what samples are asked for by default."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genlab.errors import did_you_mean
+from genlab.model.condition_kind import KINDS as KINDS
+from genlab.model.condition_kind import Condition as Condition
+from genlab.model.condition_kind import ConditionKind as ConditionKind
+from genlab.model.condition_kind import Device, Label
+from genlab.seeding import RandomStream
+
+
+def kinds_of(told: Mapping[str, Any], wanted: Sequence[str] | None) -> dict[str, ConditionKind]:
+    """What a model is told, by key. ``told``: what the data have, as the config's ``spec.condition`` says; ``wanted``:
+    the keys that a user chose, None: the label, where the data have one.
+
+    Raises ValueError, in a sentence, for a key that the data lack.
+    """
+    known = {key: node for key, node in told.items() if key in KINDS and node and node.get("size") is not None}
+    if wanted is None:
+        wanted = [key for key in known if KINDS[key] is Label]
+    for key in wanted:
+        if key not in known:
+            has = f"they have {' and '.join(known)}" if known else "they have nothing that a sample can be asked for"
+            raise ValueError(
+                f"model.conditions=[{','.join(wanted)}]: the data have no {key}, {has}."
+                f"{did_you_mean(key, list(known))} Use model.conditions=[{','.join(known)}]."
+            )
+    return {key: KINDS[key](**known[key]) for key in wanted}
+
+
+def told_to(factory: Callable[..., Any], kinds: Mapping[str, ConditionKind]) -> dict[str, Any]:
+    """The argument ``told`` for what ``factory`` makes, if it takes one: a network may do without."""
+    return {"told": kinds} if "told" in inspect.signature(factory).parameters else {}
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a model is told, by key, and the share of training examples that are not told it.
+
+    A single ``dropout`` hides all keys of an example together, which is what guidance needs; a mapping hides each by a
+    draw of its own, keys that it lacks never.
+    """
+
+    kinds: Mapping[str, ConditionKind] = field(default_factory=dict)
+    dropout: float | Mapping[str, float] = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: a share outside [0, 1], or of something that the model is not told."""
+        shares = self.dropout if isinstance(self.dropout, Mapping) else {"": self.dropout}
+        for key, share in shares.items():
+            name = f"model.condition_dropout{'.' * bool(key)}{key}"
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name}={share} is outside [0, 1]. It is a share of the examples.")
+            if key and key not in self.kinds:
+                raise ValueError(f"{name}: the model is not told a {key}. Add it to model.conditions, or leave it out.")
+
+    @classmethod
+    def told(
+        cls, told: Mapping[str, Any], wanted: Sequence[str] | None, dropout: float | Mapping[str, float] = 0.0
+    ) -> "Conditions":
+        """From the values of a config; see :func:`kinds_of`. Raises ValueError."""
+        return cls(kinds_of(told, wanted), dropout)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Labels that samples can be asked for; None: the model is told none."""
+        label = self._label
+        return None if label is None else label.size
+
+    @property
+    def empty_classes(self) -> Sequence[int]:
+        return () if (label := self._label) is None else label.empty
+
+    @property
+    def _label(self) -> Label | None:
+        return next((kind for kind in self.kinds.values() if isinstance(kind, Label)), None)
+
+    def label_of(self, condition: Condition | None) -> Tensor | None:
+        """The labels of a condition, (N,); None: the model is told none."""
+        names = [key for key, kind in self.kinds.items() if isinstance(kind, Label)]
+        return condition.get(names[0]) if condition is not None and names else None
+
+    def of_labels(self, label: Tensor) -> Condition:
+        """Labels (N,) as a condition, of a model that is told nothing else."""
+        assert self.is_label_alone
+        return dict.fromkeys(self.kinds, label)
+
+    @property
+    def is_label_alone(self) -> bool:
+        """Whether classes are all that samples can be asked for: these are then asked for as often as is fair."""
+        return len(self.kinds) == 1 and self._label is not None
+
+    def of(self, batch: Mapping[str, Tensor]) -> Condition | None:
+        """The part of a batch that the networks are told."""
+        return {key: batch[key] for key in self.kinds} or None
+
+    def dropped(self, condition: Condition | None) -> Condition | None:
+        """A training condition with a random share of its rows hidden, so that a model learns to do without."""
+        if condition is None:
+            return None
+        joint = None if isinstance(self.dropout, Mapping) else self.dropout
+        gone: Tensor | None = None
+        left = dict(condition)
+        for key, value in condition.items():
+            share = joint if joint is not None else self.dropout.get(key, 0.0)  # type: ignore[union-attr]
+            if gone is None or joint is None:
+                gone = torch.rand(len(value), device=value.device) < share
+            mask = gone.view(-1, *[1] * (value.ndim - 1))
+            left[key] = torch.where(mask, self.kinds[key].nothing(len(value), value.device), value)
+        return left
+
+    def nothing(self, rows: int, device: Device = "cpu") -> Condition | None:
+        """What stands for being told nothing at all; None where there is nothing to be told."""
+        return {key: kind.nothing(rows, device) for key, kind in self.kinds.items()} or None
+
+    def filled(self, condition: Condition | None, rows: int, device: Device) -> Condition | None:
+        """``condition`` with nothing for the keys that it lacks."""
+        return {
+            key: kind.nothing(rows, device) if condition is None or key not in condition else condition[key].to(device)
+            for key, kind in self.kinds.items()
+        } or None
+
+    def drawn(self, condition: Condition | None, stream: RandomStream) -> Condition | None:
+        """``condition`` with a drawn value for whoever is not told; of several keys those of one held-out example."""
+        if not self.kinds:
+            return None
+        told = self.filled(condition, len(stream), stream.device)
+        assert told is not None
+        if len(self.kinds) == 1:
+            values = {key: kind.any(stream) for key, kind in self.kinds.items()}
+        else:
+            rows = stream.randint(self._num_examples).tolist()
+            values = {key: kind.example(rows).to(stream.device) for key, kind in self.kinds.items()}
+        return {
+            key: torch.where(kind.is_nothing(told[key]).view(-1, *[1] * (told[key].ndim - 1)), values[key], told[key])
+            for key, kind in self.kinds.items()
+        }
+
+    @property
+    def _num_examples(self) -> int:
+        return max([1, *(len(getattr(kind, "examples", ())) for kind in self.kinds.values())])
+
+    def in_turn(self, indices: Sequence[int]) -> Condition | None:
+        """What samples ``indices`` are asked for where nobody says, on the CPU: one class, or one caption, after the
+        other; of several keys those of one held-out example after the other."""
+        alone = len(self.kinds) == 1
+        return {
+            key: kind.in_turn(indices) if alone else kind.example(indices) for key, kind in self.kinds.items()
+        } or None
+
+    def words(self, condition: Condition | None) -> list[str]:
+        """What each row is asked for, in words; none where labels alone say it."""
+        if condition is None or self.is_label_alone:
+            return []
+        columns = [kind.words(condition[key]) for key, kind in self.kinds.items() if not isinstance(kind, Label)]
+        return [", ".join(filter(None, row)) for row in zip(*columns, strict=True)]
+
+    def check(self, condition: Condition | None) -> None:
+        """Raises ValueError, with a remedy, if the model cannot be asked for that."""
+        if condition is None:
+            return
+        for key, value in condition.items():
+            if key not in self.kinds:
+                has = f"It is told {' and '.join(self.kinds)}." if self.kinds else "Sample without."
+                raise ValueError(f"this model has no {key}s: it was trained without. {has}")
+            self.kinds[key].check(value)
+
+    def check_guided(self, strength: float) -> None:
+        """Raises ValueError if guidance is to compare with what a model without a condition would do, which this one
+        never learnt."""
+        together = self.dropout
+        if isinstance(together, Mapping):
+            together = min((together.get(key, 0.0) for key in self.kinds), default=0.0)
+        if strength != 1 and self.kinds and together == 0:
+            raise ValueError(
+                f"model.guidance.strength={strength} needs a model trained with model.condition_dropout above 0."
+            )
+
+
+def repeated(condition: Condition | None, times: int, each: bool = False) -> Condition | None:
+    """Every row ``times`` times: the whole again and again, or ``each`` row beside its copies."""
+    if condition is None:
+        return None
+    if each:
+        return {key: value.repeat_interleave(times, dim=0) for key, value in condition.items()}
+    return {key: value.repeat(times, *[1] * (value.ndim - 1)) for key, value in condition.items()}
+
+
+def cloned(condition: Condition | None) -> Condition | None:
+    """A copy that autograd may save, where the original was made in inference mode."""
+    return None if condition is None else {key: value.clone() for key, value in condition.items()}
+
+
+def moved(condition: Condition | None, device: Device) -> Condition | None:
+    return None if condition is None else {key: value.to(device) for key, value in condition.items()}

@@ -1,0 +1,214 @@
+"""What a sample can be asked for: a label, a caption.
+
+A condition is a mapping of tensors, one a key, each with N rows. What its values mean, the kind of its key says.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from genlab.errors import did_you_mean
+from genlab.seeding import RandomStream
+
+# What a sample can be asked for: label (N,); caption (N, T) words; prompt (N, P) tokens of text, -1 before short ones.
+Condition = Mapping[str, Tensor]
+Device = torch.device | str
+
+_SHOWN = 10  # names in a message; "..." stands for more
+
+
+class ConditionKind(Protocol):
+    """One key of a condition."""
+
+    option: ClassVar[str]  # what a user types to ask for a value: label=..., prompt=...
+
+    @property
+    def size(self) -> int:
+        """Classes; words."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """Different tokens that :meth:`tokens` gives."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """P, tokens of a value."""
+        ...
+
+    def nothing(self, rows: int, device: Device = "cpu") -> Tensor:
+        """What stands for "not told", ``rows`` times."""
+        ...
+
+    def is_nothing(self, value: Tensor) -> Tensor:
+        """Rows that are not told, (N,) bool."""
+        ...
+
+    def any(self, stream: RandomStream) -> Tensor:
+        """A drawn value for each row of the stream, for a family that cannot do without."""
+        ...
+
+    def in_turn(self, indices: Sequence[int]) -> Tensor:
+        """Values one after the other: what sample i of a grid is asked for, on the CPU."""
+        ...
+
+    def example(self, indices: Sequence[int]) -> Tensor:
+        """That of held-out example i, modulo those that the data name; nothing where they name none. On the CPU."""
+        ...
+
+    def check(self, value: Tensor) -> None:
+        """Raises ValueError, with a remedy, if a value is not one of the model's."""
+        ...
+
+    def read(self, typed: str | int) -> Tensor:
+        """What a user typed, as one row. Raises ValueError, with a remedy."""
+        ...
+
+    def words(self, value: Tensor) -> list[str]:
+        """Each row as a user would type it; "" for nothing."""
+        ...
+
+    def tokens(self, value: Tensor) -> Tensor:
+        """For models of tokens: (N, P) int64 from 0 to ``num_tokens`` - 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Label:
+    """One of ``size`` classes, (N,) int64; -1 is nothing. Nobody is asked for the classes ``empty``, of which training
+    has no example."""
+
+    size: int
+    names: Sequence[str] = ()
+    empty: Sequence[int] = ()
+    examples: Sequence[int] = ()
+
+    option: ClassVar[str] = "label"
+    length: ClassVar[int] = 1
+
+    @property
+    def num_tokens(self) -> int:
+        return self.size + 1
+
+    @property
+    def classes(self) -> list[int]:
+        """Those that samples can be asked for, in order."""
+        return [label for label in range(self.size) if label not in self.empty]
+
+    def nothing(self, rows: int, device: Device = "cpu") -> Tensor:
+        return torch.full((rows,), -1, device=device)
+
+    def is_nothing(self, value: Tensor) -> Tensor:
+        return value < 0
+
+    def any(self, stream: RandomStream) -> Tensor:
+        classes = torch.tensor(self.classes, device=stream.device)
+        return classes[stream.randint(len(classes))]
+
+    def in_turn(self, indices: Sequence[int]) -> Tensor:
+        classes = torch.tensor(self.classes)
+        return classes[torch.tensor(indices) % len(classes)]
+
+    def example(self, indices: Sequence[int]) -> Tensor:
+        if not self.examples:
+            return self.nothing(len(indices))
+        return torch.tensor(self.examples)[torch.tensor(indices) % len(self.examples)]
+
+    def check(self, value: Tensor) -> None:
+        if ((value < -1) | (value >= self.size)).any():
+            raise ValueError(
+                f"the labels {sorted(set(value.tolist()))} are not all among the model's. "
+                f"Use 0 to {self.size - 1}, or -1 for no label."
+            )
+
+    def read(self, typed: str | int) -> Tensor:
+        number = typed
+        if isinstance(typed, str):
+            if typed not in self.names:
+                known = ", ".join(list(self.names)[:_SHOWN]) + ", ..." * (len(self.names) > _SHOWN)
+                guess = did_you_mean(typed, list(self.names))
+                raise ValueError(f"there is no class '{typed}'.{guess} The classes are {known}.")
+            number = list(self.names).index(typed)
+        if not 0 <= int(number) < self.size:
+            raise ValueError(f"it must be a class from 0 to {self.size - 1}.")
+        if number in self.empty:
+            trained = ", ".join(map(str, self.classes[:_SHOWN])) + ", ..." * (len(self.classes) > _SHOWN)
+            raise ValueError(f"no image that the model was trained on has this label. Use one of {trained}.")
+        return torch.tensor([int(number)])
+
+    def words(self, value: Tensor) -> list[str]:
+        return ["" if i < 0 else str(self.names[i]) if i < len(self.names) else str(i) for i in value.tolist()]
+
+    def tokens(self, value: Tensor) -> Tensor:
+        """ "No label" is token 0, class i is i + 1."""
+        return value[:, None] + 1
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Up to ``length`` words of a vocabulary of ``size``, as (N, length) int64; word 0 fills up, and a caption of
+    nothing else is nothing. ``examples`` are held-out captions in words, which samples are asked for where nobody types
+    one."""
+
+    size: int
+    length: int
+    names: Sequence[str] = ()
+    examples: Sequence[str] = ()
+
+    option: ClassVar[str] = "prompt"
+
+    @property
+    def num_tokens(self) -> int:
+        return self.size
+
+    def nothing(self, rows: int, device: Device = "cpu") -> Tensor:
+        return torch.zeros(rows, self.length, dtype=torch.long, device=device)
+
+    def is_nothing(self, value: Tensor) -> Tensor:
+        return (value == 0).all(dim=1)
+
+    def any(self, stream: RandomStream) -> Tensor:
+        if not self.examples:
+            return self.nothing(len(stream), stream.device)
+        known = self.example(range(len(self.examples))).to(stream.device)
+        return known[stream.randint(len(known))]
+
+    def in_turn(self, indices: Sequence[int]) -> Tensor:
+        return self.example(indices)
+
+    def example(self, indices: Sequence[int]) -> Tensor:
+        if not self.examples:
+            return self.nothing(len(indices))
+        known = torch.cat([self.read(caption) for caption in self.examples])
+        return known[torch.tensor(indices) % len(known)]
+
+    def check(self, value: Tensor) -> None:
+        if value.ndim != 2 or value.shape[1] != self.length:
+            raise ValueError(f"captions of shape {tuple(value.shape)}: use (N, {self.length}) numbers of words.")
+        if ((value < 0) | (value >= self.size)).any():
+            raise ValueError(f"a caption has a word that is not one of the model's. Use numbers 0 to {self.size - 1}.")
+
+    def read(self, typed: str | int) -> Tensor:
+        known = list(self.names)[1:]  # number 0 is no word
+        words = str(typed).lower().split()
+        for word in words:
+            if word not in known:
+                raise ValueError(f"unknown word '{word}'.{did_you_mean(word, known)} Known: {', '.join(known)}.")
+        if len(words) > self.length:
+            raise ValueError(f"it has {len(words)} words, and captions of these data have at most {self.length}.")
+        value = self.nothing(1)
+        value[0, : len(words)] = torch.tensor([known.index(word) + 1 for word in words], dtype=torch.long)
+        return value
+
+    def words(self, value: Tensor) -> list[str]:
+        return [" ".join(str(self.names[word]) for word in row if word) for row in value.tolist()]
+
+    def tokens(self, value: Tensor) -> Tensor:
+        return value
+
+
+KINDS: dict[str, type[Label] | type[Caption]] = {"label": Label, "caption": Caption}  # by key
