@@ -163,6 +163,9 @@ CORPUS: list[tuple[str, Any]] = [
     ("model.network", "${pretrained}"),
     ("model.network", {"_target_": "${oc.env:CANARY_SECRET}"}),
     ("callbacks.${oc.env:CANARY_SECRET}", {}),
+    # values that fit, and of which nothing can be made
+    ("model.shape", []),
+    ("model.shape", [1, 0, 16]),
 ]
 
 
@@ -211,7 +214,8 @@ def test_every_command_refuses_them(
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 CONFIGS = ["", "[]", "x", "model: 3", "model: {}\n", "a: [", "\0", "!!python/object/apply:os.system [touch canary-x]",
-           "a: &a [*a]", BOMB, "[" * 1500]  # fmt: skip
+           "a: &a [*a]", BOMB, "[" * 1500, "a: &a {b: 1}\nc: {<<: [*a, *a]}", "x: !!set {a}", "x: 2020-01-01",
+           "null: 1", "? [a, b]\n: 1", "x: " + "9" * 5000]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", CONFIGS, ids=range(len(CONFIGS)))
@@ -278,6 +282,8 @@ WEIGHTS: dict[str, Callable[[dict[str, Any]], Any]] = {  # refused by every comm
     "a weight is text": first(lambda _: "abc"),
     "a weight is gone": lambda content: content["state_dict"].popitem(),
     "a weight is sparse": first(lambda weight: weight.to_sparse()),
+    "a weight is quantized": first(lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.quint8)),
+    "a weight has no numbers": first(lambda weight: weight.to("meta")),
     "a weight is huge": first(lambda _: HUGE),
     "a name is a path": put("state_dict", "../../canary", value=torch.zeros(1)),
     "a name acts": put("state_dict", "\x1b[31m\n", value=torch.zeros(1)),

@@ -211,3 +211,12 @@ def test_newest_is_still_missed(place: Path, capfd) -> None:
     (place / "run" / "checkpoints" / NEW).unlink()
     assert read.newest(place / "run").progress.examples < 24
     assert f"{NEW} is missing" in capfd.readouterr().err
+
+
+def test_thousands_of_damaged_checkpoints_are_not_all_tried(place: Path, capfd) -> None:
+    for examples in range(100, 2100):
+        (place / "run" / "checkpoints" / f"examples={examples:012d}.ckpt").touch()
+    assert _exit_code(["sample", f"run={place / 'run'}", "n=2"]) == 3
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) <= 102
+    assert said[-1].startswith("error: ")

@@ -14,6 +14,7 @@ from genlab.errors import ConfigError
 from genlab.run import run_folder
 from genlab.run.saved_run import open_run
 from genlab.trust import own_runs
+from genlab.trust.written_paths import check_written_paths
 
 CSV = "pytorch_lightning.loggers.CSVLogger"
 TENSORBOARD = "pytorch_lightning.loggers.TensorBoardLogger"
@@ -101,6 +102,15 @@ HOSTILE = [
     ("evaluation.cache_dir", "elsewhere", "evaluation.cache_dir"),
     ("metrics.extractor.cache_dir", "/etc", "metrics.extractor.cache_dir"),
     ("data", {"_target_": "genlab.data.mnist.MNISTData", "root": "/etc", "download": True}, "data.root"),
+    ("data", {"_target_": "genlab.data.mnist.Mnist", "root": "/etc"}, "data.root"),  # it downloads untold
+    ("data", {"_target_": "genlab.data.mnist.Mnist", "root": "/etc", "download": False}, "data.root"),  # and unpacks
+    ("metrics.extractor.cache", "/etc", "metrics.extractor.cache"),
+    ("metrics.x", {"_target_": "some.Metric", "distances": [{"cache": "/etc"}]}, "metrics.x.distances.0.cache"),
+    # folders that several arguments make together
+    ("logger.x", _logger(CSV, save_dir="outputs", name="mine", version=""), "logger.x"),
+    ("logger.x", _logger(CSV, save_dir="outputs", name=None, version="mine"), "logger.x"),
+    ("logger.x", _logger(TENSORBOARD, save_dir="outputs", name="", version="", sub_dir="mine"), "logger.x"),
+    ("logger.x", _logger(TENSORBOARD, save_dir="outputs", name="mine", version="checkpoints"), "logger.x"),
 ]
 
 
@@ -197,3 +207,19 @@ def test_a_run_that_was_moved_writes_where_it_is_now(strange, tmp_path: Path) ->
     config = opened(run)
     assert Path(config.logger.tensorboard.save_dir) == run
     assert run_folder.read_config(run)["logger"]["tensorboard"]["save_dir"] == "outputs/x/run"
+
+
+def test_a_reference_behind_a_name_with_dots_is_refused(tmp_path: Path) -> None:
+    harmless = {"y": {"save_dir": "outputs/x/run"}}
+    logger = {"x.y": {"_target_": CSV, "save_dir": "${far}"}, "x": harmless}
+    config = OmegaConf.create({"far": "/etc", "logger": logger})
+    with pytest.raises(ConfigError, match=r"logger\.x\.y\.save_dir.*to no path"):
+        check_written_paths(config, Path("outputs/x/run"), [], services=True)
+
+
+def test_what_was_typed_for_the_run_leads_nowhere_by_reference(strange) -> None:
+    run = strange()
+    typed = ["logger=[tensorboard]", "outputs=/etc", "logger.tensorboard.save_dir=${outputs}/x"]
+    (run / "overrides.yaml").write_text(yaml.safe_dump(typed))
+    with pytest.raises(ConfigError, match=r"logger\.tensorboard\.save_dir"):
+        opened(run, "logger=[tensorboard]")

@@ -1,5 +1,6 @@
 """Images in NumPy files: layouts, labels, the held-out part, mapping, and what is refused."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -237,3 +238,13 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     assert refusal(ConfigError, path="x", val_label_path="y") == (
         "data.val_label_path needs data.val_path: without it, labels come from data.label_path."
     )
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_a_fifo_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    assert "is a FIFO" in refusal(path=str(tmp_path / name))
+    images = npy(tmp_path / "b.npy", COLOUR)
+    assert "is a FIFO" in refusal(path=images, label_path=str(tmp_path / name))
+    (tmp_path / "link.npy").symlink_to(images)
+    assert Array(path=str(tmp_path / "link.npy"), val_path=images).spec.shape == COLOUR.shape[1:]

@@ -82,6 +82,7 @@ OUT = {  # what is left out with its run
     "deep flow": _config("\na: " + "[" * 100_000),
     "deep blocks": _config("\n" + "".join(" " * i + "a:\n" for i in range(900))),
     "many names": _config("\na:\n" + "".join(f" n{i}: 1\n" for i in range(6000))),
+    "a long text": _config("\na: " + "b" * 30_000),
     "long digits": _config("\na: " + "9" * 100_000),
     "base 60": _config("\na: " + "1:" * 100_000 + "1"),
     "hexadecimal": _config("\na: 0x" + "f" * 390),
@@ -163,7 +164,10 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make(make_run(root / "runs" / f"odd{i}", data__width=i))
         make(make_run(root / "going" / f"odd{i}", data__width=i))
         (root / "going" / f"odd{i}" / "summary.json").unlink()
-        write(root / "going" / f"odd{i}" / "metrics.csv", HEAD + "0,1e308,inf,nan,1e308\n1,-1e308,x,1,-1e308\n")
+        write(
+            root / "going" / f"odd{i}" / "metrics.csv",
+            HEAD + "0,1e308,inf,nan,1e308\n1,-1e308,x,1,-1e308\n2,3e300,3e305,3,-1\n",
+        )
     return root
 
 

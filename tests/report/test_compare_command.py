@@ -47,7 +47,7 @@ def test_from_folders_to_files_without_torch(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     *shown, modules = done.stdout.splitlines()
-    assert not {"torch", "pytorch_lightning", "wandb"} & set(modules.split())
+    assert not {"torch", "pytorch_lightning", "wandb", "numpy"} & set(modules.split())
     names = [line.partition("  ")[0] for line in shown if line.startswith("diffusion")]
     assert len(names) == len(set(names)) == 21
     assert names[0] == "diffusion network=dit batch_size=64"

@@ -7,9 +7,10 @@ import pytest
 from run_folders import make_run
 
 from genlab.files import regular_file
-from genlab.report import logged as logged_module
+from genlab.report import thinned
 from genlab.report.comparison import compare
-from genlab.report.logged import MOST, MOST_OF_RUN, MOST_SPENT, Thinned, read_logged
+from genlab.report.logged import read_logged
+from genlab.report.thinned import MOST, MOST_OF_RUN, MOST_SPENT, Thinned
 
 HEAD = "step,progress/examples,progress/flops,progress/seconds,train/loss,val/fid\n"
 
@@ -75,8 +76,8 @@ def test_memory_depends_on_columns_not_on_rows(tmp_path: Path) -> None:
 
 
 def test_progress_beyond_its_room_is_thinned_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logged_module, "_MOST_PROGRESS", 100)
-    monkeypatch.setattr(logged_module, "_BLOCK", 1 << 12)
+    monkeypatch.setattr(thinned, "_MOST_PROGRESS", 100)
+    monkeypatch.setattr(thinned, "_BLOCK", 1 << 12)
     _write(tmp_path, np.arange(3000.0), every=1)
     curve = read_logged(tmp_path).curves["train/loss"]
     assert np.allclose(curve[:, 0] / 64 - 1, curve[:, 3], atol=1e-6)  # straight progress stays straight

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from ledger import ledger, trial
 from PIL import Image
@@ -170,3 +171,23 @@ def test_curves_of_what_has_not_finished_are_drawn_too(tmp_path: Path) -> None:
         "curve-fid_digits64_500.png", "curve-fid_digits64_500.svg"
     ]  # fmt: skip
     assert "plots/curve-fid_digits64_500.svg" in (tmp_path / "c" / "comparison.md").read_text()
+
+
+def test_a_curve_between_its_points_is_straight() -> None:
+    drawn = random.Random(0)
+    xs = sorted(drawn.sample(range(1000), 40))
+    curve = [(float(x), drawn.random()) for x in xs]
+    for x in (*xs, *(drawn.uniform(xs[0], xs[-1]) for _ in range(50))):
+        assert curve_plots.value(curve, x) == pytest.approx(np.interp(x, xs, [y for _, y in curve]))
+
+
+def test_of_a_thousand_metrics_a_hundred_have_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(curve_plots, "_figure", lambda metric, *_: drawn.append(metric) or [])
+    names = [f"val/{word}" for i in range(950) for word in (f"m{i}", f"m_std_{i}")]
+    lines = (["step", *names], [0, *[1] * 1900], [1, *[2] * 1900])
+    table = "".join(",".join(map(str, line)) + "\n" for line in lines)
+    write(make_run(tmp_path / "a", colour=None) / "metrics.csv", table)
+    with pytest.warns(UserWarning, match="curves of 100 metrics are drawn, of 950"):
+        curve_plots.curve_plots([("a", [read_logged(tmp_path / "a")])], tmp_path / "c")
+    assert drawn == [f"m{i}" for i in range(100)]

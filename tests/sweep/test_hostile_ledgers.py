@@ -347,3 +347,46 @@ def test_tables_that_somebody_has_changed_are_one_line(tmp_path: Path) -> None:
             assert len(opened(tmp_path / "s").trials()) <= 1, kind
         except StorageError as error:
             assert str(error).isprintable(), kind  # noqa: PT017
+
+
+@pytest.mark.parametrize("kind", [
+    "trigger t after insert on trials begin delete from trials; end",
+    "view t as with recursive c(x) as (select 1 union all select x from c) select * from c",
+])  # fmt: skip
+def test_a_ledger_that_acts_is_refused(kind: str, tmp_path: Path) -> None:
+    opened(tmp_path)
+    with sqlite3.connect(tmp_path / "ledger.db") as database:
+        database.execute(f"create {kind}")
+    database.close()
+    with pytest.raises(StorageError, match=f"holds a {kind.split()[0]}"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["-journal", "-wal", "-shm"])
+def test_a_fifo_beside_a_ledger_is_refused(ending: str, tmp_path: Path) -> None:
+    opened(tmp_path)
+    os.mkfifo(tmp_path / f"ledger.db{ending}")
+    with pytest.raises(StorageError, match=f"ledger.db{ending}"):
+        opened(tmp_path)
+
+
+def test_a_trigger_that_a_journal_brings_along_is_refused(tmp_path: Path) -> None:
+    """The journal of a process that was killed holds pages as they were before: here, those with the trigger."""
+    opened(tmp_path)
+    path, journal = tmp_path / "ledger.db", tmp_path / "ledger.db-journal"
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("create trigger t after insert on trials begin delete from trials; end")
+    database.execute("pragma synchronous = full")
+    database.execute("pragma cache_spill = 1")
+    database.execute("pragma cache_size = 1")
+    database.execute("begin")
+    database.execute("drop trigger t")
+    database.execute("create table large as with recursive c(x) as (select 1 union all select x + 1 from c limit 3000) "
+                     "select x, randomblob(100) from c")  # fmt: skip
+    left = path.read_bytes(), journal.read_bytes()
+    database.execute("rollback")
+    database.close()
+    path.write_bytes(left[0])
+    journal.write_bytes(left[1])
+    with pytest.raises(StorageError, match="holds a trigger"):
+        opened(tmp_path)

@@ -34,6 +34,7 @@ FOLDER = "checkpoints"
 NEWEST = "newest"  # a file that holds the name of the newest checkpoint, so that one that is gone is missed
 
 _NAME = re.compile(r"examples=\d{12,}\.ckpt")
+_MOST_TRIED = 100  # damaged ones, before a run is given up
 
 
 def file_name(examples: int) -> str:
@@ -125,7 +126,7 @@ def newest(run: Path) -> Saved:
     """The newest checkpoint of a run that can be read; one that is damaged or gone is passed over with a warning.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none among the newest 100.
     """
     found = saved(run)
     if not found:
@@ -135,6 +136,7 @@ def newest(run: Path) -> Saved:
             one_line(f"warning: checkpoint {run / FOLDER / named} is missing. Using {found[0].name} instead."),
             file=sys.stderr,
         )
+    found = found[:_MOST_TRIED]
     for path, earlier in zip(found, [*found[1:], None], strict=True):
         try:
             return _checked(Saved(path, load(path)))
@@ -160,12 +162,17 @@ def _noted(record: Path) -> str:
     return name
 
 
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether it holds its numbers itself: neither sparse, nor quantized, nor without any."""
+    return tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
+
+
 def _checked(last: Saved) -> Saved:
     """Raises CheckpointError if what was read is not what a run saves."""
     try:
         ema = last.content.get("ema", {})
         for name, tensor in (*last.state.items(), *ema.items()):
-            if not (isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided):
+            if not (isinstance(name, str) and isinstance(tensor, torch.Tensor) and _is_plain(tensor)):
                 raise ValueError(f"{name} is no tensor")
             if last.state.get(name, tensor).shape != tensor.shape:
                 raise ValueError(f"the average of {name} has another shape")

@@ -236,6 +236,8 @@ def _check_range(key: str, value: Any, annotation: Any, path: str) -> None:
         raise ConfigError(_must_be(path, f"a whole number >= {bound}{or_null}", value))
     if key == "num_workers" and type(value) is int and value > _MOST_PROCESSES:
         raise ConfigError(_must_be(path, f"at most {_MOST_PROCESSES} processes", value))
+    if key == "shape" and isinstance(value, list) and not (value and all(size != 0 for size in value)):
+        raise ConfigError(_must_be(path, "a list of one size or more, none of them 0", value))
 
 
 def _check_is_a_number(value: Any, annotation: Any, path: str) -> None:

@@ -18,6 +18,7 @@ _MOST_MEMBERS = 1_000_000  # CelebA has 202,599
 _RATIO = 100  # unpacked to packed: pictures have 1, MNIST's labels 2, text 5
 _ALWAYS = 256 << 20  # bytes that any archive may hold: small ones may be of much air
 _CHUNK = 1 << 20  # bytes
+_DEEPEST, _LONGEST = 64, 1024  # folders that a file lies in, and characters of its path
 
 
 class Unsafe(Exception):
@@ -134,6 +135,8 @@ def _check_names(names: Iterable[str]) -> None:
     seen = set[str]()
     for name in names:
         path = PurePosixPath(name)
+        if len(name) > _LONGEST or len(path.parts) > _DEEPEST:
+            raise Unsafe(f"is refused: {name[:60]!r}... lies deeper in it than data do")
         if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
             raise Unsafe(f"is refused: {name!r} leads out of its folder")
         if str(path) in seen:

@@ -18,6 +18,7 @@ from genlab.data.held_out import cached_part, rows_of
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError, DataError
 from genlab.files.paths import read_path
+from genlab.files.regular_file import kind_of
 
 _IMAGE_KEYS = ("images", "x", "arr_0")
 _LABEL_KEYS = ("labels", "y")
@@ -208,6 +209,8 @@ def _read(path: str, key: str | None, usual: tuple[str, ...], option: str, optio
     Raises:
         DataError: there is no such file or key, or the file is damaged or holds Python objects.
     """
+    if (kind := kind_of(read_path(path), follow=True)) is not None:  # a FIFO waits for ever
+        raise DataError(f"{path} is {kind}, not a .npy or .npz file.")
     try:
         with np.errstate(over="ignore"):  # of an absurd shape
             content = np.load(read_path(path), mmap_mode="c", allow_pickle=False)  # copies on write: for torch

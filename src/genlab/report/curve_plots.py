@@ -2,9 +2,10 @@
 
 import math
 import re
+import warnings
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from genlab.report.curves import AXES, Point, points_of
@@ -12,6 +13,7 @@ from genlab.report.figure import COLOURS, GREY, arrange, prefixed, save, spans, 
 from genlab.report.logged import Logged
 
 MOST = 60  # lines of a figure: the best; more hide each other
+MOST_FIGURES = 100  # metrics that have one
 TITLES = {"examples": "training examples", "flops": "training FLOPs", "seconds": "training seconds"}
 
 
@@ -27,16 +29,18 @@ def curve_plots(named: Sequence[tuple[str, Sequence[Logged]]], folder: Path) -> 
     """Configurations by name with what their runs logged, best first: one figure a metric. -> the files' names.
     Raises OSError."""
     read = [(name, [points_of(run) for run in runs]) for name, runs in named]
-    metrics = dict.fromkeys(metric for _, curves in read for curve in curves for metric in curve)
+    found = dict.fromkeys(metric for _, curves in read for curve in curves for metric in curve)
+    metrics = [metric for metric in found if not re.search(r"_(std|se)(_|$)", metric)]  # how sure another metric is
+    if len(metrics) > MOST_FIGURES:
+        warnings.warn(f"curves of {MOST_FIGURES} metrics are drawn, of {len(metrics):,} that there are", stacklevel=2)
     written = []
-    for metric in metrics:
+    for metric in metrics[:MOST_FIGURES]:
         lines = [
             Line(name, [curve[metric] for curve in curves if len(curve.get(metric, ())) > 1]) for name, curves in read
         ]
         lines = [line for line in lines if line.seeds]
-        found, lines = len(lines), lines[:MOST]
-        if lines and not re.search(r"_(std|se)(_|$)", metric):  # how sure another metric is
-            written += _figure(metric, lines, found, folder)
+        if lines:
+            written += _figure(metric, lines[:MOST], len(lines), folder)
     return written
 
 
@@ -100,8 +104,7 @@ def average(
 
 
 def value(curve: Sequence[tuple[float, float]], x: float) -> float:
-    """Of a curve between its points, on a straight line."""
-    for (x0, y0), (x1, y1) in pairwise(curve):
-        if x0 <= x <= x1:
-            return y0 if x1 == x0 else y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    return curve[-1][1]
+    """Of a curve, two points or more by rising x, between its points, on a straight line."""
+    after = bisect_left(curve, x, 1, len(curve) - 1, key=lambda point: point[0])
+    (x0, y0), (x1, y1) = curve[after - 1], curve[after]
+    return y1 if x1 == x0 else y0 + (y1 - y0) * min(1.0, max(0.0, (x - x0) / (x1 - x0)))

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import yaml
 
 from genlab.errors import ConfigError
 from genlab.files import regular_file
+from genlab.files.plain_yaml import parse_yaml
 
 LARGEST = 1 << 20  # bytes of a config or a summary; those of runs have some thousands
 LARGEST_LEDGER = 64 << 20  # of a sweep's, which grows with its trials
@@ -19,12 +19,12 @@ MOST_VALUES = 50_000  # in a file, those that YAML's aliases repeat counted each
 MOST_NAMES = 5_000  # of settings in all mappings of a file
 MOST_VALUES_OF_A_LEDGER = 5_000_000
 DEEPEST = 64
-LONGEST_NUMBER = 400  # characters; float64 needs at most 325
+LONGEST_TEXT = 20_000  # characters of a name or a value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Names and plain values. Raises ConfigError for what is no such file, or larger than a run writes."""
-    return _read(path, _parse_yaml, LARGEST, MOST_VALUES, MOST_NAMES)
+    return _read(path, parse_yaml, LARGEST, MOST_VALUES, MOST_NAMES)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -68,7 +68,9 @@ class _Plain:
             if abs(node) > sys.float_info.max:
                 raise ValueError("it holds a number beyond 1e308")
             return node
-        if node is None or isinstance(node, str | bool | float):
+        if isinstance(node, str):
+            return self._text(node)
+        if node is None or isinstance(node, bool | float):
             return node
         if isinstance(node, date):
             return str(node)
@@ -76,30 +78,10 @@ class _Plain:
 
     def _name(self, name: Any) -> str:
         if name is None or isinstance(name, str | int | float | bool | date):
-            return str(name)
+            return self._text(str(name))
         raise ValueError(f"it has a {type(name).__name__} for a name, which no run writes")
 
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML without what makes much of little: merge keys, which copy, and numbers of thousands of digits."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-            raise yaml.constructor.ConstructorError(None, None, "it has a merge key (<<), which no run writes", None)
-
-    def number(self, node: yaml.Node, kind: str) -> int | float:
-        if len(str(node.value)) > LONGEST_NUMBER:
-            raise ValueError(f"it holds a number of {len(node.value):,} characters")
-        return getattr(self, f"construct_yaml_{kind}")(node)
-
-
-for _kind in ("int", "float"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", partial(_Loader.number, kind=_kind))
-
-
-def _parse_yaml(text: str) -> Any:
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
+    def _text(self, text: str) -> str:
+        if len(text) > LONGEST_TEXT:
+            raise ValueError(f"it holds a text of {len(text):,} characters")
+        return text

@@ -33,6 +33,7 @@ from genlab.errors import CheckpointError, ConfigError, StorageError
 from genlab.files.atomic import remove_partial_files, write_atomically
 from genlab.files.lock import LOCK
 from genlab.files.paths import read_path
+from genlab.files.plain_yaml import parse_yaml
 from genlab.files.regular_file import is_folder, is_regular, kind_of, read_text
 from genlab.redaction import redacted
 from genlab.run.revision import revision
@@ -41,6 +42,8 @@ from genlab.trust.own_runs import seal
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "torch-fidelity",
             "wandb", "numpy", "scikit-learn", "pillow", "safetensors")  # fmt: skip
 _PARTS = ("model", "data", "trainer", "budget", "evaluation", "metrics", "spec", "pretrained")  # of every config
+_NAMES = (str, int, float)  # what a file of a run has for names, and values
+_PLAIN = (*_NAMES, dict, list, type(None))
 _MOST_NODES = 100_000  # in a file of a run; a config has some hundreds
 
 TOKENIZER = "tokenizer.json"
@@ -167,6 +170,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     missing = [part for part in _PARTS if not isinstance(config, dict) or not isinstance(config.get(part), dict)]
     if missing:
         raise CheckpointError(f"{path} is damaged (it has no {missing[0]}). Restore it, or start a new run.")
+    condition = config["spec"].get("condition", {})
+    if not isinstance(condition, dict) or not all(isinstance(told, dict) for told in condition.values()):
+        raise CheckpointError(f"{path} is damaged (its spec.condition is none). Restore it, or start a new run.")
     if found := next((text for text in _nodes(config) if isinstance(text, str) and "${" in text), None):
         raise CheckpointError(f"{path} holds the interpolation '{found}', which no run writes. Put its value there.")
     return modern(with_current_names(config))
@@ -182,11 +188,16 @@ def read_overrides(folder: Path) -> list[str]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        content = yaml.safe_load(read_text(path))
-        if len(list(islice(_nodes(content), _MOST_NODES))) < _MOST_NODES:  # a few aliases of aliases make billions
-            return content
-        raise ValueError("it holds too much")
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        content = parse_yaml(read_text(path))
+        nodes = list(islice(_nodes(content), _MOST_NODES))
+        if len(nodes) == _MOST_NODES:  # a few aliases of aliases make billions
+            raise ValueError("it holds too much")
+        odd = [node for node in nodes if not isinstance(node, _PLAIN)]
+        odd += [name for node in nodes if isinstance(node, dict) for name in node if not isinstance(name, _NAMES)]
+        if odd:
+            raise ValueError(f"it holds a {type(odd[0]).__name__} where no run writes one")
+        return content
+    except (OSError, ValueError, ArithmeticError, TypeError, yaml.YAMLError, RecursionError) as error:
         told = (error.strerror if isinstance(error, OSError) else None) or str(error)
         cause = told.splitlines()[0] if told else type(error).__name__
         raise CheckpointError(f"cannot read {path} ({cause}). Restore it, or start a new run.") from error

@@ -7,13 +7,15 @@ one whose attempt has the lower number has it. A trial is all attempts in one fo
 import logging
 import os
 import socket
+import sqlite3
 import stat
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -71,7 +73,9 @@ class Ledger:
         self._told_of: set[int] = set()
         self._trials: dict[str, tuple[object, Trial]] = {}  # by folder, with what it was made of
         if url is None:
-            _check_is_file(folder / FILE)
+            for ending in ("", "-journal", "-wal", "-shm"):  # SQLite's own, beside it
+                _check_is_file(folder / f"{FILE}{ending}")
+            _check_holds_tables(folder / FILE)
         with self._asking():
             rdb = optuna.storages.RDBStorage(self.where, heartbeat_interval=int(BEAT), grace_period=_SILENCE)
             self._storage = optuna.storages.get_storage(rdb)
@@ -255,6 +259,21 @@ def _check_is_file(path: Path) -> None:
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
         raise StorageError(
             f"{path} is not a file, and a sweep's ledger is. Move it away, or choose another sweep.name=."
+        )
+
+
+def _check_holds_tables(path: Path) -> None:
+    """Raises StorageError for a ledger with views or triggers in it, which no sweep makes: they act when it is used."""
+    if not os.path.lexists(path):
+        return
+    try:  # rw: a journal that is left is played back first, as it would be afterwards
+        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=rw", uri=True)) as ledger:
+            acts = ledger.execute("select type from sqlite_master where type in ('view', 'trigger')").fetchone()
+    except sqlite3.Error:
+        return  # what it is instead is said when it is opened
+    if acts is not None:
+        raise StorageError(
+            f"{path} is no ledger of a sweep: it holds a {acts[0]}. Move it away, or choose another sweep.name=."
         )
 
 

@@ -34,7 +34,8 @@ LISTED: dict[str, tuple[str, ...]] = {
     ),
 }
 _KEY_OF_CONSENT = re.compile(rf"(?:{'|'.join(CONSENT)})['\"]?\s*:")
-_RESOLVER = re.compile(r"\$\{[^{}]*:")  # it reads the environment, say; a reference to another option has no colon
+_MOST, _LONGEST = 1000, 10_000  # overrides of a run, and characters of one
+_REFERENCE = re.compile(r"\$\{[\w.]+\}")  # to another option; what has more in it may read the environment
 
 
 def withdraw_consent(config: DictConfig, typed: Sequence[str]) -> None:
@@ -66,10 +67,16 @@ def _holds_mapping(value: Any) -> bool:
 
 
 def check_overrides(saved: Sequence[str], run: str) -> None:
-    """Raises CheckpointError if what was typed for somebody else's run would read this user's environment now."""
-    if found := next((override for override in saved if _RESOLVER.search(override)), None):
+    """Raises CheckpointError if what was typed for somebody else's run would read this user's environment now, or is
+    more than anybody types."""
+    if len(saved) > _MOST or any(len(override) > _LONGEST for override in saved):
         raise CheckpointError(
-            f"overrides.yaml of {run} holds '{found}', whose interpolation would be read here. Put a value there."
+            f"overrides.yaml of {run} holds more than {_MOST:,} overrides, or one of more than "
+            f"{_LONGEST:,} characters. Write [] into it to go on without them."
+        )
+    if found := next((override for override in saved if "${" in _REFERENCE.sub("", override)), None):
+        raise CheckpointError(
+            f"overrides.yaml of {run} holds '{found[:100]}', whose interpolation would be read here. Put a value there."
         )
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from genlab.config.build import parameters, resolve
 from genlab.config.overrides import name_of, parse
 from genlab.errors import ConfigError
 from genlab.files.paths import read_path
@@ -24,7 +26,9 @@ OUTPUTS = "outputs"  # where runs are made by default
 DATA = "data"  # where data sets are downloaded to by default
 _IS_PATH = re.compile(r"(?:.*_)?(?:dir|dirs|dirpath|logdir|folder|root|path|paths|file|uri|url|config)")
 _FREE_TEXT = ("_target_", "notes", "tags", "project", "entity", "group", "job_type", "recorded", "published")
+_IS_CACHE = re.compile(r"(?:.*_)?cache(?:_dir)?")
 _OF_A_SWEEP = "ledger.db"
+_BELOW = ("name", "version", "sub_dir")  # of a logger: its files lie in save_dir/name/version/sub_dir
 
 
 def check_written_paths(config: DictConfig, run: Path, typed: Sequence[str], *, services: bool) -> None:
@@ -38,10 +42,11 @@ def check_written_paths(config: DictConfig, run: Path, typed: Sequence[str], *, 
     outputs = next((o.value() for o in reversed(parse(typed)) if name_of(o) == "outputs"), None)
     roots = _Roots(run, str(outputs or OUTPUTS))
     nodes: Any = OmegaConf.to_container(config, resolve=False)
+    filled = OmegaConf.create(nodes | {"run_dir": str(run)})
     for path, value, is_path in _strings(nodes, services):
-        if "${" in value or is_typed(path, typed):
-            continue  # no run writes interpolations: a part that is chosen now has them
-        problem = roots.problem(value, path, is_path)
+        if is_typed(path, typed):
+            continue
+        problem = roots.problem(_referred(value, path, filled), path, is_path)
         if problem is not None:
             raise ConfigError(
                 one_line(
@@ -49,10 +54,20 @@ def check_written_paths(config: DictConfig, run: Path, typed: Sequence[str], *, 
                     f"Say where yourself: {path}=<folder>. To keep this place, type it: {path}={value}"
                 )
             )
-    for path, node in nodes.get("logger", {}).items() if services else ():
-        if _is_the_run_itself(node, run) and not is_typed(f"logger.{path}.version", typed):
-            remedy = f"logger.{path}.version=0"
-            raise ConfigError(f"logger.{path} would write among the run's own files. Give it a folder: {remedy}")
+    for name, node in nodes.get("logger", {}).items() if services else ():
+        where = _folder_of_logger(node, f"logger.{name}", filled)
+        if where is None or any(is_typed(f"logger.{name}.{key}", typed) for key in ("save_dir", "version")):
+            continue
+        if node.get("version") == "" and _real(where) == _real(run):
+            remedy = f"logger.{name}.version=0"
+            raise ConfigError(f"logger.{name} would write among the run's own files. Give it a folder: {remedy}")
+        if problem := roots.problem(str(where), "save_dir", is_path=True):
+            raise ConfigError(
+                one_line(
+                    f"logger.{name}: the config of {run} would have it write {problem}. Say where "
+                    f"yourself: logger.{name}.save_dir=<folder>"
+                )
+            )
 
 
 def move_paths(config: DictConfig, run: Path) -> None:
@@ -84,7 +99,7 @@ class _Roots:
             return "to no path"
         where = _real(read_path(value) if is_path else self.run / read_path(value))
         name = path.rpartition(".")[2]
-        if _within(where, self.run) or (name == "cache_dir" and _within(where, self.cache)):
+        if _within(where, self.run) or (_IS_CACHE.fullmatch(name) and _within(where, self.cache)):
             return None
         if name == "root" and _within(where, self.data):
             return None
@@ -118,22 +133,52 @@ def _walk(node: Any, path: str) -> Iterator[tuple[str, str, bool]]:
 
 def _caches(node: Any, path: str) -> Iterator[tuple[str, str, bool]]:
     """The caches, and the folders into which data are downloaded."""
-    if not isinstance(node, Mapping):
-        return
-    for key, value in node.items():
-        if isinstance(value, str) and (key == "cache_dir" or (key == "root" and node.get("download"))):
-            yield f"{path}.{key}", value, True
-        else:
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        if not isinstance(value, str):
             yield from _caches(value, f"{path}.{key}")
+        elif _IS_CACHE.fullmatch(str(key)) or (key == "root" and _downloads(node, path)):
+            yield f"{path}.{key}", value, True
 
 
-def _is_the_run_itself(node: Any, run: Path) -> bool:
-    """Whether a logger's files, which lie in ``save_dir/name/version``, would lie in the run folder, beside its own."""
-    if not isinstance(node, Mapping) or not isinstance(node.get("save_dir"), str) or "${" in node["save_dir"]:
-        return False
-    if node.get("version") != "":
-        return False
-    return _real(Path(node["save_dir"]) / str(node.get("name") or "")) == _real(run)
+def _downloads(node: Mapping[str, Any], path: str) -> bool:
+    """Whether what a node makes may write into its ``root``: it downloads, or unpacks what lies there, as untold as its
+    class does. A class of nobody's will not be made."""
+    try:
+        return "download" in node or "download" in parameters(resolve(node.get("_target_"), path))
+    except ConfigError:
+        return True
+
+
+def _referred(value: str, path: str, config: DictConfig) -> str:
+    """What a value is: what was typed for the run, and is composed again, may refer to another value. Among names with
+    dots in them it could be found in another place: then it is none."""
+    if "${" not in value:
+        return value
+    if any("." in name for name in _names(OmegaConf.to_container(config, resolve=False))):
+        return "\0"
+    try:
+        return str(OmegaConf.select(config, path))
+    except OmegaConfBaseException:  # it refers to nothing, which is said when it is needed
+        return value
+
+
+def _names(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        yield from map(str, node)
+    for value in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+        yield from _names(value)
+
+
+def _folder_of_logger(node: Any, path: str, config: DictConfig) -> Path | None:
+    """Where a logger's files lie; None: that is its own choice."""
+    if not isinstance(node, Mapping) or not isinstance(node.get("save_dir"), str):
+        return None
+    where = read_path(_referred(node["save_dir"], f"{path}.save_dir", config))
+    for key in _BELOW:
+        if isinstance(node.get(key), str):
+            where = where / _referred(node[key], f"{path}.{key}", config)
+    return where
 
 
 def _real(path: Path) -> Path:

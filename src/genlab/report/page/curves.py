@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from genlab.report.logged import GROUPS, Logged
 
 MOST_METRICS = 100  # curves of a run
@@ -30,8 +28,8 @@ def curves_of(logged: Logged) -> Curves:
     """All that a run logged of GROUPS; nothing if it has logged nothing."""
     names = [name for group in GROUPS for name in logged.curves if name.startswith(group)]
     metrics = {name: list(map(tuple, logged.curves[name][:, [0, 3]].tolist())) for name in names[:MOST_METRICS]}
-    rows = logged.spent[np.isfinite(logged.spent).all(axis=1)]
-    spent = {row[0]: tuple(row) for row in rows.tolist()}
+    rows = [] if logged.spent is None else logged.spent.tolist()
+    spent = {row[0]: tuple(row) for row in rows if all(map(math.isfinite, row))}
     longest = max((logged.points[name] for name in metrics), default=0)
     return Curves(
         metrics,
@@ -70,6 +68,8 @@ def pieces(spent: Spent) -> Spent:
     """As few of the points as make straight pieces near all of them (Ramer 1972; Douglas and Peucker 1973)."""
     if len(spent) < 3:
         return spent
+    import numpy as np  # here, since a page without curves does without
+
     table = np.array(spent)
     table = table / np.maximum(np.abs(table[-1] - table[0]), 1e-9)
     kept = {0, len(spent) - 1}

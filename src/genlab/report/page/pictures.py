@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageChops
+from PIL import Image
 
 from genlab.files import regular_file
 from genlab.progress import progress
@@ -27,6 +27,7 @@ LEVELS = (
 )  # pixels of the longer side, quality: the first that fits
 TRIED = 24  # pictures that tell which does
 TEXT = 1200  # characters of a text
+_AT_A_TIME = 64  # pictures that are encoded before it is asked whether there is room for more
 
 
 @dataclass
@@ -55,24 +56,16 @@ def pictures(folders: Sequence[Path], room: int = ROOM) -> Pictures:
         found.frames[file.run].append({"examples": file.examples, "text": _text(file.path)})
     with ThreadPoolExecutor() as threads:
         level = _level(drawn, room, threads)
-        encoded = []
-        with progress(f"preparing {len(drawn):,} sample grids", len(drawn)) as advance:
-            for picture in threads.map(lambda file: _encoded(file.path, *level), drawn):
-                encoded.append(picture)
-                advance(1)
-    bad = [(file, picture) for file, picture in zip(drawn, encoded, strict=True) if isinstance(picture, str)]
+        encoded = _newest_first(drawn, level, room, threads)
+    bad = [(file, picture) for file, picture in encoded if isinstance(picture, str)]
     unreadable = len(bad)
-    for run in dict.fromkeys(file.run for file, _ in bad):
-        (file, reason), *more = [one for one in bad if one[0].run == run]
+    for run in sorted({file.run for file, _ in bad}):
+        (file, reason), *more = sorted((one for one in bad if one[0].run == run), key=lambda one: one[0].examples)
         others = f" and {len(more)} more" if more else ""
         found.unreadable.append(f"{file.path}{others} cannot be read ({reason}), so not shown")
     size = 0
-    left = Counter(file.run for file in drawn)
-    ages = [left[file.run] - place for file, place in zip(drawn, _places(drawn), strict=True)]
-    for _, file, picture in sorted(zip(ages, drawn, encoded, strict=True), key=lambda item: item[0]):
-        if (
-            not isinstance(picture, str) and size + len(picture["src"]) <= room
-        ):  # the newest of all first, while there is room
+    for file, picture in encoded:
+        if not isinstance(picture, str) and size + len(picture["src"]) <= room:
             size += len(picture["src"])
             found.frames[file.run].insert(0, {"examples": file.examples, **picture})
     total, shown = sum(map(len, files)), sum(map(len, found.frames))
@@ -80,9 +73,32 @@ def pictures(folders: Sequence[Path], room: int = ROOM) -> Pictures:
         found.left_out.append(f"{total - shown - unreadable:,} of {total:,} sample grids")
     if unreadable:
         found.left_out.append(f"{unreadable:,} sample grid{'s' * (unreadable > 1)} that cannot be read")
-    if any(not isinstance(picture, str) and picture["reduced"] for picture in encoded):
+    if any(not isinstance(picture, str) and picture["reduced"] for _, picture in encoded):
         found.left_out.append(f"pixels of grids larger than {level[0]}")
     return found
+
+
+def _newest_first(
+    files: Sequence[_File], level: tuple[int, int], room: int, threads: ThreadPoolExecutor
+) -> list[tuple[_File, dict[str, Any] | str]]:
+    """The newest of every run, then those before, each encoded, or why it cannot be read; no more once there is hardly
+    any room left."""
+    left = Counter(file.run for file in files)
+    ages = [left[file.run] - place for file, place in zip(files, _places(files), strict=True)]
+    ordered = [file for _, file in sorted(zip(ages, files, strict=True), key=lambda one: one[0])]
+    done: list[tuple[_File, dict[str, Any] | str]] = []
+    left_over = room // 100
+    with progress(f"preparing {len(ordered):,} sample grids", len(ordered)) as advance:
+        for start in range(0, len(ordered), _AT_A_TIME):
+            if room < left_over:
+                advance(len(ordered) - start)
+                break
+            some = ordered[start : start + _AT_A_TIME]
+            for file, picture in zip(some, threads.map(lambda file: _encoded(file.path, *level), some), strict=True):
+                done.append((file, picture))
+                room -= 0 if isinstance(picture, str) else len(picture["src"])
+                advance(1)
+    return done
 
 
 def _places(files: Sequence[_File]) -> list[int]:
@@ -132,8 +148,7 @@ def _read(path: Path) -> tuple[Image.Image, int] | str:
         image = read_picture(path)
     except UnreadablePictureError as error:
         return str(error)
-    zoom = _enlarged(image)
-    return image.resize((image.width // zoom, image.height // zoom), Image.Resampling.NEAREST), zoom
+    return _as_drawn(image)
 
 
 def _shrunk(image: Image.Image, zoom: int, longest: int, quality: int) -> dict[str, Any]:
@@ -148,20 +163,21 @@ def _shrunk(image: Image.Image, zoom: int, longest: int, quality: int) -> dict[s
     return {"src": src, "width": image.width, "height": image.height, "zoom": zoom, "reduced": ratio < 1}
 
 
-def _enlarged(image: Image.Image) -> int:
-    """By how much small samples were enlarged, pixel by pixel: that much of a grid says nothing."""
+def _as_drawn(image: Image.Image) -> tuple[Image.Image, int]:
+    """Without the repeated pixels, and by how much small samples were enlarged: that much of a grid says nothing."""
     for factor in range(8, 1, -1):
         if image.width % factor == 0 and image.height % factor == 0:
             corner = image.crop((0, 0, min(image.width, 8 * factor), min(image.height, 8 * factor)))
-            if _is_enlarged(corner, factor) and _is_enlarged(image, factor):  # a few pixels rule most factors out
-                return factor
-    return 1
+            if _reduced(corner, factor) and (small := _reduced(image, factor)):  # a few pixels rule most factors out
+                return small, factor
+    return image, 1
 
 
-def _is_enlarged(image: Image.Image, factor: int) -> bool:
+def _reduced(image: Image.Image, factor: int) -> Image.Image | None:
+    """One pixel of each block of them; None: not all of a block are alike."""
     small = image.resize((image.width // factor, image.height // factor), Image.Resampling.NEAREST)
     again = small.resize(image.size, Image.Resampling.NEAREST)
-    return ImageChops.difference(image, again).getbbox() is None
+    return small if again.tobytes() == image.tobytes() else None
 
 
 def _text(path: Path) -> str:
