@@ -48,6 +48,18 @@ def test_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     assert os.environ["HOME"] == str(tmp_path / "file"), "what can be read there is"
 
 
+def test_caches_are_kept_where_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="Set GENLAB_CACHE to keep them elsewhere"):
+        ensure_home("outputs")
+    monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ensure_home("outputs")
+    assert default_folder() == tmp_path / "cache"
+
+
 def test_a_home_as_usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     with warnings.catch_warnings():

@@ -11,17 +11,21 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from advice import advices
 from genlab import cli
 from genlab.command import train
 from genlab.command.sample import image_destination, text_destination
-from genlab.config.tree import ConfigTree
+from genlab.config.tree import ConfigTree, resolved
 from genlab.data.shapes import Shapes
-from genlab.errors import ConfigError, GenlabError, ResourceError
+from genlab.errors import CheckpointError, ConfigError, GenlabError, ResourceError
 from genlab.run import run_folder
+from genlab.run.assemble import load_tokenizer
 from genlab.sweep import loop
 from remedies import (
     COMPARED,
@@ -35,8 +39,10 @@ from remedies import (
     Tried,
     arrays,
     damaged,
+    make_run,
     pictures,
     runs,
+    unlabelled,
 )
 from tiny_run import REPOSITORY, SHORT
 from wrong_values import draw, outcome
@@ -123,8 +129,9 @@ def applied(typed: tuple[str, ...], words: list[str]) -> list[str]:
     return [typed[0], *(["-m"] if "-m" in words else []), *kept, *new]
 
 
-def try_all(row: Tried) -> None:
+def try_all(row: Tried, patch: pytest.MonkeyPatch) -> None:
     row.prepare()
+    row.patch(patch)
     shown = said(*row.typed)
     assert row.fragment in shown
     for remedy in row.remedies:
@@ -142,14 +149,14 @@ def is_quick(row: Tried) -> bool:
 
 
 @pytest.mark.parametrize("row", [row for row in TRIED if is_quick(row)], ids=lambda row: row.fragment)
-def test_a_remedy_helps_where_it_is_shown(row: Tried) -> None:
-    try_all(row)
+def test_a_remedy_helps_where_it_is_shown(row: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+    try_all(row, monkeypatch)
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("row", [row for row in TRIED if not is_quick(row)], ids=lambda row: row.fragment)
-def test_every_remedy_helps_where_it_is_shown(row: Tried) -> None:
-    try_all(row)
+def test_every_remedy_helps_where_it_is_shown(row: Tried, monkeypatch: pytest.MonkeyPatch) -> None:
+    try_all(row, monkeypatch)
 
 
 @pytest.mark.matrix
@@ -218,6 +225,10 @@ def test_files_that_are_compared_have_options_of_their_own(tmp_path: Path) -> No
     assert said(
         "evaluate", "metrics=[]", "images=a.npz", "reference=x.npy", "data.image_key=pictures", "data.cache_dir=c"
     )
+    np.savez("c.npz", photos=np.zeros((20, 17, 17, 3), np.uint8))
+    typed = ("evaluate", "metrics=[]", "images=b.npz", "reference=c.npz", "data.cache_dir=c", "image_key=images")
+    assert said(*typed).endswith("(it has: photos). Set data.image_key.")
+    assert said(*typed, "data.image_key=photos") == ""
 
 
 @pytest.mark.matrix
@@ -225,6 +236,27 @@ def test_a_damaged_file_that_is_compared_may_be_passed_over() -> None:
     damaged()
     assert "set on_bad=skip" in said(*COMPARED, "metrics=[]")
     assert said(*COMPARED, "metrics=[]", "on_bad=skip") == ""
+
+
+@pytest.mark.matrix
+def test_what_measures_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    unlabelled()
+    assert said(*COMPARED, "metrics=[]") == ""
+    shown = capsys.readouterr().out
+    assert shown.startswith("Nothing was measured: no metric is chosen. Choose some, such as metrics=[fid].\n")
+    assert said(*COMPARED, "metrics=[fid]") == ""
+    assert "fid_random256_12" in capsys.readouterr().out
+
+
+def test_a_run_writes_with_its_own_tokenizer() -> None:
+    typed = ["data=text_file", "data.path=t.txt", "model=transformer", "logger=[none]"]
+    make_run("writer", *typed, "data/tokenizer=characters")
+    asked = {"data": resolved(ConfigTree().compose([*typed, "data/tokenizer=bytes"]).data)}
+    with pytest.raises(ConfigError, match=r"own, Characters, and writes with no other\. Leave data/tokenizer= out"):
+        load_tokenizer(asked, SimpleNamespace(), Path("writer"))  # type: ignore[arg-type]
+    own = {"data": resolved(OmegaConf.load("writer/config.yaml").data)}
+    with pytest.raises(CheckpointError, match=r"tokenizer\S* does not hold the tokenizer of the run"):  # no such file
+        load_tokenizer(own, SimpleNamespace(), Path("writer"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("quotes", ["", '"', "'"])

@@ -31,11 +31,14 @@ def images(folder: Path, labels: Any) -> tuple[str, ...]:
     return ("data=array", f"data.path={folder / 'x.npz'}", f"data.cache_dir={folder / 'cache'}")
 
 
+ONCE = ("callbacks.samples.times=1", "callbacks.evaluation.times=1")
+
+
 @pytest.mark.parametrize(
     ("overrides", "error", "said"),
     [
-        (("callbacks.samples.rows=0",), ConfigError, "rows=0, columns=2 and count=None must be at least 1"),
-        (("callbacks.evaluation.num_samples=0",), ConfigError, "num_samples=0 must be at least 2"),
+        ((*ONCE, "callbacks.samples.rows=0"), ConfigError, "rows=0, columns=2 and count=None must be at least 1"),
+        ((*ONCE, "callbacks.evaluation.num_samples=0"), ConfigError, "num_samples=0 must be at least 2"),
         (("model.sampler.num_steps=0",), ConfigError, "num_steps=0 must be at least 1"),
         (("model.sampler.grid.sigma_min=90",), ConfigError, "does not fall from sigma_max to 0"),
         (("metrics=[kid]", "metrics/extractor=random", "evaluation.num_samples=2"), DataError, "KID needs at least 3"),

@@ -236,7 +236,9 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         if options[name] is not None:
             config.evaluation[setting] = options[name]
     if folder is None:
-        evaluate_images(config, **{name: options[name] for name in OF_IMAGES})
+        evaluate_images(
+            config, **{name: options[name] for name in OF_IMAGES}, reference_key=options.get("reference_key")
+        )
     else:
         evaluate_run(config, folder, **{name: options[name] for name in ("n", "baselines", "likelihood")})
 

@@ -256,6 +256,7 @@ def test_rows_that_make_no_sense(datasets, tmp_path: Path) -> None:  # type: ign
         assert refusal(name=name, label_column="label") == (
             f"row 1 of {name} has no label (it is {label}). Choose another split, or data.label_column=null."
         )
+        assert len(HFImages(name, val_fraction=0.5, image_size=8, label_column=None).table("train")) == 1
     name = saved("single", [good], [0])
     assert refusal(name=name) == f"{name} (train) has one image; one to train and one to hold out are the least."
     name = saved("empty", [], [])

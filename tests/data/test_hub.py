@@ -31,6 +31,9 @@ def unreached(reason: str) -> str:
 def test_offline_is_one_line_at_once(tmp_path: Path) -> None:
     start = time.monotonic()
     assert refusal("owner/set", tmp_path) == unreached("HF_HUB_OFFLINE is set")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text("{}")
+    assert hub.version(str(tmp_path / "set"), None, tmp_path)
     assert refusal("/no/such/folder", tmp_path) == (
         "/no/such/folder is neither a folder nor the name of a data set, which is like owner/name."
     )

@@ -260,6 +260,7 @@ def test_binary_mnist_is_drawn_once_and_split_in_three(tmp_path: Path) -> None:
         Mnist(str(tmp_path)).table("test")
     with pytest.raises(ConfigError, match=r"^data\.num_held_out=4 leaves nothing to train on: there are 4 "):
         Mnist(str(tmp_path), num_held_out=4).table("train")
+    assert len(Mnist(str(tmp_path), num_held_out=3).table("train")) == 1
 
 
 def test_mnist_offline(tmp_path: Path, closed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

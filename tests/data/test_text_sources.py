@@ -92,11 +92,20 @@ def test_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
+def test_a_copy_needs_no_network(play: Path) -> None:
+    play.rename("copy.txt")
+    with pytest.raises(DataError, match=r"Or set data\.path to a copy of it\.$"):
+        Shakespeare(Bytes(), download=False).documents("train")
+    copied = Shakespeare(Bytes(), path="copy.txt", download=False)
+    assert list(copied.documents("train")) == [PLAY[: int(0.9 * len(PLAY))]]
+
+
 def test_another_text_is_not_shakespeare(play: Path) -> None:
     play.write_text(PLAY + ".")
     assert refusal(lambda: Shakespeare(Bytes(), path=str(play)).documents("val")) == (
         f"{play} is not Tiny Shakespeare. For another text: data=text_file."
     )
+    assert "".join(TextFile(Bytes(), str(play)).documents("train")) in PLAY
     assert refusal(lambda: Shakespeare(Bytes(), path="/no/such").documents("val")) == "there is no file /no/such."
     assert "(what 127.0.0.1 sent has another checksum)" in refusal(lambda: Shakespeare(Bytes()).documents("val"))
 

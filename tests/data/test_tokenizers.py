@@ -294,6 +294,8 @@ def test_files_that_are_no_byte_level_tokenizers_are_refused(saved: Path) -> Non
         f"data.tokenizer.name={saved}: the tokenizer has no special token </s> (it has: <|endoftext|>). "
         "Set data.tokenizer.end_token to one of them, or to null."
     )
+    for token in ("<|endoftext|>", None):
+        assert (Pretrained(str(saved), token).end is None) == (token is None)
     content = json.loads(file.read_text())
     content["model"]["vocab"]["zz"] = 4_000_000_000
     file.write_text(json.dumps(content))
@@ -309,7 +311,7 @@ def test_files_that_are_no_byte_level_tokenizers_are_refused(saved: Path) -> Non
     assert refusal(Pretrained(str(file))) == f"cannot read {file}, which data.tokenizer.name={file} leads to."
 
 
-def test_names_that_lead_nowhere() -> None:
+def test_names_that_lead_nowhere(saved: Path) -> None:
     assert refusal(Pretrained("/no/such/tokenizer.json")) == (
         "there is no file /no/such/tokenizer.json. Set data.tokenizer.name to a tokenizer.json, or to a name like gpt2."
     )
@@ -317,3 +319,4 @@ def test_names_that_lead_nowhere() -> None:
         "the tokenizer nobody/has-this is not here and the Hugging Face Hub cannot be reached. Fetch "
         "https://huggingface.co/nobody/has-this/resolve/main/tokenizer.json and set data.tokenizer.name to that file."
     )
+    assert Pretrained(str(saved / "tokenizer.json")).vocab_size > 256  # fetched, and set

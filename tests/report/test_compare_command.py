@@ -108,6 +108,8 @@ def test_a_place_that_cannot_be_written_to(tmp_path: Path, capsys: pytest.Captur
     write(tmp_path / "file", "")
     said = refusal(capsys, f"runs={run}", f"out={tmp_path}/file", exit_code=4)
     assert said == f"cannot write to {tmp_path}/file (file exists). Choose another place: out=<folder>"
+    cli.main(["compare", f"runs={run}", f"out={tmp_path}/elsewhere", "plots=false"])
+    assert (tmp_path / "elsewhere" / "report.html").exists()
 
 
 def test_help_names_the_options_and_no_parts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -348,8 +348,8 @@ def test_an_evaluation_of_other_weights_is_left_out(outputs: Path, capsys: pytes
 
 def test_unlike_machines_are_named(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(outputs / "a", gpus=("H100", "H100"))
-    make_run(outputs / "b", seed=1)
-    compare([str(outputs)], out=str(outputs / "x"))
+    make_run(outputs / "c", seed=1)
+    compare([str(outputs / "a"), str(outputs / "c")], out=str(outputs / "x"))
     shown = capsys.readouterr().out
     assert ("  seconds, memory and speed are of different hardware: 2 x H100 (diffusion seed=0); "
             "x86_64, 2 cores (diffusion seed=1)\n") in shown  # fmt: skip
@@ -362,7 +362,9 @@ def test_averaged_weights_and_others_do_not_compare(outputs: Path) -> None:
         r"diffusion seed=1 was measured otherwise: weights raw, not ema\. .* train both with callbacks\.ema, or without"
     )
     with pytest.raises(ConfigError, match=said):
-        compare([str(outputs)], out=str(outputs / "x"))
+        compare([str(outputs)], out=str(outputs / "x"), plots=False)
+    make_run(outputs / "c", seed=1)
+    compare([str(outputs / "a"), str(outputs / "c")], out=str(outputs / "x"), plots=False)
 
 
 def test_what_did_not_fit_into_the_names_stands_with_the_folders(

@@ -104,5 +104,6 @@ def test_a_trial_waits_for_room_and_can_be_taken_back(launcher: Ray, tmp_path: P
 def test_what_no_machine_has_is_said_at_once(launcher: Ray) -> None:
     with pytest.raises(ConfigError, match="a trial needs CPU 10000, and the cluster has CPU"):
         Ray(num_cpus=10_000)
+    assert Ray(num_cpus=10_000, slots=1).slots == 1  # waits for a machine that has them
     with pytest.raises(ConfigError, match=r"launcher[.]slots=0"):
         Ray(slots=0)

@@ -204,8 +204,12 @@ def test_a_preempted_trial_goes_on_in_another_job(
 
 
 def test_what_cannot_be_is_said_at_once(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"launcher[.]warning=120 seconds leave nothing of launcher[.]time=2 minutes"):
+    nothing_left = (
+        r"launcher[.]warning=120 seconds leave nothing of launcher[.]time=2 minutes[.] Use launcher[.]warning=60"
+    )
+    with pytest.raises(ConfigError, match=nothing_left):
         slurm.Slurm(time=2)
+    slurm.Slurm(time=2, warning=60)
     with pytest.raises(ConfigError, match=r"launcher[.]slots=0"):
         slurm.Slurm(slots=0)
     (fake / "squeue").unlink()

@@ -36,7 +36,7 @@ class PeriodicEvaluation(Callback):
         num_samples: int = 500,
         also_at: Sequence[float] = (),  # shares of the budget, e.g. 0.05: early, to see whether a run is any good
     ):
-        if num_samples < 2:
+        if num_samples < 2 and (times or also_at):
             raise ValueError(
                 f"num_samples={num_samples} must be at least 2. For no evaluation on the way: "
                 "callbacks.evaluation.times=0."

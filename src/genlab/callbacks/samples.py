@@ -28,14 +28,15 @@ class SampleGrid(Callback):
     """
 
     def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0, count: int | None = None):
-        """``count``: samples, in as many rows as that takes. Raises ValueError if a number of them is below 1."""
-        if min(rows, columns, count or (1 if count is None else 0)) < 1:
+        """``count``: samples, in as many rows as that takes. Raises ValueError if a number of them is below 1, unless
+        ``times`` is 0."""
+        if times and min(rows, columns, count or (1 if count is None else 0)) < 1:
             raise ValueError(
                 f"rows={rows}, columns={columns} and count={count} must be at least 1. For no grid: "
                 "callbacks.samples.times=0."
             )
         if count is not None:
-            rows, columns = -(-count // columns), min(count, columns)
+            rows, columns = -(-count // max(1, columns)), min(count, columns)
         self.milestones = Cadence(times)
         self.rows, self.columns, self.seed = rows, columns, seed
         self.drawn: tuple[int, Tensor] | None = None  # examples seen at the last grid, and its samples, for who watches

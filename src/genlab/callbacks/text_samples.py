@@ -21,8 +21,8 @@ class TextSamples(Callback):
     """Writes ``samples/examples=N.txt`` into the run folder, and to the loggers that show text."""
 
     def __init__(self, times: int = 10, count: int = 4, seed: int = 0):
-        """Raises ValueError if ``count`` is below 1."""
-        if count < 1:
+        """Raises ValueError if ``count`` is below 1, unless ``times`` is 0."""
+        if times and count < 1:
             raise ValueError(f"count={count} must be at least 1. For no texts: callbacks.samples.times=0.")
         self.milestones = Cadence(times)
         self.count, self.seed = count, seed

@@ -13,6 +13,8 @@ from genlab.config.tree import FILLED_LATER, OF_SWEEPS, ConfigTree
 
 FLAGS = ("--help", "--cfg", "--config-dir", "--shell-completion", "--version", "--multirun")
 _REFUSED = ("hydra", *FILLED_LATER)  # what Hydra offers, and genlab refuses
+_OF_SWEEPS = ("--multirun",)  # sweeps are over trainings
+_REFUSED_FLAGS = {"train": (), "compare": (*_OF_SWEEPS, "--cfg", "--config-dir")}  # of other commands: _OF_SWEEPS
 
 
 def complete(command: str, argument: str, tree: ConfigTree, overrides: Sequence[str]) -> None:
@@ -43,7 +45,7 @@ def _offered(
 ) -> list[str]:
     *before, last = words.split(" ")
     if last.startswith("-"):
-        return [flag for flag in FLAGS if flag.startswith(last)]
+        return [flag for flag in FLAGS if flag.startswith(last) and flag not in _REFUSED_FLAGS.get(command, _OF_SWEEPS)]
     if before and before[-1] in ("--cfg", "-c"):
         return ["job"]
     is_sweep = "-m" in before or "--multirun" in before

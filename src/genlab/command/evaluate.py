@@ -100,9 +100,11 @@ def evaluate_images(
     out: str | None,
     image_key: str | None = None,
     on_bad: Literal["stop", "skip"] = "stop",
+    reference_key: str | None = None,
 ) -> None:
     """Measure a folder of images, or a .npy or .npz file, against another or against a split of the config's data.
-    ``image_key`` and ``on_bad``: as of :class:`genlab.data.given.GivenImages`, of all files that are named.
+    ``image_key`` and ``on_bad``: as of :class:`genlab.data.given.GivenImages`; ``reference_key``: the same of
+    ``reference``.
 
     Raises:
         ConfigError: a metric asks for a model, or for data that are not there; ``out`` is no .json file.
@@ -113,7 +115,7 @@ def evaluate_images(
         if read_path(out).suffix.lower() != ".json":
             raise ConfigError(f"out={out}: the numbers go into a .json file. Use out={out.rstrip('/')}.json")
         prepare_file(read_path(out))
-    data = _reference(config, reference, image_key, on_bad)
+    data = _reference(config, reference, reference_key, on_bad)
     if reference is not None:
         config.evaluation.reference = "train"
     channels: Any = data.spec.shape[0]
@@ -187,6 +189,8 @@ def rows(name: str, result: Result) -> dict[str, dict[str, float]]:
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Names down, metrics across, in columns that line up."""
     columns = list(dict.fromkeys(name for values in rows.values() for name in values))
+    if not columns:
+        return "Nothing was measured: no metric is chosen. Choose some, such as metrics=[fid]."
     left = max(len(name) for name in rows)
     lines = [" " * left + "".join(f"  {name:>{max(10, len(name))}}" for name in columns)]
     for name, values in rows.items():

@@ -30,7 +30,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "run": (None, "the run to evaluate"),
         "images": (None, "or a folder of images, a .npz or a .npy file, to measure without a model"),
         "reference": (None, "with images: what to compare with, likewise; or data=... and its held-out split"),
-        "image_key": (None, "with images: the name of the pictures in a .npz. Default: images, x or arr_0"),
+        "image_key": (None, "with images: the name of the pictures in a .npz; data.image_key: in the reference"),
         "on_bad": ("stop", "with images: a damaged file: stop, or skip up to 0.1 % of them"),
         "n": (None, "how many samples; by default as many as at the end of training"),
         "seed": (None, "of the samples; by default the config's evaluation.seed"),
@@ -147,11 +147,15 @@ def with_reference(options: dict[str, Any], overrides: list[str]) -> list[str]:
     if chooses_data:
         return overrides
     own, rest = take_options("evaluate", [_of_files(override) for override in overrides])
-    options |= {name: own[name] for name in ("image_key", "on_bad") if own[name] != OPTIONS["evaluate"][name][0]}
+    if own["on_bad"] != OPTIONS["evaluate"]["on_bad"][0]:
+        options["on_bad"] = own["on_bad"]
+    of_images, of_reference = options["image_key"], own["image_key"]
+    options |= {"image_key": of_images or of_reference, "reference_key": of_reference or of_images}
     return ["data=image_folder", *rest]
 
 
 def _of_files(override: str) -> str:
-    """Where two sets of files are compared, ``data.image_key=`` and ``data.on_bad=`` are of both."""
+    """Where two sets of files are compared, ``data.on_bad=`` is of both; ``data.image_key=`` is of the reference, as
+    ``image_key=`` is of the images, and either is of both where it stands alone."""
     name = override.lstrip("+").partition("=")[0]
     return override.lstrip("+").removeprefix("data.") if name in ("data.image_key", "data.on_bad") else override

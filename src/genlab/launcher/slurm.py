@@ -60,7 +60,10 @@ class Slurm:
                 f"launcher.mem={mem} above 0."
             )
         if warning >= 60 * time:
-            raise ConfigError(f"launcher.warning={warning} seconds leave nothing of launcher.time={time} minutes.")
+            raise ConfigError(
+                f"launcher.warning={warning} seconds leave nothing of launcher.time={time} minutes. "
+                f"Use launcher.warning={30 * time}, or less."
+            )
         lacking = [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]
         if cluster == "slurm" and lacking:
             raise ConfigError(

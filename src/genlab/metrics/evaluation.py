@@ -106,6 +106,7 @@ class Evaluation:
         """Raises ConfigError if a metric does not go with the model or the data: before training, not after it."""
         check_pixels(self.metrics, self.of_models, self.extractor, data.spec)
         if self.metrics:
+            data.check_split(self.reference, "evaluation.reference")
             check_modality(self.metrics, self.extractor, data.spec.modality)
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(

@@ -253,7 +253,7 @@ def check_sandbox(allow_root: bool) -> None:
         raise ConfigError(
             "metrics=pass_at_k runs programs that the model writes, and root measures without bubblewrap to keep them "
             "apart. Install it (apt install bubblewrap), or measure as another user. On a machine with nothing to "
-            "lose: metrics.pass_at_k.allow_root=true"
+            "lose, set metrics.pass_at_k.allow_root=true."
         )
 
 

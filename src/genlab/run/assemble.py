@@ -94,7 +94,13 @@ def load_pretrained(model: Model, config: Mapping[str, Any]) -> None:
 
 
 def load_tokenizer(config: Mapping[str, Any], last: read.Saved, run: Path) -> Tokenizer:
-    """The tokenizer that a run was trained with, from its folder. Raises CheckpointError if that holds another."""
+    """A run's tokenizer, from its folder. Raises ConfigError: another is asked for; CheckpointError: it is gone."""
+    asked, own = (node["data"]["tokenizer"]["_target_"] for node in (config, run_folder.read_config(run)))
+    if asked != own:
+        raise ConfigError(
+            f"{run} has a tokenizer of its own, {own.rpartition('.')[2]}, and writes with no other. "
+            "Leave data/tokenizer= out."
+        )
     tokenizer: Tokenizer = build(config["data"]["tokenizer"], Tokenizer, "data.tokenizer")
     path = run / run_folder.TOKENIZER
     try:
