@@ -217,9 +217,17 @@ def test_a_reference_behind_a_name_with_dots_is_refused(tmp_path: Path) -> None:
         check_written_paths(config, Path("outputs/x/run"), [], services=True)
 
 
-def test_what_was_typed_for_the_run_leads_nowhere_by_reference(strange) -> None:
+def test_a_reference_is_judged_by_where_it_leads() -> None:
+    logger = {"x": {"_target_": CSV, "save_dir": "${far}/x"}}
+    config = OmegaConf.create({"far": "/etc", "logger": logger})
+    with pytest.raises(ConfigError, match=r"logger\.x\.save_dir.*to /etc/x"):
+        check_written_paths(config, Path("outputs/x/run"), [], services=True)
+    config.far = "outputs/x/run"
+    check_written_paths(config, Path("outputs/x/run"), [], services=True)
+
+
+def test_what_was_typed_for_a_part_is_forgotten_where_it_is_chosen_anew(strange) -> None:
     run = strange()
     typed = ["logger=[tensorboard]", "outputs=/etc", "logger.tensorboard.save_dir=${outputs}/x"]
     (run / "overrides.yaml").write_text(yaml.safe_dump(typed))
-    with pytest.raises(ConfigError, match=r"logger\.tensorboard\.save_dir"):
-        opened(run, "logger=[tensorboard]")
+    assert opened(run, "logger=[tensorboard]").logger.tensorboard.save_dir == "outputs/x/run"
