@@ -18,6 +18,7 @@ from genlab.model.likelihood.bernoulli import Bernoulli
 from genlab.model.likelihood.gaussian import Gaussian
 from genlab.model.likelihood.logistic_mixture import LogisticMixture
 from genlab.model.network.autoencoder_conv import ConvDecoder, ConvEncoder, sizes_between
+from genlab.model.network.autoencoder_mlp import MLPEncoder
 from genlab.model.network.ladder import ConvLadder
 from genlab.model.schedule import Constant
 from genlab.model.vae import VAE
@@ -362,3 +363,12 @@ def test_what_cannot_be_is_refused(arguments: dict[str, float]) -> None:
 def test_layers_come_coarsest_first() -> None:
     with pytest.raises(ValueError, match="coarsest first"):
         ConvLadder((1, 8, 8), [(2, 4, 4), (2, 2, 2)], {}, 1, **CONV)
+
+
+def test_an_encoder_may_see_pixels_from_0_to_1() -> None:
+    def encoder(nonnegative: bool) -> MLPEncoder:
+        torch.manual_seed(0)
+        return MLPEncoder((1, 4, 4), (2, 1, 1), {}, out_channels=4, width=8, nonnegative=nonnegative)
+
+    x = torch.rand(3, 1, 4, 4) * 2 - 1
+    assert torch.equal(encoder(True)(x, None), encoder(False)((x + 1) / 2, None))

@@ -25,12 +25,16 @@ class MLPEncoder(nn.Module):
         depth: int = 2,  # blocks
         dropout: float = 0.0,
         activation: Activation | None = None,  # of the first and the last layer; None: SiLU
+        nonnegative: bool = False,  # pixels reach the first layer in [0, 1] rather than in [-1, 1]
     ):
         super().__init__()
+        self.nonnegative = nonnegative
         self.perceptron = Perceptron(shape, (out_channels, *latent_shape[1:]), told, width, depth, dropout, activation)
 
     def forward(self, image: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``image``: (N, C, H, W); ``condition``: by key, N rows each. -> (N, out_channels, h, w)."""
+        """``image``: (N, C, H, W) in [-1, 1]; ``condition``: by key, N rows each. -> (N, out_channels, h, w)."""
+        if self.nonnegative:
+            image = (image + 1) / 2
         return self.perceptron(image, condition)
 
 
