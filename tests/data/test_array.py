@@ -208,7 +208,7 @@ def test_other_labels_are_refused(labels: np.ndarray, text: str, tmp_path: Path)
 
 def test_files_and_keys_that_are_not_there(tmp_path: Path) -> None:
     assert refusal(path=f"{tmp_path}/no.npz") == f"there is no file {tmp_path}/no.npz."
-    assert refusal(path=str(tmp_path)) == f"cannot read {tmp_path} (is a directory)."
+    assert refusal(path=str(tmp_path)) == f"{tmp_path} is a folder, not a .npy or .npz file."
     path = npz(tmp_path / "a.npz", faces=COLOUR, y=LABELS)
     assert refusal(path=path) == f"{path} has no images or x or arr_0 (it has: faces, y). Set data.image_key."
     assert refusal(path=path, image_key="x") == f"{path} has no x (it has: faces, y). Set data.image_key."
