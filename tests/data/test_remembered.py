@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genlab.data import array_cache, image, image_files, text_file, text_files, text_folder
+from genlab.data import array_cache, hub, image, image_files, text_file, text_files, text_folder
 from genlab.data.image_folder import ImageFolder
 from genlab.data.remembered import of_array, recall, remember
 from genlab.data.text import TextDataModule
 from genlab.data.text_file import TextFile
 from genlab.data.text_folder import TextFolder
 from genlab.data.tokenizer.characters import Characters
+from genlab.trust import own_runs
 
 OLD = 1_600_000_000  # seconds: long before this test
 PLAY = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n" * 5
@@ -180,6 +181,31 @@ def test_where_nothing_can_be_kept_nothing_is_raised(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     remember(tmp_path / "file", "key", {"a": 1})
     assert recall(tmp_path / "file", "key") is None
+
+
+@pytest.mark.parametrize("kept", ["a fact", "a note of the Hub", "the key of a user"])
+def test_a_killed_process_leaves_nothing_for_good(kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child dies before its file appears; who comes after it writes over what it left."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    keep: Callable[[], object] = {
+        "a fact": lambda: remember(tmp_path, "key", {"a": 1}),
+        "a note of the Hub": lambda: hub.remember(tmp_path / "note.json", {"a": 1}),
+        "the key of a user": own_runs._new_key,
+    }[kept]
+    if (child := os.fork()) == 0:
+        os.replace = os.link = lambda *args, **named: os._exit(9)  # type: ignore[assignment]
+        keep()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len(list(tmp_path.rglob("*.part"))) == 1
+    keep()
+    assert not list(tmp_path.rglob("*.part"))
+    found = {
+        "a fact": lambda: recall(tmp_path, "key") == {"a": 1},
+        "a note of the Hub": lambda: hub.recall(tmp_path / "note.json") == {"a": 1},
+        "the key of a user": lambda: own_runs._key() is not None,
+    }[kept]
+    assert found()
 
 
 # --- Text

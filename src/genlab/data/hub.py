@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from filelock import FileLock
+
 from genlab.data.array_cache import digest
 from genlab.errors import ConfigError, DataError, GenlabError, ResourceError
 from genlab.files.paths import read_path
@@ -90,9 +92,10 @@ def remember(note: Path, value: Any) -> None:
     """Write a plain value; not at all where that is impossible, which the cache beside it will say."""
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(f".{os.getpid()}.part")
-        partial.write_text(json.dumps(value))
-        os.replace(partial, note)
+        with FileLock(note.with_suffix(".lock")):
+            partial = note.with_suffix(".part")  # one name, under the lock: what a killed process left is written over
+            partial.write_text(json.dumps(value))
+            os.replace(partial, note)
     except OSError:
         _log.debug("cannot write %s", note)
 

@@ -3,9 +3,10 @@
 import json
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from genlab.files.regular_file import open_new, read_text
 
@@ -22,15 +23,21 @@ def recall(folder: Path, key: str) -> dict[str, Any] | None:
 def remember(folder: Path, key: str, facts: dict[str, Any]) -> None:
     """Keep ``facts``, plain values. Where they cannot be kept they are found out again: that costs time and nothing
     else, so no error is raised."""
-    partial = folder / f"{key}.{os.getpid()}.part"
+    path = _path(folder, key)
+    partial = path.with_name(
+        f"{path.name}.part"
+    )  # one name, under the lock: what a kill left is written over
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open_new(partial) as file:
-            file.write(json.dumps(facts).encode())
-        os.replace(partial, _path(folder, key))
+        with FileLock(folder / f"{key}.lock"):
+            try:
+                with open_new(partial) as file:
+                    file.write(json.dumps(facts).encode())
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError:
-        with suppress(OSError):
-            partial.unlink()
+        return
 
 
 def of_array(folder: Path, key: str, name: str, make: Callable[[], str]) -> str:

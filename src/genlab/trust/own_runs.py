@@ -12,6 +12,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 from genlab.errors import ConfigError
 from genlab.files.atomic import write_atomically
 from genlab.files.paths import read_path
@@ -67,11 +69,15 @@ def _new_key() -> bytes | None:
     with suppress(OSError, ConfigError):
         path = key_file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".key.{os.getpid()}.{secrets.token_hex(4)}")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-        with suppress(FileExistsError):
-            os.link(partial, path)
-        partial.unlink()
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            partial = path.with_name(
+                f".{path.name}.part"
+            )  # one name, under the lock: a kill may have left it
+            partial.unlink(missing_ok=True)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(_KEY_BYTES))
+            with suppress(FileExistsError):
+                os.link(partial, path)
+            partial.unlink()
     return _key()
