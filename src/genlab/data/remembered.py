@@ -24,9 +24,7 @@ def remember(folder: Path, key: str, facts: dict[str, Any]) -> None:
     """Keep ``facts``, plain values. Where they cannot be kept they are found out again: that costs time and nothing
     else, so no error is raised."""
     path = _path(folder, key)
-    partial = path.with_name(
-        f"{path.name}.part"
-    )  # one name, under the lock: what a kill left is written over
+    partial = path.with_name(f"{path.name}.part")  # one name, under the lock: what a kill left is written over
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):

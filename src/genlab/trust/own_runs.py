@@ -70,9 +70,7 @@ def _new_key() -> bytes | None:
         path = key_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
-            partial = path.with_name(
-                f".{path.name}.part"
-            )  # one name, under the lock: a kill may have left it
+            partial = path.with_name(f".{path.name}.part")  # one name, under the lock: a kill may have left it
             partial.unlink(missing_ok=True)
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
