@@ -22,11 +22,11 @@ from torchmetrics import Metric
 from genlab.data.base import Split
 from genlab.data.digits import Digits
 from genlab.data.image import ImageDataModule, ImageTable
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.base import FeatureExtractor
 from genlab.metrics.class_balance import ClassBalance
 from genlab.metrics.class_variety import ClassVariety
 from genlab.metrics.density_coverage import DensityCoverage
-from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.extractor.digits import DigitsFeatures
 from genlab.metrics.fid import FID
 from genlab.metrics.kid import KID
@@ -34,7 +34,7 @@ from genlab.metrics.nearest_neighbor import NearestNeighbor
 from genlab.metrics.noise_level import NoiseLevel
 from genlab.metrics.precision_recall import PrecisionRecall
 from genlab.metrics.sharpness import Sharpness
-from genlab.metrics.subject import Examples
+from genlab.sampling.examples import Examples
 from genlab.sampling.pictures import save_grid
 
 MADE_FOR = {
@@ -105,7 +105,7 @@ def draw(source: Source, kind: str, count: int, rng: np.random.Generator) -> Exa
         images = np.rint(gaussian_filter(images.astype(np.float64), (0, 0, 1, 1))).astype(np.uint8)
     if kind == "noisy":
         images = np.rint(images + rng.normal(0, 0.05 * 255, images.shape)).clip(0, 255).astype(np.uint8)
-    return Examples(torch.from_numpy(images))
+    return Examples.of(image=torch.from_numpy(images))
 
 
 def typical(table: ImageTable, label: int) -> int:
@@ -190,7 +190,7 @@ def number(value: float) -> str:
 
 def picture(source: Source, path: Path) -> None:
     """A row of images of a set of each kind; the first is of real ones."""
-    rows = [draw(source, kind, 500, np.random.default_rng(7)).content[:200:10] for kind in ("real", *MADE_FOR)]
+    rows = [draw(source, kind, 500, np.random.default_rng(7))["image"][:200:10] for kind in ("real", *MADE_FOR)]
     save_grid(torch.cat([row for row in rows if isinstance(row, torch.Tensor)]), 20, path, smallest=32)
 
 

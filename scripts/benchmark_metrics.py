@@ -85,11 +85,11 @@ def fid_from_files(real: Path, fake: Path, weights: Path, cache: Path) -> Work:
     from torch_fidelity import calculate_metrics
 
     from genlab.data.image_folder import ImageFolder
-    from genlab.metrics.evaluation import Evaluation
+    from genlab.evaluation.evaluation import Evaluation
     from genlab.metrics.extractor.inception import PUBLISHED, Inception
     from genlab.metrics.extractor.weights import load_tensors
     from genlab.metrics.fid import FID
-    from genlab.metrics.subject import Examples
+    from genlab.sampling.examples import Examples
 
     pytorch_fid.inception.load_state_dict_from_url = lambda url, progress: load_tensors(weights, PUBLISHED)
     passed, batch_size = itertools.count(), min(50, len(list(real.iterdir())))
@@ -98,7 +98,9 @@ def fid_from_files(real: Path, fake: Path, weights: Path, cache: Path) -> Work:
         fresh = str(cache / str(next(passed)))
         data = ImageFolder(str(fake), val_root=str(real), cache_dir=fresh)
         evaluation = Evaluation(Inception(str(weights)), {"fid": FID()}, cache_dir=fresh)
-        (value,) = evaluation.score(Examples(torch.from_numpy(data.table("train").images)), data).values.values()
+        (value,) = evaluation.score(
+            Examples.of(image=torch.from_numpy(data.table("train").images)), data
+        ).values.values()
         return value
 
     def torch_fidelity() -> float:

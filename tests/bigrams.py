@@ -24,7 +24,7 @@ def bigrams_by_hand(tokens: np.ndarray, vocab_size: int) -> float:
 
 
 class Bigrams(GenerativeModel):
-    modalities = frozenset({"text"})
+    kinds = frozenset({"tokens"})
     likelihood_kind: Literal["estimate"] = "estimate"
 
     def __init__(self, vocab_size: int):

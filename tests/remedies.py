@@ -498,7 +498,7 @@ TRIED = (
         ("metrics=[]",),
         arrays,
     ),
-    Tried("metrics/evaluation.py", "measures samples, and a", (*JUDGE, RANDOM, "metrics=[fid]"), ("metrics=[]",)),
+    Tried("evaluation/evaluation.py", "measures samples, and a", (*JUDGE, RANDOM, "metrics=[fid]"), ("metrics=[]",)),
     Tried(
         "metrics/extractor/digits.py",
         "is for images of shape",
@@ -507,27 +507,27 @@ TRIED = (
         classes,
     ),
     Tried(
-        "metrics/modality.py",
+        "evaluation/fitting.py",
         "or for texts with features of texts",
         (*TEXT, "metrics=[fid]"),
         ("metrics=[perplexity]", "metrics/extractor=ngrams"),
         text,
     ),
     Tried(
-        "metrics/modality.py",
+        "evaluation/fitting.py",
         "does not give. Use metrics/extractor=inception",
         (*DIGITS, *MLP, RANDOM, "metrics=[sfid]"),
         ("metrics/extractor=inception",),
     ),
     Tried(
-        "metrics/pixels_allowed.py",
+        "evaluation/pixels_allowed.py",
         "are of grey or RGB images",
         (*IMAGES, "data.channels=4", RANDOM, "metrics=[fid]"),
         ("metrics=[nearest,sharpness,noise_level]", "metrics=[]"),
         with_alpha,
     ),
     Tried(
-        "metrics/pixels_allowed.py",
+        "evaluation/pixels_allowed.py",
         "is measured on 8 bits a channel",
         (*IMAGES, "data.bits=16", "data.channels=1", RANDOM, "metrics=[fid]"),
         ("metrics=[]",),
@@ -773,7 +773,7 @@ TRIED = (
         ("metrics=[]",),
     ),
     Tried(
-        "metrics/evaluation.py",
+        "evaluation/evaluation.py",
         "needs a model that takes",
         (*DIGITS, *MLP, "model.conditions=[]", RANDOM, "metrics=[as_asked]"),
         ("metrics=[]",),
@@ -786,7 +786,7 @@ TRIED = (
         patch=no_network,
     ),
     Tried(
-        "metrics/modality.py",
+        "evaluation/fitting.py",
         "needs features of images",
         (*DIGITS, *MLP, "metrics=[fid]", "metrics.extractor=null"),
         ("metrics/extractor=random -metrics.extractor",),
@@ -823,7 +823,7 @@ TRIED = (
         no_sandbox,
     ),
     Tried(
-        "metrics/text_subject.py",
+        "evaluation/continue_text.py",
         "Let samples be shorter",
         (*TEXT, "metrics/extractor=ngrams", "metrics=[distinct]", "model.sample_length=5000"),
         ("model.sample_length=10",),

@@ -11,7 +11,7 @@ from genlab.cli import main
 from genlab.config.tree import ConfigTree, resolved
 from genlab.data.image import to_float
 from genlab.data.scenes import SHAPES as SHAPE_NAMES
-from genlab.metrics.subject import ImageSubject
+from genlab.evaluation.generate import Generate
 from genlab.model.base import GenerativeModel, HasLikelihood, in_eval_mode
 from genlab.model.diffusion import Diffusion
 from genlab.run import run_folder
@@ -142,7 +142,7 @@ def test_an_evaluation_asks_for_what_the_reference_has(run: Path) -> None:
     config = ConfigTree().change(run_folder.read_config(run), run_folder.read_overrides(run), [])
     data, (model, _) = build_data(config), load_run(config, run)
     assert isinstance(model, GenerativeModel)
-    subject, table = ImageSubject(data, "val"), data.table("val")  # type: ignore[arg-type, attr-defined]
+    subject, table = Generate().on(data, "val"), data.table("val")  # type: ignore[arg-type, attr-defined]
     asked = subject.asked(model, [0, 3, 9])
     assert asked is not None
     assert table.captions is not None

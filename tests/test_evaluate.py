@@ -11,12 +11,12 @@ from PIL import Image
 
 from genlab.cli import main
 from genlab.data.digits import Digits
-from genlab.metrics.evaluation import Evaluation
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.extractor.digits import DigitsFeatures
 from genlab.metrics.fid import FID
-from genlab.metrics.subject import Examples
 from genlab.run import run_folder
 from genlab.run.load import load_run
+from genlab.sampling.examples import Examples
 from tiny_run import MLP, train
 
 
@@ -152,7 +152,7 @@ def test_files_are_compared_with_a_data_set_and_what_was_measured_is_kept(
     main(["evaluate", f"images={files / 'val.npz'}", "data=digits", f"out={tmp_path / 'x.json'}", "bootstrap=3"])
     report = json.loads((tmp_path / "x.json").read_text())
     table = Digits().table("val")
-    examples = Examples(torch.from_numpy(table.images[:50]), torch.from_numpy(table.labels[:50]))
+    examples = Examples.of(image=torch.from_numpy(table.images[:50]), label=torch.from_numpy(table.labels[:50]))
     expected = Evaluation(DigitsFeatures(), {"fid": FID()}).score(examples, Digits()).values["fid_digits64_50"]
     assert report["metrics"]["fid_digits64_50"] == pytest.approx(expected, rel=1e-5)
     assert report["metrics"]["as_asked_50"] > 0.95  # labels came along

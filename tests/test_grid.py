@@ -135,7 +135,7 @@ def needed(choice: Choice, autoencoder: str) -> Choice:
 
 def takes_text(family: str) -> bool:
     """Such a family draws images token by token too: of few pixels it is quick."""
-    return "text" in class_of(family).modalities
+    return "tokens" in class_of(family).kinds
 
 
 def samples(family: str) -> bool:

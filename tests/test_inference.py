@@ -18,6 +18,7 @@ from genlab.model.condition import Conditions
 from genlab.model.condition_kind import Label
 from genlab.run import run_folder
 from genlab.run.load import load_run
+from genlab.sampling.asked import read_typed
 from genlab.sampling.draw import asked_of
 from tiny_run import MLP, train
 
@@ -54,7 +55,7 @@ def test_names_of_classes_do_not_steer_the_terminal(monkeypatch: pytest.MonkeyPa
         conditions = Conditions({"label": Label(2, (f"cat{steers}", steers))})
 
     def ask(_: list[str]) -> None:
-        sample_command.asked_for(Named(), {"label": ["cats"]}, Path("run"))  # type: ignore[arg-type]
+        read_typed(Named(), {"label": ["cats"]}, Path("run"))  # type: ignore[arg-type]
 
     monkeypatch.setattr(cli, "run", ask)
     with pytest.raises(SystemExit):
@@ -127,10 +128,10 @@ def test_where_samples_go(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_classes_are_asked_for_by_number_and_name_in_turn(run: Path) -> None:
     model, _ = load_run(config_of(run), run)
     model.conditions = Conditions({"label": Label(10, [f"class {i}" for i in range(10)])})
-    found = sample_command.asked_for(model, {"label": [3, "class 7"]}, run)  # type: ignore[arg-type]
+    found = read_typed(model, {"label": [3, "class 7"]}, run)  # type: ignore[arg-type]
     assert found["label"].tolist() == [3, 7]
     asked = asked_of(model, range(5), found)  # type: ignore[arg-type]
     assert asked is not None
     assert asked["label"].tolist() == [3, 7, 3, 7, 3]
     with pytest.raises(ConfigError, match=r"label=clas 7: there is no class 'clas 7'\. Did you mean 'class 7'\?"):
-        sample_command.asked_for(model, {"label": ["clas 7"]}, run)  # type: ignore[arg-type]
+        read_typed(model, {"label": ["clas 7"]}, run)  # type: ignore[arg-type]

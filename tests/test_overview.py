@@ -10,7 +10,7 @@ from genlab.command.final_numbers import cost_lines, number_lines
 from genlab.command.overview import clip_batch_size, show
 from genlab.config.tree import ConfigTree
 from genlab.data.digits import Digits
-from genlab.metrics.protocol import Result
+from genlab.evaluation.protocol import Result
 
 
 def test_ten_lines_and_what_differs(capsys: pytest.CaptureFixture[str]) -> None:

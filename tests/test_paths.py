@@ -11,7 +11,6 @@ from PIL import Image
 import genlab
 from genlab import cli
 from genlab.command.options import take_options
-from genlab.command.sample import image_destination, text_destination
 from genlab.config.overrides import parse
 from genlab.config.tree import ConfigTree
 from genlab.data.given import GivenImages
@@ -19,7 +18,8 @@ from genlab.errors import ConfigError, StorageError
 from genlab.files.atomic import prepare_file
 from genlab.files.paths import read_path
 from genlab.run.run_folder import create, find
-from genlab.sampling.pictures import write_images
+from genlab.sampling.pictures import picture_destination, write_images
+from genlab.sampling.texts import text_destination
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_images_go_where_the_name_says(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 4, 4)
     for out in ("new/grid.PNG", "new/a.npz", "folder", "v1.2/"):
-        write_images(images, image_destination(out), columns=2)
+        write_images(images, picture_destination(out), columns=2)
     assert Image.open("new/grid.PNG").format == "PNG"
     assert np.array_equal(np.load("new/a.npz")["images"], images.permute(0, 2, 3, 1))
     for folder in ("folder", "v1.2"):
@@ -108,10 +108,10 @@ def test_images_go_where_the_name_says(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_samples_never_lie_among_others(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
-    assert image_destination(f"{tmp_path}/d") == tmp_path / "d"  # empty
+    assert picture_destination(f"{tmp_path}/d") == tmp_path / "d"  # empty
     (tmp_path / "d/000007.png").touch()
     with pytest.raises(ConfigError, match="the folder holds 1 file already"):
-        image_destination(f"{tmp_path}/d")
+        picture_destination(f"{tmp_path}/d")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_samples_never_lie_among_others(tmp_path: Path) -> None:
 def test_other_kinds_of_files_are_refused(out: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=said):
-        image_destination(out)
+        picture_destination(out)
     with pytest.raises(ConfigError, match=r"texts go into a \.txt file\. Use out=a\.txt"):
         text_destination("a.png")
     assert not list(tmp_path.iterdir())

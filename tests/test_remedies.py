@@ -20,12 +20,13 @@ from omegaconf import OmegaConf
 from advice import advices
 from genlab import cli
 from genlab.command import train
-from genlab.command.sample import image_destination, text_destination
 from genlab.config.tree import ConfigTree, resolved
 from genlab.data.shapes import Shapes
 from genlab.errors import CheckpointError, ConfigError, GenlabError, ResourceError
 from genlab.run import run_folder
 from genlab.run.assemble import load_tokenizer
+from genlab.sampling.pictures import picture_destination
+from genlab.sampling.texts import text_destination
 from genlab.sweep import loop
 from remedies import (
     COMPARED,
@@ -177,10 +178,10 @@ def test_an_extra_that_is_advised_is_there() -> None:
 
 def test_samples_go_where_it_is_advised(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        image_destination("x.jpg")
+        picture_destination("x.jpg")
     advised = re.findall(r"out=(\S+?),? ", str(caught.value).partition("Use ")[2])
     assert advised == ["x.png", "x.jpg/"]
-    assert [image_destination(out) for out in advised] == [Path("x.png"), Path("x.jpg")]
+    assert [picture_destination(out) for out in advised] == [Path("x.png"), Path("x.jpg")]
     with pytest.raises(ConfigError) as caught:
         text_destination("x.md")
     assert text_destination(str(caught.value).rpartition("Use out=")[2]) == Path("x.txt")

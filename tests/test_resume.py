@@ -179,7 +179,7 @@ cli.main(["train", *BARE, *MLP, f"outputs={sys.argv[1]}"])
 
 
 def test_signal_in_the_final_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genlab.metrics.evaluation import Evaluation
+    from genlab.evaluation.evaluation import Evaluation
 
     monkeypatch.setattr(Evaluation, "run", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted, match=r"not evaluated. Evaluate with: genlab train run=") as caught:
@@ -204,7 +204,7 @@ def test_second_ctrl_c_leaves_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signal_in_an_evaluation_on_the_way(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is cut short, twice, and made when the run goes on."""
-    from genlab.metrics.evaluation import Evaluation
+    from genlab.evaluation.evaluation import Evaluation
 
     evaluated = (*MLP, "callbacks.evaluation.times=2")
     reference = train(*evaluated, outputs=tmp_path / "reference")

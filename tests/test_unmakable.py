@@ -96,7 +96,7 @@ def test_an_evaluation_that_is_killed_leaves_what_came_before(
     times: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Saved before it, the run goes on with the evaluation, to the same end."""
-    from genlab.metrics.evaluation import Evaluation
+    from genlab.evaluation.evaluation import Evaluation
 
     straight = train(*MLP, *EVALUATED, times, outputs=tmp_path / "straight")
     with monkeypatch.context() as patched:

@@ -30,7 +30,7 @@ class Painter(nn.Module):
 
 
 class Toy(GenerativeModel):
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
 
     def __init__(
         self,

@@ -24,8 +24,8 @@ from genlab.data.image import to_float, to_pixels
 from genlab.data.image_folder import ImageFolder
 from genlab.data.remembered import recall, remember
 from genlab.errors import ConfigError, DataError, StorageError
+from genlab.evaluation.pixels_allowed import check_pixels
 from genlab.metrics.noise_level import NoiseLevel
-from genlab.metrics.pixels_allowed import check_pixels
 from genlab.model.flow import Flow
 from genlab.run.pixel_levels import check_model_bits
 from genlab.sampling.pictures import save_grid

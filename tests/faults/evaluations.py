@@ -10,7 +10,7 @@ from typing import Any
 from faults.life import KILLED
 from faults.runs import Place, begun, check_same_end, newest_run, variants
 from faults.trial import Trial, spread
-from genlab.metrics.evaluation import Evaluation
+from genlab.evaluation.evaluation import Evaluation
 
 PROMISE = "a kill while the run is evaluated, halfway or at the end: as above"
 EVALUATIONS = 2  # of a run that nobody harms

@@ -57,7 +57,7 @@ def _stop_in_step(step: int) -> None:
 
 def _stop_in_validation(step: int) -> None:
     """In a child: the end, in the middle of an evaluation, of the last rank."""
-    from genlab.metrics.evaluation import Evaluation
+    from genlab.evaluation.evaluation import Evaluation
 
     measure = Evaluation.run
 

@@ -43,14 +43,14 @@ def variants() -> tuple[str, ...]:
     return tuple(
         name
         for family in (*ConfigTree().groups()["model"], "consistency")
-        for name in (family, *([f"{family}-text"] if "text" in modalities(family) else []))
+        for name in (family, *([f"{family}-text"] if "tokens" in kinds(family) else []))
     )
 
 
 @cache
-def modalities(family: str) -> frozenset[str]:
+def kinds(family: str) -> frozenset[str]:
     targets = dict(ConfigTree().targets("model"))
-    return resolve(targets.get(family, targets["diffusion"]), "model").modalities  # type: ignore[attr-defined]
+    return resolve(targets.get(family, targets["diffusion"]), "model").kinds  # type: ignore[attr-defined]
 
 
 class Runs:
@@ -84,7 +84,7 @@ class Runs:
         if "[no_samples]" in written:  # it judges images, and makes none
             silent = (line for line in EVENTFUL if not line.startswith("callbacks.samples."))
             return (*small(*choices), *silent, "metrics=[accuracy]")
-        if "text" in modalities(family):  # it draws pixel by pixel
+        if "tokens" in kinds(family):  # it draws pixel by pixel
             choices = (*choices, *self._few_pixels())
         if "autoencoder: ???" in written:
             choices = (*choices, f"model.autoencoder={self._autoencoder()}")

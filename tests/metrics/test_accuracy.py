@@ -14,9 +14,9 @@ from genlab.data.base import Split
 from genlab.data.digits import Digits
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics import accuracy
 from genlab.metrics.accuracy import Accuracy
-from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.extractor.random_conv import RandomConv
 from genlab.metrics.fid import FID
 from genlab.model.base import Model
@@ -28,7 +28,7 @@ SURE = math.log(9)  # a logit that makes one of four classes 3/4 likely
 class SaysItsGrey(Model):
     """Takes the first pixel's grey level for the class."""
 
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
 
     def __init__(self) -> None:
         super().__init__(seed=0, schedule=Constant())

@@ -8,10 +8,9 @@ from genlab.data.base import Split
 from genlab.data.class_counts import remark
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError
-from genlab.metrics.asked_labels import AskedLabels
-from genlab.metrics.baselines import baselines
+from genlab.evaluation.asked_labels import AskedLabels
+from genlab.evaluation.generate import Generate
 from genlab.metrics.fid import FID
-from genlab.metrics.subject import ImageSubject
 
 RNG = np.random.default_rng(0)
 
@@ -67,17 +66,17 @@ def test_real_images_of_unbalanced_data_are_near_the_reference() -> None:
 
     def distance(balanced: bool) -> float:
         metric = FID()
-        copies = baselines(data, 200, seed=0, balanced=balanced)["copies"]
-        metric.update({"features": copies.content.flatten(1).float()}, real=False)
+        copies = Generate(balanced).on(data, "val").baselines(200, seed=0)["copies"]
+        metric.update({"features": copies["image"].flatten(1).float()}, real=False)
         metric.update({"features": torch.from_numpy(data.table("val").images).flatten(1).float()}, real=True)
         return float(metric.compute()["fid"])
 
     assert distance(balanced=False) < 0.01 * distance(balanced=True)
-    labels = baselines(data, 200, seed=0)["class_gaussian"].labels
+    labels = Generate().on(data, "val").baselines(200, seed=0)["class_gaussian"]["label"]
     assert labels is not None
     assert labels.bincount().tolist() == [0, 180, 20]
-    assert "class_mix" in ImageSubject(data, "val").facts()
-    assert ImageSubject(data, "val").facts() != ImageSubject(data, "val", balanced=True).facts()
+    assert "class_mix" in Generate().on(data, "val").facts()
+    assert Generate().on(data, "val").facts() != Generate(balanced_classes=True).on(data, "val").facts()
 
 
 def test_data_without_labels_cannot_be_balanced() -> None:
@@ -86,7 +85,7 @@ def test_data_without_labels_cannot_be_balanced() -> None:
             return ImageTable(super().load(split).images)
 
     with pytest.raises(ConfigError, match="balanced_classes=true: the data have no labels"):
-        ImageSubject(Plain(), "val", balanced=True)
+        Generate(balanced_classes=True).on(Plain(), "val")
 
 
 def test_empty_and_tiny_classes_are_named(caplog: pytest.LogCaptureFixture) -> None:

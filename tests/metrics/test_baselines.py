@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from genlab.data.digits import Digits
-from genlab.metrics.baselines import baselines, gaussian_draws
-from genlab.metrics.text_baselines import shuffled, text_baselines
-from genlab.metrics.text_subject import TextSubject
+from genlab.evaluation.baselines import gaussian_draws
+from genlab.evaluation.continue_text import ContinueText
+from genlab.evaluation.generate import Generate
+from genlab.evaluation.text_baselines import shuffled
+from genlab.sampling.examples import Examples
 from given_text import GivenText
 
 
@@ -19,14 +21,18 @@ def data() -> Digits:
 
 
 def test_shapes_labels_and_seeds(data: Digits) -> None:
-    first, again, other = baselines(data, 95, seed=0), baselines(data, 95, seed=0), baselines(data, 95, seed=1)
+    first, again, other = (
+        Generate().on(data, "val").baselines(95, seed=0),
+        Generate().on(data, "val").baselines(95, seed=0),
+        Generate().on(data, "val").baselines(95, seed=1),
+    )
     assert list(first) == ["uniform_noise", "class_means", "class_gaussian", "copies", "floor"]
     for name, examples in first.items():
-        images, labels = examples.content, examples.labels
+        images, labels = examples["image"], examples["label"]
         assert images.shape == (95, 1, 16, 16)
         assert images.dtype == torch.uint8
-        assert torch.equal(images, again[name].content)
-        assert name == "class_means" or not torch.equal(images, other[name].content)
+        assert torch.equal(images, again[name]["image"])
+        assert name == "class_means" or not torch.equal(images, other[name]["image"])
         if name != "floor":
             assert labels.tolist() == [i % 10 for i in range(95)]
 
@@ -41,25 +47,25 @@ def test_gaussian_draws_have_the_mean_and_the_full_covariance() -> None:
 
 
 def test_class_means_are_the_means(data: Digits) -> None:
-    examples = baselines(data, 10, seed=0)["class_means"]
-    images, labels = examples.content, examples.labels
+    examples = Generate().on(data, "val").baselines(10, seed=0)["class_means"]
+    images, labels = examples["image"], examples["label"]
     table = data.table("train")
     for image, label in zip(images.numpy(), labels.numpy(), strict=True):
         np.testing.assert_array_equal(image, np.rint(table.images[table.labels == label].mean(axis=0)))
 
 
 def test_copies_are_training_images_of_their_class_and_the_floor_is_distinct(data: Digits) -> None:
-    table, samples = data.table("train"), baselines(data, 1297, seed=0)
+    table, samples = data.table("train"), Generate().on(data, "val").baselines(1297, seed=0)
     known = {(image.tobytes(), int(label)) for image, label in zip(table.images, table.labels, strict=True)}
     for name in ("copies", "floor"):
-        images, labels = samples[name].content, samples[name].labels
+        images, labels = samples[name]["image"], samples[name]["label"]
         assert {(i.tobytes(), int(c)) for i, c in zip(images.numpy(), labels, strict=True)} <= known
-    assert sorted(i.tobytes() for i in samples["floor"].content.numpy()) == sorted(i.tobytes() for i in table.images)
-    assert "floor" not in baselines(data, 1298, seed=0)
+    assert sorted(i.tobytes() for i in samples["floor"]["image"].numpy()) == sorted(i.tobytes() for i in table.images)
+    assert "floor" not in Generate().on(data, "val").baselines(1298, seed=0)
 
 
 def test_noise_is_uniform(data: Digits) -> None:
-    images = baselines(data, 500, seed=0)["uniform_noise"].content.float()
+    images = Generate().on(data, "val").baselines(500, seed=0)["uniform_noise"]["image"].float()
     assert images.mean() == pytest.approx(127.5, abs=1.0)
     assert images.std() == pytest.approx(73.9, abs=0.5)
 
@@ -70,18 +76,18 @@ def test_noise_is_uniform(data: Digits) -> None:
 def test_texts_that_took_no_model() -> None:
     """As many tokens as samples; the tokens of the training text, its words out of order, and itself."""
     text = GivenText(np.random.default_rng(0).choice(98, 5000, p=np.arange(98) / 4753), context=16, vocab_size=98)
-    subject = TextSubject(text, "val", prompt_length=3, count=50, length=40)
-    made = text_baselines(subject, seed=0)
+    task = ContinueText(3).on(text, "val").sized(50, Examples.of(40, text=[]))
+    made = task.baselines(50, seed=0)
     assert list(made) == ["random_tokens", "shuffled_words", "floor"]
     for examples in made.values():
         assert (len(examples), examples.length) == (50, 40)
-        assert all(len(content) == 40 for content in examples.content)
+        assert all(len(content) == 40 for content in examples["text"])
     starts = np.linspace(0, 5000 - 43, 50).round().astype(int)
-    assert made["floor"].content == [text.tokenizer.decode(text.given[s + 3 : s + 43].tolist()) for s in starts]
-    drawn = np.concatenate([text.tokenizer.encode(content) for content in made["random_tokens"].content])
+    assert made["floor"]["text"] == [text.tokenizer.decode(text.given[s + 3 : s + 43].tolist()) for s in starts]
+    drawn = np.concatenate([text.tokenizer.encode(content) for content in made["random_tokens"]["text"]])
     expected = np.bincount(text.given, minlength=98) / 5000
     assert np.abs(np.bincount(drawn, minlength=98) / 2000 - expected).max() < 0.02
-    assert made["random_tokens"].content != text_baselines(subject, seed=1)["random_tokens"].content
+    assert made["random_tokens"]["text"] != task.baselines(50, seed=1)["random_tokens"]["text"]
 
 
 def test_words_change_places_and_spaces_stay() -> None:

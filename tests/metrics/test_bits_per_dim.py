@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from genlab.data.base import Split
 from genlab.data.digits import Digits
 from genlab.errors import ConfigError
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.bits_per_dim import BitsPerDim
-from genlab.metrics.evaluation import Evaluation
 from given_text import GivenText
 from told import classes
 

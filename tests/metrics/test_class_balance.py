@@ -8,10 +8,10 @@ from genlab.data.base import Split
 from genlab.data.digits import Digits
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import DataError
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.class_balance import ClassBalance, compare, expected_shares
-from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.judge import judge_of
-from genlab.metrics.subject import Examples
+from genlab.sampling.examples import Examples
 
 
 def test_distance_of_histograms_over_the_classes_that_are_reached() -> None:
@@ -85,7 +85,7 @@ class Random(ImageDataModule):
 
 def test_refuses_pictures_that_pixels_do_not_tell_apart_and_data_without_labels() -> None:
     data, judge = Random(), Evaluation(None, {"class_balance": ClassBalance()})
-    examples = Examples(torch.from_numpy(data.table("val").images))
+    examples = Examples.of(image=torch.from_numpy(data.table("val").images))
     with pytest.raises(DataError, match=r"a judge on pixels names only \d\d% of the held-out images right"):
         judge.score(examples, data)
     unlabelled = Random()

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from genlab.data.digits import Digits
 from genlab.errors import DataError
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.classification_accuracy_score import ClassificationAccuracyScore
-from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.extractor.digits import DigitsFeatures
-from genlab.metrics.subject import Examples
+from genlab.sampling.examples import Examples
 
 Rows = tuple[Tensor, Tensor]  # features (N, D) and labels (N,)
 
@@ -38,7 +38,7 @@ def test_real_images_score_what_real_training_does_and_wrong_labels_what_chance_
     train, held_out = data.table("train"), data.table("val")
     judge = Evaluation(DigitsFeatures(), {"cas": ClassificationAccuracyScore()})
     images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
-    found = judge.score(Examples(images, labels), data).values["cas_digits64_1297"]
+    found = judge.score(Examples.of(image=images, label=labels), data).values["cas_digits64_1297"]
 
     def features(table: np.ndarray) -> np.ndarray:
         return DigitsFeatures().extract(torch.from_numpy(table), frozenset({"features"}))["features"].numpy()
@@ -49,9 +49,9 @@ def test_real_images_score_what_real_training_does_and_wrong_labels_what_chance_
     assert found == pytest.approx(direct, abs=0.004)  # two of 500
     assert found > 0.95
     shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    assert judge.score(Examples(images, shuffled), data).values["cas_digits64_1297"] < 0.25
+    assert judge.score(Examples.of(image=images, label=shuffled), data).values["cas_digits64_1297"] < 0.25
     consistent = (labels + 1) % 10  # every class takes another's name
-    assert judge.score(Examples(images, consistent), data).values["cas_digits64_1297"] < 0.05
+    assert judge.score(Examples.of(image=images, label=consistent), data).values["cas_digits64_1297"] < 0.05
 
 
 def test_shuffled_labels_are_chance() -> None:

@@ -14,10 +14,10 @@ from torch import Tensor
 from genlab.data.base import ConditionSpec
 from genlab.data.digits import Digits
 from genlab.errors import DataError, ResourceError
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.clip import CLIP
 from genlab.metrics.clip_score import CLIPScore
-from genlab.metrics.evaluation import Evaluation
-from genlab.metrics.subject import Examples
+from genlab.sampling.examples import Examples
 from stand_ins import clip_folder
 
 NAMES = ("cat", "dog", "snow leopard")
@@ -103,7 +103,7 @@ def test_long_prompts_are_cut(folder: Path) -> None:
 def test_in_an_evaluation(folder: Path) -> None:
     data = Digits()
     table = data.table("val")
-    examples = Examples(torch.from_numpy(table.images[:40]), torch.from_numpy(table.labels[:40]))
+    examples = Examples.of(image=torch.from_numpy(table.images[:40]), label=torch.from_numpy(table.labels[:40]))
     result = Evaluation(None, {"clip_score": CLIPScore(str(folder))}).score(examples, data)
     assert set(result.values) == {"clip_score_40"}
     assert result.protocol["metrics"]["clip_score"]["clip_fingerprint"] == CLIP(str(folder)).fingerprint

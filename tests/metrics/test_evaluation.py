@@ -12,8 +12,8 @@ from genlab.data.base import Split
 from genlab.data.digits import Digits
 from genlab.data.image import ImageDataModule, ImageTable, to_float
 from genlab.errors import ConfigError, DataError, NumericsError
-from genlab.metrics.baselines import baselines
-from genlab.metrics.evaluation import Evaluation
+from genlab.evaluation.evaluation import Evaluation
+from genlab.evaluation.generate import Generate
 from genlab.metrics.extractor.digits import DigitsFeatures
 from genlab.metrics.extractor.random_conv import RandomConv
 from genlab.metrics.fid import FID
@@ -21,8 +21,8 @@ from genlab.metrics.kid import KID
 from genlab.metrics.label_agreement import LabelAgreement
 from genlab.metrics.nearest_neighbor import NearestNeighbor
 from genlab.metrics.precision_recall import PrecisionRecall
-from genlab.metrics.subject import Examples
 from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.sampling.examples import Examples
 from genlab.seeding import RandomStream
 from told import classes
 
@@ -37,7 +37,7 @@ class Constant:
 class NoisyPrototypes(GenerativeModel):
     """A training image of the class asked for, plus noise: a conditional model that needs no training."""
 
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
     conditions = classes(10)
 
     def __init__(self, data: ImageDataModule, noise: float = 0.1):
@@ -160,13 +160,13 @@ def test_metrics_see_what_they_are_for(data: Digits) -> None:
     """Prototypes are recognised and near the training images, and cover little of the data."""
     judge = evaluation()
     prototypes = judge.run(NoisyPrototypes(data), data, weights="raw").values
-    floor = baselines(data, 200, seed=0)["floor"]
+    floor = Generate().on(data, "val").baselines(200, seed=0)["floor"]
     real = judge.score(floor, data).values
     assert real["fid_digits64_200"] < 0.2 * prototypes["fid_digits64_200"]
     assert prototypes["recall_digits64_200"] < 0.3 < 0.7 < real["recall_digits64_200"]
     assert min(real["as_asked_200"], prototypes["as_asked_200"]) > 0.9
     assert real["nn_distance_200"] == 0.0
-    wrong = judge.score(Examples(floor.content, (floor.labels + 1) % 10), data).values
+    wrong = judge.score(Examples.of(image=floor["image"], label=(floor["label"] + 1) % 10), data).values
     assert wrong["as_asked_200"] < 0.1
     assert wrong["fid_digits64_200"] == real["fid_digits64_200"]
 
@@ -174,7 +174,7 @@ def test_metrics_see_what_they_are_for(data: Digits) -> None:
 def test_held_out_images_have_a_distance_ratio_of_one(data: Digits) -> None:
     judge = Evaluation(RandomConv(), {"nearest": NearestNeighbor()})
     held_out = torch.from_numpy(data.table("val").images)
-    assert judge.score(Examples(held_out), data).values["nn_distance_ratio_500"] == pytest.approx(1.0)
+    assert judge.score(Examples.of(image=held_out), data).values["nn_distance_ratio_500"] == pytest.approx(1.0)
 
 
 class Unlabelled(ImageDataModule):
@@ -185,17 +185,17 @@ class Unlabelled(ImageDataModule):
 def test_unlabelled_data(data: Digits) -> None:
     images = torch.from_numpy(data.table("val").images)
     unlabelled = Unlabelled()
-    values = Evaluation(RandomConv(), {"fid": FID()}).score(Examples(images), unlabelled).values
+    values = Evaluation(RandomConv(), {"fid": FID()}).score(Examples.of(image=images), unlabelled).values
     assert values["fid_random256_500"] < 1e-6
     with pytest.raises(DataError, match="as_asked needs labels"):
-        Evaluation(RandomConv(), {"as_asked": LabelAgreement()}).score(Examples(images), unlabelled)
+        Evaluation(RandomConv(), {"as_asked": LabelAgreement()}).score(Examples.of(image=images), unlabelled)
 
 
 def test_bad_samples_are_refused(data: Digits) -> None:
     with pytest.raises(NumericsError, match="not finite"):
         evaluation().run(NoisyPrototypes(data, noise=float("nan")), data, weights="raw")
     with pytest.raises(DataError, match=r"samples have shape \(3, 8, 8\), the data \(1, 16, 16\)"):
-        evaluation().score(Examples(torch.zeros(5, 3, 8, 8, dtype=torch.uint8)), data)
+        evaluation().score(Examples.of(image=torch.zeros(5, 3, 8, 8, dtype=torch.uint8)), data)
     with pytest.raises(ConfigError, match="num_samples=1 must be >= 2"):
         evaluation(num_samples=1)
 
@@ -226,7 +226,7 @@ def test_bootstrap_errors_are_the_spread_over_sets_of_samples(data: Digits) -> N
     result = judge.run(model, data, weights="raw")
     assert set(result.errors) == {"fid_digits64_200"}
     with torch.no_grad(), in_eval_mode(model):
-        features = DigitsFeatures().extract(judge.draw(model, data, 200, seed=0).content, frozenset({"features"}))
+        features = DigitsFeatures().extract(judge.draw(model, data, 200, seed=0)["image"], frozenset({"features"}))
     expected = float(features["features"][:, 0].std() / 200**0.5)
     assert result.errors["fid_digits64_200"] == pytest.approx(expected, rel=0.15)
     assert judge.run(model, data, weights="raw").errors == result.errors

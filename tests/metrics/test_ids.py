@@ -15,13 +15,14 @@ from torch import Tensor
 from genlab.config.tree import PACKAGED
 from genlab.data.base import Split
 from genlab.data.image import ImageDataModule, ImageTable
+from genlab.evaluation.evaluation import Evaluation
+from genlab.evaluation.generate import Generate
 from genlab.metrics.bits_per_dim import BitsPerDim
 from genlab.metrics.class_balance import ClassBalance
 from genlab.metrics.class_variety import ClassVariety
 from genlab.metrics.classification_accuracy_score import ClassificationAccuracyScore
 from genlab.metrics.density_coverage import DensityCoverage
 from genlab.metrics.distance.pixels import PixelDistance
-from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.fid import FID
 from genlab.metrics.intra_class_fid import IntraClassFID
 from genlab.metrics.kid import KID
@@ -89,7 +90,7 @@ class Given(ImageDataModule):
 class Shades(GenerativeModel):
     """Noise about a shade of the class that is asked for."""
 
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
     conditions, latent_shape, latent_prior = classes(3), (1, 4, 4), "standard normal"
     likelihood_kind, num_importance_samples = "bound", 2
 
@@ -149,7 +150,7 @@ MUTATIONS: dict[str, dict[str, Any]] = {
     "counts of its labels": _with("val", labels=2 - TABLES["val"].labels),  # type: ignore[operator]
     "training images": _with("train", images=255 - TABLES["train"].images),
     "training labels": _with("train", labels=SWAPPED),
-    "balanced": {"balanced_classes": True},
+    "balanced": {"task": Generate(balanced_classes=True)},
     "seed": {"seed": 1},
     "samples": {"num_samples": 60},
     "split": {"reference": "train"},

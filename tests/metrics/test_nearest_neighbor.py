@@ -5,11 +5,11 @@ import torch
 from genlab.data.base import Split
 from genlab.data.digits import Digits
 from genlab.data.image import ImageDataModule, ImageTable
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics import nearest_neighbor
-from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.nearest_neighbor import NearestNeighbor, nearest_distance, neighbors
 from genlab.metrics.pairs import pairs_picture
-from genlab.metrics.subject import Examples
+from genlab.sampling.examples import Examples
 
 
 def random_images(n: int, seed: int) -> torch.Tensor:
@@ -52,7 +52,7 @@ class Line(ImageDataModule):
 def on_the_line(*samples: int) -> dict[str, float]:
     """Every sample twice: an evaluation draws two at least."""
     images = torch.tensor(samples, dtype=torch.uint8).repeat(2).view(-1, 1, 1, 1)
-    found = Evaluation(None, {"nearest": NearestNeighbor()}).score(Examples(images), Line()).values
+    found = Evaluation(None, {"nearest": NearestNeighbor()}).score(Examples.of(image=images), Line()).values
     return {name.rsplit("_", 1)[0]: value for name, value in found.items()}
 
 

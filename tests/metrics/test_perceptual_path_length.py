@@ -18,9 +18,9 @@ from genlab.config.build import resolve
 from genlab.config.tree import ConfigTree
 from genlab.data.digits import Digits
 from genlab.errors import ConfigError
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics import perceptual_path_length
 from genlab.metrics.distance.pixels import PixelDistance
-from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.perceptual_path_length import PerceptualPathLength, slerp, trimmed_mean
 from genlab.model.base import HasPrior
 from given_text import GivenText

@@ -12,8 +12,8 @@ from torch import Tensor
 from bigrams import Bigrams, bigrams_by_hand
 from genlab.data.digits import Digits
 from genlab.errors import ConfigError
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics import perplexity
-from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.perplexity import Perplexity, batches
 from genlab.model.sampler.next_token import NextToken
 from genlab.model.schedule import Constant

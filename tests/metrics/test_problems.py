@@ -14,7 +14,7 @@ from bigrams import Bigrams
 from genlab.data.digits import Digits
 from genlab.data.tokenizer.bytes import Bytes
 from genlab.errors import ConfigError, DataError
-from genlab.metrics.evaluation import Evaluation
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.exact_match import ExactMatch
 from genlab.metrics.pass_at_k import PassAtK, pass_at_k
 from genlab.metrics.problems import read_problems, up_to

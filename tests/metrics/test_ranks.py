@@ -24,11 +24,12 @@ from bigrams import Bigrams
 from genlab.config.build import build
 from genlab.config.tree import PACKAGED
 from genlab.data.digits import Digits
+from genlab.evaluation.continue_text import ContinueText
+from genlab.evaluation.evaluation import Evaluation
+from genlab.evaluation.generate import Generate
 from genlab.metrics.base import EXTRACTED, ModelMetric, NeedsData
-from genlab.metrics.baselines import baselines
 from genlab.metrics.chrf import ChrF
 from genlab.metrics.distance.pixels import PixelDistance
-from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.exact_match import ExactMatch
 from genlab.metrics.extractor.ngrams import HashedNgrams
 from genlab.metrics.extractor.random_conv import RandomConv
@@ -64,7 +65,7 @@ def less(node: Any) -> Any:
 def examples(real: bool) -> dict[str, Any]:
     """Every key that a metric can read."""
     count, generator = COUNTS[real], torch.Generator().manual_seed(int(real))
-    images = baselines(Digits(), count, seed=int(real))["class_gaussian"].content
+    images = Generate().on(Digits(), "val").baselines(count, seed=int(real))["class_gaussian"]["image"]
     words = np.random.default_rng(int(real)).integers(0, len(WORDS), (count, 12))
     return {
         "features": torch.randn(count, 16, generator=generator),
@@ -127,7 +128,7 @@ def of_texts() -> dict[str, float]:
         problems = Path(folder) / "letters.jsonl"
         problems.write_text("".join(f'{{"prompt": "{c}", "answer": "x"}}\n' for c in "abcde"))
         metrics = {"chrf": ChrF(), "mauve": Mauve(), "exact_match": ExactMatch(str(problems), 9)}
-        judge = Evaluation(HashedNgrams(), metrics, 21, prompt_length=2, cache_dir=folder)
+        judge = Evaluation(HashedNgrams(), metrics, 21, task=ContinueText(2), cache_dir=folder)
         return judge.run(Bigrams(98), data, weights="raw").values
 
 
@@ -135,7 +136,7 @@ def scores(folder: Path) -> dict[str, float]:
     """An evaluation of pixels."""
     data = Digits()
     judge = Evaluation(Everything(), sample_metrics(folder, without="text"), cache_dir=str(folder))  # type: ignore[arg-type]
-    return judge.score(baselines(data, 101, seed=0)["class_gaussian"], data).values
+    return judge.score(Generate().on(data, "val").baselines(101, seed=0)["class_gaussian"], data).values
 
 
 class Everything(RandomConv):

@@ -9,21 +9,21 @@ import torch
 
 from bigrams import Bigrams
 from genlab.errors import ConfigError, DataError
-from genlab.metrics import text_subject
+from genlab.evaluation import continue_text
+from genlab.evaluation.continue_text import ContinueText
+from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.bleu import BLEU
 from genlab.metrics.chrf import ChrF
 from genlab.metrics.distinct import Distinct
-from genlab.metrics.evaluation import Evaluation
 from genlab.metrics.extractor.ngrams import HashedNgrams
 from genlab.metrics.extractor.random_conv import RandomConv
 from genlab.metrics.fid import FID
 from genlab.metrics.mauve import Mauve
 from genlab.metrics.perplexity import Perplexity
 from genlab.metrics.repetition import Repetition
-from genlab.metrics.subject import Examples
-from genlab.metrics.text_subject import TextSubject
 from genlab.model.base import GenerativeModel
 from genlab.model.schedule import Constant
+from genlab.sampling.examples import Examples
 from given_text import GivenText
 
 VOCABULARY = 98  # characters of one to four bytes
@@ -36,7 +36,14 @@ def text() -> GivenText:
 
 def evaluation(tmp_path: Path, batch_size: int = 64, num_samples: int = 20, **options: Any) -> Evaluation:
     metrics = {"distinct": Distinct(), "repetition": Repetition(1), "bleu": BLEU(), "chrf": ChrF(), "mauve": Mauve()}
-    return Evaluation(HashedNgrams(), metrics, num_samples, batch_size=batch_size, cache_dir=str(tmp_path), **options)
+    options = {"batch_size": batch_size, "cache_dir": str(tmp_path), **options}
+    return Evaluation(HashedNgrams(), metrics, num_samples, **with_task(options))
+
+
+def with_task(options: dict[str, Any]) -> dict[str, Any]:
+    """``prompt_length`` among options of an evaluation as the task that has it."""
+    prompt_length = options.pop("prompt_length", 0)
+    return {**options, "task": ContinueText(prompt_length)}
 
 
 class Watching(Distinct):
@@ -58,7 +65,7 @@ class Watching(Distinct):
 def test_sample_i_goes_on_where_reference_i_does(text: GivenText, prompt_length: int) -> None:
     """The first window begins the text, the last ends it, and the others are as far from each other."""
     model, metric = Bigrams(VOCABULARY), Watching()
-    Evaluation(None, {"d": metric}, 11, prompt_length=prompt_length).run(model, text, weights="raw")
+    Evaluation(None, {"d": metric}, 11, task=ContinueText(prompt_length)).run(model, text, weights="raw")
     size = prompt_length + 12
     starts = [round(i * (1000 - size) / 10) for i in range(11)]
     decode = text.tokenizer.decode
@@ -93,7 +100,7 @@ def test_neither_batches_nor_numbers_of_seeds_show(text: GivenText, tmp_path: Pa
 def test_the_true_continuations_are_perfect(text: GivenText, tmp_path: Path) -> None:
     """And what the model writes is not."""
     judge = evaluation(tmp_path, prompt_length=3)
-    truth = TextSubject(text, "val", 3, count=20, length=12).reference()
+    truth = ContinueText(3).on(text, "val").sized(20, Examples.of(12, text=[])).reference()
     values = judge.score(truth, text).values
     for name in ("distinct_1_ratio_20", "distinct_3_ratio_20", "mauve_ngrams1024_20"):
         assert values[name] == 1
@@ -120,7 +127,7 @@ def test_a_number_compares_where_what_it_depends_on_is_the_same(text: GivenText)
     """What samples are asked for has no part in how well a text is predicted, nor have other metrics."""
 
     def ids(metrics: dict[str, Any], num_samples: int = 20, **options: Any) -> dict[str, str]:
-        judge = Evaluation(None, metrics, num_samples, **options)
+        judge = Evaluation(None, metrics, num_samples, **with_task(options))
         found = judge.run(Bigrams(VOCABULARY), text, weights="raw").ids
         return {name.removesuffix(f"_{num_samples}"): value for name, value in found.items()}
 
@@ -146,7 +153,7 @@ def test_the_reference_follows_the_number_of_samples(text: GivenText, tmp_path: 
 
 def test_what_does_not_fit_is_refused_before_training(text: GivenText) -> None:
     def check(metric: Any, extractor: Any = None, model: Any = None, data: Any = text, **options: Any) -> None:
-        Evaluation(extractor, {"m": metric}, **options).check(model or Bigrams(VOCABULARY), data)
+        Evaluation(extractor, {"m": metric}, **with_task(options)).check(model or Bigrams(VOCABULARY), data)
 
     check(Distinct())
     for_images = "metrics=m is for images, or for texts with features of texts; the data are text"
@@ -170,7 +177,7 @@ def test_what_does_not_fit_is_refused_before_training(text: GivenText) -> None:
 
 
 def test_windows_that_overlap_are_told_of_once(text: GivenText, caplog: pytest.LogCaptureFixture) -> None:
-    text_subject._warn_once.cache_clear()
+    continue_text._warn_once.cache_clear()
     judge = Evaluation(None, {"d": Distinct()}, 84)
     judge.run(Bigrams(VOCABULARY), text, 83, weights="raw")  # 83 * 12 <= 1000
     assert [record.message[:28] for record in caplog.records] == ["84 windows of 12 tokens over"]
@@ -179,8 +186,8 @@ def test_windows_that_overlap_are_told_of_once(text: GivenText, caplog: pytest.L
 
 
 def test_a_text_is_what_its_tokens_say(text: GivenText) -> None:
-    sized = TextSubject(text, "val").sized(4, Examples(["a", "b"], length=5))
+    sized = ContinueText().on(text, "val").sized(4, Examples.of(5, text=["a", "b"]))
     assert (sized.count, sized.length) == (4, 5)
     assert sized.windows("train").shape == (4, 5)
-    mine = Examples(list("abcdefg"), length=5).mine(1, 3)
-    assert (mine.content, mine.length) == (["b", "e"], 5)
+    mine = Examples.of(5, text=list("abcdefg")).mine(1, 3)
+    assert (mine["text"], mine.length) == (["b", "e"], 5)

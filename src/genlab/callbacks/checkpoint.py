@@ -11,7 +11,6 @@ from genlab.callbacks.stop import stop_requested
 from genlab.checkpoint import read
 from genlab.checkpoint.write import expected_bytes
 from genlab.data.base import DataModule
-from genlab.data.text import TextDataModule
 from genlab.files.atomic import check_room, prepare_folder, take_away, write_atomically
 from genlab.logger.metrics_file import MetricsFile
 from genlab.model.base import Model
@@ -57,7 +56,7 @@ class Checkpoints(Checkpoint):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(datamodule, DataModule):
             checkpoint["data"] = datamodule.fingerprint
-        if isinstance(datamodule, TextDataModule):
+        if isinstance(datamodule, DataModule) and datamodule.tokenizer is not None:
             checkpoint["tokenizer"] = datamodule.tokenizer.fingerprint()
         metrics = next((logger for logger in trainer.loggers if isinstance(logger, MetricsFile)), None)
         if metrics is not None:

@@ -12,13 +12,13 @@ from genlab.callbacks.cadence import Cadence
 from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.stop import done_unless_stopped, stop_requested
+from genlab.evaluation.evaluation import Evaluation, Result
+from genlab.evaluation.failures import in_words
 from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.tracking import better
 from genlab.machine.memory import enough_memory
 from genlab.machine.rank import rank
 from genlab.metrics.base import Direction
-from genlab.metrics.evaluation import Evaluation, Result
-from genlab.metrics.failures import in_words
 from genlab.model.base import Model, in_eval_mode
 from genlab.seeding import derive_seed
 

@@ -12,26 +12,20 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from genlab.checkpoint import read
 from genlab.config.differences import differences
 from genlab.config.tree import resolved
-from genlab.data.base import DataModule
 from genlab.data.given import GivenImages
 from genlab.data.image import ImageDataModule, ImageTable
-from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError, DataError
+from genlab.evaluation.failures import raise_first
+from genlab.evaluation.protocol import Result
 from genlab.files.atomic import prepare_file
 from genlab.files.paths import read_path
 from genlab.machine.matmul import quick_matmul
-from genlab.metrics.baselines import baselines as baseline_images
-from genlab.metrics.evaluation import Evaluation
-from genlab.metrics.failures import raise_first
-from genlab.metrics.protocol import Result
-from genlab.metrics.subject import Examples
-from genlab.metrics.text_baselines import text_baselines
-from genlab.metrics.text_subject import TextSubject
-from genlab.model.base import GenerativeModel, Model
+from genlab.model.base import GenerativeModel
 from genlab.redaction import for_terminal
 from genlab.run import run_folder
 from genlab.run.assemble import build_data, build_evaluation, load_tokenizer
 from genlab.run.load import load_run
+from genlab.sampling.examples import Examples
 from genlab.sampling.pictures import save_pictures
 
 
@@ -52,7 +46,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
     data = build_data(config)
     evaluation = build_evaluation(resolved(config))
     model, weights = load_run(config, run)
-    if isinstance(data, TextDataModule):
+    if data.tokenizer is not None:
         last = read.newest(run)
         read.check_same_tokenizer(last, data.tokenizer, run)
         load_tokenizer(resolved(config), last, run)
@@ -64,7 +58,9 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         result = evaluation.run(model, data, weights=weights)
     others: dict[str, Result] = {}
     if baselines:
-        for name, examples in _baselines(data, model, evaluation).items():
+        assert isinstance(model, GenerativeModel), "the evaluation has measured samples"
+        task = evaluation.on(data).sized(evaluation.num_samples, model)
+        for name, examples in task.baselines(evaluation.num_samples, evaluation.seed).items():
             others[name] = evaluation.score(examples, data, evaluation.device_of(model))
     print(for_terminal(table({**rows("this run", result), **{name: other.values for name, other in others.items()}})))
     suffix = f"-{hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]}" if changed else ""
@@ -80,17 +76,6 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
     for picture in save_pictures(result.pictures, run, f"{result.protocol_id}{suffix}"):
         print(for_terminal(f"picture: {picture}"))
     raise_first(result.failures, path)
-
-
-def _baselines(data: DataModule, model: Model, evaluation: Evaluation) -> dict[str, Examples]:
-    if isinstance(data, ImageDataModule):
-        return baseline_images(
-            data, evaluation.num_samples, evaluation.seed, evaluation.reference, evaluation.balanced_classes
-        )
-    assert isinstance(data, TextDataModule)
-    assert isinstance(model, GenerativeModel), "the evaluation has measured samples"
-    subject = TextSubject(data, evaluation.reference, evaluation.prompt_length).sized(evaluation.num_samples, model)
-    return text_baselines(subject, evaluation.seed)
 
 
 def evaluate_images(
@@ -135,9 +120,10 @@ def evaluate_images(
     labels = None
     if table_.labels is not None and table_.names == theirs.names:
         labels = torch.from_numpy(table_.labels)
+    given_examples = Examples.of(image=torch.from_numpy(table_.images), label=labels)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with quick_matmul(device == "cpu"):
-        result = evaluation.score(Examples(torch.from_numpy(table_.images), labels), data, device, full=True)
+        result = evaluation.score(given_examples, data, device, full=True)
     print(for_terminal(table(rows(read_path(images).name, result))))
     if out is not None:
         where = reference or OmegaConf.to_container(config.data)

@@ -4,26 +4,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from genlab.data.base import DataModule
-from genlab.data.image import ImageDataModule
-from genlab.metrics.baselines import baselines
-from genlab.metrics.evaluation import Evaluation
-from genlab.metrics.protocol import Result
+from genlab.evaluation.evaluation import Evaluation
+from genlab.evaluation.protocol import Result
+from genlab.model.base import GenerativeModel
 
 _COPYING = frozenset({"nn_distance", "nn_distance_ratio", "memorized", "authpct"})
 _MOST = 2000  # samples for which a floor is measured unasked; of more: evaluate baselines=true
 _BETTER = {"lower": "lower", "higher": "higher", "one": "near 1", None: ""}
 
 
-def floor_of(final: Result, evaluation: Evaluation, data: DataModule) -> dict[str, float]:
-    """The same numbers of real training images in the place of samples: no model does better but by chance. Nothing
-    where there are too few images, or too many to measure them unasked. On one process."""
+def floor_of(final: Result, evaluation: Evaluation, data: DataModule, model: GenerativeModel) -> dict[str, float]:
+    """The same numbers of real training examples in the place of samples: no model does better but by chance. Nothing
+    where there are too few of them, or too many to measure them unasked. On one process."""
     count = evaluation.num_samples
-    if not evaluation.metrics or not isinstance(data, ImageDataModule) or count > _MOST:
-        return {}
-    if len(data.table("train")) < count:
+    if not evaluation.metrics or count > _MOST:
         return {}
     try:
-        made = baselines(data, count, evaluation.seed, evaluation.reference, evaluation.balanced_classes)
+        made = evaluation.on(data).sized(count, model).baselines(count, evaluation.seed)
+        if "floor" not in made:
+            return {}
         scored = evaluation.score(made["floor"], data)
     except Exception:  # of a metric that goes with samples alone: the run's own numbers stand
         return {}
@@ -49,7 +48,7 @@ def number_lines(final: Result, floor: Mapping[str, float]) -> list[str]:
             lines += [f"  {group:{width + 2}}{head[width:]}".rstrip(), *numbers]
             head = ""
     if floor:
-        lines.append("    floor: the same of real training images; better than it is chance")
+        lines.append("    floor: the same of real training data; better than it is chance")
     return lines
 
 

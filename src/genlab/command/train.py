@@ -33,8 +33,10 @@ from genlab.command.final_numbers import cost_lines, floor_of, number_lines
 from genlab.command.overview import clip_batch_size, show
 from genlab.config.tree import resolved
 from genlab.data.base import DataModule
-from genlab.data.text import TextDataModule
 from genlab.errors import CheckpointError, GenlabError
+from genlab.evaluation.evaluation import Evaluation
+from genlab.evaluation.failures import raise_first
+from genlab.evaluation.protocol import Result
 from genlab.files.atomic import check_room
 from genlab.files.paths import read_path
 from genlab.logger.isolated import IsolatedLogger
@@ -42,9 +44,6 @@ from genlab.logger.metrics_file import MetricsFile
 from genlab.logger.tracking import kept_by_wandb
 from genlab.machine.matmul import quick_matmul
 from genlab.machine.memory import enough_memory, smaller_batch
-from genlab.metrics.evaluation import Evaluation
-from genlab.metrics.failures import raise_first
-from genlab.metrics.protocol import Result
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model
 from genlab.redaction import check_can_be_kept, for_terminal, redacted
 from genlab.run import run_folder
@@ -177,7 +176,7 @@ def _train(
         services = build_loggers(plain, run_dir)
         trainer = build_trainer(plain, model, callbacks, [metrics_file, *services], run_dir)
         if trainer.is_global_zero:
-            learnt = data.tokenizer.state() if isinstance(data, TextDataModule) else None
+            learnt = None if data.tokenizer is None else data.tokenizer.state()
             told = run_folder.write_start(run_dir, plain, overrides, learnt)
             print(for_terminal(f"run folder: {run_dir}"), flush=True)
             for service in services:
@@ -188,7 +187,7 @@ def _train(
         raise Stopped(stop.agreed)
     if trainer.is_global_zero:
         seconds, offline = time.monotonic() - began, kept_by_wandb(plain, run_dir)
-        finish(trainer, model, run_dir, seconds, offline, partial(_floor, evaluation, data, trainer))
+        finish(trainer, model, run_dir, seconds, offline, partial(_floor, evaluation, data, model, trainer))
 
 
 def fit(trainer: pl.Trainer, model: Model, data: DataModule, last: Path | None) -> None:
@@ -251,8 +250,12 @@ def _without_folder(config: DictConfig) -> dict[str, Any]:
     return resolved(trial)
 
 
-def _floor(evaluation: Evaluation, data: DataModule, trainer: pl.Trainer, final: Result) -> dict[str, float]:
-    return floor_of(final, evaluation, data) if final.values and trainer.world_size == 1 else {}
+def _floor(
+    evaluation: Evaluation, data: DataModule, model: Model, trainer: pl.Trainer, final: Result
+) -> dict[str, float]:
+    if not final.values or trainer.world_size > 1 or not isinstance(model, GenerativeModel):
+        return {}
+    return floor_of(final, evaluation, data, model)
 
 
 def finish(

@@ -3,6 +3,7 @@
 from typing import Any
 
 RENAMED: dict[str, str] = {
+    "genlab.metrics.evaluation.Evaluation": "genlab.evaluation.evaluation.Evaluation",
     "genlab.sharded_strategy.ShardedStrategy": "genlab.checkpoint.sharded_strategy.ShardedStrategy",
 }
 

@@ -1,4 +1,4 @@
-"""Options of a model by their names of before: understood where they are typed, in a user's files and in saved runs."""
+"""Options by their names of before: understood where they are typed, in a user's files and in saved runs."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -13,6 +13,8 @@ _GUIDANCE = {
     "classifier_free": "genlab.model.guidance.classifier_free.ClassifierFree",
     "interval": "genlab.model.guidance.interval.Interval",
 }
+_TASKS = ("genlab.evaluation.generate.Generate", "genlab.evaluation.continue_text.ContinueText")
+_OF_TASKS = ("balanced_classes", "prompt_length")  # options of one and of the other, once of the evaluation
 _CONDITION, _OLD_CLASSES = "${spec.condition}", "${model.num_classes}"
 _LABELS = "${spec.condition.label.size}"
 
@@ -24,8 +26,11 @@ def with_new_names(config: DictConfig, before: DictConfig | None = None) -> Dict
 
     ``num_classes=null`` becomes ``conditions=[]``, a number what the model is told there are; those of networks go.
     """
+    _with_task(config)
     model = _model_of(config)
-    now = modern({"model": model, "spec": _spec_of(config)}, {} if before is None else _model_of(before))["model"]
+    now = modern({"model": model, "spec": _plain_node(config, "spec")}, {} if before is None else _model_of(before))[
+        "model"
+    ]
     if now != model:
         with open_dict(config):
             config.model = now
@@ -34,6 +39,7 @@ def with_new_names(config: DictConfig, before: DictConfig | None = None) -> Dict
 
 def modern(config: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A run's plain config, as it would be written now. ``before``: see :func:`with_new_names`; its model."""
+    config = _task_of(config)
     if not isinstance(config.get("model"), dict):
         return dict(config)
     spec = config.get("spec")
@@ -44,16 +50,41 @@ def modern(config: Mapping[str, Any], before: Mapping[str, Any] | None = None) -
     return {**config, "model": model}
 
 
+def _task_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs of before had no task: the data said it, and the evaluation what the task takes now."""
+    config = dict(config)
+    evaluation = config.get("evaluation")
+    if not isinstance(evaluation, dict) or ("task" in config and not any(name in evaluation for name in _OF_TASKS)):
+        return config
+    evaluation = dict(evaluation)
+    options = {name: evaluation.pop(name) for name in _OF_TASKS if name in evaluation}
+    spec = config.get("spec")
+    is_text = isinstance(spec, Mapping) and spec.get("modality") == "text"
+    task = dict(config["task"]) if isinstance(config.get("task"), dict) else {"_target_": _TASKS[is_text]}
+    own = _OF_TASKS[task.get("_target_") == _TASKS[True]]
+    task |= {name: value for name, value in options.items() if value or name == own}
+    return config | {"evaluation": evaluation, "task": task}
+
+
+def _with_task(config: DictConfig) -> None:
+    plain = {name: _plain_node(config, name) for name in ("evaluation", "task", "spec")}
+    now = _task_of({name: node for name, node in plain.items() if node is not None})
+    with open_dict(config):
+        for name in ("evaluation", "task"):
+            if now.get(name) != plain[name]:
+                config[name] = now[name]
+
+
+def _plain_node(config: DictConfig, name: str) -> Any:
+    node = config._get_node(name) if name in config else None
+    return OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
+
+
 def _model_of(config: DictConfig) -> dict[str, Any]:
     node = config._get_node("model") if "model" in config else None
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
         return {}
     return OmegaConf.to_container(node, resolve=False)  # type: ignore[return-value]
-
-
-def _spec_of(config: DictConfig) -> Any:
-    node = config._get_node("spec") if "spec" in config else None
-    return OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
 
 
 def _rename(node: dict[str, Any], condition: Mapping[str, Any] | None, was: Mapping[str, Any]) -> None:

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from genlab.data.sampler import Keys, ResumableBatchSampler
+from genlab.data.tokenizer.base import Tokenizer
 from genlab.data.workers import begin_worker
 from genlab.errors import ConfigError
 
+Kind = Literal["continuous", "tokens"]
 Split = Literal["train", "val", "test"]  # every datamodule has the first two; DataModule.splits says which else
 
 
@@ -39,12 +41,22 @@ class ConditionSpec:
 class DataSpec:
     """What the data are, read off the data."""
 
-    modality: Literal["image", "text", "video"]
+    modality: str  # "image", "text", or any other word: a signal, a video
     shape: tuple[int, ...]  # image (C, H, W); text (T,); video (T, C, H, W)
-    vocab_size: int | None = None  # of text
+    vocab_size: int | None = None  # of tokens
     start_token: int | None = None  # that text begins with where there is no prompt
     condition: Mapping[str, ConditionSpec] = field(default_factory=dict)  # "label", "caption"
     bits: int = 8  # of a channel of a pixel: 8 or 16
+
+    @property
+    def kind(self) -> Kind:
+        """Whether examples are tokens or numbers, which is what a family takes."""
+        return "continuous" if self.vocab_size is None else "tokens"
+
+    @property
+    def key(self) -> str:
+        """Where batches have the data: "tokens", or the modality."""
+        return "tokens" if self.kind == "tokens" else self.modality
 
     @property
     def label(self) -> ConditionSpec | None:
@@ -55,6 +67,8 @@ class DataSpec:
         """Plain values for the config node ``spec``. A condition that the data lack is there with size null."""
         return {
             "modality": self.modality,
+            "kind": self.kind,
+            "key": self.key,
             "shape": list(self.shape),
             "vocab_size": self.vocab_size,
             "start_token": self.start_token,
@@ -64,6 +78,16 @@ class DataSpec:
                 for key, entries in {**dict.fromkeys(self.condition, _ENTRIES), **_KNOWN}.items()
             },
         }
+
+
+def kind_of(spec: Mapping[str, Any]) -> Kind:
+    """``DataSpec.kind`` of the values in a config, of runs too that did not write it."""
+    return "continuous" if spec.get("vocab_size") is None else "tokens"
+
+
+def key_of(spec: Mapping[str, Any]) -> str:
+    """``DataSpec.key`` likewise."""
+    return "tokens" if kind_of(spec) == "tokens" else str(spec["modality"])
 
 
 _ENTRIES = ("size", "names", "length", "empty", "examples")
@@ -85,14 +109,16 @@ class KeyedDataset(Dataset[dict[str, Tensor]], ABC):
 
     @abstractmethod
     def __getitem__(self, keys: Keys) -> dict[str, Tensor]:
-        """``index`` (N,) and, of images, ``image`` (N, C, H, W) uint8; of text, ``tokens`` (N, T + 1) int64; where the
-        data have them, ``label`` (N,) and ``caption`` (N, L), int64. A batch never spans epochs."""
+        """``index`` (N,) and, of images, ``image`` (N, C, H, W) uint8; of text, ``tokens`` (N, T + 1) int64; of others
+        what ``DataSpec.key`` names; where the data have them,
+        ``label`` (N,) and ``caption`` (N, L), int64. A batch never spans epochs."""
 
 
 class DataModule(LightningDataModule, ABC):
     """Examples by split, in an order that a stopped run goes on with."""
 
     splits: tuple[Split, ...] = ("train", "val")  # that there are
+    tokenizer: Tokenizer | None = None  # of data that are tokens; a run keeps it
 
     def __init__(self, batch_size: int, num_workers: int = 0, limit: int | None = None, seed: int = 0):
         """

@@ -11,10 +11,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from genlab.data.base import DataModule, Split
-from genlab.data.image import ImageDataModule, ImageTable, to_float
+from genlab.data.image import ImageTable, to_float
 from genlab.errors import ConfigError
 from genlab.machine.rank import rank, world
 from genlab.metrics.base import Direction
+from genlab.metrics.data_of import images_of
 from genlab.metrics.extractor.precision import full_precision
 from genlab.model.base import Classifies, Model
 
@@ -86,9 +87,7 @@ class Accuracy(Metric):
 
 
 def _held_out(data: DataModule) -> ImageTable:
-    if not isinstance(data, ImageDataModule):
-        raise ConfigError(f"metrics=accuracy is for images; the data are {data.spec.modality}.")
-    return data.table("val")
+    return images_of(data, "accuracy").table("val")
 
 
 def _hash(table: ImageTable, rows: np.ndarray) -> str:

@@ -9,10 +9,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from genlab.data.base import DataModule, Split
-from genlab.data.image import ImageDataModule, content_hash
+from genlab.data.image import content_hash
 from genlab.errors import ConfigError
+from genlab.evaluation.protocol import short
 from genlab.metrics.base import Direction
-from genlab.metrics.protocol import short
+from genlab.metrics.data_of import images_of
 from genlab.model.base import GenerativeModel, HasLikelihood
 from genlab.model.bits_per_dim import bits_per_dim, bits_to_nats
 from genlab.model.likelihood_settings import likelihood_settings
@@ -68,10 +69,7 @@ class BitsPerDim(Metric):
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
         """Raises ConfigError: the data are no images, or the model has no likelihood."""
-        if not isinstance(data, ImageDataModule):
-            raise ConfigError(
-                f"metrics=bits_per_dim is for images; the data are {data.spec.modality}. Use metrics=[perplexity]."
-            )
+        images_of(data, "bits_per_dim", " Use metrics=[perplexity].")
         data.check_split(self.split, "metrics.bits_per_dim.split")
         if not isinstance(model, HasLikelihood):
             raise ConfigError(
@@ -86,8 +84,7 @@ class BitsPerDim(Metric):
         """Take in this rank's share of the images; ``split`` is for other metrics. Raises ConfigError as ``check``."""
         self.check(model, data)
         assert isinstance(model, HasLikelihood)
-        assert isinstance(data, ImageDataModule)
-        table = data.table(self.split)
+        table = images_of(data, "bits_per_dim").table(self.split)
         self._used, self._seed = min(self.num_images, len(table)), seed
         self._levels, self._dimensions = model.num_levels, table.images[0].size
         rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

@@ -17,7 +17,7 @@ class BLEU(Metric):
     whole set: sample i against reference i, where there is one, the true continuation of its prompt.
 
     Made for translation. Of free text there are many good continuations and the reference is one of them, so figures
-    are low; without a prompt (``evaluation.prompt_length=0``) it says nothing. ``settings`` has sacrebleu's signature
+    are low; without a prompt (``task.prompt_length=0``) it says nothing. ``settings`` has sacrebleu's signature
     (Post 2018, arXiv:1804.08771).
     """
 

@@ -1,16 +1,13 @@
 """Numbers that are means over classes: which there are, and whether there is enough of each."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genlab.errors import DataError
-from genlab.metrics.base import MetricBatch, NeedsEnough
-from genlab.metrics.subject import Subject
-from genlab.model.base import GenerativeModel
+from genlab.metrics.base import MetricBatch
 
 
 def labels_of(batch: MetricBatch, metric: str) -> Tensor:
@@ -24,15 +21,6 @@ def labels_of(batch: MetricBatch, metric: str) -> Tensor:
 def labels_or_none(labels: Tensor | None, count: int) -> Tensor:
     """(N,), -1 = none."""
     return torch.full((count,), -1) if labels is None else labels
-
-
-def check_enough(metrics: Mapping[str, Any], subject: Subject, model: GenerativeModel, count: int) -> None:
-    """Raises DataError if a metric cannot be computed of ``count`` samples of ``model`` and the subject's reference."""
-    reference, asked = subject.reference(), model.conditions.label_of(subject.asked(model, range(count)))
-    real, fake = labels_or_none(reference.labels, len(reference)), labels_or_none(asked, count)
-    for metric in metrics.values():
-        if isinstance(metric, NeedsEnough):
-            metric.check_enough(real, fake)
 
 
 def check_two_classes(real: Tensor, metric: str) -> None:
@@ -60,7 +48,7 @@ def members(real: Tensor, fake: Tensor, metric: str, least: int = 2) -> list[tup
             raise DataError(
                 f"{metric} needs at least {least} examples of each class: class {c} has {len(places[0])} real, "
                 f"{len(places[1])} generated. Use a larger evaluation.num_samples or reference, or "
-                "evaluation.balanced_classes=true, or leave it out of metrics=[...]."
+                "task.balanced_classes=true, or leave it out of metrics=[...]."
             )
         found.append((places[0], places[1]))
     return found

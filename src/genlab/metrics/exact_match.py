@@ -9,7 +9,6 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from genlab.data.base import DataModule, Split
-from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
 from genlab.metrics.base import Direction
 from genlab.metrics.problems import Problems, answers, check_answers, read_problems
@@ -62,7 +61,6 @@ class ExactMatch(Metric):
     def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int, seed: int = 0) -> None:
         """Take in the answers to this rank's problems. The split plays no part. Raises ConfigError as :meth:`check`."""
         self.check(model, data)
-        assert isinstance(data, TextDataModule)
         assert self._problems is not None
         self._seed = seed
         for i, given in answers(model, data, self._problems, self.num_samples, self.stop, batch_size, seed):

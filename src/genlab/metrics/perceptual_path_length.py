@@ -10,11 +10,12 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from genlab.data.base import DataModule, Split
 from genlab.errors import ConfigError
+from genlab.evaluation.protocol import short
 from genlab.machine.rank import rank, world
 from genlab.metrics.base import Direction
+from genlab.metrics.data_of import images_of
 from genlab.metrics.distance.base import ImageDistance
 from genlab.metrics.extractor.precision import full_precision
-from genlab.metrics.protocol import short
 from genlab.model.base import Condition, GenerativeModel, HasPrior
 from genlab.model.condition import moved, repeated
 from genlab.seeding import RandomStream
@@ -106,8 +107,7 @@ class PerceptualPathLength(Metric):
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
         """Raises ConfigError: the data are no images; or the model has no latents with a standard normal prior."""
-        if data.spec.modality != "image":
-            raise ConfigError(f"metrics=ppl is for images; the data are {data.spec.modality}.")
+        images_of(data, "ppl")
         if not isinstance(model, HasPrior):
             raise ConfigError(
                 f"metrics=ppl: {type(model).__name__} has no single latent with a normal prior, as GAN, VAE and flow "

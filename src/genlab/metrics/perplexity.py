@@ -14,6 +14,7 @@ from genlab.data.text import TextDataModule
 from genlab.data.tokenizer.base import HasUnknown
 from genlab.errors import ConfigError
 from genlab.metrics.base import Direction
+from genlab.metrics.data_of import text_of
 from genlab.model.base import HasLikelihood, HasTokenLikelihood, Model
 from genlab.model.likelihood_settings import likelihood_settings
 
@@ -64,13 +65,13 @@ class Perplexity(Metric):
     def measure(self, model: Model, data: DataModule, split: Split, batch_size: int, seed: int = 0) -> None:
         """Take in this rank's share of a split. The model is in eval mode. Raises ConfigError as :meth:`check` does."""
         self.check(model, data)
-        assert isinstance(data, TextDataModule)
+        text = text_of(data, "perplexity")
         self._facts = likelihood_settings(model)
-        stride = self._stride(data)
-        lengths, extra = self._cost_of_unknown(data, split)
-        for window, new in batches(data.tokens(split), data.context, stride, batch_size):
+        stride = self._stride(text)
+        lengths, extra = self._cost_of_unknown(text, split)
+        for window, new in batches(text.tokens(split), text.context, stride, batch_size):
             x = window.to(model.device)
-            if stride == data.context:
+            if stride == text.context:
                 log_prob = model.log_likelihood(x)  # type: ignore[operator]
             else:
                 log_prob = model.token_log_probs(x)[:, -new:].sum(dim=1)  # type: ignore[operator]
@@ -95,12 +96,11 @@ class Perplexity(Metric):
     def check(self, model: Model, data: DataModule) -> None:
         """Raises ConfigError: the data are no text; the model has no likelihood, or none of single tokens, which a
         stride needs."""
-        if not isinstance(data, TextDataModule):
-            raise ConfigError(f"metrics=perplexity is for text; the data are {data.spec.modality}.")
+        text = text_of(data, "perplexity")
         if not isinstance(model, HasLikelihood):
             raise ConfigError(f"metrics=perplexity: {type(model).__name__} has no likelihood.")
-        stride = self._stride(data)
-        if stride < data.context and not isinstance(model, HasTokenLikelihood):
+        stride = self._stride(text)
+        if stride < text.context and not isinstance(model, HasTokenLikelihood):
             raise ConfigError(
                 f"metrics.perplexity.stride={stride}: {type(model).__name__} gives no likelihood of single tokens. "
                 "Use null."

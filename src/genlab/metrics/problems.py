@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from genlab.data.base import DataModule
-from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError, DataError
 from genlab.files.paths import read_path
 from genlab.machine.rank import rank, world
+from genlab.metrics.data_of import text_of
 from genlab.model.base import GenerativeModel, WritesText
 from genlab.progress import progress
 from genlab.seeding import RandomStream
@@ -57,15 +57,14 @@ def read_problems(path: str, fields: Sequence[str], metric: str) -> Problems:
 
 def check_answers(metric: str, model: GenerativeModel, data: DataModule) -> None:
     """Raises ConfigError if the model does not write text."""
-    if not isinstance(data, TextDataModule):
-        raise ConfigError(f"metrics={metric} is for text; the data are {data.spec.modality}.")
+    text_of(data, metric)
     if not isinstance(model, WritesText):
         raise ConfigError(f"metrics={metric}: {type(model).__name__} writes no text.")
 
 
 def answers(
     model: GenerativeModel,
-    data: TextDataModule,
+    data: DataModule,
     problems: Problems,
     num_samples: int,  # of each problem
     stop: Sequence[str],  # where an answer ends, before any of these
@@ -77,8 +76,10 @@ def answers(
     Answer j of problem i is a function of (seed, i, j), whatever the batches: prompts of one length are asked together,
     so that none is padded. Raises DataError for a prompt without tokens.
     """
+    tokenizer = data.tokenizer
+    assert tokenizer is not None, "text has one"
     mine = range(rank(), len(problems.items), world())
-    prompts = {i: data.tokenizer.encode(problems.items[i]["prompt"]) for i in mine}
+    prompts = {i: tokenizer.encode(problems.items[i]["prompt"]) for i in mine}
     if not all(len(prompt) for prompt in prompts.values()):
         raise DataError("a problem has an empty prompt.")
     asked = sorted(((i, j) for i in mine for j in range(num_samples)), key=lambda pair: (len(prompts[pair[0]]), pair))
@@ -89,7 +90,7 @@ def answers(
             stream = RandomStream.for_samples(seed, [i * num_samples + j for i, j in batch], model.device)
             tokens = model.sample(len(batch), {"prompt": prompt}, stream).cpu()
             for (i, _), row in zip(batch, tokens.tolist(), strict=True):
-                found[i].append(up_to(data.tokenizer.decode(_until(row, data.tokenizer.end)), stop))
+                found[i].append(up_to(tokenizer.decode(_until(row, tokenizer.end)), stop))
             advance(len(batch))
     yield from found.items()
 

@@ -19,8 +19,9 @@ from genlab.model.condition import Conditions
 from genlab.model.renamed_weights import rename_loaded
 from genlab.seeding import RandomStream, derive_seed, seed_torch
 
-Batch = Mapping[str, Tensor]  # fixed keys: image in [-1, 1] (N, C, H, W) or tokens (N, T + 1); index (N,); and what
-# the data say of each example, by the keys of conditions: label (N,), caption (N, L)
+# The data by their key: image in [-1, 1] (N, C, H, W), tokens (N, T + 1), or another, as ``DataSpec.key`` says; index
+# (N,); and what the data say of each example, by the keys of conditions: label (N,), caption (N, L).
+Batch = Mapping[str, Tensor]
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]  # of parameters, or of groups of them
 
 
@@ -51,7 +52,8 @@ class Model(LightningModule, ABC):
     there), so that a sharding strategy can place them. Everything else arrives built, through the constructor.
     """
 
-    modalities: ClassVar[frozenset[str]]  # the kinds of data it can be trained on, e.g. {"image"}
+    kinds: ClassVar[frozenset[str]]  # of data that it can be trained on: {"continuous"}, {"tokens"} or both
+    key: str = "image"  # of a batch: where the data are; assembling a run sets what the data say
     gradient_clip_val: float | None = None  # of a model that makes its own optimiser steps; else the trainer has it
 
     def __init__(self, seed: int, schedule: LearningRateSchedule):

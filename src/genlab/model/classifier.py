@@ -25,7 +25,7 @@ class Classifier(Model):
     than the averaged weights would not fit. What comes before them does not depend on the batch.
     """
 
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
     network: nn.Module  # made in configure_model, like the others
     standardise: nn.BatchNorm1d
     head: nn.Linear
@@ -80,7 +80,7 @@ class Classifier(Model):
         return self.make_optimizer(self.parameters())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x, label = batch["image"], batch["label"]
+        x, label = batch[self.key], batch["label"]
         if len(x) < 2:
             raise ConfigError("a classifier needs two images or more on each device. Use a larger data.batch_size.")
         logits = self.logits(self.augment(x, lambda k: torch.rand(len(x), k, device=x.device)))
@@ -92,7 +92,7 @@ class Classifier(Model):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Of images as they are, without augmentation."""
-        return {"loss": self.cross_entropy(self.logits(batch["image"]), batch["label"])}
+        return {"loss": self.cross_entropy(self.logits(batch[self.key]), batch["label"])}
 
     def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
         """Nats an example, with smoothed labels; over the examples with a label, 0 if there are none."""

@@ -30,7 +30,7 @@ from genlab.seeding import RandomStream, derive_seed
 class Diffusion(GenerativeModel):
     """DDPM, EDM, flow matching: whatever can be read as D(x; sigma), the expected clean image of a noisy one."""
 
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
     likelihood_kind: ClassVar[Literal["estimate"]] = "estimate"
     network: nn.Module  # made in configure_model
 
@@ -77,8 +77,8 @@ class Diffusion(GenerativeModel):
         return self.make_optimizer(parameters_for(self.make_optimizer, self))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(batch["image"], self.conditions.of(batch), self.progress.fraction)
-        self.log("train/loss", loss, on_step=True, batch_size=len(batch["image"]))
+        loss = self.loss(batch[self.key], self.conditions.of(batch), self.progress.fraction)
+        self.log("train/loss", loss, on_step=True, batch_size=len(batch[self.key]))
         return loss
 
     def loss(self, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
@@ -90,7 +90,7 @@ class Diffusion(GenerativeModel):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """With every condition in place. Noise is drawn from torch's global generator, which the caller seeds."""
-        loss = self.objective.loss(self.network, batch["image"], self.conditions.of(batch), self.progress.fraction)
+        loss = self.objective.loss(self.network, batch[self.key], self.conditions.of(batch), self.progress.fraction)
         return {"loss": loss}
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ class Flow(GenerativeModel):
     that of noisy images. For bits per dimension of clean ones train with ``noise_std=0``.
     """
 
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
     pixel_levels = 256  # that its likelihood tells apart
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"  # of the discrete likelihood: a density
     latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
@@ -80,14 +80,14 @@ class Flow(GenerativeModel):
         return self.make_optimizer(self.parameters())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x = batch["image"]
+        x = batch[self.key]
         loss = self.loss(x, self.conditions.dropped(self.conditions.of(batch)))
         self.log("train/loss", loss, on_step=True, batch_size=len(x))
         return loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """With every condition in place. Noise is drawn from torch's global generator, which the caller seeds."""
-        return {"loss": self.loss(batch["image"], self.conditions.of(batch))}
+        return {"loss": self.loss(batch[self.key], self.conditions.of(batch))}
 
     def loss(self, image: Tensor, condition: Condition | None) -> Tensor:
         """Minus the log-likelihood of noisy images, in nats for each dimension. ``image``: (N, C, H, W). -> ()."""

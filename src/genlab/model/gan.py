@@ -24,7 +24,7 @@ class GAN(GenerativeModel):
     generator's, which follows, as many passes.
     """
 
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
     latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
     automatic_optimization = False
     generator: nn.Module  # both made in configure_model
@@ -92,13 +92,13 @@ class GAN(GenerativeModel):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         generator_optimizer, discriminator_optimizer = self.optimizers()  # type: ignore[attr-defined]
-        self.discriminator_turn(batch["image"], self.conditions.of(batch))
+        self.discriminator_turn(batch[self.key], self.conditions.of(batch))
         if not self.at_optimizer_step(batch_idx):
             return
         self.step(discriminator_optimizer, self.discriminator)
         if self.is_generators_turn():
             for i in range(self.accumulation.size):
-                self.generator_turn(len(batch["image"]), self.conditions.of(batch), i)
+                self.generator_turn(len(batch[self.key]), self.conditions.of(batch), i)
             self.step(generator_optimizer, self.generator)
         self.steps_made += 1
 
@@ -172,7 +172,7 @@ class GAN(GenerativeModel):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """On images as they are. Noise is drawn from torch's global generator, which the caller seeds."""
-        real, condition = batch["image"], self.conditions.of(batch)
+        real, condition = batch[self.key], self.conditions.of(batch)
         fake = self.generator(torch.randn(len(real), self.latent_dim, device=real.device), condition)
         real_scores, fake_scores = (self.discriminator(images, condition).float() for images in (real, fake))
         return {

@@ -35,7 +35,7 @@ class HierarchicalVAE(GenerativeModel):
     same network. Losses are nats a dimension of the data.
     """
 
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"
     ladder: nn.Module  # made in configure_model
 
@@ -91,7 +91,7 @@ class HierarchicalVAE(GenerativeModel):
         return self.make_optimizer(self.parameters())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x, condition = batch["image"], self.conditions.dropped(self.conditions.of(batch))
+        x, condition = batch[self.key], self.conditions.dropped(self.conditions.of(batch))
         losses = self.negative_elbo(x, condition)
         for name, value in losses.items():
             self.log(f"train/{name}", value, on_step=True, batch_size=len(x))
@@ -99,7 +99,7 @@ class HierarchicalVAE(GenerativeModel):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """With every condition in place. Noise is drawn from torch's global generator, which the caller seeds."""
-        return self.negative_elbo(batch["image"], self.conditions.of(batch))
+        return self.negative_elbo(batch[self.key], self.conditions.of(batch))
 
     def negative_elbo(self, x: Tensor, condition: Condition | None) -> dict[str, Tensor]:
         """Of images (N, C, H, W), in nats a dimension: ``reconstruction``, the ``kl`` cost as it is, and the ``loss``,

@@ -26,7 +26,7 @@ class LatentDiffusion(GenerativeModel):
     objectives need no other settings than for images.
     """
 
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
     latent_mean: Tensor  # (Z, 1, 1)
     latent_std: Tensor  # (Z, 1, 1); 0 before the first batch
 
@@ -102,7 +102,7 @@ class LatentDiffusion(GenerativeModel):
     @torch.no_grad()
     def encode(self, batch: Batch) -> Tensor:
         """Latents (N, Z, h, w), as the autoencoder has them."""
-        return self.autoencoder.encode(batch["image"], self.known_to_autoencoder(self.conditions.of(batch)))
+        return self.autoencoder.encode(batch[self.key], self.known_to_autoencoder(self.conditions.of(batch)))
 
     def known_to_autoencoder(self, condition: Condition | None) -> Condition | None:
         """The part of a condition that the autoencoder is told too."""

@@ -38,7 +38,7 @@ class Masked(GenerativeModel):
     never hidden: what an image is told, the first token of text.
     """
 
-    modalities = frozenset({"image", "text"})
+    kinds = frozenset({"continuous", "tokens"})
     pixel_levels = 256  # that its likelihood tells apart
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"
     network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model

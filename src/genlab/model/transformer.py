@@ -31,7 +31,7 @@ class Transformer(GenerativeModel):
     Images are sequences that begin with tokens for what they are told; see :mod:`genlab.model.tokens`.
     """
 
-    modalities = frozenset({"image", "text"})
+    kinds = frozenset({"continuous", "tokens"})
     pixel_levels = 256  # that its likelihood tells apart
     network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
     view: TokenView

@@ -30,7 +30,7 @@ class VAE(GenerativeModel):
     distribution. Losses are nats a dimension of the data.
     """
 
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"
     latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
     encoder: nn.Module  # made in configure_model, like the decoder
@@ -99,7 +99,7 @@ class VAE(GenerativeModel):
         return self.make_optimizer(self.parameters())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x, condition = batch["image"], self.conditions.of(batch)
+        x, condition = batch[self.key], self.conditions.of(batch)
         condition = self.conditions.dropped(condition)
         losses = self.negative_elbo(x, condition)
         for name, value in losses.items():
@@ -108,7 +108,7 @@ class VAE(GenerativeModel):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """With every condition in place. Noise is drawn from torch's global generator, which the caller seeds."""
-        return self.negative_elbo(batch["image"], self.conditions.of(batch))
+        return self.negative_elbo(batch[self.key], self.conditions.of(batch))
 
     def negative_elbo(self, x: Tensor, condition: Condition | None) -> dict[str, Tensor]:
         """Of images (N, C, H, W), in nats a dimension: ``reconstruction``, the ``kl`` cost as it is, and the ``loss``,

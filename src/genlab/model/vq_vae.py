@@ -49,7 +49,7 @@ class VQVAE(GenerativeModel):
     generates tokens. Losses are nats a dimension of the data.
     """
 
-    modalities = frozenset({"image"})
+    kinds = frozenset({"continuous"})
     encoder: nn.Module  # made in configure_model, like the next two
     decoder: nn.Module
     quantizer: Any  # a Quantizer and an nn.Module at once: a type that Python cannot say
@@ -123,7 +123,7 @@ class VQVAE(GenerativeModel):
             yield "quantizer.codebook", codebook
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses, z, codes = self.autoencode(batch["image"])
+        losses, z, codes = self.autoencode(batch[self.key])
         self.quantizer.update(z.detach(), codes)
         self.count(codes, self.row_of(self.conditions.of(batch)))
         for name, value in losses.items():
@@ -133,7 +133,7 @@ class VQVAE(GenerativeModel):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """As in training; nothing is updated."""
-        return self.autoencode(batch["image"])[0]
+        return self.autoencode(batch[self.key])[0]
 
     def autoencode(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Of images (N, C, H, W): ``reconstruction`` in nats a dimension, ``commitment``, and the weighted ``loss``

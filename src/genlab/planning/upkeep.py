@@ -12,13 +12,10 @@ import torch
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
-from genlab.data.image import ImageDataModule
-from genlab.metrics.evaluation import Evaluation
-from genlab.metrics.reference import CHUNK, outputs
-from genlab.metrics.subject import Examples
+from genlab.evaluation.evaluation import Evaluation
+from genlab.evaluation.reference import CHUNK, outputs
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
-from genlab.sampling.draw import sample_images
-from genlab.seeding import RandomStream
+from genlab.sampling.draw import asked_of, draws
 
 _PATIENCE = 2.0  # seconds that one of these measurements may take; where it would be more, a part of it is taken
 _FEW = 4  # samples
@@ -74,11 +71,9 @@ def _seconds_a_sample(model: GenerativeModel, batch_size: int) -> float:
 
 
 def _draw(model: GenerativeModel, count: int) -> None:
-    if len(getattr(model, "shape", ())) == 3:
-        sample_images(model, range(count), 0)
-        return
     with in_eval_mode(model):
-        model.sample(count, None, RandomStream.for_samples(0, range(count), model.device)).cpu()
+        for samples in draws(model, range(count), asked_of(model, range(count)), 0, count):
+            samples.cpu()
 
 
 def _losses(trainer: pl.Trainer, model: Model) -> float:
@@ -111,21 +106,19 @@ def _metrics(
 ) -> tuple[float, float]:
     """Of the metrics of samples: seconds a sample, and those of a first look at the reference where it is not known."""
     data, device = trainer.datamodule, evaluation.device_of(model)  # type: ignore[attr-defined]
-    if not isinstance(data, ImageDataModule):
-        return 0.0, 0.0
-    table = data.table(evaluation.reference)
-    images = torch.from_numpy(table.images[:CHUNK])
+    count = evaluation.num_samples if periodic is None else periodic.num_samples
+    assert isinstance(model, GenerativeModel), "it has samples to be measured"
+    task = evaluation.on(data).sized(count, model)
+    reference = task.reference()
+    few = reference.rows(slice(CHUNK))[task.key]
     look = 0.0
     if evaluation.extractor is not None:
         extractor, wanted = evaluation.extractor, evaluation._wanted()
-        outputs(images[:1], extractor, wanted, device)  # once for nothing: it is slower
-        look = _seconds(lambda: outputs(images, extractor, wanted, device)) / len(images)
-    count = evaluation.num_samples if periodic is None else periodic.num_samples
-    if look * (len(table) + count) > _PATIENCE:
-        return look, look * len(table)
-    chosen = torch.arange(count) % len(table)
-    labels = None if table.labels is None else torch.from_numpy(table.labels)[chosen]
-    examples = Examples(torch.from_numpy(table.images)[chosen], labels)
+        outputs(few[:1], extractor, wanted, device)  # once for nothing: it is slower
+        look = _seconds(lambda: outputs(few, extractor, wanted, device)) / len(few)
+    if look * (len(reference) + count) > _PATIENCE:
+        return look, look * len(reference)
+    examples = reference.rows(torch.arange(count) % len(reference))
     first = _seconds(lambda: evaluation.score(examples, data, device))
     again = _seconds(lambda: evaluation.score(examples, data, device)) if first < _PATIENCE else first
     return again / count, first - again

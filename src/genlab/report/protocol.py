@@ -98,7 +98,7 @@ def _command(found: Mapping[str, tuple[Any, Any]]) -> str:
     for key, (_, wanted) in found.items():
         if _last(key) == CLASS_MIX:
             balanced = "false" if str(wanted).startswith("of the reference") else "true"
-            words.append(f"evaluation.balanced_classes={balanced}")
+            words.append(f"task.balanced_classes={balanced}")
         elif _last(key) in OF_THE_DATA:
             continue  # written down since: to measure again is enough
         elif key in REMEDIES:

@@ -25,16 +25,17 @@ from genlab.checkpoint.sharded_strategy import ShardedStrategy
 from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.config.build import LATER, build, check, not_made, parameters, resolve
 from genlab.config.tree import ConfigTree, resolved
-from genlab.data.base import DataModule
+from genlab.data.base import DataModule, key_of, kind_of
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ResourceError
+from genlab.evaluation.evaluation import Evaluation
+from genlab.evaluation.task import Task
 from genlab.files.paths import read_path
 from genlab.files.regular_file import read_text
 from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.tracking import check_passed_on, named
 from genlab.logger.wandb_mode import choose_wandb_mode
 from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, SampleMetric
-from genlab.metrics.evaluation import Evaluation
 from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
 from genlab.model.network.image_size import ImageSizeError
@@ -49,12 +50,13 @@ SLOTS: dict[str, Any] = {
     "trainer": pl.Trainer,
     "budget": Budget,
     "evaluation": Evaluation,
+    "task": Task,
     "milestones": Bands | None,
 }
 
 
 # Constructor arguments that are made by code; W&B's settings, its server among them, come from the environment.
-_GIVEN = {"evaluation": frozenset({"extractor", "metrics"}), "logger": frozenset({"settings"})}
+_GIVEN = {"evaluation": frozenset({"extractor", "metrics", "task"}), "logger": frozenset({"settings"})}
 # Variables of what starts processes on several machines: torchrun, SLURM, MPI, LSF, Kubeflow or by hand.
 _OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "MASTER_ADDR")
 
@@ -143,23 +145,25 @@ def build_data(config: DictConfig) -> DataModule:
 def build_model(config: Mapping[str, Any]) -> Model:
     """The model of a resolved config, its networks not made yet. Raises ConfigError for what they would refuse too."""
     trial_model(config)
+    return _new_model(config)
+
+
+def _new_model(config: Mapping[str, Any]) -> Model:
     model: Model = build(config["model"], Model, "model")
+    model.key = key_of(config["spec"])
     return model
 
 
 def trial_model(config: Mapping[str, Any]) -> Model:
     """The model with its networks, on a device without memory: says at once, and for nothing, what does not fit."""
-    modality = config["spec"]["modality"]
-    kind = resolve(config["model"]["_target_"], "model")
-    if modality not in getattr(kind, "modalities", (modality,)):
-        fitting = [
-            name
-            for name, target in ConfigTree().targets("model")
-            if modality in getattr(resolve(target, name), "modalities", ())
-        ]
+    kind = kind_of(config["spec"])
+    family = resolve(config["model"]["_target_"], "model")
+    if kind not in getattr(family, "kinds", (kind,)):
+        known = ConfigTree().targets("model")
+        fitting = [name for name, target in known if kind in getattr(resolve(target, name), "kinds", ())]
         hint = f" Use model={' or '.join(fitting)}." if fitting else ""
-        raise ConfigError(f"{kind.__name__} cannot be trained on {modality} data.{hint}")
-    model: Model = build(config["model"], Model, "model")
+        raise ConfigError(f"{family.__name__} cannot be trained on {config['spec']['modality']} data.{hint}")
+    model = _new_model(config)
     check_model_bits(model, config["spec"])
     try:
         with torch.device("meta"):
@@ -192,7 +196,9 @@ def build_evaluation(config: Mapping[str, Any]) -> Evaluation:
     of_samples: list[Any] = [metric for metric in built.values() if not isinstance(metric, ModelMetric)]
     is_read = any(metric.reads & EXTRACTED for metric in of_samples)
     extractor = build_extractor(node, config["spec"]) if is_read else None
-    return build(config["evaluation"], Evaluation, "evaluation", given={"extractor": extractor, "metrics": built})
+    task: Task = build(config["task"], Task, "task")
+    given = {"extractor": extractor, "metrics": built, "task": task}
+    return build(config["evaluation"], Evaluation, "evaluation", given=given)
 
 
 def check_callbacks(callbacks: Sequence[pl.Callback], model: Model) -> None:

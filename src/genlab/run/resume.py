@@ -11,14 +11,13 @@ from genlab.checkpoint import read
 from genlab.config.build import build
 from genlab.config.differences import differences
 from genlab.data.base import DataModule
-from genlab.data.text import TextDataModule
 from genlab.errors import CheckpointError, ConfigError
 from genlab.redaction import HIDDEN, one_line
 from genlab.run import run_folder
 from genlab.run.assemble import load_tokenizer, trial_model
 
 # What the steps of a training do not depend on: where it runs, how long, and who watches.
-FREE = ("budget", "outputs", "check", "rank_timeout", "logger", "metrics", "evaluation", "milestones", "spec",
+FREE = ("budget", "outputs", "check", "rank_timeout", "logger", "metrics", "evaluation", "task", "milestones", "spec",
         "pretrained", "run_dir", "run_id", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
         "trainer.strategy", "trainer.max_epochs", "trainer.log_every_n_steps", "data.num_workers", "data.root",
         "data.path", "data.val_root", "data.val_path", "data.cache_dir", "data.download")  # fmt: skip
@@ -65,7 +64,7 @@ def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> r
             "or start a new run."
         )
     read.check_same_model(trial_model(config), last.state, run)
-    if isinstance(data, TextDataModule):
+    if data.tokenizer is not None:
         read.check_same_tokenizer(last, data.tokenizer, run)
         load_tokenizer(config, last, run)
     return last

@@ -1,4 +1,6 @@
-"""What the samples of a grid are asked for, and drawing them: sample i is a function of (seed, i)."""
+"""Drawing samples: sample i is a function of (seed, i), on any batch size. And what those of a grid are asked for."""
+
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -9,14 +11,28 @@ from genlab.model.condition import moved
 from genlab.seeding import RandomStream
 
 
+def draws(
+    model: GenerativeModel,
+    indices: Sequence[int],
+    condition: Condition | None,  # of all of them: row i is what sample indices[i] is asked for
+    seed: int,
+    batch_size: int,
+) -> Iterator[Tensor]:
+    """The samples ``indices`` of a seed, as the model gives them, batch by batch. The caller puts it in eval mode."""
+    for start in range(0, len(indices), batch_size):
+        batch = slice(start, start + batch_size)
+        stream = RandomStream.for_samples(seed, indices[batch], model.device)
+        told = None if condition is None else {key: values[batch] for key, values in condition.items()}
+        yield model.sample(len(stream), moved(told, model.device), stream)
+
+
 def sample_images(
     model: GenerativeModel, indices: range, seed: int, typed: Condition | None = None, bits: int = 8
 ) -> Tensor:
     """The samples ``indices`` of a seed, (N, C, H, W) uint8 (uint16 if ``bits`` is 16), on the CPU; asked for as
     :func:`asked_of` says."""
     with in_eval_mode(model):
-        stream = RandomStream.for_samples(seed, indices, model.device)
-        images = model.sample(len(indices), asked_of(model, indices, typed), stream)
+        (images,) = draws(model, indices, asked_of(model, indices, typed), seed, len(indices))
     return to_pixels(images, bits).cpu()
 
 

@@ -1,16 +1,72 @@
-"""Images as files: grids, arrays, a PNG each."""
+"""Images as a user sees them: asked for by label or caption, written as grids, arrays, or a PNG each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.files.atomic import prepare_folder, write_atomically, writing
+from genlab.data.image import to_pixels
+from genlab.errors import ConfigError
+from genlab.files.atomic import prepare_file, prepare_folder, write_atomically, writing
+from genlab.files.paths import read_path
+from genlab.model.base import Condition, GenerativeModel
+from genlab.sampling.asked import read_typed
+from genlab.sampling.draw import asked_of
+from genlab.sampling.examples import Examples
+from genlab.sampling.form import Typed
 from genlab.sampling.png import save_png
 
 FOLDER = "samples"  # of a run
+
+
+class Pictures:
+    """Images of ``bits`` a channel, 8 or 16."""
+
+    key: ClassVar[str] = "image"
+    count: ClassVar[int] = 64
+    suffix: ClassVar[str] = ".png"
+
+    def __init__(self, bits: int = 8):
+        self.bits = bits
+
+    def content(self, samples: Tensor) -> Tensor:
+        """float [-1, 1] (N, C, H, W) -> uint8, or uint16, rounded and clamped."""
+        return to_pixels(samples, self.bits).cpu()
+
+    def read(self, model: GenerativeModel, typed: Typed, run: Path) -> Condition:
+        return read_typed(model, typed, run)
+
+    def asked(self, model: GenerativeModel, indices: range, typed: Condition) -> Condition | None:
+        return asked_of(model, indices, typed)
+
+    def words(self, model: GenerativeModel, indices: range, typed: Condition) -> dict[str, Sequence[str]]:
+        captions = model.conditions.words(self.asked(model, indices, typed))
+        return {"caption": captions} if captions else {}
+
+    def shown(self, examples: Examples, last: bool) -> str:
+        return ""
+
+    def destination(self, out: str) -> Path:
+        return picture_destination(out)
+
+    def columns(self, model: GenerativeModel, n: int, typed: Condition) -> int:
+        """In a grid of several labels, each has a column."""
+        square, labels = max(1, round(n**0.5)), model.conditions.label_of(typed) if typed else None
+        asked = len(labels) if labels is not None else model.num_classes if model.conditions.is_label_alone else None
+        in_columns = asked == 10 if labels is None else 1 < len(labels) <= 20
+        return asked or square if in_columns else square
+
+    def write(self, examples: Examples, path: Path, columns: int) -> list[Path]:
+        """A grid with ``captions-<name>.txt`` beside it where there are captions, an array, or a PNG each."""
+        write_images(examples[self.key], path, columns)
+        captions = examples.columns.get("caption")
+        if captions is None or path.suffix.lower() != ".png":
+            return [path]
+        write_captions([str(caption) for caption in captions], captions_of(path))
+        return [path, captions_of(path)]
 
 
 def captions_of(picture: Path) -> Path:
@@ -63,3 +119,32 @@ def write_images(images: Tensor, path: Path, columns: int) -> None:
     else:
         with writing(path.parent):
             save_grid(images, columns, path)
+
+
+def picture_destination(out: str) -> Path:
+    """Where images go: a .png, a .npz, or a folder, which is made. Nothing else, and no folder that holds something.
+
+    Raises:
+        ConfigError: ``out`` is none of these.
+        StorageError: it cannot be written.
+    """
+    path = read_path(out)
+    suffix = path.suffix.lower()
+    if not (out.endswith("/") or path.is_dir()):
+        if suffix in (".png", ".npz"):
+            prepare_file(path)
+            return path
+        if suffix:
+            raise ConfigError(
+                f"out={out}: images go into a .png (a grid), a .npz (an array) or a folder (a PNG each). "
+                f"Use out={path.with_suffix('.png')}, or out={out}/ for a folder."
+            )
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        held = len(list(path.iterdir()))
+    if held:
+        raise ConfigError(
+            f"out={out}: the folder holds {held} file{'s' * (held > 1)} already, which would lie among "
+            "the samples. Name a new folder, or empty that one."
+        )
+    return path

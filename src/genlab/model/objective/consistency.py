@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from genlab.model.objective.broadcast import beside
 from genlab.model.objective.edm import EDM
 
 
@@ -46,18 +47,18 @@ class Consistency:
 
     def loss(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None, progress: float) -> Tensor:
         """Pseudo-Huber distance of the whole image (Song and Dhariwal 2023, eq. 8), over t - r and the root of the
-        dimensions. ``x``: (N, C, H, W). -> ()."""
+        dimensions. ``x``: (N, ...). -> ()."""
         t = torch.exp(self.p_mean + self.p_std * torch.randn(len(x), device=x.device, dtype=x.dtype))
         r = self.earlier(t, progress)
         noise = torch.randn_like(x)
         state = _random_state(x.device)
-        student = self.denoise(network, x + t[:, None, None, None] * noise, t, condition)
+        student = self.denoise(network, x + beside(t, x) * noise, t, condition)
         target = x
         if self.halved(progress) > 0:  # not where some r > 0: a step costs what its progress says
             after = _random_state(x.device)
             _set_random_state(x.device, state)
             with torch.no_grad():
-                target = self.denoise(network, x + r[:, None, None, None] * noise, r, condition)
+                target = self.denoise(network, x + beside(r, x) * noise, r, condition)
             _set_random_state(x.device, after)
         size = math.sqrt(x[0].numel())
         c = self.huber * size
@@ -79,7 +80,7 @@ class Consistency:
         return (t * (1 - 2.0**-done * (1 + self.slack * torch.sigmoid(-t)))).clamp(min=0)
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """D(x; sigma): ``x``: (N, C, H, W) = clean + ``sigma`` (N,) * noise. -> like ``x``, and ``x`` at sigma 0."""
+        """D(x; sigma): ``x``: (N, ...) = clean + ``sigma`` (N,) * noise. -> like ``x``, and ``x`` at sigma 0."""
         return self.edm.denoise(network, x, sigma, condition)
 
 

@@ -6,6 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from genlab.model.objective.broadcast import beside
+
 
 class NoiseSchedule(Protocol):
     alphas_bar: Tensor  # (num_steps,), falling from nearly 1 to nearly 0
@@ -34,23 +36,23 @@ class DDPM:
         self.log_sigmas = (-0.5 * log_snr).float()  # (num_steps,), of noise over signal
 
     def loss(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None, progress: float) -> Tensor:
-        """Weighted squared error, the mean over elements (Ho et al. 2020, eq. 14). ``x``: (N, C, H, W). -> ()."""
+        """Weighted squared error, the mean over elements (Ho et al. 2020, eq. 14). ``x``: (N, ...). -> ()."""
         noise = torch.randn_like(x)
         step = torch.randint(self.num_steps, (len(x),))  # on the CPU, where the tables are
-        alpha = self.alphas[step].to(x.device)[:, None, None, None]  # (N, 1, 1, 1)
-        sigma = self.sigmas[step].to(x.device)[:, None, None, None]
+        alpha = beside(self.alphas[step].to(x.device), x)  # (N, 1, ...)
+        sigma = beside(self.sigmas[step].to(x.device), x)
         output = network(alpha * x + sigma * noise, step.to(x.device) / self.num_steps, condition)
         error = output.to(x.dtype) - self.prediction.target(x, noise, alpha, sigma)
         return (self.prediction.weight(alpha, sigma) * error**2).mean()
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """D(x; sigma) at any noise level: ``x`` (N, C, H, W) = clean + ``sigma`` (N,) * noise. -> like ``x``.
+        """D(x; sigma) at any noise level: ``x`` (N, ...) = clean + ``sigma`` (N,) * noise. -> like ``x``.
 
         The network is told the step of that level, interpolated between steps; levels beyond the schedule's are told as
         its first or last step.
         """
-        alpha = (1 + sigma**2).rsqrt()[:, None, None, None]  # scales x to the process that preserves variance
-        x_t, sigma_t = alpha * x, alpha * sigma[:, None, None, None]
+        alpha = beside((1 + sigma**2).rsqrt(), x)  # scales x to the process that preserves variance
+        x_t, sigma_t = alpha * x, alpha * beside(sigma, x)
         output = network(x_t, self.step_at(sigma) / self.num_steps, condition)
         return self.prediction.clean(x_t, output.to(x.dtype), alpha, sigma_t)
 

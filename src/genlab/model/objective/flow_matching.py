@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.model.objective.broadcast import beside
 from genlab.model.objective.coupling import Coupling, Independent
 from genlab.model.objective.time_distribution import TimeDistribution
 
@@ -21,18 +22,18 @@ class FlowMatching:
         self.time_distribution, self.coupling = time_distribution, coupling or Independent()
 
     def loss(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None, progress: float) -> Tensor:
-        """Squared error of the velocity (Lipman et al. 2023, eq. 23), mean over elements. ``x``: (N, C, H, W)."""
+        """Squared error of the velocity (Lipman et al. 2023, eq. 23), mean over elements. ``x``: (N, ...)."""
         noise = self.coupling(torch.randn_like(x), x)
         t = self.time_distribution(len(x), x.device).to(x.dtype)
-        output = network(torch.lerp(noise, x, t[:, None, None, None]), t, condition)
+        output = network(torch.lerp(noise, x, beside(t, x)), t, condition)
         return F.mse_loss(output.to(x.dtype), x - noise)
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """D(x; sigma): where the straight line from here ends. ``x``: (N, C, H, W) = clean + ``sigma`` (N,) * noise.
+        """D(x; sigma): where the straight line from here ends. ``x``: (N, ...) = clean + ``sigma`` (N,) * noise.
 
         The path has noise over signal (1 - t) / t = sigma, so ``t`` = 1 / (1 + sigma) and the point is ``t * x``.
         """
         t = 1 / (1 + sigma)
-        x_t = t[:, None, None, None] * x
+        x_t = beside(t, x) * x
         velocity = network(x_t, t, condition).to(x.dtype)
-        return x_t + (1 - t)[:, None, None, None] * velocity
+        return x_t + beside(1 - t, x) * velocity

@@ -6,6 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from genlab.model.objective.broadcast import beside
+
 Scores = Callable[[Tensor], Tensor]  # images (N, C, H, W) -> scores (N,)
 
 
@@ -52,7 +54,7 @@ class GradientPenalty:
         self.weight, self.every = weight, every
 
     def penalty(self, discriminator: Scores, real: Tensor, fake: Tensor, uniform: Tensor) -> Tensor:
-        between = torch.lerp(fake, real, uniform[:, None, None, None])
+        between = torch.lerp(fake, real, beside(uniform, real))
         slope = (squared_slope(discriminator, between) + 1e-12).sqrt()  # the root has no slope at 0
         return self.every * self.weight * (slope - 1).square().mean()
 

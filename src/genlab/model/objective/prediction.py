@@ -1,7 +1,7 @@
 """What a network of the variance-preserving process predicts, and how clean data follow from it.
 
-Everywhere ``x_t = alpha * x + sigma * noise`` with ``alpha**2 + sigma**2 = 1``; tensors (N, C, H, W), alpha and sigma
-(N, 1, 1, 1).
+Everywhere ``x_t = alpha * x + sigma * noise`` with ``alpha**2 + sigma**2 = 1``; tensors (N, ...), alpha and sigma
+(N, 1, ...).
 """
 
 import torch

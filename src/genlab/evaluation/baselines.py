@@ -6,17 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.data.base import Split
 from genlab.data.image import ImageDataModule, ImageTable
-from genlab.metrics.subject import Examples, ImageSubject
+from genlab.sampling.examples import Examples
 from genlab.seeding import derive_seed
 
 
 def baselines(
-    data: ImageDataModule, n: int, seed: int, reference: Split = "val", balanced: bool = False
+    data: ImageDataModule,
+    n: int,
+    seed: int,
+    labels: Tensor | None = None,  # (N,): what models are asked for; None: nothing
 ) -> dict[str, Examples]:
-    """``n`` images of each kind, by name, made from the training split. Label i is what models are asked for: see
-    :class:`genlab.metrics.subject.ImageSubject` for ``reference`` and ``balanced``.
+    """``n`` images of each kind, by name, made from the training split, with their labels.
 
     * ``uniform_noise``: every pixel uniform. The worst score worth a look.
     * ``class_means``: the average image of the class. Right on the whole, no diversity.
@@ -26,8 +27,7 @@ def baselines(
       the reference's own mix of classes; left out where there are fewer than ``n``.
     """
     table = data.table("train")
-    asked = ImageSubject(data, reference, balanced).labels(range(n))
-    wanted = np.zeros(n, dtype=np.int64) if asked is None else asked.numpy()
+    wanted = np.zeros(n, dtype=np.int64) if labels is None else labels.numpy()
     rngs = [np.random.default_rng(derive_seed(seed, kind)) for kind in range(4)]
     rows = {
         "uniform_noise": rngs[0].integers(0, 256, (n, *table.images.shape[1:])),
@@ -35,12 +35,12 @@ def baselines(
         "class_gaussian": _by_class(table, wanted, lambda images, count: gaussian_draws(images, count, rngs[1])),
         "copies": _by_class(table, wanted, lambda images, count: images[rngs[2].integers(0, len(images), count)]),
     }
-    labels = None if table.labels is None else torch.from_numpy(wanted)
-    samples: dict[str, Examples] = {name: Examples(_quantise(images), labels) for name, images in rows.items()}
+    asked = None if table.labels is None else torch.from_numpy(wanted)
+    samples = {name: Examples.of(image=_quantise(images), label=asked) for name, images in rows.items()}
     if n <= len(table):
         chosen = rngs[3].permutation(len(table))[:n]
         floor_labels = None if table.labels is None else torch.from_numpy(table.labels[chosen])
-        samples["floor"] = Examples(torch.from_numpy(table.images[chosen]), floor_labels)
+        samples["floor"] = Examples.of(image=torch.from_numpy(table.images[chosen]), label=floor_labels)
     return samples
 
 

@@ -13,23 +13,22 @@ from torchmetrics import Metric
 
 from genlab.data.array_cache import default_folder
 from genlab.data.base import DataModule, Split
-from genlab.data.image import ImageDataModule
-from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
+from genlab.evaluation.batches import batches_of, computed, update
+from genlab.evaluation.bootstrap import bootstrapped, standard_errors
+from genlab.evaluation.continue_text import ContinueText
+from genlab.evaluation.fitting import check_enough, check_gives, check_task, check_told
+from genlab.evaluation.generate import Generate
+from genlab.evaluation.pixels_allowed import check_pixels
+from genlab.evaluation.protocol import CLASS_MIX, Result, mean, short
+from genlab.evaluation.reference import outputs, reference_outputs
+from genlab.evaluation.task import Task
 from genlab.files.paths import read_path
 from genlab.machine.rank import rank, world
 from genlab.metrics.base import EXTRACTED, AsksForConditions, FeatureExtractor, HasPictures, ModelMetric, NeedsData
-from genlab.metrics.batches import batches_of, computed, update
-from genlab.metrics.bootstrap import bootstrapped, standard_errors
-from genlab.metrics.classes import check_enough
-from genlab.metrics.modality import check_gives, check_modality
-from genlab.metrics.pixels_allowed import check_pixels
-from genlab.metrics.protocol import CLASS_MIX, Result, mean, short
-from genlab.metrics.reference import outputs, reference_outputs
-from genlab.metrics.subject import Examples, ImageSubject, Subject
-from genlab.metrics.text_subject import TextSubject
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
 from genlab.model.condition import KINDS
+from genlab.sampling.examples import Examples
 
 
 class Evaluation:
@@ -50,19 +49,16 @@ class Evaluation:
         batch_size: int = 64,  # samples drawn at a time; only speed and memory depend on it
         num_seeds: int = 1,  # the full evaluation draws so many sets, seed, seed + 1, ...: means and their spread
         bootstrap: int = 0,  # the full evaluation resamples its samples so many times: standard errors
-        prompt_length: int = 0,  # of text: tokens of the reference that a sample goes on from; 0: from nothing
-        balanced_classes: bool = False,  # each is asked for as often as the next; else as often as the reference has it
         cache_dir: str
         | None = None,  # of what the extractor gives of references; null: $GENLAB_CACHE or ~/.cache/genlab
+        task: Task | None = None,  # what samples are asked for and compared with; None: generate, or continue_text
     ):
         """Raises ConfigError if a value is out of its range, or a metric lacks what it reads."""
         if num_samples < 2 or batch_size < 1:
             raise ConfigError(f"num_samples={num_samples} must be >= 2, batch_size={batch_size} >= 1.")
         if num_seeds < 1 or bootstrap < 0 or bootstrap == 1:
             raise ConfigError(f"num_seeds={num_seeds} must be >= 1, bootstrap={bootstrap} 0 or >= 2.")
-        if prompt_length < 0:
-            raise ConfigError(f"evaluation.prompt_length={prompt_length} must be a whole number >= 0.")
-        self.extractor, self.prompt_length, self.balanced_classes = extractor, prompt_length, balanced_classes
+        self.extractor, self.task = extractor, task
         # Metric and SampleMetric at once is a type that Python cannot say
         self.of_models: dict[str, Any] = {n: m for n, m in metrics.items() if isinstance(m, ModelMetric)}
         self.metrics: dict[str, Any] = {n: m for n, m in metrics.items() if n not in self.of_models}
@@ -73,8 +69,8 @@ class Evaluation:
         self.num_seeds, self.bootstrap = num_seeds, bootstrap
         self.cache = read_path(cache_dir) if cache_dir else default_folder()
         self._prepared: DataModule | None = None  # the data that the next two are of
-        self._subject: Subject | None = None
-        self._compared: Subject | None = None  # the sized subject that the reference is of
+        self._bound: Task | None = None  # the task on these data
+        self._compared = ""  # the hash of the reference
         self._reference: list[dict[str, Any]] = []  # batches, this rank's share
 
     def run(
@@ -92,7 +88,7 @@ class Evaluation:
             ConfigError: a metric does not go with the data or the model.
         """
         self.check(model, data)
-        result = Result({}, {**self._subject_of(data).facts(), "metrics": {}})
+        result = Result({}, {**self.on(data).facts(), "metrics": {}})
         with torch.no_grad(), in_eval_mode(model):
             if self.metrics:
                 assert isinstance(model, GenerativeModel)
@@ -107,18 +103,14 @@ class Evaluation:
         check_pixels(self.metrics, self.of_models, self.extractor, data.spec)
         if self.metrics:
             data.check_split(self.reference, "evaluation.reference")
-            check_modality(self.metrics, self.extractor, data.spec.modality)
+            check_task(self.metrics, self.extractor, self.on(data), data.spec)
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(
                     f"metrics={next(iter(self.metrics))} measures samples, and a {type(model).__name__} "
                     "draws none. Leave it out of metrics=[...]."
                 )
-            for name, metric in self.metrics.items():
-                if lacking := sorted((metric.reads & KINDS.keys()) - model.conditions.kinds.keys()):
-                    raise ConfigError(
-                        f"metrics={name} needs a model that takes {lacking[0]}s. Leave it out of metrics=[...]."
-                    )
-            check_enough(self.metrics, self._subject_of(data).sized(self.num_samples, model), model, self.num_samples)
+            check_told(self.metrics, self.on(data), model)
+            check_enough(self.metrics, self.on(data).sized(self.num_samples, model), model, self.num_samples)
         for metric in self.of_models.values():
             metric.check(model, data)
 
@@ -130,7 +122,7 @@ class Evaluation:
         full: bool = False,  # with bootstrap standard errors, if they are configured
     ) -> Result:
         """Measure what is there already, a baseline's images for example."""
-        check_modality(self.metrics, self.extractor, data.spec.modality)
+        check_task(self.metrics, self.extractor, self.on(data), data.spec)
         check_pixels(self.metrics, {}, self.extractor, data.spec)
         mine = examples.mine(rank(), world())
         result = self._measure(mine, len(examples), data, torch.device(device), self.seed, full)
@@ -145,26 +137,26 @@ class Evaluation:
 
     def draw(self, model: GenerativeModel, data: DataModule, count: int, seed: int) -> Examples:
         """This rank's share of ``count`` samples."""
-        subject = self._subject_of(data).sized(count, model)
-        return subject.draw(model, range(rank(), count, world()), seed, self.batch_size)
+        task = self.on(data).sized(count, model)
+        return task.draw(model, range(rank(), count, world()), seed, self.batch_size)
 
     def _of_samples(self, model: GenerativeModel, data: DataModule, count: int, seed: int, full: bool) -> Result:
         start, evaluations = time.perf_counter(), model.evaluations
         drawn = self.draw(model, data, count, seed)
         seconds, each = time.perf_counter() - start, (model.evaluations - evaluations) / len(drawn) or None
         result = self._measure(drawn, count, data, self.device_of(model), seed, full)
-        asked = self._subject_of(data).asked_facts(model)
+        asked = self.on(data).asked_facts(model)
         result = replace(result, protocol=result.protocol | asked) if asked else result
         return replace(result, samples_per_second=count / seconds, evaluations_per_sample=each)
 
     def _with_answers(self, found: Result, model: Model, data: DataModule) -> Result:
         """The numbers of metrics that ask the model, by names that say of what they are."""
         result = replace(found, protocol=found.protocol | {"metrics": dict(found.protocol["metrics"])})
-        asked = self._subject_of(data)
+        task = self.on(data)
         for name, metric in self.of_models.items():
             metric.to(self.device_of(model)).reset()
             if isinstance(metric, AsksForConditions):
-                metric.ask(partial(asked.asked, model))  # type: ignore[arg-type]
+                metric.ask(partial(task.asked, model))  # type: ignore[arg-type]
             failed: dict[str, Exception] = {}
             try:
                 metric.measure(model, data, self.reference, self.batch_size, self.seed)
@@ -177,21 +169,21 @@ class Evaluation:
                 result.origins[full_name], result.keys[full_name] = (name, frozenset()), key
             mix = {}
             if isinstance(metric, AsksForConditions):
-                mix = {CLASS_MIX: asked.facts().get(CLASS_MIX)} | asked.asked_facts(model)  # type: ignore[arg-type]
+                mix = {CLASS_MIX: task.facts().get(CLASS_MIX)} | task.asked_facts(model)  # type: ignore[arg-type]
             result.protocol["metrics"][name] = metric.settings() | {key: said for key, said in mix.items() if said}
             result.failures.update(failed)
             metric.reset()
         return result
 
-    def _subject_of(self, data: DataModule) -> Subject:
-        if self._prepared is not data:
-            self._subject = _subject(data, self.reference, self.prompt_length, self.balanced_classes)
-            self._prepared = data
-            self._compared, self._reference = None, []
-        assert self._subject is not None
-        return self._subject
+    def on(self, data: DataModule) -> Task:
+        """The task on these data."""
+        if self._prepared is not data or self._bound is None:
+            task = self.task or (ContinueText() if data.spec.kind == "tokens" else Generate())
+            self._bound, self._prepared = task.on(data, self.reference), data
+            self._compared, self._reference = "", []
+        return self._bound
 
-    def _sampling(self, count: int, subject: Subject) -> dict[str, Any]:
+    def _sampling(self, count: int, task: Task) -> dict[str, Any]:
         """What numbers of samples must share beside the data."""
         return {
             "extractor": None if self.extractor is None else self.extractor.name,
@@ -199,7 +191,7 @@ class Evaluation:
             "preprocessing": None if self.extractor is None else self.extractor.preprocessing,
             "num_samples": count,
             "metrics": {
-                name: metric.settings() | subject.condition_facts(_looked_at(metric) & KINDS.keys())
+                name: metric.settings() | task.condition_facts(_looked_at(metric) & KINDS.keys())
                 for name, metric in self.metrics.items()
             },
         }
@@ -212,18 +204,18 @@ class Evaluation:
         self, mine: Examples, count: int, data: DataModule, device: torch.device, seed: int, full: bool
     ) -> Result:
         """Numbers of ``count`` samples, of which ``mine`` are this rank's."""
-        subject = self._subject_of(data).sized(count, mine)
-        subject.check(mine)
-        if min(count, len(subject.reference())) < world():
+        task = self.on(data).sized(count, mine)
+        task.check_examples(mine)
+        if min(count, len(task.reference())) < world():
             raise ConfigError(f"fewer examples than devices ({world()}): raise num_samples or use fewer devices.")
         failures: dict[str, Exception] = {}
         for metric in self.metrics.values():
             metric.to(device).reset()
-        self._prepare(data, subject, device)
+        self._prepare(data, task, device)
         for batch in self._reference:
             update(self.metrics, batch, device, True, failures)
         informed = copy.deepcopy(bootstrapped(self.metrics)) if full and self.bootstrap else {}
-        drawn = list(self._batches(subject, mine, device))
+        drawn = list(self._batches(task, mine, device))
         for batch in drawn:
             update(self.metrics, batch, device, False, failures)
         found = computed(self.metrics, failures)
@@ -232,7 +224,7 @@ class Evaluation:
         if informed:
             batches = [{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()} for batch in drawn]
             errors = standard_errors(informed, batches, self.bootstrap, seed)
-        protocol = {**subject.facts(), "seed": seed, **self._sampling(count, subject)}
+        protocol = {**task.facts(), "seed": seed, **self._sampling(count, task)}
         result = replace(self._named(found, errors, protocol, count), failures=failures)
         for name, metric in self.metrics.items():
             result.pictures.update(metric.pictures() if isinstance(metric, HasPictures) and name in found else {})
@@ -259,45 +251,31 @@ class Evaluation:
                     result.errors[full_name] = errors[name][key]
         return result
 
-    def _prepare(self, data: DataModule, subject: Subject, device: torch.device) -> None:
+    def _prepare(self, data: DataModule, task: Task, device: torch.device) -> None:
         """Look at the reference, once for a data set, and of text for a number and length of samples."""
-        if self._compared == subject:
+        if self._compared == task.reference_hash():
             return
-        reference, wanted = subject.reference(), self._wanted()
+        reference, wanted = task.reference(), self._wanted()
         given: dict[str, Tensor] = {}
         if self.extractor is not None and wanted:
             given = reference_outputs(
-                reference.content, subject.reference_hash(), self.extractor, wanted, device, self.cache
+                reference[task.key], task.reference_hash(), self.extractor, wanted, device, self.cache
             )
         share = slice(rank(), None, world())
         self._reference = list(
-            batches_of(
-                subject.key, reference.mine(rank(), world()), {name: rows[share] for name, rows in given.items()}
-            )
+            batches_of(reference.mine(rank(), world()), {name: rows[share] for name, rows in given.items()})
         )
-        self._compared = subject
+        self._compared = task.reference_hash()
         for metric in self.metrics.values():
             if isinstance(metric, NeedsData):
-                assert isinstance(data, ImageDataModule)
                 metric.prepare(data)
 
-    def _batches(self, subject: Subject, examples: Examples, device: torch.device) -> Iterator[dict[str, Any]]:
+    def _batches(self, task: Task, examples: Examples, device: torch.device) -> Iterator[dict[str, Any]]:
         wanted = self._wanted()
         given = (
-            {} if self.extractor is None or not wanted else outputs(examples.content, self.extractor, wanted, device)
+            {} if self.extractor is None or not wanted else outputs(examples[task.key], self.extractor, wanted, device)
         )
-        yield from batches_of(subject.key, examples, given)
-
-
-def _subject(data: DataModule, split: Split, prompt_length: int, balanced: bool) -> Subject:
-    if isinstance(data, ImageDataModule):
-        if prompt_length:
-            raise ConfigError(f"evaluation.prompt_length={prompt_length} is for text; the data are image. Use 0.")
-        return ImageSubject(data, split, balanced)
-    if balanced:
-        raise ConfigError("evaluation.balanced_classes=true is for images; the data are text. Leave it out.")
-    assert isinstance(data, TextDataModule)
-    return TextSubject(data, split, prompt_length)
+        yield from batches_of(examples, given)
 
 
 def _looked_at(metric: Any) -> frozenset[str]:

@@ -6,22 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genlab.evaluation.failures import of_all_ranks
+from genlab.evaluation.reference import CHUNK
 from genlab.machine.rank import rank, world
-from genlab.metrics.failures import of_all_ranks
-from genlab.metrics.reference import CHUNK
-from genlab.metrics.subject import Examples
+from genlab.sampling.examples import Examples
 
 
-def batches_of(key: str, examples: Examples, given: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
+def batches_of(examples: Examples, given: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
     """Metric batches on the CPU, of this rank's share: its i-th example is number rank + i * world of the set."""
     index = torch.arange(len(examples)) * world() + rank()
     for start in range(0, len(examples), CHUNK):
         rows = slice(start, start + CHUNK)
-        batch = {key: examples.content[rows], "index": index[rows]}
-        batch |= {name: values[rows] for name, values in given.items()}
-        if examples.labels is not None:
-            batch["label"] = examples.labels[rows]
-        yield batch
+        columns = {**examples.columns, "index": index, **given}
+        yield {name: values[rows] for name, values in columns.items()}
 
 
 def update(

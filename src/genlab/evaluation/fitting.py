@@ -1,0 +1,63 @@
+"""Which metrics and extractors go with which task and model, and with each other."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from genlab.data.base import DataSpec
+from genlab.errors import ConfigError
+from genlab.evaluation.task import Task
+from genlab.metrics.base import EXTRACTED, FeatureExtractor, NeedsEnough
+from genlab.metrics.classes import labels_or_none
+from genlab.model.base import GenerativeModel
+from genlab.model.condition import KINDS
+
+_BESIDE = EXTRACTED | {"index"} | KINDS.keys()  # columns of a batch that are not what is judged
+
+
+def check_task(metrics: Mapping[str, Any], extractor: FeatureExtractor | None, task: Task, spec: DataSpec) -> None:
+    """Raises ConfigError if a metric of samples, by name, or its features are not of what the task judges."""
+    kind = spec.modality
+    for name, metric in metrics.items():
+        if other := sorted(metric.reads - _BESIDE - {task.key}):
+            raise ConfigError(f"metrics={name} is for {other[0]}s; the data are {kind}. Use {task.suited}.")
+        if not metric.reads & EXTRACTED:
+            continue
+        if extractor is None and task.key == "image":
+            raise ConfigError(f"metrics={name} needs features of images. Choose metrics/extractor=...")
+        if task.key == "text" and (extractor is None or extractor.modality != task.key):
+            raise ConfigError(
+                f"metrics={name} is for images, or for texts with features of texts; the data are "
+                f"text. Use {task.suited}, or choose metrics/extractor=ngrams."
+            )
+        if extractor is None:
+            raise ConfigError(f"metrics={name} needs features of {task.key}s, and none are chosen. Use {task.suited}.")
+        if extractor.modality != task.key:
+            raise ConfigError(
+                f"metrics={name}: the extractor {extractor.name} is for {extractor.modality}s; the data are {kind}."
+            )
+
+
+def check_told(metrics: Mapping[str, Any], task: Task, model: GenerativeModel) -> None:
+    """Raises ConfigError if a metric reads what no sample of the model is asked for."""
+    for name, metric in metrics.items():
+        if lacking := sorted((metric.reads & KINDS.keys()) - task.gives(model)):
+            raise ConfigError(f"metrics={name} needs a model that takes {lacking[0]}s. Leave it out of metrics=[...].")
+
+
+def check_gives(name: str, needed: frozenset[str], extractor: FeatureExtractor) -> None:
+    """Raises ConfigError if the metric ``name`` reads what the extractor does not give."""
+    if not needed <= extractor.gives:
+        lacking = ", ".join(sorted(needed - extractor.gives))
+        raise ConfigError(
+            f"metrics={name} needs {lacking}, which metrics/extractor={extractor.name} does not give. "
+            "Use metrics/extractor=inception."
+        )
+
+
+def check_enough(metrics: Mapping[str, Any], task: Task, model: GenerativeModel, count: int) -> None:
+    """Raises DataError if a metric cannot be computed of ``count`` samples of ``model`` and the task's reference."""
+    reference, asked = task.reference(), model.conditions.label_of(task.asked(model, range(count)))
+    real, fake = labels_or_none(reference.columns.get("label"), len(reference)), labels_or_none(asked, count)
+    for metric in metrics.values():
+        if isinstance(metric, NeedsEnough):
+            metric.check_enough(real, fake)

@@ -1,0 +1,174 @@
+"""Generating images: as varied as the data, and of the classes, or for the captions, that the reference has."""
+
+import copy
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genlab.data.base import DataModule, DataSpec, Split
+from genlab.data.image import ImageDataModule, content_hash
+from genlab.data.tokenizer.base import Tokenizer
+from genlab.errors import ConfigError, DataError
+from genlab.evaluation.asked_labels import AskedLabels
+from genlab.evaluation.baselines import baselines
+from genlab.evaluation.protocol import CLASS_MIX
+from genlab.machine.rank import rank
+from genlab.model.base import Condition, GenerativeModel
+from genlab.progress import progress
+from genlab.sampling.draw import draws
+from genlab.sampling.examples import Examples
+from genlab.sampling.pictures import Pictures
+
+_log = logging.getLogger(__name__)
+
+
+class Generate:
+    """Images like those of a split. A model that is told labels is asked for classes as often as the split has them,
+    or each as often as the next; see :class:`genlab.evaluation.asked_labels.AskedLabels`. One that is told more is
+    asked for sample i what row i of the split has, all of it together, row 0 again after the last."""
+
+    key: ClassVar[str] = "image"
+    suited: ClassVar[str] = "metrics=[fid]"
+    data: ImageDataModule
+    split: Split
+
+    def __init__(self, balanced_classes: bool = False):
+        """``balanced_classes``: each class is asked for as often as the next, whatever the reference has."""
+        self.balanced_classes = balanced_classes
+
+    def form(self, spec: Mapping[str, Any], tokenizer: Tokenizer | None) -> Pictures:
+        return Pictures(spec.get("bits", 8))
+
+    def check(self, spec: DataSpec) -> None:
+        """Raises ConfigError: the data are no images, or classes are to be balanced and there are none."""
+        if spec.modality != "image":
+            raise ConfigError(f"task=generate is of images; the data are {spec.modality}. Leave task= out.")
+        if self.balanced_classes and spec.label is None:
+            raise ConfigError("task.balanced_classes=true: the data have no labels. Leave it out.")
+
+    def on(self, data: DataModule, split: Split) -> Self:
+        self.check(data.spec)
+        bound = copy.copy(self)
+        bound.data, bound.split = data, split  # type: ignore[assignment]
+        return bound
+
+    def gives(self, model: GenerativeModel) -> frozenset[str]:
+        return frozenset({self.key, *model.conditions.kinds})
+
+    def sized(self, count: int, of: GenerativeModel | Examples) -> Self:
+        """As it is: samples of any number are compared with the whole split."""
+        return self
+
+    def reference(self) -> Examples:
+        table = self.data.table(self.split)
+        labels = None if table.labels is None else torch.from_numpy(table.labels)
+        captions = self._captions(self._told) if "caption" in self._told else None
+        return Examples.of(image=torch.from_numpy(table.images), label=labels, caption=captions)
+
+    def reference_hash(self) -> str:
+        return self._reference_hash
+
+    @cached_property
+    def _reference_hash(self) -> str:
+        return content_hash(self.data.table(self.split).images)
+
+    @cached_property
+    def _mix(self) -> AskedLabels | None:
+        label = self.data.spec.label
+        if label is None:
+            return None
+        labels = self.data.table(self.split).labels
+        strange = 0 if labels is None else int(np.isin(labels, label.empty).sum())
+        if strange and rank() == 0:
+            _log.warning(
+                f"{strange:,} of the {len(self.data.table(self.split)):,} images of the reference are of classes that "
+                "no training image has: no sample is asked for these, and distances hold it against the samples."
+            )
+        return AskedLabels.like(labels, label.size, label.empty, self.balanced_classes)
+
+    @cached_property
+    def _told(self) -> dict[str, Tensor]:
+        table = self.data.table(self.split)
+        return table.told(np.arange(len(table)))
+
+    def _captions(self, condition: Mapping[str, Tensor]) -> list[str]:
+        names = self.data.spec.condition["caption"].names
+        return [" ".join(names[word] for word in row if word) for row in condition["caption"].tolist()]
+
+    def facts(self) -> dict[str, Any]:
+        """With ``class_mix`` unless each class is asked for in turn, as all were once."""
+        mix = self._mix
+        return {
+            **({} if mix is None or mix.in_turn else {CLASS_MIX: mix.described()}),
+            "shape": list(self.data.spec.shape),
+            "quantisation": "clamp [-1,1], round to uint8",
+            "reference": self.split,
+            "reference_sha256": self.reference_hash(),
+            "num_reference": len(self.data.table(self.split)),
+        }
+
+    def condition_facts(self, keys: Iterable[str]) -> dict[str, str]:
+        told = self._told
+        return {f"reference_{key}s": content_hash(told[key].numpy()) for key in sorted(keys) if key in told}
+
+    def asked_facts(self, model: GenerativeModel) -> dict[str, Any]:
+        kinds = model.conditions.kinds
+        if not kinds or model.conditions.is_label_alone:
+            return {}
+        return {CLASS_MIX: f"rows of the reference {content_hash(*(self._told[key].numpy() for key in sorted(kinds)))}"}
+
+    def labels(self, indices: Sequence[int]) -> Tensor | None:
+        """The classes of samples of these numbers, (N,); None: there are none."""
+        return None if self._mix is None else self._mix.of(indices)
+
+    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Condition | None:
+        conditions = model.conditions
+        if conditions.kinds and not conditions.is_label_alone:
+            if self.balanced_classes:
+                raise ConfigError(
+                    f"task.balanced_classes=true: the model is told {' and '.join(conditions.kinds)}, and asked "
+                    "for what the reference has. Leave it out."
+                )
+            return self._rows(model, indices)
+        labels = self.labels(indices) if conditions.kinds else None
+        if labels is not None and int(labels.max()) >= (model.num_classes or 0):
+            raise ConfigError(
+                f"the reference has the class {int(labels.max())}, and the model's labels end at "
+                f"{(model.num_classes or 0) - 1}. Measure it on data with the classes that it was trained on."
+            )
+        return None if labels is None else conditions.of_labels(labels)
+
+    def _rows(self, model: GenerativeModel, indices: Sequence[int]) -> Condition:
+        """What the rows of these numbers have of what the model is told."""
+        kinds = model.conditions.kinds
+        if lacking := [key for key in kinds if key not in self._told]:
+            raise ConfigError(
+                f"the model is told a {lacking[0]}, and the reference has none. Measure it on data such as it was "
+                "trained on."
+            )
+        rows = torch.tensor(indices) % len(self.data.table(self.split))
+        return {key: self._told[key][rows] for key in kinds}
+
+    def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
+        """Raises NumericsError if a sample is not finite, ConfigError if the model does not know a class."""
+        asked, form = self.asked(model, indices), Pictures()
+        images = []
+        with progress(f"drawing {len(indices):,} samples", len(indices), quiet=rank() != 0) as advance:
+            for samples in draws(model, indices, asked, seed, batch_size):
+                images.append(form.content(samples))
+                advance(len(samples))
+        captions = self._captions(asked) if asked is not None and "caption" in asked else None
+        return Examples.of(image=torch.cat(images), label=model.conditions.label_of(asked), caption=captions)
+
+    def check_examples(self, examples: Examples) -> None:
+        shape = tuple(examples[self.key].shape[1:])
+        if shape != tuple(self.data.spec.shape):
+            raise DataError(f"samples have shape {shape}, the data {tuple(self.data.spec.shape)}.")
+
+    def baselines(self, count: int, seed: int) -> dict[str, Examples]:
+        return baselines(self.data, count, seed, self.labels(range(count)))

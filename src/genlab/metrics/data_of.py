@@ -1,0 +1,22 @@
+"""Data as a metric that asks the model needs them."""
+
+from typing import cast
+
+from genlab.data.base import DataModule
+from genlab.data.image import ImageDataModule
+from genlab.data.text import TextDataModule
+from genlab.errors import ConfigError
+
+
+def text_of(data: DataModule, metric: str) -> TextDataModule:
+    """Raises ConfigError if the data are no text. ``metric``: its name, for the message."""
+    if data.spec.modality != "text":
+        raise ConfigError(f"metrics={metric} is for text; the data are {data.spec.modality}.")
+    return cast(TextDataModule, data)
+
+
+def images_of(data: DataModule, metric: str, instead: str = "") -> ImageDataModule:
+    """Raises ConfigError, with a remedy if there is one ``instead``, if the data are no images."""
+    if data.spec.modality != "image":
+        raise ConfigError(f"metrics={metric} is for images; the data are {data.spec.modality}.{instead}")
+    return cast(ImageDataModule, data)

@@ -1,0 +1,40 @@
+"""What a user asks samples for, read as the model's conditions have it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from genlab.errors import ConfigError
+from genlab.model.base import GenerativeModel
+from genlab.sampling.form import Typed
+
+
+def read_typed(model: GenerativeModel, typed: Typed, run: Path) -> dict[str, Tensor]:
+    """What is typed as ``label=`` or ``prompt=``, one or several values each, as rows of a condition by its key.
+
+    Raises ConfigError for what the model of ``run`` cannot be asked for.
+    """
+    found = {}
+    for option, values in typed.items():
+        if values is None:
+            continue
+        key, kind = next(((k, v) for k, v in model.conditions.kinds.items() if v.option == option), (None, None))
+        if key is None or kind is None:
+            known = " or ".join(f"{kind.option}=..." for kind in model.conditions.kinds.values())
+            what = f"{option}s" if option == "label" else option
+            raise ConfigError(
+                f"{option}={shown(values)}: the model of {run} takes no {what}."
+                + (f" It can be asked for {known}" if known else "")
+            )
+        try:
+            found[key] = torch.cat([kind.read(value) for value in values])
+        except ValueError as error:
+            raise ConfigError(f"{option}={shown(values)}: {error}") from error
+    return found
+
+
+def shown(values: Sequence[int | str]) -> str:
+    """Values as they are typed."""
+    return str(values[0]) if len(values) == 1 else f"[{','.join(map(str, values))}]"

@@ -1,0 +1,55 @@
+"""Examples as an evaluation sees them, real or drawn: what they are, and what was asked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Column = Tensor | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N of them, by column: ``image`` (N, C, H, W) uint8, ``text``, N strings, or what else a task judges; and where
+    the data have them or a sample was asked for one, ``label`` (N,) int64, -1 = none, and ``caption``, N strings."""
+
+    columns: Mapping[str, Column]
+    length: int | None = None  # of texts: tokens of each
+
+    @classmethod
+    def of(cls, length: int | None = None, **columns: Column | None) -> "Examples":
+        """Of columns, of which some may not be there."""
+        return cls({name: rows for name, rows in columns.items() if rows is not None}, length)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, column: str) -> Any:
+        return self.columns[column]
+
+    def rows(self, chosen: slice | Tensor) -> "Examples":
+        """Some of them, in the order of ``chosen``."""
+        return Examples({name: _rows(values, chosen) for name, values in self.columns.items()}, self.length)
+
+    def mine(self, rank: int, world: int) -> "Examples":
+        """Every ``world``-th, from number ``rank`` on."""
+        return self.rows(slice(rank, None, world))
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """One after the other; all have the same columns."""
+    columns: dict[str, Column] = {}
+    for name, rows in parts[0].columns.items():
+        if isinstance(rows, Tensor):
+            columns[name] = torch.cat([part[name] for part in parts])
+        else:
+            columns[name] = [row for part in parts for row in part[name]]
+    return Examples(columns, parts[0].length)
+
+
+def _rows(values: Column, chosen: slice | Tensor) -> Column:
+    if isinstance(values, Tensor) or isinstance(chosen, slice):
+        return values[chosen]
+    return [values[i] for i in chosen.tolist()]
