@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 
 from genlab.config.build import build, resolve
 from genlab.config.tree import PACKAGED, ConfigTree, missing, resolved
-from genlab.evaluation.protocol import short
-from genlab.metrics.base import FeatureExtractor
+from genlab.metrics.base import FeatureExtractor, short
 from genlab.milestones import Bands
 from genlab.run.assemble import check_config, trial_model
 

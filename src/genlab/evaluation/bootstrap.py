@@ -11,10 +11,11 @@ from torch import Tensor
 
 from genlab.machine.rank import rank, world
 from genlab.metrics.base import EXTRACTED
+from genlab.metrics.classes import LABEL
 from genlab.progress import progress
 from genlab.seeding import derive_seed
 
-QUICK = EXTRACTED | {"label"}  # what a metric may read to be worth computing so often
+QUICK = EXTRACTED | {LABEL}  # what a metric may read to be worth computing so often
 
 
 def bootstrapped(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,12 +20,20 @@ from genlab.evaluation.continue_text import ContinueText
 from genlab.evaluation.fitting import check_enough, check_gives, check_task, check_told
 from genlab.evaluation.generate import Generate
 from genlab.evaluation.pixels_allowed import check_pixels
-from genlab.evaluation.protocol import CLASS_MIX, Result, mean, short
+from genlab.evaluation.protocol import CLASS_MIX, Result, mean
 from genlab.evaluation.reference import outputs, reference_outputs
 from genlab.evaluation.task import Task
 from genlab.files.paths import read_path
 from genlab.machine.rank import rank, world
-from genlab.metrics.base import EXTRACTED, AsksForConditions, FeatureExtractor, HasPictures, ModelMetric, NeedsData
+from genlab.metrics.base import (
+    EXTRACTED,
+    AsksForConditions,
+    FeatureExtractor,
+    HasPictures,
+    ModelMetric,
+    NeedsData,
+    short,
+)
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
 from genlab.model.condition import KINDS
 from genlab.sampling.examples import Examples

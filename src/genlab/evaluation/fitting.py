@@ -7,7 +7,7 @@ from genlab.data.base import DataSpec
 from genlab.errors import ConfigError
 from genlab.evaluation.task import Task
 from genlab.metrics.base import EXTRACTED, FeatureExtractor, NeedsEnough
-from genlab.metrics.classes import labels_or_none
+from genlab.metrics.classes import LABEL, labels_or_none
 from genlab.model.base import GenerativeModel
 from genlab.model.condition import KINDS
 
@@ -57,7 +57,7 @@ def check_gives(name: str, needed: frozenset[str], extractor: FeatureExtractor) 
 def check_enough(metrics: Mapping[str, Any], task: Task, model: GenerativeModel, count: int) -> None:
     """Raises DataError if a metric cannot be computed of ``count`` samples of ``model`` and the task's reference."""
     reference, asked = task.reference(), model.conditions.label_of(task.asked(model, range(count)))
-    real, fake = labels_or_none(reference.columns.get("label"), len(reference)), labels_or_none(asked, count)
+    real, fake = labels_or_none(reference.columns.get(LABEL), len(reference)), labels_or_none(asked, count)
     for metric in metrics.values():
         if isinstance(metric, NeedsEnough):
             metric.check_enough(real, fake)

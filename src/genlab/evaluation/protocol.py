@@ -85,10 +85,5 @@ def mean(sets: Sequence[Result]) -> Result:
     )
 
 
-def short(count: int) -> str:
-    """1000 -> "1k", 50000 -> "50k", 540 -> "540"."""
-    return f"{count // 1000}k" if count % 1000 == 0 else str(count)
-
-
 def _hash(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,11 +1,12 @@
 """The contract of metrics, torchmetrics.Metric subclasses of two kinds.
 
 Some compare generated examples with real ones, and are fed batches of both; some ask the model itself. A batch is a
-mapping with fixed keys: ``image`` (N, C, H, W) uint8, or ``text``, a list of N strings without their prompts; ``index``
-(N,) int64, the examples' places in their set, the same on any number of devices; ``label`` (N,) int64 where the data or
-the request had one; and what the extractor of the evaluation gives, float32: ``features`` (N, D), ``logits`` (N, K),
-``spatial`` (N, S). Sample i of text and reference i go on from the same prompt, and have the same number of tokens;
-which tokens is not said, so that what a metric counts does not hang on the tokenizer.
+mapping with fixed keys: what the task judges, ``image`` (N, C, H, W) uint8, or ``text``, a list of N strings without
+their prompts; ``index`` (N,) int64, the examples' places in their set, the same on any number of devices; ``label``
+(N,) int64 and ``caption``, a list of N strings, where the data or the request had one; and what the extractor of the
+evaluation gives, float32: ``features`` (N, D), ``logits`` (N, K), ``spatial`` (N, S). Sample i of text and reference i
+go on from the same prompt, and have the same number of tokens; which tokens is not said, so that what a metric counts
+does not hang on the tokenizer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +15,11 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from genlab.data.base import DataModule, Split
-from genlab.data.image import ImageDataModule
 from genlab.model.base import Condition, Model
 
 MetricBatch = Mapping[str, Any]
 Direction = Literal["lower", "higher", "one"]  # what is better; "one": as near to 1 as can be
 EXTRACTED = frozenset({"features", "logits", "spatial"})  # keys of a batch that come from the extractor
-KEYS = {"image": frozenset({"image"}), "text": frozenset({"text"})}  # that only batches of such data have
 
 
 class SampleMetric(Protocol):
@@ -80,7 +79,7 @@ class ModelMetric(Protocol):
 class NeedsData(Protocol):
     """A metric that looks at more than the reference, e.g. at the training images."""
 
-    def prepare(self, data: ImageDataModule) -> None:
+    def prepare(self, data: Any) -> None:
         """Called once for a data set, before the first update."""
         ...
 
@@ -117,7 +116,7 @@ class FeatureExtractor(Protocol):
     """Examples to vectors. ``name`` goes into the metrics' names (``fid_<name>_<n>``)."""
 
     name: str
-    modality: Literal["image", "text"]
+    modality: str  # "image", "text": the column of examples that it looks at
     gives: frozenset[str]  # of ``features``, ``logits`` (of classes), ``spatial`` (features that know where)
     preprocessing: str  # resize, scaling and network, in words: part of the fingerprint and of the protocol
 
@@ -129,3 +128,8 @@ class FeatureExtractor(Protocol):
         """What is ``wanted`` of ``gives``, each float32 (N, ...), of images uint8 (N, C, H, W), C of 1 or 3, of any
         size, or of a list of N texts."""
         ...
+
+
+def short(count: int) -> str:
+    """1000 -> "1k", 50000 -> "50k", 540 -> "540"."""
+    return f"{count // 1000}k" if count % 1000 == 0 else str(count)

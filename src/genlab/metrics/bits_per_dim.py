@@ -11,8 +11,7 @@ from torchmetrics import Metric
 from genlab.data.base import DataModule, Split
 from genlab.data.image import content_hash
 from genlab.errors import ConfigError
-from genlab.evaluation.protocol import short
-from genlab.metrics.base import Direction
+from genlab.metrics.base import Direction, short
 from genlab.metrics.data_of import images_of
 from genlab.model.base import GenerativeModel, HasLikelihood
 from genlab.model.bits_per_dim import bits_per_dim, bits_to_nats

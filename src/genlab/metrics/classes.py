@@ -9,6 +9,8 @@ from torch import Tensor
 from genlab.errors import DataError
 from genlab.metrics.base import MetricBatch
 
+LABEL = "label"  # the column of a batch
+
 
 def labels_of(batch: MetricBatch, metric: str) -> Tensor:
     """Raises DataError if a batch has none. ``metric``: its name, for the message."""

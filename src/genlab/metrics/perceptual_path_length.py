@@ -10,9 +10,8 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from genlab.data.base import DataModule, Split
 from genlab.errors import ConfigError
-from genlab.evaluation.protocol import short
 from genlab.machine.rank import rank, world
-from genlab.metrics.base import Direction
+from genlab.metrics.base import Direction, short
 from genlab.metrics.data_of import images_of
 from genlab.metrics.distance.base import ImageDistance
 from genlab.metrics.extractor.precision import full_precision

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from genlab.errors import ConfigError
 from genlab.model.base import GenerativeModel
+from genlab.model.condition_kind import Label
 from genlab.sampling.form import Typed
 
 
@@ -23,7 +24,7 @@ def read_typed(model: GenerativeModel, typed: Typed, run: Path) -> dict[str, Ten
         key, kind = next(((k, v) for k, v in model.conditions.kinds.items() if v.option == option), (None, None))
         if key is None or kind is None:
             known = " or ".join(f"{kind.option}=..." for kind in model.conditions.kinds.values())
-            what = f"{option}s" if option == "label" else option
+            what = f"{option}s" if option == Label.option else option
             raise ConfigError(
                 f"{option}={shown(values)}: the model of {run} takes no {what}."
                 + (f" It can be asked for {known}" if known else "")

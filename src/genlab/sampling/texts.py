@@ -14,6 +14,7 @@ from genlab.errors import ConfigError
 from genlab.files.atomic import prepare_file, write_atomically
 from genlab.files.paths import read_path
 from genlab.model.base import Condition, GenerativeModel
+from genlab.model.condition_kind import Label
 from genlab.sampling.asked import shown
 from genlab.sampling.examples import Examples
 from genlab.sampling.form import Typed
@@ -39,7 +40,7 @@ class Texts:
 
     def read(self, model: GenerativeModel, typed: Typed, run: Path) -> Condition:
         """``prompt``, (1, P) tokens. Raises ConfigError for a character that the run has no token for."""
-        if (labels := typed.get("label")) is not None:
+        if (labels := typed.get(Label.option)) is not None:
             raise ConfigError(f"label={shown(labels)}: the model of {run} takes no labels.")
         self._prompt = "".join(map(str, typed.get("prompt") or ()))
         if not self._prompt:

@@ -1,0 +1,155 @@
+"""Reading scenes back: what a picture of colored shapes shows, and what a caption asks for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+
+import numpy as np
+
+from genlab.data.scenes import BACKGROUND, COLOURS, RELATIONS, SHAPES, SIZES, Scenes, coverage
+
+_STEPS = {16: 0.25, 32: 0.5}  # pixels between the places that are tried, by the picture's side; of others: 1 / 64 of it
+_LEAST = 0.4  # of the area of the smallest shape: less paint than that in a quarter is no object
+_EVEN = 0.03  # of the side: where two distances differ by less, either relation is right
+_MARGIN = 0.01  # as the scenes are drawn: between an object and the border of its quarter
+
+
+@dataclass(frozen=True)
+class Object:
+    """One thing in a picture or a caption."""
+
+    size: str
+    color: str
+    shape: str
+    place: tuple[float, float] = (0.0, 0.0)  # x to the right, y downwards, of its center; of a caption nothing
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caption asks for. ``relations[i]``: where the first object is, seen from object i + 1."""
+
+    objects: tuple[Object, ...]
+    relations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How much of a caption a picture shows: shares of its objects, and whether all of it is there."""
+
+    color: float
+    size: float
+    shape: float
+    whole: bool  # as many objects, each as asked, and where it was asked
+
+
+def parse(caption: str) -> Asked:
+    """A caption of the grammar of ``genlab.data.scenes``: OBJECT [RELATION OBJECT [and RELATION OBJECT]].
+
+    Raises ValueError for anything else."""
+    words = caption.split()
+    objects, relations = [_object(words[:4], caption)], []
+    rest = words[4:]
+    while rest:
+        rest = rest[1:] if rest[0] == "and" and len(objects) > 1 else rest
+        relation = next((r for r in RELATIONS if rest[: len(r.split())] == r.split()), None)
+        if relation is None:
+            raise ValueError(f"'{caption}' is not a caption of shapes: '{' '.join(rest)}' does not begin a relation.")
+        rest = rest[len(relation.split()) :]
+        relations.append(relation)
+        objects.append(_object(rest[:4], caption))
+        rest = rest[4:]
+    return Asked(tuple(objects), tuple(relations))
+
+
+def _object(words: Sequence[str], caption: str) -> Object:
+    if len(words) != 4 or words[0] != "a" or words[1] not in SIZES or words[2] not in COLOURS or words[3] not in SHAPES:
+        raise ValueError(f"'{caption}' is not a caption of shapes: '{' '.join(words)}' is no 'a SIZE COLOR SHAPE'.")
+    return Object(words[1], words[2], words[3])
+
+
+def read(images: np.ndarray) -> list[list[Object]]:
+    """What pictures (N, 3, S, S) uint8 show, in each quarter at most one object, as the scenes are drawn.
+
+    By a rule: the color is the one whose paint explains a quarter best; shape, size and place are those of the
+    template nearest to the paint (least squares), out of all shapes at all places on a fine grid, rendered as the
+    scenes are.
+    """
+    side = images.shape[-1]
+    templates, kinds, places = _templates(side)
+    half = side // 2
+    found: list[list[Object]] = [[] for _ in images]
+    for corner in ((0, 0), (half, 0), (0, half), (half, half)):  # x, y
+        quarter = images[:, :, corner[1] : corner[1] + half, corner[0] : corner[0] + half]
+        names, paint = _paint(quarter.reshape(len(images), 3, -1).astype(np.float64))
+        distance = (templates**2).sum(axis=1) - 2 * paint @ templates.T  # but for what all share
+        best = distance.argmin(axis=1)
+        there = paint.sum(axis=1) > _LEAST * templates.sum(axis=1).min()
+        for i in np.flatnonzero(there):
+            size, shape = kinds[best[i]]
+            place = places[best[i]] + np.array(corner) / side
+            found[i].append(Object(size, names[i], shape, (float(place[0]), float(place[1]))))
+    return found
+
+
+def _paint(pixels: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Of quarters (N, 3, P): the color of each, and how much of it covers each pixel, (N, P) in [0, 1]."""
+    directions = np.array(list(COLOURS.values()), dtype=np.float64) - BACKGROUND  # (K, 3)
+    above = pixels - np.array(BACKGROUND, dtype=np.float64)[:, None]  # (N, 3, P)
+    amount = np.einsum("kc,ncp->nkp", directions, above) / (directions**2).sum(axis=1)[:, None]
+    amount = amount.clip(0, 1)
+    left = above[:, None] - amount[:, :, None] * directions[:, :, None]  # (N, K, 3, P)
+    best = (left**2).sum(axis=(2, 3)).argmin(axis=1)
+    return [list(COLOURS)[k] for k in best], amount[np.arange(len(pixels)), best]
+
+
+@lru_cache(maxsize=4)
+def _templates(side: int) -> tuple[np.ndarray, list[tuple[str, str]], np.ndarray]:
+    """Coverages of the top left quarter (M, P), the size and shape of each, and the place (M, 2) of its center."""
+    step = _STEPS.get(side, side / 64) / side
+    rows = []
+    for s, radius in enumerate(SIZES.values()):
+        freedom = 0.25 - _MARGIN - radius
+        offsets = np.arange(-np.ceil(freedom / step), np.ceil(freedom / step) + 1) * step
+        grid = np.stack(np.meshgrid(offsets.clip(-freedom, freedom), offsets.clip(-freedom, freedom)), -1).reshape(
+            -1, 2
+        )
+        rows += [(k, s, place) for k in range(len(SHAPES)) for place in 0.25 + grid]
+    shape, size = (np.array([row[i] for row in rows])[:, None] for i in (0, 1))
+    place = np.array([row[2] for row in rows])
+    ones = np.ones_like(shape, dtype=bool)
+    drawn = coverage(Scenes(shape, np.zeros_like(shape), size, place[:, None], ones), side)[:, 0]
+    half = side // 2
+    kinds = [(list(SIZES)[s], SHAPES[k]) for k, s in zip(shape[:, 0], size[:, 0], strict=True)]
+    return drawn[:, :half, :half].reshape(len(rows), -1).astype(np.float64), kinds, place
+
+
+def agreement(asked: Asked, shown: Sequence[Object]) -> Agreement:
+    """Objects are paired so that most of what was asked is there; one that is missing has nothing right."""
+    best = Agreement(0.0, 0.0, 0.0, False)
+    count = len(asked.objects)
+    for chosen in permutations([*shown, *[None] * count], count):
+        pairs = [(wanted, found) for wanted, found in zip(asked.objects, chosen, strict=True) if found is not None]
+        color, size, shape = (
+            sum(getattr(wanted, name) == getattr(found, name) for wanted, found in pairs) / count
+            for name in ("color", "size", "shape")
+        )
+        whole = len(shown) == count and color == size == shape == 1 and _is_placed(asked, chosen)  # type: ignore[arg-type]
+        now = Agreement(color, size, shape, whole)
+        if (now.whole, color + size + shape) > (best.whole, best.color + best.size + best.shape):
+            best = now
+    return best
+
+
+def _is_placed(asked: Asked, objects: Sequence[Object]) -> bool:
+    """Whether the first object is where the caption has it, along the axis on which the centers are further apart."""
+    (x, y), *others = (found.place for found in objects)
+    for relation, (other_x, other_y) in zip(asked.relations, others, strict=True):
+        right, down = x - other_x, y - other_y
+        vertical = "above" if down < 0 else "below"
+        sideways = "left of" if right < 0 else "right of"
+        nearly_even = abs(abs(down) - abs(right)) < _EVEN
+        allowed = {vertical, sideways} if nearly_even else {vertical if abs(down) >= abs(right) else sideways}
+        if relation not in allowed:
+            return False
+    return True

@@ -1,0 +1,47 @@
+"""Images for captions: sample i is drawn for the caption of example i of the reference."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from genlab.data.base import DataSpec
+from genlab.errors import ConfigError
+from genlab.evaluation.generate import Generate
+from genlab.model.base import Condition, GenerativeModel
+from genlab.sampling.examples import Examples
+
+_CAPTION = "caption"
+
+
+class TextToImage(Generate):
+    """Images of a split's captions, in order, the first again after the last. A model that is told labels too is told
+    the label of the same example. ``shuffled`` holds each sample against the caption of the next example: what a model
+    scores that does not listen."""
+
+    def __init__(self, shuffled: bool = False):
+        super().__init__()
+        self.shuffled = shuffled
+
+    def check(self, spec: DataSpec) -> None:
+        """Raises ConfigError: the data have no captions."""
+        if spec.modality != "image" or _CAPTION not in spec.condition:
+            raise ConfigError(
+                f"task=text_to_image needs images with captions; the data are {spec.modality} without. Leave task= out."
+            )
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), **({"captions": "of the next example"} if self.shuffled else {})}
+
+    def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Condition | None:
+        """Raises ConfigError if the model is told no captions."""
+        if _CAPTION not in model.conditions.kinds:
+            raise ConfigError(
+                "task=text_to_image: the model is told no captions. Train it with model.conditions=[caption]."
+            )
+        return self._rows(model, indices)
+
+    def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
+        drawn = super().draw(model, indices, seed, batch_size)
+        if not self.shuffled:
+            return drawn
+        others = self._captions(self._rows(model, [i + 1 for i in indices]))
+        return Examples({**drawn.columns, _CAPTION: others})
