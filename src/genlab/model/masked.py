@@ -25,7 +25,7 @@ from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import PredictionGuidance, TokenNetwork, UnmaskingSampler
 from genlab.model.sharding import shard
-from genlab.model.tokens import TokenView, check_tokens, dequantised_to_batch, made, view_of
+from genlab.model.tokens import TokenView, dequantised_to_batch, made, view_of
 from genlab.seeding import RandomStream, derive_seed
 
 
@@ -80,7 +80,7 @@ class Masked(GenerativeModel):
         if self.network is not None:
             return
         made(self.tokenizer, self.pretrained)
-        self.view = view_of(self.shape, self.vocab_size, self.conditions, self.tokenizer)
+        self.view = view_of(self.shape, self.vocab_size, self.start_token, self.conditions, self.tokenizer)
         network: Any = self.make_network(
             num_tokens=self.view.num_tokens + 1,  # the last one hides another
             num_outputs=self.view.num_outputs,
@@ -109,7 +109,7 @@ class Masked(GenerativeModel):
         return {"loss": self.loss(batch, self.conditions.of(batch))}
 
     def loss(self, batch: Batch, condition: Condition | None) -> Tensor:
-        sequences = self.view.sequences(batch["tokens" if self.vocab_size is not None else "image"], condition)
+        sequences = self.view.sequences(batch[self.view.key], condition)
         count, length = len(sequences), self.view.length
         spread = (torch.arange(count, device=self.device) + torch.rand((), device=self.device)) / count  # evenly
         share = spread if self.likelihood_weighting else torch.cos(math.pi / 2 * spread)
@@ -199,12 +199,8 @@ class Masked(GenerativeModel):
         return self.shape[0] - max(0, min(prompt_length, self.shape[0]) - 1)
 
     def beginning(self, rows: int, condition: Condition | None) -> Tensor:
-        """The tokens (N, P) that samples begin with."""
-        if self.vocab_size is None:
-            self.conditions.check(condition)
-            return self.view.given(rows, condition, self.device)
-        prompt = None if condition is None else condition.get("prompt")
-        if prompt is None or prompt.shape[1] == 0:
-            return torch.full((rows, 1), self.start_token or 0, device=self.device)
-        check_tokens(prompt, self.vocab_size)
-        return prompt.to(self.device)[:, -self.view.length :]
+        """The tokens (N, P) that samples begin with: of a longer prompt the end."""
+        tokens, padding = self.view.beginning(rows, condition, self.device)
+        if padding is not None:
+            raise ValueError("prompts that are filled in together must be of one length, without -1.")
+        return tokens[:, -max(self.view.length, self.view.given_length) :]

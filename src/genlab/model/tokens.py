@@ -6,7 +6,7 @@ token for its label, the words of its caption), and L tokens follow that the mod
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from genlab.model.spectral_norm import renew_singular_vectors
 class TokenView(Protocol):
     """How one kind of data is read as tokens."""
 
+    key: ClassVar[str]  # of batches: where the data are
+    open_ended: ClassVar[bool]  # a sample may be longer or shorter than an example, and begin with a prompt
     given_length: int  # P
     length: int  # L
     num_outputs: int  # tokens that can be predicted
@@ -34,6 +36,11 @@ class TokenView(Protocol):
         """What sequences begin with, (N, P); told nothing where a condition says nothing."""
         ...
 
+    def beginning(self, count: int, condition: Condition | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """The tokens (N, P) that samples begin with, and how many of each row are padding, (N,), if any. Raises
+        ValueError for what the model does not know."""
+        ...
+
     def data(self, tokens: Tensor) -> Tensor:
         """The predicted tokens (N, L) -> data."""
         ...
@@ -44,16 +51,31 @@ class TokenView(Protocol):
 
 
 class TextTokens:
-    """Text, of which a batch holds one token more than the model sees at once."""
+    """Text, of which a batch holds one token more than the model sees at once. Without a prompt it begins with
+    ``start_token``."""
 
-    def __init__(self, context: int, vocab_size: int):
+    key: ClassVar[str] = "tokens"
+    open_ended: ClassVar[bool] = True
+
+    def __init__(self, context: int, vocab_size: int, start_token: int | None):
         self.given_length, self.length, self.num_outputs, self.num_tokens = 1, context, vocab_size, vocab_size
+        self.start_token = start_token or 0
 
     def sequences(self, data: Tensor, condition: Condition | None) -> Tensor:
         return data
 
     def given(self, count: int, condition: Condition | None, device: torch.device) -> Tensor:
         raise ValueError("text is told nothing but the text before.")
+
+    def beginning(self, count: int, condition: Condition | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """``prompt`` of the condition, (N, P), -1 before short ones."""
+        prompt = None if condition is None else condition.get("prompt")
+        if prompt is None or prompt.shape[1] == 0:
+            return torch.full((count, 1), self.start_token, device=device), None
+        prompt = prompt.to(device)
+        padding = (prompt == -1).long().cumprod(dim=1).sum(dim=1).clamp(max=prompt.shape[1] - 1)
+        check_tokens(prompt[torch.arange(prompt.shape[1], device=device) >= padding[:, None]], self.num_tokens)
+        return prompt.clamp(min=0), padding if padding.any() else None
 
     def data(self, tokens: Tensor) -> Tensor:
         return tokens
@@ -66,6 +88,8 @@ class GivenTokens:
     """What images are told, as tokens that come after those that are predicted, one key after the other; a single one
     stands there where nothing is told."""
 
+    key: ClassVar[str] = "image"
+    open_ended: ClassVar[bool] = False
     num_outputs: int
 
     def __init__(self, num_outputs: int, conditions: Conditions):
@@ -83,6 +107,10 @@ class GivenTokens:
             tokens.append(first + kind.tokens(told[key]))
             first += kind.num_tokens
         return torch.cat(tokens, dim=1)
+
+    def beginning(self, count: int, condition: Condition | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        self.conditions.check(condition)
+        return self.given(count, condition, device), None
 
 
 class PixelTokens(GivenTokens):
@@ -134,12 +162,18 @@ def check_tokens(tokens: Tensor, vocab_size: int) -> None:
 
 
 def view_of(
-    shape: Sequence[int], vocab_size: int | None, conditions: Conditions, tokenizer: HasTokens | None
+    shape: Sequence[int],
+    vocab_size: int | None,
+    start_token: int | None,
+    conditions: Conditions,
+    tokenizer: HasTokens | None,
 ) -> TokenView:
-    """Text if there is a vocabulary, codes if there is a tokeniser, else pixels. Raises ValueError: a tokeniser of
-    images of another shape."""
+    """Text if there is a vocabulary, codes if there is a tokenizer, else pixels. Raises ValueError: data that
+    are neither; a tokenizer of images of another shape."""
     if vocab_size is not None:
-        return TextTokens(shape[0], vocab_size)
+        return TextTokens(shape[0], vocab_size, start_token)
+    if len(shape) != 3:
+        raise ValueError(f"data of shape {tuple(shape)} are neither text nor images (C, H, W). Use model=diffusion.")
     if tokenizer is None:
         return PixelTokens(shape, conditions)
     if tuple(tokenizer.shape) != tuple(shape):

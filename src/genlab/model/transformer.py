@@ -21,7 +21,7 @@ from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import PredictionGuidance, TokenNetwork, TokenSampler
 from genlab.model.sharding import shard
-from genlab.model.tokens import TokenView, check_tokens, dequantised_to_batch, made, view_of
+from genlab.model.tokens import TokenView, dequantised_to_batch, made, view_of
 from genlab.seeding import RandomStream
 
 
@@ -72,7 +72,7 @@ class Transformer(GenerativeModel):
         if self.network is not None:
             return
         made(self.tokenizer, self.pretrained)
-        self.view = view_of(self.shape, self.vocab_size, self.conditions, self.tokenizer)
+        self.view = view_of(self.shape, self.vocab_size, self.start_token, self.conditions, self.tokenizer)
         network: Any = self.make_network(
             num_tokens=self.view.num_tokens,
             num_outputs=self.view.num_outputs,
@@ -101,7 +101,7 @@ class Transformer(GenerativeModel):
         return {"loss": self.loss(batch, self.conditions.of(batch))}
 
     def loss(self, batch: Batch, condition: Condition | None) -> Tensor:
-        sequences = self.view.sequences(batch["tokens" if self.vocab_size is not None else "image"], condition)
+        sequences = self.view.sequences(batch[self.view.key], condition)
         given = self.view.given_length
         logits = self.network(sequences[:, :-1])[:, given - 1 :]
         return F.cross_entropy(logits.flatten(0, 1).float(), sequences[:, given:].flatten())
@@ -151,8 +151,8 @@ class Transformer(GenerativeModel):
         sees at once, padding and all, goes on from the second half of that.
         """
         rows = len(generator)
-        history, padding = self.beginning(rows, condition)
-        length = self.view.length if self.vocab_size is None else self.continuation_length(history.shape[1])
+        history, padding = self.view.beginning(rows, condition, self.device)
+        length = self.continuation_length(history.shape[1]) if self.view.open_ended else self.view.length
         uniform = generator.rand(length)
         guided = self.guidance.strength != 1 and len(self.conditions.kinds) > 0
         if guided:
@@ -181,19 +181,6 @@ class Transformer(GenerativeModel):
     def continuation_length(self, prompt_length: int) -> int:
         """Tokens of a sample of text."""
         return self.sample_length or self.shape[0]
-
-    def beginning(self, rows: int, condition: Condition | None) -> tuple[Tensor, Tensor | None]:
-        """The tokens (N, P) that samples begin with, and how many of each row are padding, (N,), if any."""
-        if self.vocab_size is None:
-            self.conditions.check(condition)
-            return self.view.given(rows, condition, self.device), None
-        prompt = None if condition is None else condition.get("prompt")
-        if prompt is None or prompt.shape[1] == 0:
-            return torch.full((rows, 1), self.start_token or 0, device=self.device), None
-        prompt = prompt.to(self.device)
-        padding = (prompt == -1).long().cumprod(dim=1).sum(dim=1).clamp(max=prompt.shape[1] - 1)
-        check_tokens(prompt[torch.arange(prompt.shape[1], device=self.device) >= padding[:, None]], self.vocab_size)
-        return prompt.clamp(min=0), padding if padding.any() else None
 
 
 def _unpadded(history: Tensor, padding: Tensor) -> Tensor:
