@@ -200,6 +200,25 @@ def test_a_condition_is_more_than_a_label(name: str) -> None:
         assert "label" not in found
 
 
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if not inside(name, "genlab.data")))
+def test_what_data_are_is_not_asked_of_their_class(name: str) -> None:
+    """Their spec says it, and a task knows what it is of."""
+    asked = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(MODULES[name].read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance"
+    ]
+    assert not [call for call in asked if "TextDataModule" in call]
+
+
+def test_samples_are_written_in_one_room() -> None:
+    """PNG files, arrays and texts of samples, and grids of them."""
+    writers = {"save_grid", "save_png", "write_texts", "write_images", "np.savez"}
+    found = {name for name, path in MODULES.items() if calls(path) & writers}
+    others = {"genlab.callbacks.samples", "genlab.callbacks.text_samples"}  # which hand theirs to the room
+    assert {room(name) for name in found - others} == {"sampling"}
+
+
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_names_say_what_is_inside(name: str) -> None:
     forbidden = {"utils", "util", "common", "helpers", "helper", "components", "misc", "registry"}

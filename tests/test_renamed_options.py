@@ -70,3 +70,17 @@ def test_tensors_by_their_old_names() -> None:
     before = {name.replace("told.label", "label"): value for name, value in own.items()}
     assert before.keys() != own.keys()
     assert renamed(before, own).keys() == own.keys(), "and what a user calls a label is left alone"
+
+
+def test_a_run_of_before_has_a_task() -> None:
+    """Its data say which, and its evaluation what the task takes now; values for another task are left out."""
+    evaluation = {"_target_": "E", "num_samples": 8, "balanced_classes": False, "prompt_length": 4}
+    now = modern({"evaluation": evaluation, "spec": {"modality": "text"}})
+    assert now["evaluation"] == {"_target_": "E", "num_samples": 8}
+    assert now["task"] == {"_target_": "genlab.evaluation.continue_text.ContinueText", "prompt_length": 4}
+    images = modern({"evaluation": evaluation | {"prompt_length": 0, "balanced_classes": True}})
+    assert images["task"] == {"_target_": "genlab.evaluation.generate.Generate", "balanced_classes": True}
+    assert modern(now) == now
+    typed = ConfigTree().compose(["data=digits", "evaluation.balanced_classes=true"])
+    assert typed.task.balanced_classes is True
+    assert "balanced_classes" not in typed.evaluation

@@ -234,8 +234,7 @@ def test_an_extractor_of_a_run_stands_beside_any_metric(run: Path) -> None:
     config = ConfigTree().compose(["model=gan", "metrics=[fid,kid,prc,cas]", f"metrics.extractor={run}"])
     check_config(config)
     config.spec, config.run_dir, config.run_id = SPEC, "x", "x"
-    evaluation = build_evaluation({"metrics": OmegaConf.to_container(config.metrics),
-                                   "evaluation": OmegaConf.to_container(config.evaluation, resolve=True),
-                                   "spec": SPEC})  # fmt: skip
+    nodes = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("metrics", "task", "evaluation")}
+    evaluation = build_evaluation({**nodes, "spec": SPEC})
     assert evaluation.extractor is not None
     assert evaluation.extractor.gives == {"features", "logits"}

@@ -5,7 +5,7 @@ configs/metrics is found there and fed what it reads.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from bigrams import Bigrams
 from genlab.config.build import build
 from genlab.config.tree import PACKAGED
 from genlab.data.digits import Digits
+from genlab.data.shapes import Shapes
 from genlab.evaluation.continue_text import ContinueText
 from genlab.evaluation.evaluation import Evaluation
 from genlab.evaluation.generate import Generate
@@ -44,16 +45,17 @@ from told import classes
 Values = dict[str, dict[str, float]]  # by metric and name
 COUNTS = {True: 97, False: 101}  # of real and of generated examples
 LESS = {"num_pairs": 20, "subset_size": 50, "num_subsets": 5, "num_samples": 40, "num_heldout": 50}
+SCENES = Shapes(image_size=16, max_objects=2, num_train=COUNTS[False], fresh=False)
 WORDS = ("the", "a", "small", "red", "circle", "above", "large", "blue", "square", "is")
 
 
-def sample_metrics(folder: Path, without: str = "") -> dict[str, Any]:
+def sample_metrics(folder: Path, without: Sequence[str] = ()) -> dict[str, Any]:
     """By name, of all config files: those that are fed samples, and do not read ``without``."""
     nodes: dict[str, Any] = {}
     for path in (PACKAGED / "metrics").glob("*.yaml"):
         nodes |= without_downloads(yaml.safe_load(path.read_text()), folder)
     metrics: dict[str, Any] = {name: build(less(nodes[name]), Metric, name) for name in sorted(nodes)}
-    return {n: m for n, m in metrics.items() if not isinstance(m, ModelMetric) and without not in m.reads}
+    return {n: m for n, m in metrics.items() if not isinstance(m, ModelMetric) and not m.reads & {*without}}
 
 
 def less(node: Any) -> Any:
@@ -73,6 +75,7 @@ def examples(real: bool) -> dict[str, Any]:
         "spatial": torch.randn(count, 24, generator=generator),
         "image": images,
         "text": [" ".join(WORDS[word] for word in row) for row in words],
+        "caption": SCENES.captions(SCENES.scenes("train", 0, np.arange(count))),
         "label": torch.arange(count) % 10,
         "index": torch.arange(count),
     }
@@ -85,7 +88,13 @@ def batches(metric: Any, real: bool, rank: int, world: int, shuffled: bool) -> I
         mine = mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(rank))]
     for rows in mine.split(16):
         batch = {key: values for key, values in examples(real).items() if key in metric.reads | {"index", "label"}}
+        if "caption" in batch:  # of some samples not that of their picture
+            batch["image"] = torch.from_numpy(SCENES.table("train").images)[: COUNTS[real]] if real else _others()
         yield {key: v[rows] if isinstance(v, Tensor) else [v[row] for row in rows] for key, v in batch.items()}
+
+
+def _others() -> Tensor:
+    return torch.from_numpy(SCENES.table("train").images).roll(1, dims=0)[: COUNTS[False]]
 
 
 def fed(folder: Path, rank: int = 0, world: int = 1, shuffled: bool = False, group: Any = None) -> Values:
@@ -135,7 +144,7 @@ def of_texts() -> dict[str, float]:
 def scores(folder: Path) -> dict[str, float]:
     """An evaluation of pixels."""
     data = Digits()
-    judge = Evaluation(Everything(), sample_metrics(folder, without="text"), cache_dir=str(folder))  # type: ignore[arg-type]
+    judge = Evaluation(Everything(), sample_metrics(folder, without=("text", "caption")), cache_dir=str(folder))  # type: ignore[arg-type]
     return judge.score(Generate().on(data, "val").baselines(101, seed=0)["class_gaussian"], data).values
 
 
@@ -209,8 +218,9 @@ def test_batch_sizes_and_workers_do_not_show(folder: Path) -> None:
     results = []
     for batch_size, num_workers in ((64, 0), (1, 0), (7, 2)):
         data = Digits(num_workers=num_workers)
-        judge = Evaluation(Everything(), sample_metrics(folder, without="text"), 101, batch_size=batch_size,
-                           cache_dir=str(folder))  # fmt: skip  # type: ignore[arg-type]
+        metrics = sample_metrics(folder, without=("text", "caption"))
+        options: Any = {"batch_size": batch_size, "cache_dir": str(folder)}
+        judge = Evaluation(Everything(), metrics, 101, **options)  # type: ignore[arg-type]
         results.append(judge.run(NoisyPrototypes(data), data, weights="raw"))
     for result in results[1:]:
         assert result.values == pytest.approx(results[0].values, rel=1e-6)
