@@ -118,7 +118,6 @@ class DataModule(LightningDataModule, ABC):
     """Examples by split, in an order that a stopped run goes on with."""
 
     splits: tuple[Split, ...] = ("train", "val")  # that there are
-    tokenizer: Tokenizer | None = None  # of data that are tokens; a run keeps it
 
     def __init__(self, batch_size: int, num_workers: int = 0, limit: int | None = None, seed: int = 0):
         """
@@ -140,6 +139,11 @@ class DataModule(LightningDataModule, ABC):
     @abstractmethod
     def dataset(self, split: Split) -> KeyedDataset:
         """What the loaders take batches from."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Of data that are tokens: a run keeps it."""
+        return None
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:

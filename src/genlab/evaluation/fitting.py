@@ -57,7 +57,8 @@ def check_gives(name: str, needed: frozenset[str], extractor: FeatureExtractor) 
 def check_enough(metrics: Mapping[str, Any], task: Task, model: GenerativeModel, count: int) -> None:
     """Raises DataError if a metric cannot be computed of ``count`` samples of ``model`` and the task's reference."""
     reference, asked = task.reference(), model.conditions.label_of(task.asked(model, range(count)))
-    real, fake = labels_or_none(reference.columns.get(LABEL), len(reference)), labels_or_none(asked, count)
+    known: Any = reference.columns.get(LABEL)
+    real, fake = labels_or_none(known, len(reference)), labels_or_none(asked, count)
     for metric in metrics.values():
         if isinstance(metric, NeedsEnough):
             metric.check_enough(real, fake)

@@ -28,6 +28,9 @@ class TextToImage(Generate):
                 f"task=text_to_image needs images with captions; the data are {spec.modality} without. Leave task= out."
             )
 
+    def gives(self, model: GenerativeModel) -> frozenset[str]:
+        return super().gives(model) | {_CAPTION}
+
     def facts(self) -> dict[str, Any]:
         return {**super().facts(), **({"captions": "of the next example"} if self.shuffled else {})}
 

@@ -50,6 +50,6 @@ def joined(parts: Sequence[Examples]) -> Examples:
 
 
 def _rows(values: Column, chosen: slice | Tensor) -> Column:
-    if isinstance(values, Tensor) or isinstance(chosen, slice):
+    if isinstance(values, Tensor):
         return values[chosen]
-    return [values[i] for i in chosen.tolist()]
+    return values[chosen] if isinstance(chosen, slice) else [values[i] for i in chosen.tolist()]
