@@ -26,7 +26,7 @@ ROOMS = {  # a folder of src/genlab, or a module beside them: what of the others
     "machine": "errors files",
     "config": "errors files redaction started_as trust",
     "trust": "errors files redaction config",
-    "milestones": "errors files started_as",
+    "milestones": "errors files",
     "data": "errors files progress seeding",
     "model": "errors seeding",
     "budget": "errors model",

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -57,9 +57,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         read.check_same_tokenizer(last, data.tokenizer, run)
         load_tokenizer(resolved(config), last, run)
     if baselines and not evaluation.metrics:
-        raise ConfigError(
-            "baselines=true: they are scored as samples are, and no metric here is of samples. Choose metrics=[fid]."
-        )
+        _raise_no_baselines(model, data)
     with quick_matmul(model.device.type == "cpu"):
         result = evaluation.run(model, data, weights=weights)
     others: dict[str, Result] = {}
@@ -80,6 +78,15 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
     for picture in save_pictures(result.pictures, run, f"{result.protocol_id}{suffix}"):
         print(for_terminal(f"picture: {picture}"))
     raise_first(result.failures, path)
+
+
+def _raise_no_baselines(model: Model, data: DataModule) -> NoReturn:
+    if not isinstance(model, GenerativeModel):
+        raise ConfigError(f"baselines=true: they are in place of samples, and a {type(model).__name__} draws none. Leave it out.")
+    measured = "metrics=[distinct]" if isinstance(data, TextDataModule) else "metrics=[fid]"
+    raise ConfigError(
+        f"baselines=true: they are scored as samples are, and no metric here is of samples. Choose {measured}."
+    )
 
 
 def _baselines(data: DataModule, model: Model, evaluation: Evaluation) -> dict[str, Examples]:

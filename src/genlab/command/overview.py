@@ -57,7 +57,9 @@ def show(config: DictConfig, data: DataModule, parameters: int, overrides: Seque
 def _that_matter(plain: Mapping[str, Any], data: DataModule, parameters: int) -> dict[str, str]:
     model, spec, budget, trainer = plain["model"], plain["spec"], plain["budget"], plain["trainer"]
     parts = [
-        f"{name} {_class(node)}" for name, node in model.items() if isinstance(node, Mapping) and "_target_" in node
+        f"{name} {_class(node)}"
+        for name, node in model.items()
+        if isinstance(node, Mapping) and "_target_" in node and name != "optimizer"  # which has a line of its own
     ]
     count, label = len(data.dataset("train")), data.spec.label
     what = "windows of text" if spec["modality"] == "text" else f"{spec['modality']}s"
