@@ -1117,4 +1117,52 @@ ELSEWHERE = (
         "Set metrics.isc.splits=1",
         "metrics/test_inception_score.py::test_too_few_samples_for_the_splits",
     ),
+    Elsewhere(
+        "metrics/classes.py", "all are -1", "metrics/test_intra_class_fid.py::test_refusals"
+    ),  # of data of the user's own: genlab's refuse -1
+    Elsewhere(
+        "callbacks/finite_guard.py",
+        "Nothing was saved of it",
+        "callbacks/test_finite_guard.py::test_a_lower_learning_rate_is_a_way_out",
+    ),
+    Elsewhere(
+        "checkpoint/write.py",
+        "so it was not saved",
+        "callbacks/test_finite_guard.py::test_a_lower_learning_rate_is_a_way_out",
+    ),
+    Elsewhere(
+        "data/array_cache.py", "set GENLAB_CACHE to", "data/test_array_cache.py::test_another_folder_is_a_way_out"
+    ),
+    Elsewhere("command/evaluate.py", "no metric here is of samples", "test_evaluate.py::test_baselines_are_of_samples"),
+    Elsewhere(
+        "model/classifier.py",
+        "two images or more on each device",
+        "model/test_classifier.py::test_a_batch_of_one_is_too_few",
+    ),
+    Elsewhere(
+        "command/options.py",
+        "with images: what to compare with",
+        "test_remedies.py::test_files_that_are_compared_have_options_of_their_own",
+    ),
+    Elsewhere(
+        "planning/plan.py", "no size fits", "planning/test_plan.py::test_where_nothing_fits_the_advice_fits_the_reason"
+    ),
+    Elsewhere(
+        "sweep/ledger.py",
+        "choose another sweep.name=",
+        "sweep/test_ledger.py::test_another_name_or_storage_is_a_way_out",
+    ),
+    Elsewhere(
+        "sweep/ledger.py",
+        "the sweep's ledger cannot be used",
+        "sweep/test_ledger.py::test_another_name_or_storage_is_a_way_out",
+    ),
+    Elsewhere(
+        "machine/memory.py", "docker run --shm-size", "data/test_workers.py::test_without_workers_nothing_is_handed_on"
+    ),
+    Elsewhere(
+        "report/protocol.py", "it is older", "report/test_comparison.py::test_an_older_run_is_measured_again_as_told"
+    ),
+    Elsewhere("run/processes.py", "rank 0 died", "test_ddp.py::test_stop_and_resume"),
+    Elsewhere("command/verify.py", "and look at {}/metrics.csv", "test_verify.py::test_a_sound_recipe_holds"),
 )

@@ -34,7 +34,8 @@ ROOMS = {  # a folder of src/genlab, or a module beside them: what of the others
     "sampling": "files seeding data model",
     "logger": "errors files redaction config metrics",
     "checkpoint": "errors files redaction data model",
-    "callbacks": "errors files redaction progress seeding machine milestones data model metrics sampling logger checkpoint",
+    "callbacks": "errors files redaction progress seeding machine milestones data model metrics sampling logger "
+    "checkpoint",
     "launcher": "errors redaction",
     "sweep": "errors files redaction started_as config trust launcher",
     "report": "errors files redaction progress started_as config logger",

@@ -6,7 +6,6 @@ import threading
 import time
 
 import pytest
-
 from rich.console import Console
 from rich.progress import Progress
 

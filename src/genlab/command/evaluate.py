@@ -82,7 +82,9 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
 
 def _raise_no_baselines(model: Model, data: DataModule) -> NoReturn:
     if not isinstance(model, GenerativeModel):
-        raise ConfigError(f"baselines=true: they are in place of samples, and a {type(model).__name__} draws none. Leave it out.")
+        raise ConfigError(
+            f"baselines=true: they are in place of samples, and a {type(model).__name__} draws none. Leave it out."
+        )
     measured = "metrics=[distinct]" if isinstance(data, TextDataModule) else "metrics=[fid]"
     raise ConfigError(
         f"baselines=true: they are scored as samples are, and no metric here is of samples. Choose {measured}."
