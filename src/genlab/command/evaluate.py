@@ -85,10 +85,8 @@ def _raise_no_baselines(model: Model, data: DataModule) -> NoReturn:
         raise ConfigError(
             f"baselines=true: they are in place of samples, and a {type(model).__name__} draws none. Leave it out."
         )
-    measured = "metrics=[distinct]" if isinstance(data, TextDataModule) else "metrics=[fid]"
-    raise ConfigError(
-        f"baselines=true: they are scored as samples are, and no metric here is of samples. Choose {measured}."
-    )
+    remedy = "Choose metrics=[distinct]." if isinstance(data, TextDataModule) else "Choose metrics=[fid]."
+    raise ConfigError(f"baselines=true: they are scored as samples are, and no metric here is of samples. {remedy}")
 
 
 def _baselines(data: DataModule, model: Model, evaluation: Evaluation) -> dict[str, Examples]:
@@ -124,12 +122,12 @@ def evaluate_images(
         if read_path(out).suffix.lower() != ".json":
             raise ConfigError(f"out={out}: the numbers go into a .json file. Use out={out.rstrip('/')}.json")
         prepare_file(read_path(out))
+    if on_bad == "stop":
+        on_bad = config.data.get("on_bad", "stop")  # files that are compared with data of files are treated as those
     data = _reference(config, reference, reference_key, on_bad)
     if reference is not None:
         config.evaluation.reference = "train"
     channels: Any = data.spec.shape[0]
-    if on_bad == "stop":
-        on_bad = config.data.get("on_bad", "stop")  # files that are compared with data of files are treated as those
     given = GivenImages(
         images, _size(config), channels, config.data.get("cache_dir"), image_key, on_bad, config.data.get("bits", 8)
     )
