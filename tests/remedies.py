@@ -1133,11 +1133,8 @@ ELSEWHERE = (
     Elsewhere(
         "data/array_cache.py", "set GENLAB_CACHE to", "data/test_array_cache.py::test_another_folder_is_a_way_out"
     ),
-    Elsewhere(
-        "command/evaluate.py", "Choose metrics=[fid].", "test_evaluate.py::test_baselines_are_of_samples"
-    Elsewhere(
-        "command/evaluate.py", "Choose metrics=[distinct].", "test_evaluate.py::test_baselines_are_of_samples"
-    ),
+    Elsewhere("command/evaluate.py", "Choose metrics=[fid].", "test_evaluate.py::test_baselines_are_of_samples"),
+    Elsewhere("command/evaluate.py", "Choose metrics=[distinct].", "test_evaluate.py::test_baselines_are_of_samples"),
     Elsewhere(
         "model/classifier.py",
         "two images or more on each device",
