@@ -21,6 +21,7 @@ from PIL import Image
 from genlab.config.tree import ConfigTree
 from genlab.data.base import ConditionSpec, DataSpec
 from genlab.sampling.png import save_png
+from stand_ins import clip_folder
 from tiny_run import SHORT
 
 
@@ -125,6 +126,30 @@ def one_class() -> None:
     pictures("q/a", 12, (16, 16, 3))
 
 
+def a_class_without_held_out_images() -> None:
+    arrays()
+    np.save("v.npy", noise(20, 16, 16, 3))
+    np.save("three.npy", np.arange(60) % 3)
+    np.save("two.npy", np.arange(20) % 2)
+
+
+def all_the_same() -> None:
+    pictures("p", 12, (16, 16, 3))
+    Path("same").mkdir()
+    for i in range(12):
+        Image.fromarray(noise(16, 16, 3)).save(f"same/{i:02}.png")
+
+
+def with_clip() -> None:
+    unlabelled()
+    clip_folder(Path("clip"))
+
+
+def with_clip_and_classes() -> None:
+    classes()
+    clip_folder(Path("clip"))
+
+
 def unlabelled() -> None:
     pictures("p", 12, (16, 16, 3))
     pictures("q", 12, (16, 16, 3))
@@ -170,6 +195,13 @@ def a_judge_that_is_gone() -> None:
 def recipe() -> None:
     """A finished run of one, of another budget than its bands are of."""
     make_run("recipe", "experiment=dcgan_cifar10_small", "budget.value=3", "data.download=false")
+    Path("recipe/overrides.yaml").write_text("[experiment=dcgan_cifar10_small]")
+    Path("recipe/summary.json").write_text("{}")
+
+
+def recipe_without_numbers() -> None:
+    """One that is finished, and whose curves somebody has deleted."""
+    make_run("recipe", "experiment=dcgan_cifar10_small", "budget.value=64000", "data.download=false")
     Path("recipe/overrides.yaml").write_text("[experiment=dcgan_cifar10_small]")
     Path("recipe/summary.json").write_text("{}")
 
@@ -230,6 +262,11 @@ MLP = ("model/network=mlp", "model.network.width=8")
 DIGITS = ("train", *SHORT, "data=digits")
 IMAGES = ("train", *SHORT, CACHE, "data=image_folder", "data.root=p", *MLP)
 ARRAY = ("train", *SHORT, CACHE, "data=array", "data.path=x.npy", *MLP)
+THREE_CLASSES = (
+    "data.label_path=three.npy",
+    "data.val_path=v.npy",
+    "data.val_label_path=two.npy",
+)
 TEXT = (
     "train",
     *SHORT,
@@ -881,72 +918,93 @@ TRIED = (
         ("verify", "experiment=shakespeare_cpu", "data.download=false", "~callbacks.evaluation"),
         ("callbacks=[default] -~callbacks.evaluation",),
     ),
+    Tried(
+        "metrics/class_balance.py",
+        "the reference has no image of class",
+        (*ARRAY, *THREE_CLASSES, RANDOM, "metrics=[class_balance]", "evaluation.balanced_classes=true"),
+        ("metrics=[]",),
+        a_class_without_held_out_images,
+    ),
+    Tried(
+        "metrics/class_variety.py",
+        "needs at least 2 real images",
+        (*ARRAY, "data.val_path=one.npy", RANDOM, "metrics=[class_variety]"),
+        ("metrics=[]",),
+        arrays,
+    ),
+    Tried(
+        "metrics/class_variety.py",
+        "images of the reference do not differ",
+        (*COMPARED, "reference=same", "metrics=[class_variety]"),
+        ("metrics=[]",),
+        all_the_same,
+    ),
+    Tried(
+        "metrics/classes.py",
+        "of two classes or more",
+        (*IMAGES, RANDOM, "metrics=[class_balance]"),
+        ("metrics=[]",),
+        one_class,
+    ),
+    Tried(
+        "metrics/clip_score.py",
+        "needs names of classes",
+        (*COMPARED, "metrics=[clip_score]", "metrics.clip_score.model=clip"),
+        ("metrics=[] -metrics.clip_score.model",),
+        with_clip,
+    ),
+    Tried(
+        "metrics/clip.py",
+        "Name a folder that holds it",
+        (*COMPARED, "metrics=[clip_score]", "metrics.clip_score.model=openai/nowhere"),
+        ("metrics.clip_score.model=clip", "metrics=[] -metrics.clip_score.model"),
+        with_clip_and_classes,
+    ),
+    Tried(
+        "command/verify.py",
+        "metrics.csv is missing",
+        ("verify", "run=recipe"),
+        ("experiment=dcgan_cifar10_small +data.download=false -run",),
+        recipe_without_numbers,
+    ),
 )
 
 
-LOWER = "model=diffusion model.optimizer.lr=1e-4"
 OFFERED = (
-    Offered("metrics/clip_score.py", "needs names of classes", "CLIP's weights", "metrics=[]"),
     Offered(
         "metrics/sandbox.py",
         "no process can be started",
-        "a user with as many processes as it may have",
+        "a user with as many processes as it may have; root, as which tests may run, has no such bound",
         "data=text_file metrics=[pass_at_k] metrics.pass_at_k.workers=1",
     ),
     Offered("model/gan.py", "cannot be shared out over devices", "several GPUs", "model=gan trainer=ddp"),
     Offered(
-        "callbacks/finite_guard.py",
-        "Nothing was saved of it",
-        "a long training",
-        f"{LOWER} trainer.gradient_clip_val=1.0",
-    ),
-    Offered("checkpoint/write.py", "so it was not saved", "a long training", f"{LOWER} trainer.gradient_clip_val=1.0"),
-    Offered("data/array_cache.py", "set GENLAB_CACHE to", "a disk that is full"),
-    Offered("command/evaluate.py", "baselines=true: they are scored", "a trained run", "metrics=[fid]"),
-    Offered(
-        "metrics/class_balance.py",
-        "the reference has no image of class",
-        "metrics=[] is tried with others",
-        "metrics=[]",
-    ),
-    Offered("metrics/class_variety.py", "class_variety", "metrics=[] is tried with others", "metrics=[]"),
-    Offered("metrics/classes.py", "of two classes or more", "metrics=[] is tried with others", "metrics=[]"),
-    Offered("metrics/classes.py", "all are -1", "metrics=[] is tried with others", "metrics=[]"),
-    Offered("milestones.py", "there is nothing to judge", "a recipe's run that has no numbers"),
-    Offered("model/classifier.py", "two images or more on each device", "several devices", "data.batch_size=8"),
-    Offered("command/options.py", "with images: what to compare with", "the help"),
-    Offered("planning/plan.py", "no size fits", "memory that is full", "data.batch_size=1"),
-    Offered("sweep/ledger.py", "choose another sweep.name=", "a folder where a file should be"),
-    Offered(
         "callbacks/failure_monitor.py",
         "the discriminator wins",
-        "a long training",
+        "only a long training shows whether a GAN recovers",
         "model=gan model/augment=diffaugment model/objective/penalty=r1 model.discriminator_optimizer.lr=1e-4",
     ),
     Offered(
         "callbacks/failure_monitor.py",
         "Use model/augment=diffaugment",
-        "a long training",
+        "only a long training shows whether a GAN recovers",
         "model=gan model/augment=diffaugment model/objective/penalty=r1 model.optimizer.lr=1e-4",
     ),
     Offered(
-        "callbacks/failure_monitor.py", "Lower model.optimizer.lr", "a long training", f"{LOWER} model.guidance=1.0"
+        "callbacks/failure_monitor.py",
+        "Lower model.optimizer.lr",
+        "only a long training shows whether samples recover",
+        "model=diffusion model.optimizer.lr=1e-4 model.guidance=1.0",
     ),
-    Offered("launcher/ray.py", "Start one with ray start", "a cluster"),
-    Offered("machine/memory.py", "docker run --shm-size", "memory that is full", "data.num_workers=0"),
-    Offered("machine/memory.py", "a smaller model, or", "memory that is full", "trainer.precision=bf16-mixed"),
+    Offered("launcher/ray.py", "Start one with ray start", "a Ray cluster"),
     Offered(
-        "metrics/clip.py",
-        "Name a folder that holds it",
-        "the network",
-        "metrics=[clip_score] metrics.clip_score.model=/path",
+        "machine/memory.py",
+        "a smaller model, or",
+        "a training of which one example fills the memory",
+        "trainer.precision=bf16-mixed",
     ),
-    Offered("report/protocol.py", "it is older", "a run of an older version"),
-    Offered("sweep/ledger.py", "the sweep's ledger cannot be used", "another machine"),
-    Offered("sweep/wandb.py", "W&B does not give it", "the network"),
-    Offered("run/processes.py", "rank 0 died", "several processes"),
-    Offered("command/verify.py", "and look at {}/metrics.csv", "it is to be read"),
-    Offered("command/verify.py", "Look at train/ and monitor/", "it is to be read"),
+    Offered("sweep/wandb.py", "W&B does not give it", "W&B, over the network"),
+    Offered("command/verify.py", "Look at train/ and monitor/", "it names files to read, and no option"),
 )
 ELSEWHERE = (
     Elsewhere(
@@ -1051,4 +1109,53 @@ ELSEWHERE = (
         "Set metrics.isc.splits=1",
         "metrics/test_inception_score.py::test_too_few_samples_for_the_splits",
     ),
+    Elsewhere(
+        "metrics/classes.py", "all are -1", "metrics/test_intra_class_fid.py::test_refusals"
+    ),  # of data of the user's own: genlab's refuse -1
+    Elsewhere(
+        "callbacks/finite_guard.py",
+        "Nothing was saved of it",
+        "callbacks/test_finite_guard.py::test_a_lower_learning_rate_is_a_way_out",
+    ),
+    Elsewhere(
+        "checkpoint/write.py",
+        "so it was not saved",
+        "callbacks/test_finite_guard.py::test_a_lower_learning_rate_is_a_way_out",
+    ),
+    Elsewhere(
+        "data/array_cache.py", "set GENLAB_CACHE to", "data/test_array_cache.py::test_another_folder_is_a_way_out"
+    ),
+    Elsewhere("command/evaluate.py", "Choose metrics=[fid].", "test_evaluate.py::test_baselines_are_of_samples"),
+    Elsewhere("command/evaluate.py", "Choose metrics=[distinct].", "test_evaluate.py::test_baselines_are_of_samples"),
+    Elsewhere(
+        "model/classifier.py",
+        "two images or more on each device",
+        "model/test_classifier.py::test_a_batch_of_one_is_too_few",
+    ),
+    Elsewhere(
+        "command/options.py",
+        "with images: what to compare with",
+        "test_remedies.py::test_files_that_are_compared_have_options_of_their_own",
+    ),
+    Elsewhere(
+        "planning/plan.py", "no size fits", "planning/test_plan.py::test_where_nothing_fits_the_advice_fits_the_reason"
+    ),
+    Elsewhere(
+        "sweep/ledger.py",
+        "choose another sweep.name=",
+        "sweep/test_ledger.py::test_another_name_or_storage_is_a_way_out",
+    ),
+    Elsewhere(
+        "sweep/ledger.py",
+        "the sweep's ledger cannot be used",
+        "sweep/test_ledger.py::test_another_name_or_storage_is_a_way_out",
+    ),
+    Elsewhere(
+        "machine/memory.py", "docker run --shm-size", "data/test_workers.py::test_without_workers_nothing_is_handed_on"
+    ),
+    Elsewhere(
+        "report/protocol.py", "it is older", "report/test_comparison.py::test_an_older_run_is_measured_again_as_told"
+    ),
+    Elsewhere("run/processes.py", "rank 0 died", "test_ddp.py::test_stop_and_resume"),
+    Elsewhere("command/verify.py", "and look at {}/metrics.csv", "test_verify.py::test_a_sound_recipe_holds"),
 )

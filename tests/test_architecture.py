@@ -26,7 +26,7 @@ ROOMS = {  # a folder of src/genlab, or a module beside them: what of the others
     "machine": "errors files",
     "config": "errors files redaction started_as trust",
     "trust": "errors files redaction config",
-    "milestones": "errors files started_as",
+    "milestones": "errors files",
     "data": "errors files progress seeding",
     "model": "errors seeding",
     "budget": "errors model",
@@ -35,8 +35,8 @@ ROOMS = {  # a folder of src/genlab, or a module beside them: what of the others
     "evaluation": "errors files progress seeding machine data model metrics sampling",
     "logger": "errors files redaction config metrics",
     "checkpoint": "errors files redaction data model",
-    "callbacks": "errors files redaction seeding machine milestones data model metrics sampling evaluation logger "
-    "checkpoint",
+    "callbacks": "errors files redaction progress seeding machine milestones data model metrics sampling evaluation "
+    "logger checkpoint",
     "launcher": "errors redaction",
     "sweep": "errors files redaction started_as config trust launcher",
     "report": "errors files redaction progress started_as config logger",

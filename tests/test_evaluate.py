@@ -10,14 +10,16 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from genlab.cli import main
+from genlab.cli import run as command_line
 from genlab.data.digits import Digits
+from genlab.errors import ConfigError
 from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.extractor.digits import DigitsFeatures
 from genlab.metrics.fid import FID
 from genlab.run import run_folder
 from genlab.run.load import load_run
 from genlab.sampling.examples import Examples
-from tiny_run import MLP, train
+from tiny_run import MLP, small, train
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +206,27 @@ def test_what_cannot_be_compared_is_said_in_one_line(
     said = capsys.readouterr().err
     assert said.startswith(f"error: {line.replace('{}', str(files))}")
     assert said.count("\n") == 1
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(
+    ("choices", "advised"),
+    [
+        (MLP, "metrics=[fid]"),
+        (("data=text_file", "data.path=t.txt", "model=transformer"), "metrics=[distinct]"),
+        (("model=classifier",), ""),
+    ],
+)
+def test_baselines_are_of_samples(
+    choices: tuple[str, ...], advised: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of run is told what helps it."""
+    monkeypatch.chdir(tmp_path)
+    Path("t.txt").write_text("some words, and some more. " * 200)
+    run = train(*small(*choices), outputs=tmp_path / "outputs")
+    with pytest.raises(ConfigError, match=r"^baselines=true: they are .* (Choose metrics=\[|Leave it out)") as refused:
+        command_line(["evaluate", f"run={run}", "metrics=[]", "baselines=true"])
+    assert advised in str(refused.value)
+    command_line(["evaluate", f"run={run}", *(["baselines=true", advised] if advised else ["metrics=[]"])])
+    (file,) = run.glob("evaluation-*.json")
+    assert bool(json.loads(file.read_text())["baselines"]) == bool(advised)

@@ -3,11 +3,14 @@
 import io
 import sys
 import threading
+import time
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from genlab import progress as module
-from genlab.progress import progress, told
+from genlab.progress import hide_bar, progress, show_bar, told
 
 
 class _Log(io.StringIO):
@@ -42,6 +45,37 @@ def test_what_is_over_soon_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         advance(5)
     assert log.getvalue() == ""
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("progress")]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_of_two_bars_one_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each draws the last line of the terminal, ten times a second: two at once write over each other."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(sys, "stderr", terminal := _Terminal())
+    training = Progress(console=Console(file=terminal, force_terminal=True, width=80))
+    training.add_task("training", total=1)
+    show_bar(training)
+    with progress("drawing", 10):
+        while len(module._bars) < 2:
+            time.sleep(0.001)
+        with module._lock:
+            drawing = module._bars[-1]
+        assert not training.live.is_started
+        assert drawing.live.is_started
+        before = len(terminal.getvalue())
+        drawing.refresh()
+        assert "training" not in terminal.getvalue()[before:]
+    assert training.live.is_started
+    assert not drawing.live.is_started
+    hide_bar(drawing)  # once more: it is hidden
+    hide_bar(training)
+    assert not module._bars
+    left = terminal.getvalue().count("\n") - terminal.getvalue().count("\x1b[1A")
+    assert left == 1, "the drawing leaves no line, and training its last one"
 
 
 def test_how_far() -> None:

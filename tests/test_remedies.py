@@ -237,6 +237,14 @@ def test_a_damaged_file_that_is_compared_may_be_passed_over() -> None:
     damaged()
     assert "set on_bad=skip" in said(*COMPARED, "metrics=[]")
     assert said(*COMPARED, "metrics=[]", "on_bad=skip") == ""
+    typed = (
+        *(word for word in COMPARED if "=p" not in word and "=q" not in word),
+        "images=q",
+        "reference=p",
+        "metrics=[]",
+    )
+    assert "set data.on_bad=skip" in said(*typed)
+    assert said(*typed, "data.on_bad=skip") == ""
 
 
 @pytest.mark.matrix

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genlab import started_as
 from genlab.errors import ConfigError, GenlabError
 from genlab.files.regular_file import open_text
 
@@ -118,9 +117,7 @@ class Bands:
 def _rows(path: Path) -> Iterator[dict[str, float]]:
     """What each step has values of. Raises ConfigError if there are none."""
     if not path.exists():
-        raise ConfigError(
-            f"{path} is missing: there is nothing to judge. Train with: {started_as.command('train')} run={path.parent}"
-        )
+        raise ConfigError(f"{path} is missing: there is nothing to judge.")
     with open_text(path) as file:
         for row in csv.DictReader(file):
             yield {name: float(text) for name, text in row.items() if text}

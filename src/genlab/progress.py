@@ -10,6 +10,36 @@ from rich.progress import Progress
 
 _PATIENCE = 2.0  # seconds in which nothing is shown
 _AGAIN = 30.0  # seconds between the lines of a log
+_bars: list[Progress] = []  # on the terminal, the innermost last: it alone is drawn, since two write over each other
+_lock = threading.Lock()  # of that list: a bar is shown by a thread of its own
+
+
+def show_bar(bar: Progress) -> None:
+    """Draw a bar on the last line of the terminal. One that is there already waits until this one is hidden."""
+    with _lock:
+        if _bars:
+            _clear(_bars[-1])
+        _bars.append(bar)
+        bar.start()
+
+
+def hide_bar(bar: Progress) -> None:
+    """Draw a bar no longer, and go on with the one that waited for it; nothing happens if it was never shown."""
+    with _lock:
+        if bar not in _bars:
+            return  # to stop one that was never started would leave an empty line
+        is_drawn = _bars[-1] is bar
+        _bars.remove(bar)
+        bar.stop()
+        if is_drawn and _bars:
+            _bars[-1].start()
+
+
+def _clear(bar: Progress) -> None:
+    """Stop it without a trace; it may start again."""
+    transient, bar.live.transient = bar.live.transient, True
+    bar.stop()
+    bar.live.transient = transient
 
 
 @contextmanager
@@ -40,7 +70,7 @@ def progress(title: str, total: int | None, quiet: bool = False) -> Iterator[Cal
         if is_over.wait(_PATIENCE):
             return
         if console.is_terminal:
-            bar.start()
+            show_bar(bar)
             return
         print(f"{title} ...", file=sys.stderr, flush=True)
         while not is_over.wait(_AGAIN):
@@ -53,8 +83,7 @@ def progress(title: str, total: int | None, quiet: bool = False) -> Iterator[Cal
     finally:
         is_over.set()
         watcher.join()
-        if bar.live.is_started:
-            bar.stop()  # one that was never started would leave an empty line
+        hide_bar(bar)
 
 
 def told(done: int, total: int | None) -> str:

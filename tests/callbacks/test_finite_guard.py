@@ -99,3 +99,19 @@ def test_gradients() -> None:
     assert is_finite([torch.zeros(3), torch.full((2, 2), 1e38), torch.zeros(0)])
     assert not is_finite([torch.zeros(3), torch.tensor([1.0, math.nan])])
     assert not is_finite([torch.tensor([-math.inf]), torch.zeros(3)])
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (("model.optimizer.lr=1e20",), "Nothing was saved of it"),  # weights that overflow in the next step
+        (("model.optimizer.lr=1e60", "callbacks.checkpoint.every_minutes=0"), "so it was not saved"),  # or at once
+    ],
+)
+def test_a_lower_learning_rate_is_a_way_out(cause: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    remedy = r"Lower model\.optimizer\.lr, or set trainer\.gradient_clip_val=1\.0"
+    with pytest.raises(NumericsError, match=f"{said}.*{remedy}"):
+        train(*MLP, *cause, outputs=tmp_path / "high")
+    run = train(*MLP, *cause[1:], "model.optimizer.lr=1e-4", "trainer.gradient_clip_val=1.0", outputs=tmp_path / "low")
+    assert (run / "summary.json").exists()

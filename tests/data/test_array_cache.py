@@ -207,3 +207,16 @@ def test_the_key_is_made_of_all_that_pixels_depend_on(monkeypatch: pytest.Monkey
     assert key(root="elsewhere") == keys[0]  # a folder may be moved
     monkeypatch.setattr(decoding, "DECODER", "another")
     assert key() not in keys
+
+
+@pytest.mark.parametrize(
+    "said", ["set GENLAB_CACHE to another folder", "set cache_dir, where it was named, to another"]
+)
+def test_another_folder_is_a_way_out(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "file" / "cache"))
+    broken = array_cache.default_folder() if "GENLAB_CACHE" in said else tmp_path / "file" / "mine"
+    with pytest.raises(StorageError, match=said):
+        check(broken, tmp_path / "log")
+    monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "other"))
+    check(array_cache.default_folder() if "GENLAB_CACHE" in said else tmp_path / "mine", tmp_path / "log")

@@ -4,6 +4,8 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from genlab.data.workers import begin_worker
+from genlab.errors import ResourceError
+from genlab.machine.memory import enough_memory
 
 
 class NobodyCanSend(Dataset):
@@ -21,3 +23,14 @@ def test_a_batch_that_cannot_be_handed_on_ends_its_worker(capfd) -> None:
     with pytest.raises(RuntimeError, match=r"DataLoader worker .* exited unexpectedly"):
         next(iter(loader))
     assert capfd.readouterr() == ("", "")
+
+
+def test_without_workers_nothing_is_handed_on() -> None:
+    """What is advised where a worker has died."""
+    with (
+        pytest.raises(ResourceError, match=r"a process that loads data died at step 1: .* Try data\.num_workers=0"),
+        enough_memory("at step 1", "a smaller model"),
+    ):
+        next(iter(DataLoader(NobodyCanSend(), batch_size=None, num_workers=1, worker_init_fn=begin_worker)))
+    with enough_memory("at step 1", "a smaller model"):
+        assert len(list(DataLoader(NobodyCanSend(), batch_size=None, num_workers=0))) == 4

@@ -68,3 +68,13 @@ def test_where_no_class_has_five_all_are_one() -> None:
     assert relative_variety(x[:1].repeat(8, axis=0), nobody, x, nobody) < 1e-20
     with pytest.raises(DataError, match="class_variety: images of the reference do not differ"):
         relative_variety(x, nobody, np.ones((4, 3)), nobody[:4])
+
+
+def test_one_picture_over_and_over_does_not_differ() -> None:
+    """Whose variation in float32 is 1e-14, not 0: samples were as varied as that."""
+    picture = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, 16, 16), dtype=np.uint8))
+    metric = ClassVariety(judge="pixels")
+    for real in (True, False):
+        metric.update({"image": picture.repeat(12, 1, 1, 1), "index": torch.arange(12)}, real=real)
+    with pytest.raises(DataError, match="class_variety: images of the reference do not differ"):
+        metric.compute()

@@ -1,5 +1,6 @@
 """A classifier's loss, features and statistics; what it is made of; and which data it refuses."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,11 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.config.build import fits
+from genlab.errors import ConfigError
 from genlab.model.augment.shift import Shift
 from genlab.model.base import Classifies, GenerativeModel
 from genlab.model.classifier import Classifier
 from genlab.model.network.resnet import ResNet
 from genlab.model.schedule import Constant
+from tiny_run import small, train
 
 
 class Given(nn.Module):
@@ -165,3 +168,13 @@ def test_shifts_repeat_the_edge_and_reach_an_eighth() -> None:
 def test_what_cannot_be_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.matrix
+def test_a_batch_of_one_is_too_few(tmp_path: Path) -> None:
+    """Features are standardised over a batch."""
+    given = small("model=classifier")
+    with pytest.raises(ConfigError, match=r"needs two images or more on each device\. Use a larger data\.batch_size"):
+        train(*given, "data.batch_size=1", outputs=tmp_path / "one")
+    run = train(*given, "data.batch_size=2", outputs=tmp_path / "two")
+    assert (run / "summary.json").exists()

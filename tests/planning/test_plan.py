@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from genlab.errors import ConfigError, ResourceError
 from genlab.planning.clock import Pace
 from genlab.planning.knobs import Size
 from genlab.planning.plan import recommend
-from genlab.planning.probe import Measured
+from genlab.planning.probe import Failed, Measured
 from genlab.planning.table import Row, clock, memory, short
 from tiny_run import BARE, MLP
 
@@ -82,3 +83,42 @@ def test_numbers_in_words() -> None:
     assert (clock(45.4), clock(125), clock(3725)) == ("45 s", "2:05", "1:02:05")
     assert (short(950), short(828_000), short(1.5e12)) == ("950", "828 k", "1.5 T")
     assert (memory(2.5e9), memory(340e6)) == ("2.5 GB", "340 MB")
+
+
+def test_where_nothing_fits_the_advice_fits_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A smaller batch helps where steps are too slow; where memory ends, batches down to one example were tried."""
+
+    def ask(settings: dict[str, Any], batch: int, most: int) -> tuple[list[Measured | Failed], None]:
+        tried.append(batch)
+        if batch > 4 and slow:
+            return [Failed(batch, "too slow", memory=False)], None
+        if settings["trainer"].get("precision") != "bf16-mixed" and not slow:
+            return [Failed(batch, "killed", memory=True)], None
+        return [Measured(batch, Pace(0.1, 0.1, 1e6), 10**8, 10**6)], None
+
+    monkeypatch.setattr("genlab.planning.plan._ask", ask)
+    typed = ("plan", *BARE, *MLP)
+    for slow, advised in ((True, "data.batch_size=4"), (False, "trainer.precision=bf16-mixed")):
+        tried: list[int] = []
+        with pytest.raises(ResourceError, match=r"no size fits.*Try a smaller model, or (a smaller )?") as refused:
+            command_line([*typed])
+        assert advised.partition("=4")[0] in str(refused.value)
+        assert set(tried) == {8} if slow else tried[:4] == [8, 4, 2, 1]
+        command_line([*(line for line in typed if not line.startswith("data.batch_size")), advised])
+
+
+def test_a_batch_is_no_larger_than_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def ask(settings: dict[str, Any], batch: int, most: int) -> tuple[list[Measured | Failed], None]:
+        asked.append((batch, most))
+        return [Failed(batch, "the loss is not finite. Lower model.optimizer.lr.", memory=False)], None
+
+    monkeypatch.setattr("genlab.planning.plan._ask", ask)
+    typed = ("plan", *MLP, *(line for line in BARE if not line.startswith("data.batch_size")), "data.limit=10")
+    with pytest.raises(ResourceError, match=r"^no size could be measured: the loss is not finite\. Lower model"):
+        command_line([*typed])
+    assert asked[0] == (10, 10), "nobody typed the 16 of the digits"
+    assert all(batch == most == 10 for batch, most in asked)
+    with pytest.raises(ConfigError, match=r"^data\.batch_size=11 leaves no batch: .* Use data\.batch_size<=10\.$"):
+        command_line([*typed, "data.batch_size=11"])

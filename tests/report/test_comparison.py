@@ -1,6 +1,7 @@
 """From run folders to tables: exact lines, exact numbers, and nothing unequal in one column."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,19 @@ def test_measuring_again_as_told_makes_them_equal(outputs: Path) -> None:
     add_evaluation(b, {"fid_digits64_1k": 7.5})
     compare([str(outputs)], out=str(outputs / "c"))
     assert [row["fid_digits64_1k"] for row in rows(outputs / "c")] == ["1.25", "7.5"]
+
+
+def test_an_older_run_is_measured_again_as_told(outputs: Path) -> None:
+    """Its numbers do not say all that those of today do."""
+    older = {key: value for key, value in PROTOCOL.items() if key != "num_reference"}
+    a, b = make_run(outputs / "a"), make_run(outputs / "b", model__network=DIT)
+    summary = json.loads((a / "summary.json").read_text())
+    write(a / "summary.json", summary | {"protocol": older})
+    said = refusal(outputs)
+    assert f"does not say, it is older. Measure it again: genlab evaluate run={a}, or" in said
+    add_evaluation(a, {"fid_digits64_1k": 1.25})
+    compare([str(outputs)], out=str(outputs / "c"))
+    assert [Path(row["folder"]) for row in rows(outputs / "c")] == [a, b]
 
 
 def test_settings_of_a_metric_that_the_id_leaves_out_are_compared_too(outputs: Path) -> None:

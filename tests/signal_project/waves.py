@@ -99,6 +99,7 @@ class Arrays:
 class MakeSignals:
     key: ClassVar[str] = "signal"
     suited: ClassVar[str] = "metrics=[spectrum]"
+    of_samples: ClassVar[str] = "metrics=[spectrum]"
     data: Waves
     split: Split
 

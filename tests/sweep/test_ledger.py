@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, text
 from genlab.errors import StorageError
 from genlab.sweep.ledger import Ledger, Trial
 from genlab.sweep.metric import Metric
+from genlab.sweep.plan import read_plan
 from genlab.sweep.space import folder_of
 
 
@@ -104,3 +105,20 @@ def test_a_storage_that_does_not_answer_is_one_line_without_its_password(folder:
     with pytest.raises(StorageError) as refused:
         open_ledger(folder, "postgresql://me:canary-123456@nowhere/x")
     assert "canary" not in str(refused.value)
+
+
+def test_another_name_or_storage_is_a_way_out(tmp_path: Path) -> None:
+    def opened(*typed: str) -> Ledger:
+        plan = read_plan(["seed=0", f"outputs={tmp_path}", *typed], None)
+        plan.folder.mkdir(exist_ok=True)
+        return open_ledger(plan.folder, plan.settings.storage)
+
+    (tmp_path / "s" / "ledger.db").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"is not a file.*choose another sweep\.name="):
+        opened("sweep.name=s")
+    assert opened("sweep.name=t").trials() == []
+    (tmp_path / "u").mkdir()
+    (tmp_path / "u" / "ledger.db").write_bytes(b"no data base" * 100)
+    with pytest.raises(StorageError, match=r"the sweep's ledger cannot be used \(.*another: sweep\.storage="):
+        opened("sweep.name=u")
+    assert opened("sweep.name=u", f"sweep.storage=sqlite:///{tmp_path}/other.db").trials() == []

@@ -57,7 +57,7 @@ class Forecast(Callback):
         drawing = count * seconds_a_sample(model)
         return (
             f"expected:   about {in_words(training + drawing)} to go: {in_words(training)} of training, "
-            f"{in_words(drawing)} to draw {count:,} samples that show and judge it"
+            f"{in_words(drawing)} to draw {count:,} samples"  # fits a terminal of 100 columns
         )
 
 

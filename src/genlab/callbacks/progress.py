@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from genlab.callbacks.cadence import Cadence
 from genlab.model.base import Model
+from genlab.progress import hide_bar, show_bar
 
 
 class ProgressBar(LightningProgressBar):
@@ -37,7 +38,7 @@ class ProgressBar(LightningProgressBar):
             self._bar = Progress(*columns, TimeRemainingColumn(), console=self._console)
             self._bar.add_task("", total=1.0)
             self._bar.update(self._bar.task_ids[0], completed=pl_module.progress.fraction)
-            self._bar.start()
+            show_bar(self._bar)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -66,7 +67,7 @@ class ProgressBar(LightningProgressBar):
 
     def _close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            hide_bar(self._bar)
             self._bar = None
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -12,15 +12,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from genlab.checkpoint import read
 from genlab.config.differences import differences
 from genlab.config.tree import resolved
+from genlab.data.base import DataModule
 from genlab.data.given import GivenImages
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError, DataError
+from genlab.evaluation.evaluation import Evaluation
 from genlab.evaluation.failures import raise_first
 from genlab.evaluation.protocol import Result
 from genlab.files.atomic import prepare_file
 from genlab.files.paths import read_path
 from genlab.machine.matmul import quick_matmul
-from genlab.model.base import GenerativeModel
+from genlab.model.base import GenerativeModel, Model
 from genlab.redaction import for_terminal
 from genlab.run import run_folder
 from genlab.run.assemble import build_data, build_evaluation, load_tokenizer
@@ -51,9 +53,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         read.check_same_tokenizer(last, data.tokenizer, run)
         load_tokenizer(resolved(config), last, run)
     if baselines and not evaluation.metrics:
-        raise ConfigError(
-            "baselines=true: they are scored as samples are, and no metric here is of samples. Choose metrics=[fid]."
-        )
+        _raise_no_baselines(model, evaluation, data)
     with quick_matmul(model.device.type == "cpu"):
         result = evaluation.run(model, data, weights=weights)
     others: dict[str, Result] = {}
@@ -78,6 +78,15 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
     raise_first(result.failures, path)
 
 
+def _raise_no_baselines(model: Model, evaluation: Evaluation, data: DataModule) -> NoReturn:
+    if not isinstance(model, GenerativeModel):
+        raise ConfigError(
+            f"baselines=true: they are in place of samples, and a {type(model).__name__} draws none. Leave it out."
+        )
+    remedy = f"Choose {evaluation.on(data).of_samples}."
+    raise ConfigError(f"baselines=true: they are scored as samples are, and no metric here is of samples. {remedy}")
+
+
 def evaluate_images(
     config: DictConfig,
     images: str,
@@ -100,12 +109,12 @@ def evaluate_images(
         if read_path(out).suffix.lower() != ".json":
             raise ConfigError(f"out={out}: the numbers go into a .json file. Use out={out.rstrip('/')}.json")
         prepare_file(read_path(out))
+    if on_bad == "stop":
+        on_bad = config.data.get("on_bad", "stop")  # files that are compared with data of files are treated as those
     data = _reference(config, reference, reference_key, on_bad)
     if reference is not None:
         config.evaluation.reference = "train"
     channels: Any = data.spec.shape[0]
-    if on_bad == "stop":
-        on_bad = config.data.get("on_bad", "stop")  # files that are compared with data of files are treated as those
     given = GivenImages(
         images, _size(config), channels, config.data.get("cache_dir"), image_key, on_bad, config.data.get("bits", 8)
     )

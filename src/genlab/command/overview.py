@@ -45,7 +45,8 @@ def show(config: DictConfig, data: DataModule, parameters: int, overrides: Seque
     plain: dict[str, Any] = redacted(OmegaConf.to_container(config, resolve=False))
     lines = []
     for name, text in _that_matter(plain, data, parameters).items():
-        lines += textwrap.wrap(f"{name:12}{text}", _WIDTH, subsequent_indent=" " * 12)
+        wrapped = textwrap.wrap(f"{name:12}{text}", _WIDTH, subsequent_indent=" " * 12)
+        lines += [line.replace("\N{NO-BREAK SPACE}", " ") for line in wrapped]
     changed = _changed(plain, overrides)
     if changed:
         width = min(40, max(map(len, changed)))
@@ -57,7 +58,9 @@ def show(config: DictConfig, data: DataModule, parameters: int, overrides: Seque
 def _that_matter(plain: Mapping[str, Any], data: DataModule, parameters: int) -> dict[str, str]:
     model, spec, budget, trainer = plain["model"], plain["spec"], plain["budget"], plain["trainer"]
     parts = [
-        f"{name} {_class(node)}" for name, node in model.items() if isinstance(node, Mapping) and "_target_" in node
+        f"{name}\N{NO-BREAK SPACE}{_class(node)}"
+        for name, node in model.items()
+        if isinstance(node, Mapping) and "_target_" in node and name != "optimizer"  # which has a line of its own
     ]
     count, label = len(data.dataset("train")), data.spec.label
     what = "windows of text" if spec["modality"] == "text" else f"{spec['modality']}s"

@@ -32,6 +32,7 @@ def verify(config: DictConfig, overrides: Sequence[str], run: Path | None = None
             train(config, overrides, run)
             folder = Path(config.run_dir)
         assert folder is not None
+        _check_holds_numbers(folder, overrides)
         judged = bands.judge_files(folder, resolved(config)["budget"])
         for judgement in judged:
             judgement.check()
@@ -65,6 +66,16 @@ def _bands(config: DictConfig, overrides: Sequence[str], run: Path | None) -> Ba
             f"Use verify experiment={recipe or '...'}."
         )
     return bands
+
+
+def _check_holds_numbers(run: Path, overrides: Sequence[str]) -> None:
+    """Raises ConfigError for a finished run without its curves: going on with it would not bring them back."""
+    if not (run / "metrics.csv").exists():
+        recipe = next((o.value() for o in parse(overrides) if name_of(o) == "experiment"), "...")
+        raise ConfigError(
+            f"{run} is finished, and its metrics.csv is missing: there is nothing to judge. "
+            f"Use verify experiment={recipe}."
+        )
 
 
 def _having() -> list[str]:

@@ -35,6 +35,7 @@ class ContinueText:
 
     key: ClassVar[str] = "text"
     suited: ClassVar[str] = "metrics=[perplexity]"
+    of_samples: ClassVar[str] = "metrics=[distinct]"
     data: TextDataModule
     split: Split
 

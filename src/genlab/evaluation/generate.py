@@ -34,6 +34,7 @@ class Generate:
 
     key: ClassVar[str] = "image"
     suited: ClassVar[str] = "metrics=[fid]"
+    of_samples: ClassVar[str] = "metrics=[fid]"
     data: ImageDataModule
     split: Split
 

@@ -19,6 +19,7 @@ class Task(Protocol):
 
     key: ClassVar[str]  # the column of examples that is judged: "image", "text"
     suited: ClassVar[str]  # metrics that always fit, as one types them, for messages
+    of_samples: ClassVar[str]  # the same of metrics that look at samples
 
     def form(self, spec: Mapping[str, Any], tokenizer: Tokenizer | None) -> Form:
         """What its samples are to a user. ``spec``: of the data, as a run's config has it."""

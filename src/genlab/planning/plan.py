@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from genlab import started_as
 from genlab.budget import Budget, Examples, Flops, Seconds
 from genlab.callbacks.checkpoint import Checkpoints
+from genlab.command.overview import clip_batch_size
 from genlab.config.build import build
 from genlab.config.overrides import name_of, parse
 from genlab.errors import ConfigError, ResourceError
@@ -24,6 +25,7 @@ from genlab.trust.places import typed, work_in
 
 _SECONDS = 2.0  # of timed steps of the config as it is; of other sizes half of that
 _PATIENCE = 30.0  # seconds in all, after which no further size is tried
+_MEMORY, _SLOW = "out of memory", "too slow"  # why a size could not be measured
 _PATIENCE_FOR_ONE = 60.0  # seconds for a size that does not answer
 # Times the widths and depths of the config: itself, a smaller one, then upwards until one is too slow or too large.
 _SIZES = ((1, 1), (0.5, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1), (8, 2))
@@ -40,24 +42,28 @@ def plan(
 ) -> None:
     """Measure a few sizes, print a table, and recommend a command.
 
-    Raises ConfigError (two budgets, or one that is none), and ResourceError if not even the smallest batch fits.
+    Raises ConfigError (two budgets, or one that is none; a batch that the data cannot fill), and ResourceError if not
+    even the smallest batch fits.
     """
     budget, line = _budget(config, hours, flops, examples)
     began = time.monotonic()
     data = build_data(config)
+    clip_batch_size(config, data, overrides)
     knobs = find_knobs(config)
     devices = _one_device(config)
+    data.check(devices)
     keep = _kept(config)
     rows: list[Row] = []
+    count = len(data.dataset("train"))
     for size in _sizes(config, knobs):
         if rows and time.monotonic() - began > _PATIENCE:
             break
-        new = list(_try(config, size, budget, devices))
+        new = list(_try(config, size, budget, devices, count))
         rows += new
         if size.parameters > rows[0].size.parameters and not any(row.steps >= steps for row in new):
             break  # larger ones are slower still
     best, reason = recommend(rows, steps, chooses=isinstance(budget, Seconds))
-    show(rows, knobs, budget, len(data.dataset("train")), keep, devices, mark=best)
+    show(rows, knobs, budget, count, keep, devices, mark=best)
     print(f"\n{reason}\n\n    {_command(config, overrides, best, line)}")
 
 
@@ -108,14 +114,15 @@ def _sizes(config: DictConfig, knobs: Sequence[Knob]) -> Iterator[Size]:
             yield size
 
 
-def _try(config: DictConfig, size: Size, budget: Budget, devices: int) -> Iterator[Row]:
-    """Rows of one size, in the order of their batches: those that fit, and those that do not."""
+def _try(config: DictConfig, size: Size, budget: Budget, devices: int, count: int) -> Iterator[Row]:
+    """Rows of one size, in the order of their batches: those that fit, and those that do not. ``count``: the training
+    examples."""
     batch = int(config.data.batch_size) // devices
     settings = plain(changed(config, size.changes))
     answers: list[Measured | Failed] = []
     upkeep: Upkeep | None = None
     while batch:
-        found, upkeep = _ask(settings, batch, larger=not size.changes and not answers)
+        found, upkeep = _ask(settings, batch, most=batch if size.changes or answers else count // devices)
         answers = [*found, *answers]
         if isinstance(found[0], Measured) or not found[0].memory:
             break
@@ -124,13 +131,13 @@ def _try(config: DictConfig, size: Size, budget: Budget, devices: int) -> Iterat
         yield _row(size, answer, upkeep, budget, devices)
 
 
-def _ask(settings: dict[str, Any], batch: int, larger: bool) -> tuple[list[Measured | Failed], Upkeep | None]:
-    """What a process of its own finds out, in the time that it has."""
+def _ask(settings: dict[str, Any], batch: int, most: int) -> tuple[list[Measured | Failed], Upkeep | None]:
+    """What a process of its own finds out, in the time that it has, of batches of ``batch`` to ``most``."""
     processes = _processes()
     mine, its = processes.Pipe(duplex=False)
     process = processes.Process(
         target=work_in,
-        args=(typed(), probe, settings, batch, _SECONDS if larger else _SECONDS / 2, larger, its),
+        args=(typed(), probe, settings, batch, _SECONDS if most > batch else _SECONDS / 2, most, its),
         daemon=True,
     )
     process.start()  # type: ignore[attr-defined]
@@ -147,10 +154,10 @@ def _ask(settings: dict[str, Any], batch: int, larger: bool) -> tuple[list[Measu
             else:
                 answers.append(told)
         process.kill()  # type: ignore[attr-defined]
-        why = "too slow"
+        why = _SLOW
     except EOFError:
         process.join()  # type: ignore[attr-defined]
-        why = "" if process.exitcode == 0 else "out of memory"  # type: ignore[attr-defined]
+        why = "" if process.exitcode == 0 else _MEMORY  # type: ignore[attr-defined]
     if why and trying not in [answer.batch_size for answer in answers]:
         answers.append(Failed(trying, why, memory="memory" in why))
     return answers, upkeep
@@ -167,7 +174,7 @@ def _processes() -> Any:
 def _row(size: Size, answer: Measured | Failed, upkeep: Upkeep | None, budget: Budget, devices: int) -> Row:
     batch = answer.batch_size * devices
     if isinstance(answer, Failed):
-        return Row(size, batch, None, "out of memory" if answer.memory else answer.why)
+        return Row(size, batch, None, _MEMORY if answer.memory else answer.why)
     step = answer.step
     if isinstance(budget, Seconds):
         steps = budget.value / step.training
@@ -180,6 +187,15 @@ def _row(size: Size, answer: Measured | Failed, upkeep: Upkeep | None, budget: B
     return Row(size, batch, answer, "", steps * batch, steps, steps * step.training, whole, upkeep)
 
 
+def _why_none(smallest: Row) -> str:
+    """Why no size fits, and what to do: ``smallest`` is the row of the smallest batch that was tried."""
+    if smallest.why == _MEMORY:  # it was tried down to one example
+        return f"no size fits ({_MEMORY}). Try a smaller model, or trainer.precision=bf16-mixed."
+    if smallest.why == _SLOW:
+        return f"no size fits ({_SLOW}). Try a smaller model, or a smaller data.batch_size."
+    return f"no size could be measured: {smallest.why}"
+
+
 def recommend(rows: Sequence[Row], least: int, chooses: bool) -> tuple[Row, str]:
     """The row to take, and why.
 
@@ -190,7 +206,7 @@ def recommend(rows: Sequence[Row], least: int, chooses: bool) -> tuple[Row, str]
     """
     fits = [row for row in rows if row.measured is not None]
     if not fits:
-        raise ResourceError(f"no size fits ({rows[0].why}). Try a smaller model, or a smaller data.batch_size.")
+        raise ResourceError(_why_none(rows[0]))
     enough = [row for row in fits if row.steps >= least] if chooses else []
     if not chooses:
         own = [row for row in fits if not row.size.changes] or fits

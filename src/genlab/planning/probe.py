@@ -65,14 +65,14 @@ class Trying:
     batch_size: int
 
 
-def probe(settings: Mapping[str, Any], batch_size: int, seconds: float, larger: bool, told: Connection) -> None:
+def probe(settings: Mapping[str, Any], batch_size: int, seconds: float, most: int, told: Connection) -> None:
     """Tell how a batch size goes.
 
     Args:
         settings: a resolved config, for one device
         batch_size: the first
         seconds: of timed steps
-        larger: try twice that too, and so on, for as long as that is quicker
+        most: the largest: twice the first is tried too, and so on, for as long as that is quicker
         told: is sent Trying, and then Measured or Failed, of each batch size; with the first an Upkeep
     """
     with contextlib.suppress(OSError):  # where memory ends, the system shall choose this process
@@ -91,7 +91,7 @@ def probe(settings: Mapping[str, Any], batch_size: int, seconds: float, larger: 
                 return
             quicker = batch_size / measured.step.training > _QUICKER * rate
             rate, upkeep = batch_size / measured.step.training, False
-            if not (larger and quicker and measured.step.training < _BRISK):
+            if not (2 * batch_size <= most and quicker and measured.step.training < _BRISK):
                 return
             batch_size *= 2
 
