@@ -260,6 +260,7 @@ CACHE = "data.cache_dir=cache"
 RANDOM = "metrics/extractor=random"
 MLP = ("model/network=mlp", "model.network.width=8")
 DIGITS = ("train", *SHORT, "data=digits")
+SCENES = ("train", *SHORT, "data=shapes", "data.image_size=16", "data.num_val=20")
 IMAGES = ("train", *SHORT, CACHE, "data=image_folder", "data.root=p", *MLP)
 ARRAY = ("train", *SHORT, CACHE, "data=array", "data.path=x.npy", *MLP)
 THREE_CLASSES = (
@@ -809,8 +810,22 @@ TRIED = (
         ("train", *SHORT, "data=digits", "model=gan", "metrics=[bits_per_dim]"),
         ("metrics=[]",),
     ),
+    Tried("evaluation/continue_text.py", "is of text; the data are", (*DIGITS, *MLP, "task=continue_text"), ("-task",)),
+    Tried("evaluation/generate.py", "is of images; the data are", (*TEXT, "task=generate"), ("-task",), text),
     Tried(
-        "evaluation/evaluation.py",
+        "evaluation/text_to_image.py",
+        "needs images with captions",
+        (*DIGITS, *MLP, "task=text_to_image"),
+        ("-task",),
+    ),
+    Tried(
+        "evaluation/text_to_image.py",
+        "is told no captions",
+        (*SCENES, *MLP, "task=text_to_image", "metrics=[scene_accuracy]"),
+        ("model.conditions=[caption]",),
+    ),
+    Tried(
+        "evaluation/fitting.py",
         "needs a model that takes",
         (*DIGITS, *MLP, "model.conditions=[]", RANDOM, "metrics=[as_asked]"),
         ("metrics=[]",),
@@ -1020,7 +1035,13 @@ ELSEWHERE = (
         "config/overrides.py", "Write it without spaces", "test_remedies.py::test_a_comma_in_a_path_needs_quotes"
     ),
     Elsewhere("", "needs a package: pip install", "test_remedies.py::test_an_extra_that_is_advised_is_there"),
-    Elsewhere("command/sample.py", "out={}: ", "test_remedies.py::test_samples_go_where_it_is_advised"),
+    Elsewhere(
+        "model/tokens.py",
+        "are neither text nor images",
+        "test_third_modality.py::test_what_is_for_images_is_refused",
+    ),
+    Elsewhere("sampling/pictures.py", "out={}: ", "test_remedies.py::test_samples_go_where_it_is_advised"),
+    Elsewhere("sampling/texts.py", "out={}: ", "test_remedies.py::test_samples_go_where_it_is_advised"),
     Elsewhere("command/train.py", "saved. Continue with", "test_resume.py::test_bit_identical"),
     Elsewhere("command/train.py", "Evaluate with", "test_resume.py::test_signal_in_the_final_evaluation"),
     Elsewhere(
@@ -1125,8 +1146,6 @@ ELSEWHERE = (
     Elsewhere(
         "data/array_cache.py", "set GENLAB_CACHE to", "data/test_array_cache.py::test_another_folder_is_a_way_out"
     ),
-    Elsewhere("command/evaluate.py", "Choose metrics=[fid].", "test_evaluate.py::test_baselines_are_of_samples"),
-    Elsewhere("command/evaluate.py", "Choose metrics=[distinct].", "test_evaluate.py::test_baselines_are_of_samples"),
     Elsewhere(
         "model/classifier.py",
         "two images or more on each device",

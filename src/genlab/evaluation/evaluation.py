@@ -107,18 +107,20 @@ class Evaluation:
         return replace(result, protocol=result.protocol | {"weights": weights})
 
     def check(self, model: Model, data: DataModule) -> None:
-        """Raises ConfigError if a metric does not go with the model or the data: before training, not after it."""
+        """Raises ConfigError if the task, or a metric, does not go with the model or the data: before training, not
+        after it."""
+        task = self.on(data)
         check_pixels(self.metrics, self.of_models, self.extractor, data.spec)
         if self.metrics:
             data.check_split(self.reference, "evaluation.reference")
-            check_task(self.metrics, self.extractor, self.on(data), data.spec)
+            check_task(self.metrics, self.extractor, task, data.spec)
             if not isinstance(model, GenerativeModel):
                 raise ConfigError(
                     f"metrics={next(iter(self.metrics))} measures samples, and a {type(model).__name__} "
                     "draws none. Leave it out of metrics=[...]."
                 )
-            check_told(self.metrics, self.on(data), model)
-            check_enough(self.metrics, self.on(data).sized(self.num_samples, model), model, self.num_samples)
+            check_told(self.metrics, task, model)
+            check_enough(self.metrics, task.sized(self.num_samples, model), model, self.num_samples)
         for metric in self.of_models.values():
             metric.check(model, data)
 

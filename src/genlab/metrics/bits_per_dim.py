@@ -68,7 +68,10 @@ class BitsPerDim(Metric):
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
         """Raises ConfigError: the data are no images, or the model has no likelihood."""
-        images_of(data, "bits_per_dim", " Use metrics=[perplexity].")
+        if data.spec.modality != "image":
+            raise ConfigError(
+                f"metrics=bits_per_dim is for images; the data are {data.spec.modality}. Use metrics=[perplexity]."
+            )
         data.check_split(self.split, "metrics.bits_per_dim.split")
         if not isinstance(model, HasLikelihood):
             raise ConfigError(

@@ -15,8 +15,8 @@ def text_of(data: DataModule, metric: str) -> TextDataModule:
     return cast(TextDataModule, data)
 
 
-def images_of(data: DataModule, metric: str, instead: str = "") -> ImageDataModule:
-    """Raises ConfigError, with a remedy if there is one ``instead``, if the data are no images."""
+def images_of(data: DataModule, metric: str) -> ImageDataModule:
+    """Raises ConfigError if the data are no images."""
     if data.spec.modality != "image":
-        raise ConfigError(f"metrics={metric} is for images; the data are {data.spec.modality}.{instead}")
+        raise ConfigError(f"metrics={metric} is for images; the data are {data.spec.modality}.")
     return cast(ImageDataModule, data)
