@@ -90,6 +90,7 @@ def options() -> tuple[tuple[str, tuple[str, ...], str, Any], ...]:
     return (*found.values(), *own)
 
 
+@cache
 def _choices(group: str, option: str) -> tuple[str, ...]:
     """What has to be typed for the option to be in the config, the parts above it too."""
     if group == ".":
