@@ -78,6 +78,7 @@ def test_evaluation_counts_every_sample_once(two_ranks: tuple[Path, str, str]) -
     assert "val/kid_digits64_7" in (run / "metrics.csv").read_text()
 
 
+@pytest.mark.matrix  # two more processes that start anew
 def test_stop_and_resume(tmp_path: Path, two_ranks: tuple[Path, str, str]) -> None:
     """Only the first process hears the signal; all stop, and the run goes on from there to the same end."""
     process = start(*NOISELESS, DDP, SignalAt.override(32), outputs=tmp_path)
