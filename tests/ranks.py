@@ -16,7 +16,8 @@ import torch.multiprocessing as multiprocessing
 
 def on_ranks(world: int, folder: Path, body: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What ``body(rank, *arguments)`` returns on each of ``world`` ranks: plain values and tensors."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["genlab", "genlab.command.train"])
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["genlab.planning.probe"])  # as plans do: there is one such process, the first's
     multiprocessing.start_processes(  # type: ignore[no-untyped-call]
         _rank, (world, str(folder), body, arguments), nprocs=world, start_method="forkserver"
     )
