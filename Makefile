@@ -17,8 +17,8 @@ run: $(VENV)/installed  ## install if need be, and train the default: diffusion 
 test: $(VENV)/installed-test  ## install if need be, and run the tests
 	$(BIN)/python -m pytest
 
-matrix: $(VENV)/installed-test  ## the full products of parts, which make test draws a line through
-	$(BIN)/python -m pytest -m matrix --dist worksteal
+matrix: $(VENV)/installed-test  ## the full products of parts, which make test draws a line through, and processes that start anew
+	$(BIN)/python -m pytest -m matrix
 
 docs: $(VENV)/installed-test  ## run every command of README and docs/ that needs no network, small; docs/commands.yaml lists the others
 	$(BIN)/python scripts/run_docs.py

@@ -1,4 +1,8 @@
-"""A function on several real processes, joined by gloo."""
+"""A function on several real processes, joined by gloo.
+
+They are forked from a process that has imported what they need and computed nothing: to import it anew would take each
+of them several seconds.
+"""
 
 import os
 from collections.abc import Callable
@@ -12,7 +16,11 @@ import torch.multiprocessing as multiprocessing
 
 def on_ranks(world: int, folder: Path, body: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What ``body(rank, *arguments)`` returns on each of ``world`` ranks: plain values and tensors."""
-    multiprocessing.start_processes(_rank, (world, str(folder), body, arguments), nprocs=world, start_method="spawn")  # type: ignore[no-untyped-call]
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["genlab.planning.probe"])  # as plans do: there is one such process, the first's
+    multiprocessing.start_processes(  # type: ignore[no-untyped-call]
+        _rank, (world, str(folder), body, arguments), nprocs=world, start_method="forkserver"
+    )
     return [torch.load(folder / f"result.{rank}", weights_only=True) for rank in range(world)]
 
 

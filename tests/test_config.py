@@ -272,8 +272,8 @@ def test_choices_are_composed_once_and_again_when_a_file_changes(
     composed = []
     monkeypatch.setattr(config_files, "compose", lambda *told, **asked: composed.append(told) or OmegaConf.create({}))
     (tmp_path / "data").mkdir()
-    files = config_files.ConfigFiles([tmp_path, config_files.PACKAGED], "train")
-    for _ in range(20):
+    for _ in range(20):  # by whoever reads these folders
+        files = config_files.config_files((tmp_path, config_files.PACKAGED), "train")
         files.choose(("data=digits",))
     assert len(composed) == 1
     (tmp_path / "data/mine.yaml").write_text("root: x")

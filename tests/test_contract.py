@@ -25,6 +25,13 @@ from text import text_file
 from tiny_run import SignalAt, only_run, popen, resume, same, small, train
 
 FAMILIES = ConfigTree().groups()["model"]
+STOPS = {"first_step": 0, "mid_epoch": 16, "last_of_an_epoch": 32}
+# Every family is stopped once by `make test`, in turn at each of these; `make matrix` has the other two.
+STOPPED = [
+    pytest.param(family, stop, id=f"{family}-{name}", marks=[pytest.mark.matrix] if (i - j) % len(STOPS) else [])
+    for i, family in enumerate(FAMILIES)
+    for j, (name, stop) in enumerate(STOPS.items())
+]
 TOY_CONFIG = """# A model of the tests.
 defaults:
   - schedule: constant
@@ -87,8 +94,7 @@ def state(run: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key in kept}
 
 
-@pytest.mark.parametrize("stop", [0, 16, 32], ids=["first_step", "mid_epoch", "last_of_an_epoch"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "stop"), STOPPED)
 def test_stopped_and_continued(family: str, stop: int, overrides: Any, never_stopped: Any, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(*overrides(family), SignalAt.override(stop), outputs=tmp_path)
@@ -213,6 +219,7 @@ def two_processes(overrides: Any, alike: Any, tmp_path_factory: pytest.TempPathF
     return folder
 
 
+@pytest.mark.matrix  # two processes that start anew and train every family; test_ddp has one run of the kind
 @pytest.mark.parametrize("family", FAMILIES)
 def test_two_processes(family: str, two_processes: Path, never_stopped: Any) -> None:
     """They train it, into one folder, through the same examples."""
@@ -223,6 +230,7 @@ def test_two_processes(family: str, two_processes: Path, never_stopped: Any) -> 
     assert all(torch.isfinite(value).all() for value in together.state.values() if value.is_floating_point())
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ALIKE)
 def test_the_same_on_two_processes(name: str, alike: Any, two_processes: Path, tmp_path: Path) -> None:
     rates = [line.partition("=")[0] for line in alike[name] if line.partition("=")[0].endswith("optimizer.lr")]

@@ -78,6 +78,7 @@ def test_evaluation_counts_every_sample_once(two_ranks: tuple[Path, str, str]) -
     assert "val/kid_digits64_7" in (run / "metrics.csv").read_text()
 
 
+@pytest.mark.matrix  # two more processes that start anew
 def test_stop_and_resume(tmp_path: Path, two_ranks: tuple[Path, str, str]) -> None:
     """Only the first process hears the signal; all stop, and the run goes on from there to the same end."""
     process = start(*NOISELESS, DDP, SignalAt.override(32), outputs=tmp_path)
@@ -99,6 +100,7 @@ def test_batch_that_cannot_be_shared(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.matrix  # three processes that start anew
 def test_processes_started_by_torchrun_share_a_folder(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text("from genlab.cli import main\nimport sys\nmain(['train', *sys.argv[1:]])\n")
@@ -117,6 +119,7 @@ TOKENS = ("model=transformer", "model/optimizer=muon", "model.network.width=16",
           "model.network.num_heads=1", "model/schedule=constant")  # fmt: skip
 
 
+@pytest.mark.matrix  # two processes that start anew, or twice two; test_sharded has what they write
 @pytest.mark.parametrize("choices", [DIT, TOKENS], ids=["dit", "transformer"])
 def test_shared_out_weights(choices: tuple[str, ...], tmp_path: Path) -> None:
     """FSDP2: saved as one file or as shards, which any number of devices reads, averages included; it goes on."""

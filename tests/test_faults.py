@@ -14,6 +14,7 @@ from faults.runs import Place
 from faults.trial import Trial
 
 
+@pytest.mark.matrix  # processes that start anew; the whole campaign is `make faults`
 def test_a_few_trials(tmp_path: Path) -> None:
     promises = ("kills", "damages", "full_disk", "starts")  # the others have tests of their own
     campaign = Path(__file__).parent / "faults" / "campaign.py"

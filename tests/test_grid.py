@@ -113,8 +113,23 @@ def nested() -> list[Choice]:
 
 SINGLE = sorted(choice for family in FAMILIES for choice in combinations_of(family, pairs=False)) + nested()
 PAIRS = sorted({choice for family in FAMILIES for choice in combinations_of(family, pairs=True)} - set(SINGLE))
-GRID = [*SINGLE, *(pytest.param(choice, marks=pytest.mark.matrix) for choice in PAIRS)]
+
+
+def with_each_once(choices: list[Choice]) -> list[Choice]:
+    """Those of the choices that have a part which none before them has."""
+    seen: set[str] = set()
+    found = []
+    for choice in choices:
+        if not seen.issuperset(choice):
+            found.append(choice)
+            seen.update(choice)
+    return found
+
+
+QUICK = {*with_each_once(SINGLE)}  # for `make test`: each option of each part in one family
+GRID = [pytest.param(c, marks=[] if c in QUICK else [pytest.mark.matrix]) for c in (*SINGLE, *PAIRS)]
 ILLEGAL = [(f, part, o) for f in FAMILIES for part in parts_of(f) for o in options(f, part)[1]]
+QUICKLY_REFUSED = {(f, part, options(f, part)[1][0]) for f, part, _ in ILLEGAL}  # one for each slot
 
 
 def name(choice: Choice) -> str:
@@ -190,7 +205,10 @@ def test_operations_are_counted_from_the_first_step_to_the_last(
     assert model.progress.flops == steps.counter.get_total_flops() > 0
 
 
-@pytest.mark.parametrize(("family", "part", "option"), ILLEGAL, ids=map("-".join, ILLEGAL))
+@pytest.mark.parametrize(
+    ("family", "part", "option"),
+    [pytest.param(*of, marks=[] if of in QUICKLY_REFUSED else [pytest.mark.matrix], id="-".join(of)) for of in ILLEGAL],
+)
 def test_what_does_not_fit_is_refused_with_what_does(family: str, part: str, option: str, autoencoder: str) -> None:
     choice = needed((f"model={family}", f"model/{part}={option}"), autoencoder)
     with pytest.raises(ConfigError) as refused:
@@ -242,18 +260,17 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 DATA = ("digits", "shapes", "array", "image_folder", "image_folder without labels")
 OF_FEW_PIXELS = ("digits", "array of few pixels", "array without labels")
+OF_FAMILIES = {f: OF_FEW_PIXELS if takes_text(f) else DATA for f in FAMILIES if samples(f)}
+# Families take turns at the data in `make test`; `make matrix` has the others.
+ON_DATA = [
+    pytest.param(family, data, marks=[] if i % len(given) == j else [pytest.mark.matrix],
+                 id=f"{family}-{data.replace(' ', '_')}")
+    for i, (family, given) in enumerate(OF_FAMILIES.items())
+    for j, data in enumerate(given)
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("family", "data"),
-    [
-        (family, data)
-        for family in FAMILIES
-        if samples(family)
-        for data in (OF_FEW_PIXELS if takes_text(family) else DATA)
-    ],
-    ids=lambda value: value.replace(" ", "_"),
-)
+@pytest.mark.parametrize(("family", "data"), ON_DATA)
 def test_every_family_on_every_data_set(family: str, data: str, sources: dict[str, Any], tmp_path: Path) -> None:
     """A whole run, with an evaluation, and samples from what it saved."""
     given = (f"data={data.split()[0]}", *sources[data], "metrics=[fid]", "metrics/extractor=random", "data.limit=16",

@@ -204,6 +204,7 @@ def test_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["WANDB_MODE"] == "offline"
 
 
+@pytest.mark.matrix  # two processes that start anew, and the service's own
 def test_offline_run_keeps_its_id(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     wandb = ("logger=[wandb]", "logger.wandb.name='http://me:canary1@host'", "logger.wandb.project=${oc.env:MY_SECRET}")

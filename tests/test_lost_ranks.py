@@ -62,6 +62,7 @@ def test_the_one_that_was_first_is_named(ends: list[str], said: dict[int, str], 
     assert lost(tmp_path, ends, said).startswith(told)
 
 
+@pytest.mark.matrix  # two processes that start anew
 @pytest.mark.parametrize(
     ("rank", "kind", "code", "said"),
     [

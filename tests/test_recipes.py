@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,11 @@ def commands(name: str) -> list[list[str]]:
 
 
 def composed(*overrides: str) -> Any:
+    return deepcopy(_composed(*overrides))
+
+
+@cache
+def _composed(*overrides: str) -> Any:
     config = ConfigTree().compose(overrides)
     for key in missing(config):
         OmegaConf.update(config, key, "/given")

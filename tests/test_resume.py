@@ -64,15 +64,22 @@ def metrics(run: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "progress/seconds"} for row in csv.DictReader(file)]
 
 
+PAIRS = [
+    *(("plain", stop) for stop in STOPS),
+    *(("dropout", stop) for stop in ("mid-epoch", "last of an epoch")),
+    *(("accumulation", stop) for stop in STOPS),
+    *((variant, stop) for variant in ("workers", "vae", "vq_vae") for stop in ("mid-epoch", "last of an epoch")),
+    *((variant, "mid-epoch") for variant in (*OF_TEXT, "captions")),
+]
+# `make test` stops one variant everywhere, one where steps are put together, the others once; `make matrix` has all.
+QUICK = [("plain", stop) for stop in STOPS] + [("accumulation", "second"), ("accumulation", "last of an epoch")]
+QUICK += [("workers", "last of an epoch"), ("vae", "last of an epoch")]
+QUICK += [(variant, "mid-epoch") for variant in ("dropout", "vq_vae", *OF_TEXT, "captions")]
+
+
 @pytest.mark.parametrize(
     ("variant", "stop"),
-    [
-        *(("plain", stop) for stop in STOPS),
-        *(("dropout", stop) for stop in ("mid-epoch", "last of an epoch")),
-        *(("accumulation", stop) for stop in STOPS),
-        *((variant, stop) for variant in ("workers", "vae", "vq_vae") for stop in ("mid-epoch", "last of an epoch")),
-        *((variant, "mid-epoch") for variant in (*OF_TEXT, "captions")),
-    ],
+    [pytest.param(*pair, marks=[] if pair in QUICK else [pytest.mark.matrix]) for pair in PAIRS],
 )
 def test_bit_identical(variant: str, stop: str, given: Any, never_stopped: Any, tmp_path: Path) -> None:
     reference = never_stopped(variant)
@@ -101,7 +108,7 @@ def test_stopped_again_and_again(never_stopped: Any, tmp_path: Path) -> None:
     assert metrics(run) == metrics(never_stopped("plain"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.matrix)])
 def test_signal_from_outside(number: int, tmp_path: Path, never_stopped: Any) -> None:
     process = start(*MLP, "model/schedule=constant", "budget.value=80000000", outputs=tmp_path)
     assert process.stdout is not None
@@ -127,6 +134,7 @@ def test_signal_from_outside(number: int, tmp_path: Path, never_stopped: Any) ->
     assert same(state(run)["ema"], state(straight)["ema"])
 
 
+@pytest.mark.matrix  # a process that starts anew; the tests below have the signal in this one
 def test_signal_before_the_first_step(tmp_path: Path) -> None:
     process = popen([sys.executable, "-c", _SIGNALLED_EARLY, str(tmp_path)])
     _, errors = process.communicate(timeout=60)
@@ -201,7 +209,7 @@ def test_second_ctrl_c_leaves_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
         train(*MLP, "callbacks.samples.times=4", outputs=tmp_path)
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [SIGNALS[0], *(pytest.param(n, marks=pytest.mark.matrix) for n in SIGNALS[1:])])
 def test_signal_in_an_evaluation_on_the_way(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is cut short, twice, and made when the run goes on."""
     from genlab.evaluation.evaluation import Evaluation

@@ -48,6 +48,7 @@ def test_nothing_happens_beside_a_build_that_fits(tmp_path: Path) -> None:
     assert printed(tmp_path, has_ops=True) == ["1", "False", "no schema", "1"]
 
 
+@pytest.mark.matrix  # processes that start anew, as does the one that the tests run in, by the same two imports
 @pytest.mark.parametrize("module", ["torchvision", "pytorch_lightning"])
 def test_the_installed_packages_import(module: str) -> None:
     done = subprocess.run(

@@ -90,6 +90,7 @@ def options() -> tuple[tuple[str, tuple[str, ...], str, Any], ...]:
     return (*found.values(), *own)
 
 
+@cache
 def _choices(group: str, option: str) -> tuple[str, ...]:
     """What has to be typed for the option to be in the config, the parts above it too."""
     if group == ".":
@@ -98,9 +99,20 @@ def _choices(group: str, option: str) -> tuple[str, ...]:
     value = f"[{option}]" if group in ("metrics", "callbacks", "logger") else option
     if not above or above == "metrics":
         return (f"{group}={value}",)
-    tree = ConfigTree(primary="sweep" if group.startswith(OF_SWEEPS) else "train")
-    having = [o for o in tree.groups()[above] if name in tree._defaults(tree._file(above, o))]
+    tree, groups = _tree("sweep" if group.startswith(OF_SWEEPS) else "train")
+    having = [o for o in groups[above] if name in _parts(tree._file(above, o))]
     return (*_choices(above, having[0]), f"{group}={value}") if having else (f"{group}={value}",)
+
+
+@cache
+def _tree(primary: str) -> tuple[ConfigTree, dict[str, list[str]]]:
+    tree = ConfigTree(primary=primary)
+    return tree, tree.groups()
+
+
+@cache
+def _parts(file: Path) -> dict[str, Any]:
+    return ConfigTree()._defaults(file)
 
 
 def leaves(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -299,7 +299,7 @@ def test_a_generator_that_is_deaf_to_its_noise(tmp_path: Path) -> None:
 def test_a_generator_that_does_not_learn(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="the discriminator wins"):
         train(*SMALL_GAN, *SOON, "model.optimizer.lr=1e-9", "model.discriminator_optimizer.lr=2e-3",
-              "budget.value=4000", outputs=tmp_path)  # fmt: skip
+              "budget.value=2000", outputs=tmp_path)  # fmt: skip
 
 
 def test_a_critic_is_right_about_nothing(tmp_path: Path) -> None:

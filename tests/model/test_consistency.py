@@ -132,7 +132,7 @@ def trained_on_the_ring() -> tuple[Consistency, nn.Module]:
     objective = Consistency(halvings=6.0, huber=0.03)
     torch.manual_seed(0)
     points, steps, lr = torch.Generator().manual_seed(0), 2000, 3e-3
-    network = MLP((2, 1, 1), {})
+    network = MLP((2, 1, 1), {}, width=64)
     average = copy.deepcopy(network).requires_grad_(False)
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
     for step in range(steps):

@@ -68,9 +68,9 @@ def test_a_run_that_is_evaluated_samples_exactly_normalized_averages_and_trains_
         model.train()
 
     monkeypatch.setattr(PeriodicEvaluation, "evaluate", spy)
-    run = train(*BIGGAN, *FAST, "callbacks.evaluation.times=2", "budget.value=40", outputs=tmp_path / "often")
+    run = train(*BIGGAN, *FAST, "callbacks.evaluation.times=2", "budget.value=16", outputs=tmp_path / "often")
     monkeypatch.undo()
-    never = train(*BIGGAN, *FAST, "budget.value=40", outputs=tmp_path / "never")
+    never = train(*BIGGAN, *FAST, "budget.value=16", outputs=tmp_path / "never")
     assert len(seen) == 2
     for values in seen:
         torch.testing.assert_close(values, torch.ones_like(values), rtol=0, atol=1e-4)

@@ -23,7 +23,7 @@ def benchmark() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.matrix) for seed in (1, 2))])
 def test_pruning_saves_time_and_finds_the_same_best(benchmark: ModuleType, seed: int) -> None:
     metric, trials = benchmark.read_kept(CURVES)
     assert len(trials) == 60

@@ -16,6 +16,7 @@ from genlab.files.lock import is_occupied, occupied
 from tiny_run import MLP, REPOSITORY, command, compose_small, popen, train
 
 
+@pytest.mark.matrix  # two processes that start anew
 def test_a_trial_is_the_run_that_its_overrides_are(outputs: Path) -> None:
     typed = [*command(*MLP, outputs=outputs), "seed=3", "sweep.name=real", "sweep.metric=val/loss"]
     process = popen([sys.executable, str(REPOSITORY / "train.py"), "-m", *typed])

@@ -6,7 +6,7 @@ A sweep's trials ask for the same choices again and again, and composing them ta
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,12 @@ import genlab.configs
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
 _MOST_KEPT = 200
+
+
+@cache
+def config_files(folders: tuple[Path, ...], primary: str) -> "ConfigFiles":
+    """One for all that read the same folders in this process."""
+    return ConfigFiles(folders, primary)
 
 
 class ConfigFiles:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from genlab import started_as
-from genlab.config.files import PACKAGED, ConfigFiles
+from genlab.config.files import PACKAGED, config_files
 from genlab.config.overrides import line_of, name_of, parse
 from genlab.config.pointers import pointer_for, pointer_for_choice
 from genlab.config.quantities import read_quantities
@@ -53,7 +53,7 @@ class ConfigTree:
                 raise ConfigError(f"--config-dir {user_dir}: there is no such folder.")
             places.add(folder.parent)
         self.primary, self.folders = primary, [*typed, PACKAGED]
-        self.files = ConfigFiles(self.folders, primary)
+        self.files = config_files(tuple(self.folders), primary)
 
     def groups(self) -> dict[str, list[str]]:
         """Options by group, e.g. {"model/network": ["dit", "unet"]}."""

@@ -52,7 +52,8 @@ def choose_metric(name: str | None, direction: Direction | None, example: Callab
     asked = (name or "").removeprefix("val/")
     if "loss" in asked:
         return Metric(str(name), "lower")
-    known = _directions([str(node["_target_"]) for node in example().get("metrics", {}).values()])
+    metrics = {name: node for name, node in example().get("metrics", {}).items() if name != "extractor"}
+    known = _directions([str(node["_target_"]) for node in metrics.values()])
     if name is None:
         ranked = [Metric(metric, found) for metric, found in known.items() if found in get_args(Direction)]
         return Metric(ranked[0].name, direction or ranked[0].direction) if ranked else Metric("val/loss", "lower")

@@ -193,9 +193,15 @@ def _lies_in_a_place(spec: ModuleSpec) -> bool:
     return _folder(spec).resolve() in (*_typed, *confirmed())
 
 
+def _above(path: str) -> Iterator[str]:
+    """The folders that ``path`` is in. As text: every part of a config asks this of every package above it."""
+    while (folder := os.path.dirname(path)) != path:
+        yield (path := folder)
+
+
 def _refuse_run(file: Path, name: str) -> None:
-    for folder in dict.fromkeys((*file.absolute().parents, *file.resolve().parents)):
-        if (folder / _CONFIG).is_file() and any((folder / known).is_file() for known in _BESIDE):
+    for folder in dict.fromkeys((*_above(os.fspath(file.absolute())), *_above(os.path.realpath(file)))):
+        if os.path.isfile(f"{folder}/{_CONFIG}") and any(os.path.isfile(f"{folder}/{known}") for known in _BESIDE):
             raise ConfigError(f"{name}: {file} lies in the folder of a run, which holds no code.")
 
 
