@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from genlab.run.pretrained import build_extractor
 from omegaconf import OmegaConf
 
 from genlab.checkpoint import read
@@ -22,7 +23,6 @@ from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.run import run_folder
 from genlab.run.assemble import build_evaluation, check_config
 from genlab.run.load import load_run
-from genlab.run.pretrained import build_extractor
 from tiny_run import resume, small, train
 
 SPEC = {"modality": "image", "shape": [1, 16, 16]}

@@ -7,6 +7,7 @@
     versions.json   code revision, package versions, hardware
     overrides.yaml  the choices and values typed, for continuing with another part
     tokenizer.json  of text: what the tokenizer has learnt
+    parts/          the weights of what was trained elsewhere, each named by its SHA-256
     metrics.csv, samples/, checkpoints/, summary.json
     .seal           that a command of this user wrote the config (see genlab.trust.own_runs)
 """
@@ -49,7 +50,8 @@ _MOST_NODES = 100_000  # in a file of a run; a config has some hundreds
 TOKENIZER = "tokenizer.json"
 SUMMARY = "summary.json"  # written last: there is one of finished runs only
 FILES = ("config.yaml", "overrides.yaml", "versions.json", "command.txt", TOKENIZER, SUMMARY, "metrics.csv")
-FOLDERS = ("checkpoints", "samples", "wandb", "tensorboard")  # that are written into
+PARTS = "parts"  # what was trained elsewhere
+FOLDERS = ("checkpoints", "samples", PARTS, "wandb", "tensorboard")  # that are written into
 
 
 def create(outputs: str, name: str) -> Path:
@@ -155,6 +157,7 @@ def write_start(
 def files(folder: Path, checkpoints: Sequence[Path]) -> dict[str, Path]:
     """What another machine needs of a run to sample from it or to go on, by the path in its folder."""
     found = [path for name in FILES if is_regular(path := folder / name)]
+    found += sorted(path for path in (folder / PARTS).glob("*.safetensors") if is_regular(path))
     return {str(path.relative_to(folder)): path for path in [*found, *checkpoints]}
 
 
@@ -173,9 +176,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     condition = config["spec"].get("condition", {})
     if not isinstance(condition, dict) or not all(isinstance(told, dict) for told in condition.values()):
         raise CheckpointError(f"{path} is damaged (its spec.condition is none). Restore it, or start a new run.")
-    if found := next((text for text in _nodes(config) if isinstance(text, str) and "${" in text), None):
-        raise CheckpointError(f"{path} holds the interpolation '{found}', which no run writes. Put its value there.")
+    check_plain_values(config, path)
     return modern(with_current_names(config))
+
+
+def check_plain_values(node: Any, path: Path) -> None:
+    """Raises CheckpointError for an interpolation, which could read the environment, in what was read from ``path``."""
+    if found := next((text for text in _nodes(node) if isinstance(text, str) and "${" in text), None):
+        raise CheckpointError(f"{path} holds the interpolation '{found}', which no run writes. Put its value there.")
 
 
 def read_overrides(folder: Path) -> list[str]:
