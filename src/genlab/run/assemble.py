@@ -43,6 +43,7 @@ from genlab.redaction import redacted, remember
 from genlab.run import run_folder
 from genlab.run.elsewhere import JUDGE, adopt, check_entries, put_part, weights_at
 from genlab.run.pixel_levels import check_model_bits
+from genlab.run.start import check_start
 
 SLOTS: dict[str, Any] = {
     "data": DataModule,
@@ -67,6 +68,8 @@ def check_config(config: DictConfig) -> None:
     remember(nodes)
     for path, kind in (("seed", int), ("outputs", str), ("check", bool), ("rank_timeout", int)):
         check(nodes[path], kind, path)
+    check(nodes.get("portable", False), bool, "portable")
+    check_start(nodes.get("start"))
     if not nodes["outputs"].isprintable():
         raise ConfigError(f"outputs must be a path without control characters, got {nodes['outputs']!r}.")
     check(nodes["metrics"].pop("extractor", None), FeatureExtractor | None, "metrics.extractor")

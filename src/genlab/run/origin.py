@@ -67,8 +67,12 @@ class RunOrigin:
         """Read once: the run may go on meanwhile."""
         return read.newest(self.folder)
 
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return run_folder.read_config(self.folder)
+
     def model(self) -> dict[str, Any]:
-        config = run_folder.read_config(self.folder)
+        config = self.config
         if nested := [path for path in config["pretrained"] if str(path).startswith("model.")]:
             raise ConfigError(
                 f"{self.option}={self.folder}: its model has a part from elsewhere itself ({nested[0]}), and such a "
@@ -87,7 +91,7 @@ class RunOrigin:
 
     @cached_property
     def _content(self) -> bytes:
-        return as_bytes(self.weights(), self.model())
+        return as_bytes(self.weights(), self.config["model"])
 
     def content(self) -> bytes:
         return self._content

@@ -45,6 +45,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegacon
 _PARTS = ("model", "data", "trainer", "budget", "evaluation", "metrics", "spec", "pretrained")  # of every config
 _NAMES = (str, int, float)  # what a file of a run has for names, and values
 _PLAIN = (*_NAMES, dict, list, type(None))
+_MOST_RUNS = 10_000  # looked at for a hint
 _MOST_NODES = 100_000  # in a file of a run; a config has some hundreds
 
 TOKENIZER = "tokenizer.json"
@@ -94,11 +95,19 @@ def find(run: str, option: str = "run") -> Path:
     """The folder of a finished or unfinished run that ``option`` names. Raises ConfigError."""
     folder = read_path(run)
     if not os.path.lexists(folder / "config.yaml"):  # which says no where pathlib raises: a name that cannot be one
-        raise ConfigError(
-            f"{option}={run}: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/."
-        )
+        newest = _newest_below(folder)
+        hint = f" Its newest is {option}={newest}." if newest else " Runs are in outputs/<model>-<data>/."
+        raise ConfigError(f"{option}={run}: there is no run here (no config.yaml).{hint}")
     check_plain(folder)
     return folder
+
+
+def _newest_below(folder: Path) -> Path | None:
+    """The run that was begun last in a folder of runs; its name begins with the time."""
+    try:
+        return max((path.parent for path in islice(folder.glob("*/config.yaml"), _MOST_RUNS)), default=None)
+    except OSError:
+        return None
 
 
 def check_plain(folder: Path) -> None:
