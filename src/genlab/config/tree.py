@@ -131,11 +131,11 @@ class ConfigTree:
             if key in groups:
                 continue
             self._check_is_value(override, groups)
+            if key.partition(".")[0] == START:
+                raise ConfigError(f"{key}: a run goes on with its own weights. Leave it out, or start a new run.")
             is_new(config, override, groups)
             if override.is_delete():
                 raise ConfigError(f"{override.input_line}: nothing can be deleted from a saved run's config.")
-            if key.partition(".")[0] == START:
-                raise ConfigError(f"{key}: a run goes on with its own weights. Leave it out, or start a new run.")
             if key == "seed":
                 raise ConfigError("seed: a run keeps its seed, which its data and its noise follow. Start a new run.")
             OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
@@ -216,9 +216,9 @@ def _begun(config: DictConfig, parsed: Sequence[Override]) -> tuple[DictConfig, 
         config = deepcopy(config)
         with open_dict(config):
             config[START] = {"where": typed[-1].value(), "only": None, "freeze": [], "sha256": None}
-    elif START in config and config[START] is None:
-        if further := [override for override in parsed if name_of(override).startswith(f"{START}.")]:
-            raise ConfigError(f"{further[0].input_line} goes with {START}=outputs/..., the run to begin with.")
+    further = [override for override in parsed if name_of(override).startswith(f"{START}.")]
+    if further and START in config and config[START] is None:
+        raise ConfigError(f"{further[0].input_line} goes with {START}=outputs/..., the run to begin with.")
     return config, [override for override in parsed if override not in typed]
 
 
