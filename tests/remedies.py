@@ -163,7 +163,8 @@ def a_judge_that_is_gone() -> None:
     config = OmegaConf.load("gan/config.yaml")
     model = OmegaConf.load("judge/config.yaml").model
     target = "genlab.metrics.extractor.classifier.ClassifierFeatures"
-    config.metrics.extractor = {"_target_": target, "model": model, "run": "gone"}
+    config.metrics.extractor = {"_target_": target, "model": model}
+    config.pretrained["metrics.extractor.model"] = {"where": "gone", "sha256": "0" * 64}
     OmegaConf.save(config, "gan/config.yaml")
 
 
@@ -286,15 +287,15 @@ TRIED = (
     Tried("command/options.py", "has no value. Set it", ("compare", "sort=fid"), ("runs=outputs",)),
     Tried("sweep/space.py", "is named twice", ("train", "-m", "data=digits", "seed=0,1", "seed=2"), ("seed=0,1,2",)),
     Tried(
-        "run/pretrained.py",
+        "run/elsewhere.py",
         "has no map of latents",
         ("train", *SHORT, "data=digits", "model=latent_diffusion", "model.autoencoder=gan"),
         ("model.autoencoder=vae",),
         runs,
     ),
     Tried(
-        "run/pretrained.py",
-        "is no judge of images",
+        "run/elsewhere.py",
+        "is not a classifier",
         (*DIGITS, *MLP, "metrics.extractor=gan"),
         ("metrics.extractor=judge",),
         runs,
@@ -706,14 +707,14 @@ TRIED = (
         text,
     ),
     Tried(
-        "run/pretrained.py",
-        "which is not there any more",
+        "run/elsewhere.py",
+        "which holds",
         ("evaluate", "run=gan", "metrics=[fid]"),
         ("metrics.extractor=judge",),
         a_judge_that_is_gone,
     ),
     Tried(
-        "run/pretrained.py",
+        "run/elsewhere.py",
         "makes no tokens",
         ("train", *SHORT, "data=digits", "model=transformer", "model.tokenizer=gan"),
         ("+model.tokenizer=codes",),

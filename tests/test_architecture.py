@@ -35,6 +35,7 @@ ROOMS = {  # a folder of src/genlab, or a module beside them: what of the others
     "logger": "errors files redaction config metrics",
     "checkpoint": "errors files redaction data model",
     "callbacks": "errors files redaction seeding machine milestones data model metrics sampling logger checkpoint",
+    "interop": "errors files data model",
     "launcher": "errors redaction",
     "sweep": "errors files redaction started_as config trust launcher",
     "report": "errors files redaction progress started_as config logger",
@@ -158,6 +159,7 @@ def test_metrics_and_callbacks_know_the_contract_of_models_and_no_model(name: st
         "genlab.model.base",
         "genlab.model.classes",
         "genlab.model.condition",
+        "genlab.model.elsewhere",
         "genlab.model.likelihood_settings",
     }
     arithmetic = {"genlab.model.averages", "genlab.model.bits_per_dim", "genlab.model.spectral_norm"}

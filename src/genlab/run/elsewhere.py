@@ -20,11 +20,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 
+from genlab.checkpoint.tensors import as_bytes, read_file, sha256_of, tensors_in
 from genlab.config.build import fits, marked, parameters, resolve
 from genlab.config.slots import needs
 from genlab.errors import CheckpointError, ConfigError
 from genlab.files.atomic import prepare_folder, write_atomically
-from genlab.files.tensors import as_bytes, read_file, sha256_of, tensors_in
 from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.model.base import Classifies, HasLatent, HasTokens, Model
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
@@ -211,8 +211,9 @@ def weights_at(path: str, entry: Entry, run: Path | None, verify: bool = True) -
         return tensors_in(content, file)
     where = _where(path, entry)
     if not is_a_reference(where):
+        other = f"name another: {JUDGE}=outputs/..." if path.startswith(JUDGE) else "start a new run"
         raise CheckpointError(
-            f"{file} is not there, which holds {path} as it was trained by {where}. Put it back, or start a new run."
+            f"{file} is not there, which holds {path} as it was trained by {where}. Put it back, or {other}."
         )
     try:
         origin = origin_of(where, path)

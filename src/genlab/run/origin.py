@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 
 from genlab.checkpoint import read
+from genlab.checkpoint.tensors import as_bytes, description_in, read_file, sha256_of, tensors_in
 from genlab.errors import CheckpointError, ConfigError
 from genlab.files.paths import read_path
-from genlab.files.tensors import as_bytes, description_in, read_file, sha256_of, tensors_in
 from genlab.run import run_folder
 
 HUB = "hf:"  # before a folder, or a name at the Hugging Face Hub

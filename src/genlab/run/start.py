@@ -13,9 +13,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
+from genlab.checkpoint.tensors import as_bytes, sha256_of
 from genlab.config.build import check
 from genlab.errors import ConfigError
-from genlab.files.tensors import as_bytes, sha256_of
 from genlab.model.base import Model
 from genlab.model.elsewhere import misfit, own_weights, put_weights
 from genlab.model.freezing import like
