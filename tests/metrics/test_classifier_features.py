@@ -186,6 +186,8 @@ def test_a_judge_of_a_run_from_before_is_read_where_it_was(run: Path, gan: Path,
     judge = {"_target_": target, "model": run_folder.read_config(run)["model"], "run": str(run)}
     config["metrics"] = {"fid": {"_target_": "genlab.metrics.fid.FID"}, "extractor": judge}
     (old / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(CheckpointError, match=rf"only you can ask for that. To have it, type metrics.extractor={run}"):
+        command_line(["evaluate", f"run={old}", "n=8"])
     seal(old)
     command_line(["evaluate", f"run={old}", "n=8"])
     (report,) = old.glob("evaluation-*.json")

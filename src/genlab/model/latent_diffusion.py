@@ -48,7 +48,7 @@ class LatentDiffusion(GenerativeModel):
     ):
         """Raises ValueError if the autoencoder was trained on images of another size."""
         super().__init__(seed, schedule)
-        assert isinstance(autoencoder, GenerativeModel)
+        assert isinstance(autoencoder, nn.Module)
         if tuple(autoencoder.shape) != tuple(image_shape):  # type: ignore[arg-type]
             raise ValueError(
                 f"model.autoencoder was trained on images of shape {tuple(autoencoder.shape)}, "  # type: ignore[arg-type]

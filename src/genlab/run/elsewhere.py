@@ -66,7 +66,7 @@ def adopt(config: DictConfig) -> None:
 
 
 def _adopt_one(config: DictConfig, path: str, slot: Any, where: str) -> None:
-    origin = origin_of(where, path.removesuffix(".model") if path.startswith(JUDGE) else path)
+    origin = origin_of(where, _option(path))
     model = origin.model()
     _check_fits(model, slot, path, where)
     known = (config.pretrained.get(path) or {}).get("sha256") if path in config.pretrained else None
@@ -131,11 +131,10 @@ def _check_fits(model: Mapping[str, Any], slot: Any, path: str, where: str) -> N
         has_map = option is not HasLatent or "latent_shape" in model
         if fits(kind, option, partial=False) and has_map:
             return
-        lacks, having = _LACKS.get(option, (None, None))
-        if lacks is None:
+        lacks, having = _LACKS.get(option, ("", ""))
+        if not lacks:
             raise ConfigError(f"{path}={where}: a {kind.__name__} does not fit here. {needs(option)}")
-        named = path.removesuffix(".model") if path.startswith(JUDGE) else path
-        raise ConfigError(f"{named}={where}: a {kind.__name__} {lacks}. Name a run of model={having}.")
+        raise ConfigError(f"{_option(path)}={where}: a {kind.__name__} {lacks}. Name a run of model={having}.")
 
 
 # --- into the folder --------------------------------------------------------------------------------------------------
@@ -232,8 +231,13 @@ def _where(path: str, entry: Entry) -> str:
         return entry["where"]
     raise CheckpointError(
         f"{path} of this run is read from {entry.get('named', 'elsewhere')}, and the run was not made by a command of "
-        f"yours: only you can ask for that. To have it, type {path}={entry.get('named', '...')}"
+        f"yours: only you can ask for that. To have it, type {_option(path)}={entry.get('named', '...')}"
     )
+
+
+def _option(path: str) -> str:
+    """What a user types for the part at ``path``."""
+    return path.removesuffix(".model") if path.startswith(JUDGE) else path
 
 
 def put_part(part: nn.Module, weights: Mapping[str, torch.Tensor], where: Any) -> None:
