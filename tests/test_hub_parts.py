@@ -83,6 +83,15 @@ def test_captions_change_samples(run: Path) -> None:
     assert torch.equal(vectors[2], model.network.told["caption"].nothing)
 
 
+def test_an_encoder_needs_captions(tower: Path, tmp_path: Path) -> None:
+    untold = (*(word for word in CAPTIONED if not word.startswith("model.conditions")), f"+{OPTION}=hf:{tower}")
+    with pytest.raises(
+        ConfigError, match=r"caption_encoder reads captions, and the model is told none\. Use data that"
+    ):
+        train(*untold, outputs=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_changed_part_ends_with_exit_code_3(tower: Path, run: Path, tmp_path: Path) -> None:
     moved, copy = shutil.copytree(tower, tmp_path / "tower"), shutil.copytree(run, tmp_path / "run")
     text = (copy / "config.yaml").read_text().replace(f"hf:{tower}", f"hf:{moved}")

@@ -63,7 +63,9 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
             f"{OPTION}={node['where']}: its weights are not those of this model ({wrong}). {_rest(own, found)}"
         )
     sha256 = sha256_of(as_bytes(taken, {}))
-    return Start(taken, sha256, f"{_kind(origin)} weights of {node['where']}, {len(taken)} of {len(own)} tensors")
+    frozen = f"; frozen: {', '.join(node['freeze'])}" if node["freeze"] else ""
+    told = f"{_kind(origin)} weights of {node['where']}, {len(taken)} of {len(own)} tensors{frozen}"
+    return Start(taken, sha256, told)
 
 
 def _named(patterns: Sequence[str] | None, own: Mapping[str, Any]) -> list[str]:
