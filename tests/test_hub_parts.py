@@ -86,7 +86,7 @@ def test_captions_change_samples(run: Path) -> None:
 def test_an_encoder_needs_captions(tower: Path, tmp_path: Path) -> None:
     untold = (*(word for word in CAPTIONED if not word.startswith("model.conditions")), f"+{OPTION}=hf:{tower}")
     with pytest.raises(
-        ConfigError, match=r"caption_encoder reads captions, and the model is told none\. Use data that"
+        ConfigError, match=r"caption_encoder reads captions, and the model is told none\."
     ):
         train(*untold, outputs=tmp_path)
     assert not list(tmp_path.iterdir())

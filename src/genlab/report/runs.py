@@ -184,9 +184,9 @@ def _as_told(config: dict[str, Any]) -> dict[str, Any]:
     told = {name: value for name, value in config.items() if name not in ("portable", "start")}
     start, pretrained = config.get("start"), config.get("pretrained")
     if isinstance(start, dict):
-        told["start"] = {name: start[name] for name in ("where", "only", "freeze") if start.get(name)}
-        if list(told["start"]) == ["where"]:
-            told["start"] = start["where"]
+        told["start"] = {name: start[name] for name in ("only", "freeze") if start.get(name)}
+        named = f"{Path(str(start.get('where'))).name}-{str(start.get('sha256'))[:6]}"  # of two folders of one name
+        told["start"] = {"where": named, **told["start"]} if told["start"] else named
     if isinstance(pretrained, dict):
         told["pretrained"] = {
             str(path).removeprefix("model."): entry.get("where") if isinstance(entry, dict) else entry
