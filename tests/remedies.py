@@ -21,6 +21,7 @@ from PIL import Image
 from genlab.config.tree import ConfigTree
 from genlab.data.base import ConditionSpec, DataSpec
 from genlab.sampling.png import save_png
+from genlab.trust.own_runs import seal
 from stand_ins import clip_folder
 from tiny_run import SHORT
 
@@ -188,8 +189,10 @@ def a_judge_that_is_gone() -> None:
     config = OmegaConf.load("gan/config.yaml")
     model = OmegaConf.load("judge/config.yaml").model
     target = "genlab.metrics.extractor.classifier.ClassifierFeatures"
-    config.metrics.extractor = {"_target_": target, "model": model, "run": "gone"}
+    config.metrics.extractor = {"_target_": target, "model": model}
+    config.pretrained["metrics.extractor.model"] = {"where": "gone", "sha256": "0" * 64}
     OmegaConf.save(config, "gan/config.yaml")
+    seal(Path("gan"))
 
 
 def recipe() -> None:
@@ -324,17 +327,10 @@ TRIED = (
     Tried("command/options.py", "has no value. Set it", ("compare", "sort=fid"), ("runs=outputs",)),
     Tried("sweep/space.py", "is named twice", ("train", "-m", "data=digits", "seed=0,1", "seed=2"), ("seed=0,1,2",)),
     Tried(
-        "run/pretrained.py",
-        "has no map of latents",
+        "run/elsewhere.py",
+        ". Name a run of model=",
         ("train", *SHORT, "data=digits", "model=latent_diffusion", "model.autoencoder=gan"),
         ("model.autoencoder=vae",),
-        runs,
-    ),
-    Tried(
-        "run/pretrained.py",
-        "is no judge of images",
-        (*DIGITS, *MLP, "metrics.extractor=gan"),
-        ("metrics.extractor=judge",),
         runs,
     ),
     Tried(
@@ -744,18 +740,11 @@ TRIED = (
         text,
     ),
     Tried(
-        "run/pretrained.py",
-        "which is not there any more",
+        "run/elsewhere.py",
+        "name another: ",
         ("evaluate", "run=gan", "metrics=[fid]"),
         ("metrics.extractor=judge",),
         a_judge_that_is_gone,
-    ),
-    Tried(
-        "run/pretrained.py",
-        "makes no tokens",
-        ("train", *SHORT, "data=digits", "model=transformer", "model.tokenizer=gan"),
-        ("+model.tokenizer=codes",),
-        runs,
     ),
     Tried(
         "run/assemble.py",
@@ -1022,6 +1011,15 @@ OFFERED = (
     Offered("command/verify.py", "Look at train/ and monitor/", "it names files to read, and no option"),
 )
 ELSEWHERE = (
+    Elsewhere(
+        "run/elsewhere.py", "only you can ask for that", "test_hub_parts.py::test_a_changed_part_ends_with_exit_code_3"
+    ),
+    Elsewhere(
+        "run/start.py", "None of them fits", "test_start.py::test_weights_that_do_not_fit_come_with_a_remedy_that_works"
+    ),
+    Elsewhere(
+        "model/network/embedding.py", "and the model is told none", "test_hub_parts.py::test_an_encoder_needs_captions"
+    ),
     Elsewhere(
         "run/assemble.py", "and writes with no other", "test_remedies.py::test_a_run_writes_with_its_own_tokenizer"
     ),

@@ -150,7 +150,7 @@ def test_targets_are_where_the_file_is(path: Path) -> None:
             continue
         package = place.split(".")[0] if is_global or group == "." else group.replace("/", ".")
         if group == "." and package == "evaluation":
-            package = "metrics.evaluation"
+            package = "evaluation.evaluation"
         if group.rpartition("/")[2] in NETWORK_SLOTS:
             package = "model.network"
         assert target.startswith(f"genlab.{package}."), f"{target} is named in configs/{group}"

@@ -19,6 +19,7 @@ from genlab.command.train import fit
 from genlab.config.tree import PACKAGED, ConfigTree
 from genlab.model.base import Model
 from genlab.run import assemble
+from genlab.run.elsewhere import PutParts
 from tiny_run import compose_small, plain, train
 
 NEEDS_A_RUN = "autoencoder: ???"
@@ -72,9 +73,9 @@ def run_of(overrides: tuple[str, ...], folder: Path) -> tuple[Model, Steps]:
     config.run_dir, config.run_id = str(folder), "flops"
     settings = plain(config)
     model, steps = assemble.build_model(settings), Steps()
-    assemble.load_pretrained(model, settings)
     bare = settings | {"callbacks": {}}
     callbacks = [*assemble.build_callbacks(bare, assemble.build_evaluation(bare)), NoCheckpoints(), steps]
+    callbacks.append(PutParts(settings["pretrained"]))
     fit(assemble.build_trainer(bare, model, callbacks, [], folder), model, data, None)
     return model, steps
 

@@ -24,6 +24,7 @@ from genlab.config.tree import PACKAGED, ConfigTree, missing
 from genlab.errors import ConfigError
 from genlab.model.base import GenerativeModel
 from genlab.run import assemble, run_folder
+from genlab.run.elsewhere import PutParts, keep_parts
 from genlab.run.load import load_run
 from genlab.sampling.draw import sample_images
 from test_flops import run_of
@@ -175,9 +176,11 @@ def test_two_steps_then_the_same_answers_after_a_reload(
     config.run_dir, config.run_id = str(tmp_path), "grid"
     settings = plain(config)
     model, evaluation = assemble.build_model(settings), assemble.build_evaluation(settings)
-    assemble.load_pretrained(model, settings)
     budget = assemble.build_callbacks(settings | {"callbacks": {}}, evaluation)
-    trainer = assemble.build_trainer(settings | {"callbacks": {}}, model, [*budget, NoCheckpoints()], [], tmp_path)
+    keep_parts(config, tmp_path)
+    settings = plain(config)
+    callbacks = [PutParts(settings["pretrained"], tmp_path), *budget, NoCheckpoints()]
+    trainer = assemble.build_trainer(settings | {"callbacks": {}}, model, callbacks, [], tmp_path)
     fit(trainer, model, data, None)
     assert model.progress.examples == 16
     assert model.progress.flops > 0

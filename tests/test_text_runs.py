@@ -319,6 +319,7 @@ def test_codes_of_a_run(family: str, vq_vae: Path, tmp_path: Path) -> None:
     """Trained, sampled, measured, stopped and continued; the tokeniser stays as it is, and is part of the run."""
     import numpy as np
     import torch
+    from safetensors.torch import load_file
 
     given = small(f"model={family}", f"model.tokenizer={vq_vae}")
     with pytest.raises(Interrupted):
@@ -338,10 +339,11 @@ def test_codes_of_a_run(family: str, vq_vae: Path, tmp_path: Path) -> None:
     (report,) = run.glob("evaluation-*.json")
     assert json.loads(report.read_text())["metrics"]["bits_per_dim_bound_val_2"] > 0
     last, theirs = read.newest(run), read.newest(vq_vae)
-    for name, value in theirs.content["ema"].items():
-        assert torch.equal(last.state[f"tokenizer.{name}"], value)
-    assert not any(name.startswith("tokenizer.") for name in last.content["ema"])
-    assert run_folder.read_config(run)["pretrained"] == {"tokenizer": str(vq_vae)}
+    entry = run_folder.read_config(run)["pretrained"]["model.tokenizer"]
+    assert entry["where"] == str(vq_vae)
+    kept = load_file(run / "parts" / f"{entry['sha256']}.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in theirs.content["ema"].items())
+    assert not any(name.startswith("tokenizer.") for name in (*last.state, *last.content["ema"]))
 
 
 def test_a_run_without_tokens_is_no_tokeniser(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,13 @@
 import hashlib
 
 import numpy as np
+import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from genlab.data.base import ConditionSpec, DataSpec
 from genlab.data.digits import Digits
+from genlab.errors import ConfigError
 
 
 def rows(images: np.ndarray) -> list[bytes]:
@@ -56,3 +58,33 @@ def test_labels_belong_to_their_images() -> None:
 def test_validation_batches_hold_each_image_once_in_order() -> None:
     loader = Digits(batch_size=64).val_dataloader()
     assert torch.equal(torch.cat([batch["index"] for batch in loader]), torch.arange(500))
+
+
+def test_some_of_the_classes_keep_their_numbers() -> None:
+    whole, some = Digits(), Digits(only_classes=[7, 5])
+    for split in ("train", "val"):
+        labels = whole.table(split).labels
+        wanted = np.isin(labels, [5, 7])
+        assert np.array_equal(some.table(split).images, whole.table(split).images[wanted])
+        assert np.array_equal(some.table(split).labels, labels[wanted])
+    label = some.spec.label
+    assert label.size == 10
+    assert sorted({*range(10)} - {*label.empty}) == [5, 7]
+    assert some.fingerprint != whole.fingerprint
+    for classes, message in (([10], "there is no class 10. Use 0 to 9"), ([], "no image has one of these labels")):
+        with pytest.raises(ConfigError, match=message):
+            Digits(only_classes=classes).table("train")
+
+
+def test_pixels_are_shuffled_in_one_order() -> None:
+    """Each place has the values of another, in all images; another seed is another order."""
+    before, after = (data.table("val").images.reshape(500, -1) for data in (Digits(), Digits(shuffle_pixels=1)))
+    order = [int(np.flatnonzero((column == before.T).all(axis=1))[0]) for column in after.T if column.any()]
+    assert len(set(order)) > 40
+    assert order != sorted(order)
+    assert np.array_equal(np.sort(before, axis=1), np.sort(after, axis=1))
+    train = Digits(shuffle_pixels=1).table("train").images.reshape(1297, -1)
+    places = [int(np.flatnonzero((column == before.T).all(axis=1))[0]) for column in after.T if column.any()]
+    seen = [i for i, column in enumerate(after.T) if column.any()]
+    assert np.array_equal(train[:, seen], Digits().table("train").images.reshape(1297, -1)[:, places])
+    assert not np.array_equal(after, Digits(shuffle_pixels=2).table("val").images.reshape(500, -1))

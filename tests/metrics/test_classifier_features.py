@@ -20,9 +20,9 @@ from genlab.data.image import to_float
 from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.run import run_folder
-from genlab.run.assemble import build_evaluation, check_config
+from genlab.run.assemble import build_evaluation, build_extractor, check_config
 from genlab.run.load import load_run
-from genlab.run.pretrained import build_extractor
+from genlab.trust.own_runs import seal
 from tiny_run import resume, small, train
 
 SPEC = {"modality": "image", "shape": [1, 16, 16]}
@@ -39,14 +39,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def node(run: Path, **changes: Any) -> dict[str, Any]:
+def extractor(run: Path) -> ClassifierFeatures:
     config = ConfigTree().compose(["model=gan", f"metrics.extractor={run}"])
     check_config(config)
-    return OmegaConf.to_container(config.metrics.extractor) | changes  # type: ignore[operator,return-value]
-
-
-def extractor(run: Path) -> ClassifierFeatures:
-    found = build_extractor(node(run), SPEC)
+    plain: Any = OmegaConf.to_container(config)
+    found = build_extractor(plain["metrics"]["extractor"], plain | {"spec": SPEC})
     assert isinstance(found, ClassifierFeatures)
     return found
 
@@ -165,19 +162,36 @@ def test_it_judges_a_run_from_the_command_line(run: Path, tmp_path: Path) -> Non
     summary = json.loads((gan / "summary.json").read_text())
     assert set(summary["metrics"]) == {"fid_classifier56_40", "cas_classifier56_40"}
     assert summary["protocol"]["extractor_fingerprint"] == extractor(classifier).fingerprint()
-    saved = run_folder.read_config(gan)["metrics"]["extractor"]
-    assert saved["run"] == str(classifier)
-    assert saved["model"] == run_folder.read_config(run)["model"]
+    saved = run_folder.read_config(gan)
+    assert saved["pretrained"]["metrics.extractor.model"]["where"] == str(classifier)
+    assert saved["metrics"]["extractor"]["model"] == run_folder.read_config(run)["model"]
+    shutil.rmtree(classifier)  # the judge is kept with the run
     command_line(["evaluate", f"run={gan}"])
     (report,) = gan.glob("evaluation-*.json")
     assert json.loads(report.read_text())["metrics"] == pytest.approx(summary["metrics"], rel=1e-6)
     resume(gan, "budget.value=32")
-
-    shutil.rmtree(classifier)
+    shutil.rmtree(gan / "parts")
     for command in (["evaluate", f"run={gan}"], ["train", f"run={gan}", "budget.value=48"]):
-        with pytest.raises(ConfigError, match=rf"classifier of the run {classifier}, which is not there any more\."):
+        with pytest.raises(CheckpointError, match=rf"holds metrics.extractor.model as it was trained by {classifier}"):
             command_line(command)
     command_line(["evaluate", f"run={gan}", "metrics/extractor=random"])  # and one can do without
+    command_line(["evaluate", f"run={gan}", f"metrics.extractor={run}"])  # or name one
+
+
+def test_a_judge_of_a_run_from_before_is_read_where_it_was(run: Path, gan: Path, tmp_path: Path) -> None:
+    """Its node had the folder beside the model, and its weights were read there."""
+    old = Path(shutil.copytree(gan, tmp_path / "old"))
+    config = yaml.safe_load((old / "config.yaml").read_text())
+    target = f"{ClassifierFeatures.__module__}.{ClassifierFeatures.__qualname__}"
+    judge = {"_target_": target, "model": run_folder.read_config(run)["model"], "run": str(run)}
+    config["metrics"] = {"fid": {"_target_": "genlab.metrics.fid.FID"}, "extractor": judge}
+    (old / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(CheckpointError, match=rf"only you can ask for that. To have it, type metrics.extractor={run}"):
+        command_line(["evaluate", f"run={old}", "n=8"])
+    seal(old)
+    command_line(["evaluate", f"run={old}", "n=8"])
+    (report,) = old.glob("evaluation-*.json")
+    assert json.loads(report.read_text())["protocol"]["extractor_fingerprint"] == extractor(run).fingerprint()
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +202,7 @@ def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_no_run_of_a_classifier_is_refused(gan: Path) -> None:
     for named, message in (
         ("/nowhere", r"metrics\.extractor=/nowhere: there is no run here"),
-        (str(gan), r"a GAN is no judge of images\. Name a run of model=classifier\.$"),
+        (str(gan), r"a GAN is not a classifier\. Name a run of model=classifier\.$"),
         ("random", r"metrics\.extractor is a part of the metrics, chosen with slashes: metrics/extractor=random"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -222,7 +236,7 @@ def test_a_folder_is_not_trusted(run: Path, tmp_path: Path) -> None:
             command_line(["train", "model=gan", with_model(**changes)])
     wider = config["model"]["network"] | {"channels": 16}
     with_model(network=wider)
-    with pytest.raises(ConfigError, match=r"the checkpoint of .* is not of the model in its config"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint of .* is not of the model in its config"):
         extractor(copy)
     with_model()
     shutil.rmtree(copy / read.FOLDER)

@@ -27,6 +27,7 @@ from genlab.files.regular_file import (
 )
 from genlab.model.averages import load_averages
 from genlab.model.base import Model, Progress
+from genlab.model.elsewhere import own_weights
 from genlab.model.renamed_weights import renamed
 from genlab.redaction import one_line
 
@@ -193,7 +194,7 @@ def _checked(last: Saved) -> Saved:
 def check_same_model(model: nn.Module, state: Mapping[str, torch.Tensor], run: Path) -> None:
     """Raises CheckpointError if the weights in ``state`` are not those of a model like ``model``."""
     own = model.state_dict()
-    state = renamed(state, own)
+    state = renamed(own_weights(model, state), own)
     for name in [*own, *state]:
         if name not in own or name not in state or own[name].shape != state[name].shape:
             theirs = tuple(state[name].shape) if name in state else "missing"
@@ -219,7 +220,7 @@ def load_for_sampling(model: Model, last: Saved, run: Path) -> str:
     "best" (``callbacks.best``) or "raw"."""
     check_same_model(model, last.state, run)
     own = model.state_dict()
-    model.load_state_dict(renamed(last.state, own))
+    model.load_state_dict(renamed(own_weights(model, last.state), own))
     averages = renamed(last.content.get("ema", {}), own)
     load_averages(model, averages)
     return last.content.get("ema_kind", "ema") if averages else "raw"

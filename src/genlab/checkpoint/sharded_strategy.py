@@ -20,6 +20,7 @@ from genlab.checkpoint.shards import CONTENT, gathered, shards_of, split
 from genlab.checkpoint.write import check_finite
 from genlab.errors import GenlabError
 from genlab.files.atomic import partial_of, prepare_folder, replace_folder, take_away, write_flushed, writing
+from genlab.model.elsewhere import own_weights
 from genlab.model.renamed_weights import renamed
 
 
@@ -98,9 +99,8 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.lightning_module is not None
         strict = self.lightning_module.strict_loading
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=strict)
-        set_model_state_dict(
-            self.model, renamed(content["state_dict"], self.lightning_module.state_dict()), options=options
-        )
+        state = own_weights(self.lightning_module, content["state_dict"])
+        set_model_state_dict(self.model, renamed(state, self.lightning_module.state_dict()), options=options)
         for optimizer, state in zip(self.optimizers, content["optimizer_states"], strict=True):
             named = FSDP.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_NAME, self.model)
             set_optimizer_state_dict(self.model, optimizer, optim_state_dict=named, options=options)

@@ -46,7 +46,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
     if n is not None:
         config.evaluation.num_samples = n
     data = build_data(config)
-    evaluation = build_evaluation(resolved(config))
+    evaluation = build_evaluation(resolved(config), run)
     model, weights = load_run(config, run)
     if data.tokenizer is not None:
         last = read.newest(run)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genlab.config.differences import differences
 from genlab.config.overrides import line_of, name_of, parse
-from genlab.config.tree import FILLED_LATER, ConfigTree
+from genlab.config.tree import FILLED_LATER, START, ConfigTree
 from genlab.data.base import DataModule
 from genlab.errors import ConfigError
 from genlab.redaction import printable, redacted
@@ -19,7 +19,7 @@ from genlab.trust.places import typed_config_dir
 
 _PRESETS = ("experiment", "debug")  # what they set is told value by value
 _WIDTH = 100  # characters
-_NOT_TOLD = (*FILLED_LATER, "outputs")
+_NOT_TOLD = (*FILLED_LATER, "outputs", START)  # of which a line tells
 _OF_THE_DATA = "model.told"  # filled in too, where a run goes on
 _log = logging.getLogger(__name__)
 

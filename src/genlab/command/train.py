@@ -55,12 +55,13 @@ from genlab.run.assemble import (
     build_model,
     build_trainer,
     check_callbacks,
-    load_pretrained,
     trial_model,
 )
 from genlab.run.dry_run import try_out
+from genlab.run.elsewhere import PutParts, check_parts, keep_old_parts, keep_parts
 from genlab.run.processes import folder_of_all_ranks, is_of_the_group, one_fate
 from genlab.run.resume import ChangedOptimizer, check_changes, check_same_data, last_checkpoint, used_up
+from genlab.run.start import BeginFrom, read_start
 from genlab.sampling.pictures import FOLDER as SAMPLES
 from genlab.sampling.pictures import save_pictures
 from genlab.seeding import derive_seed
@@ -134,8 +135,8 @@ def _train(
         return
     check_can_be_kept(OmegaConf.to_container(config))
     plain = _without_folder(config)
-    model = build_model(plain)
-    evaluation = build_evaluation(plain)
+    model = build_model(plain, old_parts=True)
+    evaluation = build_evaluation(plain, run)
     callbacks = build_callbacks(plain, evaluation)
     check_callbacks(callbacks, model)
     evaluation.check(model, data)
@@ -144,16 +145,19 @@ def _train(
     )  # refuses what cannot be, before there is a folder
     data.check(trial.world_size)
     kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
-    needed = (kept + 1) * expected_bytes(trial_model(plain))
+    needed = (kept + 1) * expected_bytes(trial_model(plain, old_parts=True))
     check_room(run or folder or read_path(config.outputs), needed)
     last = last_checkpoint(run, plain, data) if run is not None else None
     changed = {} if run is None else check_changes(run_folder.read_config(run), plain, run, allow_changes)
     other_data = [] if last is None or run is None else check_same_data(last, data, run, allow_changes)
-    if last is None:
-        load_pretrained(model, plain)
+    start = None if run is not None else read_start(plain, trial_model(plain))
+    if run is not None and trial.is_global_zero:
+        check_parts(plain["pretrained"], run)
     if trial.is_global_zero:
         trial_parameters = sum(p.numel() for p in trial_model(plain).parameters())
         show(config, data, trial_parameters, overrides)  # all is checked: from here on it runs
+        if start is not None:
+            print(for_terminal(f"start:      {start.told}"))
         for path, (before, now) in changed.items():
             print(for_terminal(f"changed:    {path} {before} -> {now}"))
         if other_data:
@@ -164,8 +168,16 @@ def _train(
         config.run_dir = str(run_dir)
         if run is None:
             config.run_id = run_dir.name if folder is None else f"{run_dir.name}-{secrets.token_hex(3)}"
+        if trial.is_global_zero:
+            keep_parts(config, run_dir)
+            if start is not None:
+                config.start.sha256 = start.sha256
+            if last is not None:
+                keep_old_parts(config, trial_model(plain, old_parts=True), last.state, run_dir)
         plain = resolved(config)
-        callbacks = [stop, FiniteGuard(), SharedBuffers(), MonitoredNames(), *build_callbacks(plain, evaluation)]
+        callbacks = [PutParts(plain["pretrained"], run_dir), stop, FiniteGuard(), SharedBuffers(), MonitoredNames()]
+        callbacks += [BeginFrom(start)] if start is not None else []
+        callbacks += build_callbacks(plain, evaluation)
         if changed:
             callbacks.append(ChangedOptimizer(changed))
         metrics_file = MetricsFile(run_dir)

@@ -15,7 +15,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from genlab.config.annotation import LATER, describe, item_annotation, matches, takes
 from genlab.config.renamed import current_name
@@ -46,7 +46,13 @@ class Misfit(ConfigError):
         self.slot, self.path = slot, path
 
 
-def build(node: Node, slot: type[T] | Any, path: str, given: Mapping[str, Any] | None = None) -> T:
+def build(
+    node: Node,
+    slot: type[T] | Any,
+    path: str,
+    given: Mapping[str, Any] | None = None,
+    noted: dict[str, Any] | None = None,
+) -> T:
     """Check a node against ``slot`` and build it.
 
     Args:
@@ -54,23 +60,32 @@ def build(node: Node, slot: type[T] | Any, path: str, given: Mapping[str, Any] |
         slot: a class, a Protocol, or ``Callable[..., X]`` for a ``_partial_`` node
         path: where the node stands in the config, for messages
         given: further constructor arguments, made by code
+        noted: its keys are paths below ``path``; what is built there becomes their values
 
     Raises:
         ConfigError: something does not fit; the message is one line and names ``path``.
     """
     check(node, slot, path, given=frozenset(given or ()))
-    return _instantiate(node, path, given or {})
+    return _instantiate(node, path, given or {}, {} if noted is None else noted)
 
 
-def _instantiate(node: Any, path: str, given: Mapping[str, Any]) -> Any:
+def _instantiate(node: Any, path: str, given: Mapping[str, Any], noted: dict[str, Any]) -> Any:
+    made = _made(node, path, given, noted)
+    if path in noted:
+        noted[path] = made
+    return made
+
+
+def _made(node: Any, path: str, given: Mapping[str, Any], noted: dict[str, Any]) -> Any:
     if isinstance(node, Mapping) and "_target_" not in node:
-        return {key: _instantiate(value, f"{path}.{key}", {}) for key, value in node.items()}
+        return {key: _instantiate(value, f"{path}.{key}", {}, noted) for key, value in node.items()}
     if isinstance(node, list):
-        return [_instantiate(value, f"{path}.{i}", {}) for i, value in enumerate(node)]
+        return [_instantiate(value, f"{path}.{i}", {}, noted) for i, value in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
     target = resolve(node["_target_"], path)
-    arguments = {key: _instantiate(value, f"{path}.{key}", {}) for key, value in _arguments(node).items()} | dict(given)
+    below = {key: _instantiate(value, f"{path}.{key}", {}, noted) for key, value in _arguments(node).items()}
+    arguments = below | dict(given)
     if node.get("_partial_"):
         factory: Any = functools.partial(_construct, target, path, arguments)
         factory.__signature__ = inspect.signature(target)  # so that whoever calls it knows what it takes
@@ -198,6 +213,19 @@ def parameters(target: type) -> dict[str, Any]:
         name: hints.get(name, Any)
         for name, parameter in signature.parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+
+
+def marked(target: type, mark: object) -> dict[str, Any]:
+    """Constructor arguments whose annotation has ``mark`` beside it (``Annotated[X, mark]``), with their X."""
+    try:
+        hints = get_type_hints(inspect.unwrap(target.__init__), include_extras=True)  # type: ignore[misc]
+    except Exception:  # as above
+        return {}
+    return {
+        name: get_args(hint)[0]
+        for name, hint in hints.items()
+        if get_origin(hint) is Annotated and mark in hint.__metadata__
     }
 
 

@@ -47,7 +47,28 @@ def modern(config: Mapping[str, Any], before: Mapping[str, Any] | None = None) -
     was = (before or {}).get("guidance")
     model = deepcopy(config["model"])
     _rename(model, condition if isinstance(condition, Mapping) else None, was if isinstance(was, Mapping) else {})
-    return {**config, "model": model}
+    return with_places({**config, "model": model})
+
+
+def with_places(config: dict[str, Any]) -> dict[str, Any]:
+    """``pretrained`` by paths, each with a place and a hash: before, it had the folders of runs by the names of parts,
+    whose weights checkpoints held, and a classifier that judges had its ``run`` beside it."""
+    pretrained = config.get("pretrained")
+    if not isinstance(pretrained, dict):
+        return config
+    found = {
+        f"model.{name}" if isinstance(entry, str) else name: {"where": entry, "sha256": None}
+        if isinstance(entry, str)
+        else entry
+        for name, entry in pretrained.items()
+    }
+    metrics = config.get("metrics")
+    extractor = metrics.get("extractor") if isinstance(metrics, dict) else None
+    if isinstance(metrics, dict) and isinstance(extractor, dict) and "run" in extractor and "model" in extractor:
+        found["metrics.extractor.model"] = {"where": extractor["run"], "sha256": "???"}
+        kept = {name: value for name, value in extractor.items() if name != "run"}
+        config = {**config, "metrics": {**metrics, "extractor": kept}}
+    return {**config, "pretrained": found}
 
 
 def _task_of(config: Mapping[str, Any]) -> dict[str, Any]:

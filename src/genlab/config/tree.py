@@ -30,6 +30,7 @@ from genlab.redaction import remember
 from genlab.trust import places
 
 FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
+START = "start"  # a place as it is typed; with what else can be said of it, in a config
 OF_SWEEPS = ("sweep", "launcher")  # what is said with -m, of a sweep and not of its trials
 TAKES_A_RUN = ("metrics.extractor",)  # parts that may be the folder of a run instead of an option
 EXAMPLES = {  # what a value for a missing option looks like, first of the class that is named
@@ -88,6 +89,7 @@ class ConfigTree:
             self._check_choice(override, groups)
         with self._explaining():
             chosen = self.files.choose(tuple(map(line_of, choices)))
+        chosen, parsed = _begun(chosen, parsed)
         base = self._fitted(chosen, choices)
         lines = []
         for override in parsed:
@@ -129,6 +131,8 @@ class ConfigTree:
             if key in groups:
                 continue
             self._check_is_value(override, groups)
+            if key.partition(".")[0] == START:
+                raise ConfigError(f"{key}: a run goes on with its own weights. Leave it out, or start a new run.")
             is_new(config, override, groups)
             if override.is_delete():
                 raise ConfigError(f"{override.input_line}: nothing can be deleted from a saved run's config.")
@@ -202,6 +206,20 @@ class ConfigTree:
         having = [o for o in self.groups().get(above, []) if name in self._defaults(self._file(above, o))]
         remedy = f" Choose one that has: {above}={' or '.join(having)}." if having else ""
         return f"{group} cannot be chosen: the {above or 'run'} has no {name}.{remedy}"
+
+
+def _begun(config: DictConfig, parsed: Sequence[Override]) -> tuple[DictConfig, list[Override]]:
+    """``config`` with what ``start=<place>`` means, and the overrides without that. Raises ConfigError for
+    ``start.only`` and ``start.freeze`` without a place."""
+    typed = [override for override in parsed if name_of(override) == START and isinstance(override.value(), str)]
+    if typed:
+        config = deepcopy(config)
+        with open_dict(config):
+            config[START] = {"where": typed[-1].value(), "only": None, "freeze": [], "sha256": None}
+    further = [override for override in parsed if name_of(override).startswith(f"{START}.")]
+    if further and START in config and config[START] is None:
+        raise ConfigError(f"{further[0].input_line} goes with {START}=outputs/..., the run to begin with.")
+    return config, [override for override in parsed if override not in typed]
 
 
 def _carry_over(before: DictConfig, after: DictConfig, config: DictConfig) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,9 +58,11 @@ class Array(ImageDataModule):
         num_workers: int = 0,
         limit: int | None = None,
         seed: int = 0,  # of the order of the data and of the flips
+        only_classes: Sequence[int] | None = None,  # as of ImageDataModule
+        shuffle_pixels: int | None = None,  # likewise
     ):
         """Raises ConfigError if a value is out of its range, or one goes without another that it needs."""
-        super().__init__(batch_size, flip, num_workers, limit, seed)
+        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels)
         if not 0 < val_fraction < 1:
             raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
         if val_label_path is not None and val_path is None:

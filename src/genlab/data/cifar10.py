@@ -1,6 +1,7 @@
 """CIFAR-10, as published by its authors."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,10 @@ class Cifar10(ImageDataModule):
         num_workers: int = 0,
         limit: int | None = None,
         seed: int = 0,  # of the order of the data and of the flips
+        only_classes: Sequence[int] | None = None,  # as of ImageDataModule
+        shuffle_pixels: int | None = None,  # likewise
     ):
-        super().__init__(batch_size, flip, num_workers, limit, seed)
+        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels)
         self.root, self.download = root, download
 
     def load(self, split: Split) -> ImageTable:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from genlab.data.base import ConditionSpec, DataModule, DataSpec, KeyedDataset, 
 from genlab.data.class_counts import class_counts, remark
 from genlab.data.remembered import of_array
 from genlab.data.sampler import Keys
-from genlab.errors import NumericsError
+from genlab.errors import ConfigError, NumericsError
 from genlab.progress import progress
 from genlab.seeding import derive_seed, uniform_by_index
 
@@ -46,6 +47,30 @@ class ImageTable:
 
     def after(self, count: int) -> "ImageTable":
         return self._part(slice(count, None))
+
+    def of_classes(self, classes: Sequence[int]) -> "ImageTable":
+        """The images with one of these labels, in their order; labels stay the numbers they are.
+
+        Raises ConfigError: there are no labels, or none of such a number.
+        """
+        if self.labels is None:
+            raise ConfigError("data.only_classes: these data have no labels. Leave it out.")
+        for number in classes:
+            if not 0 <= number < len(self.names):
+                raise ConfigError(f"data.only_classes: there is no class {number}. Use 0 to {len(self.names) - 1}.")
+        rows = np.flatnonzero(np.isin(self.labels, list(classes)))
+        if not len(rows):
+            raise ConfigError(f"data.only_classes={list(classes)}: no image has one of these labels. Name others.")
+        captions = None if self.captions is None else self.captions[rows]
+        return ImageTable(self.images[rows], self.labels[rows], self.names, captions)
+
+    def with_shuffled_pixels(self, seed: int) -> "ImageTable":
+        """Every image with its pixels in another order, the same order in all images of any split: the statistics of
+        single pixels are kept, nothing that neighbors have to do with each other is."""
+        count, channels, height, width = self.images.shape
+        order = np.argsort(uniform_by_index(seed, np.arange(height * width)))
+        images = self.images.reshape(count, channels, -1)[:, :, order].reshape(self.images.shape)
+        return ImageTable(images, self.labels, self.names, self.captions)
 
     def _part(self, rows: slice) -> "ImageTable":
         labels = None if self.labels is None else self.labels[rows]
@@ -84,6 +109,8 @@ class ImageDataModule(DataModule):
         num_workers: int = 0,
         limit: int | None = None,
         seed: int = 0,
+        only_classes: Sequence[int] | None = None,
+        shuffle_pixels: int | None = None,
     ):
         """
         Args:
@@ -92,8 +119,13 @@ class ImageDataModule(DataModule):
             num_workers: processes that assemble batches; decoded images are quick enough without (0)
             limit: train on the first so many images only; None: on all
             seed: of the order of the data and of the flips
+            only_classes: labels of the images to train on and to compare with, e.g. [0,1,2,3,4]; None: all. They keep
+                their numbers, so a model fits both halves of a data set
+            shuffle_pixels: seed of an order in which the pixels of all images are put, as a control that has nothing
+                to learn from but single pixels (Zhang et al. 2017, arXiv:1611.03530, section 2.1); None: as they are
         """
         super().__init__(batch_size, num_workers, limit, seed)
+        self.only_classes, self.shuffle_pixels = only_classes, shuffle_pixels
         self.flip = flip
         self._tables: dict[Split, ImageTable] = {}
 
@@ -106,6 +138,10 @@ class ImageDataModule(DataModule):
         if split not in self._tables:
             self.check_split(split, "split")
             table = self.load(split)
+            if self.only_classes is not None:
+                table = table.of_classes(self.only_classes)
+            if self.shuffle_pixels is not None:
+                table = table.with_shuffled_pixels(self.shuffle_pixels)
             self._tables[split] = table.first(self.limit) if split == "train" and self.limit is not None else table
         return self._tables[split]
 

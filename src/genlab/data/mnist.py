@@ -1,6 +1,7 @@
 """MNIST and the two sets published in its format."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,9 +48,11 @@ class Mnist(ImageDataModule):
         padding: int = 2,  # black pixels on each side of the published 28 x 28
         num_held_out: int = 0,  # training images, the last ones, to validate with; the published test images are "test"
         binarize_seed: int | None = None,  # of pixels that are made black or white once; None: grey, as published
+        only_classes: Sequence[int] | None = None,  # as of ImageDataModule
+        shuffle_pixels: int | None = None,  # likewise
     ):
         """Raises ValueError: a negative padding, or a held-out part that leaves no training image."""
-        super().__init__(batch_size, flip, num_workers, limit, seed)
+        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels)
         if padding < 0 or num_held_out < 0:
             raise ValueError(f"padding={padding} and num_held_out={num_held_out} must be 0 or more.")
         self.root, self.download = root, download
@@ -89,8 +92,10 @@ class FashionMnist(ImageDataModule):
         num_workers: int = 0,
         limit: int | None = None,
         seed: int = 0,  # of the order of the data and of the flips
+        only_classes: Sequence[int] | None = None,  # as of ImageDataModule
+        shuffle_pixels: int | None = None,  # likewise
     ):
-        super().__init__(batch_size, flip, num_workers, limit, seed)
+        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels)
         self.root, self.download = root, download
 
     def load(self, split: Split) -> ImageTable:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import wraps
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
@@ -16,6 +17,7 @@ from genlab.model.accumulation import Accumulation
 from genlab.model.clipping import clip_gradients
 from genlab.model.condition import Condition as Condition
 from genlab.model.condition import Conditions
+from genlab.model.freezing import freeze
 from genlab.model.renamed_weights import rename_loaded
 from genlab.seeding import RandomStream, derive_seed, seed_torch
 
@@ -62,8 +64,14 @@ class Model(LightningModule, ABC):
         self.schedule = schedule
         self.progress = Progress()
         self.accumulation = Accumulation()
-        self.pretrained: dict[str, Mapping[str, Tensor]] = {}  # weights from another run for the part of that name
+        self.elsewhere: dict[str, nn.Module] = {}  # parts that were trained elsewhere, by their place in the config
+        self.freeze: Sequence[str] = ()  # patterns of the names of parameters that training leaves as they are
         self.step_began = 0.0  # on the clock of time.perf_counter; the wait for data belongs to the step
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "configure_model" in vars(cls):  # whatever a family makes is frozen before an optimizer or DDP looks at it
+            cls.configure_model = _and_freeze(cls.configure_model)  # type: ignore[method-assign]
 
     @abstractmethod
     def configure_model(self) -> None: ...
@@ -106,7 +114,7 @@ class Model(LightningModule, ABC):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        for part in self.frozen():
+        for part in (*self.frozen(), *self.elsewhere.values()):
             part.eval()
         return self
 
@@ -135,6 +143,15 @@ class Model(LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         rename_loaded(checkpoint, self.state_dict())
         self.progress = Progress(**checkpoint["progress"])
+
+
+def _and_freeze(configure_model: Callable[[Any], None]) -> Callable[[Any], None]:
+    @wraps(configure_model)
+    def configure_and_freeze(self: Model) -> None:
+        configure_model(self)
+        freeze(self, self.freeze)
+
+    return configure_and_freeze
 
 
 class GenerativeModel(Model):

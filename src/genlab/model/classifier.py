@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from genlab.errors import ConfigError
 from genlab.model.augment.diffaugment import Augmentation
 from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory
+from genlab.model.freezing import trained
 from genlab.model.parts import FeatureNetwork
 from genlab.model.sharding import shard
 
@@ -77,7 +78,7 @@ class Classifier(Model):
         yield "standardise.running_var", self.standardise.running_var  # type: ignore[misc]
 
     def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters())
+        return self.make_optimizer(trained(self))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, label = batch[self.key], batch["label"]

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.condition import Conditions, cloned, told_to
+from genlab.model.freezing import trained
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.parts import FlowNetwork, PredictionGuidance
 from genlab.model.sharding import shard
@@ -77,7 +78,7 @@ class Flow(GenerativeModel):
         self.network = network
 
     def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters())
+        return self.make_optimizer(trained(self))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x = batch[self.key]

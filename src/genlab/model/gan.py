@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from genlab.model.augment.diffaugment import Augmentation
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.condition import Conditions, told_to
+from genlab.model.freezing import trained
 from genlab.model.parts import AdversarialObjective, Discriminator, Generator
 from genlab.seeding import RandomStream, derive_seed
 
@@ -84,8 +85,8 @@ class GAN(GenerativeModel):
 
     def configure_optimizers(self) -> list[Optimizer]:
         return [
-            self.make_optimizer(self.generator.parameters()),
-            self.make_discriminator_optimizer(self.discriminator.parameters()),
+            self.make_optimizer(trained(self.generator)),
+            self.make_discriminator_optimizer(trained(self.discriminator)),
         ]
 
     # --- training ---------------------------------------------------------------------------------------------------
@@ -256,8 +257,11 @@ def truncated_normal(uniform: Tensor, bound: float) -> Tensor:
 @contextmanager
 def without_gradients(network: nn.Module) -> Iterator[None]:
     """Gradients pass through ``network`` to its input, and none are kept for its own weights."""
-    network.requires_grad_(False)
+    weights = [p for p in network.parameters() if p.requires_grad]
+    for p in weights:
+        p.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for p in weights:
+            p.requires_grad_(True)

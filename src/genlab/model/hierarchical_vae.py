@@ -12,6 +12,7 @@ from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSch
 from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.condition import Conditions, told_to
 from genlab.model.elbo import Normal, importance_weighted, warm_up, with_free_bits
+from genlab.model.freezing import trained
 from genlab.model.parts import PixelLikelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream, derive_seed
@@ -88,7 +89,7 @@ class HierarchicalVAE(GenerativeModel):
         self.ladder = ladder
 
     def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters())
+        return self.make_optimizer(trained(self))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, condition = batch[self.key], self.conditions.dropped(self.conditions.of(batch))

@@ -1,7 +1,7 @@
 """Latent diffusion: a diffusion model of what a trained autoencoder makes of images (Rombach et al. 2022)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,8 @@ from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, HasLatent, LearningRateSchedule, OptimizerFactory
 from genlab.model.diffusion import Diffusion
+from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.parts import DenoisingNetwork, DenoisingObjective, Guidance, Sampler, kind_of_step
-from genlab.model.renamed_weights import renamed
-from genlab.model.spectral_norm import renew_singular_vectors
 from genlab.seeding import RandomStream
 
 _STD = 0.5  # about that of images in [-1, 1]
@@ -21,8 +20,8 @@ class LatentDiffusion(GenerativeModel):
     """Any network, objective and sampler of diffusion, on latents of an autoencoder that stays as it is.
 
     The autoencoder comes from a run (``model.autoencoder=outputs/...``). Its configuration becomes part of this run's,
-    and its weights of this run's checkpoints, so the other run is needed only once. Latents are shifted and scaled, by
-    their statistics in the first batch, to mean 0 and the standard deviation of images in each channel, so that
+    and its weights a file in this run's folder, so the other run is needed only once. Latents are shifted and scaled,
+    by their statistics in the first batch, to mean 0 and the standard deviation of images in each channel, so that
     objectives need no other settings than for images.
     """
 
@@ -32,7 +31,7 @@ class LatentDiffusion(GenerativeModel):
 
     def __init__(
         self,
-        autoencoder: HasLatent,  # the model of a trained run
+        autoencoder: Annotated[HasLatent, FROM_ELSEWHERE],  # the model of a trained run
         network: Callable[..., DenoisingNetwork],
         objective: DenoisingObjective,
         sampler: Sampler,
@@ -49,7 +48,7 @@ class LatentDiffusion(GenerativeModel):
     ):
         """Raises ValueError if the autoencoder was trained on images of another size."""
         super().__init__(seed, schedule)
-        assert isinstance(autoencoder, GenerativeModel)
+        assert isinstance(autoencoder, nn.Module)
         if tuple(autoencoder.shape) != tuple(image_shape):  # type: ignore[arg-type]
             raise ValueError(
                 f"model.autoencoder was trained on images of shape {tuple(autoencoder.shape)}, "  # type: ignore[arg-type]
@@ -78,10 +77,6 @@ class LatentDiffusion(GenerativeModel):
         if self.diffusion.network is not None:
             return
         self.autoencoder.configure_model()
-        if "autoencoder" in self.pretrained:
-            own = self.autoencoder.state_dict()
-            self.autoencoder.load_state_dict(renamed(self.pretrained["autoencoder"], own))
-            renew_singular_vectors(self.autoencoder)
         self.autoencoder.requires_grad_(False).eval()
         self.diffusion.configure_model()
 

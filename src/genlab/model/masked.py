@@ -5,7 +5,7 @@ Of images it is MaskGIT (Chang et al. 2022), of text masked diffusion (Sahoo et 
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from genlab.model.base import (
     OptimizerFactory,
 )
 from genlab.model.condition import Conditions
+from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import PredictionGuidance, TokenNetwork, UnmaskingSampler
@@ -54,7 +55,9 @@ class Masked(GenerativeModel):
         vocab_size: int | None,  # of text; None: images
         start_token: int | None,  # that text begins with where there is no prompt
         told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
-        tokenizer: HasTokens | None = None,  # the model of a trained run, whose codes stand for images; None: pixels
+        tokenizer: Annotated[
+            HasTokens | None, FROM_ELSEWHERE
+        ] = None,  # the model of a trained run, whose codes stand for images; None: pixels
         likelihood_weighting: bool = True,
         conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
         condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples that are told nothing
@@ -79,7 +82,7 @@ class Masked(GenerativeModel):
     def configure_model(self) -> None:
         if self.network is not None:
             return
-        made(self.tokenizer, self.pretrained)
+        made(self.tokenizer)
         self.view = view_of(self.shape, self.vocab_size, self.start_token, self.conditions, self.tokenizer)
         network: Any = self.make_network(
             num_tokens=self.view.num_tokens + 1,  # the last one hides another

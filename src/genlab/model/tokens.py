@@ -5,7 +5,7 @@ token for its label, the words of its caption), and L tokens follow that the mod
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import torch
@@ -14,8 +14,6 @@ from torch import Tensor
 from genlab.model.base import Condition, GenerativeModel, HasTokens
 from genlab.model.bits_per_dim import as_density, quantised
 from genlab.model.condition import Conditions
-from genlab.model.renamed_weights import renamed
-from genlab.model.spectral_norm import renew_singular_vectors
 
 
 class TokenView(Protocol):
@@ -184,15 +182,12 @@ def view_of(
     return CodeTokens(tokenizer, conditions)
 
 
-def made(tokenizer: HasTokens | None, pretrained: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Make a tokeniser's networks, with the weights that another run gave them; they stay as they are."""
+def made(tokenizer: HasTokens | None) -> None:
+    """Make a tokeniser's networks; they stay as they are."""
     if tokenizer is None:
         return
     assert isinstance(tokenizer, GenerativeModel)
     tokenizer.configure_model()
-    if "tokenizer" in pretrained:
-        tokenizer.load_state_dict(renamed(pretrained["tokenizer"], tokenizer.state_dict()))
-        renew_singular_vectors(tokenizer)
     tokenizer.requires_grad_(False).eval()
 
 

@@ -1,7 +1,7 @@
 """Transformers that predict the next token: of text, of an image's pixels, or of a tokeniser's codes for it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from genlab.model.base import (
     OptimizerFactory,
 )
 from genlab.model.condition import Conditions
+from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import PredictionGuidance, TokenNetwork, TokenSampler
@@ -46,7 +47,9 @@ class Transformer(GenerativeModel):
         vocab_size: int | None,  # of text; None: images
         start_token: int | None,  # that text begins with where there is no prompt
         told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
-        tokenizer: HasTokens | None = None,  # the model of a trained run, whose codes stand for images; None: pixels
+        tokenizer: Annotated[
+            HasTokens | None, FROM_ELSEWHERE
+        ] = None,  # the model of a trained run, whose codes stand for images; None: pixels
         conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
         condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples that are told nothing
         guidance: PredictionGuidance | None = None,  # None: samples of the conditional model itself
@@ -71,7 +74,7 @@ class Transformer(GenerativeModel):
     def configure_model(self) -> None:
         if self.network is not None:
             return
-        made(self.tokenizer, self.pretrained)
+        made(self.tokenizer)
         self.view = view_of(self.shape, self.vocab_size, self.start_token, self.conditions, self.tokenizer)
         network: Any = self.make_network(
             num_tokens=self.view.num_tokens,

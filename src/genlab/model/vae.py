@@ -18,6 +18,7 @@ from genlab.model.elbo import (
     warm_up,
     with_free_bits,
 )
+from genlab.model.freezing import trained
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream, derive_seed
@@ -96,7 +97,7 @@ class VAE(GenerativeModel):
         self.encoder, self.decoder = encoder, decoder
 
     def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters())
+        return self.make_optimizer(trained(self))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, condition = batch[self.key], self.conditions.of(batch)

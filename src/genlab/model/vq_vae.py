@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.condition import Conditions, told_to
+from genlab.model.freezing import trained
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
@@ -113,7 +113,7 @@ class VQVAE(GenerativeModel):
         self.register_buffer("frequencies", torch.zeros(size))
 
     def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(chain(self.encoder.parameters(), self.decoder.parameters()))
+        return self.make_optimizer(trained(self.encoder, self.decoder))
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
         """The weights, and a codebook of buffers: averaged networks need the codes that belong to them."""

@@ -29,7 +29,8 @@ from genlab.errors import GenlabError, ResourceError
 from genlab.machine.matmul import quick_matmul
 from genlab.planning.clock import Pace, StepClock, pace
 from genlab.planning.upkeep import measure_upkeep
-from genlab.run.assemble import build_callbacks, build_evaluation, build_model, build_trainer, load_pretrained
+from genlab.run.assemble import build_callbacks, build_evaluation, build_model, build_trainer
+from genlab.run.elsewhere import PutParts
 
 _ENDLESS = 10**15  # examples
 _PATIENCE = 10.0  # seconds for all steps of a batch size
@@ -104,10 +105,9 @@ def _try(settings: Mapping[str, Any], batch_size: int, seconds: float, told: Con
     with tempfile.TemporaryDirectory() as folder:
         data: DataModule = build(config["data"], DataModule, "data")
         model, evaluation = build_model(config), build_evaluation(config)
-        load_pretrained(model, config)
         built = build_callbacks(config, evaluation)
         clock = StepClock(seconds, _PATIENCE)
-        callbacks: list[pl.Callback] = [FiniteGuard(), SharedBuffers(), NoCheckpoints()]
+        callbacks: list[pl.Callback] = [PutParts(config["pretrained"]), FiniteGuard(), SharedBuffers(), NoCheckpoints()]
         callbacks += [*(callback for callback in built if not isinstance(callback, _APART)), clock]
         trainer = build_trainer(config, model, callbacks, [], Path(folder))
         device = trainer.strategy.root_device

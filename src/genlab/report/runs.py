@@ -176,7 +176,24 @@ def read_run(folder: Path) -> Run:
         if summary is None
         else numbers({k: summary[k] for k in COSTS if summary.get(k) is not None}, folder / "summary.json")
     )
-    return Run(folder, modern(config), costs, measurements, tuple(stale), _hardware(folder / "versions.json"))
+    return Run(folder, _as_told(modern(config)), costs, measurements, tuple(stale), _hardware(folder / "versions.json"))
+
+
+def _as_told(config: dict[str, Any]) -> dict[str, Any]:
+    """A config as runs are told apart by it: what came from elsewhere stands there by its place alone."""
+    told = {name: value for name, value in config.items() if name not in ("portable", "start")}
+    start, pretrained = config.get("start"), config.get("pretrained")
+    if isinstance(start, dict):
+        told["start"] = {name: start[name] for name in ("only", "freeze") if start.get(name)}
+        named = f"{Path(str(start.get('where'))).name}-{str(start.get('sha256'))[:6]}"  # of two folders of one name
+        told["start"] = {"where": named, **told["start"]} if told["start"] else named
+    if isinstance(pretrained, dict):
+        told["pretrained"] = {
+            str(path).removeprefix("model."): entry.get("where") if isinstance(entry, dict) else entry
+            for path, entry in pretrained.items()
+            if not str(path).startswith("metrics.")
+        }
+    return told
 
 
 def _hardware(path: Path) -> str | None:

@@ -30,19 +30,21 @@ from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ResourceError
 from genlab.evaluation.evaluation import Evaluation
 from genlab.evaluation.task import Task
-from genlab.files.paths import read_path
 from genlab.files.regular_file import read_text
 from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.tracking import check_passed_on, named
 from genlab.logger.wandb_mode import choose_wandb_mode
 from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, SampleMetric
+from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
+from genlab.model.elsewhere import leave_state_dict
 from genlab.model.network.image_size import ImageSizeError
 from genlab.redaction import redacted, remember
 from genlab.run import run_folder
+from genlab.run.elsewhere import JUDGE, adopt, check_entries, put_part, weights_at
 from genlab.run.pixel_levels import check_model_bits
-from genlab.run.pretrained import adopt_runs, build_extractor, is_a_run, weights_of
+from genlab.run.start import check_start
 
 SLOTS: dict[str, Any] = {
     "data": DataModule,
@@ -63,16 +65,16 @@ _OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", 
 
 def check_config(config: DictConfig) -> None:
     """All that can be known of a config before the data are looked at. Raises ConfigError."""
-    adopt_runs(config)
+    adopt(config)
     nodes = _known(config)
     remember(nodes)
     for path, kind in (("seed", int), ("outputs", str), ("check", bool), ("rank_timeout", int)):
         check(nodes[path], kind, path)
+    check(nodes.get("portable", False), bool, "portable")
+    check_start(nodes.get("start"))
     if not nodes["outputs"].isprintable():
         raise ConfigError(f"outputs must be a path without control characters, got {nodes['outputs']!r}.")
-    extractor = nodes["metrics"].pop("extractor", None)
-    of_a_run = frozenset({"weights"} if is_a_run(extractor) else ())
-    check(extractor, FeatureExtractor | None, "metrics.extractor", given=of_a_run)
+    check(nodes["metrics"].pop("extractor", None), FeatureExtractor | None, "metrics.extractor")
     for name, node in nodes["metrics"].items():
         check(node, Metric, f"metrics.{name}")
         check(node, SampleMetric | ModelMetric, f"metrics.{name}")
@@ -87,12 +89,6 @@ def check_config(config: DictConfig) -> None:
             continue
         check(node, Logger, f"logger.{name}", given=_GIVEN["logger"])
         check_passed_on(node, f"logger.{name}")
-
-
-def load_pretrained(model: Model, config: Mapping[str, Any]) -> None:
-    """Give a new model the weights, averaged where they are, of the runs that parts of it come from."""
-    for name, run in config["pretrained"].items():
-        model.pretrained[name] = weights_of(read_path(run))
 
 
 def load_tokenizer(config: Mapping[str, Any], last: read.Saved, run: Path) -> Tokenizer:
@@ -142,19 +138,33 @@ def build_data(config: DictConfig) -> DataModule:
     return data
 
 
-def build_model(config: Mapping[str, Any]) -> Model:
-    """The model of a resolved config, its networks not made yet. Raises ConfigError for what they would refuse too."""
-    trial_model(config)
-    return _new_model(config)
+def build_model(config: Mapping[str, Any], old_parts: bool = False) -> Model:
+    """The model of a resolved config, its networks not made yet. Raises ConfigError for what they would refuse too.
+
+    Its parts from elsewhere have no weights yet (see :mod:`genlab.run.elsewhere`), and are not in its state dict.
+    ``old_parts``: nor are those of a run from before, whose checkpoints hold them.
+    """
+    trial_model(config, old_parts)
+    return _new_model(config, old_parts)
 
 
-def _new_model(config: Mapping[str, Any]) -> Model:
-    model: Model = build(config["model"], Model, "model")
+def _new_model(config: Mapping[str, Any], old_parts: bool) -> Model:
+    entries = check_entries(config.get("pretrained", {}))
+    noted: dict[str, Any] = {
+        path: None
+        for path, entry in entries.items()
+        if path.startswith("model.") and (old_parts or entry["sha256"] is not None)
+    }
+    model: Model = build(config["model"], Model, "model", noted=noted)
     model.key = key_of(config["spec"])
+    for part in noted.values():
+        leave_state_dict(part)
+    model.elsewhere = noted
+    model.freeze = tuple((config.get("start") or {}).get("freeze") or ())
     return model
 
 
-def trial_model(config: Mapping[str, Any]) -> Model:
+def trial_model(config: Mapping[str, Any], old_parts: bool = False) -> Model:
     """The model with its networks, on a device without memory: says at once, and for nothing, what does not fit."""
     kind = kind_of(config["spec"])
     family = resolve(config["model"]["_target_"], "model")
@@ -163,7 +173,7 @@ def trial_model(config: Mapping[str, Any]) -> Model:
         fitting = [name for name, target in known if kind in getattr(resolve(target, name), "kinds", ())]
         hint = f" Use model={' or '.join(fitting)}." if fitting else ""
         raise ConfigError(f"{family.__name__} cannot be trained on {config['spec']['modality']} data.{hint}")
-    model = _new_model(config)
+    model = _new_model(config, old_parts)
     check_model_bits(model, config["spec"])
     try:
         with torch.device("meta"):
@@ -187,18 +197,39 @@ def _how_to_resize(config: Mapping[str, Any], side: int) -> str:
     return f"{kind.__name__} keeps the size of its images: other networks may take it{other}."
 
 
-def build_evaluation(config: Mapping[str, Any]) -> Evaluation:
+def build_evaluation(config: Mapping[str, Any], run: Path | None = None) -> Evaluation:
     """The evaluation with its metrics, and its extractor if one of them reads what it gives. Raises an error at once if
-    weights are missing."""
+    weights are missing. ``run``: the folder that keeps the extractor's, if it was trained elsewhere."""
     metrics = dict(config["metrics"])
     node = metrics.pop("extractor", None)
     built: dict[str, Metric] = {name: build(node, Metric, f"metrics.{name}") for name, node in metrics.items()}
     of_samples: list[Any] = [metric for metric in built.values() if not isinstance(metric, ModelMetric)]
     is_read = any(metric.reads & EXTRACTED for metric in of_samples)
-    extractor = build_extractor(node, config["spec"]) if is_read else None
+    extractor = build_extractor(node, config, run) if is_read else None
     task: Task = build(config["task"], Task, "task")
     given = {"extractor": extractor, "metrics": built, "task": task}
     return build(config["evaluation"], Evaluation, "evaluation", given=given)
+
+
+def build_extractor(node: Any, config: Mapping[str, Any], run: Path | None = None) -> FeatureExtractor | None:
+    """What gives features. Raises ConfigError: it was trained on images of another size than those of the data;
+    CheckpointError: its weights are gone."""
+    entries = check_entries(config.get("pretrained", {}))
+    parts: dict[str, Any] = {path: None for path in entries if path.startswith(f"{JUDGE}.")}
+    slot: Any = FeatureExtractor | None
+    extractor: FeatureExtractor | None = build(node, slot, JUDGE, noted=parts)
+    for path, part in parts.items():
+        put_part(part, weights_at(path, entries[path], run), entries[path]["where"])
+    spec = config["spec"]
+    if not isinstance(extractor, ClassifierFeatures) or spec["modality"] != "image":
+        return extractor
+    if extractor.shape != tuple(spec["shape"]):
+        where = entries.get(f"{JUDGE}.model", {}).get("where")
+        raise ConfigError(
+            f"{JUDGE}={where} was trained on images of shape {extractor.shape}, "
+            f"the data have {tuple(spec['shape'])}. Name another run, or change the data."
+        )
+    return extractor
 
 
 def check_callbacks(callbacks: Sequence[pl.Callback], model: Model) -> None:

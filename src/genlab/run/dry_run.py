@@ -24,9 +24,11 @@ from genlab.run.assemble import (
     build_model,
     build_trainer,
     check_callbacks,
-    load_pretrained,
+    trial_model,
 )
+from genlab.run.elsewhere import PutParts
 from genlab.run.processes import RUN_DIR, folder_of_all_ranks
+from genlab.run.start import BeginFrom, read_start
 from genlab.sampling.draw import asked_of
 from genlab.seeding import RandomStream
 
@@ -54,10 +56,12 @@ def try_out(config: DictConfig, data: DataModule, fit: Any) -> None:
         model, evaluation = build_model(plain), build_evaluation(plain)
         check_callbacks(build_callbacks(plain, evaluation), model)
         evaluation.check(model, data)
-        load_pretrained(model, plain)
+        start = read_start(plain, trial_model(plain))
         plain["budget"] = {"_target_": "genlab.budget.Examples", "value": 1}
         drawn = OneSample()
-        callbacks: list[pl.Callback] = [FiniteGuard(), build(plain["budget"], Budget, "budget"), drawn, NoCheckpoints()]
+        callbacks: list[pl.Callback] = [PutParts(plain["pretrained"]), FiniteGuard()]
+        callbacks += [] if start is None else [BeginFrom(start)]
+        callbacks += [build(plain["budget"], Budget, "budget"), drawn, NoCheckpoints()]
         trial = build_trainer(plain | {"callbacks": {}}, model, [NoCheckpoints()], [], Path(folder))
         data.check(trial.world_size)
         with folder_of_all_ranks(config, Path(folder), None, trial, model) as run_dir:

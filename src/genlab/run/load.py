@@ -9,6 +9,7 @@ from genlab.checkpoint import read
 from genlab.config.tree import resolved
 from genlab.model.base import Model
 from genlab.run.assemble import build_model
+from genlab.run.elsewhere import put_parts
 
 
 def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
@@ -16,6 +17,7 @@ def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
     plain = resolved(config)
     model = build_model(plain)
     model.configure_model()
+    put_parts(model, plain["pretrained"], run)
     last = read.newest(run)
     weights = read.load_for_sampling(model, last, run)
     model.progress = last.progress

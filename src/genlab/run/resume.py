@@ -18,7 +18,7 @@ from genlab.run.assemble import load_tokenizer, trial_model
 
 # What the steps of a training do not depend on: where it runs, how long, and who watches.
 FREE = ("budget", "outputs", "check", "rank_timeout", "logger", "metrics", "evaluation", "task", "milestones", "spec",
-        "pretrained", "run_dir", "run_id", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
+        "pretrained", "portable", "run_dir", "run_id", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
         "trainer.strategy", "trainer.max_epochs", "trainer.log_every_n_steps", "data.num_workers", "data.root",
         "data.path", "data.val_root", "data.val_path", "data.cache_dir", "data.download")  # fmt: skip
 WATCHERS = "callbacks"  # but for the weights that samples are drawn with, which are a part of the model
@@ -63,7 +63,7 @@ def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> r
             f"run folder {run} already holds a finished run. Continue with a larger {' and '.join(ended_by)}, "
             "or start a new run."
         )
-    read.check_same_model(trial_model(config), last.state, run)
+    read.check_same_model(trial_model(config, old_parts=True), last.state, run)
     if data.tokenizer is not None:
         read.check_same_tokenizer(last, data.tokenizer, run)
         load_tokenizer(config, last, run)

@@ -7,6 +7,7 @@
     versions.json   code revision, package versions, hardware
     overrides.yaml  the choices and values typed, for continuing with another part
     tokenizer.json  of text: what the tokenizer has learnt
+    parts/          the weights of what was trained elsewhere, each named by its SHA-256
     metrics.csv, samples/, checkpoints/, summary.json
     .seal           that a command of this user wrote the config (see genlab.trust.own_runs)
 """
@@ -44,12 +45,14 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegacon
 _PARTS = ("model", "data", "trainer", "budget", "evaluation", "metrics", "spec", "pretrained")  # of every config
 _NAMES = (str, int, float)  # what a file of a run has for names, and values
 _PLAIN = (*_NAMES, dict, list, type(None))
+_MOST_RUNS = 10_000  # looked at for a hint
 _MOST_NODES = 100_000  # in a file of a run; a config has some hundreds
 
 TOKENIZER = "tokenizer.json"
 SUMMARY = "summary.json"  # written last: there is one of finished runs only
 FILES = ("config.yaml", "overrides.yaml", "versions.json", "command.txt", TOKENIZER, SUMMARY, "metrics.csv")
-FOLDERS = ("checkpoints", "samples", "wandb", "tensorboard")  # that are written into
+PARTS = "parts"  # what was trained elsewhere
+FOLDERS = ("checkpoints", "samples", PARTS, "wandb", "tensorboard")  # that are written into
 
 
 def create(outputs: str, name: str) -> Path:
@@ -92,11 +95,19 @@ def find(run: str, option: str = "run") -> Path:
     """The folder of a finished or unfinished run that ``option`` names. Raises ConfigError."""
     folder = read_path(run)
     if not os.path.lexists(folder / "config.yaml"):  # which says no where pathlib raises: a name that cannot be one
-        raise ConfigError(
-            f"{option}={run}: there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/."
-        )
+        newest = _newest_below(folder)
+        hint = f" Its newest is {option}={newest}." if newest else " Runs are in outputs/<model>-<data>/."
+        raise ConfigError(f"{option}={run}: there is no run here (no config.yaml).{hint}")
     check_plain(folder)
     return folder
+
+
+def _newest_below(folder: Path) -> Path | None:
+    """The run that was begun last in a folder of runs; its name begins with the time."""
+    try:
+        return max((path.parent for path in islice(folder.glob("*/config.yaml"), _MOST_RUNS)), default=None)
+    except OSError:
+        return None
 
 
 def check_plain(folder: Path) -> None:
@@ -155,6 +166,7 @@ def write_start(
 def files(folder: Path, checkpoints: Sequence[Path]) -> dict[str, Path]:
     """What another machine needs of a run to sample from it or to go on, by the path in its folder."""
     found = [path for name in FILES if is_regular(path := folder / name)]
+    found += sorted(path for path in (folder / PARTS).glob("*.safetensors") if is_regular(path))
     return {str(path.relative_to(folder)): path for path in [*found, *checkpoints]}
 
 
@@ -173,9 +185,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     condition = config["spec"].get("condition", {})
     if not isinstance(condition, dict) or not all(isinstance(told, dict) for told in condition.values()):
         raise CheckpointError(f"{path} is damaged (its spec.condition is none). Restore it, or start a new run.")
-    if found := next((text for text in _nodes(config) if isinstance(text, str) and "${" in text), None):
-        raise CheckpointError(f"{path} holds the interpolation '{found}', which no run writes. Put its value there.")
+    check_plain_values(config, path)
     return modern(with_current_names(config))
+
+
+def check_plain_values(node: Any, path: Path) -> None:
+    """Raises CheckpointError for an interpolation, which could read the environment, in what was read from ``path``."""
+    if found := next((text for text in _nodes(node) if isinstance(text, str) and "${" in text), None):
+        raise CheckpointError(f"{path} holds the interpolation '{found}', which no run writes. Put its value there.")
 
 
 def read_overrides(folder: Path) -> list[str]:

@@ -7,7 +7,13 @@ from omegaconf import DictConfig
 from genlab.config.tree import ConfigTree
 from genlab.run.run_folder import find, read_config, read_overrides
 from genlab.trust.own_runs import is_own
-from genlab.trust.strangers import check_overrides, check_watchers, leave_out_watchers, withdraw_consent
+from genlab.trust.strangers import (
+    check_overrides,
+    check_watchers,
+    leave_out_watchers,
+    withdraw_consent,
+    withhold_places,
+)
 from genlab.trust.written_paths import check_written_paths, move_paths
 
 
@@ -25,6 +31,7 @@ def open_run(tree: ConfigTree, run: str, typed: Sequence[str], *, trains: bool) 
     withdraw_consent(config, typed)
     move_paths(config, folder)
     if not own:
+        withhold_places(config)
         if not trains:
             leave_out_watchers(config)
         check_written_paths(config, folder, typed, services=trains)

@@ -66,6 +66,16 @@ def _holds_mapping(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
+def withhold_places(config: DictConfig) -> None:
+    """Take from somebody else's run where parts of it were trained: nothing is read there, on this disk or from a hub,
+    unless it is typed now. What the run brings along, in its own folder, counts."""
+    pretrained: Any = OmegaConf.to_container(config.get("pretrained") or OmegaConf.create({}), resolve=False)
+    for path, entry in pretrained.items():
+        if isinstance(entry, Mapping) and isinstance(entry.get("where"), str):
+            with open_dict(config):
+                config.pretrained[path] = {"where": None, "named": entry["where"], "sha256": entry.get("sha256")}
+
+
 def check_overrides(saved: Sequence[str], run: str) -> None:
     """Raises CheckpointError if what was typed for somebody else's run would read this user's environment now, or is
     more than anybody types."""

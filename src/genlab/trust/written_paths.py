@@ -155,7 +155,8 @@ def _referred(value: str, path: str, config: DictConfig) -> str:
     dots in them it could be found in another place: then it is none."""
     if "${" not in value:
         return value
-    if any("." in name for name in _names(OmegaConf.to_container(config, resolve=False))):
+    nodes: Any = OmegaConf.to_container(config, resolve=False)
+    if any("." in name for part, node in nodes.items() if part != "pretrained" for name in (part, *_names(node))):
         return "\0"
     try:
         return str(OmegaConf.select(config, path))

@@ -1,7 +1,6 @@
 """The features and logits of a classifier that was trained with genlab: ``metrics.extractor=<folder of its run>``."""
 
-from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from genlab.errors import DataError
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
 from genlab.model.base import Classifies, Model
-from genlab.model.spectral_norm import renew_singular_vectors
+from genlab.model.elsewhere import FROM_ELSEWHERE
 
 
 class ClassifierFeatures:
@@ -26,19 +25,12 @@ class ClassifierFeatures:
 
     def __init__(
         self,
-        model: Classifies,
-        run: str,  # the folder that the weights come from
-        weights: Mapping[str, Tensor],  # made by code: of the run's newest checkpoint, averaged where they are
+        model: Annotated[Classifies, FROM_ELSEWHERE],
     ):
-        """Raises ValueError if the weights are not such a model's."""
+        """The networks of ``model`` are made; who has its weights loads them then."""
         assert isinstance(model, Model)
         model.configure_model()
-        try:
-            model.load_state_dict(weights)
-            renew_singular_vectors(model)
-        except RuntimeError as error:
-            raise ValueError(f"the checkpoint of {run} is not of the model in its config.") from error
-        self.model, self.run = model.eval().requires_grad_(False), run
+        self.model = model.eval().requires_grad_(False)
         self.shape = tuple(model.shape)
         with torch.no_grad():
             width = model.features(torch.zeros(1, *self.shape)).shape[1]
@@ -55,7 +47,7 @@ class ClassifierFeatures:
         """
         if tuple(examples.shape[1:]) != self.shape:
             raise DataError(
-                f"metrics.extractor={self.run} was trained on images of shape {self.shape}, "
+                f"metrics.extractor was trained on images of shape {self.shape}, "
                 f"got {tuple(examples.shape[1:])}. Name another run."
             )
         self.model.to(examples.device)

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.network.attention import SelfAttention
-from genlab.model.network.embedding import ConditionEmbedding, NoiseLevelEmbedding, Told, sinusoids
+from genlab.model.network.embedding import CaptionEncoder, ConditionEmbedding, NoiseLevelEmbedding, Told, sinusoids
 
 NUM_FREQUENCY_FEATURES = 256  # of the noise level, as published
 
@@ -26,6 +28,9 @@ class DiT(nn.Module):
         num_heads: int = 6,
         mlp_ratio: float = 4.0,  # hidden width of a block's perceptron over its width
         dropout: float = 0.0,  # of what each half of a block adds
+        caption_encoder: Annotated[
+            CaptionEncoder | None, FROM_ELSEWHERE
+        ] = None,  # hf:<a CLIP>; None: an embedding of words, trained with the rest
     ):
         """
         Raises:
@@ -47,7 +52,7 @@ class DiT(nn.Module):
         self.patch_size = patch_size
         self.stem = nn.Linear(channels * patch_size**2, width)
         self.noise_level = NoiseLevelEmbedding(NUM_FREQUENCY_FEATURES, width)
-        self.told = ConditionEmbedding(told, width) if told else None
+        self.told = ConditionEmbedding(told, width, caption_encoder) if told else None
         self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio, dropout) for _ in range(depth))
         self.modulation = nn.Linear(width, 2 * width)  # of the last layer norm
         self.out = nn.Linear(width, channels * patch_size**2)

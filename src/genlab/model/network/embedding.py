@@ -1,13 +1,14 @@
 """What a denoiser is told beside the image, as vectors: how noisy it is, and what it should show."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.condition_kind import ConditionKind, Label
+from genlab.model.condition_kind import Caption, ConditionKind, Label
 
 
 class NoiseLevelEmbedding(nn.Module):
@@ -33,11 +34,32 @@ Told = Mapping[str, ConditionKind]  # what a network is told, by key
 NO_LABEL: Told = {"label": Label(0)}  # of a network that is always told a vector: one that never changes
 
 
-class ConditionEmbedding(nn.ModuleDict):
-    """One vector for each key of a condition, and their sum."""
+class CaptionEncoder(Protocol):
+    """A trained model that makes vectors of sentences, and stays as it is: a module."""
 
-    def __init__(self, told: Told, width: int):
-        super().__init__({key: _embedding(kind, width) for key, kind in told.items()})
+    width: int
+
+    def configure_model(self) -> None:
+        """Make its networks, unless they are there."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """-> (N, width), on the device that its weights are on."""
+        ...
+
+
+class ConditionEmbedding(nn.ModuleDict):
+    """One vector for each key of a condition, and their sum. ``caption_encoder``: what reads captions; None: an
+    embedding of words, trained with the rest."""
+
+    def __init__(self, told: Told, width: int, caption_encoder: CaptionEncoder | None = None):
+        """Raises ValueError: there is an encoder, and nothing for it to read."""
+        if caption_encoder is not None and not any(isinstance(kind, Caption) for kind in told.values()):
+            raise ValueError(
+                "model.network.caption_encoder reads captions, and the model is told none. Use data that have "
+                "captions, such as data=shapes, and model.conditions=[caption]."
+            )
+        super().__init__({key: _embedding(kind, width, caption_encoder) for key, kind in told.items()})
 
     def forward(self, condition: Mapping[str, Tensor] | None) -> Tensor:
         """By key, (N, ...) each; who lacks a key is told nothing of it. -> (N or 1, width), the sum."""
@@ -116,6 +138,37 @@ class CaptionEmbedding(nn.Module):
         nn.init.normal_(self.nothing, std=std)
 
 
+class EncodedCaption(nn.Module):
+    """One vector for a caption: a linear map of what a trained encoder makes of its words. The empty caption has a
+    vector of its own."""
+
+    def __init__(self, kind: Caption, width: int, encoder: CaptionEncoder):
+        """Raises ValueError: nothing says which words the data's captions have."""
+        super().__init__()
+        if not kind.names:
+            raise ValueError("model.network.caption_encoder needs data that name the words of their captions.")
+        assert isinstance(encoder, nn.Module)
+        encoder.configure_model()  # type: ignore[operator]
+        self.kind, self.encoder = kind, encoder.requires_grad_(False)
+        self.norm = nn.LayerNorm(encoder.width)  # type: ignore[arg-type]
+        self.out = nn.Linear(encoder.width, width)  # type: ignore[arg-type]
+        self.nothing = nn.Parameter(torch.randn(width))
+
+    def forward(self, caption: Tensor | None) -> Tensor:
+        """(N, T) words, of which 0 fills up; None: nobody is told one. -> (N or 1, width)."""
+        if caption is None:
+            return self.nothing[None]
+        vectors = self.encoder.encode_texts(self.kind.words(caption))  # type: ignore[operator]
+        empty = (caption == 0).all(dim=1, keepdim=True)  # (N, 1)
+        told = self.out(self.norm(vectors))
+        return torch.where(empty, self.nothing.to(told.dtype), told)
+
+    def start_at(self, std: float) -> None:
+        nn.init.normal_(self.out.weight, std=std / math.sqrt(self.out.in_features))
+        nn.init.zeros_(self.out.bias)
+        nn.init.normal_(self.nothing, std=std)
+
+
 class CaptionLayer(nn.Module):
     """Self-attention and a perceptron, each behind a layer norm; words look at the words that are there."""
 
@@ -135,9 +188,13 @@ class CaptionLayer(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-def _embedding(kind: ConditionKind, width: int) -> LabelEmbedding | CaptionEmbedding:
+def _embedding(
+    kind: ConditionKind, width: int, encoder: CaptionEncoder | None
+) -> LabelEmbedding | CaptionEmbedding | EncodedCaption:
     if isinstance(kind, Label):
         return LabelEmbedding(kind.size, width)
+    if encoder is not None and isinstance(kind, Caption):
+        return EncodedCaption(kind, width, encoder)
     return CaptionEmbedding(kind.size, kind.length, width)
 
 

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.network.attention import SelfAttention
-from genlab.model.network.embedding import ConditionEmbedding, NoiseLevelEmbedding, Told
+from genlab.model.network.embedding import CaptionEncoder, ConditionEmbedding, NoiseLevelEmbedding, Told
 from genlab.model.network.image_size import ImageSizeError
 
 
@@ -26,6 +28,9 @@ class UNet(nn.Module):
         num_heads: int = 4,
         patch_size: int = 1,  # pixels to a side that the finest feature map takes as one: 2 costs a quarter
         dropout: float = 0.1,  # between the two convolutions of a block
+        caption_encoder: Annotated[
+            CaptionEncoder | None, FROM_ELSEWHERE
+        ] = None,  # hf:<a CLIP>; None: an embedding of words, trained with the rest
     ):
         """Attention also stands between the way down and the way up, whatever ``attention_resolutions`` says.
 
@@ -37,7 +42,7 @@ class UNet(nn.Module):
         _check(height, width, channels, patch_size, len(channel_mult), num_heads)
         embedding_width = 4 * channels
         self.noise_level = NoiseLevelEmbedding(channels, embedding_width)
-        self.told = ConditionEmbedding(told, embedding_width) if told else None
+        self.told = ConditionEmbedding(told, embedding_width, caption_encoder) if told else None
         self.to_patches, self.to_pixels = nn.PixelUnshuffle(patch_size), nn.PixelShuffle(patch_size)
         patch_channels = in_channels * patch_size**2
         self.stem = nn.Conv2d(patch_channels, channels, 3, padding=1)

@@ -4,12 +4,14 @@ from typing import Any
 
 from torch import nn
 
+from genlab.model.freezing import trained
+
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
     """Three groups: matrices and convolutions of blocks (``hidden``), embeddings, first and last layers, and, not
     decayed, gains and biases. A network that keeps no ``blocks`` has nothing hidden."""
     inside = {id(p) for name, p in network.named_parameters() if ".blocks." in f".{name}"}
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    parameters = trained(network)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2 and id(p) in inside], "hidden": True},
         {"params": [p for p in parameters if p.ndim >= 2 and id(p) not in inside], "hidden": False},
@@ -21,4 +23,4 @@ def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
 def parameters_for(optimizer: Any, network: nn.Module) -> Any:
     """What a factory of optimizers is given: groups where it asks for them (``takes_groups``), parameters otherwise."""
     made = getattr(optimizer, "func", optimizer)  # of a partial
-    return parameter_groups(network) if getattr(made, "takes_groups", False) else network.parameters()
+    return parameter_groups(network) if getattr(made, "takes_groups", False) else trained(network)

@@ -1,0 +1,59 @@
+"""Files of tensors as safetensors, each with a description of what the tensors are."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from genlab.errors import CheckpointError
+from genlab.files.regular_file import LARGEST_CHECKPOINT, open_regular
+
+_DESCRIPTION = "genlab"  # the one key of the metadata: with several, the order of bytes would not be a function of them
+_LONGEST_HEADER = 100 << 20
+
+
+def as_bytes(tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any]) -> bytes:
+    """A file's content: the same for the same tensors, on the CPU, and description (plain values)."""
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
+    return save(own, {_DESCRIPTION: json.dumps(description, sort_keys=True)})
+
+
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_file(path: Path, root: Path | None = None) -> bytes:
+    """Raises CheckpointError: it cannot be read, or is no regular file. ``root``: no link is followed below it."""
+    try:
+        with open_regular(path, root, largest=LARGEST_CHECKPOINT) as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is not there. Put it back.") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: it {error.strerror or error}.") from error
+
+
+def tensors_in(content: bytes, path: Path) -> dict[str, torch.Tensor]:
+    """Raises CheckpointError: this is no file of safetensors."""
+    try:
+        return load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} holds no weights as safetensors ({' '.join(str(error).split())[:100]}); no other file is read."
+        ) from error
+
+
+def description_in(content: bytes) -> Any:
+    """What :func:`as_bytes` was given to describe the tensors; None: somebody else wrote the file."""
+    try:
+        length = int.from_bytes(content[:8], "little")
+        if length > _LONGEST_HEADER:
+            return None
+        return json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_DESCRIPTION])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

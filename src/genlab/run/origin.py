@@ -1,0 +1,147 @@
+"""Where weights come from that were trained elsewhere: a run, a file that genlab wrote, a folder of Hugging Face's.
+
+An origin says of what model the weights are (a node of a config), gives the weights, and their SHA-256.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from genlab.checkpoint import read
+from genlab.checkpoint.tensors import as_bytes, description_in, read_file, sha256_of, tensors_in
+from genlab.errors import CheckpointError, ConfigError
+from genlab.files.paths import read_path
+from genlab.run import run_folder
+
+HUB = "hf:"  # before a folder, or a name at the Hugging Face Hub
+FILE = ".safetensors"
+
+
+class Origin(Protocol):
+    """Where weights come from."""
+
+    def model(self) -> dict[str, Any]:
+        """The node of a config that makes their model. Raises ConfigError: nothing says what it is."""
+        ...
+
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """By the names of that model's state dict, on the CPU. Raises CheckpointError and ResourceError."""
+        ...
+
+    def sha256(self) -> str:
+        """Of the weights. Raises as :meth:`weights` does."""
+        ...
+
+    def content(self) -> bytes:
+        """A file of safetensors with weights and model."""
+        ...
+
+
+def origin_of(where: str, option: str) -> Origin:
+    """What ``where`` names, which stands at ``option``. Raises ConfigError: there is nothing."""
+    if where.startswith(HUB):
+        from genlab.interop.origin import HubOrigin  # with its optional packages
+
+        return HubOrigin(where, option)
+    if where.endswith(FILE):
+        return FileOrigin(where, option)
+    return RunOrigin(where, option)
+
+
+def is_a_reference(where: str) -> bool:
+    """Whether weights stay where they are: of a run they are copied, since it may go on."""
+    return where.startswith(HUB) or where.endswith(FILE)
+
+
+class RunOrigin:
+    """The newest checkpoint of a run, its averages where it has any."""
+
+    def __init__(self, where: str, option: str):
+        self.folder, self.option = run_folder.find(where, option), option
+
+    @cached_property
+    def last(self) -> read.Saved:
+        """Read once: the run may go on meanwhile."""
+        return read.newest(self.folder)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return run_folder.read_config(self.folder)
+
+    def model(self) -> dict[str, Any]:
+        config = self.config
+        if nested := [path for path in config["pretrained"] if str(path).startswith("model.")]:
+            raise ConfigError(
+                f"{self.option}={self.folder}: its model has a part from elsewhere itself ({nested[0]}), and such a "
+                "model cannot be a part. Name another run."
+            )
+        model: dict[str, Any] = config["model"]
+        return model
+
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        return {**self.last.state, **self.last.content.get("ema", {})}
+
+    @property
+    def kind(self) -> str:
+        """Which weights they are: "ema", "best" (``callbacks.best``) or "raw"."""
+        return str(self.last.content.get("ema_kind", "ema")) if self.last.content.get("ema") else "raw"
+
+    @cached_property
+    def _content(self) -> bytes:
+        return as_bytes(self.weights(), self.config["model"])
+
+    def content(self) -> bytes:
+        return self._content
+
+    def sha256(self) -> str:
+        return sha256_of(self._content)
+
+
+class FileOrigin:
+    """A file that genlab wrote, such as ``parts/<sha256>.safetensors`` in the folder of a run."""
+
+    def __init__(self, where: str, option: str):
+        self.path, self.option = read_path(where), option
+        if not self.path.is_file():
+            raise ConfigError(
+                f"{option}={where}: there is no such file. Name a run, hf:<folder>, or a file that is there."
+            )
+
+    @cached_property
+    def _content(self) -> bytes:
+        return read_file(self.path.resolve())  # a link that the user typed
+
+    def model(self) -> dict[str, Any]:
+        node = description_in(self._content)
+        if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+            raise ConfigError(
+                f"{self.option}={self.path}: the file does not say of what model its weights are, as files in parts/ "
+                "of a run do. Name such a file, the run itself, or hf:<folder>."
+            )
+        run_folder.check_plain_values(node, self.path)
+        return node
+
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        return tensors_in(self._content, self.path)
+
+    def content(self) -> bytes:
+        return self._content
+
+    def sha256(self) -> str:
+        return sha256_of(self._content)
+
+
+def weights_of(where: str, option: str) -> Mapping[str, torch.Tensor]:
+    """Raises CheckpointError, with what to do: the run, file or folder is gone."""
+    try:
+        return origin_of(where, option).weights()
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def file_of(run: Path, sha256: str) -> Path:
+    """Where a run keeps a part of its model that was trained elsewhere."""
+    return run / run_folder.PARTS / f"{sha256}{FILE}"

@@ -1,0 +1,114 @@
+"""``start=<run>``: the weights that a new run begins with, all or some of them, and those that it leaves as they are.
+
+They are read once, before the first step. A run that goes on has them in its checkpoints and never looks for them
+again, so the run they came from may be gone by then.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning import LightningModule, Trainer
+
+from genlab.checkpoint.tensors import as_bytes, sha256_of
+from genlab.config.build import check
+from genlab.errors import ConfigError
+from genlab.model.base import Model
+from genlab.model.elsewhere import misfit, own_weights, put_weights
+from genlab.model.freezing import like
+from genlab.model.renamed_weights import renamed
+from genlab.run.origin import RunOrigin, origin_of
+
+OPTION = "start"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to begin with, by their names in the state dict of the new model."""
+
+    weights: Mapping[str, torch.Tensor]
+    sha256: str  # of them
+    told: str  # what they are, in a line
+
+
+def check_start(node: Any) -> None:
+    """Raises ConfigError if ``start`` of a config is neither null nor a place with patterns."""
+    if node is None:
+        return
+    if not isinstance(node, Mapping) or not isinstance(node.get("where"), str):
+        raise ConfigError(f"{OPTION} must be the folder of a run: {OPTION}=outputs/<model>-<data>/<run>")
+    check(node.get("only"), Sequence[str] | None, f"{OPTION}.only")
+    check(node.get("freeze"), Sequence[str] | None, f"{OPTION}.freeze")
+
+
+def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
+    """What the run of a resolved ``config`` begins with; None: with chance. ``model``: its own, on any device.
+
+    Raises ConfigError: there is no such run, its weights do not fit, or a pattern matches none.
+    """
+    node = config.get(OPTION)
+    if node is None:
+        return None
+    origin = origin_of(node["where"], OPTION)
+    own = model.state_dict()
+    found = renamed(own_weights(model, origin.weights()), own)
+    wanted = _named(node["only"], own)
+    taken = {name: found[name] for name in wanted if name in found}
+    wrong = misfit({name: own[name] for name in wanted}, taken if node["only"] else found)
+    if wrong is not None:
+        raise ConfigError(
+            f"{OPTION}={node['where']}: its weights are not those of this model ({wrong}). {_rest(own, found)}"
+        )
+    sha256 = sha256_of(as_bytes(taken, {}))
+    frozen = f"; frozen: {', '.join(node['freeze'])}" if node["freeze"] else ""
+    told = f"{_kind(origin)} weights of {node['where']}, {len(taken)} of {len(own)} tensors{frozen}"
+    return Start(taken, sha256, told)
+
+
+def _named(patterns: Sequence[str] | None, own: Mapping[str, Any]) -> list[str]:
+    """The names in ``own`` that match; all of them without patterns."""
+    if not patterns:
+        return list(own)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in own):
+            raise ConfigError(f"{OPTION}.only: nothing of the model is called {pattern}.{like(pattern, list(own))}")
+    return [name for name in own if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _kind(origin: Any) -> str:
+    kind = origin.kind if isinstance(origin, RunOrigin) else "raw"
+    return {"ema": "averaged", "best": "best"}.get(kind, "raw")
+
+
+def _rest(own: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:
+    """What to do where not all fits."""
+    fitting = {name for name in own if name in found and own[name].shape == found[name].shape}
+    if not fitting:
+        return "None of them fits: name a run of the same model=, or begin without start=."
+    return f"Take over what fits: {OPTION}.only=[{','.join(_patterns(fitting, list(own), ''))}]"
+
+
+def _patterns(fitting: Iterable[str], names: Sequence[str], beginning: str) -> Iterator[str]:
+    """Few patterns that match all of ``fitting`` that begin so, and no other of ``names``."""
+    inside = [name for name in names if name.startswith(beginning)]
+    if all(name in fitting for name in inside):
+        yield f"{beginning}*"
+        return
+    for head in dict.fromkeys(name[len(beginning) :].partition(".")[0] for name in inside):
+        if f"{beginning}{head}" not in inside:
+            yield from _patterns(fitting, inside, f"{beginning}{head}.")
+        elif f"{beginning}{head}" in fitting:
+            yield f"{beginning}{head}"
+
+
+class BeginFrom(pl.Callback):
+    """Puts weights into a model that a trainer has just made, those of the first process on all of them."""
+
+    def __init__(self, start: Start):
+        self.start = start
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        put_weights(pl_module, trainer.strategy.broadcast(self.start.weights))
