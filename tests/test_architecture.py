@@ -32,7 +32,8 @@ ROOMS = {  # a folder of src/genlab, or a module beside them: what of the others
     "budget": "errors model",
     "metrics": "errors files progress seeding machine data model",
     "sampling": "errors files seeding data model",
-    "evaluation": "errors files progress seeding machine data model metrics sampling",
+    "task": "errors progress seeding machine data model sampling",
+    "evaluation": "errors files progress seeding machine data model metrics sampling task",
     "logger": "errors files redaction config metrics",
     "checkpoint": "errors files redaction data model",
     "callbacks": "errors files redaction progress seeding machine milestones data model metrics sampling evaluation "

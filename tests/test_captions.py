@@ -11,13 +11,13 @@ from genlab.cli import main
 from genlab.config.tree import ConfigTree, resolved
 from genlab.data.image import to_float
 from genlab.data.scenes import SHAPES as SHAPE_NAMES
-from genlab.evaluation.generate import Generate
 from genlab.model.base import GenerativeModel, HasLikelihood, in_eval_mode
 from genlab.model.diffusion import Diffusion
 from genlab.run import run_folder
 from genlab.run.assemble import build_data, build_model
 from genlab.run.load import load_run
 from genlab.seeding import RandomStream
+from genlab.task.generate import Generate
 from tiny_run import compose_small, train
 
 SHAPES = ("data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_train=16", "data.num_val=8")

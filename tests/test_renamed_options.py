@@ -77,9 +77,9 @@ def test_a_run_of_before_has_a_task() -> None:
     evaluation = {"_target_": "E", "num_samples": 8, "balanced_classes": False, "prompt_length": 4}
     now = modern({"evaluation": evaluation, "spec": {"modality": "text"}})
     assert now["evaluation"] == {"_target_": "E", "num_samples": 8}
-    assert now["task"] == {"_target_": "genlab.evaluation.continue_text.ContinueText", "prompt_length": 4}
+    assert now["task"] == {"_target_": "genlab.task.continue_text.ContinueText", "prompt_length": 4}
     images = modern({"evaluation": evaluation | {"prompt_length": 0, "balanced_classes": True}})
-    assert images["task"] == {"_target_": "genlab.evaluation.generate.Generate", "balanced_classes": True}
+    assert images["task"] == {"_target_": "genlab.task.generate.Generate", "balanced_classes": True}
     assert modern(now) == now
     typed = ConfigTree().compose(["data=digits", "evaluation.balanced_classes=true"])
     assert typed.task.balanced_classes is True

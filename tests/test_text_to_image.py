@@ -13,12 +13,12 @@ from genlab.data.digits import Digits
 from genlab.data.shapes import Shapes
 from genlab.errors import ConfigError
 from genlab.evaluation.evaluation import Evaluation
-from genlab.evaluation.text_to_image import TextToImage
 from genlab.metrics.scene_accuracy import SceneAccuracy
 from genlab.model.base import GenerativeModel
 from genlab.model.condition import Conditions
 from genlab.model.schedule import Constant
 from genlab.seeding import RandomStream
+from genlab.task.text_to_image import TextToImage
 from tiny_run import MLP
 
 DATA = Shapes(image_size=16, max_objects=2, num_train=8, num_val=60, fresh=False)

@@ -8,9 +8,9 @@ from genlab.data.base import Split
 from genlab.data.class_counts import remark
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.errors import ConfigError
-from genlab.evaluation.asked_labels import AskedLabels
-from genlab.evaluation.generate import Generate
 from genlab.metrics.fid import FID
+from genlab.task.asked_labels import AskedLabels
+from genlab.task.generate import Generate
 
 RNG = np.random.default_rng(0)
 

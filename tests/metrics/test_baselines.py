@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from genlab.data.digits import Digits
-from genlab.evaluation.baselines import gaussian_draws
-from genlab.evaluation.continue_text import ContinueText
-from genlab.evaluation.generate import Generate
-from genlab.evaluation.text_baselines import shuffled
 from genlab.sampling.examples import Examples
+from genlab.task.baselines import gaussian_draws
+from genlab.task.continue_text import ContinueText
+from genlab.task.generate import Generate
+from genlab.task.text_baselines import shuffled
 from given_text import GivenText
 
 

@@ -13,7 +13,6 @@ from genlab.data.digits import Digits
 from genlab.data.image import ImageDataModule, ImageTable, to_float
 from genlab.errors import ConfigError, DataError, NumericsError
 from genlab.evaluation.evaluation import Evaluation
-from genlab.evaluation.generate import Generate
 from genlab.metrics.extractor.digits import DigitsFeatures
 from genlab.metrics.extractor.random_conv import RandomConv
 from genlab.metrics.fid import FID
@@ -24,6 +23,7 @@ from genlab.metrics.precision_recall import PrecisionRecall
 from genlab.model.base import GenerativeModel, in_eval_mode
 from genlab.sampling.examples import Examples
 from genlab.seeding import RandomStream
+from genlab.task.generate import Generate
 from told import classes
 
 

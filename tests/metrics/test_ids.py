@@ -16,7 +16,6 @@ from genlab.config.tree import PACKAGED
 from genlab.data.base import Split
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.evaluation.evaluation import Evaluation
-from genlab.evaluation.generate import Generate
 from genlab.metrics.bits_per_dim import BitsPerDim
 from genlab.metrics.class_balance import ClassBalance
 from genlab.metrics.class_variety import ClassVariety
@@ -32,6 +31,7 @@ from genlab.metrics.nearest_neighbor import NearestNeighbor
 from genlab.metrics.perceptual_path_length import PerceptualPathLength
 from genlab.metrics.precision_recall import PrecisionRecall
 from genlab.model.base import GenerativeModel
+from genlab.task.generate import Generate
 from stand_ins import without_downloads
 from told import classes
 

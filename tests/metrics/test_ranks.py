@@ -25,9 +25,7 @@ from genlab.config.build import build
 from genlab.config.tree import PACKAGED
 from genlab.data.digits import Digits
 from genlab.data.shapes import Shapes
-from genlab.evaluation.continue_text import ContinueText
 from genlab.evaluation.evaluation import Evaluation
-from genlab.evaluation.generate import Generate
 from genlab.metrics.base import EXTRACTED, ModelMetric, NeedsData
 from genlab.metrics.chrf import ChrF
 from genlab.metrics.distance.pixels import PixelDistance
@@ -37,6 +35,8 @@ from genlab.metrics.extractor.random_conv import RandomConv
 from genlab.metrics.mauve import Mauve
 from genlab.metrics.perceptual_path_length import PerceptualPathLength
 from genlab.metrics.perplexity import Perplexity
+from genlab.task.continue_text import ContinueText
+from genlab.task.generate import Generate
 from given_text import GivenText
 from ranks import on_ranks
 from stand_ins import without_downloads

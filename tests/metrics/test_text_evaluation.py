@@ -9,8 +9,6 @@ import torch
 
 from bigrams import Bigrams
 from genlab.errors import ConfigError, DataError
-from genlab.evaluation import continue_text
-from genlab.evaluation.continue_text import ContinueText
 from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.bleu import BLEU
 from genlab.metrics.chrf import ChrF
@@ -24,6 +22,8 @@ from genlab.metrics.repetition import Repetition
 from genlab.model.base import GenerativeModel
 from genlab.model.schedule import Constant
 from genlab.sampling.examples import Examples
+from genlab.task import continue_text
+from genlab.task.continue_text import ContinueText
 from given_text import GivenText
 
 VOCABULARY = 98  # characters of one to four bytes

@@ -11,7 +11,6 @@ from genlab.config.build import build
 from genlab.config.tree import resolved
 from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
 from genlab.errors import ConfigError
-from genlab.evaluation.task import Task
 from genlab.files.atomic import prepare_file, prepare_folder
 from genlab.machine.matmul import quick_matmul
 from genlab.machine.memory import enough_memory
@@ -25,6 +24,7 @@ from genlab.sampling.examples import Examples, joined
 from genlab.sampling.form import Form
 from genlab.sampling.pictures import FOLDER as SAMPLES
 from genlab.seeding import RandomStream
+from genlab.task.base import Task
 
 
 def sample(

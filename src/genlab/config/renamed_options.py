@@ -13,7 +13,7 @@ _GUIDANCE = {
     "classifier_free": "genlab.model.guidance.classifier_free.ClassifierFree",
     "interval": "genlab.model.guidance.interval.Interval",
 }
-_TASKS = ("genlab.evaluation.generate.Generate", "genlab.evaluation.continue_text.ContinueText")
+_TASKS = ("genlab.task.generate.Generate", "genlab.task.continue_text.ContinueText")
 _OF_TASKS = ("balanced_classes", "prompt_length")  # options of one and of the other, once of the evaluation
 _CONDITION, _OLD_CLASSES = "${spec.condition}", "${model.num_classes}"
 _LABELS = "${spec.condition.label.size}"

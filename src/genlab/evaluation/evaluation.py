@@ -16,13 +16,10 @@ from genlab.data.base import DataModule, Split
 from genlab.errors import ConfigError
 from genlab.evaluation.batches import batches_of, computed, update
 from genlab.evaluation.bootstrap import bootstrapped, standard_errors
-from genlab.evaluation.continue_text import ContinueText
 from genlab.evaluation.fitting import check_enough, check_gives, check_task, check_told
-from genlab.evaluation.generate import Generate
 from genlab.evaluation.pixels_allowed import check_pixels
-from genlab.evaluation.protocol import CLASS_MIX, Result, mean
+from genlab.evaluation.protocol import Result, mean
 from genlab.evaluation.reference import outputs, reference_outputs
-from genlab.evaluation.task import Task
 from genlab.files.paths import read_path
 from genlab.machine.rank import rank, world
 from genlab.metrics.base import (
@@ -37,6 +34,9 @@ from genlab.metrics.base import (
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
 from genlab.model.condition import KINDS
 from genlab.sampling.examples import Examples
+from genlab.task.base import CLASS_MIX, Task
+from genlab.task.continue_text import ContinueText
+from genlab.task.generate import Generate
 
 
 class Evaluation:

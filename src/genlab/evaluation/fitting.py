@@ -5,11 +5,11 @@ from typing import Any
 
 from genlab.data.base import DataSpec
 from genlab.errors import ConfigError
-from genlab.evaluation.task import Task
 from genlab.metrics.base import EXTRACTED, FeatureExtractor, NeedsEnough
 from genlab.metrics.classes import LABEL, labels_or_none
 from genlab.model.base import GenerativeModel
 from genlab.model.condition import KINDS
+from genlab.task.base import Task
 
 _BESIDE = EXTRACTED | {"index"} | KINDS.keys()  # columns of a batch that are not what is judged
 

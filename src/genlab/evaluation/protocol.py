@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from genlab.metrics.base import EXTRACTED, Direction
+from genlab.task.base import CLASS_MIX
 
 OF_THE_EXTRACTOR = ("extractor", "extractor_fingerprint", "preprocessing")
-CLASS_MIX = "class_mix"  # which classes samples are asked for, and how often
 OF_SAMPLES = ("seed", "num_samples", "num_windows", "prompt_length", "sample_length", CLASS_MIX)
 
 

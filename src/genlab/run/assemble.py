@@ -29,7 +29,6 @@ from genlab.data.base import DataModule, key_of, kind_of
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ResourceError
 from genlab.evaluation.evaluation import Evaluation
-from genlab.evaluation.task import Task
 from genlab.files.regular_file import read_text
 from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.tracking import check_passed_on, named
@@ -45,6 +44,7 @@ from genlab.run import run_folder
 from genlab.run.elsewhere import JUDGE, adopt, check_entries, put_part, weights_at
 from genlab.run.pixel_levels import check_model_bits
 from genlab.run.start import check_start
+from genlab.task.base import Task
 
 SLOTS: dict[str, Any] = {
     "data": DataModule,

@@ -9,6 +9,8 @@ from genlab.model.base import Condition, GenerativeModel
 from genlab.sampling.examples import Examples
 from genlab.sampling.form import Form
 
+CLASS_MIX = "class_mix"  # in a protocol: which classes samples are asked for, and how often
+
 
 class Task(Protocol):
     """What a model is used for, and so what it is judged by. Samples of any number are compared with a reference.

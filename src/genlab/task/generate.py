@@ -14,22 +14,22 @@ from genlab.data.base import DataModule, DataSpec, Split
 from genlab.data.image import ImageDataModule, content_hash
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import ConfigError, DataError
-from genlab.evaluation.asked_labels import AskedLabels
-from genlab.evaluation.baselines import baselines
-from genlab.evaluation.protocol import CLASS_MIX
 from genlab.machine.rank import rank
 from genlab.model.base import Condition, GenerativeModel
 from genlab.progress import progress
 from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples
 from genlab.sampling.pictures import Pictures
+from genlab.task.asked_labels import AskedLabels
+from genlab.task.base import CLASS_MIX
+from genlab.task.baselines import baselines
 
 _log = logging.getLogger(__name__)
 
 
 class Generate:
     """Images like those of a split. A model that is told labels is asked for classes as often as the split has them,
-    or each as often as the next; see :class:`genlab.evaluation.asked_labels.AskedLabels`. One that is told more is
+    or each as often as the next; see :class:`genlab.task.asked_labels.AskedLabels`. One that is told more is
     asked for sample i what row i of the split has, all of it together, row 0 again after the last."""
 
     key: ClassVar[str] = "image"

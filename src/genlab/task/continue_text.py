@@ -13,7 +13,6 @@ from genlab.data.base import DataModule, DataSpec, Split
 from genlab.data.text import TextDataModule
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import ConfigError, DataError
-from genlab.evaluation.text_baselines import shuffled, unigrams
 from genlab.machine.rank import rank
 from genlab.model.base import GenerativeModel, WritesText
 from genlab.progress import progress
@@ -21,6 +20,7 @@ from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples
 from genlab.sampling.texts import Texts
 from genlab.seeding import derive_seed
+from genlab.task.text_baselines import shuffled, unigrams
 
 _log = logging.getLogger(__name__)
 

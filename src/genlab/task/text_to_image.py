@@ -5,9 +5,9 @@ from typing import Any
 
 from genlab.data.base import DataSpec
 from genlab.errors import ConfigError
-from genlab.evaluation.generate import Generate
 from genlab.model.base import Condition, GenerativeModel
 from genlab.sampling.examples import Examples
+from genlab.task.generate import Generate
 
 _CAPTION = "caption"
 
