@@ -69,7 +69,7 @@ def parts_of(family: str) -> set[str]:
     return {part for entry in entries if isinstance(entry, dict) for part in entry if "override " not in part}
 
 
-# Parts of models are composed by the grid of the tests too, which trains them small; here they are as large as they are.
+# The grid of the tests composes the parts of models too, and trains them small; here they are of full size.
 LARGE = [
     pytest.param(g, o, id=f"{g}={o}", marks=[pytest.mark.matrix] if g.startswith("model/") else []) for g, o in OPTIONS
 ]
