@@ -146,6 +146,7 @@ for word in sys.stdin:  # a life after each word, until it is killed
 """
 
 
+@pytest.mark.matrix  # a process that starts anew, and twenty copies of it
 def test_kills_cost_nothing(tmp_path: Path) -> None:
     """20 SIGKILLs in the middle of writing: the newest checkpoint always loads, and no rubbish piles up."""
     process = popen([sys.executable, "-c", _WRITER, str(tmp_path)])

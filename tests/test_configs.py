@@ -69,7 +69,13 @@ def parts_of(family: str) -> set[str]:
     return {part for entry in entries if isinstance(entry, dict) for part in entry if "override " not in part}
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
+# The grid of the tests composes the parts of models too, and trains them small; here they are of full size.
+LARGE = [
+    pytest.param(g, o, id=f"{g}={o}", marks=[pytest.mark.matrix] if g.startswith("model/") else []) for g, o in OPTIONS
+]
+
+
+@pytest.mark.parametrize(("group", "option"), LARGE)
 def test_every_option_composes_and_fits_its_place(group: str, option: str, autoencoder: str) -> None:
     """A part of a model is built too, and the networks on a device without memory. Where families share a slot's name,
     an option may be meant for one of them, and the others refuse it by type."""

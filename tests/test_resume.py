@@ -108,7 +108,8 @@ def test_stopped_again_and_again(never_stopped: Any, tmp_path: Path) -> None:
     assert metrics(run) == metrics(never_stopped("plain"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.matrix)])
+@pytest.mark.matrix  # processes that start anew
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_from_outside(number: int, tmp_path: Path, never_stopped: Any) -> None:
     process = start(*MLP, "model/schedule=constant", "budget.value=80000000", outputs=tmp_path)
     assert process.stdout is not None

@@ -78,6 +78,7 @@ def test_the_best_name_is_taken() -> None:
     assert Metric("kid", "lower").pick(values) is None
 
 
+@pytest.mark.matrix  # a process that starts anew
 def test_a_metric_says_itself_which_way_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
     known = metric._directions(["genlab.metrics.accuracy.Accuracy", "genlab.metrics.fid.FID"])
     assert known == {"accuracy": "higher", "cross_entropy": "lower", "fid": "lower"}
