@@ -85,9 +85,7 @@ def test_captions_change_samples(run: Path) -> None:
 
 def test_an_encoder_needs_captions(tower: Path, tmp_path: Path) -> None:
     untold = (*(word for word in CAPTIONED if not word.startswith("model.conditions")), f"+{OPTION}=hf:{tower}")
-    with pytest.raises(
-        ConfigError, match=r"caption_encoder reads captions, and the model is told none\."
-    ):
+    with pytest.raises(ConfigError, match=r"caption_encoder reads captions, and the model is told none\."):
         train(*untold, outputs=tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -109,6 +107,7 @@ def test_a_changed_part_ends_with_exit_code_3(tower: Path, run: Path, tmp_path: 
             command_line(command)
 
 
+@pytest.mark.matrix
 def test_a_portable_run_needs_no_folder(tower: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(tower, tmp_path / "tower")
     with pytest.raises(Interrupted):
@@ -180,6 +179,7 @@ def test_without_diffusers_a_line_says_what_to_install(monkeypatch: pytest.Monke
         autoencoder_kl.AutoencoderKL(**node).configure_model()
 
 
+@pytest.mark.matrix
 def test_latent_diffusion_of_an_autoencoder_of_diffusers(tmp_path: Path) -> None:
     diffusers = pytest.importorskip("diffusers")
     network = diffusers.AutoencoderKL(**{k: v for k, v in SMALL_KL.items() if k != "_class_name"})
