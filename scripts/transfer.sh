@@ -2,7 +2,7 @@
 # The runs of docs/transfer.md: a model of the digits 5 to 9 that begins with chance, with the weights of a model of the
 # digits 0 to 4, or, as a control, with those of a model of the same digits whose pixels were shuffled.
 #
-#   bash scripts/transfer.sh                              # 11 runs, two at a time: about MINUTES minutes of two cores
+#   bash scripts/transfer.sh                              # 11 runs, two at a time
 #   SCALE=0.01 ROOT=/tmp/tried bash scripts/transfer.sh   # a hundredth of each budget
 #   bash scripts/transfer.sh report                       # then: tables, and plots with intervals over the seeds
 #

@@ -157,6 +157,7 @@ def test_a_part_that_was_changed_or_is_gone_ends_with_exit_code_3(stopped: Path,
     assert CheckpointError.exit_code == 3
 
 
+@pytest.mark.matrix
 def test_another_part_cannot_be_typed_for_a_run(autoencoder: Path, stopped: Path, tmp_path: Path) -> None:
     other = train(*LATENT, "budget.value=16", outputs=tmp_path)
     with pytest.raises(CheckpointError, match=r"is not the part that this run was trained with"):
@@ -164,6 +165,7 @@ def test_another_part_cannot_be_typed_for_a_run(autoencoder: Path, stopped: Path
     command_line(["sample", f"run={stopped}", f"{PART}={autoencoder}", "n=1", f"out={tmp_path / 'a.png'}"])
 
 
+@pytest.mark.matrix
 def test_a_file_of_a_part_is_a_part(stopped: Path, tmp_path: Path) -> None:
     """What another run keeps says of what model it is; it stays where it is, and its hash is the same."""
     file = part_of(stopped)

@@ -107,6 +107,7 @@ def test_a_changed_part_ends_with_exit_code_3(tower: Path, run: Path, tmp_path: 
             command_line(command)
 
 
+@pytest.mark.matrix
 def test_a_portable_run_needs_no_folder(tower: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(tower, tmp_path / "tower")
     with pytest.raises(Interrupted):
@@ -178,6 +179,7 @@ def test_without_diffusers_a_line_says_what_to_install(monkeypatch: pytest.Monke
         autoencoder_kl.AutoencoderKL(**node).configure_model()
 
 
+@pytest.mark.matrix
 def test_latent_diffusion_of_an_autoencoder_of_diffusers(tmp_path: Path) -> None:
     diffusers = pytest.importorskip("diffusers")
     network = diffusers.AutoencoderKL(**{k: v for k, v in SMALL_KL.items() if k != "_class_name"})

@@ -19,6 +19,7 @@ class AutoencoderKL(nn.Module):
     """Frozen, and told nothing. A latent is the mean of the posterior; latent diffusion scales latents itself."""
 
     conditions = Conditions()
+    network: Any  # made in configure_model
 
     def __init__(
         self,

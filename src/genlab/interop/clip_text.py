@@ -20,6 +20,7 @@ _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
 class ClipText(nn.Module):
     """A sentence to a vector: what the tower makes of the token that ends it, after the last norm. Frozen."""
 
+    network: Any  # made in configure_model
     tokenizer: Tensor  # (tokenizer_bytes,) uint8, made with the network
 
     def __init__(
@@ -116,12 +117,13 @@ def beside(folder: Path) -> bytes:
     if path.is_file():
         return read_bytes(path.resolve())
     try:
-        from transformers import CLIPTokenizerFast
+        import transformers
 
         for name in ("vocab.json", "merges.txt"):  # without them it would be made all the same, and empty
             if not (folder / name).is_file():
                 raise FileNotFoundError(name)
-        made: Any = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+        kinds: Any = transformers  # whose types do not know this one
+        made = kinds.CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
         return str(made.backend_tokenizer.to_str()).encode()
     except Exception as error:  # of many kinds: a file is missing, or not what its name says
         raise ConfigError(

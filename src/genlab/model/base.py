@@ -65,13 +65,13 @@ class Model(LightningModule, ABC):
         self.progress = Progress()
         self.accumulation = Accumulation()
         self.elsewhere: dict[str, nn.Module] = {}  # parts that were trained elsewhere, by their place in the config
-        self.freeze: Sequence[str] = ()  # patterns of the names of parameters that training leaves as they are
+        self.freezing: Sequence[str] = ()  # patterns of the names of parameters that training leaves as they are
         self.step_began = 0.0  # on the clock of time.perf_counter; the wait for data belongs to the step
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         if "configure_model" in vars(cls):  # whatever a family makes is frozen before an optimizer or DDP looks at it
-            cls.configure_model = _and_freeze(cls.configure_model)  # type: ignore[method-assign]
+            cls.configure_model = _and_freeze(cls.configure_model)  # type: ignore[method-assign, assignment]
 
     @abstractmethod
     def configure_model(self) -> None: ...
@@ -149,7 +149,7 @@ def _and_freeze(configure_model: Callable[[Any], None]) -> Callable[[Any], None]
     @wraps(configure_model)
     def configure_and_freeze(self: Model) -> None:
         configure_model(self)
-        freeze(self, self.freeze)
+        freeze(self, self.freezing)
 
     return configure_and_freeze
 

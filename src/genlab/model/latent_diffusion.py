@@ -26,6 +26,7 @@ class LatentDiffusion(GenerativeModel):
     """
 
     kinds = frozenset({"continuous"})
+    autoencoder: Any  # a module, with the shape and the conditions of a generative model
     latent_mean: Tensor  # (Z, 1, 1)
     latent_std: Tensor  # (Z, 1, 1); 0 before the first batch
 

@@ -185,7 +185,7 @@ def _as_told(config: dict[str, Any]) -> dict[str, Any]:
     start, pretrained = config.get("start"), config.get("pretrained")
     if isinstance(start, dict):
         told["start"] = {name: start[name] for name in ("only", "freeze") if start.get(name)}
-        named = f"{Path(str(start.get('where'))).name}-{str(start.get('sha256'))[:6]}"  # of two folders of one name
+        named = f"{str(start.get('sha256'))[:6]}-{Path(str(start.get('where'))).name}"  # two folders may have one name
         told["start"] = {"where": named, **told["start"]} if told["start"] else named
     if isinstance(pretrained, dict):
         told["pretrained"] = {

@@ -160,7 +160,7 @@ def _new_model(config: Mapping[str, Any], old_parts: bool) -> Model:
     for part in noted.values():
         leave_state_dict(part)
     model.elsewhere = noted
-    model.freeze = tuple((config.get("start") or {}).get("freeze") or ())
+    model.freezing = tuple((config.get("start") or {}).get("freeze") or ())
     return model
 
 
