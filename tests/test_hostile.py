@@ -232,7 +232,8 @@ def test_what_is_no_config(
 
 def test_what_is_no_run(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Path("loop").symlink_to("loop")
-    for place in ("run/config.yaml", "loop", "..", "https://example.com/run", "run/.."):
+    Path("empty/inner").mkdir(parents=True)
+    for place in ("run/config.yaml", "loop", "empty/inner/..", "https://example.com/run", "run/.."):
         code, line = refusal(capfd, "train", f"run={place}")
         assert code == 2
         assert line.endswith(": there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/.")

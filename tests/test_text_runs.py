@@ -268,8 +268,8 @@ def test_a_changed_text_is_refused(tmp_path: Path) -> None:
          "error: metrics=fid is for images, or for texts with features of texts; the data are text. "
          "Use metrics=[perplexity], or choose metrics/extractor=ngrams."),
         (["model=transformer", "metrics=[as_asked]"], "metrics=as_asked is for images; the data are text."),
-        (["model=transformer", "metrics=[distinct]", "evaluation.prompt_length=65"],
-         "evaluation.prompt_length=65 must be at most data.context=64."),
+        (["model=transformer", "metrics=[distinct]", "task.prompt_length=65"],
+         "task.prompt_length=65 must be at most data.context=64."),
         (["model=masked", "metrics.perplexity.stride=4"],
          "metrics.perplexity.stride=4: Masked gives no likelihood of single tokens. Use null."),
         (["model=gan"], "text"),

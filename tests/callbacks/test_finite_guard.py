@@ -71,8 +71,8 @@ def test_weights_are_as_the_last_step_left_them(monkeypatch: pytest.MonkeyPatch,
     before = poisoned(monkeypatch, 3, math.nan)
     models: list[Any] = []
 
-    def build(config: Any) -> Any:
-        models.append(assemble.build_model(config))
+    def build(config: Any, **options: Any) -> Any:
+        models.append(assemble.build_model(config, **options))
         return models[-1]
 
     monkeypatch.setattr("genlab.command.train.build_model", build)

@@ -96,6 +96,7 @@ class Shades(GenerativeModel):
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
+        self.elsewhere = {}
 
     device = torch.device("cpu")
     configure_model = losses = training_step = None  # type: ignore[assignment]
