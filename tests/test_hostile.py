@@ -233,10 +233,11 @@ def test_what_is_no_config(
 def test_what_is_no_run(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     Path("loop").symlink_to("loop")
     Path("empty/inner").mkdir(parents=True)
-    for place in ("run/config.yaml", "loop", "empty/inner/..", "https://example.com/run", "run/.."):
+    for place in ("run/config.yaml", "loop", "empty/inner/..", "https://example.com/run"):
         code, line = refusal(capfd, "train", f"run={place}")
         assert code == 2
         assert line.endswith(": there is no run here (no config.yaml). Runs are in outputs/<model>-<data>/.")
+    assert refusal(capfd, "train", "run=run/..")[1].endswith("(no config.yaml). Its newest is run=run/../run.")
     code, line = refusal(capfd, "train", f"run={'a' * 5000}")
     assert code == 2
     assert " is not a path: it is longer than 4000 bytes, or a name in it than 255. Write the name of a file" in line
