@@ -180,7 +180,7 @@ from pathlib import Path
 from tiny_run import BARE, MLP
 from genlab import cli
 from genlab.command import train
-def build_model(config):
+def build_model(config, **options):
     os.kill(os.getpid(), signal.SIGTERM)
 train.build_model = build_model
 cli.main(["train", *BARE, *MLP, f"outputs={sys.argv[1]}"])
