@@ -99,8 +99,8 @@ def draw(source: Source, kind: str, count: int, rng: np.random.Generator) -> Exa
         chosen = np.array([rng.choice(np.flatnonzero(labels == label)) for label in range(classes)])[labels[chosen]]
     images = table.images[chosen]
     if kind == "half are copies":
-        learnt = source.data.table("train").images
-        images[: count // 2] = learnt[rng.integers(0, len(learnt), count // 2)]
+        learned = source.data.table("train").images
+        images[: count // 2] = learned[rng.integers(0, len(learned), count // 2)]
     if kind == "blurred":
         images = np.rint(gaussian_filter(images.astype(np.float64), (0, 0, 1, 1))).astype(np.uint8)
     if kind == "noisy":

@@ -3,7 +3,7 @@
     python scripts/benchmark_guards.py                       # the default U-Net on digits, one thread, 30 pairs
     python scripts/benchmark_guards.py --pairs 10
 
-Both train the same network on the same objective, optimiser, batch size and data. genlab's side is its train command
+Both train the same network on the same objective, optimizer, batch size and data. genlab's side is its train command
 with all that keeps a run safe, and the counts of examples, FLOPs and seconds; without what plain Lightning does not do
 either (average weights, samples, evaluation). The two sides of a pair, built afresh for each, make their steps in turn,
 so that whatever else the machine does meets both alike. The ratio is that of the mean time of a step, logging included;

@@ -159,7 +159,7 @@ def random_inception(path: Path) -> Path:
 
 
 def draw_images(folder: Path, count: int, size: int, seed: int) -> Path:
-    """Smooth colour images with some noise, as PNG files."""
+    """Smooth color images with some noise, as PNG files."""
     from PIL import Image
 
     folder.mkdir()

@@ -242,7 +242,7 @@ SHAKESPEARE = {
     "lr": "lr 2e-3, betas 0.9 and 0.95",
     "rotary": "rotary positions",
     "rmsnorm": "RMSNorm",
-    "qk_norm": "normalised queries and keys",
+    "qk_norm": "normalized queries and keys",
     "swiglu": "SwiGLU",
     "muon": "Muon, lr 4e-3",
     "identity": "blocks that start as the identity (`experiment=shakespeare_cpu`)",

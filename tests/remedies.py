@@ -404,7 +404,7 @@ TRIED = (
     Tried(
         "data/decoding.py", "Set data.bits=16 data.channels=1", IMAGES, ("data.bits=16 data.channels=1",), of_16_bits
     ),
-    Tried("data/decode.py", "is grey with 16 bits, and", (*IMAGES, "data.bits=16"), ("data.channels=1",), of_16_bits),
+    Tried("data/decode.py", "is gray with 16 bits, and", (*IMAGES, "data.bits=16"), ("data.channels=1",), of_16_bits),
     Tried(
         "data/decoding.py", "images must be square", IMAGES, ("data.image_size=16", "data.image_size=[16,24]"), oblong
     ),
@@ -555,7 +555,7 @@ TRIED = (
     ),
     Tried(
         "evaluation/pixels_allowed.py",
-        "are of grey or RGB images",
+        "are of gray or RGB images",
         (*IMAGES, "data.channels=4", RANDOM, "metrics=[fid]"),
         ("metrics=[nearest,sharpness,noise_level]", "metrics=[]"),
         with_alpha,
@@ -781,7 +781,7 @@ TRIED = (
     ),
     Tried(
         "data/decode.py",
-        "only 8-bit images are read, and grey",
+        "only 8-bit images are read, and gray",
         IMAGES,
         ("data=array +data.path=x.npy -data.root",),
         color_of_16_bits,

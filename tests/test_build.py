@@ -90,7 +90,7 @@ def test_what_code_gives_is_not_for_the_config() -> None:
 
 
 def test_arguments_that_a_constructor_passes_on() -> None:
-    assert build(picture(colour="red"), Picture, "x").more == {"colour": "red"}
+    assert build(picture(color="red"), Picture, "x").more == {"color": "red"}
     assert "Did you mean 'x.shapes'?" in refused(picture(shape=[]), Picture)
     assert "no such argument" in refused(picture(_args_=[1]), Picture)
 

@@ -305,9 +305,9 @@ WEIGHTS: dict[str, Callable[[dict[str, Any]], Any]] = {  # refused by every comm
     "the loop has no batches": put(*LOOP, "epoch_loop.batch_progress", gone=True),
 }
 STATES: dict[str, Callable[[dict[str, Any]], Any]] = {  # of a training
-    "no optimiser": put("optimizer_states", gone=True),
-    "optimisers are text": put("optimizer_states", value="x"),
-    "an optimiser is empty": put("optimizer_states", value=[{}]),
+    "no optimizer": put("optimizer_states", gone=True),
+    "optimizers are text": put("optimizer_states", value="x"),
+    "an optimizer is empty": put("optimizer_states", value=[{}]),
     "the schedule is a number": put("lr_schedulers", value=3),
     "callbacks are a list": put("callbacks", value=[1]),
     "the position is text": lambda content: [

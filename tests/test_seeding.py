@@ -31,7 +31,7 @@ def test_every_key_and_their_order_count() -> None:
     assert len({derive_seed(0, step, rank) for step in range(300) for rank in range(30)}) == 9000
 
 
-def test_neighbouring_seeds_differ_in_half_of_their_bits() -> None:
+def test_neighboring_seeds_differ_in_half_of_their_bits() -> None:
     flips = [(derive_seed(5, i) ^ derive_seed(5, i + 1)).bit_count() for i in range(2000)]
     assert abs(np.mean(flips) - 31.5) < 0.5  # 5 standard errors
 

@@ -306,7 +306,7 @@ def test_perplexity_of_images_is_refused(outputs: Path, capsys: pytest.CaptureFi
     assert not outputs.exists()
 
 
-# --- images as the codes of a tokeniser -------------------------------------------------------------------------------
+# --- images as the codes of a tokenizer -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +316,7 @@ def vq_vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("family", ["transformer", "masked"])
 def test_codes_of_a_run(family: str, vq_vae: Path, tmp_path: Path) -> None:
-    """Trained, sampled, measured, stopped and continued; the tokeniser stays as it is, and is part of the run."""
+    """Trained, sampled, measured, stopped and continued; the tokenizer stays as it is, and is part of the run."""
     import numpy as np
     import torch
     from safetensors.torch import load_file
@@ -346,7 +346,7 @@ def test_codes_of_a_run(family: str, vq_vae: Path, tmp_path: Path) -> None:
     assert not any(name.startswith("tokenizer.") for name in (*last.state, *last.content["ema"]))
 
 
-def test_a_run_without_tokens_is_no_tokeniser(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_tokens_is_no_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vae = train(*small("model=vae"), "budget.value=8", outputs=tmp_path)
     code, said = refused(capsys, "train", "model=transformer", f"model.tokenizer={vae}", "logger=[none]")
     assert (code, said) == (

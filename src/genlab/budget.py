@@ -1,6 +1,6 @@
 """What ends a run: a number of examples, of floating-point operations, or of seconds. The same for every family.
 
-A budget is also the run's clock: it counts all three, beside each other, into ``model.progress``. Optimiser steps are
+A budget is also the run's clock: it counts all three, beside each other, into ``model.progress``. Optimizer steps are
 no currency, since a step of a GAN and one of a diffusion model are not the same thing.
 """
 
@@ -169,7 +169,7 @@ class Examples(Budget):
 
 
 class Flops(Budget):
-    """Floating-point operations of training (forward, backward, optimisers; all networks), by their shapes."""
+    """Floating-point operations of training (forward, backward, optimizers; all networks), by their shapes."""
 
     def used(self, progress: Progress) -> float:
         return progress.flops

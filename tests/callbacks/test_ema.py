@@ -66,7 +66,7 @@ def test_recurrence(half_life: int, ramp_up: float, accumulate: int, tmp_path: P
     average = {name: w.double() for name, w in average.items()}
     before = 0
     for number, (examples, weights) in enumerate(steps):
-        if (number + 1) % accumulate and number + 1 != len(steps):  # the optimiser steps on the last batch too
+        if (number + 1) % accumulate and number + 1 != len(steps):  # the optimizer steps on the last batch too
             continue
         decay = 0.5 ** ((examples - before) / min(half_life, ramp_up * examples))
         average = {name: decay * a + (1 - decay) * weights[name].double() for name, a in average.items()}

@@ -235,7 +235,7 @@ def test_the_norm_is_that_of_all_gradients_together() -> None:
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_loss_scale_is_taken_out(fused: bool, heard: Heard) -> None:
-    """A fused optimiser still has to unscale its gradients when the hook is called; of others Lightning has."""
+    """A fused optimizer still has to unscale its gradients when the hook is called; of others Lightning has."""
     plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
     plugin.scaler.scale(torch.zeros(()))  # type: ignore[union-attr]
     optimizer = torch.optim.Adam(heard.model.parameters(), fused=fused)
@@ -253,7 +253,7 @@ def test_a_loss_scale_is_taken_out(fused: bool, heard: Heard) -> None:
     assert not heard.sentences
 
 
-def test_optimisers_are_named_by_what_they_train() -> None:
+def test_optimizers_are_named_by_what_they_train() -> None:
     model = torch.nn.ModuleDict({"generator": torch.nn.Linear(1, 1), "discriminator": torch.nn.Linear(1, 1)})
     first, second, both = (
         torch.optim.SGD(part.parameters(), 1.0) for part in (model["generator"], model["discriminator"], model)

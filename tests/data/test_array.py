@@ -10,7 +10,7 @@ from genlab.data.array import Array
 from genlab.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
-COLOUR = RNG.integers(0, 256, (40, 3, 6, 5), dtype=np.uint8)  # (N, C, H, W)
+COLOR = RNG.integers(0, 256, (40, 3, 6, 5), dtype=np.uint8)  # (N, C, H, W)
 LABELS = np.arange(40) % 4
 
 
@@ -39,12 +39,12 @@ def refusal(kind: type[Exception] = DataError, split: str = "train", **options: 
 @pytest.mark.parametrize(
     ("stored", "images"),
     [
-        (COLOUR, COLOUR),
-        (COLOUR.transpose(0, 2, 3, 1), COLOUR),
-        (COLOUR[:, 0], COLOUR[:, :1]),
-        (COLOUR[:, :1], COLOUR[:, :1]),
-        (COLOUR[:, 0, :, :, None], COLOUR[:, :1]),
-        (COLOUR[:, :, :, :3], COLOUR[:, :, :, :3].transpose(0, 3, 1, 2)),  # could be both: the last is the channel
+        (COLOR, COLOR),
+        (COLOR.transpose(0, 2, 3, 1), COLOR),
+        (COLOR[:, 0], COLOR[:, :1]),
+        (COLOR[:, :1], COLOR[:, :1]),
+        (COLOR[:, 0, :, :, None], COLOR[:, :1]),
+        (COLOR[:, :, :, :3], COLOR[:, :, :, :3].transpose(0, 3, 1, 2)),  # could be both: the last is the channel
     ],
     ids=["NCHW", "NHWC", "NHW", "N1HW", "NHW1", "N3H3"],
 )
@@ -65,11 +65,11 @@ def test_layouts(stored: np.ndarray, images: np.ndarray, compressed: bool, tmp_p
 @pytest.mark.parametrize("image_key", ["images", "x", "arr_0", "faces"])
 @pytest.mark.parametrize("label_key", ["labels", "y", "kinds"])
 def test_keys(image_key: str, label_key: str, tmp_path: Path) -> None:
-    path = npz(tmp_path / "a.npz", **{image_key: COLOUR, label_key: LABELS.astype(np.uint8), "other": LABELS})
+    path = npz(tmp_path / "a.npz", **{image_key: COLOR, label_key: LABELS.astype(np.uint8), "other": LABELS})
     options = {"image_key": "faces"} if image_key == "faces" else {}
     options |= {"label_key": "kinds"} if label_key == "kinds" else {}
     table = Array(path, val_path=path, **options).table("train")  # type: ignore[arg-type]
-    assert np.array_equal(table.images, COLOUR)
+    assert np.array_equal(table.images, COLOR)
     assert table.labels is not None
     assert table.labels.dtype == np.int64
     assert np.array_equal(table.labels, LABELS)
@@ -79,10 +79,10 @@ def test_keys(image_key: str, label_key: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("images_compressed", [True, False])
 @pytest.mark.parametrize("labels_compressed", [True, False])
 def test_labels_in_a_file_of_their_own(images_compressed: bool, labels_compressed: bool, tmp_path: Path) -> None:
-    path = npz(tmp_path / "a.npz", x=COLOUR) if images_compressed else npy(tmp_path / "a.npy", COLOUR)
+    path = npz(tmp_path / "a.npz", x=COLOR) if images_compressed else npy(tmp_path / "a.npy", COLOR)
     labels = npz(tmp_path / "b.npz", y=LABELS) if labels_compressed else npy(tmp_path / "b.npy", LABELS)
     data = Array(path, label_path=labels, val_fraction=0.3)
-    of = {image.tobytes(): label for image, label in zip(COLOUR, LABELS, strict=True)}
+    of = {image.tobytes(): label for image, label in zip(COLOR, LABELS, strict=True)}
     for split in ("train", "val"):
         table = data.table(split)  # type: ignore[arg-type]
         assert table.labels is not None
@@ -110,16 +110,16 @@ def test_the_held_out_part_stays_when_images_are_appended(compressed: bool, tmp_
 
 
 def test_each_side_has_an_image(tmp_path: Path) -> None:
-    path = npy(tmp_path / "a.npy", COLOUR[:2])
+    path = npy(tmp_path / "a.npy", COLOR[:2])
     for fraction in (1e-9, 1 - 1e-9):
         data = Array(path, val_fraction=fraction)
         assert len(data.table("train")) == len(data.table("val")) == 1
-    one = npy(tmp_path / "b.npy", COLOUR[:1])
+    one = npy(tmp_path / "b.npy", COLOR[:1])
     assert refusal(path=one) == f"{one} has one image; one to train and one to hold out are the least."
 
 
 def test_a_npy_is_mapped_and_never_written_to(tmp_path: Path) -> None:
-    path = npy(tmp_path / "a.npy", COLOUR)
+    path = npy(tmp_path / "a.npy", COLOR)
     before = Path(path).read_bytes()
     for data in (Array(path, val_path=path), Array(path)):
         images = data.table("train").images
@@ -129,33 +129,33 @@ def test_a_npy_is_mapped_and_never_written_to(tmp_path: Path) -> None:
             base = base.base
         images[:] = 0
     assert Path(path).read_bytes() == before
-    assert np.array_equal(Array(path, val_path=path).table("train").images, COLOUR)
+    assert np.array_equal(Array(path, val_path=path).table("train").images, COLOR)
 
 
 def test_the_cached_part_follows_the_file(tmp_path: Path) -> None:
-    path = npy(tmp_path / "a.npy", COLOUR)
+    path = npy(tmp_path / "a.npy", COLOR)
     first = Array(path).table("val").images
     caches = set((tmp_path / "cache").glob("*.npy"))
     Array(path).table("val")
     assert set((tmp_path / "cache").glob("*.npy")) == caches
-    npy(tmp_path / "a.npy", 255 - COLOUR)
+    npy(tmp_path / "a.npy", 255 - COLOR)
     assert np.array_equal(Array(path).table("val").images, 255 - first)
     assert len(Array(path, val_fraction=0.5).table("val")) > len(first)
 
 
 def test_a_second_file_is_held_out(tmp_path: Path) -> None:
-    path = npz(tmp_path / "a.npz", x=COLOUR[:30], y=LABELS[:30])
-    val = npz(tmp_path / "b.npz", x=COLOUR[30:], y=LABELS[30:])
+    path = npz(tmp_path / "a.npz", x=COLOR[:30], y=LABELS[:30])
+    val = npz(tmp_path / "b.npz", x=COLOR[30:], y=LABELS[30:])
     data = Array(path, val_path=val)
     assert (len(data.table("train")), len(data.table("val"))) == (30, 10)
     assert data.table("val").labels.tolist() == LABELS[30:].tolist()  # type: ignore[union-attr]
-    bare = npz(tmp_path / "c.npz", x=COLOUR)
+    bare = npz(tmp_path / "c.npz", x=COLOR)
     assert refusal(path=path, val_path=bare, split="val") == (
         f"only one of {path} and {bare} has labels; both or none must."
     )
-    new = npz(tmp_path / "d.npz", x=COLOUR, y=LABELS + 1)
+    new = npz(tmp_path / "d.npz", x=COLOR, y=LABELS + 1)
     assert refusal(path=path, val_path=new, split="val") == f"{new} has the label 4; those of {path} end at 3."
-    small = npz(tmp_path / "e.npz", x=COLOUR[:, :, :4], y=LABELS)
+    small = npz(tmp_path / "e.npz", x=COLOR[:, :, :4], y=LABELS)
     assert refusal(path=path, val_path=small, split="val") == (
         f"{small} has images of shape (3, 4, 5), {path} of (3, 6, 5). Set data.image_size=[6,5]."
     )
@@ -168,16 +168,16 @@ def test_a_second_file_is_held_out(tmp_path: Path) -> None:
     ("images", "text"),
     [
         (
-            COLOUR / 255,
+            COLOR / 255,
             "has the type float64; images must be uint8, 0 to 255, or uint16, 0 to 65535. "
             "Convert floats in [0, 1] with: (x * 255).round().astype('uint8')",
         ),
-        (COLOUR.astype(np.int64), "has the type int64; images must be uint8, 0 to 255, or uint16, 0 to 65535. Convert"),
-        (COLOUR[0, 0], "has the shape (6, 5); images must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 to 4."),
-        (COLOUR[:, [0] * 7], "has the shape (40, 7, 6, 5); images must be"),
-        (COLOUR[None], "has the shape (1, 40, 3, 6, 5); images must be"),
-        (COLOUR[:0], "is empty: its shape is (0, 3, 6, 5)."),
-        (COLOUR[:, 0, :0], "is empty: its shape is (40, 0, 5)."),
+        (COLOR.astype(np.int64), "has the type int64; images must be uint8, 0 to 255, or uint16, 0 to 65535. Convert"),
+        (COLOR[0, 0], "has the shape (6, 5); images must be (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 to 4."),
+        (COLOR[:, [0] * 7], "has the shape (40, 7, 6, 5); images must be"),
+        (COLOR[None], "has the shape (1, 40, 3, 6, 5); images must be"),
+        (COLOR[:0], "is empty: its shape is (0, 3, 6, 5)."),
+        (COLOR[:, 0, :0], "is empty: its shape is (40, 0, 5)."),
         (np.array(["a", None], dtype=object), "holds Python objects; only arrays of numbers are read."),
     ],
 )
@@ -200,22 +200,22 @@ def test_other_arrays_are_refused(images: np.ndarray, text: str, compressed: boo
     ],
 )
 def test_other_labels_are_refused(labels: np.ndarray, text: str, tmp_path: Path) -> None:
-    path = npz(tmp_path / "a.npz", x=COLOUR, y=labels)
+    path = npz(tmp_path / "a.npz", x=COLOR, y=labels)
     assert refusal(path=path) == f"{path} (y) {text.format(path=path)}"
-    images, own = npy(tmp_path / "b.npy", COLOUR), npy(tmp_path / "c.npy", labels)
+    images, own = npy(tmp_path / "b.npy", COLOR), npy(tmp_path / "c.npy", labels)
     assert refusal(path=images, label_path=own) == f"{own} {text.format(path=images)}"
 
 
 def test_files_and_keys_that_are_not_there(tmp_path: Path) -> None:
     assert refusal(path=f"{tmp_path}/no.npz") == f"there is no file {tmp_path}/no.npz."
     assert refusal(path=str(tmp_path)) == f"{tmp_path} is a folder, not a .npy or .npz file."
-    path = npz(tmp_path / "a.npz", faces=COLOUR, y=LABELS)
+    path = npz(tmp_path / "a.npz", faces=COLOR, y=LABELS)
     assert refusal(path=path) == f"{path} has no images or x or arr_0 (it has: faces, y). Set data.image_key."
     assert refusal(path=path, image_key="x") == f"{path} has no x (it has: faces, y). Set data.image_key."
     assert refusal(path=path, image_key="faces", label_key="z") == (
         f"{path} has no z (it has: faces, y). Set data.label_key."
     )
-    bare = npy(tmp_path / "a.npy", COLOUR)
+    bare = npy(tmp_path / "a.npy", COLOR)
     assert refusal(ConfigError, path=bare, label_key="y") == (
         f"data.label_key=y: {bare} is a .npy, which has no keys. Set data.label_path."
     )
@@ -223,7 +223,7 @@ def test_files_and_keys_that_are_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.npz", "a.npy"])
 def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
-    path = npz(tmp_path / name, x=COLOUR) if name.endswith("z") else npy(tmp_path / name, COLOUR)
+    path = npz(tmp_path / name, x=COLOR) if name.endswith("z") else npy(tmp_path / name, COLOR)
     whole = Path(path).read_bytes()
     damaged = [b"", b"<html>", whole[:5], whole[:60], whole[:-40], whole[: len(whole) // 2]]
     if name.endswith("z"):
@@ -244,7 +244,7 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
 def test_a_fifo_is_refused_at_once(name: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     assert "is a FIFO" in refusal(path=str(tmp_path / name))
-    images = npy(tmp_path / "b.npy", COLOUR)
+    images = npy(tmp_path / "b.npy", COLOR)
     assert "is a FIFO" in refusal(path=images, label_path=str(tmp_path / name))
     (tmp_path / "link.npy").symlink_to(images)
-    assert Array(path=str(tmp_path / "link.npy"), val_path=images).spec.shape == COLOUR.shape[1:]
+    assert Array(path=str(tmp_path / "link.npy"), val_path=images).spec.shape == COLOR.shape[1:]

@@ -23,7 +23,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def face(number: int) -> np.ndarray:
-    """(218, 178, 3): the centred square of 140 is full of 30 * number, what lies around it is white."""
+    """(218, 178, 3): the centered square of 140 is full of 30 * number, what lies around it is white."""
     pixels = np.full((218, 178, 3), 255, dtype=np.uint8)
     pixels[39:179, 19:159] = 30 * number
     return pixels

@@ -64,7 +64,7 @@ def test_pngs_of_any_channels_hold_their_pixels(tmp_path: Path, channels: int) -
         assert image.size == (7, 5)
 
 
-def test_alpha_is_kept_where_there_is_a_channel_for_it_and_weighs_colours_in_resizing(tmp_path: Path) -> None:
+def test_alpha_is_kept_where_there_is_a_channel_for_it_and_weighs_colors_in_resizing(tmp_path: Path) -> None:
     image = np.zeros((2, 2, 4), np.uint8)
     image[:, 0], image[:, 1] = (255, 0, 0, 255), (0, 255, 0, 0)  # green that nobody sees
     save_png(image, tmp_path / "a.png")
@@ -101,11 +101,11 @@ def test_sixteen_bits_are_resized_as_real_numbers(tmp_path: Path) -> None:
     save_png(np.full((3, 3, 1), 7, np.uint8), tmp_path / "b.png")
     assert (decode(tmp_path / "b.png", None, 1, bits=16) == 7 * 257).all()  # 255 is 65535
     save_png(pixels((3, 3, 3), np.uint16), tmp_path / "c.png")
-    with pytest.raises(DataError, match=r"only 8-bit images are read, and grey ones of 16 bits"):
+    with pytest.raises(DataError, match=r"only 8-bit images are read, and gray ones of 16 bits"):
         decode(tmp_path / "c.png", None, 1, bits=16)
 
 
-def test_rectangles_are_the_largest_centred_part_of_their_shape(tmp_path: Path) -> None:
+def test_rectangles_are_the_largest_centered_part_of_their_shape(tmp_path: Path) -> None:
     image = pixels((40, 90, 3))
     save_png(image, tmp_path / "a.png")
     assert np.array_equal(decode(tmp_path / "a.png", (40, 60), 3).transpose(1, 2, 0), image[:, 15:75])
@@ -154,7 +154,7 @@ def test_metrics_and_models_that_cannot_take_such_pixels_refuse() -> None:
     class Extractor:
         name = "inception"
 
-    with pytest.raises(ConfigError, match=r"metrics=fid: features of inception are of grey or RGB images.*4 channels"):
+    with pytest.raises(ConfigError, match=r"metrics=fid: features of inception are of gray or RGB images.*4 channels"):
         check_pixels({"fid": Reads()}, {}, Extractor(), alpha)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="Flow tells 256 levels of a pixel apart"):
         check_model_bits(Flow.__new__(Flow), {"bits": 16})

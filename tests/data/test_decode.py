@@ -1,4 +1,4 @@
-"""One file to pixels: sizes, crops, colours, transparency, orientation, and what is refused."""
+"""One file to pixels: sizes, crops, colors, transparency, orientation, and what is refused."""
 
 import io
 import os
@@ -24,8 +24,8 @@ def saved(path: Path, image: Image.Image | np.ndarray, **options: object) -> Pat
     return path
 
 
-def solid(mode: str, colour: object) -> Image.Image:
-    return Image.new(mode, (4, 4), colour)  # type: ignore[arg-type]
+def solid(mode: str, color: object) -> Image.Image:
+    return Image.new(mode, (4, 4), color)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp"])
@@ -37,10 +37,10 @@ def test_pixels_come_back_exactly(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 40), (40, 64), (41, 97), (40, 40)])
-def test_the_centred_square_is_kept(tmp_path: Path, width: int, height: int) -> None:
+def test_the_centered_square_is_kept(tmp_path: Path, width: int, height: int) -> None:
     red, green, blue = decode(saved(tmp_path / "a.png", gradient(width, height)), 20, 3).astype(float)
     side = min(width, height)
-    places = (np.arange(20) + 0.5) * side / 20 - 0.5  # of the new pixels' centres in the square
+    places = (np.arange(20) + 0.5) * side / 20 - 0.5  # of the new pixels' centers in the square
     across = (places + (width - side) / 2) * 255 / (width - 1)
     down = (places + (height - side) / 2) * 255 / (height - 1)
     inner = slice(3, -3)  # away from borders, where the filter has fewer pixels
@@ -81,14 +81,14 @@ def test_a_large_jpeg_is_shrunk_like_its_pixels(tmp_path: Path) -> None:
         (solid("L", 90), "jpg", (90, 90, 90)),
     ],
 )
-def test_colours(tmp_path: Path, image: Image.Image, suffix: str, rgb: tuple[int, int, int]) -> None:
+def test_colors(tmp_path: Path, image: Image.Image, suffix: str, rgb: tuple[int, int, int]) -> None:
     path = saved(tmp_path / f"a.{suffix}", image, lossless=True)
     decoded = decode(path, None, 3)
     assert decoded.shape == (3, 4, 4)
     assert np.abs(decoded[:, 0, 0].astype(int) - rgb).max() <= 2
-    grey = decode(path, None, 1)
-    assert grey.shape == (1, 4, 4)
-    assert abs(int(grey[0, 0, 0]) - np.dot(rgb, [0.299, 0.587, 0.114])) <= 2
+    gray = decode(path, None, 1)
+    assert gray.shape == (1, 4, 4)
+    assert abs(int(gray[0, 0, 0]) - np.dot(rgb, [0.299, 0.587, 0.114])) <= 2
 
 
 def test_a_transparent_palette_is_laid_on_white(tmp_path: Path) -> None:
@@ -111,16 +111,16 @@ def test_the_orientation_of_the_camera_is_applied(tmp_path: Path, size: int | No
 
 
 def test_16_bit_is_refused(tmp_path: Path) -> None:
-    grey = saved(tmp_path / "11.png", np.zeros((4, 4), dtype=np.uint16))
-    colour = tmp_path / "12.png"
-    colour.write_bytes(png_of_16_bit_colour())
-    for path in (grey, colour):
+    gray = saved(tmp_path / "11.png", np.zeros((4, 4), dtype=np.uint16))
+    color = tmp_path / "12.png"
+    color.write_bytes(png_of_16_bit_color())
+    for path in (gray, color):
         with pytest.raises(DataError) as caught:
             decode(path, None, 3)
         assert str(caught.value).startswith(f"{path} is 16-bit; only 8-bit images are read")
 
 
-def png_of_16_bit_colour() -> bytes:
+def png_of_16_bit_color() -> bytes:
     import struct
     import zlib
 
@@ -169,7 +169,7 @@ def test_every_truncation_is_refused_or_whole(tmp_path: Path) -> None:
             assert length < len(whole) - 12
 
 
-def test_a_crop_is_the_centred_square_of_that_side(tmp_path: Path) -> None:
+def test_a_crop_is_the_centered_square_of_that_side(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (21, 17, 3), dtype=np.uint8)
     path = saved(tmp_path / "a.png", pixels)
     assert np.array_equal(decode(path, 7, 3, crop=7), pixels[7:14, 5:12].transpose(2, 0, 1))
@@ -193,7 +193,7 @@ def test_bytes_are_decoded_like_their_file(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match=r"^truncated JPEG, 900 bytes$"):
         decode(content[:900], 16, 3)
     with pytest.raises(DataError, match=r"^row 3 is 16-bit; only 8-bit"):
-        decode(png_of_16_bit_colour(), 16, 3, name="row 3")
+        decode(png_of_16_bit_color(), 16, 3, name="row 3")
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:

@@ -241,11 +241,11 @@ def test_binary_mnist_is_drawn_once_and_split_in_three(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for name, content in mnist_files().items():
         (folder / name.removesuffix(".gz")).write_bytes(gzip.decompress(content))
-    grey = Mnist(str(tmp_path), padding=0, num_held_out=1)
-    assert [len(grey.table(split)) for split in grey.splits] == [3, 1, 3]
+    gray = Mnist(str(tmp_path), padding=0, num_held_out=1)
+    assert [len(gray.table(split)) for split in gray.splits] == [3, 1, 3]
     for split, images in (("train", MNIST_IMAGES[:3]), ("val", MNIST_IMAGES[3:4]), ("test", MNIST_IMAGES[4:])):
-        assert np.array_equal(grey.table(split).images[:, 0], images)
-    labels = grey.table("val").labels
+        assert np.array_equal(gray.table(split).images[:, 0], images)
+    labels = gray.table("val").labels
     assert labels is not None
     assert labels.tolist() == [1]
     drawn = Mnist(str(tmp_path), padding=0, num_held_out=1, binarize_seed=3)

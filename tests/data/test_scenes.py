@@ -10,16 +10,16 @@ import pytest
 
 from genlab.data import scenes as drawing
 from genlab.data.base import ConditionSpec
-from genlab.data.scenes import BACKGROUND, COLOURS, HELD_OUT, SHAPES, SIZES, WORDS, Scenes
+from genlab.data.scenes import BACKGROUND, COLORS, HELD_OUT, SHAPES, SIZES, WORDS, Scenes
 from genlab.data.shapes import Shapes
 from genlab.errors import ConfigError
 
-PAIRS = {(SHAPES.index(shape), list(COLOURS).index(colour)) for shape, colour in HELD_OUT}
+PAIRS = {(SHAPES.index(shape), list(COLORS).index(color)) for shape, color in HELD_OUT}
 MANY = np.arange(4000)
 
 
 def fields(scenes: Scenes) -> list[np.ndarray]:
-    return [scenes.shape, scenes.colour, scenes.size, scenes.position, scenes.mask]
+    return [scenes.shape, scenes.color, scenes.size, scenes.position, scenes.mask]
 
 
 def same(a: Scenes, b: Scenes) -> bool:
@@ -27,10 +27,10 @@ def same(a: Scenes, b: Scenes) -> bool:
 
 
 def pairs(scenes: Scenes) -> list[set[tuple[int, int]]]:
-    """The combinations of shape and colour in each scene."""
+    """The combinations of shape and color in each scene."""
     return [
         {(int(s), int(c)) for s, c, there in zip(*row, strict=True) if there}
-        for row in zip(scenes.shape, scenes.colour, scenes.mask, strict=True)
+        for row in zip(scenes.shape, scenes.color, scenes.mask, strict=True)
     ]
 
 
@@ -72,8 +72,8 @@ def test_frequencies_are_uniform() -> None:
         counts = np.bincount(values, minlength=options)
         assert len(counts) == options
         assert np.abs(counts / len(values) - 1 / options).max() < 4 * math.sqrt(0.25 / len(values))
-    colours = np.bincount(scenes.colour[scenes.mask], minlength=6) / scenes.mask.sum()
-    assert np.abs(colours - [0.15, 0.15, 0.15, 0.15, 0.2, 0.2]).max() < 0.02  # a fifth each for three or four shapes
+    colors = np.bincount(scenes.color[scenes.mask], minlength=6) / scenes.mask.sum()
+    assert np.abs(colors - [0.15, 0.15, 0.15, 0.15, 0.2, 0.2]).max() < 0.02  # a fifth each for three or four shapes
 
 
 @pytest.mark.parametrize("max_objects", [1, 2, 3])
@@ -144,31 +144,31 @@ def test_pixels_hold_the_share_that_the_shape_covers(shape: str, size: int, side
     assert covered.sum() == pytest.approx(AREAS[shape] * radius**2, rel=0.06)
 
 
-def test_colours_are_exact_where_an_object_covers_all_or_nothing() -> None:
+def test_colors_are_exact_where_an_object_covers_all_or_nothing() -> None:
     data = Shapes(image_size=64)
     scenes = data.scenes("val", 0, MANY[:200])
     images = data.render(scenes).transpose(0, 2, 3, 1)  # (N, S, S, 3)
     covered = drawing.coverage(scenes, 64)
     assert (images[(covered == 0).all(axis=1)] == BACKGROUND).all()
-    rgb = np.array(list(COLOURS.values()))
+    rgb = np.array(list(COLORS.values()))
     for n, k in np.argwhere(scenes.mask):
         full = images[n][covered[n, k] == 1]
         assert len(full)
-        assert (full == rgb[scenes.colour[n, k]]).all()
+        assert (full == rgb[scenes.color[n, k]]).all()
     partial = covered[scenes.mask]
     assert ((partial > 0.05) & (partial < 0.95)).any(axis=(1, 2)).all()  # antialiased
 
 
-def test_object_masks_are_apart_and_centred_on_their_objects() -> None:
+def test_object_masks_are_apart_and_centered_on_their_objects() -> None:
     data = Shapes(image_size=64)
     scenes = data.scenes("train", 0, MANY[:200])
     masks = data.object_masks(scenes)
     assert masks.shape == (200, 3, 64, 64)
     assert masks.sum(axis=1).max() == 1
     assert np.array_equal(masks.any(axis=(2, 3)), scenes.mask)
-    centres = (np.arange(64) + 0.5) / 64
+    centers = (np.arange(64) + 0.5) / 64
     for n, k in np.argwhere(scenes.mask):
-        x, y = (centres[axis].mean() for axis in np.nonzero(masks[n, k])[::-1])
+        x, y = (centers[axis].mean() for axis in np.nonzero(masks[n, k])[::-1])
         tilt = 0.05 if SHAPES[scenes.shape[n, k]] == "triangle" else 0.0
         assert abs(x - scenes.position[n, k, 0]) < 0.01
         assert -0.01 < y - scenes.position[n, k, 1] < tilt + 0.01
@@ -176,14 +176,14 @@ def test_object_masks_are_apart_and_centred_on_their_objects() -> None:
 
 # --- words ------------------------------------------------------------------------------------------------------------
 
-OBJECT = rf"a ({'|'.join(SIZES)}) ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})"
+OBJECT = rf"a ({'|'.join(SIZES)}) ({'|'.join(COLORS)}) ({'|'.join(SHAPES)})"
 PLACE = "(above|below|left of|right of)"
 GRAMMAR = re.compile(rf"{OBJECT}(?: {PLACE} {OBJECT}(?: and {PLACE} {OBJECT})?)?")
 
 
 @pytest.mark.parametrize("max_objects", [1, 2, 3])
 def test_captions_are_true_of_the_pixels(max_objects: int) -> None:
-    """Read in English, and compared with where masses of colour are in the picture, not with the scene."""
+    """Read in English, and compared with where masses of color are in the picture, not with the scene."""
     data = Shapes(image_size=64, max_objects=max_objects)
     scenes = data.scenes("val", 0, MANY[:500])
     images, masks = data.render(scenes).transpose(0, 2, 3, 1), data.object_masks(scenes)
@@ -194,14 +194,14 @@ def test_captions_are_true_of_the_pixels(max_objects: int) -> None:
         words = [group for group in found.groups() if group is not None]
         objects = [words[:3], words[4:7], words[8:]][: there.sum()]
         assert len(words) == 4 * len(objects) - 1
-        centres = []
-        for pixels, (size, colour, shape) in zip(mask, objects, strict=False):
-            assert (np.median(image[pixels], axis=0) == COLOURS[colour]).all()
+        centers = []
+        for pixels, (size, color, shape) in zip(mask, objects, strict=False):
+            assert (np.median(image[pixels], axis=0) == COLORS[color]).all()
             assert pixels.sum() == pytest.approx(AREAS[shape] * (SIZES[size] * 64) ** 2, rel=0.15)
             y, x = (axis.mean() for axis in np.nonzero(pixels))
-            centres.append((x, y))
-        for relation, (x, y) in zip(words[3::4], centres[1:], strict=True):
-            dx, dy = centres[0][0] - x, centres[0][1] - y
+            centers.append((x, y))
+        for relation, (x, y) in zip(words[3::4], centers[1:], strict=True):
+            dx, dy = centers[0][0] - x, centers[0][1] - y
             assert {"above": -dy, "below": dy, "left of": -dx, "right of": dx}[relation] > 0
             checked += 1
     assert checked >= 200 * (max_objects - 1)

@@ -29,17 +29,17 @@ TEXTS: dict[Split, list[str]] = {
 
 
 class Texts(TextDataModule):
-    """Given texts; how often they are tokenised is counted."""
+    """Given texts; how often they are tokenized is counted."""
 
     def __init__(self, tokenizer: Tokenizer, texts: dict[Split, list[str]] = TEXTS, **options: Any):
         super().__init__(tokenizer, **{"context": 8, **options})
-        self.texts, self.tokenised = texts, 0
+        self.texts, self.tokenized = texts, 0
 
     def documents(self, split: Split) -> Iterable[str]:
         return iter(self.texts[split])
 
     def encode(self, document: str) -> np.ndarray:
-        self.tokenised += 1
+        self.tokenized += 1
         return super().encode(document)
 
 
@@ -218,34 +218,34 @@ def test_many_tokens_need_more_bits() -> None:
 # --- prepared once ----------------------------------------------------------------------------------------------------
 
 
-def tokenised(tokenizer: Tokenizer, texts: dict[Split, list[str]] = TEXTS, **options: Any) -> int:
+def tokenized(tokenizer: Tokenizer, texts: dict[Split, list[str]] = TEXTS, **options: Any) -> int:
     data = Texts(tokenizer, texts, **options)
     _ = data.spec
-    return data.tokenised
+    return data.tokenized
 
 
-def test_text_is_tokenised_once_until_something_changes() -> None:
+def test_text_is_tokenized_once_until_something_changes() -> None:
     count = sum(map(len, TEXTS.values()))
-    assert tokenised(BPE(270)) == count
-    assert tokenised(BPE(270)) == 0
-    assert tokenised(BPE(270), context=5, seed=4, limit=2) == 0
-    assert tokenised(BPE(271)) == count
-    assert tokenised(Bytes()) == count
+    assert tokenized(BPE(270)) == count
+    assert tokenized(BPE(270)) == 0
+    assert tokenized(BPE(270), context=5, seed=4, limit=2) == 0
+    assert tokenized(BPE(271)) == count
+    assert tokenized(Bytes()) == count
     changed: dict[Split, list[str]] = {"train": TEXTS["train"], "val": ["the dog jumps\n0 9 ", "fox\n"]}
-    assert tokenised(Bytes(), changed) == 2  # where documents end matters
+    assert tokenized(Bytes(), changed) == 2  # where documents end matters
     assert Texts(Bytes()).text_hash("val") != Texts(Bytes(), changed).text_hash("val")
 
 
-def test_what_was_learnt_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    learnt = Texts(BPE(270)).tokenizer.fingerprint()
+def test_what_was_learned_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned = Texts(BPE(270)).tokenizer.fingerprint()
     monkeypatch.setattr(BPE, "train", None)
-    assert Texts(BPE(270)).tokenizer.fingerprint() == learnt
+    assert Texts(BPE(270)).tokenizer.fingerprint() == learned
 
 
 def _killed(at: int) -> None:
     class Deadly(Texts):
         def encode(self, document: str) -> np.ndarray:
-            if self.tokenised == at:
+            if self.tokenized == at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().encode(document)
 
@@ -253,7 +253,7 @@ def _killed(at: int) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 17, 31])
-def test_killed_while_tokenising(at: int, tmp_path: Path) -> None:
+def test_killed_while_tokenizing(at: int, tmp_path: Path) -> None:
     process = FORK.Process(target=_killed, args=(at,))
     process.start()
     process.join()
@@ -263,14 +263,14 @@ def test_killed_while_tokenising(at: int, tmp_path: Path) -> None:
     elsewhere = Texts(BPE(270), cache_dir=str(tmp_path / "elsewhere"))
     assert tokens == [elsewhere.tokens(split).tolist() for split in ("train", "val")]
     assert data.tokenizer.decode(data.tokens("val")) == "".join(TEXTS["val"])
-    assert tokenised(BPE(270)) == 0
+    assert tokenized(BPE(270)) == 0
 
 
 def _prepared(results: Any) -> None:
-    results.put(tokenised(BPE(270)))
+    results.put(tokenized(BPE(270)))
 
 
-def test_two_at_once_tokenise_once() -> None:
+def test_two_at_once_tokenize_once() -> None:
     results = FORK.SimpleQueue()
     processes = [FORK.Process(target=_prepared, args=(results,)) for _ in range(2)]
     for process in processes:

@@ -77,9 +77,9 @@ def test_a_state_is_all_there_is(kind: Callable[[], Tokenizer]) -> None:
 
 
 def test_fingerprints_differ_where_tokens_do() -> None:
-    learnt = [Characters(), Bytes(), BPE(300), BPE(301), trained(Characters(), "ab"), trained(Characters(), "ac"),
+    learned = [Characters(), Bytes(), BPE(300), BPE(301), trained(Characters(), "ab"), trained(Characters(), "ac"),
               trained(Characters(), "ab", "a"), trained(BPE(300), PROSE), trained(BPE(300), PROSE[::-1])]  # fmt: skip
-    assert len({tokenizer.fingerprint() for tokenizer in learnt}) == len(learnt)
+    assert len({tokenizer.fingerprint() for tokenizer in learned}) == len(learned)
 
 
 NONSENSE = ["", "{", "[]", "null", '{"version":"1.0","model":{}}', '{"characters": null, "end": false}',
@@ -146,7 +146,7 @@ def test_a_character_without_a_token_is_named_with_its_place(character: str) -> 
     )
 
 
-def test_nothing_learnt_is_nothing_known() -> None:
+def test_nothing_learned_is_nothing_known() -> None:
     tokenizer = trained(Characters())
     assert tokenizer.vocab_size == 0
     assert tokenizer.encode("").tolist() == []
@@ -178,8 +178,8 @@ def test_the_most_frequent_pairs_become_tokens() -> None:
     """Sennrich et al. 2016, algorithm 1: low x 5, lower x 2, newest x 6, widest x 3 give es, est, lo, low."""
     words = ["low"] * 5 + ["lower"] * 2 + ["newest"] * 6 + ["widest"] * 3
     tokenizer = trained(BPE(257 + 4), "\n".join(words))
-    learnt = {tokenizer.bytes_of(token) for token in range(256, 260)}
-    assert learnt == {b"es", b"est", b"lo", b"low"}
+    learned = {tokenizer.bytes_of(token) for token in range(256, 260)}
+    assert learned == {b"es", b"est", b"lo", b"low"}
     assert (tokenizer.vocab_size, tokenizer.end) == (261, 260)
     assert [tokenizer.bytes_of(int(token)) for token in tokenizer.encode("lowest")] == [b"low", b"est"]
 

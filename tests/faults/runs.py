@@ -188,7 +188,7 @@ def summary(run: Path) -> Any:
 
 
 def check_same_end(run: Path | None, reference: Path) -> None:
-    """Bit for bit: weights, averages, optimiser state, what was logged, what was measured."""
+    """Bit for bit: weights, averages, optimizer state, what was logged, what was measured."""
     assert run is not None
     assert (run / "summary.json").exists(), "no summary.json"
     mine, theirs = end_state(run), end_state(reference)

@@ -25,8 +25,8 @@ from genlab.model.schedule import Constant
 SURE = math.log(9)  # a logit that makes one of four classes 3/4 likely
 
 
-class SaysItsGrey(Model):
-    """Takes the first pixel's grey level for the class."""
+class SaysItsGray(Model):
+    """Takes the first pixel's gray level for the class."""
 
     kinds = frozenset({"continuous"})
 
@@ -52,21 +52,21 @@ class SaysItsGrey(Model):
         return SURE * torch.nn.functional.one_hot(named, 4).float()
 
 
-class GreyImages(ImageDataModule):
-    """20 held-out images: 5 have no label, 3 another than their grey level. Labels of training images are all wrong."""
+class GrayImages(ImageDataModule):
+    """20 held-out images: 5 have no label, 3 another than their gray level. Labels of training images are all wrong."""
 
     def load(self, split: Split) -> ImageTable:
-        greys = np.arange(20) % 4
-        labels = (greys + 1) % 4 if split == "train" else greys.copy()
+        grays = np.arange(20) % 4
+        labels = (grays + 1) % 4 if split == "train" else grays.copy()
         if split == "val":
             labels[:5] = -1
             labels[[6, 7, 11]] = (labels[[6, 7, 11]] + 2) % 4
-        return ImageTable(np.tile(greys.astype(np.uint8)[:, None, None, None], (1, 1, 2, 2)), labels, tuple("abcd"))
+        return ImageTable(np.tile(grays.astype(np.uint8)[:, None, None, None], (1, 1, 2, 2)), labels, tuple("abcd"))
 
 
 def test_by_hand() -> None:
-    metric, model = Accuracy(), SaysItsGrey().eval()
-    metric.measure(model, GreyImages(), "train", batch_size=4)
+    metric, model = Accuracy(), SaysItsGray().eval()
+    metric.measure(model, GrayImages(), "train", batch_size=4)
     found = metric.compute()
     total = 9 + 3
     assert found["accuracy"] == 12 / 15
@@ -81,37 +81,37 @@ def test_ranks_and_batches_do_not_show(batch_size: int, world: int, monkeypatch:
     monkeypatch.setattr(accuracy, "world", lambda: world)
     for rank in range(world):
         monkeypatch.setattr(accuracy, "rank", lambda rank=rank: rank)
-        metric.measure(SaysItsGrey().eval(), GreyImages(), "val", batch_size)
+        metric.measure(SaysItsGray().eval(), GrayImages(), "val", batch_size)
     assert metric.count == 15
     assert metric.compute()["accuracy"] == 12 / 15
 
 
 def test_the_protocol_says_which_images_and_the_name_that_they_are_held_out() -> None:
     def result(data: ImageDataModule, **options: Any) -> Any:
-        return Evaluation(None, {"accuracy": Accuracy()}, **options).run(SaysItsGrey(), data, weights="ema")
+        return Evaluation(None, {"accuracy": Accuracy()}, **options).run(SaysItsGray(), data, weights="ema")
 
-    class Fewer(GreyImages):
+    class Fewer(GrayImages):
         def load(self, split: Split) -> ImageTable:
             return super().load(split).first(18)
 
-    first, of_train = result(GreyImages()), result(GreyImages(), reference="train")
+    first, of_train = result(GrayImages()), result(GrayImages(), reference="train")
     assert first.values == of_train.values
     assert set(first.values) == {"accuracy_val", "cross_entropy_val"}
     assert first.directions == {"accuracy_val": "higher", "cross_entropy_val": "lower"}
     assert result(Fewer()).ids["accuracy_val"] != first.ids["accuracy_val"]
-    assert result(GreyImages(), batch_size=3).ids == first.ids
+    assert result(GrayImages(), batch_size=3).ids == first.ids
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    class Unlabelled(GreyImages):
+    class Unlabelled(GrayImages):
         def load(self, split: Split) -> ImageTable:
             return ImageTable(super().load(split).images)
 
     with pytest.raises(ConfigError, match="metrics=accuracy: a Bigrams names no classes"):
         Accuracy().check(Bigrams(4), Digits())
     with pytest.raises(ConfigError, match="no held-out image has a label"):
-        Accuracy().check(SaysItsGrey(), Unlabelled())
+        Accuracy().check(SaysItsGray(), Unlabelled())
     with pytest.raises(ConfigError, match="metrics=accuracy is for images; the data are text"):
-        Accuracy().check(SaysItsGrey(), SimpleNamespace(spec=SimpleNamespace(modality="text")))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="metrics=fid measures samples, and a SaysItsGrey draws none"):
-        Evaluation(RandomConv(), {"fid": FID()}).check(SaysItsGrey(), GreyImages())
+        Accuracy().check(SaysItsGray(), SimpleNamespace(spec=SimpleNamespace(modality="text")))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="metrics=fid measures samples, and a SaysItsGray draws none"):
+        Evaluation(RandomConv(), {"fid": FID()}).check(SaysItsGray(), GrayImages())

@@ -58,7 +58,7 @@ def test_shuffled_labels_are_chance() -> None:
     (features, labels), real = blobs(4000, 0), blobs(4000, 1)
     shuffled = labels[torch.randperm(4000, generator=torch.Generator().manual_seed(2))]
     assert cas((features, labels), real) > 0.9
-    assert cas((features, shuffled), real) == pytest.approx(0.25, abs=0.12)  # a map of chance may favour a class
+    assert cas((features, shuffled), real) == pytest.approx(0.25, abs=0.12)  # a map of chance may favor a class
 
 
 def test_a_class_that_is_never_drawn_costs_its_share() -> None:

@@ -32,7 +32,7 @@ FAST = ("model=classifier", "data=digits", "trainer=cpu", "logger=[none]", "mode
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier that has learnt, as far as it can in a few seconds."""
+    """A classifier that has learned, as far as it can in a few seconds."""
     outputs = tmp_path_factory.mktemp("classifier")
     command_line(["train", *FAST, "budget.value=5000", f"outputs={outputs}"])
     (folder,) = outputs.glob("classifier-digits/*")

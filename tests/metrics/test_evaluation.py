@@ -157,7 +157,7 @@ def test_run_is_generate_then_score(data: Digits) -> None:
 
 
 def test_metrics_see_what_they_are_for(data: Digits) -> None:
-    """Prototypes are recognised and near the training images, and cover little of the data."""
+    """Prototypes are recognized and near the training images, and cover little of the data."""
     judge = evaluation()
     prototypes = judge.run(NoisyPrototypes(data), data, weights="raw").values
     floor = Generate().on(data, "val").baselines(200, seed=0)["floor"]

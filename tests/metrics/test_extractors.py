@@ -58,9 +58,9 @@ def test_random_weights_are_pinned() -> None:
     assert RandomConv(seed=1).fingerprint() != RandomConv().fingerprint()
 
 
-def test_grey_images_count_as_rgb_with_equal_channels() -> None:
-    grey = noise(5, 1, 16, 16)
-    assert torch.equal(features_of(RandomConv(), grey), features_of(RandomConv(), grey.repeat(1, 3, 1, 1)))
+def test_gray_images_count_as_rgb_with_equal_channels() -> None:
+    gray = noise(5, 1, 16, 16)
+    assert torch.equal(features_of(RandomConv(), gray), features_of(RandomConv(), gray.repeat(1, 3, 1, 1)))
 
 
 def test_digits_fingerprint_follows_the_weights(tmp_path: Path) -> None:

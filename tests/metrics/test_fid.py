@@ -15,7 +15,7 @@ from genlab.metrics.frechet import frechet_distance
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:
-    """Correlated, off-centre vectors with a decaying spectrum."""
+    """Correlated, off-center vectors with a decaying spectrum."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(d, d, generator=generator) / torch.arange(1, d + 1).sqrt()
     return torch.randn(n, d, generator=generator) @ mixing + torch.randn(d, generator=generator)

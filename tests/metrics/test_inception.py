@@ -31,7 +31,7 @@ N = 10
 
 
 def blocky(n: int, seed: int) -> Tensor:
-    """Colour images that differ in more than their noise."""
+    """Color images that differ in more than their noise."""
     coarse = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, 3, 4, 4), dtype=np.uint8))
     return coarse.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)
 
@@ -98,11 +98,11 @@ def test_gives_what_is_wanted_and_no_more(extractor: Inception, given) -> None:
             torch.testing.assert_close(rows, given["real"][name][:1], rtol=1e-4, atol=1e-4)
 
 
-def test_grey_images_count_as_rgb(extractor: Inception) -> None:
-    grey = IMAGES["real"][:1, :1]
+def test_gray_images_count_as_rgb(extractor: Inception) -> None:
+    gray = IMAGES["real"][:1, :1]
     wanted = frozenset({"spatial"})
-    assert torch.equal(extractor.extract(grey, wanted)["spatial"],
-                       extractor.extract(grey.repeat(1, 3, 1, 1), wanted)["spatial"])  # fmt: skip
+    assert torch.equal(extractor.extract(gray, wanted)["spatial"],
+                       extractor.extract(gray.repeat(1, 3, 1, 1), wanted)["spatial"])  # fmt: skip
 
 
 def test_fingerprint_is_of_the_weights_in_the_file(extractor: Inception, theirs) -> None:

@@ -48,7 +48,7 @@ def test_one_class_is_fid() -> None:
 def test_sees_swapped_classes_where_fid_does_not() -> None:
     swapped = (LABELS + 1) % 3
     assert measured(REAL, LABELS) == pytest.approx(0.0, abs=1e-9)
-    assert measured(REAL, swapped) > 100  # 8 * 5^2 between neighbours
+    assert measured(REAL, swapped) > 100  # 8 * 5^2 between neighbors
 
 
 def test_refusals() -> None:

@@ -49,7 +49,7 @@ def test_equals_the_library(net: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert ours.between(a, a).abs().max() == 0
 
 
-def test_small_images_are_enlarged_large_ones_shrunk_and_grey_ones_are_rgb(file: Path) -> None:
+def test_small_images_are_enlarged_large_ones_shrunk_and_gray_ones_are_rgb(file: Path) -> None:
     measure = LPIPS("squeeze", weights=str(file))
     small = images(2, 1, 16, 24), images(2, 1, 16, 24, seed=1)
     large = [torch.nn.functional.interpolate(x.repeat(1, 3, 1, 1), (64, 96), mode="bilinear") for x in small]

@@ -30,7 +30,7 @@ def test_equals_brute_force_and_finds_copies(monkeypatch) -> None:
     assert distances[4, 0] > 0.0
 
 
-def test_an_image_is_not_its_own_neighbour(monkeypatch) -> None:
+def test_an_image_is_not_its_own_neighbor(monkeypatch) -> None:
     monkeypatch.setattr(nearest_neighbor, "_CHUNK", 7)
     images = random_images(50, 1)
     chosen = torch.tensor([0, 6, 7, 30, 49, 20, 21, 22, 48])
@@ -61,8 +61,8 @@ def test_copies_and_authentic_samples_on_a_line() -> None:
     assert on_the_line(3)["memorized"] == 0.0  # 3 and 7
     assert on_the_line(100)["memorized"] == 1.0  # a training image that is there twice
     assert on_the_line(2, 3, 4, 5)["memorized"] == 0.25
-    assert on_the_line(9, 21, 40, 0)["authpct"] == 50.0  # 1, 11, 30 and 0 from pictures that have a neighbour at 10
-    assert on_the_line(99)["authpct"] == 100.0  # its neighbour is 0 from its twin
+    assert on_the_line(9, 21, 40, 0)["authpct"] == 50.0  # 1, 11, 30 and 0 from pictures that have a neighbor at 10
+    assert on_the_line(99)["authpct"] == 100.0  # its neighbor is 0 from its twin
 
 
 def test_authpct_equals_its_definition_on_digits() -> None:

@@ -78,8 +78,8 @@ def clip_state() -> dict[str, Tensor]:
 def test_clip_equals_torch_fidelitys(clip_state, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(clip_state, tmp_path / "clip.pt")
     ours = CLIP(weights=str(tmp_path / "clip.pt"))
-    features, grey = features_of(ours), IMAGES[:, :1]
-    assert torch.equal(features_of(ours, grey), features_of(ours, grey.repeat(1, 3, 1, 1)))
+    features, gray = features_of(ours), IMAGES[:, :1]
+    assert torch.equal(features_of(ours, gray), features_of(ours, gray.repeat(1, 3, 1, 1)))
     archive = types.SimpleNamespace(state_dict=lambda: dict(clip_state))
     monkeypatch.setattr(torch.jit, "load", lambda path, map_location: archive)
     theirs = FeatureExtractorCLIP("clip-vit-b-32", ["clip"], "any")

@@ -39,7 +39,7 @@ def resnet(**options: Any) -> ResNet:
     return ResNet(**{"shape": (1, 16, 16), "channels": 8} | options).eval()
 
 
-# --- what is minimised ------------------------------------------------------------------------------------------------
+# --- what is minimized ------------------------------------------------------------------------------------------------
 
 
 def test_the_loss_is_cross_entropy_of_smoothed_labels_without_those_that_are_missing() -> None:
@@ -117,7 +117,7 @@ def test_a_resnet_sees_each_image_alone_in_training_too() -> None:
     assert not list(network.buffers())
 
 
-def test_the_last_features_see_the_whole_image_and_the_first_its_neighbourhoods() -> None:
+def test_the_last_features_see_the_whole_image_and_the_first_its_neighborhoods() -> None:
     """A change of one pixel moves features of every stage; each stage but the first halves the resolution."""
     network = resnet(num_blocks=2)
     sizes: list[tuple[int, ...]] = []

@@ -35,7 +35,7 @@ from genlab.seeding import RandomStream
 
 NUM_STEPS, SEED = 10, 7
 NOISE = torch.tensor([-1.7, -0.6, 0.05, 0.9, 2.2], dtype=torch.float64)[:, None, None, None]
-CENTRES, WEIGHTS, STD = (-0.6, 0.4), (0.3, 0.7), 0.2  # of the data
+CENTERS, WEIGHTS, STD = (-0.6, 0.4), (0.3, 0.7), 0.2  # of the data
 
 REFERENCE: dict[str, list[float]] = {
     "ddpm": [0.3149161, 0.44602, -0.1071895, 0.3210424, 0.3961686],
@@ -56,9 +56,9 @@ FLOW_TIMES = [80 / 81 * (1 - i / NUM_STEPS) for i in range(NUM_STEPS)]  # share 
 def ideal(x: Tensor, sigma: Tensor) -> Tensor:
     """D(x; sigma) of the mixture: (N, 1, 1, 1), (N,) -> (N, 1, 1, 1)."""
     variance = STD**2 + sigma[:, None, None, None] ** 2
-    logits = torch.stack([-((x - c) ** 2) / (2 * variance) for c in CENTRES])
+    logits = torch.stack([-((x - c) ** 2) / (2 * variance) for c in CENTERS])
     shares = (logits + torch.tensor(WEIGHTS, dtype=x.dtype).log()[:, None, None, None, None]).softmax(dim=0)
-    means = torch.stack([c + STD**2 / variance * (x - c) for c in CENTRES])
+    means = torch.stack([c + STD**2 / variance * (x - c) for c in CENTERS])
     return (shares * means).sum(dim=0)
 
 

@@ -10,7 +10,7 @@ from gaussian import MEAN, STD, Function, ideal, log_density
 from torch import Tensor, nn
 
 from genlab.model.base import GenerativeModel, HasLikelihood
-from genlab.model.bits_per_dim import bits_per_dim, dequantise, nats_to_bits_per_dim
+from genlab.model.bits_per_dim import bits_per_dim, dequantize, nats_to_bits_per_dim
 from genlab.model.diffusion import Diffusion
 from genlab.model.guidance.classifier_free import ClassifierFree
 from genlab.model.guidance.interval import Interval
@@ -221,12 +221,12 @@ def test_bits_per_dim_of_the_uniform_model_are_eight() -> None:
 
 
 def test_bits_per_dim_of_a_known_density() -> None:
-    """A discretised Gaussian that is wide against a level: the density's bits are those of the probabilities."""
+    """A discretized Gaussian that is wide against a level: the density's bits are those of the probabilities."""
     pixels = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1)
     normal = torch.distributions.Normal(127.5, 50.0)
     levels = torch.arange(256.0)
     exact = -torch.log2(normal.cdf(levels + 1) - normal.cdf(levels))
-    x = dequantise(pixels, RandomStream(range(256)))
+    x = dequantize(pixels, RandomStream(range(256)))
     assert torch.equal(((x + 1) * 128).floor().flatten(), levels)
     nats = normal.log_prob((x + 1) * 128).flatten() + math.log(128)  # as a density on [-1, 1]
     torch.testing.assert_close(nats_to_bits_per_dim(nats, 1), exact, rtol=0, atol=0.04)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genlab.config.build import fits
 from genlab.model.base import GenerativeModel, HasLatent, HasLikelihood, HasPrior
-from genlab.model.bits_per_dim import bits_per_dim, dequantise
+from genlab.model.bits_per_dim import bits_per_dim, dequantize
 from genlab.model.flow import Flow
 from genlab.model.guidance.classifier_free import ClassifierFree
 from genlab.model.network.mlp import MLP
@@ -34,7 +34,7 @@ def real_nvp(shape: tuple[int, int, int] = (1, 4, 4), num_classes: int | None = 
 
 
 def randomise(network: nn.Module) -> Any:
-    """Away from the identity of initialisation, as far as training goes."""
+    """Away from the identity of initialization, as far as training goes."""
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
     return network.eval()
@@ -254,14 +254,14 @@ def test_training_adds_what_it_says() -> None:
     pixels = torch.tensor([0, 255], dtype=torch.uint8).repeat(5000)[:, None, None, None]
     for noise_std in (0.0, 0.3):
         flow(Spy, told={}, noise_std=noise_std).losses({"image": pixels / 127.5 - 1})
-    clean = dequantise(pixels, RandomStream.for_samples(0, range(len(pixels))))
+    clean = dequantize(pixels, RandomStream.for_samples(0, range(len(pixels))))
     assert (torch.floor((seen[0] + 1) * 128) == pixels).all()  # every level in its own cell
     assert (seen[0][::2].std() / clean[::2].std()).item() == pytest.approx(1, abs=0.03)
     assert seen[1][::2].std().item() == pytest.approx(0.3, rel=0.03)
 
 
 def test_bits_per_dimension_of_an_untrained_flow() -> None:
-    """The identity is N(0, 1) of what is dequantised: black pixels u / 128 - 1 with u uniform on [0, 1)."""
+    """The identity is N(0, 1) of what is dequantized: black pixels u / 128 - 1 with u uniform on [0, 1)."""
     model = Flow(tarflow, functools.partial(torch.optim.AdamW, lr=1e-3), Constant(), (1, 4, 4), {"label": {"size": 3}})
     model.configure_model()
     pixels = torch.zeros(200, 1, 4, 4, dtype=torch.uint8)

@@ -13,8 +13,8 @@ from genlab.model.network.real_nvp import RealNVP
 def ring_log_density(x: Tensor) -> Tensor:
     """Of the eight Gaussians, in nats. (N, 2) -> (N,)."""
     angle = torch.arange(8) * math.pi / 4
-    centres = RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1)
-    square = torch.cdist(x, centres).square() / (2 * STD**2)
+    centers = RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1)
+    square = torch.cdist(x, centers).square() / (2 * STD**2)
     return torch.logsumexp(-square, dim=1) - math.log(8 * 2 * math.pi * STD**2)
 
 

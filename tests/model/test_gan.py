@@ -214,8 +214,8 @@ class PointDiscriminator(Perceptron):
 
 def ring(count: int, generator: torch.Generator) -> Tensor:
     angle = torch.randint(8, (count,), generator=generator) * math.pi / 4
-    centre = RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1)
-    return (centre + STD * torch.randn(count, 2, generator=generator))[:, :, None, None]
+    center = RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1)
+    return (center + STD * torch.randn(count, 2, generator=generator))[:, :, None, None]
 
 
 class Counter(pl.Callback):
@@ -249,8 +249,8 @@ def test_covers_all_eight_modes(trained_on_the_ring: GAN) -> None:
     """Each mode has at least half of its share, and eight points in ten lie within four deviations of one."""
     points = trained_on_the_ring.sample(2000, None, RandomStream.for_samples(1, range(2000))).flatten(1)
     angles = torch.arange(8) * math.pi / 4
-    centres = RADIUS * torch.stack([angles.cos(), angles.sin()], dim=1)
-    distance, nearest = torch.cdist(points, centres).min(dim=1)
+    centers = RADIUS * torch.stack([angles.cos(), angles.sin()], dim=1)
+    distance, nearest = torch.cdist(points, centers).min(dim=1)
     close = distance < 4 * STD
     shares = torch.bincount(nearest[close], minlength=8) / len(points)
     assert shares.min() > 0.5 / 8, shares

@@ -62,7 +62,7 @@ def test_numbers_of_parameters() -> None:
 
 
 @pytest.mark.parametrize("spread", [0.3, 3.0])  # 3: some scales far below a bin, some far above the range
-def test_a_grey_mixture_sums_to_1(spread: float) -> None:
+def test_a_gray_mixture_sums_to_1(spread: float) -> None:
     mixture = LogisticMixture(5)
     parameters = spread * torch.randn(1, 15, 1, 20)
     x = levels(*range(256)).view(256, 1, 1, 1)
@@ -161,7 +161,7 @@ class Fixed:
 
 
 def test_bits_of_a_uniform_model() -> None:
-    """A coin of two grey levels, and a mixture with one narrow logistic on every level."""
+    """A coin of two gray levels, and a mixture with one narrow logistic on every level."""
     pixels = torch.randint(256, (4, 1, 5, 5), dtype=torch.uint8)
     noise = RandomStream.for_samples(0, range(4))
     coin = Fixed(Bernoulli(), torch.zeros(1, 1, 1, 1))

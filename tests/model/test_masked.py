@@ -46,7 +46,7 @@ def of_text(context: int = 4, vocab_size: int = 3, **changes: Any) -> Masked:
     return masked(shape=(context,), vocab_size=vocab_size, start_token=1, told={}, **changes)
 
 
-# --- what is minimised ------------------------------------------------------------------------------------------------
+# --- what is minimized ------------------------------------------------------------------------------------------------
 
 
 def hidden_by_hand(places: tuple[int, ...]) -> Tensor:
@@ -417,7 +417,7 @@ def trained(windows: Iterator[Tensor], steps: int) -> Masked:
     return model
 
 
-def test_a_periodic_text_is_learnt_by_heart() -> None:
+def test_a_periodic_text_is_learned_by_heart() -> None:
     text = torch.arange(40) % 5  # each token, the first too, says where all others stand
 
     def windows() -> Iterator[Tensor]:
@@ -431,7 +431,7 @@ def test_a_periodic_text_is_learnt_by_heart() -> None:
     assert torch.equal(told, (torch.arange(5)[:, None] + torch.arange(1, 13)) % 5)
 
 
-def test_of_tokens_without_any_order_the_entropy_is_learnt() -> None:
+def test_of_tokens_without_any_order_the_entropy_is_learned() -> None:
     shares = torch.tensor([0.5, 0.25, 0.125, 0.0625, 0.0625])
 
     def windows() -> Iterator[Tensor]:

@@ -63,8 +63,8 @@ PAIRS = [
 def ring(num: int, generator: torch.Generator) -> Tensor:
     """True points, (num, 2)."""
     angle = torch.randint(8, (num,), generator=generator) * math.pi / 4
-    centre = RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1)
-    return centre + STD * torch.randn(num, 2, generator=generator)
+    center = RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1)
+    return center + STD * torch.randn(num, 2, generator=generator)
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Muon for matrices and AdamW for the rest as one optimiser: to the last bit the two apart."""
+"""Muon for matrices and AdamW for the rest as one optimizer: to the last bit the two apart."""
 
 import io
 from functools import partial

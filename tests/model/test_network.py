@@ -28,7 +28,7 @@ def mlp(shape: tuple[int, int, int] = (3, 16, 16), num_classes: int | None = 10)
 
 
 def randomise(network: nn.Module) -> nn.Module:
-    """Away from the zeros of initialisation, which hide most of a network."""
+    """Away from the zeros of initialization, which hide most of a network."""
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
     return network.eval()

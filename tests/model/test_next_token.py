@@ -44,15 +44,15 @@ def test_min_p_keeps_what_transformers_keeps(min_p: float) -> None:
 @pytest.mark.parametrize("penalty", [0.7, 1.3, 5.0])
 def test_a_penalty_is_that_of_transformers(penalty: float) -> None:
     logits, before = logits_of(), torch.randint(VOCABULARY, (40, 12), generator=torch.Generator().manual_seed(1))
-    penalised = NextToken(repetition_penalty=penalty).penalised(logits, before)
-    assert torch.equal(penalised, processors.RepetitionPenaltyLogitsProcessor(penalty)(before, logits))
+    penalized = NextToken(repetition_penalty=penalty).penalized(logits, before)
+    assert torch.equal(penalized, processors.RepetitionPenaltyLogitsProcessor(penalty)(before, logits))
 
 
 def test_a_penalty_passes_over_padding_and_what_cannot_be_drawn() -> None:
     """-1 stands for nothing; tokens above the vocabulary are labels."""
     logits, before = logits_of(2), torch.tensor([[-1, -1, 4, 7], [VOCABULARY, 5, 5, VOCABULARY + 9]])
-    penalised = NextToken(repetition_penalty=2.0).penalised(logits, before)
-    assert (penalised != logits).nonzero().tolist() == [[0, 4], [0, 7], [1, 5]]
+    penalized = NextToken(repetition_penalty=2.0).penalized(logits, before)
+    assert (penalized != logits).nonzero().tolist() == [[0, 4], [0, 7], [1, 5]]
 
 
 def test_all_together_in_the_order_of_transformers() -> None:
@@ -102,9 +102,9 @@ def test_temperature_0_is_the_most_likely_token() -> None:
     logits, before = logits_of(), torch.arange(40)[:, None]
     uniform = torch.rand(40)
     assert torch.equal(NextToken(temperature=0)(logits, before, uniform), logits.argmax(dim=1))
-    penalised = NextToken(temperature=0, repetition_penalty=100.0)
+    penalized = NextToken(temperature=0, repetition_penalty=100.0)
     best = torch.tensor([[5.0, 4.0, -1.0]])
-    assert penalised(best, torch.tensor([[0]]), uniform[:1]).item() == 1
+    assert penalized(best, torch.tensor([[0]]), uniform[:1]).item() == 1
     assert torch.equal(NextToken(temperature=1e-5)(logits, before, uniform), logits.argmax(dim=1)), "its limit"
 
 

@@ -81,7 +81,7 @@ def test_exact_target_gives_zero_loss(objective: DenoisingObjective) -> None:
 
 
 @all_objectives
-def test_closed_form_minimises_the_loss(objective: DenoisingObjective) -> None:
+def test_closed_form_minimizes_the_loss(objective: DenoisingObjective) -> None:
     x = MEAN + STD * torch.randn(4000, 1, 4, 4, dtype=torch.float64)
 
     def loss(shift: float, gain: float) -> float:

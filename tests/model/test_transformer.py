@@ -66,7 +66,7 @@ def of_text(context: int = 8, vocab_size: int = 11, **changes: Any) -> Transform
 
 
 class Codes(nn.Module):
-    """A tokeniser of 2 x 2 codes of 3: image i stands for code i."""
+    """A tokenizer of 2 x 2 codes of 3: image i stands for code i."""
 
     shape, token_shape, num_codes = (1, 2, 2), (2, 2), 3
 
@@ -298,7 +298,7 @@ def test_a_model_that_knows_nothing_has_the_vocabulary_as_perplexity() -> None:
 
 @torch.no_grad()
 def test_each_pixel_is_paid_at_the_density_of_its_bin() -> None:
-    """Bits per dimension are the cross-entropy of the levels, whatever the dequantisation noise."""
+    """Bits per dimension are the cross-entropy of the levels, whatever the dequantization noise."""
     model = transformer()
     pixels, told = torch.randint(256, (4, 1, 2, 3), dtype=torch.uint8), {"label": torch.tensor([0, 1, 2, -1])}
     tokens = torch.cat([257 + told["label"][:, None], pixels.flatten(1).long()], dim=1)
@@ -318,8 +318,8 @@ def test_pixels_to_tokens_and_back() -> None:
     assert sequences[:, 0].tolist() == [260, 256]
     assert (view.length, view.num_outputs, view.num_tokens) == (768, 256, 261)
     assert torch.equal(view.data(sequences[:, 1:]), images)
-    for at, (row, column, colour) in enumerate(product(range(16), range(16), range(3))):
-        assert sequences[0, 1 + at] == pixels[0, colour, row, column]
+    for at, (row, column, color) in enumerate(product(range(16), range(16), range(3))):
+        assert sequences[0, 1 + at] == pixels[0, color, row, column]
     every = torch.arange(256).view(1, 1, 16, 16) / 127.5 - 1
     assert torch.equal(
         PixelTokens((1, 16, 16), classes(None)).sequences(every, None)[0], torch.tensor([256, *range(256)])
@@ -372,7 +372,7 @@ def trained(windows: Iterator[Tensor], steps: int, vocab_size: int = 5) -> Trans
     return model
 
 
-def test_a_periodic_text_is_learnt_by_heart() -> None:
+def test_a_periodic_text_is_learned_by_heart() -> None:
     text = torch.tensor([0, 3, 1, 4, 4, 2, 0] * 8)  # 0 and 4 do not say what follows: what is before them does
 
     def windows() -> Iterator[Tensor]:
@@ -387,7 +387,7 @@ def test_a_periodic_text_is_learnt_by_heart() -> None:
         assert torch.equal(model.sample(1, {"prompt": text[None, :7]}), text[None, 7:35])
 
 
-def test_of_tokens_without_any_order_the_entropy_is_learnt() -> None:
+def test_of_tokens_without_any_order_the_entropy_is_learned() -> None:
     shares = torch.tensor([0.5, 0.25, 0.125, 0.0625, 0.0625])
 
     def windows() -> Iterator[Tensor]:

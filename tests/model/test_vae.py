@@ -11,7 +11,7 @@ from torch.distributions import Normal as TorchNormal
 from torch.distributions import kl_divergence
 
 from genlab.model.base import HasLatent, HasLikelihood, HasPrior
-from genlab.model.bits_per_dim import as_density, on_batch_scale, quantised
+from genlab.model.bits_per_dim import as_density, on_batch_scale, quantized
 from genlab.model.elbo import Normal, importance_weighted, warm_up, with_free_bits
 from genlab.model.hierarchical_vae import HierarchicalVAE
 from genlab.model.likelihood.bernoulli import Bernoulli
@@ -104,9 +104,9 @@ def test_discrete_likelihoods_as_densities() -> None:
 def test_pixels_find_their_level() -> None:
     pixels = torch.arange(256.0)
     exact = pixels / 127.5 - 1
-    assert torch.equal(quantised(exact), exact)
+    assert torch.equal(quantized(exact), exact)
     for share in (0.0, 0.5, 0.999):
-        assert torch.equal(quantised((pixels + share) / 128 - 1), exact)
+        assert torch.equal(quantized((pixels + share) / 128 - 1), exact)
         assert torch.equal(on_batch_scale((pixels + share) / 128 - 1, 256), exact)
     torch.testing.assert_close(on_batch_scale((pixels + 0.5) / 128 - 1, None), exact)  # middles of cells
 
@@ -179,7 +179,7 @@ def test_importance_noise_is_independent_from_image_to_image(make: Any) -> None:
 
 
 def test_training_the_importance_weighted_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its gradient is that of the log weights, weighted by their normalised weights (Burda et al. 2016, eq. 14)."""
+    """Its gradient is that of the log weights, weighted by their normalized weights (Burda et al. 2016, eq. 14)."""
     model = linear_vae(num_training_samples=5)
     x = data(model, 3)
     noise = torch.randn(15, Z, 1, 1)

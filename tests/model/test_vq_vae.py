@@ -1,4 +1,4 @@
-"""Quantisers against brute force and closed forms, and the tokeniser around them."""
+"""Quantizers against brute force and closed forms, and the tokenizer around them."""
 
 import math
 
@@ -19,7 +19,7 @@ from ranks import on_ranks
 SHAPE, LATENT = (1, 4, 4), (3, 2, 2)
 
 
-def tokeniser(quantizer=None, num_classes: int | None = 3) -> VQVAE:  # type: ignore[no-untyped-def]
+def tokenizer(quantizer=None, num_classes: int | None = 3) -> VQVAE:  # type: ignore[no-untyped-def]
     def encoder(out_channels: int) -> MLPEncoder:
         return MLPEncoder(SHAPE, LATENT, {}, out_channels, width=16)
 
@@ -42,9 +42,9 @@ def test_the_nearest_code() -> None:
     codes = quantizer.encode(z)
     distance = (z.movedim(1, -1)[..., None, :] - quantizer.codebook).square().sum(-1)  # (3, 4, 4, 20)
     assert torch.equal(codes, distance.argmin(-1))
-    quantised, commitment, again = quantizer(z)
+    quantized, commitment, again = quantizer(z)
     assert torch.equal(codes, again)
-    torch.testing.assert_close(quantised, quantizer.decode(codes))
+    torch.testing.assert_close(quantized, quantizer.decode(codes))
     assert commitment.item() == pytest.approx(distance.min(-1).values.mean().item() / 5, rel=1e-4)
     every = torch.arange(20).view(1, 4, 5)
     assert torch.equal(quantizer.encode(quantizer.decode(every)), every)
@@ -52,9 +52,9 @@ def test_the_nearest_code() -> None:
 
 def test_the_gradient_goes_straight_through() -> None:
     quantizer, z = VQ(LATENT, 8), torch.randn(2, *LATENT, requires_grad=True)
-    quantised, commitment, codes = quantizer(z)
+    quantized, commitment, codes = quantizer(z)
     weight = torch.randn_like(z)
-    (gradient,) = torch.autograd.grad((quantised * weight).sum(), z, retain_graph=True)
+    (gradient,) = torch.autograd.grad((quantized * weight).sum(), z, retain_graph=True)
     assert torch.equal(gradient, weight)
     (gradient,) = torch.autograd.grad(commitment, z)
     torch.testing.assert_close(gradient, 2 * (z - quantizer.decode(codes)).detach() / z.numel())
@@ -131,12 +131,12 @@ def test_every_code_of_fsq_is_reached_and_comes_back(levels: tuple[int, ...]) ->
     assert len(vectors.flatten(1).unique(dim=0)) == quantizer.num_codes
     grid = torch.linspace(-4, 4, 400)
     z = grid.view(-1, 1, 1, 1).expand(-1, len(levels), 1, 1)
-    quantised, loss, codes = quantizer(z)
-    torch.testing.assert_close(quantised, quantizer.decode(codes))
+    quantized, loss, codes = quantizer(z)
+    torch.testing.assert_close(quantized, quantizer.decode(codes))
     assert loss == 0
     for i, count in enumerate(levels):
-        assert len(quantised[:, i].unique()) == count  # each level is reached
-        assert (quantised[:, i].flatten().diff() >= 0).all()
+        assert len(quantized[:, i].unique()) == count  # each level is reached
+        assert (quantized[:, i].flatten().diff() >= 0).all()
     digits = [codes.flatten() // math.prod(levels[:i]) % count for i, count in enumerate(levels)]
     for i, count in enumerate(levels):
         assert digits[i].unique().tolist() == list(range(count))
@@ -169,12 +169,12 @@ def test_levels_that_do_not_fit_the_latent() -> None:
         FSQ(LATENT, (8, 5))
 
 
-# --- the tokeniser ----------------------------------------------------------------------------------------------------
+# --- the tokenizer ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quantizer", [lambda: VQ(LATENT, 8), lambda: FSQ(LATENT, (4, 3, 3))], ids=["vq", "fsq"])
 def test_images_to_tokens_and_back(quantizer) -> None:  # type: ignore[no-untyped-def]
-    model = tokeniser(quantizer)
+    model = tokenizer(quantizer)
     assert isinstance(model, HasLatent)
     x = torch.rand(5, *SHAPE) * 2 - 1
     tokens = model.tokenize(x)
@@ -192,7 +192,7 @@ def test_images_to_tokens_and_back(quantizer) -> None:  # type: ignore[no-untype
 
 
 def test_samples_are_of_counted_tokens() -> None:
-    model = tokeniser()
+    model = tokenizer()
     codes = torch.tensor([[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[0, 0], [0, 0]]])
     model.count(codes, torch.tensor([1, 3, 0]))
     assert model.frequencies.shape == (4, 4, 8)
@@ -211,7 +211,7 @@ def test_samples_are_of_counted_tokens() -> None:
 
 
 def test_a_sample_does_not_know_its_batch() -> None:
-    model = tokeniser(num_classes=None)
+    model = tokenizer(num_classes=None)
     together = model.sample(5, None, RandomStream.for_samples(1, range(5)))
     alone = [model.sample(1, None, RandomStream.for_samples(1, [i])) for i in range(5)]
     torch.testing.assert_close(torch.cat(alone), together, rtol=0, atol=1e-5)
@@ -219,7 +219,7 @@ def test_a_sample_does_not_know_its_batch() -> None:
 
 
 def test_only_training_steps_move_the_codebook_which_is_averaged_with_the_weights() -> None:
-    model = tokeniser()
+    model = tokenizer()
     batch = {"image": torch.rand(8, *SHAPE) * 2 - 1, "label": torch.arange(8) % 3}
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.losses(batch)
@@ -229,4 +229,4 @@ def test_only_training_steps_move_the_codebook_which_is_averaged_with_the_weight
     averaged = dict(model.averaged())
     assert averaged["quantizer.codebook"] is model.quantizer.codebook
     assert averaged.keys() - {"quantizer.codebook"} == dict(model.named_parameters()).keys()
-    assert "quantizer.codebook" not in dict(tokeniser(lambda: FSQ(LATENT, (4, 3, 3))).averaged())
+    assert "quantizer.codebook" not in dict(tokenizer(lambda: FSQ(LATENT, (4, 3, 3))).averaged())

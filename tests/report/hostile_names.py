@@ -61,7 +61,7 @@ def make_hostile(folder: Path) -> None:
             {"fid_digits64_1k": 1 + i / 10, "kid_digits64_1k": 0.01},
             {"extractor": "digits64", "extractor_fingerprint": name},
             protocol_id=f"id {i} {name}",
-            colour="red" if i % 2 else None,
+            color="red" if i % 2 else None,
             gpus=(name,),
             seed=i,
             prompt=name,

@@ -1,4 +1,4 @@
-"""Run folders as genlab leaves them, written by hand: a few numbers, a grid of one colour."""
+"""Run folders as genlab leaves them, written by hand: a few numbers, a grid of one color."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,7 @@ def make_run(
     protocol_id: str | None = "aaaa1111",
     costs: dict[str, float] | None = None,
     finished: bool = True,
-    colour: str | None = "red",
+    color: str | None = "red",
     size: tuple[int, int] = (40, 30),
     gpus: tuple[str, ...] = (),
     **changes: Any,
@@ -73,10 +73,10 @@ def make_run(
     numbers = measured(metrics, protocol) if protocol_id else {"metrics": {}, "protocol": {}}
     if finished:
         write(folder / "summary.json", {**numbers, "protocol_id": protocol_id, **COSTS, **(costs or {})})
-    if colour is not None:
+    if color is not None:
         (folder / "samples").mkdir()
         Image.new("L", size).save(folder / "samples" / "examples=000000006400.png")
-        Image.new("RGB", size, colour).save(folder / "samples" / "examples=000000064000.png")
+        Image.new("RGB", size, color).save(folder / "samples" / "examples=000000064000.png")
         Image.new("L", size).save(folder / "samples" / "seed=1-n=64.png")  # of `sample`: not of training
     return folder
 

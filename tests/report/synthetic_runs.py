@@ -64,7 +64,7 @@ def _make(
     costs = {"parameters": size, "seconds": 150 + 20 * random.random(), "flops": 6.0 * size * EXAMPLES,
              "peak_memory_bytes": 4e8 + 300 * size, "samples_per_second": speed * 64 / width,
              "examples": EXAMPLES}  # fmt: skip
-    make_run(run, numbers, costs=costs, finished=finished, colour=None, seed=seed,
+    make_run(run, numbers, costs=costs, finished=finished, color=None, seed=seed,
              model__network={"_target_": "genlab.model.network.unet.UNet", "channels": width},
              model__optimizer={"_target_": "torch.optim.AdamW", "lr": rate}, model___target_=target)  # fmt: skip
     if number == 0:

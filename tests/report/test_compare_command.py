@@ -33,7 +33,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, exit_code: int 
 
 def test_from_folders_to_files_without_torch(tmp_path: Path) -> None:
     for i in range(20):
-        make_run(tmp_path / "outputs" / "diffusion-digits" / f"run-{i:02}", data__batch_size=i + 1, colour="blue")
+        make_run(tmp_path / "outputs" / "diffusion-digits" / f"run-{i:02}", data__batch_size=i + 1, color="blue")
     make_run(tmp_path / "outputs" / "deep" / "down" / "x", {"fid_digits64_1k": 0.5}, model__network=DIT)
     # what W&B leaves inside of a run, and hidden folders, are no runs
     write(tmp_path / "outputs" / "deep" / "down" / "x" / "wandb" / "files" / "config.yaml", "wandb_version: 1")

@@ -203,7 +203,7 @@ def test_runs_of_text(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None
     """Best bits/byte first; they differ in kind."""
     protocol = {"reference": "val", "reference_sha256": "39a3", "tokenizer": "65c1", "context": 64, "metrics": {}}
     for name, kind, bits in (("a", "bound", 2.5), ("b", "exact", 2.0)):
-        run = make_run(outputs / name, colour=None, budget__value=len(name) + int(bits))
+        run = make_run(outputs / name, color=None, budget__value=len(name) + int(bits))
         metrics = {f"perplexity_{kind}_val": 2**bits, f"bits_per_byte_{kind}_val": bits}
         write(run / "summary.json", {"metrics": metrics, "protocol": protocol, "protocol_id": "cccc3333", **COSTS})
     compare([str(outputs)], out=str(outputs / "c"))

@@ -10,21 +10,21 @@ from run_folders import make_run
 from genlab.report.grids import GAP, HEIGHTS, side_by_side
 from genlab.report.runs import read_run
 
-COLOURS = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (200, 0, 200), (0, 200, 200), (160, 160, 0)]
+COLORS = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (200, 0, 200), (0, 200, 200), (160, 160, 0)]
 
 
 def grid(folder: Path, i: int, size: tuple[int, int] = (300, 300)) -> Path:
     path = folder / f"{i}.png"
-    Image.new("RGB", size, COLOURS[i]).save(path)
+    Image.new("RGB", size, COLORS[i]).save(path)
     return path
 
 
 def boxes(picture: Path, count: int) -> list[tuple[int, int, int, int]]:
-    """Left, top, right, bottom of each colour's tile."""
+    """Left, top, right, bottom of each color's tile."""
     pixels = np.asarray(Image.open(picture).convert("RGB"))
     found = []
-    for colour in COLOURS[:count]:
-        y, x = np.nonzero((pixels == colour).all(axis=-1))
+    for color in COLORS[:count]:
+        y, x = np.nonzero((pixels == color).all(axis=-1))
         found.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
     return found
 
@@ -76,4 +76,4 @@ def test_a_run_without_a_grid_keeps_its_place(tmp_path: Path) -> None:
 
 def test_the_newest_grid_of_training_is_taken(tmp_path: Path) -> None:
     assert read_run(make_run(tmp_path / "a")).grid == tmp_path / "a" / "samples" / "examples=000000064000.png"
-    assert read_run(make_run(tmp_path / "b", colour=None)).grid is None
+    assert read_run(make_run(tmp_path / "b", color=None)).grid is None

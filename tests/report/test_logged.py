@@ -92,7 +92,7 @@ def test_steps_that_were_made_again(tmp_path: Path) -> None:
 
 def test_a_comparison_opens_each_table_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(3):
-        run = make_run(tmp_path / "runs" / str(i), finished=i > 0, colour=None, seed=i)
+        run = make_run(tmp_path / "runs" / str(i), finished=i > 0, color=None, seed=i)
         _write(run, np.arange(50.0))
     opened: list[str] = []
     real = regular_file.open_regular

@@ -333,19 +333,19 @@ def test_200_runs_fit_into_10_megabytes(tmp_path: Path) -> None:
     assert (tmp_path / "page-of" / "report.html").stat().st_size < 2_500_000
 
 
-# --- Colours
+# --- Colors
 
 
-def linear_rgb(colour: str) -> list[float]:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+def linear_rgb(color: str) -> list[float]:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     return [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
 
 
 def contrast(a: str, b: str) -> float:
-    """Of two colours (WCAG 2)."""
+    """Of two colors (WCAG 2)."""
 
-    def luminance(colour: str) -> float:
-        r, g, b = linear_rgb(colour)
+    def luminance(color: str) -> float:
+        r, g, b = linear_rgb(color)
         return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
     dark, light = sorted((luminance(a), luminance(b)))
@@ -378,13 +378,13 @@ SEEN = {
 
 
 @pytest.mark.parametrize("who", SEEN)
-def test_everyone_tells_the_runs_colours_apart(who: str) -> None:
+def test_everyone_tells_the_runs_colors_apart(who: str) -> None:
     sheet = PACKAGE.joinpath("page.css").read_text()
     pairs = re.findall(r"--run-\d: light-dark\((#\w{6}), (#\w{6})\)", sheet)
     assert len(pairs) == 8
 
-    def lab(colour: str) -> tuple[float, float, float]:
-        linear = linear_rgb(colour)
+    def lab(color: str) -> tuple[float, float, float]:
+        linear = linear_rgb(color)
         r, g, b = (min(1.0, max(0.0, sum(w * c for w, c in zip(row, linear, strict=True)))) for row in SEEN[who])
         xyz = ((0.4124 * r + 0.3576 * g + 0.1805 * b) / 0.9505, 0.2126 * r + 0.7152 * g + 0.0722 * b,
                (0.0193 * r + 0.1192 * g + 0.9505 * b) / 1.089)  # fmt: skip

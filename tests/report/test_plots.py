@@ -39,7 +39,7 @@ def runs(tmp_path: Path) -> Path:
         for rate in (0.1, 0.2):
             costs = {"evaluations_per_sample": 20 if rate == 0.1 else 1, "samples_per_second": 5 if rate == 0.1 else 99}
             made = make_run(tmp_path / "runs" / f"{rate}-{seed}", {"fid_digits64_1k": 10 * rate + seed / 10},
-                            costs=costs, seed=seed, model__optimizer__lr=rate, colour=None)  # fmt: skip
+                            costs=costs, seed=seed, model__optimizer__lr=rate, color=None)  # fmt: skip
             write(made / "metrics.csv", rows(seed))
     return tmp_path / "runs"
 
@@ -74,7 +74,7 @@ def test_what_is_drawn_is_the_mean_over_seeds(runs: Path, tmp_path: Path, monkey
     panels = figure.axes
     assert [panel.get_xlabel() for panel in panels] == ["training examples", "training FLOPs", "training seconds"]
     lines = [line for line in panels[0].lines if line.get_linewidth() > 1]
-    means = next(line for line in lines if line.get_color() == curve_plots.COLOURS[0])
+    means = next(line for line in lines if line.get_color() == curve_plots.COLORS[0])
     assert list(means.get_xdata()) == [640 * (i + 1) for i in range(5)]
     assert list(means.get_ydata()) == pytest.approx([100 / (i + 1) + 0.5 for i in range(5)])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
@@ -164,7 +164,7 @@ def test_no_name_breaks_a_plot(tmp_path: Path, recwarn: pytest.WarningsRecorder)
 
 
 def test_curves_of_what_has_not_finished_are_drawn_too(tmp_path: Path) -> None:
-    going = make_run(tmp_path / "a", finished=False, colour=None)
+    going = make_run(tmp_path / "a", finished=False, color=None)
     write(going / "metrics.csv", rows(0))
     compare([str(going)], out=str(tmp_path / "c"))
     assert sorted(path.name for path in (tmp_path / "c" / "plots").iterdir()) == [
@@ -187,7 +187,7 @@ def test_of_a_thousand_metrics_a_hundred_have_a_figure(tmp_path: Path, monkeypat
     names = [f"val/{word}" for i in range(950) for word in (f"m{i}", f"m_std_{i}")]
     lines = (["step", *names], [0, *[1] * 1900], [1, *[2] * 1900])
     table = "".join(",".join(map(str, line)) + "\n" for line in lines)
-    write(make_run(tmp_path / "a", colour=None) / "metrics.csv", table)
+    write(make_run(tmp_path / "a", color=None) / "metrics.csv", table)
     with pytest.warns(UserWarning, match="curves of 100 metrics are drawn, of 950"):
         curve_plots.curve_plots([("a", [read_logged(tmp_path / "a")])], tmp_path / "c")
     assert drawn == [f"m{i}" for i in range(100)]

@@ -19,8 +19,8 @@ from genlab.model.base import Model
 class Checkpoints(Checkpoint):
     """Keeps the newest ``keep`` states of a run.
 
-    States are named by the examples seen, and saved only where an optimiser step has just been made, which is what
-    makes continuing from one exact. Lightning's ModelCheckpoint counts optimiser steps, which differ between families.
+    States are named by the examples seen, and saved only where an optimizer step has just been made, which is what
+    makes continuing from one exact. Lightning's ModelCheckpoint counts optimizer steps, which differ between families.
     """
 
     def __init__(self, every_minutes: float = 10.0, keep: int = 2):
@@ -90,7 +90,7 @@ class NotesSteps(Protocol):
 
 
 def save_before(trainer: Trainer, model: Model, again: bool = False) -> None:
-    """Save the run, if it is saved at all, right after an optimiser step and before work that may fail or be killed.
+    """Save the run, if it is saved at all, right after an optimizer step and before work that may fail or be killed.
 
     ``again``: also where that step is saved already, since more was logged of it.
     """

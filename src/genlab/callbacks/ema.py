@@ -15,13 +15,13 @@ from genlab.model.spectral_norm import singular_vectors
 
 
 class EMA(Callback):
-    """Averages what samples depend on (``model.averaged()``) after every optimiser step.
+    """Averages what samples depend on (``model.averaged()``) after every optimizer step.
 
     The decay is given as a half-life in examples (Karras et al. 2022, app. F.2), so it means the same at any batch
     size. At the start the half-life is ``ramp_up`` times the examples seen, which lets the average forget the initial
     weights.
 
-    Lightning's own averaging counts optimiser steps, which run twice as fast in a GAN, and its average can be
+    Lightning's own averaging counts optimizer steps, which run twice as fast in a GAN, and its average can be
     overwritten by the initial weights at the end of such a fit; hence this one. Averages are float32, placed and
     sharded like the weights, and stand in the checkpoint under ``ema``.
     """

@@ -32,7 +32,7 @@ class FailureMonitor(Callback):
     * **Mode collapse**: the samples of the grid (:class:`SampleGrid`, which has to come before this callback) are much
       more alike than held-out images of their class; or, of a model without labels on data with labels, classes are
       missing among them. Noise lies far apart, and is not taken for collapse.
-    * **Exploding gradients**: the norm of an optimiser's gradient, before clipping, is ``exploding`` times its running
+    * **Exploding gradients**: the norm of an optimizer's gradient, before clipping, is ``exploding`` times its running
       median, or ten times that of the very first step's, in two looks in a row; one alone may be a bad batch. Or it is
       not finite, except under a loss scaler, which finds its scale that way. The norm is that of the unscaled gradient,
       and with sharded weights that of the first rank's shard.
@@ -57,10 +57,10 @@ class FailureMonitor(Callback):
         self.pinned, self.window, self.alike = pinned, window, alike
         self.grace, self.grace_examples, self.exploding = grace, grace_examples, exploding
         self.accuracies = {"real": Average(window), "fake": Average(window)}
-        self.gradients: dict[str, Norms] = {}  # by optimiser
+        self.gradients: dict[str, Norms] = {}  # by optimizer
         self.said: set[str] = set()
         self._looks = 0  # at scores
-        self._names: list[str] = []  # of the optimisers
+        self._names: list[str] = []  # of the optimizers
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
@@ -82,7 +82,7 @@ class FailureMonitor(Callback):
         scaler = _scaler(trainer)
         norm = gradient_norm(optimizer)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            norm /= scaler.get_scale()  # a fused optimiser unscales its gradients as it steps
+            norm /= scaler.get_scale()  # a fused optimizer unscales its gradients as it steps
         if scaler is not None and not isfinite(norm):
             return
         usual = norms.usual
@@ -259,7 +259,7 @@ class Norms:
 
 
 def gradient_norm(optimizer: Optimizer) -> float:
-    """Of all weights of an optimiser together; of this rank's shards where they are sharded."""
+    """Of all weights of an optimizer together; of this rank's shards where they are sharded."""
     slopes = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     mine = [slope.to_local() if isinstance(slope, DTensor) else slope for slope in slopes]
     if not mine:

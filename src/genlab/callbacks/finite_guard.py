@@ -19,8 +19,8 @@ _SHOWN = 8  # indices of a batch that a message names
 
 
 class FiniteGuard(Callback):
-    """Looks at the gradient before every optimiser step and raises NumericsError, on all ranks, if it is not finite:
-    weights, averages and optimiser state are then as the last step left them.
+    """Looks at the gradient before every optimizer step and raises NumericsError, on all ranks, if it is not finite:
+    weights, averages and optimizer state are then as the last step left them.
 
     Under a loss scaler (fp16) it leaves the looking to that one, which finds its scale by skipping such steps.
     """

@@ -14,7 +14,7 @@ from genlab.files.atomic import prepare_folder, write_atomically
 
 
 def expected_bytes(model: nn.Module) -> int:
-    """About as large as a checkpoint of a model is: its weights, their averages, and two moments of an optimiser."""
+    """About as large as a checkpoint of a model is: its weights, their averages, and two moments of an optimizer."""
     tensors = model.state_dict().values()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return sum(t.numel() * t.element_size() for t in tensors) + 12 * trained

@@ -47,7 +47,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "hours": (None, "of training: which size makes the most of them"),
         "flops": (None, "or so many floating-point operations: how long they take"),
         "examples": (None, "or so many examples. Default: the config's budget"),
-        "steps": (5000, "optimiser steps that a training should make, which tells sizes that are too large"),
+        "steps": (5000, "optimizer steps that a training should make, which tells sizes that are too large"),
     },
     "compare": {
         "runs": (..., "the runs to compare: [a,b], or a folder that holds some at any depth"),

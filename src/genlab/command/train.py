@@ -188,8 +188,8 @@ def _train(
         services = build_loggers(plain, run_dir)
         trainer = build_trainer(plain, model, callbacks, [metrics_file, *services], run_dir)
         if trainer.is_global_zero:
-            learnt = None if data.tokenizer is None else data.tokenizer.state()
-            told = run_folder.write_start(run_dir, plain, overrides, learnt)
+            learned = None if data.tokenizer is None else data.tokenizer.state()
+            told = run_folder.write_start(run_dir, plain, overrides, learned)
             print(for_terminal(f"run folder: {run_dir}"), flush=True)
             for service in services:
                 service.start(told, curve_names(evaluation))

@@ -29,7 +29,7 @@ class CelebA(ImageDataModule):
     """202,599 aligned photographs of 10,177 faces, 178 x 218 (Liu et al. 2015): (3, S, S), the official split, 162,770
     to train and its 19,867 to validate.
 
-    The centred square of 140 pixels is kept: the face with its hair, without most of the background, which alignment
+    The centered square of 140 pixels is kept: the face with its hair, without most of the background, which alignment
     on eyes and mouth leaves arbitrary. It is the crop of WAE (Tolstikhin et al. 2018), NCSN (Song and Ermon 2019) and
     DDIM (Song et al. 2021), so numbers can be set beside theirs. It is brought to S x S as in
     :func:`genlab.data.decode.decode`, once, into the cache that :class:`genlab.data.image_folder.ImageFolder` uses too.

@@ -15,7 +15,7 @@ from genlab.files.paths import read_path
 
 
 class Cifar10(ImageDataModule):
-    """60,000 colour photographs in 10 classes (Krizhevsky 2009): (3, 32, 32), 50,000 to train, its 10,000 to validate.
+    """60,000 color photographs in 10 classes (Krizhevsky 2009): (3, 32, 32), 50,000 to train, its 10,000 to validate.
 
     The files are torchvision's: a folder that torchvision filled is used as it is, also if it cannot be written.
     """

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_TINY = 0.1  # of an even share: a class with less is learnt from very little, and hardly measured
+_TINY = 0.1  # of an even share: a class with less is learned from very little, and hardly measured
 _NAMED = 5  # classes that a sentence names
 
 

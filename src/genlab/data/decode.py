@@ -11,7 +11,7 @@ from PIL import Image, ImageFile, ImageOps
 from genlab.errors import ConfigError, DataError
 from genlab.files.regular_file import kind_of
 
-Channels = Literal[1, 2, 3, 4]  # grey, grey + alpha, RGB, RGBA
+Channels = Literal[1, 2, 3, 4]  # gray, gray + alpha, RGB, RGBA
 Bits = Literal[8, 16]  # of a channel of a pixel
 Size = int | tuple[int, int]  # of a picture: the side of a square, or (height, width)
 DECODER = f"3 Pillow {Image.__version__}"  # part of what a cache is keyed by; raise the number when pixels change
@@ -29,7 +29,7 @@ _FORMATS = tuple(SUFFIXES)
 _OPAQUE = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
 _ALPHA = ("LA", "RGBA")
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by channels
-_WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_WIDE_GRAY = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 _BITS_PER_SAMPLE = 258  # a tag of TIFF
 
 
@@ -38,7 +38,7 @@ class UnreadableImageError(Exception):
 
 
 class SixteenBits(DataError):
-    """A grey picture of 16 bits where 8 were asked for."""
+    """A gray picture of 16 bits where 8 were asked for."""
 
 
 def decode(
@@ -53,17 +53,17 @@ def decode(
 
     The orientation that a camera wrote beside the pixels is applied. Transparency is laid on white, unless the
     channels have a place for it: what lies under it is arbitrary, and pictures with it are drawn for a white page.
-    Colours become grey by ITU-R 601. With ``image_size`` S, or (H, W), the largest centred part of the picture of that
-    shape is brought to that size with a Lanczos filter, widened by the scale when shrinking (antialiased); colours
-    weigh by their alpha. With 16 ``bits`` the result is uint16: grey pictures keep 16 bits, those of 8 bits are spread
+    Colors become gray by ITU-R 601. With ``image_size`` S, or (H, W), the largest centered part of the picture of that
+    shape is brought to that size with a Lanczos filter, widened by the scale when shrinking (antialiased); colors
+    weigh by their alpha. With 16 ``bits`` the result is uint16: gray pictures keep 16 bits, those of 8 bits are spread
     over the whole range (257 v). A JPEG at least four times that large is first shrunk in the frequency domain, never
     to less than twice S: several times quicker, and not visible after the filter.
 
     Args:
         source: the file, or what is in it
         image_size: side of the result, or its height and width; None keeps the size, whatever it is
-        channels: 1 for grey, 2 for grey and alpha, 3 for RGB, 4 for RGBA
-        crop: side of the centred square that is kept, in pixels of the file; None: the largest there is
+        channels: 1 for gray, 2 for gray and alpha, 3 for RGB, 4 for RGBA
+        crop: side of the centered square that is kept, in pixels of the file; None: the largest there is
         name: of the file in messages; "": the path
         bits: 16: keep what is finer than 8 bits a channel
 
@@ -100,24 +100,24 @@ def decode(
 def _check_format(image: ImageFile.ImageFile, name: str, channels: Channels, bits: Bits) -> bool:
     """Whether there are 16 bits a channel to keep. Raises DataError for a format that cannot be had as asked."""
     if image.mode.startswith("I") or _is_wide(image):
-        readable = image.mode in _WIDE_GREY and not (image.mode == "I" and image.format == "TIFF")  # which has 32
+        readable = image.mode in _WIDE_GRAY and not (image.mode == "I" and image.format == "TIFF")  # which has 32
         if not readable:
             raise DataError(
-                f"{name} is 16-bit; only 8-bit images are read, and grey ones of 16 bits. Convert it, or put the "
+                f"{name} is 16-bit; only 8-bit images are read, and gray ones of 16 bits. Convert it, or put the "
                 "pictures into a .npy: data=array."
             )
         if bits == 8:
             raise SixteenBits(f"{name} is 16-bit; only 8-bit images are read unless asked for.")
         if channels != 1:
-            raise DataError(f"{name} is grey with 16 bits, and data.channels={channels}. Set data.channels=1.")
+            raise DataError(f"{name} is gray with 16 bits, and data.channels={channels}. Set data.channels=1.")
         return True
     if image.mode not in _OPAQUE + _ALPHA:
-        raise DataError(f"{name} has the pixel format '{image.mode}'; convert it to RGB or grey.")
+        raise DataError(f"{name} has the pixel format '{image.mode}'; convert it to RGB or gray.")
     return False
 
 
 def _is_wide(image: ImageFile.ImageFile) -> bool:
-    """Whether colours have more than 8 bits a channel, which Pillow takes away without a word."""
+    """Whether colors have more than 8 bits a channel, which Pillow takes away without a word."""
     told: Any = image.tile[0][3] if image.tile else ""
     if image.format == "PPM":  # the largest value stands last
         return isinstance(told, tuple) and isinstance(told[-1], int) and told[-1] > 255
@@ -137,7 +137,7 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _cropped(image: Image.Image, side: int) -> Image.Image:
-    """The centred square of that side; half a pixel is rounded as torchvision's CenterCrop does."""
+    """The centered square of that side; half a pixel is rounded as torchvision's CenterCrop does."""
     width, height = image.size
     if side > min(width, height):
         raise UnreadableImageError(f"{width}x{height}, smaller than the crop of {side}x{side}")
@@ -146,7 +146,7 @@ def _cropped(image: Image.Image, side: int) -> Image.Image:
 
 
 def resized(image: Image.Image, size: Size) -> Image.Image:
-    """The largest centred part of the shape of ``size``, at that size. One resampling of a box, Lanczos."""
+    """The largest centered part of the shape of ``size``, at that size. One resampling of a box, Lanczos."""
     width, height = image.size
     new_height, new_width = (size, size) if isinstance(size, int) else size
     if (width, height) == (new_width, new_height):

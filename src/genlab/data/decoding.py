@@ -53,7 +53,7 @@ class FileDecoding:
         files: Sequence[ImageFile],
         image_size: Size | None,  # side, or (height, width); None: the files are squares of one size
         channels: Channels,
-        crop: int | None = None,  # side of the centred square that is kept; None: the largest there is
+        crop: int | None = None,  # side of the centered square that is kept; None: the largest there is
         on_bad: Literal["stop", "skip"] = "stop",  # a damaged file: stop, or leave out up to 0.1 % of the files
         expected: int | None = None,  # side that files of their own size must have; None: that of the first
         remedy: str = "Remove it, or set data.on_bad=skip (max 0.1 %).",  # for a damaged file

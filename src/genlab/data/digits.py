@@ -11,7 +11,7 @@ _SPLIT_SEED = 0  # never the run's: every run holds out the same images
 
 
 class Digits(ImageDataModule):
-    """1,797 grey digits of 8 x 8 pixels (Alpaydin & Kaynak 1998), framed in black: (1, 16, 16), 10 classes.
+    """1,797 gray digits of 8 x 8 pixels (Alpaydin & Kaynak 1998), framed in black: (1, 16, 16), 10 classes.
 
     The frame is zeros rather than an enlargement. It is exact and can be cut off again, so there are no interpolated
     pixels whose smoothness a model could be rewarded for; 16 x 16 costs a quarter of 32 x 32 and can be halved twice,

@@ -30,7 +30,7 @@ class GivenImages(ImageDataModule):
         Args:
             path: of the folder, archive or file
             image_size: side, or (height, width), that files are resized to; None: they are squares of one size
-            channels: 1: grey, 2: grey + alpha, 3: RGB, 4: RGBA; of files
+            channels: 1: gray, 2: gray + alpha, 3: RGB, 4: RGBA; of files
             cache_dir: None: $GENLAB_CACHE, else ~/.cache/genlab
             image_key: of the images in a .npz; None: images, x or arr_0
             on_bad: a damaged file: stop, or leave out up to 0.1 % of the files

@@ -42,7 +42,7 @@ class HFImages(ImageDataModule):
         label_column: str | None = None,  # null: no labels
         revision: str | None = None,  # branch, tag or commit at the Hub; null: the newest
         image_size: int = 64,  # pixels
-        channels: Channels = 3,  # 3: RGB, 1: grey
+        channels: Channels = 3,  # 3: RGB, 1: gray
         cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
         batch_size: int = 128,  # examples in a step, over all ranks together
         flip: bool = False,  # mirror training images, half of the time

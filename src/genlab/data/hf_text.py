@@ -69,7 +69,7 @@ class HFText(TextDataModule):
 
     def encoded(self, split: Split) -> Iterator[np.ndarray]:
         """The tokens of each document of a split, out of the shards."""
-        with progress(f"tokenising {self.data_set} ({self._source(split)})", None) as advance:
+        with progress(f"tokenizing {self.data_set} ({self._source(split)})", None) as advance:
             for row, tokens in enumerate(self._encoded_rows(self._source(split))):
                 if self._is_of(split, row):
                     yield tokens

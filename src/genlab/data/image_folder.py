@@ -37,7 +37,7 @@ class ImageFolder(ImageDataModule):
 
     Folders at the top are classes, in sorted order, and whatever lies below them belongs to them; a folder without
     images is no class. Images all at the top have no labels. A mixture is refused. See
-    :func:`genlab.data.decode.decode` for what happens to sizes, colours, transparency and orientation.
+    :func:`genlab.data.decode.decode` for what happens to sizes, colors, transparency and orientation.
 
     Images are decoded once, by all CPUs, into a cache that later runs map into memory. Its key is made of the names,
     sizes and times of the files and of the settings here, so a change of any of them decodes again; an index under the
@@ -51,8 +51,8 @@ class ImageFolder(ImageDataModule):
         val_root: str | None = None,  # the held-out images; null: a fixed part of root, see val_fraction
         val_fraction: float = 0.1,  # in (0, 1): held out by the hash of the file name, so it stays when files are added
         image_size: Size | None = None,  # side in pixels, or [height, width]; null: the files are squares of one size
-        channels: Channels = 3,  # 1: grey, 2: grey + alpha, 3: RGB, 4: RGBA
-        bits: Bits = 8,  # of a channel; 16 for grey files of 16 bits
+        channels: Channels = 3,  # 1: gray, 2: gray + alpha, 3: RGB, 4: RGBA
+        bits: Bits = 8,  # of a channel; 16 for gray files of 16 bits
         folders_are_classes: bool = False,  # also where they are called train, test and the like
         on_bad: Literal["stop", "skip"] = "stop",  # a damaged file: stop, or leave out up to 0.1 % of the files
         cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab

@@ -32,7 +32,7 @@ class Mnist(ImageDataModule):
 
     Published likelihoods of binary MNIST are of other splits and pixels: 50,000 images to train, the last 10,000 of the
     training images to choose by, the published 10,000 to test, at 28 x 28; and each pixel made white once, with its
-    grey as probability (Salakhutdinov and Murray 2008). So ``num_held_out=10_000 padding=0 binarize_seed=0``, another
+    gray as probability (Salakhutdinov and Murray 2008). So ``num_held_out=10_000 padding=0 binarize_seed=0``, another
     draw of the same distribution as the file of Larochelle and Murray (2011), whose seed is not known.
     """
 
@@ -47,7 +47,7 @@ class Mnist(ImageDataModule):
         seed: int = 0,  # of the order of the data
         padding: int = 2,  # black pixels on each side of the published 28 x 28
         num_held_out: int = 0,  # training images, the last ones, to validate with; the published test images are "test"
-        binarize_seed: int | None = None,  # of pixels that are made black or white once; None: grey, as published
+        binarize_seed: int | None = None,  # of pixels that are made black or white once; None: gray, as published
         only_classes: Sequence[int] | None = None,  # as of ImageDataModule
         shuffle_pixels: int | None = None,  # likewise
     ):

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import numpy as np
 
-from genlab.data.scenes import BACKGROUND, COLOURS, RELATIONS, SHAPES, SIZES, Scenes, coverage
+from genlab.data.scenes import BACKGROUND, COLORS, RELATIONS, SHAPES, SIZES, Scenes, coverage
 
 _STEPS = {16: 0.25, 32: 0.5}  # pixels between the places that are tried, by the picture's side; of others: 1 / 64 of it
 _LEAST = 0.4  # of the area of the smallest shape: less paint than that in a quarter is no object
@@ -63,7 +63,7 @@ def parse(caption: str) -> Asked:
 
 
 def _object(words: Sequence[str], caption: str) -> Object:
-    if len(words) != 4 or words[0] != "a" or words[1] not in SIZES or words[2] not in COLOURS or words[3] not in SHAPES:
+    if len(words) != 4 or words[0] != "a" or words[1] not in SIZES or words[2] not in COLORS or words[3] not in SHAPES:
         raise ValueError(f"'{caption}' is not a caption of shapes: '{' '.join(words)}' is no 'a SIZE COLOR SHAPE'.")
     return Object(words[1], words[2], words[3])
 
@@ -94,13 +94,13 @@ def read(images: np.ndarray) -> list[list[Object]]:
 
 def _paint(pixels: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Of quarters (N, 3, P): the color of each, and how much of it covers each pixel, (N, P) in [0, 1]."""
-    directions = np.array(list(COLOURS.values()), dtype=np.float64) - BACKGROUND  # (K, 3)
+    directions = np.array(list(COLORS.values()), dtype=np.float64) - BACKGROUND  # (K, 3)
     above = pixels - np.array(BACKGROUND, dtype=np.float64)[:, None]  # (N, 3, P)
     amount = np.einsum("kc,ncp->nkp", directions, above) / (directions**2).sum(axis=1)[:, None]
     amount = amount.clip(0, 1)
     left = above[:, None] - amount[:, :, None] * directions[:, :, None]  # (N, K, 3, P)
     best = (left**2).sum(axis=(2, 3)).argmin(axis=1)
-    return [list(COLOURS)[k] for k in best], amount[np.arange(len(pixels)), best]
+    return [list(COLORS)[k] for k in best], amount[np.arange(len(pixels)), best]
 
 
 @lru_cache(maxsize=4)

@@ -1,4 +1,4 @@
-"""Scenes of coloured shapes: drawing them by number, rendering them, and saying in words what is in them."""
+"""Scenes of colored shapes: drawing them by number, rendering them, and saying in words what is in them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from genlab.errors import ConfigError, did_you_mean
 from genlab.seeding import uniform_by_index
 
 SHAPES = ("circle", "square", "triangle", "ring")
-COLOURS = {
+COLORS = {
     "red": (220, 40, 40),
     "green": (40, 180, 60),
     "blue": (50, 90, 235),
@@ -19,18 +19,18 @@ COLOURS = {
 }  # fmt: skip
 SIZES = {"small": 0.11, "large": 0.19}  # radius, in units of the picture's side
 BACKGROUND = (24, 24, 28)
-HELD_OUT = tuple(zip(SHAPES, COLOURS, strict=False))  # shape i in colour i: never in a training scene
+HELD_OUT = tuple(zip(SHAPES, COLORS, strict=False))  # shape i in color i: never in a training scene
 
 RELATIONS = ("above", "below", "left of", "right of")
-WORDS = ("<nothing>", "a", *SIZES, *COLOURS, *SHAPES, "above", "below", "left", "right", "of", "and")
+WORDS = ("<nothing>", "a", *SIZES, *COLORS, *SHAPES, "above", "below", "left", "right", "of", "and")
 
 _WORD = {word: number for number, word in enumerate(WORDS)}
 _MARGIN = 0.01  # between an object and the border of its cell, in units of the picture's side
-_CELLS = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])  # (x, y) of their centres, as one reads
+_CELLS = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])  # (x, y) of their centers, as one reads
 _CHUNK = 64  # scenes rendered at a time: they fit the CPU's cache
 _RADII = np.array(list(SIZES.values()))
-_RGB = np.array(list(COLOURS.values()), dtype=np.float32)
-_HELD_OUT_COLOUR = np.array([list(COLOURS).index(colour) for _, colour in HELD_OUT])  # of each shape
+_RGB = np.array(list(COLORS.values()), dtype=np.float32)
+_HELD_OUT_COLOR = np.array([list(COLORS).index(color) for _, color in HELD_OUT])  # of each shape
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,27 @@ class Scenes:
     equals as one reads, by rows from the top left."""
 
     shape: np.ndarray  # (N, K) int64, of SHAPES
-    colour: np.ndarray  # (N, K) int64, of COLOURS
+    color: np.ndarray  # (N, K) int64, of COLORS
     size: np.ndarray  # (N, K) int64, of SIZES
-    position: np.ndarray  # (N, K, 2) float64: x to the right, y downwards, of the centre, in units of the side
+    position: np.ndarray  # (N, K, 2) float64: x to the right, y downwards, of the center, in units of the side
     mask: np.ndarray  # (N, K) bool: there is such an object; what the others hold means nothing
 
     def __len__(self) -> int:
         return len(self.mask)
 
     def __getitem__(self, rows: slice) -> "Scenes":
-        return Scenes(self.shape[rows], self.colour[rows], self.size[rows], self.position[rows], self.mask[rows])
+        return Scenes(self.shape[rows], self.color[rows], self.size[rows], self.position[rows], self.mask[rows])
 
     @property
     def has_held_out(self) -> np.ndarray:
-        """(N,) bool: one of the objects is a combination of shape and colour that no training scene has."""
-        return ((self.colour == _HELD_OUT_COLOUR[self.shape]) & self.mask).any(axis=1)
+        """(N,) bool: one of the objects is a combination of shape and color that no training scene has."""
+        return ((self.color == _HELD_OUT_COLOR[self.shape]) & self.mask).any(axis=1)
 
 
 def draw_scenes(seed: int, indices: np.ndarray, max_objects: int, held_out: float) -> Scenes:
     """Scene i of the world that ``seed`` names, for each i of ``indices`` (N,); each depends on (seed, i) alone.
 
-    The number of objects is uniform on 1..max_objects, shape and size of each are uniform, and so is its colour among
+    The number of objects is uniform on 1..max_objects, shape and size of each are uniform, and so is its color among
     those that HELD_OUT leaves to its shape. In a share ``held_out`` of the scenes one object is of a combination in
     HELD_OUT. Objects lie in different quarters of the picture, whole and in a uniform place, so that none touch.
     """
@@ -69,27 +69,27 @@ def draw_scenes(seed: int, indices: np.ndarray, max_objects: int, held_out: floa
     u = uniform_by_index(seed, numbers.ravel()).reshape(n, draws)
     count = 1 + (u[:, 0] * k).astype(np.int64)  # (N,)
     cell = np.argsort(u[:, 1:5], axis=1)[:, :k]  # (N, K)
-    shape, colour, size = (
+    shape, color, size = (
         (u[:, 8 + i * k : 8 + (i + 1) * k] * options).astype(np.int64)
-        for i, options in enumerate((len(SHAPES), len(COLOURS) - 1, len(SIZES)))
+        for i, options in enumerate((len(SHAPES), len(COLORS) - 1, len(SIZES)))
     )
-    colour += colour >= _HELD_OUT_COLOUR[shape]  # one colour is skipped
+    color += color >= _HELD_OUT_COLOR[shape]  # one color is skipped
     new = np.flatnonzero(u[:, 5] < held_out)
     place = (u[new, 6] * count[new]).astype(np.int64)
     shape[new, place] = (u[new, 7] * len(HELD_OUT)).astype(np.int64)
-    colour[new, place] = _HELD_OUT_COLOUR[shape[new, place]]
-    freedom = 0.25 - _MARGIN - _RADII[size]  # (N, K): what a centre may be off that of its cell
+    color[new, place] = _HELD_OUT_COLOR[shape[new, place]]
+    freedom = 0.25 - _MARGIN - _RADII[size]  # (N, K): what a center may be off that of its cell
     position = _CELLS[cell] + (2 * u[:, 8 + 3 * k :].reshape(n, k, 2) - 1) * freedom[..., None]
     mask = np.arange(k) < count[:, None]
     order = np.argsort(np.where(mask, cell - len(_CELLS) * size, len(_CELLS)), axis=1)  # large ones first
-    shape, colour, size = (np.take_along_axis(x, order, axis=1) for x in (shape, colour, size))
+    shape, color, size = (np.take_along_axis(x, order, axis=1) for x in (shape, color, size))
     position = np.take_along_axis(position, order[..., None], axis=1)
-    return Scenes(shape, colour, size, position, np.take_along_axis(mask, order, axis=1))
+    return Scenes(shape, color, size, position, np.take_along_axis(mask, order, axis=1))
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------------
 # Signed distances to an outline in units of pixels, negative inside: x (M, 1, S) and y (M, S, 1) from the object's
-# centre, radius r (M, 1, 1). Every shape lies within the square of half side r.
+# center, radius r (M, 1, 1). Every shape lies within the square of half side r.
 
 
 def _circle(x: np.ndarray, y: np.ndarray, r: np.ndarray) -> np.ndarray:
@@ -124,15 +124,15 @@ _DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def coverage(scenes: Scenes, image_size: int) -> np.ndarray:
-    """How much of each pixel an object covers, (N, K, S, S) float32 in [0, 1], by the distance of its centre to the
+    """How much of each pixel an object covers, (N, K, S, S) float32 in [0, 1], by the distance of its center to the
     outline: exact for straight edges along the axes, and off by a few percent at corners."""
     covered = np.zeros((*scenes.mask.shape, image_size, image_size), dtype=np.float32)
     pixels = np.arange(image_size, dtype=np.float32) + np.float32(0.5)
-    centre = (scenes.position * image_size).astype(np.float32)
+    center = (scenes.position * image_size).astype(np.float32)
     radius = (_RADII[scenes.size] * image_size).astype(np.float32)
     for number, name in enumerate(SHAPES):
         rows = np.nonzero(scenes.mask & (scenes.shape == number))  # of M objects
-        x, y = pixels - centre[rows][:, :1], pixels - centre[rows][:, 1:]  # (M, S)
+        x, y = pixels - center[rows][:, :1], pixels - center[rows][:, 1:]  # (M, S)
         distance = _DISTANCES[name](x[:, None, :], y[:, :, None], radius[rows][:, None, None])  # (M, S, S)
         covered[rows] = np.clip(np.float32(0.5) - distance, 0, 1)
     return covered
@@ -145,7 +145,7 @@ def render(scenes: Scenes, image_size: int) -> np.ndarray:
     for start in range(0, len(scenes), _CHUNK):
         part = scenes[start : start + _CHUNK]
         covered = coverage(part, image_size).reshape(len(part), -1, image_size**2)  # (n, K, S * S)
-        paint = (_RGB[part.colour] - background).transpose(0, 2, 1)  # (n, 3, K): objects do not overlap, so they add
+        paint = (_RGB[part.color] - background).transpose(0, 2, 1)  # (n, 3, K): objects do not overlap, so they add
         pixels = np.matmul(paint, covered) + background[:, None] + np.float32(0.5)
         images[start : start + _CHUNK] = pixels.astype(np.uint8).reshape(-1, 3, image_size, image_size)
     return images
@@ -161,7 +161,7 @@ def caption_length(max_objects: int) -> int:
 
 def relations(scenes: Scenes) -> np.ndarray:
     """(N, K) int64 of RELATIONS: where the first object is, seen from each of the others; along the axis on which
-    their centres are further apart."""
+    their centers are further apart."""
     x, y = np.moveaxis(scenes.position[:, :1] - scenes.position, -1, 0)  # (N, K) each
     return np.where(np.abs(y) >= np.abs(x), np.where(y < 0, 0, 1), np.where(x < 0, 2, 3))
 
@@ -169,19 +169,19 @@ def relations(scenes: Scenes) -> np.ndarray:
 def tokens(scenes: Scenes) -> np.ndarray:
     """The captions as (N, caption_length) int64 of WORDS, filled up with 0.
 
-    They follow one grammar: OBJECT [RELATION OBJECT [and RELATION OBJECT]], an object being "a SIZE COLOUR SHAPE". The
+    They follow one grammar: OBJECT [RELATION OBJECT [and RELATION OBJECT]], an object being "a SIZE COLOR SHAPE". The
     first object is what the caption is about: both relations are its own.
     """
     n, k = scenes.mask.shape
     relation_words = np.array([[_WORD[w] for w in (*name.split(), "<nothing>")[:2]] for name in RELATIONS])  # (4, 2)
-    first = {name: _WORD[next(iter(names))] for name, names in (("size", SIZES), ("colour", COLOURS))}
+    first = {name: _WORD[next(iter(names))] for name, names in (("size", SIZES), ("color", COLORS))}
     slots = []
     for i in range(k):
         phrase = np.stack(
             [
                 np.full(n, _WORD["a"]),
                 first["size"] + scenes.size[:, i],
-                first["colour"] + scenes.colour[:, i],
+                first["color"] + scenes.color[:, i],
                 _WORD[SHAPES[0]] + scenes.shape[:, i],
             ],
             axis=1,

@@ -21,13 +21,13 @@ _HELD_OUT_SHARE = 0.5  # of the validation scenes: they have an object that no t
 
 
 class Shapes(ImageDataModule):
-    """One to three small or large shapes in six colours on a plain background: (3, S, S), a caption and a label each.
+    """One to three small or large shapes in six colors on a plain background: (3, S, S), a caption and a label each.
 
     Scene i of a split is a function of (scene_seed, split, epoch, i): with ``fresh`` every epoch brings new training
     scenes, nothing is downloaded and nothing is stored. A batch holds ``caption`` (N, T) int64, numbers of the words
     in ``genlab.data.scenes.WORDS`` filled up with 0, and ``label`` (N,), the shape that the caption names first: that
-    of the largest object. The combinations of shape and colour in ``genlab.data.scenes.HELD_OUT`` (the first shape in
-    the first colour, the second in the second, ...) occur in no training scene, and in half of the validation scenes:
+    of the largest object. The combinations of shape and color in ``genlab.data.scenes.HELD_OUT`` (the first shape in
+    the first color, the second in the second, ...) occur in no training scene, and in half of the validation scenes:
     what a model makes of their captions is composed, not remembered.
 
     Metrics see epoch 0. Which scenes there are depends on ``scene_seed`` and not on the run's seed, so that runs of
@@ -93,7 +93,7 @@ class Shapes(ImageDataModule):
         return {}  # scenes are a function of the settings
 
     def scenes(self, split: Split, epoch: int, indices: np.ndarray | Sequence[int]) -> Scenes:
-        """What is in the scenes ``indices`` (N,) of an epoch: shape, colour, size, position of each object, exactly."""
+        """What is in the scenes ``indices`` (N,) of an epoch: shape, color, size, position of each object, exactly."""
         return _scenes(self.scene_seed, split, epoch, np.asarray(indices), self.max_objects)
 
     def render(self, scenes: Scenes) -> np.ndarray:

@@ -59,7 +59,7 @@ class Windows(KeyedDataset):
 class TextDataModule(DataModule):
     """Text by split, as tokens. A subclass says where the text comes from, in :meth:`documents`.
 
-    The tokenizer learns from the training split. What it has learnt and the tokens are kept in the cache of
+    The tokenizer learns from the training split. What it has learned and the tokens are kept in the cache of
     :mod:`genlab.data.array_cache`, under a hash of the text, so they are made once and again when the text changes.
     """
 
@@ -136,13 +136,13 @@ class TextDataModule(DataModule):
     def tokenizer(self) -> Tokenizer:
         """Trained, or as it was when it was trained on the same text."""
 
-        def learnt() -> Iterator[np.ndarray]:
+        def learned() -> Iterator[np.ndarray]:
             with progress(f"learning the tokens of {self.title('train')}", None):
                 self._tokenizer.train(islice(self.documents("train"), self.learn_from))
             yield np.frombuffer(self._tokenizer.state().encode(), dtype=np.uint8)
 
         key = digest(1, self._tokenizer.fingerprint(), self.text_hash("train"), self.learn_from)
-        self._tokenizer.load_state(cached_array(self.cache, f"tokenizer-{key}", learnt).tobytes().decode())
+        self._tokenizer.load_state(cached_array(self.cache, f"tokenizer-{key}", learned).tobytes().decode())
         return self._tokenizer
 
     def tokens(self, split: Split) -> np.ndarray:
@@ -192,7 +192,7 @@ class TextDataModule(DataModule):
 
     def encoded(self, split: Split) -> Iterator[np.ndarray]:
         """The tokens of each document, the end token among them."""
-        with progress(f"tokenising {self.title(split)}", None) as advance:
+        with progress(f"tokenizing {self.title(split)}", None) as advance:
             for document in self.documents(split):
                 try:
                     tokens = self.encode(document)

@@ -29,6 +29,6 @@ def check_pixels(
         by = by or ("LPIPS" if any(isinstance(part, LPIPS) for part in vars(metric).values()) else "")
         if by:
             raise ConfigError(
-                f"metrics={name}: {by} are of grey or RGB images, and the data have {channels} channels. Use "
+                f"metrics={name}: {by} are of gray or RGB images, and the data have {channels} channels. Use "
                 "metrics=[nearest,sharpness,noise_level], or metrics=[]."
             )

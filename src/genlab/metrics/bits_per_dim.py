@@ -24,10 +24,10 @@ _AT_ONCE = 64  # images: a likelihood keeps more in memory than a sample does
 class BitsPerDim(Metric):
     """Minus the base-2 log-likelihood of 8-bit images, for each dimension (Theis et al. 2016, arXiv:1511.01844), on
     average over held-out images that represent the split evenly, each told what the model can be told; and the
-    same in nats an image, at the grey levels that the model tells apart.
+    same in nats an image, at the gray levels that the model tells apart.
 
     The names say of what kind the number is: exact, a bound from above, or an estimate of a bound. Pixels are
-    dequantised with uniform noise, a function of (seed, image), and a density of what comes out is a bound of the
+    dequantized with uniform noise, a function of (seed, image), and a density of what comes out is a bound of the
     discrete likelihood. Noise and model agree on the cell of each level. A model that knows nothing pays 8 bits.
     """
 

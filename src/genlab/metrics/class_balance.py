@@ -26,7 +26,7 @@ class ClassBalance(Metric):
       their expected share. It falls with whole modes that are missing (Srivastava et al. 2017, arXiv:1705.07761,
       sec. 4, count the modes that a classifier finds).
     * ``class_balance`` in [0, 1], 0 is best: the total variation distance, sum |p - q| / 2, between the two histograms
-      over the classes that are reached, each renormalised. It falls to 0.05 and not to 0 for 500 independent real
+      over the classes that are reached, each renormalized. It falls to 0.05 and not to 0 for 500 independent real
       samples of ten classes: about sqrt(K / (2 pi N)) is chance.
 
     The class of a sample is what the judge says, not what was asked for. What is expected are the classes of the

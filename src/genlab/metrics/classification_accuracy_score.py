@@ -24,8 +24,8 @@ class ClassificationAccuracyScore(Metric):
 
     The paper trains a ResNet-50 on the pixels of as many samples as ImageNet has images, and reports its top-1 and
     top-5 accuracy on ImageNet's validation images. Here a logistic regression is trained on what the extractor gives of
-    the samples, and tested on the whole reference, top-1: seconds, and deterministic. But the features were learnt from
-    real images: what they do not see (texture, say) is not held against samples, and the probe needs fewer and less
+    the samples, and tested on the whole reference, top-1: seconds, and deterministic. But the features come from real
+    images: what they do not see (texture, say) is not held against samples, and the probe needs fewer and less
     varied samples than a network would. So numbers are higher; they compare with each other, under one extractor and
     one number of samples, and never with published ones.
     """

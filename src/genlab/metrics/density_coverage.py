@@ -17,7 +17,7 @@ _ROUNDING = 1e-10  # of squared lengths: float32 features that differ at all dif
 class DensityCoverage(Metric):
     """How often samples fall among the data, and what share of the data has a sample beside it.
 
-    Around each real example lies a ball that reaches to its k-th neighbour among the real ones. Density counts the
+    Around each real example lies a ball that reaches to its k-th neighbor among the real ones. Density counts the
     balls that a sample lies in, by k, on average: 1 is expected of a perfect model, and it may be more where samples
     gather in the dense places of the data. Coverage is the share of balls with a sample inside, in [0, 1]. Unlike
     precision and recall, balls are of real examples only: outliers among the samples open no manifold of their own.
@@ -35,7 +35,7 @@ class DensityCoverage(Metric):
     fake_features: list[Tensor]
 
     def __init__(self, neighborhood: int = 5):  # k, 5 in the paper
-        """Raises ConfigError if there is no such neighbour."""
+        """Raises ConfigError if there is no such neighbor."""
         super().__init__()
         if neighborhood < 1:
             raise ConfigError(f"metrics.dc.neighborhood must be a whole number >= 1, got {neighborhood}.")
@@ -48,7 +48,7 @@ class DensityCoverage(Metric):
         (self.real_features if real else self.fake_features).append(batch["features"])
 
     def compute(self) -> dict[str, Tensor]:
-        """``density``, 0 or more, and ``coverage`` in [0, 1]. Raises DataError if no real example has a k-th neighbour,
+        """``density``, 0 or more, and ``coverage`` in [0, 1]. Raises DataError if no real example has a k-th neighbor,
         or there is no sample."""
         real, fake = dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features)
         self.check_enough(real, fake)
@@ -71,8 +71,8 @@ class DensityCoverage(Metric):
 def density_and_coverage(real: Tensor, fake: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Of features (N, D) and (M, D): float64 scalars. A sample on the surface of a ball is not in it, as in the
     authors' code: measured against themselves, real examples have density and coverage 1."""
-    centre = real.double().mean(dim=0)
-    real, fake = real.double() - centre, fake.double() - centre
+    center = real.double().mean(dim=0)
+    real, fake = real.double() - center, fake.double() - center
     inside, covered = real.new_zeros(()), real.new_zeros(())
     for rows, to_real in squared_distances(real, real):
         radii = to_real.kthvalue(k + 1, dim=1).values.clamp(min=0.0)  # (n,), squared; each is its own nearest
@@ -94,7 +94,7 @@ def squared_distances(x: Tensor, y: Tensor, chunk: int = _CHUNK) -> Iterator[tup
 def expected_coverage(num_real: int, num_fake: int, k: int) -> float:
     """Of samples from the distribution of the data (Naeem et al. 2020, Lemma 2).
 
-    A ball stays empty if the k nearest to its centre, of the N - 1 other real examples and the M samples, are all real.
+    A ball stays empty if the k nearest to its center, of the N - 1 other real examples and the M samples, are all real.
     """
     empty = 1.0
     for j in range(1, k + 1):

@@ -37,7 +37,7 @@ class Judge:
             self.machine = SVC(C=penalty, kernel="precomputed").fit(self.kernel(rows), labels)
 
     def kernel(self, rows: np.ndarray) -> np.ndarray:
-        """exp(-gamma |x - y|^2) of rows (N, D) and of those that were learnt from, (N, M)."""
+        """exp(-gamma |x - y|^2) of rows (N, D) and of those that were learned from, (N, M)."""
         squared = np.square(rows).sum(axis=1)[:, None] + np.square(self.rows).sum(axis=1) - 2 * rows @ self.rows.T
         return np.exp(-self.gamma * squared)
 

@@ -18,8 +18,8 @@ def moments_of(x: Tensor) -> Moments:
     """The moments of the rows of ``x`` (N, D), N >= 1, as one part."""
     x = x.double()
     mean = x.mean(dim=0)
-    centred = x - mean
-    return Moments(x.new_tensor([len(x)]), mean[None], (centred.T @ centred)[None])
+    centered = x - mean
+    return Moments(x.new_tensor([len(x)]), mean[None], (centered.T @ centered)[None])
 
 
 def concatenate(*moments: Moments) -> Moments:

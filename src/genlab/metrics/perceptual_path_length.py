@@ -27,7 +27,7 @@ class PerceptualPathLength(Metric):
 
     A step goes from a uniformly random place of the way between two random latents, by ``epsilon`` of that way. The
     way is the great circle (slerp), as is right for a normal prior: a straight line would pass through latents shorter
-    than any that a sample has. (Karras et al. take a straight line in StyleGAN's learnt space W alone, eq. 3.) The
+    than any that a sample has. (Karras et al. take a straight line in StyleGAN's learned space W alone, eq. 3.) The
     lowest and the highest ``discard`` of lengths are left out, as in their code. Lower is smoother, and one image for
     all latents is smoothest: read it beside a metric of diversity; numbers of other distances or sizes do not compare.
 

@@ -18,7 +18,7 @@ _ROWS = 1000  # of the distance matrix at a time: 0.4 GB for 50,000 columns
 class PrecisionRecall(Metric):
     """The shares of samples that lie in the manifold of the data, and of data in the manifold of the samples.
 
-    A manifold is the union of balls around its points that reach to their k-th neighbour. Both lie in [0, 1], 1 is
+    A manifold is the union of balls around its points that reach to their k-th neighbor. Both lie in [0, 1], 1 is
     best: precision falls with bad samples, recall with missing ones. Both depend on the sample counts.
     """
 
@@ -41,7 +41,7 @@ class PrecisionRecall(Metric):
         (self.real_features if real else self.fake_features).append(batch["features"])
 
     def compute(self) -> dict[str, Tensor]:
-        """``precision`` and ``recall``. Raises DataError if a side has no k-th neighbour."""
+        """``precision`` and ``recall``. Raises DataError if a side has no k-th neighbor."""
         real, fake = dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features)
         self.check_enough(real, fake)
         result = prc_features_to_metric(

@@ -107,7 +107,7 @@ def _until(tokens: list[int], end: int | None) -> list[int]:
 def _runs(
     pairs: list[tuple[int, int]], key: Callable[[tuple[int, int]], int], size: int
 ) -> Iterator[list[tuple[int, int]]]:
-    """Batches of at most ``size`` neighbours with the same key."""
+    """Batches of at most ``size`` neighbors with the same key."""
     batch: list[tuple[int, int]] = []
     for pair in pairs:
         if batch and (len(batch) == size or key(batch[0]) != key(pair)):

@@ -19,7 +19,7 @@ class Sharpness(Metric):
     """How steep the edges of samples are: 1 as steep as the data's, less if samples are blurred.
 
     The sharpness of one image is the 98 % quantile over its pixels of the maximum local variation, max |I(p) - I(q)|
-    over the eight neighbours q of p (Bahrami & Kot 2014, IEEE Signal Processing Letters 21(6), eq. 1), as a share of
+    over the eight neighbors q of p (Bahrami & Kot 2014, IEEE Signal Processing Letters 21(6), eq. 1), as a share of
     the image's own range, so that neither contrast nor content counts: 1 for a step from darkest to brightest, 0.4 for
     one blurred by a Gaussian of sigma 1 pixel. ``sharpness`` = min(1, s / s_10) in [0, 1], s the median of the samples
     and s_10 what nine tenths of the reference exceed: a sharp choice of pictures, or noise, counts for nothing, and
@@ -55,7 +55,7 @@ class Sharpness(Metric):
 def steepness(images: Tensor) -> Tensor:
     """uint8 (N, C, H, W) -> (N,) float64 in [0, 1]: the steepest edges of each image, as a share of its range.
 
-    Of its brightness, the sum over channels. An image of one colour has none: 0.
+    Of its brightness, the sum over channels. An image of one color has none: 0.
     """
     brightness = images.float().sum(dim=1, keepdim=True)  # (N, 1, H, W), whole numbers
     highest = F.max_pool2d(brightness, 3, stride=1, padding=1)

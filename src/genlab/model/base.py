@@ -42,7 +42,7 @@ class Progress:
 
 
 class LearningRateSchedule(Protocol):
-    """A multiple of the optimiser's learning rate, as a function of progress."""
+    """A multiple of the optimizer's learning rate, as a function of progress."""
 
     def scale(self, examples: int, fraction: float) -> float: ...
 
@@ -56,7 +56,7 @@ class Model(LightningModule, ABC):
 
     kinds: ClassVar[frozenset[str]]  # of data that it can be trained on: {"continuous"}, {"tokens"} or both
     key: str = "image"  # of a batch: where the data are; assembling a run sets what the data say
-    gradient_clip_val: float | None = None  # of a model that makes its own optimiser steps; else the trainer has it
+    gradient_clip_val: float | None = None  # of a model that makes its own optimizer steps; else the trainer has it
 
     def __init__(self, seed: int, schedule: LearningRateSchedule):
         super().__init__()
@@ -85,11 +85,11 @@ class Model(LightningModule, ABC):
 
     def step_kind(self, batch_idx: int) -> str:
         """Of the training step that comes: steps of one kind, on batches of one shape, cost the same number of
-        operations. Those of an optimiser count too: Muon multiplies matrices."""
+        operations. Those of an optimizer count too: Muon multiplies matrices."""
         return "step" if self.at_optimizer_step(batch_idx) else "accumulation"
 
     def at_optimizer_step(self, batch_idx: int) -> bool:
-        """Whether optimisers step on this batch: only then is a state worth averaging, saving or stopping at."""
+        """Whether optimizers step on this batch: only then is a state worth averaging, saving or stopping at."""
         return self.accumulation.steps
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -158,7 +158,7 @@ class GenerativeModel(Model):
     """A model that can also sample."""
 
     conditions: Conditions = Conditions()  # what samples can be asked for
-    num_levels: int = 256  # grey levels of a pixel that its likelihood, if it has one, tells apart
+    num_levels: int = 256  # gray levels of a pixel that its likelihood, if it has one, tells apart
     # Of the network that draws, so far, by rows: what ``sample`` costs on any machine. A guided one is two; what
     # decodes latents or tokens into images does not count.
     evaluations: int = 0
@@ -207,7 +207,7 @@ class HasLikelihood(Protocol):
     likelihood_kind: Literal["exact", "bound", "estimate"]  # of the discrete data, of which a density gives a bound
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
-        """Nats of each example, (N,): of an image as a density over dequantised images on [-1, 1], whose level p fills
+        """Nats of each example, (N,): of an image as a density over dequantized images on [-1, 1], whose level p fills
         [p, p + 1) / 128 - 1; of text (N, T + 1) as a probability of all tokens given the first."""
         ...
 

@@ -174,7 +174,7 @@ class Conditions:
 
     def check_guided(self, strength: float) -> None:
         """Raises ValueError if guidance is to compare with what a model without a condition would do, which this one
-        never learnt."""
+        never learned."""
         together = self.dropout
         if isinstance(together, Mapping):
             together = min((together.get(key, 0.0) for key in self.kinds), default=0.0)

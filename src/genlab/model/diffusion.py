@@ -118,7 +118,7 @@ class Diffusion(GenerativeModel):
         return self.guidance.guide(CountingDenoiser(self), condition, self.conditions.nothing(len(first), first.device))
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None, trace: Trace | None = None) -> Tensor:
-        """Nats of each image of ``x`` (N, C, H, W), a density over dequantised images on [-1, 1], without guidance: of
+        """Nats of each image of ``x`` (N, C, H, W), a density over dequantized images on [-1, 1], without guidance: of
         a discrete likelihood, an estimate of a bound. -> (N,).
 
         ``trace`` is exact (``ExactTrace()``) or an estimate; by default Hutchinson's, with signs from the model's seed.

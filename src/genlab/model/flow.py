@@ -1,4 +1,4 @@
-"""Normalising flows: an invertible network from data to noise, trained on its exact density."""
+"""Normalizing flows: an invertible network from data to noise, trained on its exact density."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -138,7 +138,7 @@ class Flow(GenerativeModel):
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
-        """Nats of each image of ``x`` (N, C, H, W), a density over dequantised images on [-1, 1]. -> (N,).
+        """Nats of each image of ``x`` (N, C, H, W), a density over dequantized images on [-1, 1]. -> (N,).
 
         The caller puts the model in eval mode, or dropout is on.
 
@@ -156,7 +156,7 @@ class Flow(GenerativeModel):
 
 
 def _continuous(image: Tensor) -> Tensor:
-    """Levels from -1 to 1 become the middles of 256 cells that tile [-1, 1], as in ``bits_per_dim.dequantise``."""
+    """Levels from -1 to 1 become the middles of 256 cells that tile [-1, 1], as in ``bits_per_dim.dequantize``."""
     return image * (LEVELS - 1) / LEVELS
 
 

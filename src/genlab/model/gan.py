@@ -20,7 +20,7 @@ from genlab.seeding import RandomStream, derive_seed
 class GAN(GenerativeModel):
     """DCGAN, SNGAN, BigGAN, WGAN-GP: each batch is a turn of the discriminator, every few of them also the generator's.
 
-    The only family with optimiser steps of its own, since two networks take turns. An example counts when the
+    The only family with optimizer steps of its own, since two networks take turns. An example counts when the
     discriminator sees it. With accumulated gradients a turn of the discriminator takes several batches, and the
     generator's, which follows, as many passes.
     """
@@ -104,7 +104,7 @@ class GAN(GenerativeModel):
         self.steps_made += 1
 
     def step_kind(self, batch_idx: int) -> str:
-        kind = "discriminator" + " penalty" * self.is_penalised()
+        kind = "discriminator" + " penalty" * self.is_penalized()
         if not self.at_optimizer_step(batch_idx):
             return kind
         return f"{kind} step of {self.accumulation.size}" + " generator" * self.is_generators_turn()
@@ -112,7 +112,7 @@ class GAN(GenerativeModel):
     def is_generators_turn(self) -> bool:
         return (self.steps_made + 1) % self.discriminator_steps == 0
 
-    def is_penalised(self) -> bool:
+    def is_penalized(self) -> bool:
         every = self.objective.penalty.every
         return every > 0 and self.steps_made % every == 0
 
@@ -124,7 +124,7 @@ class GAN(GenerativeModel):
         real_scores, fake_scores = self.scores(real, condition, draws), self.scores(fake, condition, draws)
         loss = self.objective.discriminator_loss(real_scores, fake_scores)
         self.log_all(discriminator_loss=loss, **self.accuracies(real_scores, fake_scores))
-        if self.is_penalised():
+        if self.is_penalized():
             penalty = self.penalty(real, fake, condition, draws)
             self.log_all(discriminator_penalty=penalty)
             loss = loss + penalty

@@ -1,4 +1,4 @@
-"""Hierarchical variational autoencoders: several layers of latents, each with a prior that has learnt from the last."""
+"""Hierarchical variational autoencoders: several layers of latents, each with a prior that reads the one before."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

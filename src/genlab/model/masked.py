@@ -26,7 +26,7 @@ from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import PredictionGuidance, TokenNetwork, UnmaskingSampler
 from genlab.model.sharding import shard
-from genlab.model.tokens import TokenView, dequantised_to_batch, made, view_of
+from genlab.model.tokens import TokenView, dequantized_to_batch, made, view_of
 from genlab.seeding import RandomStream, derive_seed
 
 
@@ -66,7 +66,7 @@ class Masked(GenerativeModel):
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
-        """Raises ValueError: an argument is outside its range, or a tokeniser of images of another shape."""
+        """Raises ValueError: an argument is outside its range, or a tokenizer of images of another shape."""
         super().__init__(seed, schedule)
         self.conditions = Conditions.told(told, conditions, condition_dropout)
         self.guidance = guidance or NoGuidance()
@@ -149,7 +149,7 @@ class Masked(GenerativeModel):
             ValueError: a condition that the model does not know.
         """
         self.conditions.check(condition)
-        sequences = self.view.sequences(dequantised_to_batch(x), condition)
+        sequences = self.view.sequences(dequantized_to_batch(x), condition)
         length = sequences.shape[1] - self.view.given_length
         nats = torch.zeros(len(sequences), device=x.device)
         names = [derive_seed(self.seed, *row) for row in sequences.tolist()]

@@ -30,7 +30,7 @@ class Discriminator(Protocol):
 
 
 class AdversarialObjective(Protocol):
-    """What a discriminator and a generator minimise, each a scalar of scores (N,)."""
+    """What a discriminator and a generator minimize, each a scalar of scores (N,)."""
 
     penalty: Any  # a genlab.model.objective.penalty.Penalty on the discriminator's slope
     undecided: float | None  # the score between "real" and "made"; None: scores are no answers to that question
@@ -91,7 +91,7 @@ class Decoder(Protocol):
 class PixelLikelihood(Protocol):
     """A distribution of images, whose parameters a decoder puts out."""
 
-    levels: int | None  # grey levels that it is a distribution over; None: a density
+    levels: int | None  # gray levels that it is a distribution over; None: a density
 
     def num_parameters(self, channels: int) -> int:
         """Parameter channels D for images of ``channels`` channels."""
@@ -111,7 +111,7 @@ class PixelLikelihood(Protocol):
 
 
 class DenoisingObjective(Protocol):
-    """What to minimise, and how the trained network is read as a denoiser."""
+    """What to minimize, and how the trained network is read as a denoiser."""
 
     def loss(self, network: nn.Module, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
         """The loss of clean data ``x`` (N, C, H, W), a scalar; ``progress`` in [0, 1]."""

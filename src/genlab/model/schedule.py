@@ -1,4 +1,4 @@
-"""Learning rates over a run, as multiples of the optimiser's. They follow examples and the budget, never steps."""
+"""Learning rates over a run, as multiples of the optimizer's. They follow examples and the budget, never steps."""
 
 import math
 from collections.abc import Sequence

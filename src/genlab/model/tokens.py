@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genlab.model.base import Condition, GenerativeModel, HasTokens
-from genlab.model.bits_per_dim import as_density, quantised
+from genlab.model.bits_per_dim import as_density, quantized
 from genlab.model.condition import Conditions
 
 
@@ -112,7 +112,7 @@ class GivenTokens:
 
 
 class PixelTokens(GivenTokens):
-    """The 256 levels of each channel of each pixel, row by row, colours of a pixel side by side. Data: (N, C, H, W)."""
+    """The 256 levels of each channel of each pixel, row by row, colors of a pixel side by side. Data: (N, C, H, W)."""
 
     LEVELS = 256
 
@@ -133,7 +133,7 @@ class PixelTokens(GivenTokens):
 
 
 class CodeTokens(GivenTokens):
-    """The codes that a trained tokeniser gives images, row by row. Data: (N, C, H, W)."""
+    """The codes that a trained tokenizer gives images, row by row. Data: (N, C, H, W)."""
 
     def __init__(self, tokenizer: HasTokens, conditions: Conditions):
         super().__init__(tokenizer.num_codes, conditions)
@@ -183,7 +183,7 @@ def view_of(
 
 
 def made(tokenizer: HasTokens | None) -> None:
-    """Make a tokeniser's networks; they stay as they are."""
+    """Make a tokenizer's networks; they stay as they are."""
     if tokenizer is None:
         return
     assert isinstance(tokenizer, GenerativeModel)
@@ -191,6 +191,6 @@ def made(tokenizer: HasTokens | None) -> None:
     tokenizer.requires_grad_(False).eval()
 
 
-def dequantised_to_batch(x: Tensor) -> Tensor:
+def dequantized_to_batch(x: Tensor) -> Tensor:
     """Images as likelihoods get them, with noise or without, as batches hold them; tokens as they are."""
-    return quantised(x) if x.is_floating_point() else x
+    return quantized(x) if x.is_floating_point() else x

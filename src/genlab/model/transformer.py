@@ -1,4 +1,4 @@
-"""Transformers that predict the next token: of text, of an image's pixels, or of a tokeniser's codes for it."""
+"""Transformers that predict the next token: of text, of an image's pixels, or of a tokenizer's codes for it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -22,7 +22,7 @@ from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import PredictionGuidance, TokenNetwork, TokenSampler
 from genlab.model.sharding import shard
-from genlab.model.tokens import TokenView, dequantised_to_batch, made, view_of
+from genlab.model.tokens import TokenView, dequantized_to_batch, made, view_of
 from genlab.seeding import RandomStream
 
 
@@ -57,7 +57,7 @@ class Transformer(GenerativeModel):
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
-        """Raises ValueError: an argument is outside its range, or a tokeniser of images of another shape."""
+        """Raises ValueError: an argument is outside its range, or a tokenizer of images of another shape."""
         super().__init__(seed, schedule)
         self.conditions = Conditions.told(told, conditions, condition_dropout)
         self.guidance = guidance or NoGuidance()
@@ -111,7 +111,7 @@ class Transformer(GenerativeModel):
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
-        """Nats of each example: of images (N, C, H, W) on [-1, 1], dequantised or not, as a density that is constant on
+        """Nats of each example: of images (N, C, H, W) on [-1, 1], dequantized or not, as a density that is constant on
         each level's bin (over codes: a bound of it); of text (N, 1 + T), of all tokens but the first. -> (N,).
 
         The caller puts the model in eval mode, or dropout is on.
@@ -120,7 +120,7 @@ class Transformer(GenerativeModel):
             ValueError: a condition that the model does not know.
         """
         self.conditions.check(condition)
-        data = dequantised_to_batch(x)
+        data = dequantized_to_batch(x)
         sequences = self.view.sequences(data, condition)
         return self.view.log_density(self.token_log_probs(sequences).sum(dim=1), x, sequences)
 

@@ -1,4 +1,4 @@
-"""VQ-VAE (van den Oord et al. 2017): images to a few integers, and back. A tokeniser for models that come after it."""
+"""VQ-VAE (van den Oord et al. 2017): images to a few integers, and back. A tokenizer for models that come after it."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ class Quantizer(Protocol):
         ...
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, Z, h, w) -> quantised (with a gradient), a scalar loss that keeps ``z`` close to it, codes (N, h, w)."""
+        """(N, Z, h, w) -> quantized (with a gradient), a scalar loss that keeps ``z`` close to it, codes (N, h, w)."""
         ...
 
     def update(self, z: Tensor, codes: Tensor) -> None:
@@ -44,7 +44,7 @@ class Quantizer(Protocol):
 class VQVAE(GenerativeModel):
     """An autoencoder whose latents are codes of a finite codebook.
 
-    Tokens are those of an image alone: the networks see no labels. There is no learnt prior over tokens yet, so
+    Tokens are those of an image alone: the networks see no labels. There is no learned prior over tokens yet, so
     :meth:`sample` draws each independently; pictures worth looking at are reconstructions, until a second model
     generates tokens. Losses are nats a dimension of the data.
     """
@@ -139,8 +139,8 @@ class VQVAE(GenerativeModel):
         """Of images (N, C, H, W): ``reconstruction`` in nats a dimension, ``commitment``, and the weighted ``loss``
         (eq. 3); what the encoder said (N, Z, h, w); the codes (N, h, w)."""
         z = self.encoder(x, None)
-        quantised, commitment, codes = self.quantizer(z)
-        reconstruction = -self.likelihood.log_prob(x, self.decoder(quantised, None)).mean() / math.prod(self.shape)
+        quantized, commitment, codes = self.quantizer(z)
+        reconstruction = -self.likelihood.log_prob(x, self.decoder(quantized, None)).mean() / math.prod(self.shape)
         loss = reconstruction + self.commitment * commitment
         return {"loss": loss, "reconstruction": reconstruction, "commitment": commitment}, z, codes
 
@@ -186,12 +186,12 @@ class VQVAE(GenerativeModel):
 
     @torch.no_grad()
     def encode(self, x: Tensor, condition: Condition | None = None) -> Tensor:
-        """What the encoder says of images (N, C, H, W), not quantised. -> (N, *latent_shape)."""
+        """What the encoder says of images (N, C, H, W), not quantized. -> (N, *latent_shape)."""
         return self.encoder(x, None)
 
     @torch.no_grad()
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
-        """Latents (N, *latent_shape), which are quantised first, to images (N, C, H, W)."""
+        """Latents (N, *latent_shape), which are quantized first, to images (N, C, H, W)."""
         return self.detokenize(self.quantizer.encode(z))
 
     @torch.no_grad()
@@ -200,7 +200,7 @@ class VQVAE(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W) of tokens drawn one by one: a baseline, not a model of images.
 
-        There is no learnt prior. Each token is drawn independently of the others of its image, as often as it stood at
+        There is no learned prior. Each token is drawn independently of the others of its image, as often as it stood at
         its place in recent training images (of the label asked for); before training, all are as likely. Without a
         generator, one is seeded from torch's global generator.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.report.columns import ARROWS, Column
-from genlab.report.figure import COLOURS, GREY, arrange, clipped, prefixed, save, spans, styled
+from genlab.report.figure import COLORS, GRAY, arrange, clipped, prefixed, save, spans, styled
 from genlab.report.table import Table
 
 MOST_NAMES = 16  # beyond, only the front has names
@@ -34,12 +34,12 @@ def cost_plot(table: Table, quality: Column, folder: Path) -> list[str]:
     panels = [panel for panel in panels if len(panel[2]) > 1]
     if not panels:
         return []
-    colours = {row: COLOURS[place] if place < len(COLOURS) else GREY for place, row in enumerate(rows)}
+    colors = {row: COLORS[place] if place < len(COLORS) else GRAY for place, row in enumerate(rows)}
     with styled() as pyplot:
         figure, drawn = pyplot.subplots(1, len(panels), figsize=(6 * len(panels), 4.2), sharey=True, squeeze=False)
         wanted = []
         for panel, (title, unit, points) in zip(drawn[0], panels, strict=True):
-            wanted.append(_panel(panel, points, table, quality, colours))
+            wanted.append(_panel(panel, points, table, quality, colors))
             panel.set_xlabel(title)
             prefixed(panel.xaxis, unit)
         if drawn[0][0].get_yscale() == "log":
@@ -52,7 +52,7 @@ def cost_plot(table: Table, quality: Column, folder: Path) -> list[str]:
 
 
 def _panel(
-    panel: Any, points: dict[int, Any], table: Table, quality: Column, colours: dict[int, str]
+    panel: Any, points: dict[int, Any], table: Table, quality: Column, colors: dict[int, str]
 ) -> list[tuple[Any, str, bool]]:
     """-> the points that get a name, theirs, and whether they are on the front."""
     values = [value for _, value in points.values()]
@@ -77,17 +77,17 @@ def _panel(
             [points[row][0] for row in spread],
             [min(quality.drawn(row)) for row in spread],
             [max(quality.drawn(row)) for row in spread],
-            color=[colours[row] for row in spread],
+            color=[colors[row] for row in spread],
             linewidth=1.2,
             alpha=0.6,
         )
-    drawn = [row for row in points if row in front or colours[row] != GREY]
+    drawn = [row for row in points if row in front or colors[row] != GRAY]
     for rows in ([row for row in points if row not in drawn], *([row] for row in drawn)):  # the many at once
         if rows:
             panel.scatter(
                 *zip(*(points[row] for row in rows), strict=True),
                 s=46 if rows[0] in front else 26,
-                color=colours[rows[0]],
+                color=colors[rows[0]],
                 zorder=3,
                 linewidth=0.8,
                 edgecolor="black" if rows[0] in front else "white",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genlab.report.curves import AXES, Point, points_of
-from genlab.report.figure import COLOURS, GREY, arrange, prefixed, save, spans, styled
+from genlab.report.figure import COLORS, GRAY, arrange, prefixed, save, spans, styled
 from genlab.report.logged import Logged
 
 MOST = 60  # lines of a figure: the best; more hide each other
@@ -50,10 +50,10 @@ def _figure(metric: str, lines: Sequence[Line], found: int, folder: Path) -> lis
         figure, panels = pyplot.subplots(1, 3, figsize=(12, 3.7), sharey=True)
         values = [point.value for line in lines for seed in line.seeds for point in seed]
         entries: dict[str, object] = {}
-        left_over = len(lines) - len(COLOURS)
+        left_over = len(lines) - len(COLORS)
         others = f"{left_over} other{'s' * (left_over > 1)}"
         if found > len(lines):
-            others = f"{left_over} of {found - len(COLOURS):,} others"
+            others = f"{left_over} of {found - len(COLORS):,} others"
         for panel, axis in zip(panels, AXES, strict=True):
             xs = [getattr(point, axis) for line in lines for seed in line.seeds for point in seed]
             if spans([x for x in xs if x > 0], 100):
@@ -61,9 +61,9 @@ def _figure(metric: str, lines: Sequence[Line], found: int, folder: Path) -> lis
             if spans(values):
                 panel.set_yscale("log")
             for rank, line in reversed(list(enumerate(lines))):  # the best on top
-                colour = COLOURS[rank] if rank < len(COLOURS) else GREY
-                name = line.name if rank < len(COLOURS) else others
-                entries[name] = _draw(panel, line, axis, colour)
+                color = COLORS[rank] if rank < len(COLORS) else GRAY
+                name = line.name if rank < len(COLORS) else others
+                entries[name] = _draw(panel, line, axis, color)
             panel.set_xlabel(TITLES[axis])
             prefixed(panel.xaxis)
         if panels[0].get_yscale() == "log":
@@ -76,16 +76,16 @@ def _figure(metric: str, lines: Sequence[Line], found: int, folder: Path) -> lis
         return save(figure, folder, f"curve-{metric}")
 
 
-def _draw(panel: object, line: Line, axis: str, colour: str) -> object:
+def _draw(panel: object, line: Line, axis: str, color: str) -> object:
     """The mean over seeds where all have come, their range, and each seed faintly. -> what the legend shows."""
     each = [[(getattr(point, axis), point.value) for point in seed] for seed in line.seeds]
     if len(each) == 1:
-        return _plot(panel, each[0], color=colour, marker="o", markersize=3)
+        return _plot(panel, each[0], color=color, marker="o", markersize=3)
     for seed in each:
-        _plot(panel, seed, color=colour, linewidth=0.7, alpha=0.45)
+        _plot(panel, seed, color=color, linewidth=0.7, alpha=0.45)
     grid, means, lows, highs = average(each)
-    panel.fill_between(grid, lows, highs, color=colour, alpha=0.15, linewidth=0)  # type: ignore[attr-defined]
-    return _plot(panel, list(zip(grid, means, strict=True)), color=colour)
+    panel.fill_between(grid, lows, highs, color=color, alpha=0.15, linewidth=0)  # type: ignore[attr-defined]
+    return _plot(panel, list(zip(grid, means, strict=True)), color=color)
 
 
 def _plot(panel: object, points: Sequence[tuple[float, float]], **style: object) -> object:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a4fb5", "#8c6d31")  # Okabe, Ito
-GREY = "#b8b8b8"
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a4fb5", "#8c6d31")  # Okabe, Ito
+GRAY = "#b8b8b8"
 STYLE: dict[str, Any] = {
     "font.size": 9, "font.family": "DejaVu Sans", "text.parse_math": False, "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": "#666666", "axes.linewidth": 0.8, "axes.grid": True,

@@ -18,7 +18,7 @@ Tile = tuple[str, str, Path | None]  # name, its first metric, its grid
 
 
 def side_by_side(tiles: Sequence[Tile], path: Path) -> None:
-    """Write the grids as one PNG: tiles of one height, at most four across. A grid that cannot be read is grey."""
+    """Write the grids as one PNG: tiles of one height, at most four across. A grid that cannot be read is gray."""
     grids = [None if grid is None else _read(grid) for *_, grid in tiles]
     height = min(max([HEIGHTS[0], *(grid.height for grid in grids if grid)]), HEIGHTS[1])
     pictures = [_picture(grid, height) for grid in grids]
@@ -54,7 +54,7 @@ def _read(path: Path) -> Image.Image | None:
 
 
 def _picture(grid: Image.Image | None, height: int) -> Image.Image:
-    """A grid scaled to ``height``, on a tile that is wide enough for a caption; grey where there is none."""
+    """A grid scaled to ``height``, on a tile that is wide enough for a caption; gray where there is none."""
     if grid is None:
         tile = Image.new("RGB", (NARROWEST, height), (235, 235, 235))
         ImageDraw.Draw(tile).text((GAP, GAP), "no sample grid", fill=(90, 90, 90), font=SUBTITLE)

@@ -11,7 +11,7 @@ from genlab.report.measurement import Measurement, differences
 from genlab.report.runs import Run
 
 REMEDIES = {"num_samples": "n={}", "seed": "seed={}", "reference": "evaluation.reference={}"}
-BY_CODE = (".dequantisation",)  # no options: measuring again is enough
+BY_CODE = (".dequantization",)  # no options: measuring again is enough
 OF_THE_DATA = ("reference_sha256", "num_reference", "shape", "reference_labels", "training_sha256", "heldout_sha256",
                "images_sha256", "labels_sha256", "names_sha256")  # fmt: skip
 CLASS_MIX = "class_mix"  # of the classes that samples are asked for; without one they came in turn

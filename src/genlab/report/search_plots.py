@@ -59,12 +59,12 @@ def _coordinates_figure(
     axes = [*((s.name, s.places(), s.ticks()) for s in settings), (label, ends, heights.ticks())]
     with styled() as pyplot:
         figure, panel = pyplot.subplots(figsize=(max(6.0, 1.9 * len(axes)), 4.2))
-        colours = pyplot.get_cmap("viridis_r")
+        colors = pyplot.get_cmap("viridis_r")
         order = sorted(range(len(values)), key=goodness.__getitem__)
         step = -(-len(order) // MOST_LINES)
         for i in order[::step]:
             xs, ys = smooth([places[i] for _, places, _ in axes])
-            panel.plot(xs, ys, color=colours(0.12 + 0.88 * goodness[i]), alpha=0.35 + 0.5 * goodness[i], linewidth=1.2)
+            panel.plot(xs, ys, color=colors(0.12 + 0.88 * goodness[i]), alpha=0.35 + 0.5 * goodness[i], linewidth=1.2)
         best = max(range(len(values)), key=goodness.__getitem__)
         panel.plot(*smooth([places[best] for _, places, _ in axes]), color="black", linewidth=2.2)
         panel.set_xlim(-0.25, len(axes) - 0.75 + 0.35)

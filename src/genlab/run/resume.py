@@ -103,9 +103,9 @@ def used_up(last: read.Saved, config: Mapping[str, Any]) -> list[str]:
 
 
 class ChangedOptimizer(Callback):
-    """Goes on with the optimisers' settings as they are configured now, where torch would bring back the saved ones.
+    """Goes on with the optimizers' settings as they are configured now, where torch would bring back the saved ones.
 
-    An optimiser of another kind starts without a history: it could not read that of the other.
+    An optimizer of another kind starts without a history: it could not read that of the other.
     """
 
     def __init__(self, changes: Mapping[str, Any]):

@@ -6,7 +6,7 @@
     command.txt     every command that trained it, in order
     versions.json   code revision, package versions, hardware
     overrides.yaml  the choices and values typed, for continuing with another part
-    tokenizer.json  of text: what the tokenizer has learnt
+    tokenizer.json  of text: what the tokenizer has learned
     parts/          the weights of what was trained elsewhere, each named by its SHA-256
     metrics.csv, samples/, checkpoints/, summary.json
     .seal           that a command of this user wrote the config (see genlab.trust.own_runs)

@@ -81,7 +81,7 @@ def write_captions(captions: list[str], path: Path) -> None:
 
 def save_grid(images: Tensor, columns: int, path: Path, smallest: int = 48) -> None:
     """Images (N, C, H, W), uint8 or uint16, as one PNG, row by row. Small ones are enlarged, pixel by pixel, to
-    ``smallest``. C is 1 grey, 2 grey + alpha, 3 RGB or 4 RGBA."""
+    ``smallest``. C is 1 gray, 2 gray + alpha, 3 RGB or 4 RGBA."""
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     kind = np.uint8 if images.dtype == torch.uint8 else np.uint16

@@ -1,4 +1,4 @@
-"""PNG files of 8 and of 16 bits a channel; of the latter Pillow writes grey ones alone."""
+"""PNG files of 8 and of 16 bits a channel; of the latter Pillow writes gray ones alone."""
 
 import struct
 import zlib
@@ -10,11 +10,11 @@ from PIL import Image
 
 from genlab.files.atomic import write_atomically
 
-_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels: grey, grey + alpha, RGB, RGBA
+_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels: gray, gray + alpha, RGB, RGBA
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:
-    """Write ``pixels`` (H, W, C), uint8 or uint16: grey, grey + alpha, RGB or RGBA. Raises StorageError."""
+    """Write ``pixels`` (H, W, C), uint8 or uint16: gray, gray + alpha, RGB or RGBA. Raises StorageError."""
     write_atomically(path, lambda file: _write(pixels, file))
 
 

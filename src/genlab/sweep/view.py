@@ -15,7 +15,7 @@ from genlab.sweep.attempt import Attempt
 from genlab.sweep.ledger import State, Trial
 from genlab.sweep.metric import Metric
 
-COLOURS: dict[State, str] = {"waiting": "dim", "running": "cyan", "finished": "green", "pruned": "yellow",
+COLORS: dict[State, str] = {"waiting": "dim", "running": "cyan", "finished": "green", "pruned": "yellow",
                              "failed": "red", "illegal": "magenta", "stopped": "yellow"}  # fmt: skip
 ORDER: tuple[State, ...] = ("running", "failed", "stopped", "illegal", "finished", "pruned", "waiting")
 _WIDTH = 160  # of what goes to a file
@@ -92,7 +92,7 @@ class View:
                 done = "" if fraction is None else f"{fraction:.0%}"
                 left = _duration(attempt.remaining())
             said = f"  {trial.said}" if trial.said else ""
-            state = f"[{COLOURS[trial.state]}]{trial.state}[/]"
+            state = f"[{COLORS[trial.state]}]{trial.state}[/]"
             table.add_row(str(trial.number), state, value, done, left, escape(one_line(f"{self.name(trial)}{said}")))
         return table
 

@@ -36,7 +36,7 @@ def baselines(
         "copies": _by_class(table, wanted, lambda images, count: images[rngs[2].integers(0, len(images), count)]),
     }
     asked = None if table.labels is None else torch.from_numpy(wanted)
-    samples = {name: Examples.of(image=_quantise(images), label=asked) for name, images in rows.items()}
+    samples = {name: Examples.of(image=_quantize(images), label=asked) for name, images in rows.items()}
     if n <= len(table):
         chosen = rngs[3].permutation(len(table))[:n]
         floor_labels = None if table.labels is None else torch.from_numpy(table.labels[chosen])
@@ -51,8 +51,8 @@ def gaussian_draws(
 ) -> np.ndarray:
     """Draws (count, ...), float32, from the Gaussian with the mean and the full covariance of ``images``.
 
-    With X the centred images as rows and z standard normal, X^T z / sqrt(M - 1) has covariance X^T X / (M - 1) exactly:
-    no D x D matrix is made or decomposed.
+    With X the centered images as rows and z standard normal, X^T z / sqrt(M - 1) has covariance X^T X / (M - 1)
+    exactly: no D x D matrix is made or decomposed.
     """
     x = images.reshape(len(images), -1).astype(np.float32)
     mean = x.mean(axis=0)
@@ -69,6 +69,6 @@ def _by_class(table: ImageTable, wanted: np.ndarray, draw: Callable[[np.ndarray,
     return result
 
 
-def _quantise(images: np.ndarray) -> Tensor:
+def _quantize(images: np.ndarray) -> Tensor:
     """Pixel values of any real type to uint8, rounded and clamped."""
     return torch.from_numpy(np.clip(np.rint(images), 0, 255).astype(np.uint8))

@@ -31,10 +31,10 @@ class Tokenizer(Protocol):
         """What a token stands for; nothing for the end token. Raises DataError for one outside of the vocabulary."""
 
     def state(self) -> str:
-        """JSON text: all that it has learnt; before that, all that will decide what it learns."""
+        """JSON text: all that it has learned; before that, all that will decide what it learns."""
 
     def load_state(self, state: str) -> None:
-        """Undoes :meth:`state`. Raises DataError if it cannot be what this class has learnt."""
+        """Undoes :meth:`state`. Raises DataError if it cannot be what this class has learned."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text. Bytes that are not UTF-8, such as half a character, become U+FFFD."""

@@ -1,4 +1,4 @@
-"""Byte pair encoding, learnt from the data."""
+"""Byte pair encoding, learned from the data."""
 
 import json
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _END = "<|endoftext|>"
 
 class BPE(ByteLevel):
     """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019): words are split as GPT-2 does, then the most frequent
-    pair of neighbours becomes a token until there are enough. The same documents give the same tokens.
+    pair of neighbors becomes a token until there are enough. The same documents give the same tokens.
 
     A short text may have fewer pairs that occur twice than ``vocab_size`` asks for. The end token is the last.
     """

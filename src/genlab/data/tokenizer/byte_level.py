@@ -22,7 +22,7 @@ _PIECE = re.compile(r"(?s).{65536}.*?(?<=\S)(?= )|.+")
 
 
 class ByteLevel(Tokenizer):
-    """What has been learnt by byte-level BPE (Radford et al. 2019): any text has tokens, and they give it back.
+    """What has been learned by byte-level BPE (Radford et al. 2019): any text has tokens, and they give it back.
 
     What looks like a special token in a text is encoded as the text that it is.
     """

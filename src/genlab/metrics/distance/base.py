@@ -12,7 +12,7 @@ class ImageDistance(Protocol):
     name: str
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        """Of images (N, C, H, W) on [-1, 1], C of 1 or 3, each with its counterpart; not quantised. -> (N,) float32."""
+        """Of images (N, C, H, W) on [-1, 1], C of 1 or 3, each with its counterpart; not quantized. -> (N,) float32."""
         ...
 
     def settings(self) -> dict[str, int | float | str]:

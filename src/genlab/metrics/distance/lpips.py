@@ -24,7 +24,7 @@ _BACKBONES = {
 
 
 class LPIPS:
-    """Squared differences of an ImageNet classifier's normalised features, weighted as people judge; about 0 to 1.
+    """Squared differences of an ImageNet classifier's normalized features, weighted as people judge; about 0 to 1.
 
     The weights of the five (or seven) layers are version 0.1, which comes with torchmetrics; the classifier's are
     torchvision's. Images whose shorter side is under 64 pixels are enlarged to that, bilinearly.

@@ -19,7 +19,7 @@ _ARCHITECTURE = (
 
 
 class DigitsFeatures:
-    """64 features of a network that learnt to name and to redraw digits, scaled to unit variance over training images.
+    """64 features of a network that learned to name and to redraw digits, scaled to unit variance over training images.
 
     ``scripts/train_digits_extractor.py`` made the weights, from training images alone.
     """

@@ -23,7 +23,7 @@ class DiffAugment:
 
     ``color`` changes brightness (by up to 1/2), saturation (0 to 2 times) and contrast (1/2 to 3/2 times);
     ``translation`` shifts by up to an eighth of the side; ``cutout`` blanks a square of half the side. What has no
-    pixel becomes 0, mid-grey, as published. An empty policy changes nothing.
+    pixel becomes 0, mid-gray, as published. An empty policy changes nothing.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ def color(images: Tensor, u: Tensor, brightness: float = 1.0) -> Tensor:
     """Brightness, then saturation, then contrast, by ``u`` (N, 3) in [0, 1)."""
     u = u.to(images.dtype)[:, :, None, None, None]  # (N, 3, 1, 1, 1)
     images = images + brightness * (u[:, 0] - 0.5)
-    grey = images.mean(dim=1, keepdim=True)
-    images = torch.lerp(grey, images, 2 * u[:, 1])
+    gray = images.mean(dim=1, keepdim=True)
+    images = torch.lerp(gray, images, 2 * u[:, 1])
     level = images.mean(dim=(1, 2, 3), keepdim=True)
     return torch.lerp(level, images, u[:, 2] + 0.5)
 
@@ -69,7 +69,7 @@ def translation(images: Tensor, u: Tensor, ratio: float = 0.125, repeat_edges: b
 
 
 def cutout(images: Tensor, u: Tensor, ratio: float = 0.5) -> Tensor:
-    """Blank a rectangle of ``ratio`` of the sides whose centre ``u`` (N, 2) in [0, 1) puts anywhere in the image."""
+    """Blank a rectangle of ``ratio`` of the sides whose center ``u`` (N, 2) in [0, 1) puts anywhere in the image."""
     height, width = images.shape[2:]
     masks = []
     for axis, side in enumerate((height, width)):

@@ -9,7 +9,7 @@ class Shift:
     """Moves each image by whole pixels and repeats its edge where it leaves a gap.
 
     He et al. (2016, arXiv:1512.03385, section 4.2) fill the gap with zeros, which a network learns to look for where
-    images end in another colour.
+    images end in another color.
     """
 
     def __init__(self, ratio: float = 0.125):  # the farthest, as a share of the side: 4 of 32 pixels, as published

@@ -8,7 +8,7 @@ from genlab.seeding import RandomStream
 
 
 class Bernoulli:
-    """Each pixel is white (above 127.5 of 255) with a probability that the decoder says as a logit; two grey levels."""
+    """Each pixel is white (above 127.5 of 255) with a probability that the decoder says as a logit; two gray levels."""
 
     levels: int | None = 2
 

@@ -14,12 +14,12 @@ class Gaussian:
     Parameter channels: the means, then, unless the scale is fixed, the logarithms of the scales.
     """
 
-    levels: int | None = None  # a density on the real line, not a distribution over grey levels
+    levels: int | None = None  # a density on the real line, not a distribution over gray levels
 
     def __init__(
         self,
         scale: float | None = None,  # standard deviation of every pixel, in units of [-1, 1]; None: the decoder says
-        min_scale: float = 0.01,  # of those that the decoder says; 2.5 grey levels is 0.02
+        min_scale: float = 0.01,  # of those that the decoder says; 2.5 gray levels is 0.02
     ):
         """A pixel that never changes would have an unbounded density, hence ``min_scale``.
 

@@ -1,4 +1,4 @@
-"""A distribution over the 256 grey levels of each pixel: mixtures of logistics, cut into bins."""
+"""A distribution over the 256 gray levels of each pixel: mixtures of logistics, cut into bins."""
 
 from dataclasses import dataclass
 
@@ -20,12 +20,12 @@ class _Mixture:
 
 
 class LogisticMixture:
-    """The discretised logistic mixture of PixelCNN++ (Salimans et al. 2017, section 2.1 and 2.2).
+    """The discretized logistic mixture of PixelCNN++ (Salimans et al. 2017, section 2.1 and 2.2).
 
     A level's probability is what a mixture of logistics has on its bin; the darkest and the lightest bin reach to
     infinity. Channels of one pixel share the choice of the component, and the mean of each depends linearly on the
     channels before it. Parameter channels for C image channels and K components: K (1 + 2 C + C (C - 1) / 2), that is
-    3 K for grey and 10 K for colour images.
+    3 K for gray and 10 K for color images.
     """
 
     levels: int | None = 256
@@ -80,8 +80,8 @@ class LogisticMixture:
         return x[:, 0]
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """(N, D, H, W) -> (N, C, H, W) in [-1, 1]: the mean over components of their centres, each kept in [-1, 1] and
-        told the centres of the channels before it."""
+        """(N, D, H, W) -> (N, C, H, W) in [-1, 1]: the mean over components of their centers, each kept in [-1, 1] and
+        told the centers of the channels before it."""
         channels = self._channels(parameters)
         mixture = self._split(parameters, channels)
         x = torch.zeros_like(mixture.mean)

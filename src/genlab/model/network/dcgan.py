@@ -10,7 +10,7 @@ from genlab.model.network.embedding import Told
 from genlab.model.network.gan_blocks import ProjectionHead, faint_conditions, layer_maker, smallest_map
 
 _WIDEST = 8  # times the channels at full resolution, as published
-_initialise = partial(nn.init.normal_, std=0.02)  # section 3
+_initialize = partial(nn.init.normal_, std=0.02)  # section 3
 
 
 class DCGANGenerator(nn.Module):
@@ -28,7 +28,7 @@ class DCGANGenerator(nn.Module):
         super().__init__()
         (height, width), doublings = smallest_map(shape)
         widths = [channels * min(_WIDEST, 2**i) for i in reversed(range(doublings))]
-        wrap = layer_maker(_initialise)
+        wrap = layer_maker(_initialize)
         self.told = faint_conditions(told, latent_dim)
         inputs = latent_dim * (1 + len(told))
         self.stem = wrap(nn.Linear(inputs, widths[0] * height * width))
@@ -64,7 +64,7 @@ class DCGANDiscriminator(nn.Module):
         super().__init__()
         (height, width), halvings = smallest_map(shape)
         widths = [channels * min(_WIDEST, 2**i) for i in range(halvings)]
-        wrap = layer_maker(_initialise, spectral_norm)
+        wrap = layer_maker(_initialize, spectral_norm)
         self.blocks = nn.ModuleList()
         for i, (before, after) in enumerate(zip([shape[0], *widths], widths, strict=False)):
             norm = nn.BatchNorm2d(after) if batch_norm and i > 0 else nn.Identity()

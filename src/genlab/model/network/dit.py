@@ -59,9 +59,9 @@ class DiT(nn.Module):
         positions = grid_positions(self.height // patch_size, self.width // patch_size, width)
         self.positions: Tensor
         self.register_buffer("positions", positions, persistent=False)
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """As published; what is zero makes every block, and the whole network, start as a residual of nothing."""
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -34,12 +34,12 @@ def smallest_map(shape: Sequence[int], least: int = 4) -> tuple[tuple[int, int],
     return (height, width), halvings
 
 
-def layer_maker(initialise: Callable[[Tensor], Any], use_spectral_norm: bool = False) -> Wrap:
-    """Gives a layer its first weights, zero biases and, if asked to, spectral normalisation (Miyato et al. 2018)."""
+def layer_maker(initialize: Callable[[Tensor], Any], use_spectral_norm: bool = False) -> Wrap:
+    """Gives a layer its first weights, zero biases and, if asked to, spectral normalization (Miyato et al. 2018)."""
 
     def wrap(layer: nn.Module) -> nn.Module:
         assert isinstance(layer.weight, Tensor)
-        initialise(layer.weight)
+        initialize(layer.weight)
         if isinstance(bias := getattr(layer, "bias", None), Tensor):
             nn.init.zeros_(bias)
         return spectral_norm(layer) if use_spectral_norm else layer

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Learned(nn.Module):
-    """A learnt vector for each position, added to the token's (GPT-2)."""
+    """A learned vector for each position, added to the token's (GPT-2)."""
 
     def __init__(self, max_length: int, width: int, head_width: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""RealNVP with perceptrons (Dinh et al. 2017): a normalising flow for data of few dimensions."""
+"""RealNVP with perceptrons (Dinh et al. 2017): a normalizing flow for data of few dimensions."""
 
 import math
 from collections.abc import Mapping, Sequence

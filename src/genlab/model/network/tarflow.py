@@ -1,4 +1,4 @@
-"""TarFlow (Zhai et al. 2024): a normalising flow of causal transformers over the patches of an image."""
+"""TarFlow (Zhai et al. 2024): a normalizing flow of causal transformers over the patches of an image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -154,7 +154,7 @@ class AffineBlock(nn.Module):
 
 
 class CausalLayer(nn.Module):
-    """A transformer layer with normalisation first; a position sees itself and those before it."""
+    """A transformer layer with normalization first; a position sees itself and those before it."""
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: float, dropout: float):
         super().__init__()

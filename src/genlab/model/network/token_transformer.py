@@ -42,7 +42,7 @@ class KeyValueCache:
 
 class Attention(nn.Module):
     """Attention with, if wanted, fewer heads of keys and values than of queries (Ainslie et al. 2023), and queries and
-    keys normalised alike (Henry et al. 2020)."""
+    keys normalized alike (Henry et al. 2020)."""
 
     def __init__(
         self, width: int, num_heads: int, num_kv_heads: int, head_norm: Callable[[int], nn.Module] | None, bias: bool
@@ -76,7 +76,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a feed-forward network, each of normalised input and added to it (Xiong et al. 2020)."""
+    """Attention, then a feed-forward network, each of normalized input and added to it (Xiong et al. 2020)."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class TokenTransformer(nn.Module):
         positions: Callable[..., Positions],
         norm: Callable[[int], nn.Module],
         feed_forward: Callable[[int], nn.Module],
-        head_norm: Callable[[int], nn.Module] | None = None,  # of queries and keys; None: not normalised
+        head_norm: Callable[[int], nn.Module] | None = None,  # of queries and keys; None: not normalized
         width: int = 128,
         depth: int = 4,
         num_heads: int = 4,
@@ -144,9 +144,9 @@ class TokenTransformer(nn.Module):
         )
         self.norm = norm(width)
         self.head = None if tied else nn.Linear(width, num_outputs, bias=False)
-        self.initialise(0.0 if zero_init else 0.02 / math.sqrt(2 * depth))
+        self.initialize(0.0 if zero_init else 0.02 / math.sqrt(2 * depth))
 
-    def initialise(self, residual_std: float) -> None:
+    def initialize(self, residual_std: float) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)

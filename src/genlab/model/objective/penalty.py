@@ -22,7 +22,7 @@ class Penalty(Protocol):
 
 
 class NoPenalty:
-    """For discriminators that are kept smooth by spectral normalisation, or not at all."""
+    """For discriminators that are kept smooth by spectral normalization, or not at all."""
 
     every = 0
 

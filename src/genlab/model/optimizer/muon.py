@@ -1,4 +1,4 @@
-"""Muon for the matrices of a network, AdamW for all else, as one optimiser."""
+"""Muon for the matrices of a network, AdamW for all else, as one optimizer."""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -34,7 +34,7 @@ class Muon(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Groups and state are this optimiser's: schedules, checkpoints and Lightning see one."""
+        """Groups and state are this optimizer's: schedules, checkpoints and Lightning see one."""
         inner: dict[bool, Optimizer | None] = {True: self._muon, False: self._adamw}
         for kind, optimizer in inner.items():
             if optimizer is None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class FSQ(nn.Module):
-    """Finite scalar quantisation (Mentzer et al. 2024, section 3): each of the Z numbers is squashed and rounded to one
+    """Finite scalar quantization (Mentzer et al. 2024, section 3): each of the Z numbers is squashed and rounded to one
     of its few levels, and the product of the levels is the codebook. Nothing to learn, nothing to die."""
 
     def __init__(
@@ -41,7 +41,7 @@ class FSQ(nn.Module):
         return self._scaled((digits - self.levels // 2).movedim(-1, 1).float())
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, Z, h, w) -> the quantised numbers in [-1, 1], whose gradient goes straight through the rounding; a loss
+        """(N, Z, h, w) -> the quantized numbers in [-1, 1], whose gradient goes straight through the rounding; a loss
         of 0; and the codes (N, h, w)."""
         bounded = self._bounded(z)
         rounded = bounded + (bounded.round() - bounded).detach()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class VQ(nn.Module):
-    """Vector quantisation with a codebook of moving averages (van den Oord et al. 2017, appendix A.1).
+    """Vector quantization with a codebook of moving averages (van den Oord et al. 2017, appendix A.1).
 
     A code that hardly any vector is assigned to is dead; it is moved onto a vector of the batch, chosen at random. So
     are, at the first update, all codes that are not in use. With several processes the statistics are those of all
@@ -48,11 +48,11 @@ class VQ(nn.Module):
         return F.embedding(codes, self.codebook).movedim(-1, 1)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, Z, h, w) -> the quantised vectors, whose gradient goes straight to ``z``; the commitment loss, the
+        """(N, Z, h, w) -> the quantized vectors, whose gradient goes straight to ``z``; the commitment loss, the
         mean square distance of ``z`` to them (eq. 3, last term); and the codes (N, h, w)."""
         codes = self.encode(z)
-        quantised = self.decode(codes)
-        return z + (quantised - z).detach(), F.mse_loss(z, quantised.detach()), codes
+        quantized = self.decode(codes)
+        return z + (quantized - z).detach(), F.mse_loss(z, quantized.detach()), codes
 
     @torch.no_grad()
     def update(self, z: Tensor, codes: Tensor) -> None:

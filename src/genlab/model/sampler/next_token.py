@@ -33,7 +33,7 @@ class NextToken:
 
     def __call__(self, logits: Tensor, before: Tensor, uniform: Tensor) -> Tensor:
         """``logits``: (N, V); ``before``: (N, T) tokens so far, -1 for none; ``uniform``: (N,) on [0, 1) -> (N,)."""
-        logits = self.penalised(logits.float(), before)
+        logits = self.penalized(logits.float(), before)
         if self.temperature == 0:
             return logits.argmax(dim=-1)
         probabilities = self.kept(logits / self.temperature).softmax(dim=-1)
@@ -41,7 +41,7 @@ class NextToken:
         drawn = torch.searchsorted(cumulative, uniform.double()[:, None] * cumulative[:, -1:], right=True)
         return drawn.clamp(max=logits.shape[-1] - 1)[:, 0]
 
-    def penalised(self, logits: Tensor, before: Tensor) -> Tensor:
+    def penalized(self, logits: Tensor, before: Tensor) -> Tensor:
         if self.repetition_penalty == 1:
             return logits
         occurred = torch.zeros(len(logits), logits.shape[1] + 1, dtype=torch.bool, device=logits.device)

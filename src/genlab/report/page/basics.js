@@ -47,9 +47,9 @@ function trimmed(number) {
 const UNITS = { examples: "examples", flops: "FLOP", seconds: "s" };
 const spentText = (axis, amount) => `${brief(amount)}${/[A-Za-z]$/.test(brief(amount)) && axis !== "examples" ? "" : " "}${UNITS[axis]}`;
 
-// --- Which rows are shown in curves and samples, each in a colour of its own
+// --- Which rows are shown in curves and samples, each in a color of its own
 
-const COLOURS = 8;
+const COLORS = 8;
 const shown = new Map(); // row -> slot
 const followers = [];
 const whenShownChanges = (act) => followers.push(act);
@@ -70,18 +70,18 @@ function show(changes) {
 
 const byPlace = new Map(rows.map((row) => [row.place, row]));
 const shownRows = () => [...shown].sort((a, b) => a[1] - b[1]).map(([place]) => byPlace.get(place));
-const colourName = (slot) => `--run-${(slot % COLOURS) + 1}`;
-const dash = (slot) => [[], [7, 4], [2, 3]][Math.floor(slot / COLOURS) % 3];
+const colorName = (slot) => `--run-${(slot % COLORS) + 1}`;
+const dash = (slot) => [[], [7, 4], [2, 3]][Math.floor(slot / COLORS) % 3];
 
 function swatch(slot) {
   const element = make("span", { class: "swatch", "aria-hidden": "true" });
-  if (slot != null) element.style.background = `var(${colourName(slot)})`;
+  if (slot != null) element.style.background = `var(${colorName(slot)})`;
   return element;
 }
 
 const probe = make("span", { hidden: true });
 document.body.append(probe);
-function colour(name) { // what a canvas can draw with
+function color(name) { // what a canvas can draw with
   probe.style.color = `var(${name})`;
   return getComputedStyle(probe).color;
 }
@@ -98,7 +98,7 @@ function prepareTheme() {
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
   const follow = () => {
     button.textContent = isDark() ? "Light" : "Dark";
-    button.setAttribute("aria-label", isDark() ? "light colours" : "dark colours");
+    button.setAttribute("aria-label", isDark() ? "light colors" : "dark colors");
     themeFollowers.forEach((act) => act());
   };
   const set = (theme) => { if (theme) root.dataset.theme = theme; else delete root.dataset.theme; follow(); };

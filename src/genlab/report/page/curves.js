@@ -1,4 +1,4 @@
-// Curves over what training cost. uPlot draws those that are shown; all others lie behind them in grey.
+// Curves over what training cost. uPlot draws those that are shown; all others lie behind them in gray.
 
 const AXIS_NAMES = [["examples", "examples"], ["flops", "FLOPs"], ["seconds", "seconds"]];
 const cached = new Map();
@@ -69,7 +69,7 @@ function renderCurves(section) {
     choice("over", AXIS_NAMES, own.axis, (value) => { own.axis = value; draw(); }),
     logY.label, tick("log cost", false, (on) => { own.logX = on; draw(); }).label,
     severalSeeds ? choice("seeds", [["mean", "mean"], ["each", "each"]], "mean", (value) => { own.mean = value === "mean"; draw(); }) : null,
-    rows.length > FIRST_SHOWN ? tick("others in grey", true, (on) => { own.others = on; draw(); }).label : null);
+    rows.length > FIRST_SHOWN ? tick("others in gray", true, (on) => { own.others = on; draw(); }).label : null);
   section.append(controls, holder, legend, where, said);
 
   function guess() { // a log scale where values of several sizes would lie on each other
@@ -117,13 +117,13 @@ function renderCurves(section) {
       return;
     }
     const series = lines.map((line) => ({
-      label: line.name, stroke: () => colour(colourName(line.slot)), width: 1.8, dash: dash(line.slot), spanGaps: true,
-      points: { show: line.xs.length < 12, size: 6, fill: () => colour("--raised") } }));
+      label: line.name, stroke: () => color(colorName(line.slot)), width: 1.8, dash: dash(line.slot), spanGaps: true,
+      points: { show: line.xs.length < 12, size: 6, fill: () => color("--raised") } }));
     const joined = lines.length ? uPlot.join(lines.map((line) => [line.xs, line.ys])) : [all[0][0]];
     const xRange = extent(all.map(([xs]) => xs), own.logX, 0);
     const yRange = extent([...all.map(([, ys]) => ys), ...lines.flatMap((line) => (line.low ? [line.low, line.high] : []))], own.logY, 0.04);
     const axis = (name, logarithmic) => ({
-      stroke: () => colour("--muted"), font: "12px system-ui, sans-serif", grid: { stroke: () => colour("--line"), width: 1, ...(logarithmic ? { filter: sparse } : {}) }, ticks: { show: false },
+      stroke: () => color("--muted"), font: "12px system-ui, sans-serif", grid: { stroke: () => color("--line"), width: 1, ...(logarithmic ? { filter: sparse } : {}) }, ticks: { show: false },
       values: (_, marks) => marks.map((mark) => (mark == null ? "" : brief(mark))), label: name, labelFont: "12px system-ui, sans-serif", labelSize: 18, labelGap: 2, size: name ? 34 : 58, gap: 6,
       space: name ? 64 : 36, ...(logarithmic ? { filter: sparse } : {}) });
     plot = new uPlot({
@@ -137,8 +137,8 @@ function renderCurves(section) {
     plot.root.append(tip);
     plot.over.addEventListener("mouseleave", () => { tip.hidden = true; values(null); });
     values(null);
-    const alone = lines.length ? "" : " Tick rows of the table to see them in colour.";
-    where.textContent = `${behind.length ? `In grey: ${behind.length} other ${behind.length === 1 ? "run" : "runs"}.${alone} ` : ""}Drag to zoom in, double click to zoom out.${lines.some((l) => l.low) ? " Means and bands (from the lowest seed to the highest) are where all seeds have been." : ""}`;
+    const alone = lines.length ? "" : " Tick rows of the table to see them in color.";
+    where.textContent = `${behind.length ? `In gray: ${behind.length} other ${behind.length === 1 ? "run" : "runs"}.${alone} ` : ""}Drag to zoom in, double click to zoom out.${lines.some((l) => l.low) ? " Means and bands (from the lowest seed to the highest) are where all seeds have been." : ""}`;
   }
 
   const zoomed = (u, low, high, xs) => u != null && low != null && (low > xs[0] || high < xs.at(-1));
@@ -182,7 +182,7 @@ function renderCurves(section) {
     draw.clip();
     const trace = (xs, ys) => xs.forEach((x, i) => draw[i ? "lineTo" : "moveTo"](u.valToPos(x, "x", true), u.valToPos(ys[i], "y", true)));
     draw.lineWidth = devicePixelRatio;
-    draw.strokeStyle = colour("--faint");
+    draw.strokeStyle = color("--faint");
     draw.globalAlpha = behind.length > 40 ? 0.6 : 0.9;
     for (const [xs, ys] of behind) {
       draw.beginPath();
@@ -191,7 +191,7 @@ function renderCurves(section) {
     }
     draw.globalAlpha = 0.16;
     for (const line of lines.filter((own_) => own_.low)) {
-      draw.fillStyle = colour(colourName(line.slot));
+      draw.fillStyle = color(colorName(line.slot));
       draw.beginPath();
       trace([...line.xs, ...[...line.xs].reverse()], [...line.low, ...[...line.high].reverse()].map((y) => (own.logY ? Math.max(y, 1e-300) : y)));
       draw.fill();

@@ -25,7 +25,7 @@ function renderSettings(section) {
         }));
     });
     table.replaceChildren(make("thead", {}, head), make("tbody", {}, ...lines));
-    note.textContent = `Coloured: unlike most of the runs that have this setting.${shown.size > MOST_BESIDE ? ` The first ${MOST_BESIDE} of the ${shown.size} rows that are shown.` : ""} What all share is in each run's config.yaml.`;
+    note.textContent = `Colored: unlike most of the runs that have this setting.${shown.size > MOST_BESIDE ? ` The first ${MOST_BESIDE} of the ${shown.size} rows that are shown.` : ""} What all share is in each run's config.yaml.`;
   }
   whenShownChanges(draw);
   draw();

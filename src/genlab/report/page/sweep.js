@@ -84,5 +84,5 @@ function parallel(place, sweep) {
     const { trial } = item;
     return [`trial ${trial.number}: ${trial.value == null ? trial.state : brief(trial.value)}`, ...trial.overrides, ...(trial.state === "finished" ? [] : [trial.state])];
   });
-  place.append(make("p", { class: "hint" }, `${limit == null ? "" : "In colour: the best fifth. "}Dashed: pruned, or without a value.`));
+  place.append(make("p", { class: "hint" }, `${limit == null ? "" : "In color: the best fifth. "}Dashed: pruned, or without a value.`));
 }

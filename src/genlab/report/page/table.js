@@ -41,7 +41,7 @@ function prepareTable() {
   whenShownChanges(() => {
     for (const row of rows) {
       row.box.checked = shown.has(row.place);
-      row.swatch.style.background = shown.has(row.place) ? `var(${colourName(shown.get(row.place))})` : "";
+      row.swatch.style.background = shown.has(row.place) ? `var(${colorName(shown.get(row.place))})` : "";
     }
   });
 
@@ -91,7 +91,7 @@ function prepareTable() {
   const only = (wanted) => show(rows.map((row) => [row.place, wanted.includes(row.place)]));
   if (rows.length > 1) {
     document.getElementById("table-controls").append(field, count,
-      make("button", { type: "button", on: { click: () => { only([]); only(inOrder().slice(0, COLOURS)); } } }, `Show the first ${Math.min(COLOURS, rows.length)}`),
+      make("button", { type: "button", on: { click: () => { only([]); only(inOrder().slice(0, COLORS)); } } }, `Show the first ${Math.min(COLORS, rows.length)}`),
       make("button", { type: "button", class: "quiet", on: { click: () => only([]) } }, "Show none"));
     document.getElementById("signs").prepend(make("p", {}, "The ticked rows are shown below."));
   }

@@ -49,7 +49,7 @@ function renderTradeoff(section) {
     const dot = (p) => {
       const slot = shown.get(p.row.place);
       const circle = drawn("circle", { cx: p.x, cy: p.y, r: slot == null ? 3.5 : 6, class: slot == null ? "others" : "of-shown" });
-      if (slot != null) circle.style.fill = `var(${colourName(slot)})`;
+      if (slot != null) circle.style.fill = `var(${colorName(slot)})`;
       return (p.circle = circle);
     };
     picture.append(...points.filter((p) => !shown.has(p.row.place)).map(dot), ...points.filter((p) => shown.has(p.row.place)).map(dot));
