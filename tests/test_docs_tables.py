@@ -15,7 +15,10 @@ import pytest
 from scipy import stats
 
 REPOSITORY = Path(__file__).parents[1]
-NOT_OF_RUNS = {  # tables with numbers that no record holds: of what, and what holds them instead
+# Tables with numbers that no record of runs holds: of what, and what holds them instead.
+NOT_OF_RUNS = {
+    "docs/text_to_image.md": "test_pages_have_the_numbers_of_their_record",
+    "docs/transfer.md": "test_pages_have_the_numbers_of_their_record",
     "docs/recipes.md": "tests/test_recipes.py",
     "docs/reliability.md": "printed by make faults and scripts/benchmark_guards.py",
     "docs/report.md": "printed by scripts/benchmark_report.py",
@@ -183,3 +186,17 @@ def test_the_script_of_the_families_names_each_row_that_the_tables_have(tables: 
     named = re.findall(r"^    (\w+)\) +echo \d+ model=", path.read_text(), re.M)
     assert named == [row for row in named if row in tables.DIGITS]
     assert set(named) == set(tables.DIGITS)
+
+
+@pytest.mark.parametrize(("page", "digits"), [("text_to_image", 3), ("transfer", 2)])
+def test_pages_have_the_numbers_of_their_record(page: str, digits: int) -> None:
+    """Means over three seeds, and half their 95 % intervals: t = 4.303."""
+    rows = json.loads((REPOSITORY / "docs/measured/pages.json").read_text(encoding="utf-8"))[page]
+    text = (REPOSITORY / f"docs/{page}.md").read_text(encoding="utf-8")
+    for seeds in rows.values():
+        assert len(seeds) == 3
+        cells = [
+            f"{statistics.mean(drawn):.{digits}f} ±{4.303 * statistics.stdev(drawn) / 3**0.5:.{digits}f}"
+            for drawn in zip(*seeds.values(), strict=True)
+        ]
+        assert f"| {' | '.join(cells)} |" in text
