@@ -120,7 +120,7 @@ def made_for(source: Source, count: int) -> Evaluation:
     metrics: dict[str, Metric] = {
         "class_balance": ClassBalance(),
         "class_variety": ClassVariety(),
-        "nearest": NearestNeighbor(),
+        "nearest_neighbor": NearestNeighbor(),
         "sharpness": Sharpness(),
         "noise_level": NoiseLevel(),
     }
@@ -132,8 +132,8 @@ def general(source: Source, count: int) -> Evaluation:
     metrics: dict[str, Metric] = {
         "fid": FID(),
         "kid": KID(num_subsets=20),
-        "prc": PrecisionRecall(),
-        "dc": DensityCoverage(),
+        "precision_recall": PrecisionRecall(),
+        "density_coverage": DensityCoverage(),
     }
     return Evaluation(source.extractor, metrics, count)
 

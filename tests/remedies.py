@@ -374,7 +374,7 @@ TRIED = (
         "model/vae.py",
         "which has no KL cost to weigh",
         (*DIGITS, "model=vae", "model.num_training_samples=4", "model.free_nats=1"),
-        ("model.beta=1 model.free_nats=0 model.warmup=0", "model.num_training_samples=1"),
+        ("model.beta=1 model.free_nats=0 model.kl_warmup=0", "model.num_training_samples=1"),
     ),
     Tried("run/assemble.py", "shows samples, and a", (*JUDGE, "callbacks=[default]"), ("callbacks=[no_samples]",)),
     Tried(
@@ -498,23 +498,23 @@ TRIED = (
         classes,
     ),
     Tried(
-        "metrics/label_agreement.py",
-        "as_asked needs labels",
-        (*COMPARED, "metrics=[as_asked]"),
+        "metrics/label_accuracy.py",
+        "label_accuracy needs labels",
+        (*COMPARED, "metrics=[label_accuracy]"),
         ("metrics=[]",),
         unlabelled,
     ),
     Tried(
         "metrics/density_coverage.py",
         "density and coverage need",
-        (*COMPARED, "reference=one.npy", "metrics=[dc]"),
+        (*COMPARED, "reference=one.npy", "metrics=[density_coverage]"),
         ("metrics=[]",),
         arrays,
     ),
     Tried(
         "metrics/precision_recall.py",
         "precision and recall need",
-        (*COMPARED, "reference=one.npy", "metrics=[prc]"),
+        (*COMPARED, "reference=one.npy", "metrics=[precision_recall]"),
         ("metrics=[]",),
         arrays,
     ),
@@ -557,7 +557,7 @@ TRIED = (
         "evaluation/pixels_allowed.py",
         "are of gray or RGB images",
         (*IMAGES, "data.channels=4", RANDOM, "metrics=[fid]"),
-        ("metrics=[nearest,sharpness,noise_level]", "metrics=[]"),
+        ("metrics=[nearest_neighbor,sharpness,noise_level]", "metrics=[]"),
         with_alpha,
     ),
     Tried(
@@ -789,7 +789,7 @@ TRIED = (
     Tried(
         "data/given.py",
         "has no held-out images",
-        (*COMPARED, "metrics=[nearest]"),
+        (*COMPARED, "metrics=[nearest_neighbor]"),
         ("metrics=[]", "data=image_folder +data.root=q -reference"),
         unlabelled,
     ),
@@ -816,7 +816,7 @@ TRIED = (
     Tried(
         "evaluation/fitting.py",
         "needs a model that takes",
-        (*DIGITS, *MLP, "model.conditions=[]", RANDOM, "metrics=[as_asked]"),
+        (*DIGITS, *MLP, "model.conditions=[]", RANDOM, "metrics=[label_accuracy]"),
         ("metrics=[]",),
     ),
     Tried(
@@ -873,7 +873,7 @@ TRIED = (
     Tried(
         "metrics/perceptual_path_length.py",
         "has no single latent",
-        (*DIGITS, *MLP, "metrics=[ppl_pixels]"),
+        (*DIGITS, *MLP, "metrics=[path_length_pixels]"),
         ("metrics=[]",),
     ),
     Tried(
@@ -1125,7 +1125,7 @@ ELSEWHERE = (
     ),
     Elsewhere(
         "metrics/inception_score.py",
-        "Set metrics.isc.splits=1",
+        "Set metrics.inception_score.splits=1",
         "metrics/test_inception_score.py::test_too_few_samples_for_the_splits",
     ),
     Elsewhere(

@@ -20,28 +20,29 @@ ROOMS = {  # a folder of src/genlab, or a module beside them: what of the others
     "errors": "",
     "progress": "",
     "seeding": "",
+    "former_names": "",
     "started_as": "",
     "redaction": "errors",
     "files": "errors",
     "machine": "errors files",
-    "config": "errors files redaction started_as trust",
+    "config": "errors former_names files redaction started_as trust",
     "trust": "errors files redaction config",
-    "milestones": "errors files",
+    "milestones": "errors former_names files",
     "data": "errors files progress seeding",
     "model": "errors seeding",
     "budget": "errors model",
     "metrics": "errors files progress seeding machine data model",
     "sampling": "errors files seeding data model",
     "task": "errors progress seeding machine data model sampling",
-    "evaluation": "errors files progress seeding machine data model metrics sampling task",
-    "logger": "errors files redaction config metrics",
+    "evaluation": "errors former_names files progress seeding machine data model metrics sampling task",
+    "logger": "errors former_names files redaction config metrics",
     "checkpoint": "errors files redaction data model",
     "callbacks": "errors files redaction progress seeding machine milestones data model metrics sampling evaluation "
     "logger checkpoint",
     "interop": "errors files data model checkpoint",
     "launcher": "errors redaction",
-    "sweep": "errors files redaction started_as config trust launcher",
-    "report": "errors files redaction progress started_as config logger",
+    "sweep": "errors former_names files redaction started_as config trust launcher",
+    "report": "errors former_names files redaction progress started_as config logger",
 }
 _BELOW = {*ROOMS} - {"launcher", "sweep", "report"}
 ROOMS |= {
@@ -50,7 +51,19 @@ ROOMS |= {
     "planning": " ".join({*_BELOW, "run", "command"}),
     "cli": " ".join({*ROOMS, "run", "command", "planning"}),
 }
-LIGHT = ("errors", "files", "redaction", "config", "trust", "started_as", "progress", "launcher", "sweep", "report")
+LIGHT = (
+    "errors",
+    "former_names",
+    "files",
+    "redaction",
+    "config",
+    "trust",
+    "started_as",
+    "progress",
+    "launcher",
+    "sweep",
+    "report",
+)
 LOADERS = {  # what each may call; all look before they load
     MODULES["genlab.checkpoint.read"]: {"torch.load"},
     MODULES["genlab.metrics.extractor.weights"]: {"torch.load", "torch.jit.load"},
@@ -183,7 +196,7 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
 # Who may name a key of conditions: what they are, what embeds and classifies them, data that have them, and metrics
 # that are about labels; and the option of the command line.
 OF_LABELS = ("batches", "bootstrap", "class_balance", "class_variety", "classes", "classification_accuracy_score",
-             "clip_score", "intra_class_fid", "label_agreement", "lpips_diversity")  # fmt: skip
+             "clip_score", "intra_class_fid", "label_accuracy", "lpips_diversity")  # fmt: skip
 NAMES_LABELS = (
     *(f"genlab.model.{name}" for name in ("condition", "condition_kind", "network", "classifier")),
     "genlab.data",

@@ -152,8 +152,10 @@ def test_command_line_over_experiment_over_data(user_dir: Path) -> None:
     recipe = tree.compose(["experiment=first"])
     assert set(recipe.metrics) == {"kid", "extractor"}  # data=pictures would have chosen fid too
     assert (recipe.model.network.width, recipe.model.guidance.strength, recipe.seed) == (8, 2.0, 5)
-    typed = tree.compose(["experiment=first", "metrics=[prc]", "model.guidance=1.5", "data=digits", "seed=1"])
-    assert set(typed.metrics) == {"prc", "extractor"}
+    typed = tree.compose(
+        ["experiment=first", "metrics=[precision_recall]", "model.guidance=1.5", "data=digits", "seed=1"]
+    )
+    assert set(typed.metrics) == {"precision_recall", "extractor"}
     assert (typed.model.guidance.strength, typed.seed) == (1.5, 1)
     assert typed.data._target_.endswith("Digits")
 
@@ -191,7 +193,7 @@ def test_another_network_reads_the_saved_spec(tree: ConfigTree) -> None:
 
 
 def test_other_metrics_replace_them_and_keep_the_extractor(tree: ConfigTree) -> None:
-    for then in ([], ["metrics=[prc]"], ["metrics/extractor=random"]):
+    for then in ([], ["metrics=[precision_recall]"], ["metrics/extractor=random"]):
         before, after = saved(tree, *then), changed(tree, then, ["metrics=[fid,kid]"])
         assert set(after["metrics"]) == {"fid", "kid", "extractor"}
         assert after["metrics"]["extractor"] == before["metrics"]["extractor"]

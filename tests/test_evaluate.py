@@ -157,21 +157,26 @@ def test_files_are_compared_with_a_data_set_and_what_was_measured_is_kept(
     examples = Examples.of(image=torch.from_numpy(table.images[:50]), label=torch.from_numpy(table.labels[:50]))
     expected = Evaluation(DigitsFeatures(), {"fid": FID()}).score(examples, Digits()).values["fid_digits64_50"]
     assert report["metrics"]["fid_digits64_50"] == pytest.approx(expected, rel=1e-5)
-    assert report["metrics"]["as_asked_50"] > 0.95  # labels came along
+    assert report["metrics"]["label_accuracy_50"] > 0.95  # labels came along
     assert report["protocol"]["reference"] == "val"
     assert set(report["errors"]) >= {"fid_digits64_50", "recall_digits64_50"}
     assert report["images"] == str(files / "val.npz")
 
 
 def test_labels_count_where_both_sides_name_the_same_classes(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = ("metrics=[as_asked]", "metrics/extractor=random", "data.channels=1", f"data.cache_dir={files / 'cache'}")
+    chosen = (
+        "metrics=[label_accuracy]",
+        "metrics/extractor=random",
+        "data.channels=1",
+        f"data.cache_dir={files / 'cache'}",
+    )
     folders = [f"images={files / 'val_classes'}", f"reference={files / 'train_classes'}"]
-    assert evaluated(capsys, *folders, *chosen)["as_asked_50"] > 0.7  # judged by 60 images
+    assert evaluated(capsys, *folders, *chosen)["label_accuracy_50"] > 0.7  # judged by 60 images
     folders[0] = f"images={files / 'val'}"
     with pytest.raises(SystemExit) as stopped:
         main(["evaluate", *folders, *chosen])
     assert stopped.value.code == 5
-    assert "as_asked needs labels" in capsys.readouterr().err
+    assert "label_accuracy needs labels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -184,7 +189,7 @@ def test_labels_count_where_both_sides_name_the_same_classes(files: Path, capsys
         ("images=a", 2, "images=a are compared with reference=<folder> or with data=<name>: name one of them."),
         ("images=a reference=b data=digits", 2, "images=a are compared with reference=<folder> or with data=<name>"),
         ("images=a reference={}/no metrics/extractor=random", 5, "there are no images at {}/no. Name a folder"),
-        ("images={}/train.npz reference={}/val.npz metrics=[nearest] metrics/extractor=random", 2,
+        ("images={}/train.npz reference={}/val.npz metrics=[nearest_neighbor] metrics/extractor=random", 2,
          "{}/val.npz has no held-out images, which a metric asks for. Leave it out of metrics=[...]"),
         ("images={}/train.npz reference={}/val.npz metrics=[bits_per_dim] metrics/extractor=random", 2,
          "metrics=bits_per_dim asks a model, and images={}/train.npz are none."),

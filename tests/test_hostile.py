@@ -127,7 +127,7 @@ CORPUS: list[tuple[str, Any]] = [
     ("budget.value", calls("hydra.utils.get_method", path="os.system")),
     ("seed", SYSTEM),
     ("outputs", SYSTEM),
-    ("check", SYSTEM),
+    ("dry_run", SYSTEM),
     # ways around
     ("model.network", calls("functools.partial", calls("functools.partial", "os.system"), TOUCH)),
     ("model.optimizer", calls("os.system", TOUCH, _partial_=True)),

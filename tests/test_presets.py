@@ -1,4 +1,4 @@
-"""Debug presets go with every model and kind of data, and check=true with every trainer that a machine has."""
+"""Debug presets go with every model and kind of data, and dry_run=true with every trainer that a machine has."""
 
 import time
 from pathlib import Path
@@ -69,7 +69,7 @@ FSDP = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true",
 @pytest.mark.matrix
 @pytest.mark.parametrize("trainer", [("trainer=ddp_cpu",), FSDP, ("trainer=auto",)], ids=["ddp", "fsdp", "auto"])
 def test_check_passes_on_every_trainer_and_leaves_nothing(trainer: tuple[str, ...], tmp_path: Path) -> None:
-    process = start(*MLP, *trainer, "check=true", outputs=tmp_path)
+    process = start(*MLP, *trainer, "dry_run=true", outputs=tmp_path)
     out, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     assert out.count("check passed") == 1

@@ -1,5 +1,6 @@
 """What options and tensors were called before is understood."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from genlab.config.renamed_options import modern
 from genlab.config.tree import ConfigTree
+from genlab.former_names import OPTIONS, current_metrics, current_number, current_option
 from genlab.model.renamed_weights import renamed
 
 CLASSIFIER_FREE = {"_target_": "genlab.model.guidance.classifier_free.ClassifierFree", "strength": 2.0}
@@ -84,3 +86,58 @@ def test_a_run_of_before_has_a_task() -> None:
     typed = ConfigTree().compose(["data=digits", "evaluation.balanced_classes=true"])
     assert typed.task.balanced_classes is True
     assert "balanced_classes" not in typed.evaluation
+
+
+@pytest.mark.parametrize(("typed", "now"), [
+    ("metrics=[fid,prc,nearest]", "metrics=[fid,precision_recall,nearest_neighbor]"), ("metrics=isc", None),
+    ("metrics.nearest.closest=7", "metrics.nearest_neighbor.closest=7"), ("metrics=[mine,dc]", "metrics=[mine,dc]"),
+    ("+metrics.dc.neighborhood=3", "+metrics.dc.neighborhood=3"), ("metrics.ppl_pixels.num_samples=8", None),
+    ("metrics/extractor=inception", "metrics/extractor=inception"), ("~metrics.prc", "~metrics.precision_recall"),
+    ("metrics.prc_like.x=1", "metrics.prc_like.x=1"), ("data.path=metrics.ppl.x", "data.path=metrics.ppl.x"),
+])  # fmt: skip
+def test_metrics_are_typed_by_their_old_names(typed: str, now: str | None) -> None:
+    """``dc`` is here a metric of the user's own."""
+    wanted = {"metrics=isc": "metrics=inception_score"}.get(typed, typed.replace("ppl_pixels", "path_length_pixels"))
+    assert current_option(typed, {"fid", "dc", *OPTIONS.values()}) == (now or wanted)
+
+
+def test_old_names_of_options_are_composed_and_read() -> None:
+    typed = ["model=vae", "data=digits", "metrics=[dc,nearest]", "metrics.nearest.closest=7", "check=true"]
+    config = ConfigTree().compose([*typed, "model.warmup=0.3", "model.schedule.warmup=64"])
+    assert sorted(config.metrics) == ["density_coverage", "extractor", "nearest_neighbor"]
+    assert (config.metrics.nearest_neighbor.closest, config.dry_run, config.model.kl_warmup) == (7, True, 0.3)
+    assert config.model.schedule.warmup == 64, "which has always been the learning rate's"
+    assert "check" not in config
+    assert "warmup" not in config.model
+    saved = {"check": False, "metrics": {"prc": {"_target_": "genlab.metrics.precision_recall.PrecisionRecall"}},
+             "model": {"_target_": "genlab.model.vae.VAE", "warmup": 0.1}}  # fmt: skip
+    now = modern(saved)
+    assert (now["dry_run"], list(now["metrics"]), now["model"]["kl_warmup"]) == (False, ["precision_recall"], 0.1)
+    assert "check" not in now
+    assert saved["metrics"].keys() == {"prc"}, "what was given is left as it was"
+    assert current_metrics({"dc": {"_target_": "my.DC"}}) == {"dc": {"_target_": "my.DC"}}, "a user's own"
+    changed = ConfigTree().change(now, ["metrics=[prc]"], ["metrics=[prc,nearest]"])
+    assert sorted(changed.metrics) == ["nearest_neighbor", "precision_recall"]
+
+
+def test_a_users_file_may_choose_metrics_by_their_old_names(tmp_path: Path) -> None:
+    (tmp_path / "configs" / "experiment").mkdir(parents=True)
+    (tmp_path / "configs" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: vae\n  - override /data: digits\n"
+        "  - override /metrics: [fid, nearest]\nmetrics:\n  nearest:\n    closest: 3\nmodel:\n  warmup: 0.7\n"
+    )
+    config = ConfigTree(str(tmp_path / "configs")).compose(["experiment=mine"])
+    assert sorted(config.metrics) == ["extractor", "fid", "nearest_neighbor"]
+    assert config.metrics.nearest_neighbor.closest == 3
+    assert config.metrics.nearest_neighbor._target_.endswith("NearestNeighbor")
+    assert config.model.kl_warmup == 0.7
+
+
+@pytest.mark.parametrize(("then", "now"), [
+    ("as_asked_1k", "label_accuracy_1k"), ("val/as_asked_500", "val/label_accuracy_500"), ("isc", "inception_score"),
+    ("isc_std_inception_1k", "inception_score_std_inception_1k"), ("best/val", "best/val"), ("fid_x_1k", "fid_x_1k"),
+    ("ppl_lpips_1k", "path_length_lpips_1k"), ("iscariot", "iscariot"), ("pplx", "pplx"),
+])  # fmt: skip
+def test_numbers_by_their_old_names(then: str, now: str) -> None:
+    assert current_number(then) == now
+    assert current_number(now) == now

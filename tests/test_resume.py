@@ -23,7 +23,7 @@ VARIANTS = {
     "dropout": (*MLP, "model.network.dropout=0.3", "data.flip=true", "model/schedule=cosine_decay"),
     "accumulation": (*MLP, "trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.1"),
     "workers": (*MLP, "data.num_workers=2", "data.flip=true"),
-    "vae": ("model=vae", "model/encoder=mlp", "model/decoder=mlp", "model.warmup=0.7"),
+    "vae": ("model=vae", "model/encoder=mlp", "model/decoder=mlp", "model.kl_warmup=0.7"),
     "vq_vae": ("model=vq_vae", "model/encoder=mlp", "model/decoder=mlp"),  # buffers, and chance in them
     "text": ("model=transformer", "model.network.width=8", "model.network.depth=1", "model.network.num_heads=1",
              "model.network.dropout=0.3", "model.optimizer.lr=0.1"),  # windows that each epoch cuts elsewhere

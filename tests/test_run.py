@@ -145,7 +145,7 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(
 
 
 def test_check_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = compose(*MLP, *METRICS, "check=true", outputs=tmp_path)
+    config = compose(*MLP, *METRICS, "dry_run=true", outputs=tmp_path)
     train_command.train(config, [])
     out, errors = capsys.readouterr()
     (said,) = [line for line in out.splitlines() if line.startswith("check passed")]
@@ -201,8 +201,8 @@ def test_a_model_without_labels_on_labelled_data(tmp_path: Path) -> None:
     run = train(*MLP, "model.num_classes=null", "model.network.num_classes=null", "callbacks.samples.times=1",
                 "metrics=[fid]", outputs=tmp_path)  # fmt: skip
     assert list((run / "samples").glob("*.png"))
-    with pytest.raises(ConfigError, match="metrics=as_asked needs a model that takes labels"):
-        train(*MLP, "model.num_classes=null", "model.network.num_classes=null", "metrics=[as_asked]",
+    with pytest.raises(ConfigError, match="metrics=label_accuracy needs a model that takes labels"):
+        train(*MLP, "model.num_classes=null", "model.network.num_classes=null", "metrics=[label_accuracy]",
               outputs=tmp_path / "other")  # fmt: skip
     assert not (tmp_path / "other").exists()
 

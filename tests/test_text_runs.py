@@ -267,7 +267,7 @@ def test_a_changed_text_is_refused(tmp_path: Path) -> None:
         (["model=transformer", "metrics=[fid]", "metrics/extractor=random"],
          "error: metrics=fid is for images, or for texts with features of texts; the data are text. "
          "Use metrics=[perplexity], or choose metrics/extractor=ngrams."),
-        (["model=transformer", "metrics=[as_asked]"], "metrics=as_asked is for images; the data are text."),
+        (["model=transformer", "metrics=[label_accuracy]"], "metrics=label_accuracy is for images; the data are text."),
         (["model=transformer", "metrics=[distinct]", "task.prompt_length=65"],
          "task.prompt_length=65 must be at most data.context=64."),
         (["model=masked", "metrics.perplexity.stride=4"],
@@ -302,7 +302,7 @@ def test_perplexity_of_images_is_refused(outputs: Path, capsys: pytest.CaptureFi
     given = command("metrics=[perplexity]", outputs=outputs)
     code, line = refused(capsys, "train", *given)
     assert (code, line) == (2, "error: metrics=perplexity is for text; the data are image.")
-    assert refused(capsys, "train", *given, "check=true")[1] == line
+    assert refused(capsys, "train", *given, "dry_run=true")[1] == line
     assert not outputs.exists()
 
 

@@ -94,4 +94,4 @@ def test_what_is_for_images_is_refused(project: Path) -> None:
     ):
         typed = [word for word in TRAIN if not (overrides[0].startswith("model=") and word.startswith("model"))]
         with pytest.raises(ConfigError, match=said):
-            genlab("train", project, *typed, *overrides, "check=true")
+            genlab("train", project, *typed, *overrides, "dry_run=true")

@@ -8,6 +8,7 @@ from typing import Any
 
 from genlab.errors import ConfigError, GenlabError
 from genlab.files.regular_file import open_text
+from genlab.former_names import current_number
 
 POINTS = (5, 25, 100)  # per cent of the budget
 _LATE = 0.05  # shares of the budget by which a measurement may come later than its point
@@ -79,7 +80,8 @@ class Bands:
                 raise ConfigError(f"milestones.at_{point} must be [lowest, highest], got [{low}, {high}].")
         if not self.bands or (recorded is None and (published is None or set(self.bands) != {100})):
             raise ConfigError("milestones need a band, and a word on where it comes from: recorded or published.")
-        self.metric, self.final_metric, self.examples = metric, final_metric or metric, examples
+        self.metric, self.final_metric = current_number(metric), current_number(final_metric or metric)
+        self.examples = examples
         self.recorded, self.published = recorded, published
 
     @property
@@ -120,4 +122,4 @@ def _rows(path: Path) -> Iterator[dict[str, float]]:
         raise ConfigError(f"{path} is missing: there is nothing to judge.")
     with open_text(path) as file:
         for row in csv.DictReader(file):
-            yield {name: float(text) for name, text in row.items() if text}
+            yield {current_number(name): float(text) for name, text in row.items() if text}

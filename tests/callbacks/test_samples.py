@@ -68,7 +68,13 @@ def test_models_with_latents_get_more_grids(tmp_path: Path) -> None:
 
 
 def test_pictures_of_metrics_are_written_at_the_end_and_by_evaluate(tmp_path: Path, capsys) -> None:
-    run = train(*MLP, "metrics=[nearest]", "metrics.nearest.closest=7", "evaluation.num_samples=8", outputs=tmp_path)
+    run = train(
+        *MLP,
+        "metrics=[nearest_neighbor]",
+        "metrics.nearest_neighbor.closest=7",
+        "evaluation.num_samples=8",
+        outputs=tmp_path,
+    )
     (at_the_end,) = (run / "samples").glob("closest-*")
     assert at_the_end.name == "closest-examples=000000000104.png"
     with Image.open(at_the_end) as picture:

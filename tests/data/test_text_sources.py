@@ -156,7 +156,7 @@ def test_a_part_is_a_part(fraction: float) -> None:
 
 def test_the_command_line_says_it_in_one_line(tmp_path: Path, outputs: Path) -> None:
     def refused(*overrides: str) -> GenlabError:
-        given = ("train", "data=text_file", *overrides, f"outputs={outputs}", "check=true", "logger=[none]")
+        given = ("train", "data=text_file", *overrides, f"outputs={outputs}", "dry_run=true", "logger=[none]")
         with pytest.raises(GenlabError) as caught:
             command_line([*given, "metrics=[]", "metrics/extractor=random"])
         assert not outputs.exists()

@@ -245,7 +245,7 @@ def test_a_folder_is_not_trusted(run: Path, tmp_path: Path) -> None:
 
 
 def test_an_extractor_of_a_run_stands_beside_any_metric(run: Path) -> None:
-    config = ConfigTree().compose(["model=gan", "metrics=[fid,kid,prc,cas]", f"metrics.extractor={run}"])
+    config = ConfigTree().compose(["model=gan", "metrics=[fid,kid,precision_recall,cas]", f"metrics.extractor={run}"])
     check_config(config)
     config.spec, config.run_dir, config.run_id = SPEC, "x", "x"
     nodes = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("metrics", "task", "evaluation")}

@@ -17,7 +17,7 @@ from genlab.metrics.extractor.digits import DigitsFeatures
 from genlab.metrics.extractor.random_conv import RandomConv
 from genlab.metrics.fid import FID
 from genlab.metrics.kid import KID
-from genlab.metrics.label_agreement import LabelAgreement
+from genlab.metrics.label_accuracy import LabelAccuracy
 from genlab.metrics.nearest_neighbor import NearestNeighbor
 from genlab.metrics.precision_recall import PrecisionRecall
 from genlab.model.base import GenerativeModel, in_eval_mode
@@ -73,9 +73,9 @@ def evaluation(batch_size: int = 64, seed: int = 0, num_samples: int = 200) -> E
     metrics = {
         "fid": FID(),
         "kid": KID(subset_size=100, num_subsets=10),
-        "prc": PrecisionRecall(),
-        "as_asked": LabelAgreement(),
-        "nearest": NearestNeighbor(),
+        "precision_recall": PrecisionRecall(),
+        "label_accuracy": LabelAccuracy(),
+        "nearest_neighbor": NearestNeighbor(),
     }
     return Evaluation(DigitsFeatures(), metrics, num_samples, "val", seed, batch_size)
 
@@ -94,7 +94,7 @@ def test_names_say_features_and_count_where_they_matter(data: Digits) -> None:
         "kid_se_digits64_200",
         "precision_digits64_200",
         "recall_digits64_200",
-        "as_asked_200",
+        "label_accuracy_200",
         "nn_distance_200",
         "nn_distance_ratio_200",
         "memorized_200",
@@ -138,7 +138,7 @@ def test_samples_are_asked_for_in_turn_and_the_model_is_left_as_it_was(data: Dig
 def test_labels_that_a_model_does_not_take_cannot_be_measured(data: Digits) -> None:
     model = NoisyPrototypes(data)
     model.conditions = classes(None)
-    with pytest.raises(ConfigError, match="metrics=as_asked needs a model that takes labels"):
+    with pytest.raises(ConfigError, match="metrics=label_accuracy needs a model that takes labels"):
         evaluation().check(model, data)
 
 
@@ -164,15 +164,15 @@ def test_metrics_see_what_they_are_for(data: Digits) -> None:
     real = judge.score(floor, data).values
     assert real["fid_digits64_200"] < 0.2 * prototypes["fid_digits64_200"]
     assert prototypes["recall_digits64_200"] < 0.3 < 0.7 < real["recall_digits64_200"]
-    assert min(real["as_asked_200"], prototypes["as_asked_200"]) > 0.9
+    assert min(real["label_accuracy_200"], prototypes["label_accuracy_200"]) > 0.9
     assert real["nn_distance_200"] == 0.0
     wrong = judge.score(Examples.of(image=floor["image"], label=(floor["label"] + 1) % 10), data).values
-    assert wrong["as_asked_200"] < 0.1
+    assert wrong["label_accuracy_200"] < 0.1
     assert wrong["fid_digits64_200"] == real["fid_digits64_200"]
 
 
 def test_held_out_images_have_a_distance_ratio_of_one(data: Digits) -> None:
-    judge = Evaluation(RandomConv(), {"nearest": NearestNeighbor()})
+    judge = Evaluation(RandomConv(), {"nearest_neighbor": NearestNeighbor()})
     held_out = torch.from_numpy(data.table("val").images)
     assert judge.score(Examples.of(image=held_out), data).values["nn_distance_ratio_500"] == pytest.approx(1.0)
 
@@ -187,8 +187,8 @@ def test_unlabelled_data(data: Digits) -> None:
     unlabelled = Unlabelled()
     values = Evaluation(RandomConv(), {"fid": FID()}).score(Examples.of(image=images), unlabelled).values
     assert values["fid_random256_500"] < 1e-6
-    with pytest.raises(DataError, match="as_asked needs labels"):
-        Evaluation(RandomConv(), {"as_asked": LabelAgreement()}).score(Examples.of(image=images), unlabelled)
+    with pytest.raises(DataError, match="label_accuracy needs labels"):
+        Evaluation(RandomConv(), {"label_accuracy": LabelAccuracy()}).score(Examples.of(image=images), unlabelled)
 
 
 def test_bad_samples_are_refused(data: Digits) -> None:
@@ -221,7 +221,7 @@ def test_bootstrap_errors_are_the_spread_over_sets_of_samples(data: Digits) -> N
         def compute(self) -> dict[str, Tensor]:
             return {"fid": self.fake_mean[0, 0]}
 
-    judge = Evaluation(DigitsFeatures(), {"first": MeanNorm(), "as_asked": LabelAgreement()}, 200, bootstrap=400)
+    judge = Evaluation(DigitsFeatures(), {"first": MeanNorm(), "label_accuracy": LabelAccuracy()}, 200, bootstrap=400)
     model = NoisyPrototypes(data)
     result = judge.run(model, data, weights="raw")
     assert set(result.errors) == {"fid_digits64_200"}
@@ -238,7 +238,7 @@ def test_a_number_has_an_id_of_what_it_depends_on(data: Digits) -> None:
         metrics = {
             "fid": FID(),
             "kid": KID(subset_size=10, num_subsets=changes.pop("num_subsets", 2)),
-            "as_asked": LabelAgreement(),
+            "label_accuracy": LabelAccuracy(),
         }
         judge = Evaluation(changes.pop("extractor", DigitsFeatures()), metrics, 20, **changes)
         found = judge.run(NoisyPrototypes(data), data, weights="raw").ids
@@ -248,7 +248,7 @@ def test_a_number_has_an_id_of_what_it_depends_on(data: Digits) -> None:
     assert first["fid"] != first["kid"] == first["kid_std"] == first["kid_se"]
     assert ids() == first
     assert {name for name, value in ids(num_subsets=3).items() if value != first[name]} == {"kid", "kid_std", "kid_se"}
-    assert {name for name, value in ids(extractor=RandomConv()).items() if value == first[name]} == {"as_asked"}
+    assert {name for name, value in ids(extractor=RandomConv()).items() if value == first[name]} == {"label_accuracy"}
     assert not set(ids(seed=1).values()) & set(first.values())
 
 

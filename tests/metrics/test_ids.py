@@ -25,7 +25,7 @@ from genlab.metrics.distance.pixels import PixelDistance
 from genlab.metrics.fid import FID
 from genlab.metrics.intra_class_fid import IntraClassFID
 from genlab.metrics.kid import KID
-from genlab.metrics.label_agreement import LabelAgreement
+from genlab.metrics.label_accuracy import LabelAccuracy
 from genlab.metrics.lpips_diversity import LPIPSDiversity
 from genlab.metrics.nearest_neighbor import NearestNeighbor
 from genlab.metrics.perceptual_path_length import PerceptualPathLength
@@ -53,7 +53,7 @@ def test_every_argument_of_a_metric_is_among_its_settings(name: str, tmp_path: P
     kind = get_class(given["_target_"])
     metric = instantiate(given)
     for argument in set(inspect.signature(kind.__init__).parameters) - {"self"} - FREE:
-        if argument == "distance" and name == "ppl_pixels":
+        if argument == "distance" and name == "path_length_pixels":
             continue  # its own already
         assert instantiate(given, **{argument: OTHER[argument]}).settings() != metric.settings(), argument
 
@@ -125,10 +125,12 @@ TABLES: dict[Split, ImageTable] = {"train": _table(0), "val": _table(1)}
 
 
 def _metrics() -> dict[str, Any]:
-    return {"fid": FID(), "kid": KID(20, 2), "prc": PrecisionRecall(), "dc": DensityCoverage(),
-            "cas": ClassificationAccuracyScore(), "intra_fid": IntraClassFID(), "as_asked": LabelAgreement(),
-            "class_balance": ClassBalance(), "class_variety": ClassVariety(), "nearest": NearestNeighbor(),
-            "lpips_diversity": LPIPSDiversity(PixelDistance(), 40), "ppl": PerceptualPathLength(PixelDistance(), 24),
+    return {"fid": FID(), "kid": KID(20, 2), "precision_recall": PrecisionRecall(),
+            "density_coverage": DensityCoverage(),
+            "cas": ClassificationAccuracyScore(), "intra_fid": IntraClassFID(), "label_accuracy": LabelAccuracy(),
+            "class_balance": ClassBalance(), "class_variety": ClassVariety(), "nearest_neighbor": NearestNeighbor(),
+            "lpips_diversity": LPIPSDiversity(PixelDistance(), 40),
+            "path_length": PerceptualPathLength(PixelDistance(), 24),
             "bits": BitsPerDim(30), "bits_train": BitsPerDim(30, "train")}  # fmt: skip
 
 

@@ -150,13 +150,13 @@ def test_numbers_equal_torch_fidelitys_end_to_end(given, weights: Path, tmp_path
     names = {
         "fid": "frechet_inception_distance",
         "kid": "kernel_inception_distance_mean",
-        "isc": "inception_score_mean",
+        "inception_score": "inception_score_mean",
         "isc_std": "inception_score_std",
         "precision": "precision",
         "recall": "recall",
     }
     assert ours["fid"] > 1e-3
-    assert ours["isc"] > 1
+    assert ours["inception_score"] > 1
     assert {name: ours[name] for name in names} == pytest.approx({k: theirs[v] for k, v in names.items()}, rel=1e-4)
 
 

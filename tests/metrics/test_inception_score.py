@@ -29,7 +29,9 @@ def score(logits: Tensor, splits: int = 10, batch_size: int = 16, shuffled: bool
     (100 * torch.eye(12).repeat_interleave(2, dim=0)[:12], 6.0),  # half of the classes
 ])  # fmt: skip
 def test_extremes(logits: Tensor, expected: float) -> None:
-    assert score(logits, splits=1) == pytest.approx({"isc": expected, "isc_std": 0.0}, rel=1e-9, abs=1e-9)
+    assert score(logits, splits=1) == pytest.approx(
+        {"inception_score": expected, "inception_score_std": 0.0}, rel=1e-9, abs=1e-9
+    )
 
 
 def test_is_the_exponential_of_the_information_that_an_image_gives_of_its_class() -> None:
@@ -37,20 +39,20 @@ def test_is_the_exponential_of_the_information_that_an_image_gives_of_its_class(
     p = LOGITS.double().softmax(dim=1)
     entropy = lambda q: -(q * q.log()).sum(dim=-1)  # noqa: E731
     expected = (entropy(p.mean(dim=0)) - entropy(p).mean()).exp()
-    assert score(LOGITS, splits=1)["isc"] == pytest.approx(float(expected), rel=1e-9)
+    assert score(LOGITS, splits=1)["inception_score"] == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_equals_torch_fidelity_and_knows_no_order_of_arrival() -> None:
     theirs = isc_features_to_metric(LOGITS, splits=10, shuffle=False)
-    expected = {"isc": theirs["inception_score_mean"], "isc_std": theirs["inception_score_std"]}
+    expected = {"inception_score": theirs["inception_score_mean"], "inception_score_std": theirs["inception_score_std"]}
     assert score(LOGITS) == pytest.approx(expected, rel=1e-9)
     assert score(LOGITS, batch_size=7, shuffled=True) == pytest.approx(expected, rel=1e-9)
 
 
 def test_too_few_samples_for_the_splits() -> None:
-    with pytest.raises(DataError, match=r"at least 10 samples.*got 9.*metrics.isc.splits=1"):
+    with pytest.raises(DataError, match=r"at least 10 samples.*got 9.*metrics.inception_score.splits=1"):
         score(LOGITS[:9])
-    assert score(LOGITS[:9], splits=1)["isc"] > 1
+    assert score(LOGITS[:9], splits=1)["inception_score"] > 1
     with pytest.raises(ConfigError, match="splits=0"):
         InceptionScore(splits=0)
 

@@ -52,7 +52,7 @@ class Line(ImageDataModule):
 def on_the_line(*samples: int) -> dict[str, float]:
     """Every sample twice: an evaluation draws two at least."""
     images = torch.tensor(samples, dtype=torch.uint8).repeat(2).view(-1, 1, 1, 1)
-    found = Evaluation(None, {"nearest": NearestNeighbor()}).score(Examples.of(image=images), Line()).values
+    found = Evaluation(None, {"nearest_neighbor": NearestNeighbor()}).score(Examples.of(image=images), Line()).values
     return {name.rsplit("_", 1)[0]: value for name, value in found.items()}
 
 

@@ -114,7 +114,7 @@ def test_mean_of_a_linear_decoder_by_quadrature() -> None:
     lengths = torch.cat(metric.lengths)
     error = float(lengths.std() / 4000**0.5)
     assert error < 0.03 * expected
-    assert abs(float(metric.compute()["ppl"]) - expected) < 4 * error
+    assert abs(float(metric.compute()["path_length"]) - expected) < 4 * error
 
 
 def test_equals_torch_fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,9 +193,9 @@ def test_labels_are_asked_for_in_turn_and_both_ends_have_one() -> None:
 
 def test_names_say_which_distance_and_how_many() -> None:
     metric = PerceptualPathLength(PixelDistance(), num_samples=40)
-    result = Evaluation(None, {"ppl": metric}, seed=3).run(Decoder(), Digits(), weights="ema")  # type: ignore[arg-type]
-    assert set(result.values) == {"ppl_pixels_40"}
-    assert result.protocol["metrics"]["ppl"]["seed"] == 3
+    result = Evaluation(None, {"path_length": metric}, seed=3).run(Decoder(), Digits(), weights="ema")  # type: ignore[arg-type]
+    assert set(result.values) == {"path_length_pixels_40"}
+    assert result.protocol["metrics"]["path_length"]["seed"] == 3
 
 
 def test_who_has_a_prior() -> None:
@@ -213,10 +213,10 @@ def test_refusals() -> None:
     metric = PerceptualPathLength(PixelDistance())
     latents = SimpleNamespace(latent_shape=(2,), encode=abs, decode=abs)  # a VQ-VAE's
     assert not isinstance(latents, HasPrior)
-    with pytest.raises(ConfigError, match=r"metrics=ppl: SimpleNamespace has no single latent with a normal prior"):
+    with pytest.raises(ConfigError, match=r"metrics=path_length: SimpleNamespace has no single latent"):
         metric.check(latents, Digits())  # type: ignore[arg-type]
     text = GivenText(np.arange(50), context=16, vocab_size=98)
-    with pytest.raises(ConfigError, match="metrics=ppl is for images; the data are text"):
+    with pytest.raises(ConfigError, match="metrics=path_length is for images; the data are text"):
         metric.check(Decoder(), text)  # type: ignore[arg-type]
     for options in ({"epsilon": 1e-7}, {"num_samples": 0}, {"discard": 0.5}):
         with pytest.raises(ConfigError, match="perceptual path length"):

@@ -190,9 +190,17 @@ def assert_same(values: Values, expected: Values, folder: Path) -> None:
 
 
 def test_every_metric_of_the_configs_is_fed(expected: Values) -> None:
-    assert {"fid", "kid", "prc", "dc", "intra_fid", "nearest", "as_asked", "lpips_diversity", "clip_score"} <= set(
-        expected
-    )
+    assert {
+        "fid",
+        "kid",
+        "precision_recall",
+        "density_coverage",
+        "intra_fid",
+        "nearest_neighbor",
+        "label_accuracy",
+        "lpips_diversity",
+        "clip_score",
+    } <= set(expected)
     for name, values in expected.items():
         assert np.isfinite(list(values.values())).all(), name
 

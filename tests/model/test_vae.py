@@ -12,7 +12,7 @@ from torch.distributions import kl_divergence
 
 from genlab.model.base import HasLatent, HasLikelihood, HasPrior
 from genlab.model.bits_per_dim import as_density, on_batch_scale, quantized
-from genlab.model.elbo import Normal, importance_weighted, warm_up, with_free_bits
+from genlab.model.elbo import Normal, importance_weighted, kl_weight, with_free_bits
 from genlab.model.hierarchical_vae import HierarchicalVAE
 from genlab.model.likelihood.bernoulli import Bernoulli
 from genlab.model.likelihood.gaussian import Gaussian
@@ -72,12 +72,12 @@ def test_free_bits() -> None:
 
 
 def test_warm_up() -> None:
-    assert [warm_up(fraction, 0.4) for fraction in (0, 0.1, 0.4, 1)] == pytest.approx([0, 0.25, 1, 1])
-    assert warm_up(0.0, 0.0) == 1
+    assert [kl_weight(fraction, 0.4) for fraction in (0, 0.1, 0.4, 1)] == pytest.approx([0, 0.25, 1, 1])
+    assert kl_weight(0.0, 0.0) == 1
 
 
 def test_the_loss_is_what_it_says() -> None:
-    model = linear_vae(beta=0.5, free_nats=1.5, warmup=0.5)
+    model = linear_vae(beta=0.5, free_nats=1.5, kl_warmup=0.5)
     x = torch.randn(8, *SHAPE)
     model.progress.fraction = 0.1
     torch.manual_seed(3)
@@ -209,8 +209,8 @@ def test_training_the_importance_weighted_bound(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_importance_weighted_bound_has_no_kl_cost_to_weigh() -> None:
-    for arguments in ({"beta": 2.0}, {"free_nats": 1.0}, {"warmup": 0.1}):
-        with pytest.raises(ValueError, match=r"use model\.beta=1 model\.free_nats=0 model\.warmup=0, or "):
+    for arguments in ({"beta": 2.0}, {"free_nats": 1.0}, {"kl_warmup": 0.1}):
+        with pytest.raises(ValueError, match=r"use model\.beta=1 model\.free_nats=0 model\.kl_warmup=0, or "):
             linear_vae(num_training_samples=5, **arguments)
 
 
@@ -351,7 +351,7 @@ def test_sizes_of_feature_maps() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"beta": -1.0}, {"warmup": 2.0}, {"condition_dropout": -0.1}, {"free_nats": -1.0}]
+    "arguments", [{"beta": -1.0}, {"kl_warmup": 2.0}, {"condition_dropout": -0.1}, {"free_nats": -1.0}]
 )
 def test_what_cannot_be_is_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):

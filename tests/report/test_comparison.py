@@ -341,12 +341,12 @@ the page: {outputs}/y/report.html
 
 
 def test_metrics_that_some_runs_lack_are_named_not_shown(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_run(outputs / "a", {"as_asked_1k": 0.9})
+    make_run(outputs / "a", {"label_accuracy_1k": 0.9})
     make_run(outputs / "b")
     make_run(outputs / "c", protocol_id=None, model__network=DIT)
     compare([str(outputs)], out=str(outputs / "x"))
     shown = capsys.readouterr().out
-    assert "measured of some runs only, so left out: as_asked\n" in shown
+    assert "measured of some runs only, so left out: label_accuracy\n" in shown
     assert f"diffusion network=dit has no metrics: genlab evaluate run={outputs / 'c'}\n" in shown
     last = rows(outputs / "x")[-1]
     assert (last["name"], last["fid_digits64_1k"], last["parameters"]) == ("diffusion network=dit", "", "827745")

@@ -39,7 +39,11 @@ for _name, _value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OF
 
 from genlab import cli  # noqa: E402  isort: skip
 
-RENAMED: dict[str, str] = {}  # metrics, by the beginning of their names: what the record says -> what they are now
+RENAMED = {
+    "as_asked": "label_accuracy",
+    "ppl": "path_length",
+    "isc": "inception_score",
+}  # metrics, by the beginning of their names: what the record says -> what they are now
 CLOSE = 1e-4
 KEPT = Path(__file__).absolute().parent / "runs"  # run folders that earlier code wrote and left half way
 PARTS = ("autoencoder", "tokenizer")  # of a model, trained by another run
@@ -64,7 +68,7 @@ DIT = ("model/network=dit_small", "model.network.width=16", "model.network.depth
 TOKENS = ("model.network.width=16", "model.network.depth=1", "model.network.num_heads=2")
 CONV = ("model.encoder.channels=8", "model.encoder.num_blocks=1", "model.decoder.channels=8",
         "model.decoder.num_blocks=1")  # fmt: skip
-FEW = "metrics=[fid,as_asked]"
+FEW = "metrics=[fid,label_accuracy]"
 GUIDED = {"guided": ("model.guidance=2",)}
 LABEL = {"label": ("label=[3,seven]",)}
 
@@ -93,7 +97,7 @@ RUNS = {
     ),
     "gan": Run(
         ("model=gan", "model.generator.channels=8", "model.discriminator.channels=8", "model.latent_dim=8", *DIGITS,
-         "metrics=[fid,as_asked,ppl_pixels]", "metrics.ppl_pixels.num_samples=16"),
+         "metrics=[fid,label_accuracy,path_length_pixels]", "metrics.path_length_pixels.num_samples=16"),
         samples={"label": ("label=[3,7]",)},
     ),
     "gan_biggan": Run(
@@ -117,7 +121,7 @@ RUNS = {
                  "interval": ("model.guidance=3", "model.guidance_interval=[0.2,5.0]")},
         evaluations={**LIKELIHOOD, "seeds": ("n=12", "seeds=2", "bootstrap=5", "baselines=true",
                                              "evaluation.balanced_classes=true", "model.guidance=2"),
-                     "others": ("n=24", "metrics=[dc,cas,intra_fid]")},
+                     "others": ("n=24", "metrics=[density_coverage,cas,intra_fid]")},
     ),
     "diffusion_ddpm": Run(
         ("model=diffusion", *DIT, "model/objective=ddpm", "model/sampler=ancestral", "model.sampler.num_steps=3",
@@ -134,7 +138,7 @@ RUNS = {
         ("model=diffusion", *UNET[:-1], "model/objective=consistency", "model/sampler=consistency", *DIGITS, FEW),
     ),
     "diffusion_judged": Run(
-        ("model=diffusion", *UNET, *DIGITS, "metrics=[fid,isc,as_asked,class_balance]",
+        ("model=diffusion", *UNET, *DIGITS, "metrics=[fid,inception_score,label_accuracy,class_balance]",
          "metrics.extractor=runs/classifier"),
         needs=("classifier",), own_ids=False,
     ),

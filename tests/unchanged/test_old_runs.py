@@ -93,11 +93,16 @@ def test_is_measured_as_it_was(name: str, runs: Path) -> None:
     run = runs / f"{name}-measured"
     shutil.copytree(KEPT / name, run)
     (written,) = run.glob("evaluation-*.json")
-    before = json.loads(written.read_text())["metrics"]
+    before = json.loads(written.read_text())
     written.unlink()
     command("evaluate", f"run={run}")
     (found,) = run.glob("evaluation-*.json")
-    assert list(json.loads(found.read_text())["metrics"].values()) == pytest.approx(list(before.values()), rel=1e-3)
+    now = json.loads(found.read_text())
+    assert list(now["metrics"].values()) == pytest.approx(list(before["metrics"].values()), rel=1e-3)
+    assert list(now["ids"].values()) == list(before["ids"].values()), (
+        "whatever metrics are called, their numbers compare"
+    )
+    assert now["protocol_id"] == before["protocol_id"]
 
 
 @pytest.mark.parametrize("name", NAMES)

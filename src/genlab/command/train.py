@@ -130,7 +130,7 @@ def _train(
 ) -> None:
     data = build_data(config)
     clip_batch_size(config, data, overrides)
-    if config.check:
+    if config.dry_run:
         try_out(config, data, fit)
         return
     check_can_be_kept(OmegaConf.to_container(config))

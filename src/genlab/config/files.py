@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 import genlab.configs
+from genlab import former_names
 
 PACKAGED = Path(next(iter(genlab.configs.__path__)))
 _MOST_KEPT = 200
+
+for _then, _now in former_names.OPTIONS.items():  # which a user's own files may still choose
+    ConfigStore.instance().store(group="metrics", name=_then, node={"defaults": [_now]}, provider="former names")
 
 
 @cache

@@ -3,6 +3,7 @@
 from typing import Any
 
 RENAMED: dict[str, str] = {
+    "genlab.metrics.label_agreement.LabelAgreement": "genlab.metrics.label_accuracy.LabelAccuracy",
     "genlab.metrics.evaluation.Evaluation": "genlab.evaluation.evaluation.Evaluation",
     "genlab.sharded_strategy.ShardedStrategy": "genlab.checkpoint.sharded_strategy.ShardedStrategy",
 }

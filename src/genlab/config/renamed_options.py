@@ -1,12 +1,15 @@
 """Options by their names of before: understood where they are typed, in a user's files and in saved runs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from genlab.former_names import current_metrics, current_option
+
 _FAMILIES, _CLASSIFIER = "genlab.model.", "genlab.model.classifier.Classifier"
+_WITH_KL = ("genlab.model.vae.VAE", "genlab.model.hierarchical_vae.HierarchicalVAE")
 _NETWORKS = "genlab.model.network."  # which the family that makes them tells what there is to know
 _GUIDANCE = {
     "none": "genlab.model.guidance.none.NoGuidance",
@@ -27,6 +30,7 @@ def with_new_names(config: DictConfig, before: DictConfig | None = None) -> Dict
     ``num_classes=null`` becomes ``conditions=[]``, a number what the model is told there are; those of networks go.
     """
     _with_task(config)
+    _with_metrics(config)
     model = _model_of(config)
     now = modern({"model": model, "spec": _plain_node(config, "spec")}, {} if before is None else _model_of(before))[
         "model"
@@ -40,6 +44,10 @@ def with_new_names(config: DictConfig, before: DictConfig | None = None) -> Dict
 def modern(config: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """A run's plain config, as it would be written now. ``before``: see :func:`with_new_names`; its model."""
     config = _task_of(config)
+    if "check" in config:
+        config["dry_run"] = config.pop("check")
+    if isinstance(config.get("metrics"), dict):
+        config["metrics"] = current_metrics(config["metrics"])
     if not isinstance(config.get("model"), dict):
         return dict(config)
     spec = config.get("spec")
@@ -96,6 +104,22 @@ def _with_task(config: DictConfig) -> None:
                 config[name] = now[name]
 
 
+def by_current_names(override: str, metrics: Collection[str]) -> str:
+    """What is typed, with options that have no node of their own by their names of today. ``metrics``: those that can
+    be chosen."""
+    name, equals, value = override.partition("=")
+    return f"dry_run={value}" if name == "check" and equals else current_option(override, metrics)
+
+
+def _with_metrics(config: DictConfig) -> None:
+    """What a user's files say by former names."""
+    with open_dict(config):
+        if "check" in config:
+            config.dry_run = config.pop("check")
+        if (metrics := _plain_node(config, "metrics")) is not None and (now := current_metrics(metrics)) != metrics:
+            config.metrics = now
+
+
 def _plain_node(config: DictConfig, name: str) -> Any:
     node = config._get_node(name) if name in config else None
     return OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else None
@@ -117,6 +141,8 @@ def _rename(node: dict[str, Any], condition: Mapping[str, Any] | None, was: Mapp
         node.pop("num_classes", None)
     elif target.startswith(_FAMILIES) and target.count(".") == _CLASSIFIER.count(".") and target != _CLASSIFIER:
         _rename_classes(node, condition)
+        if target in _WITH_KL and "warmup" in node:
+            node["kl_warmup"] = node.pop("warmup")
         if "label_dropout" in node:
             node["condition_dropout"] = node.pop("label_dropout")
         _rename_guidance(node, was)

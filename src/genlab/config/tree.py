@@ -23,7 +23,7 @@ from genlab.config.files import PACKAGED, config_files
 from genlab.config.overrides import line_of, name_of, parse
 from genlab.config.pointers import pointer_for, pointer_for_choice
 from genlab.config.quantities import read_quantities
-from genlab.config.renamed_options import with_new_names
+from genlab.config.renamed_options import by_current_names, with_new_names
 from genlab.errors import ConfigError, did_you_mean
 from genlab.files.paths import read_path
 from genlab.redaction import remember
@@ -82,8 +82,8 @@ class ConfigTree:
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a command line, interpolations left in place. Raises ConfigError."""
-        parsed = parse(overrides)
         groups = self.groups()
+        parsed = parse([by_current_names(override, groups.get("metrics", ())) for override in overrides])
         choices = [o for o in parsed if name_of(o) in groups]
         for override in choices:
             self._check_choice(override, groups)
@@ -118,7 +118,7 @@ class ConfigTree:
         """
         config = OmegaConf.create(dict(saved))
         groups = self.groups()
-        parsed = parse(overrides)
+        parsed = parse([by_current_names(override, groups.get("metrics", ())) for override in overrides])
         choices = [o for o in parsed if name_of(o) in groups]
         if choices:
             chosen = [name_of(o) for o in choices]

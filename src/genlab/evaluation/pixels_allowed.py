@@ -30,5 +30,5 @@ def check_pixels(
         if by:
             raise ConfigError(
                 f"metrics={name}: {by} are of gray or RGB images, and the data have {channels} channels. Use "
-                "metrics=[nearest,sharpness,noise_level], or metrics=[]."
+                "metrics=[nearest_neighbor,sharpness,noise_level], or metrics=[]."
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from genlab.former_names import name_in_ids
 from genlab.metrics.base import EXTRACTED, Direction
 from genlab.task.base import CLASS_MIX
 
@@ -65,7 +66,7 @@ def number_id(protocol: Mapping[str, Any], metric: str, reads: frozenset[str]) -
         shared = {key: value for key, value in shared.items() if key not in OF_THE_EXTRACTOR}
     if not reads:
         shared = {key: value for key, value in shared.items() if key not in OF_SAMPLES}
-    return _hash(shared | {"metric": metric, "settings": protocol["metrics"][metric]})
+    return _hash(shared | {"metric": name_in_ids(metric), "settings": protocol["metrics"][metric]})
 
 
 def mean(sets: Sequence[Result]) -> Result:

@@ -15,6 +15,7 @@ from genlab.errors import StorageError
 from genlab.files.atomic import write_atomically, writing
 from genlab.files.regular_file import IrregularFileError, open_text, open_to_append
 from genlab.files.spreadsheet import as_written, safe
+from genlab.former_names import current_number
 
 
 class MetricsFile(Logger):
@@ -43,7 +44,7 @@ class MetricsFile(Logger):
     def _read(self) -> None:
         with open_text(self.path) as file:
             reader = csv.DictReader(line for line in file if line.endswith("\n"))  # the last one may have been cut
-            reader.fieldnames = [as_written(name) for name in reader.fieldnames or self._columns]
+            reader.fieldnames = [current_number(as_written(name)) for name in reader.fieldnames or self._columns]
             self._columns = list(reader.fieldnames)
             self._columns.index("step")
             complete = (row for row in reader if None not in row.values())

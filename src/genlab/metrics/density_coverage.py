@@ -38,7 +38,7 @@ class DensityCoverage(Metric):
         """Raises ConfigError if there is no such neighbor."""
         super().__init__()
         if neighborhood < 1:
-            raise ConfigError(f"metrics.dc.neighborhood must be a whole number >= 1, got {neighborhood}.")
+            raise ConfigError(f"metrics.density_coverage.neighborhood must be a whole number >= 1, got {neighborhood}.")
         self.neighborhood = neighborhood
         self.add_state("real_features", [], dist_reduce_fx="cat")
         self.add_state("fake_features", [], dist_reduce_fx="cat")

@@ -18,11 +18,11 @@ class InceptionScore(Metric):
 
     Between 1 and the number of classes, 1008. No reference enters: samples that are nothing like the data can score
     well, and a small set scores low. The mean of ``splits`` equal parts of the samples, in their order, as published
-    scores are; ``isc_std`` is the spread over the parts.
+    scores are; ``inception_score_std`` is the spread over the parts.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"logits"})
-    directions: ClassVar[Mapping[str, Direction | None]] = {"isc": "higher", "isc_std": None}
+    directions: ClassVar[Mapping[str, Direction | None]] = {"inception_score": "higher", "inception_score_std": None}
     is_differentiable = False
     full_state_update = False
 
@@ -32,7 +32,7 @@ class InceptionScore(Metric):
     def __init__(self, splits: int = 10):
         super().__init__()
         if splits < 1:
-            raise ConfigError(f"metrics.isc.splits={splits} must be >= 1.")
+            raise ConfigError(f"metrics.inception_score.splits={splits} must be >= 1.")
         self.splits = splits
         self.add_state("logits", [], dist_reduce_fx="cat")
         self.add_state("index", [], dist_reduce_fx="cat")
@@ -44,11 +44,11 @@ class InceptionScore(Metric):
             self.index.append(batch["index"])
 
     def compute(self) -> dict[str, Tensor]:
-        """``isc`` and ``isc_std``. Raises DataError if there are fewer samples than parts."""
+        """``inception_score`` and ``inception_score_std``. Raises DataError if there are fewer samples than parts."""
         logits = in_order(self.logits, self.index)
         self.check_enough(logits, logits)
         result = isc_features_to_metric(logits, splits=self.splits, shuffle=False)
-        names = {"isc": KEY_METRIC_ISC_MEAN, "isc_std": KEY_METRIC_ISC_STD}
+        names = {"inception_score": KEY_METRIC_ISC_MEAN, "inception_score_std": KEY_METRIC_ISC_STD}
         return {name: torch.tensor(result[key], dtype=torch.float64) for name, key in names.items()}
 
     def check_enough(self, real: Tensor, fake: Tensor) -> None:
@@ -56,7 +56,7 @@ class InceptionScore(Metric):
         if len(fake) < self.splits:
             raise DataError(
                 f"the inception score needs at least {self.splits} samples, one for each of its splits, "
-                f"got {len(fake)}. Set metrics.isc.splits=1."
+                f"got {len(fake)}. Set metrics.inception_score.splits=1."
             )
 
     def settings(self) -> dict[str, int | float | str]:

@@ -35,7 +35,7 @@ class PerceptualPathLength(Metric):
     flow (neither guided nor denoised). Path i is a function of (seed, i) and is asked for what sample i is.
     """
 
-    directions: ClassVar[Mapping[str, Direction | None]] = {"ppl": "lower"}
+    directions: ClassVar[Mapping[str, Direction | None]] = {"path_length": "lower"}
     full_state_update = False
 
     lengths: list[Tensor]
@@ -64,8 +64,8 @@ class PerceptualPathLength(Metric):
         self.lengths.append(lengths.double().to(self.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """``ppl``, 0 or more."""
-        return {"ppl": trimmed_mean(dim_zero_cat(self.lengths), self.discard)}
+        """``path_length``, 0 or more."""
+        return {"path_length": trimmed_mean(dim_zero_cat(self.lengths), self.discard)}
 
     def settings(self) -> dict[str, int | float | str]:
         """As used by the latest ``measure``."""
@@ -106,11 +106,11 @@ class PerceptualPathLength(Metric):
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
         """Raises ConfigError: the data are no images; or the model has no latents with a standard normal prior."""
-        images_of(data, "ppl")
+        images_of(data, "path_length")
         if not isinstance(model, HasPrior):
             raise ConfigError(
-                f"metrics=ppl: {type(model).__name__} has no single latent with a normal prior, as GAN, VAE and flow "
-                "have. Leave it out of metrics=[...]."
+                f"metrics=path_length: {type(model).__name__} has no single latent with a normal prior, as GAN, "
+                "VAE and flow have. Leave it out of metrics=[...]."
             )
 
     def subject(self, model: GenerativeModel, split: Split) -> str:

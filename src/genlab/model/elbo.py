@@ -56,7 +56,7 @@ def with_free_bits(kl: Tensor, free_nats: float) -> Tensor:
     return kl.mean(dim=0).clamp(min=free_nats).sum()
 
 
-def warm_up(fraction: float, share: float) -> float:
+def kl_weight(fraction: float, share: float) -> float:
     """The weight of the KL cost, from 0 to 1 over the first ``share`` of the budget; ``fraction`` of it is spent."""
     return min(1.0, fraction / share) if share > 0 else 1.0
 

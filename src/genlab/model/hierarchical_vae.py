@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.condition import Conditions, told_to
-from genlab.model.elbo import Normal, importance_weighted, warm_up, with_free_bits
+from genlab.model.elbo import Normal, importance_weighted, kl_weight, with_free_bits
 from genlab.model.freezing import trained
 from genlab.model.parts import PixelLikelihood
 from genlab.model.sharding import shard
@@ -51,7 +51,7 @@ class HierarchicalVAE(GenerativeModel):
         latent_shapes: Sequence[Sequence[int]],  # (Z, h, w) of each layer, the top (and coarsest) first
         beta: float = 1.0,  # weight of the KL cost; 1 is the bound itself
         free_nats: float = 0.0,  # of the KL cost of each layer, all of it together: they cost nothing less
-        warmup: float = 0.0,  # share of the budget over which beta grows from 0
+        kl_warmup: float = 0.0,  # share of the budget over which beta grows from 0
         conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
         condition_dropout: float | Mapping[str, float] = 0.0,  # share of training examples that are told nothing
         temperature: float = 1.0,  # scale of the priors that samples are made of
@@ -62,8 +62,8 @@ class HierarchicalVAE(GenerativeModel):
         """Raises ValueError: a share outside [0, 1], a negative weight, latents that are not (Z, h, w)."""
         super().__init__(seed, schedule)
         self.conditions = Conditions.told(told, conditions, condition_dropout)
-        if not 0 <= warmup <= 1:
-            raise ValueError(f"warmup={warmup} is a share: use a value from 0 to 1.")
+        if not 0 <= kl_warmup <= 1:
+            raise ValueError(f"kl_warmup={kl_warmup} is a share: use a value from 0 to 1.")
         if beta < 0 or free_nats < 0 or num_importance_samples < 1:
             raise ValueError("beta and free_nats must be 0 or more, num_importance_samples 1 or more.")
         if not latent_shapes or any(len(latent) != 3 for latent in latent_shapes):
@@ -73,7 +73,7 @@ class HierarchicalVAE(GenerativeModel):
         self.latent_shapes = [tuple(latent) for latent in latent_shapes]
         self.latent_shape = (sum(map(math.prod, self.latent_shapes)), 1, 1)  # all layers in a row
         self.num_levels = likelihood.levels or 256
-        self.beta, self.free_nats, self.warmup = beta, free_nats, warmup
+        self.beta, self.free_nats, self.kl_warmup = beta, free_nats, kl_warmup
         self.temperature, self.sample_pixels = temperature, sample_pixels
         self.num_importance_samples = num_importance_samples
         self.register_module("ladder", None)
@@ -116,7 +116,7 @@ class HierarchicalVAE(GenerativeModel):
 
         reconstruction = -self.likelihood.log_prob(x, self.ladder(x, condition, draw, len(x))).mean()
         kl = torch.stack(costs, dim=1)  # (N, layers)
-        weight = self.beta * warm_up(self.progress.fraction, self.warmup)
+        weight = self.beta * kl_weight(self.progress.fraction, self.kl_warmup)
         loss = reconstruction + weight * with_free_bits(kl, self.free_nats)
         size = math.prod(self.shape)
         return {"loss": loss / size, "reconstruction": reconstruction / size, "kl": kl.sum(dim=1).mean() / size}

@@ -14,8 +14,8 @@ from genlab.model.condition import Conditions, repeated, told_to
 from genlab.model.elbo import (
     Normal,
     importance_weighted,
+    kl_weight,
     standard_normal,
-    warm_up,
     with_free_bits,
 )
 from genlab.model.freezing import trained
@@ -49,7 +49,7 @@ class VAE(GenerativeModel):
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
         beta: float = 1.0,  # weight of the KL cost; 1 is the bound itself
         free_nats: float = 0.0,  # of the KL cost of each latent channel, over all its places: they cost nothing less
-        warmup: float = 0.0,  # share of the budget over which beta grows from 0
+        kl_warmup: float = 0.0,  # share of the budget over which beta grows from 0
         conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
         condition_dropout: float | Mapping[str, float] = 0.0,  # share of training examples that are told nothing
         temperature: float = 1.0,  # scale of the latents that samples are made of
@@ -61,14 +61,14 @@ class VAE(GenerativeModel):
         """Raises ValueError: a share outside [0, 1], a negative weight, a latent that is not (Z, h, w)."""
         super().__init__(seed, schedule)
         self.conditions = Conditions.told(told, conditions, condition_dropout)
-        if not 0 <= warmup <= 1:
-            raise ValueError(f"warmup={warmup} is a share: use a value from 0 to 1.")
+        if not 0 <= kl_warmup <= 1:
+            raise ValueError(f"kl_warmup={kl_warmup} is a share: use a value from 0 to 1.")
         if beta < 0 or free_nats < 0 or min(num_training_samples, num_importance_samples) < 1:
             raise ValueError("beta and free_nats must be 0 or more, numbers of samples 1 or more.")
-        if num_training_samples > 1 and (beta, free_nats, warmup) != (1, 0, 0):
+        if num_training_samples > 1 and (beta, free_nats, kl_warmup) != (1, 0, 0):
             raise ValueError(
                 f"num_training_samples={num_training_samples} trains the importance-weighted bound, which has no KL "
-                "cost to weigh: use model.beta=1 model.free_nats=0 model.warmup=0, or model.num_training_samples=1."
+                "cost to weigh: use model.beta=1 model.free_nats=0 model.kl_warmup=0, or model.num_training_samples=1."
             )
         if len(latent_shape) != 3:
             raise ValueError(f"model.latent_shape={list(latent_shape)} must be [Z,h,w]; for a vector, [Z,1,1].")
@@ -76,7 +76,7 @@ class VAE(GenerativeModel):
         self.make_optimizer = optimizer
         self.shape, self.latent_shape = tuple(shape), tuple(latent_shape)
         self.num_levels = likelihood.levels or 256
-        self.beta, self.free_nats, self.warmup = beta, free_nats, warmup
+        self.beta, self.free_nats, self.kl_warmup = beta, free_nats, kl_warmup
         self.temperature, self.sample_pixels = temperature, sample_pixels
         self.num_training_samples, self.num_importance_samples = num_training_samples, num_importance_samples
         self.register_module("encoder", None)
@@ -120,7 +120,7 @@ class VAE(GenerativeModel):
         z = posterior.at(torch.randn_like(posterior.mean))
         reconstruction = -self.likelihood.log_prob(x, self.decoder(z, condition)).mean()
         kl = posterior.kl(standard_normal(z)).flatten(2).sum(dim=2)  # (N, Z)
-        weight = self.beta * warm_up(self.progress.fraction, self.warmup)
+        weight = self.beta * kl_weight(self.progress.fraction, self.kl_warmup)
         loss = reconstruction + weight * with_free_bits(kl, self.free_nats)
         size = math.prod(self.shape)
         return {"loss": loss / size, "reconstruction": reconstruction / size, "kl": kl.sum(dim=1).mean() / size}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from genlab.errors import ConfigError, StorageError, did_you_mean
 from genlab.files.paths import read_path
+from genlab.former_names import current_number
 from genlab.progress import progress
 from genlab.redaction import for_terminal
 from genlab.report.columns import TITLES, Column, columns, counts, over_seeds
@@ -69,7 +70,7 @@ def compare(
     if done:
         check_data(done, labels, allow_unequal)
         chosen = choose(done, labels, protocol, allow_unequal)
-        table, first, partial = _table(done, labels, groups, chosen, sort)
+        table, first, partial = _table(done, labels, groups, chosen, sort and current_number(sort))
         told = headline(chosen)
         ranked = [row for row in table.order if row < len(groups)]
         more = [", ".join(word for d in left_over for word in d.of(run)) for run in range(len(done))]

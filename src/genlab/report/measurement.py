@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from genlab.errors import ConfigError
+from genlab.former_names import current_metrics, current_number
 
 TOLERANCE = 0.01  # two evaluations of the same weights on other hardware differ by less
 MOST_NUMBERS, MOST_BASELINES = 1_000, 100  # of one evaluation
@@ -35,6 +36,8 @@ def read_measurement(report: Mapping[str, Any], path: Path) -> Measurement:
     if len(baselines) > MOST_BASELINES:
         raise ConfigError(f"{path}: not what genlab writes ({len(baselines):,} baselines).")
     rows = {str(name): numbers(values, path) for name, values in baselines.items()}
+    protocol = protocol | ({"metrics": current_metrics(settings)} if settings else {})
+    directions = {current_number(name): direction for name, direction in directions.items()}
     return Measurement(numbers(report.get("metrics"), path), protocol, directions, rows)
 
 
@@ -46,7 +49,7 @@ def numbers(values: Any, path: Path) -> dict[str, float]:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{path}: {name} is not a number.")
-    return dict(values)
+    return {current_number(name): value for name, value in values.items()}
 
 
 def contradict(a: Mapping[str, float], b: Mapping[str, float]) -> bool:

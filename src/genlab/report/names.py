@@ -11,7 +11,7 @@ from genlab.report.runs import Run
 
 WIDEST = 48  # characters
 # Where a run wrote, what it showed and how it was measured (the protocol says that) do not make it another model.
-LEFT_OUT = ("run_dir", "run_id", "outputs", "logger", "check", "spec", "metrics", "evaluation", "task",
+LEFT_OUT = ("run_dir", "run_id", "outputs", "logger", "dry_run", "spec", "metrics", "evaluation", "task",
             "model.told", "callbacks.samples", "callbacks.evaluation", "callbacks.checkpoint", "callbacks.progress",
             "trainer.log_every_n_steps", "trainer.accelerator", "data.num_workers", "data.root",
             "data.val_root")  # fmt: skip

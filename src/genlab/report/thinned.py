@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from genlab.former_names import current_number
 from genlab.report.logged import AXES, Logged
 
 MOST = 1024  # points of a curve that are kept, about
@@ -55,7 +56,7 @@ class Reader:
     def _begin(self, header: list[str]) -> None:
         if len(header) > MOST_COLUMNS:
             raise ValueError(f"it has {len(header):,} columns; at most {MOST_COLUMNS:,} are read")
-        self._header = header
+        header = self._header = [current_number(name) for name in header]
         wanted = {name: place for place, name in enumerate(header) if self._keeps(name)}
         most = max(16, min(MOST, MOST_OF_RUN // max(1, len(wanted))))
         self._kept = {place: Thinned(most) for place in wanted.values()}

@@ -68,7 +68,7 @@ def check_config(config: DictConfig) -> None:
     adopt(config)
     nodes = _known(config)
     remember(nodes)
-    for path, kind in (("seed", int), ("outputs", str), ("check", bool), ("rank_timeout", int)):
+    for path, kind in (("seed", int), ("outputs", str), ("dry_run", bool), ("rank_timeout", int)):
         check(nodes[path], kind, path)
     check(nodes.get("portable", False), bool, "portable")
     check_start(nodes.get("start"))

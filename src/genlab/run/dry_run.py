@@ -1,4 +1,4 @@
-"""``check=true``: build everything, take one step, draw one sample, leave nothing behind."""
+"""``dry_run=true``: build everything, take one step, draw one sample, leave nothing behind."""
 
 import os
 import tempfile

@@ -17,7 +17,7 @@ from genlab.run import run_folder
 from genlab.run.assemble import load_tokenizer, trial_model
 
 # What the steps of a training do not depend on: where it runs, how long, and who watches.
-FREE = ("budget", "outputs", "check", "rank_timeout", "logger", "metrics", "evaluation", "task", "milestones", "spec",
+FREE = ("budget", "outputs", "dry_run", "rank_timeout", "logger", "metrics", "evaluation", "task", "milestones", "spec",
         "pretrained", "portable", "run_dir", "run_id", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
         "trainer.strategy", "trainer.max_epochs", "trainer.log_every_n_steps", "data.num_workers", "data.root",
         "data.path", "data.val_root", "data.val_path", "data.cache_dir", "data.download")  # fmt: skip

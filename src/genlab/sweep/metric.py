@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from genlab.errors import ConfigError, did_you_mean
 from genlab.files.regular_file import read_text
+from genlab.former_names import current_number
 from genlab.trust import places
 
 Direction = Literal["lower", "higher"]
@@ -24,7 +25,7 @@ class Metric:
 
     def place(self, measured: str) -> int | None:
         """How well a measured name fits, 0 best; None: it is another metric."""
-        asked, found = self.name.removeprefix("val/"), measured.removeprefix("val/")
+        asked, found = (current_number(name).removeprefix("val/") for name in (self.name, measured))
         if found == asked:
             return 0
         if _without_count(found) == _without_count(asked):
@@ -49,7 +50,7 @@ def choose_metric(name: str | None, direction: Direction | None, example: Callab
     """
     if name is not None and direction is not None:
         return Metric(name, direction)
-    asked = (name or "").removeprefix("val/")
+    asked = current_number(name or "").removeprefix("val/")
     if "loss" in asked:
         return Metric(str(name), "lower")
     metrics = {name: node for name, node in example().get("metrics", {}).items() if name != "extractor"}

@@ -16,7 +16,7 @@ from genlab.metrics.judge import Judge
 from genlab.metrics.ordered import in_order
 
 
-class LabelAgreement(Metric):
+class LabelAccuracy(Metric):
     """The share of samples that a judge gives the label that was asked for: the classification accuracy score's
     counterpart with a fixed judge (Ravuri & Vinyals 2019, arXiv:1905.10887, train it on samples instead).
 
@@ -26,7 +26,7 @@ class LabelAgreement(Metric):
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"image", "label"})
-    directions: ClassVar[Mapping[str, Direction | None]] = {"as_asked": "higher"}
+    directions: ClassVar[Mapping[str, Direction | None]] = {"label_accuracy": "higher"}
     is_differentiable = False
     full_state_update = False
 
@@ -49,7 +49,7 @@ class LabelAgreement(Metric):
     def update(self, batch: MetricBatch, real: bool) -> None:
         """Takes ``image`` (N, C, H, W) uint8, ``label`` (N,), of which -1 is left out, and ``index`` (N,)."""
         if "label" not in batch:
-            raise DataError("as_asked needs labels and the data have none. Leave it out of metrics=[...].")
+            raise DataError("label_accuracy needs labels and the data have none. Leave it out of metrics=[...].")
         labelled = batch["label"] >= 0
         images, labels = batch["image"][labelled], batch["label"][labelled]
         (self.real_images if real else self.fake_images).append(images)
@@ -58,16 +58,16 @@ class LabelAgreement(Metric):
             self.real_index.append(batch["index"][labelled])
 
     def compute(self) -> dict[str, Tensor]:
-        """``as_asked`` in [0, 1]."""
+        """``label_accuracy`` in [0, 1]."""
         kept = slice(0, self.num_reference)
         images, labels = (in_order(rows, self.real_index)[kept] for rows in (self.real_images, self.real_labels))
         judge = Judge(images.cpu().numpy(), labels.cpu().numpy(), self.penalty, blurred=False)
         named = judge.name(dim_zero_cat(self.fake_images))
-        return {"as_asked": torch.tensor(np.mean(named == dim_zero_cat(self.fake_labels).cpu().numpy()))}
+        return {"label_accuracy": torch.tensor(np.mean(named == dim_zero_cat(self.fake_labels).cpu().numpy()))}
 
     def check_enough(self, real: Tensor, fake: Tensor) -> None:
         """See NeedsEnough."""
-        check_two_classes(real[: self.num_reference] if (real >= 0).all() else real, "as_asked")
+        check_two_classes(real[: self.num_reference] if (real >= 0).all() else real, "label_accuracy")
 
     def settings(self) -> dict[str, int | float | str]:
         return {"judge": "SVC rbf", "num_reference": self.num_reference, "penalty": self.penalty}
