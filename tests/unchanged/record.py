@@ -42,8 +42,12 @@ from genlab import cli  # noqa: E402  isort: skip
 RENAMED = {
     "as_asked": "label_accuracy",
     "ppl": "path_length",
+    "ppl_pixels": "path_length_pixels",
+    "prc": "precision_recall",
     "isc": "inception_score",
-}  # metrics, by the beginning of their names: what the record says -> what they are now
+    "dc": "density_coverage",
+    "nearest": "nearest_neighbor",
+}  # metrics: what the record says, by the beginning -> what they are called now
 CLOSE = 1e-4
 KEPT = Path(__file__).absolute().parent / "runs"  # run folders that earlier code wrote and left half way
 PARTS = ("autoencoder", "tokenizer")  # of a model, trained by another run
