@@ -40,7 +40,7 @@ from genlab import cli
 from genlab.command import train
 from genlab.command.train import quiet
 from genlab.data.digits import Digits
-from genlab.machine.matmul import quick_matmul
+from genlab.machine.quick_cpu import quick_cpu
 from genlab.model.condition import told_to
 from genlab.run import run_folder
 from genlab.run.load import load_run
@@ -152,7 +152,7 @@ def prepared(folder: Path, batch_size: int) -> dict[str, Callable[[Stopwatch], N
             callbacks=[watch, ModelCheckpoint(folder / "plain")], logger=CSVLogger(folder / "plain"),
             enable_model_summary=False, log_every_n_steps=LOG_EVERY,
         )  # fmt: skip
-        with quick_matmul(True):
+        with quick_cpu(True):
             trainer.fit(Plain(model, model.objective), loader)
 
     return {"genlab": guarded, "plain": plain}

@@ -1,6 +1,6 @@
 """Stops a run before an update that would poison its weights."""
 
-from math import isfinite
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from genlab.checkpoint import read
 from genlab.errors import NumericsError
 from genlab.model.base import Model
+from genlab.model.clipping import clips_by_known_norm
 
 _SHOWN = 8  # indices of a batch that a message names
 
@@ -28,6 +29,10 @@ class FiniteGuard(Callback):
     def __init__(self) -> None:
         self._indices: torch.Tensor | None = None  # of the batch that is trained on
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Model)
+        pl_module.sees_norm = lambda norm, optimizer: self._look(trainer, pl_module, optimizer, norm)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._indices = batch["index"]
 
@@ -35,10 +40,19 @@ class FiniteGuard(Callback):
         plugin = trainer.precision_plugin
         if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
             return
+        assert isinstance(pl_module, Model)
+        is_clipped = pl_module.automatic_optimization and trainer.gradient_clip_val
+        if not is_clipped or not clips_by_known_norm(pl_module, trainer.gradient_clip_algorithm):
+            self._look(trainer, pl_module, optimizer)
+
+    def _look(self, trainer: Trainer, pl_module: Model, optimizer: Optimizer, norm: torch.Tensor | None = None) -> None:
+        """``norm``: of the gradient, where it is known; if that is finite, all is. Clipping leaves no gradient finite
+        that was not."""
+        if norm is not None and math.isfinite(norm.item()):
+            return
         slopes = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if is_finite(slopes):
             return
-        assert isinstance(pl_module, Model)
         step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
         last = next(iter(read.saved(Path(trainer.default_root_dir))), None)
         raise NumericsError(
@@ -49,8 +63,10 @@ class FiniteGuard(Callback):
 
     def _what(self, trainer: Trainer) -> str:
         """What is not finite on this rank, and in which batch; nothing if that is on another."""
-        terms = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
-        wrong = [f"{name.removeprefix('train/')}={value}" for name, value in terms.items() if not isfinite(value)]
+        assert isinstance(trainer.lightning_module, Model)
+        said = trainer.lightning_module.latest()
+        terms = {name: float(value) for name, value in said.items() if name.startswith("train/")}
+        wrong = [f"{name.removeprefix('train/')}={value}" for name, value in terms.items() if not math.isfinite(value)]
         if not wrong and terms and dist.is_initialized() and dist.get_world_size() > 1:
             return ""
         assert self._indices is not None

@@ -42,8 +42,8 @@ from genlab.files.paths import read_path
 from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.metrics_file import MetricsFile
 from genlab.logger.tracking import kept_by_wandb
-from genlab.machine.matmul import quick_matmul
 from genlab.machine.memory import enough_memory, smaller_batch
+from genlab.machine.quick_cpu import quick_cpu
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model
 from genlab.redaction import check_can_be_kept, for_terminal, redacted
 from genlab.run import run_folder
@@ -164,7 +164,7 @@ def _train(
             print(f"changed:    data (other {', '.join(other_data)})")
 
     on_cpu = trial.strategy.root_device.type == "cpu"
-    with folder_of_all_ranks(config, run, folder, trial, model) as run_dir, quick_matmul(on_cpu):
+    with folder_of_all_ranks(config, run, folder, trial, model) as run_dir, quick_cpu(on_cpu):
         config.run_dir = str(run_dir)
         if run is None:
             config.run_id = run_dir.name if folder is None else f"{run_dir.name}-{secrets.token_hex(3)}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import wraps
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from pytorch_lightning import LightningModule
@@ -41,6 +41,15 @@ class Progress:
         return {f"progress/{name}": float(getattr(self, name)) for name in ("examples", "flops", "seconds")}
 
 
+class Unlogged(NamedTuple):
+    """A number that a model logged in a step that no logger looks at."""
+
+    value: Any
+    hook: str | None  # in which it was logged
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
 class LearningRateSchedule(Protocol):
     """A multiple of the optimizer's learning rate, as a function of progress."""
 
@@ -66,6 +75,9 @@ class Model(LightningModule, ABC):
         self.accumulation = Accumulation()
         self.elsewhere: dict[str, nn.Module] = {}  # parts that were trained elsewhere, by their place in the config
         self.freezing: Sequence[str] = ()  # patterns of the names of parameters that training leaves as they are
+        # Is told the norm of a gradient that was clipped, and of which optimizer it is.
+        self.sees_norm: Callable[[Tensor, Any], None] | None = None
+        self.unlogged: dict[str, Unlogged] | None = None  # of a step that no logger looks at; None: one does
         self.step_began = 0.0  # on the clock of time.perf_counter; the wait for data belongs to the step
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -97,7 +109,9 @@ class Model(LightningModule, ABC):
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         if self.accumulation.size == 1:
-            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     def on_after_backward(self) -> None:
         if self.automatic_optimization:
@@ -135,7 +149,38 @@ class Model(LightningModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if gradient_clip_val is not None:
+            norm = clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
+            if norm is not None and self.sees_norm is not None:
+                self.sees_norm(norm, optimizer)
+
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """As Lightning's; in a step that no logger looks at, the number is only kept until the step is over, which is
+        a hundred times as quick. What is summed up over an epoch is taken in at every step."""
+        if self.unlogged is None or kwargs.get("on_epoch") or kwargs.get("prog_bar") or len(args) > 1:
+            super().log(name, value, *args, **kwargs)
+        else:
+            kept = value.detach() if isinstance(value, Tensor) else value
+            self.unlogged[name] = Unlogged(kept, self._current_fx_name, args, kwargs)
+
+    def log_dict(self, dictionary: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        if self.unlogged is None:
+            super().log_dict(dictionary, *args, **kwargs)
+        else:
+            for name, value in dictionary.items():
+                self.log(name, value, *args, **kwargs)
+
+    def log_late(self) -> None:
+        """Take in what was kept: a logger looks at this step after all."""
+        kept, self.unlogged, now = self.unlogged or {}, None, self._current_fx_name
+        for name, number in kept.items():
+            self._current_fx_name = number.hook
+            super().log(name, number.value, *number.args, **number.kwargs)
+        self._current_fx_name = now
+
+    def latest(self) -> dict[str, Any]:
+        """The numbers of training that were logged last, those that no logger looks at among them."""
+        return dict(self.trainer.callback_metrics) | {name: kept.value for name, kept in (self.unlogged or {}).items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["progress"] = asdict(self.progress)

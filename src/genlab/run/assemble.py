@@ -44,6 +44,7 @@ from genlab.run import run_folder
 from genlab.run.elsewhere import JUDGE, adopt, check_entries, put_part, weights_at
 from genlab.run.pixel_levels import check_model_bits
 from genlab.run.start import check_start
+from genlab.run.training_loop import TrainingLoop
 from genlab.task.base import Task
 
 SLOTS: dict[str, Any] = {
@@ -307,6 +308,7 @@ def build_trainer(
         del node["strategy"]
         given["strategy"] = _strategy(strategy, model, timedelta(seconds=config["rank_timeout"]))
     trainer: pl.Trainer = build(node, pl.Trainer, "trainer", given=given)
+    TrainingLoop.into(trainer)
     if model.automatic_optimization:  # Lightning's own accumulation would step at the end of every epoch
         trainer.fit_loop.epoch_loop._should_accumulate = lambda: not model.accumulation.steps  # type: ignore[method-assign]
     return trainer
