@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from genlab.report.names import LEFT_OUT
@@ -71,7 +70,3 @@ def _seeds(config: Mapping[str, Any], path: str) -> dict[str, Any]:
             found |= _seeds(value, below)
     return found
 
-
-def of_any_seed(run: Run) -> Run:
-    """The run as one of its configuration, for a name that says no seed."""
-    return replace(run, config=without_seeds(run.config))

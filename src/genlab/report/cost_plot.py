@@ -94,7 +94,7 @@ def _panel(
             )
     named = [row for row in points if len(points) <= MOST_NAMES or row in front][:MOST_NAMES]
     panel.margins(x=0.22, y=0.12)
-    return [(points[row], clipped(table.names[row], 30), row in front) for row in named]
+    return [(points[row], clipped(table.names[row]), row in front) for row in named]
 
 
 def _label(panel: Any, wanted: Sequence[tuple[Any, str, bool]]) -> None:
