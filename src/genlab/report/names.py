@@ -123,8 +123,8 @@ def class_names(nodes: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def texts(nodes: Sequence[Any]) -> list[str]:
-    """What settings are written as, at most ``LONGEST_VALUE`` characters each: the same text for those that are the same,
-    another for every other one. "" is what is not there."""
+    """What settings are written as, at most ``LONGEST_VALUE`` characters each: the same text for those that are the
+    same, another for every other one. "" is what is not there."""
     keys = [_key(node) for node in nodes]
     of_key = dict(zip(keys, nodes, strict=True))
     chosen: dict[str, str] = {}

@@ -141,7 +141,9 @@ class Table:
                 for which in ("best", "near", "apart_if_normal")
             ]
             if row >= self.configurations:
-                writer.writerow([self.names[row], "baseline", *_plain(numbers), *judged, "", self.protocol_id, "", "", ""])
+                writer.writerow(
+                    [self.names[row], "baseline", *_plain(numbers), *judged, "", self.protocol_id, "", "", ""]
+                )
                 continue
             members = self.members[row]
             if len(members) == 1:

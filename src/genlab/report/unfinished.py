@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genlab.report.curves import AXES, Point, points_of
-from genlab.report.labels import LONGEST, Word, ends, fitted
+from genlab.report.label_words import Word, ends
+from genlab.report.labels import LONGEST, fitted
 from genlab.report.names import ABSENT, Place, printable, short, texts
 from genlab.report.runs import Run
 from genlab.report.table import escaped, markdown_line
-from genlab.report.trials import STATES, Sweep, Trial, given, known
+from genlab.report.trials import STATES, Sweep, given, known
 
 ORDER = ("running", "stopped", "failed", "pruned", "illegal", "waiting", "")
 MOST_METRICS = 6

@@ -6,8 +6,8 @@ from typing import Any
 
 from genlab.report.columns import Column
 from genlab.report.importance import FORESTS, what_mattered
-from genlab.report.logged import AXES, GROUPS
 from genlab.report.labels import Labels
+from genlab.report.logged import AXES, GROUPS
 from genlab.report.names import class_name, class_names, differences, printable
 from genlab.report.page.curves import Curves, as_json, curves_of, points_each
 from genlab.report.page.pictures import Pictures
