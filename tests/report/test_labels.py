@@ -322,7 +322,7 @@ def test_values_that_only_look_alike_do_not_once_written() -> None:
 
 def test_any_two_configurations_have_labels_of_their_own() -> None:
     chance = random.Random(1)
-    names = [*NAMES[:12], "W" * 200, "a.b", "lr", "seed", "value"]
+    names = [*NAMES[:12], "W" * 200, "." * 20_000, "a.b", "lr", "seed", "value"]
     values = [*NAMES, 1, 1.0, True, 0.1234567, 0.12345678, None, "", "1", [1, 2], {"a": 1}, "x y=2", "\n", "y"]
     for _ in range(40):
         runs = []
@@ -337,6 +337,7 @@ def test_any_two_configurations_have_labels_of_their_own() -> None:
         assert len(set(found.runs)) == len(runs)
         assert max(map(len, found.rows)) <= LONGEST + 30  # a repeated seed, and the end of a folder's name
         assert all(text.isprintable() for text in [*found.rows, *found.runs])
+        assert max(len(found.with_hidden(i)) for i in range(len(runs))) < 3_000
         order = chance.sample(range(len(runs)), len(runs))
         shuffled = labels([runs[i] for i in order], configurations([runs[i] for i in order]))
         assert [found.runs[i] for i in order] == shuffled.runs

@@ -11,6 +11,7 @@ from genlab.report.runs import Run
 
 LONGEST_NAME = 28  # of a setting's
 SHARED = ("data", "budget", "start")  # choices that are named for each model where they differ between any two
+DEEPEST = 8  # names of a path that a label says at most
 UNCLEAR = frozenset({SEED, "value"})  # ends of paths that say nothing alone
 
 
@@ -49,18 +50,18 @@ def words_of(runs: Sequence[Run], configs: Sequence[dict[str, Any]], models: Seq
 
 def ends(paths: Sequence[str], among: Sequence[str]) -> dict[str, str]:
     """Paths by as much of their ends as it takes to tell each from all others: ``model.optimizer.lr`` -> ``lr``."""
-    count: Counter[str] = Counter()
-    for path in {*paths, *among}:
-        names = path.split(".")
-        count.update(".".join(names[-n:]) for n in range(1, len(names) + 1))
+    count = Counter(tail for path in {*paths, *among} for tail in _tails(path))
     found = {}
     for path in paths:
-        names = path.split(".")
-        tails = [".".join(names[-n:]) for n in range(1, len(names) + 1)]
-        clear = [tail for tail in tails if count[tail] == 1 and tail not in UNCLEAR] or [path]
+        clear = [tail for tail in _tails(path) if count[tail] == 1 and tail not in UNCLEAR] or [path]
         text = printable(clear[0])
         found[path] = text if len(text) <= LONGEST_NAME else f"…{text[1 - LONGEST_NAME :]}"
     return found
+
+
+def _tails(path: str) -> list[str]:
+    names = path.split(".")[-DEEPEST:]
+    return [".".join(names[-n:]) for n in range(1, len(names) + 1)]
 
 
 def as_compared(config: dict[str, Any]) -> dict[str, Any]:

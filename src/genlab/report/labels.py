@@ -17,6 +17,7 @@ from genlab.report.names import ABSENT, NOWHERE, bounded, class_names, differenc
 from genlab.report.runs import Run
 
 LONGEST = 48  # characters of a label
+LONGEST_PATH = 120  # characters of a setting's, beside a label
 MOST_HIDDEN = 12  # settings that a line lists
 LEADS = 4  # settings that may be put in front, so that labels tell runs apart
 
@@ -42,7 +43,8 @@ class Labels:
 
     def between_models(self) -> str:
         """A note on what no label says, since it does not tell runs of one model apart."""
-        some, more = map(printable, self.unnamed[:MOST_HIDDEN]), len(self.unnamed) - MOST_HIDDEN
+        some = [bounded(printable(path), LONGEST_PATH) for path in self.unnamed[:MOST_HIDDEN]]
+        more = len(self.unnamed) - MOST_HIDDEN
         told = ", ".join([*some, *([f"{more} more"] if more > 0 else [])])
         return f"models also differ in settings that no label says, since no two runs of one model do: {told}"
 
@@ -165,7 +167,7 @@ def _settings(
     for i, model in enumerate(models):
         said = {word.path for word in shown[i]}
         own = [
-            (d.path, f"{printable(d.path)}={long(d.nodes[i], d.values[i])}")
+            (d.path, f"{bounded(printable(d.path), LONGEST_PATH)}={long(d.nodes[i], d.values[i])}")
             for d in found
             if d.nodes[i] is not ABSENT and d.nodes[i] is not NOWHERE
         ]
