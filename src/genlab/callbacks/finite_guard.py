@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 from genlab.checkpoint import read
 from genlab.errors import NumericsError
 from genlab.model.base import Model
-from genlab.model.clipping import clips_by_known_norm
 
 _SHOWN = 8  # indices of a batch that a message names
 
@@ -41,8 +40,7 @@ class FiniteGuard(Callback):
         if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
             return
         assert isinstance(pl_module, Model)
-        is_clipped = pl_module.automatic_optimization and trainer.gradient_clip_val
-        if not is_clipped or not clips_by_known_norm(pl_module, trainer.gradient_clip_algorithm):
+        if not pl_module.tells_norm:
             self._look(trainer, pl_module, optimizer)
 
     def _look(self, trainer: Trainer, pl_module: Model, optimizer: Optimizer, norm: torch.Tensor | None = None) -> None:

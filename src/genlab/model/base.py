@@ -14,7 +14,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from genlab.model.accumulation import Accumulation
-from genlab.model.clipping import clip_gradients
+from genlab.model.clipping import clip_gradients, clips_by_known_norm
 from genlab.model.condition import Condition as Condition
 from genlab.model.condition import Conditions
 from genlab.model.freezing import freeze
@@ -153,6 +153,12 @@ class Model(LightningModule, ABC):
             norm = clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
             if norm is not None and self.sees_norm is not None:
                 self.sees_norm(norm, optimizer)
+
+    @property
+    def tells_norm(self) -> bool:
+        """Whether :attr:`sees_norm` is told the norm of every gradient, which is clipped by it."""
+        clips = self.automatic_optimization and self.trainer.gradient_clip_val
+        return bool(clips) and clips_by_known_norm(self, self.trainer.gradient_clip_algorithm)
 
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """As Lightning's; in a step that no logger looks at, the number is only kept until the step is over, which is
