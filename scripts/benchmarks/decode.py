@@ -53,6 +53,8 @@ def _of_batch(
             sides["transformers"] = product.untouched(lambda: _transformers(gpt2, prompt, length), precision="highest")
         worker = None
         try:
+            if batch > 1:  # its own function writes one text at a time
+                raise peers.Missing("litgpt writes one text at a time")
             worker = Worker(options, depth, heads, width, context, batch, length)
         except peers.Missing as missing:
             yield Skipped("decode", f"{work}, litgpt", str(missing))
@@ -63,7 +65,7 @@ def _of_batch(
         try:
             flops = operations(ours)
             rate = matmul_rate(torch.float32, device)
-            measured = in_turns(sides, options.rounds, options.seconds, device)
+            measured = in_turns(sides, options.rounds, options.seconds, device, slices=1)
         finally:
             if worker is not None:
                 worker.close()

@@ -11,11 +11,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from omegaconf import DictConfig
+
 from benchmarks.timing import Measured, Spent, clock
 from genlab import cli
 from genlab.command import train
 from genlab.command.train import quiet
+from genlab.config.tree import ConfigTree, resolved
 from genlab.machine.matmul import quick_matmul
+from genlab.run.assemble import build_data, build_model
 
 # Training alone: what evaluates and draws is measured by rows of its own.
 TRAINS = ("logger=[none]", "metrics=[]", "callbacks.samples=null", "callbacks.evaluation=null", "budget.value=1e12")
@@ -100,3 +104,14 @@ def silence() -> Iterator[None]:
     """Nothing on the terminal: a progress line is written, into nowhere."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), quiet():
         yield
+
+
+def built(*overrides: str) -> tuple[Any, DictConfig]:
+    """A model as a config describes it, untrained, its networks made; and the config."""
+    config = ConfigTree().compose(list(overrides))
+    build_data(config)
+    config.run_dir, config.run_id = "", ""
+    model = build_model(resolved(config))
+    torch.manual_seed(0)
+    model.configure_model()
+    return model, config

@@ -5,21 +5,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks.timing import Measured, Ratio, Spent, paired_ratio
+from benchmarks.timing import Measured, Ratio, paired_ratio
 
 
 @dataclass(frozen=True)
 class Row:
     part: str
     work: str
-    peer: str
+    peer: str  # "" where there is none
     unit: str  # of the two times
-    theirs: float
     ours: float
-    ratio: Ratio  # of their time over ours: above 1, genlab is faster
-    wall: Ratio | None  # of time on the wall's clock
     rounds: int
     agreement: str  # what was compared before anything was timed
+    theirs: float | None = None
+    ratio: Ratio | None = None  # of their time over ours: above 1, genlab is faster
+    wall: Ratio | None = None  # of time on the wall's clock
     aim: float | None = None  # of the ratio
     at_most: float | None = None  # in the unit: an aim of genlab's own time
     floor: float | None = None  # in the unit: FLOPs over the rate of a product of matrices in this process
@@ -77,6 +77,14 @@ def row(
     )
 
 
+def alone(
+    part: str, work: str, values: Sequence[float], unit: str, agreement: str = "", at_most: float | None = None,
+    **facts: Any,
+) -> Row:  # fmt: skip
+    """Of what no peer does: the median of ``values``, which are in the unit."""
+    return Row(part, work, "", unit, statistics.median(values), len(values), agreement, at_most=at_most, facts=facts)
+
+
 COLUMNS = ("work", "peer", "peer's", "genlab", "ratio [low, high]", "aim", "floor", "wall")
 
 
@@ -84,9 +92,9 @@ def cells(of: Row) -> list[str]:
     return [
         of.work,
         of.peer,
-        f"{number(of.theirs)} {of.unit}",
+        "" if of.theirs is None else f"{number(of.theirs)} {of.unit}",
         f"{number(of.ours)} {of.unit}",
-        f"{of.ratio.median:.2f} [{of.ratio.low:.2f}, {of.ratio.high:.2f}]",
+        "" if of.ratio is None else f"{of.ratio.median:.2f} [{of.ratio.low:.2f}, {of.ratio.high:.2f}]",
         aim_of(of),
         "" if of.floor is None else f"{number(of.floor)} {of.unit}",
         "" if of.wall is None else f"{of.wall.median:.2f}",
@@ -96,7 +104,7 @@ def cells(of: Row) -> list[str]:
 def aim_of(of: Row) -> str:
     if of.at_most is not None:
         return f"{number(of.at_most)} {of.unit}" + (" met" if of.ours <= of.at_most else "")
-    if of.aim is not None:
+    if of.aim is not None and of.ratio is not None:
         return f"{of.aim:g}" + (" met" if of.ratio.median >= of.aim else "")
     return ""
 
@@ -127,7 +135,3 @@ def _short(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _short(inner) for key, inner in value.items()}
     return value
-
-
-def total(spent: Sequence[Spent]) -> Spent:
-    return sum(spent, start=Spent(0.0, 0.0))
