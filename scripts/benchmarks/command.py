@@ -9,30 +9,51 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import genlab  # noqa: F401  before torchvision, which it mends beside a CPU build of torch
-
 import torch
 
+import genlab  # noqa: F401  before torchvision, which it mends beside a CPU build of torch
 from benchmarks.options import Options
 from benchmarks.peers import WHERE
 from benchmarks.row import Row, Skipped, as_record, table
 
-PARTS = ("gpt", "dit", "unet", "gan", "vae", "sampling", "decode", "fid", "data", "overhead", "startup", "sweep", "compare")
+PARTS = (
+    "gpt",
+    "dit",
+    "unet",
+    "gan",
+    "vae",
+    "sampling",
+    "decode",
+    "fid",
+    "data",
+    "overhead",
+    "startup",
+    "sweep",
+    "compare",
+)
 
 
 def main(told: str | None = None, argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="benchmark.py", description=told, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all: all of them", default=["all"])
+    parser.add_argument(
+        "parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all: all of them", default=["all"]
+    )
     parser.add_argument("--rounds", type=int, default=7, help="pairs that a ratio is the median of")
     parser.add_argument("--seconds", type=float, default=0.6, help="that each side works in a round")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and 2 rounds: a test that everything runs")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the record here")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PATH", type=_peer,
-                        help=f"code that no package provides: {', '.join(WHERE)}")  # fmt: skip
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        type=_peer,
+        help=f"code that no package provides: {', '.join(WHERE)}",
+    )
     parser.add_argument("--litgpt-python", type=Path, metavar="PATH", help="of an environment that has litgpt")
     parser.add_argument("--run", type=Path, help="a trained run of digits, for the quality of its samples")
     asked = parser.parse_args(argv)
@@ -110,6 +131,8 @@ def text(content: dict[str, Any]) -> str:
     """A line a row, so that a difference is of rows."""
     rows = {key: content.pop(key) for key in ("rows", "skipped")}
     head = json.dumps(content, indent=1).rstrip("\n}")
-    lists = [f' "{key}": [\n  ' + ",\n  ".join(map(json.dumps, values)) + "\n ]" if values else f' "{key}": []'
-             for key, values in rows.items()]  # fmt: skip
+    lists = [
+        f' "{key}": [\n  ' + ",\n  ".join(map(json.dumps, values)) + "\n ]" if values else f' "{key}": []'
+        for key, values in rows.items()
+    ]
     return ",\n".join([head, *lists]) + "\n}\n"

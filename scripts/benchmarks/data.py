@@ -1,4 +1,4 @@
-"""Images into the step: genlab's folder of images beside torchvision's with a DataLoader; and what large inputs cost."""
+"""Images into the step: genlab's folder of images beside torchvision's; and what large inputs cost."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,8 +33,9 @@ def _epochs(options: Options, folder: Path, count: int, side: int) -> Iterator[R
         yield Skipped("data", work, str(missing))
         return
     batch = options.size(64, 8)
-    data = ImageFolder(str(folder / "images"), val_root=str(folder / "images"), cache_dir=str(folder / "cache"),
-                       batch_size=batch)  # fmt: skip
+    data = ImageFolder(
+        str(folder / "images"), val_root=str(folder / "images"), cache_dir=str(folder / "cache"), batch_size=batch
+    )
     decoding = timed(lambda: data.check(1))  # once for all runs
     data.trainer = SimpleNamespace(global_rank=0, world_size=1)  # type: ignore[assignment]
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
@@ -63,9 +64,15 @@ def _epochs(options: Options, folder: Path, count: int, side: int) -> Iterator[R
     }
     measured = in_turns(sides, options.rounds, options.seconds, options.device)
     yield row(
-        "data", work, measured, "ImageFolder + DataLoader", "the same images, by their means", aim=87,
-        device=options.device, decoded_once_seconds=decoding.cpu,
-    )  # fmt: skip
+        "data",
+        work,
+        measured,
+        "ImageFolder + DataLoader",
+        "the same images, by their means",
+        aim=87,
+        device=options.device,
+        decoded_once_seconds=decoding.cpu,
+    )
 
 
 def draw_images(folder: Path, count: int, side: int) -> None:

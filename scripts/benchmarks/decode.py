@@ -7,7 +7,8 @@ import torch
 
 from benchmarks import peers, product
 from benchmarks.floor import matmul_rate, operations
-from benchmarks.gpt import VOCABULARY, agreement, gpt2_parts, transformers_gpt2, transformers_weights
+from benchmarks.gpt import VOCABULARY
+from benchmarks.gpt_networks import agreement, gpt2_parts, transformers_gpt2, transformers_weights
 from benchmarks.litgpt_process import Worker
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
@@ -72,9 +73,18 @@ def _of_batch(
     for peer in list(sides)[1:]:
         aim = 2.0 if (batch, peer) in ((1, "litgpt"), (16, "transformers")) else None
         yield row(
-            "decode", work, measured, peer, agreements[peer], aim=aim, floor=flops / rate, device=device,
-            flops=flops, matmul_rate=rate, tokens=batch * length,
-        )  # fmt: skip
+            "decode",
+            work,
+            measured,
+            peer,
+            agreements[peer],
+            aim=aim,
+            floor=flops / rate,
+            device=device,
+            flops=flops,
+            matmul_rate=rate,
+            tokens=batch * length,
+        )
 
 
 def writer(depth: int, heads: int, width: int, context: int, length: int) -> Transformer:
@@ -82,13 +92,22 @@ def writer(depth: int, heads: int, width: int, context: int, length: int) -> Tra
 
     def network(num_tokens: int, num_outputs: int, max_length: int, causal: bool) -> Any:
         made = gpt2_parts(num_tokens, depth, heads, width, max_length)
-        assert causal and num_outputs == num_tokens
+        assert causal
+        assert num_outputs == num_tokens
         return made
 
     model = Transformer(
-        network=network, sampler=NextToken(), optimizer=torch.optim.AdamW, schedule=None,  # type: ignore[arg-type]
-        shape=(context,), vocab_size=VOCABULARY, start_token=0, told={}, conditions=[], sample_length=length,
-    )  # fmt: skip
+        network=network,
+        sampler=NextToken(),
+        optimizer=torch.optim.AdamW,
+        schedule=None,  # type: ignore[arg-type]
+        shape=(context,),
+        vocab_size=VOCABULARY,
+        start_token=0,
+        told={},
+        conditions=[],
+        sample_length=length,
+    )
     model.configure_model()
     return model
 
@@ -96,7 +115,13 @@ def writer(depth: int, heads: int, width: int, context: int, length: int) -> Tra
 @torch.no_grad()
 def _transformers(network: Any, prompt: torch.Tensor, length: int) -> None:
     made = network.generate(
-        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=length, min_new_tokens=length, do_sample=True,
-        top_k=0, use_cache=True, pad_token_id=0,
-    )  # fmt: skip
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=length,
+        min_new_tokens=length,
+        do_sample=True,
+        top_k=0,
+        use_cache=True,
+        pad_token_id=0,
+    )
     assert made.shape == (len(prompt), 1 + length)

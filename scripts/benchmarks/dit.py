@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import peers, product
-from benchmarks.floor import matmul_rate, operations
-from benchmarks.gpt import PRECISIONS
+from benchmarks.floor import PRECISIONS, matmul_rate, operations
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
 from benchmarks.timing import in_turns
@@ -59,11 +58,18 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
         rate = matmul_rate(dtype, options.device)
         for other in dict.fromkeys(("fp32", precision)):
             yield row(
-                "dit", f"{work}, {precision}", measured, f"Meta's DiT {other}",
+                "dit",
+                f"{work}, {precision}",
+                measured,
+                f"Meta's DiT {other}",
                 f"same weights: outputs within {apart:.0e} of the largest",
-                ours=f"genlab {precision}", aim=AIMS.get((precision, other)), floor=flops / rate,
-                device=options.device, flops=flops, matmul_rate=rate,
-            )  # fmt: skip
+                ours=f"genlab {precision}",
+                aim=AIMS.get((precision, other)),
+                floor=flops / rate,
+                device=options.device,
+                flops=flops,
+                matmul_rate=rate,
+            )
 
 
 def of_meta(options: Options, side: int, width: int, depth: int, heads: int) -> nn.Module:
@@ -71,9 +77,16 @@ def of_meta(options: Options, side: int, width: int, depth: int, heads: int) -> 
     peers.package("timm")
     code = peers.module(options, "dit", "models")
     return code.DiT(
-        input_size=side, patch_size=2, in_channels=3, hidden_size=width, depth=depth, num_heads=heads,
-        num_classes=CLASSES, class_dropout_prob=1e-9, learn_sigma=False,
-    )  # fmt: skip
+        input_size=side,
+        patch_size=2,
+        in_channels=3,
+        hidden_size=width,
+        depth=depth,
+        num_heads=heads,
+        num_classes=CLASSES,
+        class_dropout_prob=1e-9,
+        learn_sigma=False,
+    )
 
 
 @torch.no_grad()

@@ -57,17 +57,26 @@ def features(options: Options, weights: Path) -> Iterator[Row | Skipped]:
                 return ours(images)
 
         sides: dict[str, Callable[[], Any]] = {
-            "genlab fp32": lambda: ours(images), "genlab bf16": half,
+            "genlab fp32": lambda: ours(images),
+            "genlab bf16": half,
             "torch-fidelity": product.untouched(lambda: theirs(images), precision="highest"),
-        }  # fmt: skip
+        }
         measured = in_turns(sides, options.rounds, options.seconds, options.device, slices=1)
     for precision, dtype, aim in (("fp32", torch.float32, 1.5), ("bf16", torch.bfloat16, 2.5)):
         rate = matmul_rate(dtype, options.device)
         yield row(
-            "fid", f"Inception, 4 images, {precision}", measured, "torch-fidelity",
-            f"features within {apart:.0e} of their norm", ours=f"genlab {precision}", aim=aim, floor=flops / rate,
-            device=options.device, flops=flops, matmul_rate=rate,
-        )  # fmt: skip
+            "fid",
+            f"Inception, 4 images, {precision}",
+            measured,
+            "torch-fidelity",
+            f"features within {apart:.0e} of their norm",
+            ours=f"genlab {precision}",
+            aim=aim,
+            floor=flops / rate,
+            device=options.device,
+            flops=flops,
+            matmul_rate=rate,
+        )
 
 
 def from_files(options: Options, folder: Path, weights: Path) -> Iterator[Row | Skipped]:
@@ -95,9 +104,13 @@ def matrix(options: Options, dims: int, count: int) -> Iterator[Row | Skipped]:
     measured = in_turns(_peers_untouched(sides), min(5, options.rounds), 0.0, slices=1)
     for peer, relative in apart.items():
         yield row(
-            "fid", f"FID's matrix, {dims} dims, n = {count}", measured, peer, f"within {relative:.0e} of the number",
+            "fid",
+            f"FID's matrix, {dims} dims, n = {count}",
+            measured,
+            peer,
+            f"within {relative:.0e} of the number",
             aim=50 if count < dims and peer == "eigvals" else None,
-        )  # fmt: skip
+        )
 
 
 def compared(sides: Work, tolerances: dict[str, float]) -> dict[str, float]:
@@ -141,9 +154,16 @@ def fid_from_files(real: Path, fake: Path, weights: Path, cache: Path) -> Work:
         return value
 
     def torch_fidelity() -> float:
-        return calculate_metrics(input1=str(fake), input2=str(real), fid=True, cuda=False, cache=False, verbose=False,
-                                 save_cpu_ram=True,  # no worker processes
-                                 feature_extractor_weights_path=str(weights))["frechet_inception_distance"]  # fmt: skip
+        return calculate_metrics(
+            input1=str(fake),
+            input2=str(real),
+            fid=True,
+            cuda=False,
+            cache=False,
+            verbose=False,
+            save_cpu_ram=True,  # no worker processes
+            feature_extractor_weights_path=str(weights),
+        )["frechet_inception_distance"]
 
     def pytorch_fid_() -> float:
         return float(calculate_fid_given_paths([str(fake), str(real)], batch_size, "cpu", 2048, num_workers=0))
@@ -157,8 +177,10 @@ def matrix_part(dims: int, count: int) -> Work:
     from genlab.metrics.frechet import frechet_distance
 
     rng = np.random.default_rng(0)
-    sets = [rng.standard_normal((count, dims)) / np.sqrt(np.arange(1, dims + 1)) + rng.standard_normal(dims)
-            for _ in range(2)]  # fmt: skip
+    sets = [
+        rng.standard_normal((count, dims)) / np.sqrt(np.arange(1, dims + 1)) + rng.standard_normal(dims)
+        for _ in range(2)
+    ]
     moments = [moment for x in sets for moment in (torch.from_numpy(x.mean(0)), torch.from_numpy(np.cov(x.T)))]
     (mean1, cov1, mean2, cov2), ranks = moments, (count - 1, count - 1)
     apart = float((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace())
@@ -169,8 +191,11 @@ def matrix_part(dims: int, count: int) -> Work:
     def by_matrix_root() -> float:
         return apart - 2 * float(np.trace(sqrtm(cov1.numpy() @ cov2.numpy())).real)
 
-    return {"genlab": lambda: float(frechet_distance(mean1, cov1, mean2, cov2, ranks)),
-            "eigvals": by_eigenvalues, "sqrtm": by_matrix_root}  # fmt: skip
+    return {
+        "genlab": lambda: float(frechet_distance(mean1, cov1, mean2, cov2, ranks)),
+        "eigvals": by_eigenvalues,
+        "sqrtm": by_matrix_root,
+    }
 
 
 def random_inception(path: Path) -> Path:

@@ -42,7 +42,7 @@ class AfterImport(importlib.abc.MetaPathFinder):
 
 
 def watch(model: Any) -> None:
-    starts, ends, fits = model.on_train_batch_start, model.on_train_batch_end, model.on_train_start
+    starts, fits = model.on_train_batch_start, model.on_train_start
 
     def on_train_start(self: Any) -> None:
         note("fit")

@@ -10,6 +10,7 @@ import torch
 
 from genlab.budget import OperationCounter
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Floating-point operations a second of dense bfloat16 products, by the makers' data sheets.
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "RTX 4090": 165e12}
 

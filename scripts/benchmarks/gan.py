@@ -25,7 +25,7 @@ KINDS = {
 
 def rows(options: Options) -> Iterator[Row | Skipped]:
     """Steps of a run with all that it does beside, but for samples and evaluation, at 32 pixels."""
-    side, channels = options.size(32, 16), options.size(32, 4)
+    side, channels = options.size(32, 16), options.size(32, 1)
     with tempfile.TemporaryDirectory() as folder:
         images = np.random.default_rng(0).integers(0, 256, (options.size(2_000, 40), side, side, 3), dtype=np.uint8)
         np.save(Path(folder) / "images.npy", images)
@@ -34,20 +34,35 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
             told: dict[str, Any] = {}
             measured = product.training_in_turns(
                 (
-                    "data=array", f"data.path={Path(folder) / 'images.npy'}", f"data.cache_dir={Path(folder) / 'cache'}",
-                    f"data.batch_size={batch}", "model=gan", *choices, f"model.generator.channels={channels}",
-                    f"model.discriminator.channels={channels}", "model.latent_dim=64",
+                    "data=array",
+                    f"data.path={folder}/images.npy",
+                    f"data.cache_dir={folder}/cache",
+                    f"data.batch_size={batch}",
+                    "model=gan",
+                    *choices,
+                    f"model.generator.channels={channels}",
+                    f"model.discriminator.channels={channels}",
+                    "model.latent_dim=64",
                 ),
                 partial(_peer, images, batch, name, told, options.device),
                 options.rounds,
                 options.size(15 if name == "DCGAN" else 5, 2),
                 options.device,
-            )  # fmt: skip
+            )
             rate = matmul_rate(torch.float32, options.device)
             yield row(
-                "gan", f"{name}, {side} px", measured, "plain loop", told["agreement"], aim=1.1,
-                floor=told["flops"] / rate, device=options.device, flops=told["flops"], matmul_rate=rate, batch=batch,
-            )  # fmt: skip
+                "gan",
+                f"{name}, {side} px",
+                measured,
+                "plain loop",
+                told["agreement"],
+                aim=1.1,
+                floor=told["flops"] / rate,
+                device=options.device,
+                flops=told["flops"],
+                matmul_rate=rate,
+                batch=batch,
+            )
 
 
 def _peer(
@@ -59,16 +74,28 @@ def _peer(
         made = [copy.deepcopy(network).eval()(noise, None) for network in (model.generator, generator)]
     assert torch.equal(*made)
     told["agreement"] = "the same networks"
-    step = loop(generator, discriminator, torch.from_numpy(images).permute(0, 3, 1, 2), batch, model.latent_dim,
-                hinge if name == "BigGAN" else classic, device)  # fmt: skip
+    step = loop(
+        generator,
+        discriminator,
+        torch.from_numpy(images).permute(0, 3, 1, 2),
+        batch,
+        model.latent_dim,
+        hinge if name == "BigGAN" else classic,
+        device,
+    )
     told["flops"] = operations(step)
     return {"plain loop": product.untouched(step, precision="highest")}
 
 
 def loop(
-    generator: nn.Module, discriminator: nn.Module, images: Tensor, batch: int, latent_dim: int,
-    losses: tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]], device: str,
-) -> Callable[[], None]:  # fmt: skip
+    generator: nn.Module,
+    discriminator: nn.Module,
+    images: Tensor,
+    batch: int,
+    latent_dim: int,
+    losses: tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]],
+    device: str,
+) -> Callable[[], None]:
     """A step as PyTorch's DCGAN example has it: images that are made once serve both turns."""
     of_discriminator, of_generator = losses
     optimizers = [torch.optim.Adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999)) for n in (generator, discriminator)]

@@ -29,7 +29,9 @@ def rows(part: str, cases: Sequence[str], options: Options) -> Iterator[Row | Sk
                 if options.quick:
                     name += ", tiny"
                 yield alone(part, name, [took["cpu"]], "s", wall=took["wall"])
-                yield alone(part, f"{name}: peak memory", [took["memory"] / 1e6], "MB", of_imports=took["imports"] / 1e6)
+                yield alone(
+                    part, f"{name}: peak memory", [took["memory"] / 1e6], "MB", of_imports=took["imports"] / 1e6
+                )
             shutil.rmtree(inputs)
 
 

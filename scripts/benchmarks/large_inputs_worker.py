@@ -33,13 +33,24 @@ def make_rows(folder: Path, scale: float) -> None:
         random = np.random.default_rng(0)
         with (run / "metrics.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["step", "train/loss", "monitor/gradient_norm", "progress/examples", "progress/flops",
-                             "progress/seconds", "val/loss", "val/fid_digits64_500"])  # fmt: skip
+            writer.writerow(
+                [
+                    "step",
+                    "train/loss",
+                    "monitor/gradient_norm",
+                    "progress/examples",
+                    "progress/flops",
+                    "progress/seconds",
+                    "val/loss",
+                    "val/fid_digits64_500",
+                ]
+            )
             noise = random.normal(size=(rows, 2)).tolist()
             for i, (a, b) in enumerate(noise):
                 judged = [f"{3 + a:.6g}", f"{9 + b:.6g}"] if i % 1000 == 999 else ["", ""]
-                writer.writerow([i, f"{a:.6g}", f"{b:.6g}", 64 * (i + 1), f"{1e9 * (i + 1):.6g}", f"{0.01 * i:.6g}",
-                                 *judged])  # fmt: skip
+                writer.writerow(
+                    [i, f"{a:.6g}", f"{b:.6g}", 64 * (i + 1), f"{1e9 * (i + 1):.6g}", f"{0.01 * i:.6g}", *judged]
+                )
 
 
 def make_runs(folder: Path, scale: float) -> None:
@@ -122,8 +133,12 @@ def measure(case: str, folder: Path, work: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with contextlib.redirect_stdout(said):
         act()
-    took = {"cpu": time.process_time() - start, "wall": time.perf_counter() - wall, "imports": before * 1024,
-            "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # fmt: skip
+    took = {
+        "cpu": time.process_time() - start,
+        "wall": time.perf_counter() - wall,
+        "imports": before * 1024,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
     print(json.dumps(took))
 
 

@@ -1,4 +1,4 @@
-"""litgpt in an environment of its own, asked over a pipe: what it does is timed there, in turns with what is done here."""
+"""litgpt in an environment of its own, asked over a pipe: it times itself, in turns with what is done here."""
 
 import json
 import os
@@ -18,14 +18,29 @@ class Worker:
     def __init__(self, options: Options, depth: int, heads: int, width: int, context: int, batch: int, length: int):
         python = options.litgpt_python
         if python is None:
-            raise Missing("litgpt needs an environment of its own: python -m venv litgpt, litgpt/bin/pip install "
-                          "litgpt, then --litgpt-python litgpt/bin/python")  # fmt: skip
-        sizes = json.dumps({"depth": depth, "heads": heads, "width": width, "context": context, "batch": batch,
-                            "length": length, "device": options.device})  # fmt: skip
+            raise Missing(
+                "litgpt needs an environment of its own: python -m venv litgpt, litgpt/bin/pip install "
+                "litgpt, then --litgpt-python litgpt/bin/python"
+            )
+        sizes = json.dumps(
+            {
+                "depth": depth,
+                "heads": heads,
+                "width": width,
+                "context": context,
+                "batch": batch,
+                "length": length,
+                "device": options.device,
+            }
+        )
         self._process = subprocess.Popen(
-            [str(python), "-P", str(PROGRAM), sizes], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            [str(python), "-P", str(PROGRAM), sizes],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         assert self._process.stdout is not None
         first = self._process.stdout.readline()
         if not first:

@@ -14,10 +14,17 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     config = Config(
-        n_layer=asked["depth"], n_head=asked["heads"], n_embd=asked["width"], block_size=asked["context"],
-        padded_vocab_size=65, vocab_size=65, bias=False, lm_head_bias=False, rotary_percentage=1.0,
+        n_layer=asked["depth"],
+        n_head=asked["heads"],
+        n_embd=asked["width"],
+        block_size=asked["context"],
+        padded_vocab_size=65,
+        vocab_size=65,
+        bias=False,
+        lm_head_bias=False,
+        rotary_percentage=1.0,
         parallel_residual=False,
-    )  # fmt: skip
+    )
     model = GPT(config).to(asked["device"]).eval()
     batch, length = asked["batch"], asked["length"]
     with torch.device(asked["device"]):

@@ -1,4 +1,4 @@
-"""genlab as a user has it: built by its config, trained by its command, with the settings that its commands run under."""
+"""genlab as a user has it: built by its config, trained by its command, under the settings of its commands."""
 
 import contextlib
 import io
@@ -10,8 +10,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-
-from omegaconf import DictConfig
 
 from benchmarks.timing import Measured, Spent, clock
 from genlab import cli
@@ -50,8 +48,14 @@ def untouched(run: Callable[[], Any], precision: str | None = None) -> Callable[
 class InTurn(pl.Callback):
     """Times a training's steps, and makes a step of each peer before each of them. Ends the training."""
 
-    def __init__(self, peers: Callable[[pl.LightningModule], Mapping[str, Callable[[], Any]]], rounds: int, steps: int,
-                 device: str, warm_up: int = 5):  # fmt: skip
+    def __init__(
+        self,
+        peers: Callable[[pl.LightningModule], Mapping[str, Callable[[], Any]]],
+        rounds: int,
+        steps: int,
+        device: str,
+        warm_up: int = 5,
+    ):
         """``peers``: from the model that is trained to what peers do in a step."""
         self.make_peers, self.rounds, self.steps, self.device, self.warm_up = peers, rounds, steps, device, warm_up
         self.begun = 0
@@ -82,9 +86,12 @@ class InTurn(pl.Callback):
 
 
 def training_in_turns(
-    overrides: tuple[str, ...], peers: Callable[[Any], Mapping[str, Callable[[], Any]]], rounds: int, steps: int,
+    overrides: tuple[str, ...],
+    peers: Callable[[Any], Mapping[str, Callable[[], Any]]],
+    rounds: int,
+    steps: int,
     device: str = "cpu",
-) -> Measured:  # fmt: skip
+) -> Measured:
     """A training by genlab's command, with a step of each peer between its steps. -> seconds a step."""
     watch = InTurn(peers, rounds, steps, device)
     build_callbacks = train.build_callbacks
@@ -106,12 +113,12 @@ def silence() -> Iterator[None]:
         yield
 
 
-def built(*overrides: str) -> tuple[Any, DictConfig]:
-    """A model as a config describes it, untrained, its networks made; and the config."""
+def built(*overrides: str) -> Any:
+    """A model as a config describes it, untrained, its networks made."""
     config = ConfigTree().compose(list(overrides))
     build_data(config)
     config.run_dir, config.run_id = "", ""
     model = build_model(resolved(config))
     torch.manual_seed(0)
     model.configure_model()
-    return model, config
+    return model

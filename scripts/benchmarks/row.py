@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from benchmarks.floor import utilization
 from benchmarks.timing import Measured, Ratio, paired_ratio
 
 
@@ -58,6 +59,8 @@ def row(
     def times(side: str, which: str) -> list[float]:
         return [getattr(spent, which) / (work_of_peer if side == peer else 1.0) for spent in measured[side]]
 
+    if device == "cuda" and "flops" in facts:
+        facts["mfu"] = utilization(facts["flops"], statistics.median(times(ours, "wall")))
     main, scale = "wall" if device == "cuda" else "cpu", UNITS[unit]
     return Row(
         part=part,
@@ -78,9 +81,14 @@ def row(
 
 
 def alone(
-    part: str, work: str, values: Sequence[float], unit: str, agreement: str = "", at_most: float | None = None,
+    part: str,
+    work: str,
+    values: Sequence[float],
+    unit: str,
+    agreement: str = "",
+    at_most: float | None = None,
     **facts: Any,
-) -> Row:  # fmt: skip
+) -> Row:
     """Of what no peer does: the median of ``values``, which are in the unit."""
     return Row(part, work, "", unit, statistics.median(values), len(values), agreement, at_most=at_most, facts=facts)
 
@@ -96,7 +104,7 @@ def cells(of: Row) -> list[str]:
         f"{number(of.ours)} {of.unit}",
         "" if of.ratio is None else f"{of.ratio.median:.2f} [{of.ratio.low:.2f}, {of.ratio.high:.2f}]",
         aim_of(of),
-        "" if of.floor is None else f"{number(of.floor)} {of.unit}",
+        floor_of(of),
         "" if of.wall is None else f"{of.wall.median:.2f}",
     ]
 
@@ -109,6 +117,11 @@ def aim_of(of: Row) -> str:
     return ""
 
 
+def floor_of(of: Row) -> str:
+    floor = "" if of.floor is None else f"{number(of.floor)} {of.unit}"
+    return floor if of.facts.get("mfu") is None else f"{floor}, MFU {of.facts['mfu']:.0%}"
+
+
 def number(value: float) -> str:
     """Three digits that mean something."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -119,7 +132,10 @@ def table(rows: Sequence[Row]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
     left = {0, 1}
     return "\n".join(
-        "  ".join(cell.ljust(width) if i in left else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
         for line in lines
     )
 

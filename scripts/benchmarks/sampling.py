@@ -24,7 +24,7 @@ STEPS = 20  # of the solver that others are held against
 
 
 def rows(options: Options) -> Iterator[Row | Skipped]:
-    model, config = product.built("model=diffusion", "data=digits", *(("model.network.channels=8",) * options.quick))
+    model = product.built("model=diffusion", "data=digits", *(("model.network.channels=8",) * options.quick))
     model = model.to(options.device).eval()
     batch = options.size(64, 4)
     drawn = 0
@@ -48,14 +48,21 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
 
     with product.settings(options.device):
         flops = operations(network)
-        measured = in_turns({"genlab": ours, "the network alone": network}, options.rounds, options.seconds,
-                            options.device, slices=1)  # fmt: skip
+        measured = in_turns(
+            {"genlab": ours, "the network alone": network}, options.rounds, options.seconds, options.device, slices=1
+        )
     each = {name: [spent / evaluations for spent in values] for name, values in measured.items()}
     rate = matmul_rate(torch.float32, options.device)
     yield row(
-        "sampling", f"digits, batch {batch}: a network evaluation", each, "the network alone",
-        "the same network, as often", floor=flops / rate / evaluations, device=options.device, evaluations=evaluations,
-    )  # fmt: skip
+        "sampling",
+        f"digits, batch {batch}: a network evaluation",
+        each,
+        "the network alone",
+        "the same network, as often",
+        floor=flops / rate / evaluations,
+        device=options.device,
+        evaluations=evaluations,
+    )
     yield alone("sampling", "digits: evaluations a sample by default", [evaluations], "calls")
     yield from quality(options)
 
@@ -69,10 +76,17 @@ def quality(options: Options) -> Iterator[Row | Skipped]:
     by_default = judged(options, options.run, ())
     of_steps = judged(options, options.run, (f"model.sampler.num_steps={STEPS}",))
     yield row(
-        "sampling", work, {"genlab": [by_default[1]], f"{STEPS} steps": [of_steps[1]]}, f"{STEPS} steps",
-        f"FID {by_default[0]:.3f} by default, {of_steps[0]:.3f} at {STEPS} steps, of {COUNT} samples each", unit="s",
-        aim=2.5, device=options.device, fid=by_default[0], fid_of_peer=of_steps[0],
-    )  # fmt: skip
+        "sampling",
+        work,
+        {"genlab": [by_default[1]], f"{STEPS} steps": [of_steps[1]]},
+        f"{STEPS} steps",
+        f"FID {by_default[0]:.3f} by default, {of_steps[0]:.3f} at {STEPS} steps, of {COUNT} samples each",
+        unit="s",
+        aim=2.5,
+        device=options.device,
+        fid=by_default[0],
+        fid_of_peer=of_steps[0],
+    )
 
 
 COUNT = 1000

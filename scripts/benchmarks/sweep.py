@@ -1,4 +1,4 @@
-"""What a sweep costs beyond its trials: the same tiny trainings as a sweep and by hand; and many trials that do nothing.
+"""What a sweep costs: tiny trainings as a sweep and by hand, and many trials that do nothing.
 
 By hand is ``python train.py ...`` once for each. Since the machine may have other things to do, how much of a processor
 the sweep itself took stands beside.
@@ -19,9 +19,22 @@ from benchmarks.row import Row, Skipped, alone, row
 from benchmarks.timing import Spent
 
 REPOSITORY = Path(__file__).parents[2]
-TINY = ("trainer=cpu", "logger=[none]", "data=digits", "data.limit=40", "data.batch_size=8", "budget.value=104",
-        "metrics=[]", "evaluation.num_samples=4", "callbacks.samples.times=0", "callbacks.evaluation.times=0",
-        "model/network=mlp", "model.network.width=8", "model.network.depth=1", "model.sampler.num_steps=2")  # fmt: skip
+TINY = (
+    "trainer=cpu",
+    "logger=[none]",
+    "data=digits",
+    "data.limit=40",
+    "data.batch_size=8",
+    "budget.value=104",
+    "metrics=[]",
+    "evaluation.num_samples=4",
+    "callbacks.samples.times=0",
+    "callbacks.evaluation.times=0",
+    "model/network=mlp",
+    "model.network.width=8",
+    "model.network.depth=1",
+    "model.sampler.num_steps=2",
+)
 
 
 def train(*words: str) -> tuple[float, float]:
@@ -58,6 +71,12 @@ def _beside_trials_by_hand(trials: int) -> Iterator[Row | Skipped]:
             hand.append(Spent(by_hand, by_hand) / trials)
             swept.append(Spent(seconds, seconds) / trials)
             own.append(used / trials)
-    yield row("sweep", f"{2 * trials} short trainings, each", {"genlab": swept, "by hand": hand}, "by hand",
-              "the same trainings", unit="s")  # fmt: skip
+    yield row(
+        "sweep",
+        f"{2 * trials} short trainings, each",
+        {"genlab": swept, "by hand": hand},
+        "by hand",
+        "the same trainings",
+        unit="s",
+    )
     yield alone("sweep", "the sweep's own part of it", own, "s")

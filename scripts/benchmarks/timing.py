@@ -14,7 +14,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds of one call. ``cpu`` is that of all threads of the process; on a GPU nobody's, so that ``wall`` counts."""
+    """Seconds of one call. ``cpu``: of all threads of the process; on a GPU it says nothing, and ``wall`` counts."""
 
     cpu: float
     wall: float

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import peers, product
-from benchmarks.floor import autocast, matmul_rate, operations
-from benchmarks.gpt import PRECISIONS
+from benchmarks.floor import PRECISIONS, autocast, matmul_rate, operations
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
 from benchmarks.timing import in_turns
@@ -52,13 +51,21 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
         rate = matmul_rate(dtype, options.device)
         for other in dict.fromkeys(("fp32", precision)):
             yield row(
-                "unet", f"{work}, {precision}", measured, f"diffusers {other}",
+                "unet",
+                f"{work}, {precision}",
+                measured,
+                f"diffusers {other}",
                 f"parameters {sizes['genlab'] / 1e6:.1f} and {sizes['diffusers'] / 1e6:.1f} M, GFLOPs a step "
                 f"{flops['genlab'] / 1e9:.0f} and {flops['diffusers'] / 1e9:.0f}",
-                ours=f"genlab {precision}", aim=AIMS.get((precision, other)), floor=flops["genlab"] / rate,
-                device=options.device, work_of_peer=flops["diffusers"] / flops["genlab"],
-                flops=flops["genlab"], flops_of_peer=flops["diffusers"], matmul_rate=rate,
-            )  # fmt: skip
+                ours=f"genlab {precision}",
+                aim=AIMS.get((precision, other)),
+                floor=flops["genlab"] / rate,
+                device=options.device,
+                work_of_peer=flops["diffusers"] / flops["genlab"],
+                flops=flops["genlab"],
+                flops_of_peer=flops["diffusers"],
+                matmul_rate=rate,
+            )
 
 
 def step(
@@ -73,9 +80,15 @@ def step(
 
 def network_of_genlab(side: int, options: Options) -> UNet:
     return UNet(
-        (3, side, side), {}, channels=options.size(64, 8), channel_mult=(1, 2, 2), num_blocks=options.size(2, 1),
-        attention_resolutions=(side // 4,), num_heads=2, dropout=0.0,
-    )  # fmt: skip
+        (3, side, side),
+        {},
+        channels=options.size(64, 8),
+        channel_mult=(1, 2, 2),
+        num_blocks=options.size(2, 1),
+        attention_resolutions=(side // 4,),
+        num_heads=2,
+        dropout=0.0,
+    )
 
 
 def network_of_diffusers(side: int, options: Options) -> nn.Module:
@@ -83,8 +96,14 @@ def network_of_diffusers(side: int, options: Options) -> nn.Module:
     diffusers = peers.package("diffusers")
     channels = options.size(64, 8)
     return diffusers.UNet2DModel(
-        sample_size=side, in_channels=3, out_channels=3, layers_per_block=options.size(2, 1),
-        block_out_channels=(channels, 2 * channels, 2 * channels), attention_head_dim=channels,
+        sample_size=side,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=options.size(2, 1),
+        block_out_channels=(channels, 2 * channels, 2 * channels),
+        attention_head_dim=channels,
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"), norm_num_groups=options.size(32, 4), dropout=0.0,
-    )  # fmt: skip
+        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        norm_num_groups=options.size(32, 4),
+        dropout=0.0,
+    )

@@ -25,16 +25,30 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
         told: dict[str, Any] = {}
         measured = product.training_in_turns(
             (
-                "data=array", f"data.path={Path(folder) / 'images.npy'}", f"data.cache_dir={Path(folder) / 'cache'}",
-                f"data.batch_size={batch}", "model=vae",
+                "data=array",
+                f"data.path={folder}/images.npy",
+                f"data.cache_dir={folder}/cache",
+                f"data.batch_size={batch}",
+                "model=vae",
             ),
-            partial(_peer, images, batch, told, options.device), options.rounds, options.size(15, 2), options.device,
-        )  # fmt: skip
+            partial(_peer, images, batch, told, options.device),
+            options.rounds,
+            options.size(15, 2),
+            options.device,
+        )
     rate = matmul_rate(torch.float32, options.device)
     yield row(
-        "vae", f"VAE, {side} px", measured, "plain loop", told["agreement"], floor=told["flops"] / rate,
-        device=options.device, flops=told["flops"], matmul_rate=rate, batch=batch,
-    )  # fmt: skip
+        "vae",
+        f"VAE, {side} px",
+        measured,
+        "plain loop",
+        told["agreement"],
+        floor=told["flops"] / rate,
+        device=options.device,
+        flops=told["flops"],
+        matmul_rate=rate,
+        batch=batch,
+    )
 
 
 def _peer(
