@@ -155,7 +155,9 @@ def _train(
     if run is not None and trial.is_global_zero:
         check_parts(plain["pretrained"], run)
     if trial.is_global_zero:
-        show(config, data, sum(p.numel() for p in sketch.parameters()), overrides)  # all is checked: from here on it runs
+        show(
+            config, data, sum(p.numel() for p in sketch.parameters()), overrides
+        )  # all is checked: from here on it runs
         if start is not None:
             print(for_terminal(f"start:      {start.told}"))
         for path, (before, now) in changed.items():
@@ -191,8 +193,9 @@ def _train(
             learned = None if data.tokenizer is None else data.tokenizer.state()
             told = run_folder.write_start(run_dir, plain, overrides, learned)
             print(for_terminal(f"run folder: {run_dir}"), flush=True)
+            starts_processes = trainer.world_size > 1 or data.num_workers > 0  # better not beside a thread at work
             for service in services:
-                service.start(told, curve_names(evaluation))
+                service.start(told, curve_names(evaluation), wait=starts_processes)
         began = time.monotonic()
         fit(trainer, model, data, None if last is None else last.path)
     if stop.agreed is not None:

@@ -62,7 +62,7 @@ def _begin(module: ModuleType, loader: importlib.abc.Loader) -> None:
 
 def _without_matplotlib(module: ModuleType, loader: importlib.abc.Loader) -> None:
     """The module that plots, as it is where there is no matplotlib; its functions make it what it is with it."""
-    imports = sys.modules[f"{_PACKAGE}.utilities.imports"]
+    imports = importlib.import_module(f"{_PACKAGE}.utilities.imports")
     has_matplotlib = getattr(imports, _HAS_MATPLOTLIB, None)
     if not has_matplotlib or "matplotlib" in sys.modules:
         loader.exec_module(module)
