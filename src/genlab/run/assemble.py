@@ -21,7 +21,6 @@ from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
 from genlab.checkpoint import read
-from genlab.checkpoint.sharded_strategy import ShardedStrategy
 from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.config.build import LATER, build, check, not_made, parameters, resolve
 from genlab.config.tree import ConfigTree, resolved
@@ -318,6 +317,8 @@ def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelt
     """Of several processes, with what Lightning has to be told about the model and about waiting."""
     if isinstance(strategy, Mapping):
         if resolve(strategy["_target_"], "trainer.strategy") is ModelParallelStrategy:
+            from genlab.checkpoint.sharded_strategy import ShardedStrategy  # slow to import, and for this alone
+
             strategy = {**strategy, "_target_": f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"}
         return build(strategy, Strategy, "trainer.strategy", given={"timeout": timeout})
     one_network_a_step = not model.automatic_optimization
