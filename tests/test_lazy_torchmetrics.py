@@ -9,7 +9,8 @@ import pytest
 FILES = {
     "matplotlib.py": "",
     "torchmetrics/__init__.py": "from torchmetrics.__about__ import *\n_logger = 'its own'\n"
-    "from torchmetrics import functional\nfrom torchmetrics.metric import Metric\nclass Mean(Metric): ...\nprint('init')",
+    "from torchmetrics import functional\nfrom torchmetrics.metric import Metric\nclass Mean(Metric): ...\n"
+    "print('init')",
     "torchmetrics/__about__.py": "__version__ = '1.2'",
     "torchmetrics/functional.py": "import torchmetrics.utilities",
     "torchmetrics/metric.py": "from torchmetrics.utilities import checks\n"
