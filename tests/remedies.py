@@ -762,7 +762,7 @@ TRIED = (
     ),
     Tried(
         "callbacks/evaluation.py",
-        "For no evaluation on the way",
+        "For no evaluation during training",
         (*DIGITS, *MLP, "callbacks.evaluation.times=1", "callbacks.evaluation.num_samples=1"),
         ("callbacks.evaluation.times=0",),
     ),
@@ -1133,7 +1133,7 @@ ELSEWHERE = (
     ),  # of data of the user's own: genlab's refuse -1
     Elsewhere(
         "callbacks/finite_guard.py",
-        "Nothing was saved of it",
+        "This step was not saved",
         "callbacks/test_finite_guard.py::test_a_lower_learning_rate_is_a_way_out",
     ),
     Elsewhere(

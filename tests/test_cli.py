@@ -107,7 +107,7 @@ TRAINING = [
         "error: -m makes a trial of each combination of values, and there are none. Name some: "
         "seed=0,1,2 or model=gan,vae; or leave -m out for one run.",
     ),
-    ("budget.value=-1", "error: budget.value must be a number above 0, and finite: a run ends. Got -1."),
+    ("budget.value=-1", "error: budget.value must be finite and above 0, got -1."),
     ("seed=abc", None),
     ("trainer.devices=two", None),
     ("trainer.accelerator=tpuu", None),
@@ -138,7 +138,7 @@ TRAINING = [
     ("sweep=optuna", "error: unknown option 'sweep'. It goes with -m: genlab train -m sweep=optuna ..."),
     (
         "--experimental-rerun=x.pickle",
-        "error: --experimental-rerun is refused: it would run whatever a pickle says. "
+        "error: --experimental-rerun is refused: it would run code from a pickle. "
         "Continue a run with run=<its folder>.",
     ),
     (

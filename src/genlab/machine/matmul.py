@@ -10,10 +10,10 @@ _TOLERANCE = 1e-5  # largest error, relative to the largest entry; float32 has 1
 
 @contextmanager
 def quick_matmul(on_cpu: bool) -> Iterator[None]:
-    """Within, oneDNN multiplies, on CPUs where it is as exact as float32 can be: twice as fast as torch's default.
+    """Multiply with oneDNN inside the block, on CPUs where it is as exact as float32: twice as fast as torch's default.
 
-    What torch calls "medium" precision allows it. On some processors that really means bfloat16, so a product is looked
-    at first; there, and on a GPU, everything stays as it was.
+    What torch calls "medium" precision allows it. On some processors that really means bfloat16, so a test product is
+    checked first; there, and on a GPU, nothing changes.
     """
     before = torch.get_float32_matmul_precision()
     if not on_cpu or before != "highest" or not torch.backends.mkldnn.is_available():
