@@ -439,7 +439,7 @@ TRIED = (
         text,
     ),
     Tried("command/evaluate.py", "Make them like the data", (*GIVEN, "images=p"), ("reference=q -data",), mixed),
-    Tried("command/evaluate.py", "asks a model, and", (*COMPARED, "metrics=[accuracy]"), ("metrics=[]",), classes),
+    Tried("command/evaluate.py", "needs a model, and", (*COMPARED, "metrics=[accuracy]"), ("metrics=[]",), classes),
     Tried(
         "command/evaluate.py",
         "the numbers go into a .json file",
@@ -633,7 +633,10 @@ TRIED = (
     ),
     Tried("config/pointers.py", "The learning rate is", (*DIGITS, *MLP, "lr=1e-3"), ("model.optimizer.lr=1e-3 -lr",)),
     Tried(
-        "config/pointers.py", "It is of the data", (*DIGITS, *MLP, "batch_size=3"), ("data.batch_size=3 -batch_size",)
+        "config/pointers.py",
+        "It belongs to the data",
+        (*DIGITS, *MLP, "batch_size=3"),
+        ("data.batch_size=3 -batch_size",),
     ),
     Tried(
         "config/pointers.py",
@@ -652,13 +655,13 @@ TRIED = (
     ),
     Tried(
         "config/pointers.py",
-        "It is of the trainer: trainer.devices",
+        "It belongs to the trainer: trainer.devices",
         (*DIGITS, *MLP, "devices=1"),
         ("trainer.devices=1 -devices",),
     ),
     Tried(
         "config/pointers.py",
-        "It is of the trainer: trainer.precision",
+        "It belongs to the trainer: trainer.precision",
         (*DIGITS, *MLP, "precision=16"),
         ("trainer.precision=bf16-mixed -precision",),
     ),
@@ -911,14 +914,14 @@ TRIED = (
     ),
     Tried(
         "command/verify.py",
-        "was trained otherwise",
+        "was trained with another budget",
         ("verify", "run=recipe"),
         ("experiment=dcgan_cifar10_small +data.download=false -run",),
         recipe,
     ),
     Tried(
         "command/verify.py",
-        "without it nothing is measured",
+        "nothing would be measured",
         ("verify", "experiment=shakespeare_cpu", "data.download=false", "~callbacks.evaluation"),
         ("callbacks=[default] -~callbacks.evaluation",),
     ),
@@ -1151,7 +1154,7 @@ ELSEWHERE = (
     ),
     Elsewhere(
         "command/options.py",
-        "with images: what to compare with",
+        "with images: the images to compare with",
         "test_remedies.py::test_files_that_are_compared_have_options_of_their_own",
     ),
     Elsewhere(

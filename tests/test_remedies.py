@@ -212,7 +212,7 @@ def test_memory_that_is_out_is_no_surprise(monkeypatch: pytest.MonkeyPatch, caps
     with pytest.raises(SystemExit) as end:
         cli.main(["train"])
     assert end.value.code == 7
-    assert capsys.readouterr().err.startswith("error: out of memory (Unable to allocate 16.0 GiB). Make ")
+    assert capsys.readouterr().err.startswith("error: out of memory (Unable to allocate 16.0 GiB). Use less ")
 
 
 # --- remedies of two commands -----------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def test_what_measures_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> No
     unlabelled()
     assert said(*COMPARED, "metrics=[]") == ""
     shown = capsys.readouterr().out
-    assert shown.startswith("Nothing was measured: no metric is chosen. Choose some, such as metrics=[fid].\n")
+    assert shown.startswith("Nothing was measured: no metric is chosen. Choose one or more, such as metrics=[fid].\n")
     assert said(*COMPARED, "metrics=[fid]") == ""
     assert "fid_random256_12" in capsys.readouterr().out
 

@@ -117,9 +117,9 @@ def test_nothing_to_judge_by_is_said(recipes: Path, tmp_path: Path) -> None:
         ConfigError, match=r"^experiment=vae_mnist has neither published nor recorded bands; these have"
     ):
         command_line(["verify", "experiment=vae_mnist"])
-    with pytest.raises(ConfigError, match=r"^verify holds a recipe; these have bands: .*shakespeare_char_cpu"):
+    with pytest.raises(ConfigError, match=r"^verify needs a recipe; these have bands: .*shakespeare_char_cpu"):
         command_line(["verify", "model=gan"])
-    with pytest.raises(ConfigError, match=r"^budget\.value: the bands are of the recipe's own budget"):
+    with pytest.raises(ConfigError, match=r"^budget\.value: the bands are for the recipe's own budget"):
         command_line(["verify", *write(recipes), "budget.value=7"])
     given = write(recipes)
     file = recipes / "experiment" / "tiny.yaml"

@@ -68,9 +68,9 @@ def test_the_end_of_a_run_says_what_it_is_good_for(tmp_path: Path, capsys: pytes
     assert re.search(r"^    accuracy_val +0\.\d{4}  higher$", said, re.M)
     assert f"next:       genlab train model=... data=... metrics.extractor={folder}\n" in said
     assert not (folder / "samples").exists()
-    with pytest.raises(ConfigError, match=r"holds a Classifier, which draws no samples\."):
+    with pytest.raises(ConfigError, match=r"holds a Classifier, which does not draw samples\."):
         command_line(["sample", f"run={folder}"])
-    with pytest.raises(ConfigError, match=r"baselines=true: they are in place of samples, and a Classifier draws none"):
+    with pytest.raises(ConfigError, match=r"baselines=true: baselines replace samples, and a Classifier draws none"):
         command_line(["evaluate", f"run={folder}", "baselines=true"])
     with pytest.raises(ConfigError, match=r"Classifier has no likelihood"):
         command_line(["evaluate", f"run={folder}", "likelihood=2"])
