@@ -1099,7 +1099,7 @@ ELSEWHERE = (
     ),
     Elsewhere(
         "data/base.py",
-        "leaves no batch",
+        "is too large: the training set",
         "test_remedies.py::test_a_batch_that_was_typed_and_is_larger_than_the_data_is_refused_with_one_that_fits",
     ),
     Elsewhere("machine/home.py", "Set GENLAB_CACHE", "test_home.py::test_caches_are_kept_where_it_is_said"),

@@ -117,7 +117,7 @@ REFUSALS: dict[str, tuple[Callable[..., None], tuple[str, ...], int, str, bool]]
           r"error: trainer\.devices=2 but this machine has 1 GPU\. Use trainer\.devices=1, or trainer=ddp_cpu for CPU "
           r"processes\.", False),
     "6": (nothing, (*DIGITS, "data.batch_size=64", "data.limit=10"), 2,
-          r"error: data\.batch_size=64 leaves no batch: the training set has 10 items\. Use data\.batch_size<=10\.",
+          r"error: data\.batch_size=64 is too large: the training set has 10 items\. Use data\.batch_size<=10\.",
           False),
     "7": (lambda: Path("images").mkdir(), FOLDER, 5,
           r"error: no images found in images \(looked for \.png .* \.webp .*, including subfolders\)\.", False),

@@ -190,7 +190,7 @@ def test_labels_count_where_both_sides_name_the_same_classes(files: Path, capsys
         ("images=a reference=b data=digits", 2, "images=a are compared with reference=<folder> or with data=<name>"),
         ("images=a reference={}/no metrics/extractor=random", 5, "there are no images at {}/no. Name a folder"),
         ("images={}/train.npz reference={}/val.npz metrics=[nearest_neighbor] metrics/extractor=random", 2,
-         "{}/val.npz has no held-out images, which a metric asks for. Leave it out of metrics=[...]"),
+         "{}/val.npz has no held-out images, which a metric needs. Leave it out of metrics=[...]"),
         ("images={}/train.npz reference={}/val.npz metrics=[bits_per_dim] metrics/extractor=random", 2,
          "metrics=bits_per_dim needs a model, and images={}/train.npz have none."),
         ("images={}/large reference={}/val.npz metrics=[fid] metrics/extractor=random", 5,

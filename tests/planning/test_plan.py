@@ -120,5 +120,5 @@ def test_a_batch_is_no_larger_than_the_data(monkeypatch: pytest.MonkeyPatch) -> 
         command_line([*typed])
     assert asked[0] == (10, 10), "nobody typed the 16 of the digits"
     assert all(batch == most == 10 for batch, most in asked)
-    with pytest.raises(ConfigError, match=r"^data\.batch_size=11 leaves no batch: .* Use data\.batch_size<=10\.$"):
+    with pytest.raises(ConfigError, match=r"^data\.batch_size=11 is too large: .* Use data\.batch_size<=10\.$"):
         command_line([*typed, "data.batch_size=11"])
