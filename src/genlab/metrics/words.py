@@ -1,4 +1,4 @@
-"""Words of a text, and what metrics do with them: the same whichever tokens a model writes it in."""
+"""Words and word n-grams of a text, independent of the model's tokenizer."""
 
 import hashlib
 import re
