@@ -1,4 +1,4 @@
-"""What to call runs beside each other: the family, then what else their configs do not share."""
+"""Short names of compared runs: the family, then other settings that differ."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from typing import Any
 from genlab.report.runs import Run
 
 WIDEST = 48  # characters
-# Where a run wrote, what it showed and how it was measured (the protocol says that) do not make it another model.
+# Output places, displays and evaluation settings (part of the protocol) do not make it another model.
 LEFT_OUT = ("run_dir", "run_id", "outputs", "logger", "dry_run", "spec", "metrics", "evaluation", "task",
             "model.told", "callbacks.samples", "callbacks.evaluation", "callbacks.checkpoint", "callbacks.progress",
             "trainer.log_every_n_steps", "trainer.accelerator", "data.num_workers", "data.root",
@@ -21,7 +21,7 @@ ABSENT = object()
 
 @dataclass
 class Difference:
-    """A setting that not all runs share."""
+    """A setting that differs between runs."""
 
     path: str
     values: list[str]  # in each run; "": it has no such setting

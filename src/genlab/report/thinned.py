@@ -1,4 +1,4 @@
-"""A run's ``metrics.csv`` in one pass, thinned while it is read: memory depends on the columns, not on the rows.
+"""Reads and thins a run's ``metrics.csv`` in one pass, with memory independent of the number of rows.
 
 Of a curve of up to MOST / 2 points all are kept. Of a longer one, the lowest and the highest of each of equally long
 stretches, the first point and the last: what a plot of that many points can show.

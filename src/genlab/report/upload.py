@@ -1,4 +1,4 @@
-"""A comparison as a run of Weights & Biases: the table, each seed of it, and the pictures."""
+"""Sends a comparison to Weights & Biases as a run: the table, each seed, and the pictures."""
 
 import math
 import sys
@@ -16,7 +16,7 @@ PATIENCE = 120.0  # seconds
 
 
 def upload(table: Table | None, pictures: Sequence[Path], places: Sequence[str], folder: Path) -> str:
-    """-> what became of it, in one line. A service that fails or hangs costs nothing but that."""
+    """-> the result in one line. A service that fails or hangs has no other effect."""
     said: list[str] = []
     thread = threading.Thread(target=lambda: said.append(_attempt(table, pictures, places, folder)), daemon=True)
     thread.start()
