@@ -49,7 +49,7 @@ from tiny_run import REPOSITORY, SHORT
 from wrong_values import draw, outcome
 
 QUICK = (
-    "and there are none. Name some",
+    "and none are given. Name some",
     "put several folders",
     "The learning rate is",
     "or classes? Splits",
@@ -261,7 +261,9 @@ def test_a_run_writes_with_its_own_tokenizer() -> None:
     typed = ["data=text_file", "data.path=t.txt", "model=transformer", "logger=[none]"]
     make_run("writer", *typed, "data/tokenizer=characters")
     asked = {"data": resolved(ConfigTree().compose([*typed, "data/tokenizer=bytes"]).data)}
-    with pytest.raises(ConfigError, match=r"own, Characters, and writes with no other\. Leave data/tokenizer= out"):
+    with pytest.raises(
+        ConfigError, match=r"own tokenizer, Characters, and cannot use another\. Leave data/tokenizer= out"
+    ):
         load_tokenizer(asked, SimpleNamespace(), Path("writer"))  # type: ignore[arg-type]
     own = {"data": resolved(OmegaConf.load("writer/config.yaml").data)}
     with pytest.raises(CheckpointError, match=r"tokenizer\S* does not hold the tokenizer of the run"):  # no such file

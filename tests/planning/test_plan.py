@@ -46,7 +46,7 @@ def test_the_largest_that_makes_enough_steps() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["hours=2", "flops=1e15"], "hours and flops are two budgets. Name one of hours, flops and examples."),
+        (["hours=2", "flops=1e15"], "hours and flops are two budgets. Choose one of hours, flops and examples."),
         (["hours=-1"], "hours must be above 0, got -1."),
         (["hours=two"], "hours must be a number, got 'two'."),
         (["examples=0"], "examples must be a whole number >= 1, got 0."),
