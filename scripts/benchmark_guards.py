@@ -1,4 +1,4 @@
-"""What a run's guards cost: training steps of genlab beside the same steps in plain Lightning.
+"""Overhead of a run's guards: training steps of genlab compared with the same steps in plain Lightning.
 
     python scripts/benchmark_guards.py                       # the default U-Net on digits, one thread, 30 pairs
     python scripts/benchmark_guards.py --pairs 10

@@ -1,4 +1,4 @@
-"""What large inputs cost: long metrics files, many runs, many pictures, long texts. In CPU seconds and peak memory.
+"""CPU seconds and peak memory for large inputs: long metrics files, many runs, many pictures, long texts.
 
     python scripts/benchmark_load.py                    # all cases, in a temporary folder; a table in Markdown
     python scripts/benchmark_load.py rows pictures      # these

@@ -1,4 +1,4 @@
-"""What looking after many trials costs: a sweep whose trials do nothing, so that what is left is the sweep itself.
+"""Overhead of a sweep with many trials, measured with trials that do nothing.
 
     python scripts/benchmark_many_trials.py [trials=20,500,2000]
 

@@ -1,4 +1,4 @@
-"""How long the FID of two folders of PNG files takes, from the files to the number: genlab beside its peers.
+"""Time of the FID of two folders of PNG files, from the files to the number: genlab compared with other packages.
 
     python scripts/benchmark_metrics.py                     # 64 images a folder, 1 thread, 3 rounds
     python scripts/benchmark_metrics.py --images 128 --threads 2

@@ -1,4 +1,4 @@
-"""What a sweep costs beyond its trials: the same tiny trainings as a sweep and by hand, one after the other.
+"""Overhead of a sweep: the same tiny trainings as a sweep and by hand, one after the other.
 
     python scripts/benchmark_sweep.py [trials=6]
 

@@ -163,7 +163,7 @@ def check_can_be_kept(node: Any, path: str = "") -> None:
             said = "another option's secret" if whose is None else f"the environment variable {whose}"
             raise ConfigError(
                 f"{path} holds the value of {said}. Secrets are not saved, so the run could not be continued. "
-                "Let the class read the variable itself, or, if it is no secret, give the variable another name."
+                "Let the class read the variable itself, or, if it is not a secret, give the variable another name."
             )
 
 

@@ -64,8 +64,8 @@ def _send(table: Table | None, pictures: Sequence[Path], places: Sequence[str], 
 
 
 def rows_of(table: Table) -> tuple[list[str], list[list[Any]]]:
-    """A line for each configuration and each baseline, and one for each seed of several. What is no number is left out:
-    W&B refuses a column of two types."""
+    """A line for each configuration and each baseline, and one for each seed of several. Values that are not numbers
+    are left out: W&B refuses a column of two types."""
     names = ["name", "kind", "seed", *(column.key for column in table.columns), "best of", "not told apart in"]
     rows: list[list[Any]] = []
     for row in table.order:

@@ -109,7 +109,7 @@ def last_words(folder: Path, since: int, *, error: bool = True) -> str:
 
 
 def final_value(folder: Path, metric: Metric) -> float | None:
-    """Of a finished trial; None: it was not measured, or is no number."""
+    """The value of a finished trial; None: it was not measured, or is not a number."""
     try:
         summary = json.loads(read_text(folder / "summary.json"))
         value = metric.pick(summary.get("metrics", {}))

@@ -79,7 +79,7 @@ def confirmed() -> list[Path]:
     """The places in the user's file.
 
     Raises:
-        ConfigError: others may write the file, or a line is no absolute path.
+        ConfigError: others may write the file, or a line is not an absolute path.
     """
     try:
         path = trusted_file()
