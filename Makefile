@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 SCALE ?= 1
-.PHONY: help run test matrix docs faults lint format clean
+.PHONY: help run test matrix docs faults benchmark lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,6 +25,9 @@ docs: $(VENV)/installed-test  ## run every command of README and docs/ that need
 
 faults: $(VENV)/installed-test  ## break runs in every way that they promise to bear; half an hour, SCALE=0.1 is a tenth
 	$(BIN)/python tests/faults/campaign.py --scale $(SCALE)
+
+benchmark: $(VENV)/installed-peers  ## speed beside the peers that packages provide; ARGS="gpt --rounds 9", docs/benchmarks.md
+	$(BIN)/python scripts/benchmark.py $(ARGS)
 
 lint: $(VENV)/installed-test  ## ruff and mypy; lists long files, which may be
 	$(BIN)/ruff check .
@@ -51,3 +54,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-peers: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[test,peers]'
+	@touch $@ $(VENV)/installed-test $(VENV)/installed

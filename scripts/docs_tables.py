@@ -309,6 +309,28 @@ def false_alarms() -> list[str]:
             f"(of 300 comparisons each; draws are {', '.join(kinds[:-1])}, and {kinds[-1]})."]  # fmt: skip
 
 
+def benchmarks() -> list[str]:
+    """A row each of scripts/benchmark.py, in its order; what was not measured stands in the record."""
+    content = json.loads((MEASURED / "benchmarks.json").read_text(encoding="utf-8"))
+    lines = ["| work | peer | peer's | genlab | ratio | aim | floor |", "|---|---|---:|---:|---:|---:|---:|"]
+    for row in content["rows"]:
+        unit, ratio = row["unit"], row.get("ratio")
+        aim = f"{row['aim']:g}" if "aim" in row else f"{row['at_most']:g} {unit}" if "at_most" in row else ""
+        cells = [
+            row["work"],
+            row["peer"],
+            *(f"{digits(row[key])} {unit}" if key in row else "" for key in ("theirs", "ours")),
+        ]
+        told = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio else ""
+        lines.append(row_of([*cells, told, aim, f"{digits(row['floor'])} {unit}" if "floor" in row else ""]))
+    return lines
+
+
+def digits(value: float) -> str:
+    """Three that mean something."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def photographs() -> list[str]:
     data = record("photographs")
     (trained,) = data.rows["trained"]
@@ -358,6 +380,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "shakespeare": shakespeare,
     "shakespeare short": shakespeare_short,
     "shakespeare speed": shakespeare_speed,
+    "benchmarks": benchmarks,
 }  # fmt: skip
 
 _TABLE = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.S)

@@ -13,7 +13,7 @@ from genlab.callbacks.cadence import Cadence
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.checkpoint import read
 from genlab.errors import ConfigError
-from genlab.machine.matmul import quick_matmul
+from genlab.machine.quick_cpu import quick_cpu
 from genlab.model.base import Progress
 from genlab.model.network.unet import PixelAttention
 from genlab.model.schedule import LinearDecay
@@ -49,12 +49,11 @@ def test_flops_are_those_of_a_step_done_by_hand(network: tuple[str, ...], tmp_pa
     image, label = torch.zeros(8, *data.spec.shape), torch.zeros(8, dtype=torch.long)
     attentions = sum(isinstance(module, PixelAttention) for module in model.modules())
     assert attentions == (4 if network is UNET else 0)
-    with quick_matmul(on_cpu=True), FlopCounterMode(display=False) as counter:
+    with quick_cpu(on_cpu=True), FlopCounterMode(display=False) as counter:
         model.losses({"image": image, "label": label})["loss"].backward()
-        in_one = torch.get_float32_matmul_precision() == "highest"
-    # Attention by torch's own kernel, if it is quicker here, the counter's table leaves out on the CPU: two products
-    # forward and four backward, of 64 pixels with 64, in 16 channels, of 8 examples.
-    step = counter.get_total_flops() + in_one * attentions * 6 * 2 * 64 * 64 * 16 * 8
+    # The counter's table leaves out attention by torch's own kernel on the CPU: two products forward and four backward,
+    # of 64 pixels with 64, in 16 channels, of 8 examples.
+    step = counter.get_total_flops() + attentions * 6 * 2 * 64 * 64 * 16 * 8
     run = train(*network, "budget=flops", f"budget.value={3 * step}", outputs=tmp_path)
     progress = read.newest(run).progress
     assert step > 0

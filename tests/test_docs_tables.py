@@ -20,9 +20,9 @@ NOT_OF_RUNS = {
     "docs/text_to_image.md": "test_pages_have_the_numbers_of_their_record",
     "docs/transfer.md": "test_pages_have_the_numbers_of_their_record",
     "docs/recipes.md": "tests/test_recipes.py",
-    "docs/reliability.md": "printed by make faults and scripts/benchmark_guards.py",
+    "docs/reliability.md": "printed by make faults and scripts/benchmark.py",
     "docs/report.md": "printed by scripts/benchmark_report.py",
-    "docs/metrics.md": "printed by scripts/benchmark_columns.py and scripts/benchmark_metrics.py",
+    "docs/metrics.md": "printed by scripts/benchmark_columns.py and scripts/benchmark.py",
     "docs/sweeps.md": "tests/sweep/test_pruning.py, of the curves that are replayed",
 }
 

@@ -139,6 +139,35 @@ def test_a_service_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pyt
     assert said == [0, 1, 2, 3, 4]
 
 
+def test_the_first_steps_do_not_wait_for_a_service_that_starts(tmp_path: Path) -> None:
+    """What it is told meanwhile comes after its start; that it failed to start is said when it is next called."""
+    ready, said = threading.Event(), []
+
+    class Slow(Faulty):
+        def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+            assert ready.wait(60)
+            said.append("start")
+            self._fail("hyperparams")
+
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            said.append(f"step {step}")
+
+    for where in ("", "hyperparams"):
+        said.clear()
+        ready.clear()
+        log = IsolatedLogger(lambda where=where: Slow(where), "Slow", tmp_path)  # type: ignore[misc]
+        log.start({}, (), wait=False)
+        log.log_metrics({}, 0)
+        assert not said
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ready.set()
+            log.finalize("success")
+        assert said == (["start"] if where else ["start", "step 0"])
+        warned = f"Slow stopped working (service died in hyperparams). Metrics go to {tmp_path / 'metrics.csv'}."
+        assert [str(warning.message) for warning in caught] == ([warned] if where else [])
+
+
 def test_a_full_disk_under_the_metrics_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = MetricsFile(tmp_path)
     for step in range(3):

@@ -10,7 +10,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -94,9 +93,10 @@ class Budget(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(pl_module, Model)
         pl_module.accumulation.begin_batch()
-        if self.ends_with(trainer, pl_module, batch, batch_idx):
-            pl_module.accumulation.end_run()
         self._kind = self._kind_of(pl_module, batch, batch_idx)
+        if self.ends_with(trainer, pl_module, batch, self._kind):
+            pl_module.accumulation.end_run()
+            self._kind = self._kind_of(pl_module, batch, batch_idx)
         if self._kind not in self._flops:
             self._counter = OperationCounter()
             self._counting.enter_context(self._counter)
@@ -104,16 +104,19 @@ class Budget(Callback):
                 # A frame that torch.compile meets under the counter is never compiled: this step it shall meet none.
                 self._counting.enter_context(torch.compiler.set_stance("force_eager"))
 
-    def ends_with(self, trainer: Trainer, model: Model, batch: Mapping[str, Any], batch_idx: int) -> bool:
+    def ends_with(self, trainer: Trainer, model: Model, batch: Mapping[str, Any], kind: str) -> bool:
         """Whether this batch is the run's last one, as far as can be predicted. The seconds of a batch, and operations
-        that have not been counted yet, cannot be predicted: then the next batch is the last one."""
+        operations that have not been counted yet: then the next batch is the last one. ``kind``: of its step."""
         if trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs:
             return True
-        known = self._flops.get(self._kind_of(model, batch, batch_idx), 0.0)
-        examples = model.progress.examples + _size(batch) * trainer.world_size
-        return self.finished(
-            replace(model.progress, examples=examples, flops=model.progress.flops + known * trainer.world_size)
+        progress, ranks = model.progress, trainer.world_size
+        after = Progress(
+            progress.examples + _size(batch) * ranks,
+            progress.flops + self._flops.get(kind, 0.0) * ranks,
+            progress.seconds,
+            progress.fraction,
         )
+        return self.finished(after)
 
     def _kind_of(self, model: Model, batch: Mapping[str, Any], batch_idx: int) -> str:
         shape = "x".join(map(str, next(iter(batch.values())).shape))  # a run may go on with another batch size

@@ -29,6 +29,7 @@ from genlab.command.options import OF_IMAGES, OPTIONS, take_options, with_refere
 from genlab.config.pointers import pointer_for
 from genlab.errors import ConfigError, GenlabError, ResourceError, StorageError, did_you_mean
 from genlab.files.paths import read_path
+from genlab.machine.garbage import no_garbage_collection
 from genlab.machine.home import ensure_home
 from genlab.redaction import one_line, redact, redacted
 
@@ -197,7 +198,9 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
     check_complete(config)
     ensure_home(str(config.outputs))
     from genlab.config.build import Misfit
-    from genlab.run.assemble import check_config  # imports torch and Lightning: seconds, so only now
+
+    with no_garbage_collection():  # imports torch and Lightning: seconds, so only now
+        from genlab.run.assemble import check_config
 
     try:
         check_config(config)

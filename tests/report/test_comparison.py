@@ -121,13 +121,13 @@ def test_csv_has_all_digits(outputs: Path) -> None:
     assert (outputs / "c" / "comparison.csv").read_text() == (
         "name,kind,fid_digits64_1k,kid_digits64_1k,precision_digits64_1k,nn_distance_ratio_1k,bits_per_dim_bound_val_50,"
         "parameters,seconds,examples,flops,peak_memory_bytes,samples_per_second,best,not_told_apart,apart_if_normal,"
-        "seed,protocol_id,measured_otherwise,folder\n"
+        "seed,protocol_id,measured_otherwise,settings,folder\n"
         "diffusion network=unet,run,1.25,0.01,0.75,1.1,1.23456789,827745,152.26,64000,2000000000000.0,852664320,80.3,"
-        f"fid_digits64_1k kid_digits64_1k nn_distance_ratio_1k,,,0,aaaa1111,,{unet}\n"
+        f"fid_digits64_1k kid_digits64_1k nn_distance_ratio_1k,,,0,aaaa1111,,model.network=unet,{unet}\n"
         "diffusion network=dit,run,2.5,0.02,0.8,0.5,,400000,90.5,64000,1000000000000.0,500000000.0,80.3,"
-        f"precision_digits64_1k parameters seconds flops peak_memory_bytes,,,0,aaaa1111,,{dit}\n"
-        "floor,baseline,0.76,-0.01,0.92,0.0,,,,,,,,,,,,aaaa1111,,\n"
-        "uniform_noise,baseline,185.75,39.345,0.0,8.23,,,,,,,,,,,,aaaa1111,,\n"
+        f"precision_digits64_1k parameters seconds flops peak_memory_bytes,,,0,aaaa1111,,model.network=dit,{dit}\n"
+        "floor,baseline,0.76,-0.01,0.92,0.0,,,,,,,,,,,,aaaa1111,,,\n"
+        "uniform_noise,baseline,185.75,39.345,0.0,8.23,,,,,,,,,,,,aaaa1111,,,\n"
     )
 
 
@@ -393,8 +393,14 @@ def test_what_did_not_fit_into_the_names_stands_with_the_folders(
         "a_setting_with_a_long_name": 3, "with_a_longer_name": 4})  # fmt: skip
     compare([str(outputs)], out=str(outputs / "x"))
     shown = capsys.readouterr().out
-    assert f"  diffusion a_setting_with_a_long_name=1 depth=6 (with_a_longer_name=2): {a}\n" in shown
-    assert f"  diffusion a_setting_with_a_long_name=3 (with_a_longer_name=4): {b}\n" in shown
+    hidden = "model.network.depth=6, model.network.with_a_longer_name=2"
+    assert f"  diffusion a_setting_with_a_long_name=1 +2 more ({hidden}): {a}\n" in shown
+    hidden = "model.network.with_a_longer_name=4"
+    assert f"  diffusion a_setting_with_a_long_name=3 +1 more ({hidden}): {b}\n" in shown
+    with (outputs / "x" / "comparison.csv").open(newline="") as file:
+        settings = {row["folder"]: row["settings"] for row in csv.DictReader(file)}
+    own = ("a_setting_with_a_long_name=1", "depth=6", "with_a_longer_name=2")
+    assert settings[str(a)].split() == [f"model.network.{word}" for word in own]
 
 
 def test_captions_say_the_first_metric_whatever_the_order(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

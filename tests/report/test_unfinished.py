@@ -107,3 +107,15 @@ def test_a_damaged_ledger_is_one_line(content: str, said: str, tmp_path: Path) -
     with pytest.raises(ConfigError, match=said) as refused:
         compare([str(tmp_path)])
     assert "\n" not in str(refused.value)
+
+
+def test_a_trial_of_many_settings_is_told_as_labels_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [
+        trial(n, f"model.tokenizer=/data/runs/{part}/codes", "model/optimizer=muon", f"model.optimizer.lr=0.{n}",
+              f"x.note={n}{'W' * 99}", f"a.width={n}", f"b.width={n}", state="waiting")
+        for n, part in enumerate("ab", 1)
+    ]  # fmt: skip
+    ledger(tmp_path / "s", *trials)
+    make_run(tmp_path / "other")
+    compare([str(tmp_path)], out=str(tmp_path / "x"))
+    assert "  trial 1 (tokenizer=a/codes lr=0.1 +3 more): waiting\n" in capsys.readouterr().out

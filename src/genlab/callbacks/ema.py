@@ -32,6 +32,7 @@ class EMA(Callback):
         self.half_life, self.ramp_up = half_life, ramp_up
         self.averages: dict[str, Tensor] = {}
         self._seen = 0  # examples at the last update
+        self._weights: list[Tensor] | None = None  # what is averaged, in the order of the averages; None: sharded
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
@@ -41,6 +42,9 @@ class EMA(Callback):
             for name, p in pl_module.averaged()
         }
         self._seen = pl_module.progress.examples
+        weights = [p for _, p in pl_module.averaged()]
+        is_sharded = any(isinstance(module, FSDPModule) for module in pl_module.modules())
+        self._weights = None if is_sharded else weights
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -53,7 +57,9 @@ class EMA(Callback):
         half_life = min(self.half_life, examples * self.ramp_up)
         decay = 0.5 ** ((examples - self._seen) / max(half_life, 1e-8))
         self._seen = examples
-        weights = [p.detach().float() for _, p in pl_module.averaged()]
+        weights = self._weights or [p for _, p in pl_module.averaged()]  # sharded ones are others in every step
+        if any(p.dtype != torch.float32 for p in weights):
+            weights = [p.float() for p in weights]
         torch._foreach_lerp_(list(self.averages.values()), weights, 1 - decay)
 
     @contextmanager

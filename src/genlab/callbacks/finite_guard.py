@@ -1,6 +1,6 @@
 """Stops a run before an optimizer step whose gradient is not finite."""
 
-from math import isfinite
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ class FiniteGuard(Callback):
     def __init__(self) -> None:
         self._indices: torch.Tensor | None = None  # of the current batch
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Model)
+        pl_module.sees_norm = lambda norm, optimizer: self._look(trainer, pl_module, optimizer, norm)
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._indices = batch["index"]
 
@@ -35,10 +39,18 @@ class FiniteGuard(Callback):
         plugin = trainer.precision_plugin
         if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
             return
+        assert isinstance(pl_module, Model)
+        if not pl_module.tells_norm:
+            self._look(trainer, pl_module, optimizer)
+
+    def _look(self, trainer: Trainer, pl_module: Model, optimizer: Optimizer, norm: torch.Tensor | None = None) -> None:
+        """``norm``: of the gradient, where it is known; if that is finite, all is. Clipping leaves no gradient finite
+        that was not."""
+        if norm is not None and math.isfinite(norm.item()):
+            return
         slopes = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if is_finite(slopes):
             return
-        assert isinstance(pl_module, Model)
         step = trainer.fit_loop.epoch_loop._batches_that_stepped + 1
         last = next(iter(read.saved(Path(trainer.default_root_dir))), None)
         raise NumericsError(
@@ -49,8 +61,10 @@ class FiniteGuard(Callback):
 
     def _what(self, trainer: Trainer) -> str:
         """What is not finite on this rank, and in which batch; "" if it is on another rank."""
-        terms = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
-        wrong = [f"{name.removeprefix('train/')}={value}" for name, value in terms.items() if not isfinite(value)]
+        assert isinstance(trainer.lightning_module, Model)
+        said = trainer.lightning_module.latest()
+        terms = {name: float(value) for name, value in said.items() if name.startswith("train/")}
+        wrong = [f"{name.removeprefix('train/')}={value}" for name, value in terms.items() if not math.isfinite(value)]
         if not wrong and terms and dist.is_initialized() and dist.get_world_size() > 1:
             return ""
         assert self._indices is not None

@@ -59,7 +59,7 @@ class ProgressBar(LightningProgressBar):
         rate = (model.progress.examples - examples) / max(model.progress.seconds - seconds, 1e-9)
         losses = {
             name.removeprefix("train/").replace("_", " "): float(value)
-            for name, value in trainer.callback_metrics.items()
+            for name, value in model.latest().items()
             if name.startswith("train/") and name.endswith("loss")
         }
         text = "".join(f"  {name} {value:.4f}" for name, value in losses.items())

@@ -21,7 +21,7 @@ from genlab.evaluation.failures import raise_first
 from genlab.evaluation.protocol import Result
 from genlab.files.atomic import prepare_file
 from genlab.files.paths import read_path
-from genlab.machine.matmul import quick_matmul
+from genlab.machine.quick_cpu import quick_cpu
 from genlab.model.base import GenerativeModel, Model
 from genlab.redaction import for_terminal
 from genlab.run import run_folder
@@ -54,7 +54,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         load_tokenizer(resolved(config), last, run)
     if baselines and not evaluation.metrics:
         _raise_no_baselines(model, evaluation, data)
-    with quick_matmul(model.device.type == "cpu"):
+    with quick_cpu(model.device.type == "cpu"):
         result = evaluation.run(model, data, weights=weights)
     others: dict[str, Result] = {}
     if baselines:
@@ -131,7 +131,7 @@ def evaluate_images(
         labels = torch.from_numpy(table_.labels)
     given_examples = Examples.of(image=torch.from_numpy(table_.images), label=labels)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with quick_matmul(device == "cpu"):
+    with quick_cpu(device == "cpu"):
         result = evaluation.score(given_examples, data, device, full=True)
     print(for_terminal(table(rows(read_path(images).name, result))))
     if out is not None:

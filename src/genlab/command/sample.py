@@ -12,8 +12,8 @@ from genlab.config.tree import resolved
 from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
 from genlab.errors import ConfigError
 from genlab.files.atomic import prepare_file, prepare_folder
-from genlab.machine.matmul import quick_matmul
 from genlab.machine.memory import enough_memory
+from genlab.machine.quick_cpu import quick_cpu
 from genlab.model.base import Condition, Generates, GenerativeModel, in_eval_mode
 from genlab.model.condition import moved
 from genlab.redaction import for_terminal
@@ -59,7 +59,7 @@ def sample(
         path = form.destination(out)
     fewer = f"batch_size={max(1, batch_size // 2)}"
     with (
-        quick_matmul(model.device.type == "cpu"),
+        quick_cpu(model.device.type == "cpu"),
         enough_memory("while samples were drawn", fewer),
         in_eval_mode(model),
     ):

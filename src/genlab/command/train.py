@@ -42,8 +42,8 @@ from genlab.files.paths import read_path
 from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.metrics_file import MetricsFile
 from genlab.logger.tracking import kept_by_wandb
-from genlab.machine.matmul import quick_matmul
 from genlab.machine.memory import enough_memory, smaller_batch
+from genlab.machine.quick_cpu import quick_cpu
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model
 from genlab.redaction import check_can_be_kept, for_terminal, redacted
 from genlab.run import run_folder
@@ -136,6 +136,7 @@ def _train(
     check_can_be_kept(OmegaConf.to_container(config))
     plain = _without_folder(config)
     model = build_model(plain, old_parts=True)
+    sketch = trial_model(plain, old_parts=True)
     evaluation = build_evaluation(plain, run)
     callbacks = build_callbacks(plain, evaluation)
     check_callbacks(callbacks, model)
@@ -145,17 +146,18 @@ def _train(
     )  # refuses what is impossible, before there is a folder
     data.check(trial.world_size)
     kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
-    needed = (kept + 1) * expected_bytes(trial_model(plain, old_parts=True))
+    needed = (kept + 1) * expected_bytes(sketch)
     check_room(run or folder or read_path(config.outputs), needed)
     last = last_checkpoint(run, plain, data) if run is not None else None
     changed = {} if run is None else check_changes(run_folder.read_config(run), plain, run, allow_changes)
     other_data = [] if last is None or run is None else check_same_data(last, data, run, allow_changes)
-    start = None if run is not None else read_start(plain, trial_model(plain))
+    start = None if run is not None or plain.get("start") is None else read_start(plain, trial_model(plain))
     if run is not None and trial.is_global_zero:
         check_parts(plain["pretrained"], run)
     if trial.is_global_zero:
-        trial_parameters = sum(p.numel() for p in trial_model(plain).parameters())
-        show(config, data, trial_parameters, overrides)  # everything is checked: from here on it runs
+        show(
+            config, data, sum(p.numel() for p in sketch.parameters()), overrides
+        )  # everything is checked: from here on it runs
         if start is not None:
             print(for_terminal(f"start:      {start.told}"))
         for path, (before, now) in changed.items():
@@ -164,7 +166,7 @@ def _train(
             print(f"changed:    data (other {', '.join(other_data)})")
 
     on_cpu = trial.strategy.root_device.type == "cpu"
-    with folder_of_all_ranks(config, run, folder, trial, model) as run_dir, quick_matmul(on_cpu):
+    with folder_of_all_ranks(config, run, folder, trial, model) as run_dir, quick_cpu(on_cpu):
         config.run_dir = str(run_dir)
         if run is None:
             config.run_id = run_dir.name if folder is None else f"{run_dir.name}-{secrets.token_hex(3)}"
@@ -173,7 +175,7 @@ def _train(
             if start is not None:
                 config.start.sha256 = start.sha256
             if last is not None:
-                keep_old_parts(config, trial_model(plain, old_parts=True), last.state, run_dir)
+                keep_old_parts(config, sketch, last.state, run_dir)
         plain = resolved(config)
         callbacks = [PutParts(plain["pretrained"], run_dir), stop, FiniteGuard(), SharedBuffers(), MonitoredNames()]
         callbacks += [BeginFrom(start)] if start is not None else []
@@ -191,8 +193,9 @@ def _train(
             learned = None if data.tokenizer is None else data.tokenizer.state()
             told = run_folder.write_start(run_dir, plain, overrides, learned)
             print(for_terminal(f"run folder: {run_dir}"), flush=True)
+            starts_processes = trainer.world_size > 1 or data.num_workers > 0  # better not beside a thread at work
             for service in services:
-                service.start(told, curve_names(evaluation))
+                service.start(told, curve_names(evaluation), wait=starts_processes)
         began = time.monotonic()
         fit(trainer, model, data, None if last is None else last.path)
     if stop.agreed is not None:

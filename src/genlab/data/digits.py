@@ -1,5 +1,8 @@
 """Handwritten digits from scikit-learn: a small data set without a download."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 
 from genlab.data.base import Split
@@ -24,15 +27,28 @@ class Digits(ImageDataModule):
 
     def load(self, split: Split) -> ImageTable:
         """(1297 or 500, 1, 16, 16) uint8, in the order of the original."""
-        from sklearn.datasets import load_digits
-
-        values, labels = load_digits(return_X_y=True)
-        labels = labels.astype(np.int64)
+        table = _table()
+        values, labels = table[:, :-1], table[:, -1].astype(np.int64)
         held_out = _held_out(labels)
         chosen = held_out if split == "val" else ~held_out
         images = np.rint(values.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8)  # (N, 1, 8, 8)
         images = np.pad(images, ((0, 0), (0, 0), (4, 4), (4, 4)))  # (N, 1, 16, 16)
         return ImageTable(images[chosen], labels[chosen], tuple(str(digit) for digit in range(10)))
+
+
+def _table() -> np.ndarray:
+    """(1797, 65): what scikit-learn's ``load_digits`` reads, 64 pixels of an image and its label.
+
+    The file is read without the library, which takes a second to import.
+    """
+    library = find_spec("sklearn")
+    for folder in library.submodule_search_locations or () if library else ():
+        path = Path(folder, "datasets", "data", "digits.csv.gz")
+        if path.exists():
+            return np.loadtxt(path, delimiter=",")
+    from sklearn.datasets import load_digits  # of another version, which keeps it elsewhere
+
+    return np.column_stack(load_digits(return_X_y=True))
 
 
 def _held_out(labels: np.ndarray) -> np.ndarray:

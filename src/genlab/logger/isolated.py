@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, WandbLogger
@@ -78,17 +78,20 @@ class IsolatedLogger(Logger):
             except Exception as error:
                 self._failure = error
             call.done.set()
+        with suppress(Empty):
+            while True:
+                self._calls.get_nowait().done.set()  # nobody waits for what will not be done
 
-    def _call(self, act: Callable[[], Any], last: float = 0.0) -> Any:
-        """The result of ``act``; raises its error; None if it takes too long. ``last``: seconds to wait at the end of a
-        run, even if earlier calls were not answered."""
+    def _call(self, act: Callable[[], Any], last: float = 0.0, wait: bool = True) -> Any:
+        """What ``act`` returns, or raises; None if that is not known in time. ``last``: seconds to wait for it whatever
+        was not answered before, at the end of a run. ``wait`` false: not at all; later calls see what came of it."""
         if self._unanswered is not None and self._unanswered.done.is_set():
             self._unanswered = None
         call = _Call(act)
         with suppress(Full):
             self._calls.put_nowait(call)
         answered = self._failure is not None or call.done.wait(
-            last or (self.patience if self._unanswered is None else 0)
+            last or (self.patience if wait and self._unanswered is None else 0)
         )
         if self._failure is not None:
             raise self._failure
@@ -99,11 +102,11 @@ class IsolatedLogger(Logger):
                 self._warn(f"has not answered for {silent:.0f} s")
         return call.result
 
-    def _attempt(self, act: Callable[[Logger], Any], last: float = 0.0) -> Any:
+    def _attempt(self, act: Callable[[Logger], Any], last: float = 0.0, wait: bool = True) -> Any:
         if not self._works:
             return None
         try:
-            return self._call(lambda: None if self._inner is None else act(self._inner), last)
+            return self._call(lambda: None if self._inner is None else act(self._inner), last, wait)
         except Exception as error:
             self._give_up(error)
             return None
@@ -139,10 +142,10 @@ class IsolatedLogger(Logger):
         self.start(params, ())
 
     @rank_zero_only
-    def start(self, told: Mapping[str, Any], curves: Sequence[str]) -> None:
-        """To be called before the first step, with the config, and the names of the numbers that evaluations will
-        give."""
-        self._attempt(lambda logger: tracking.start(logger, told, curves))
+    def start(self, told: Mapping[str, Any], curves: Sequence[str], wait: bool = True) -> None:
+        """To be called before the first step, with the config, and the names of the numbers that evaluations will give.
+        ``wait`` false: the first steps are made meanwhile."""
+        self._attempt(lambda logger: tracking.start(logger, told, curves), wait=wait)
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:

@@ -4,9 +4,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -67,6 +64,10 @@ class ClassificationAccuracyScore(Metric):
     def compute(self) -> dict[str, Tensor]:
         """``cas`` in [0, 1]. Raises DataError if samples are of fewer than two classes, or no real example has a
         label."""
+        from sklearn.linear_model import LogisticRegression  # slow to import, and not needed to train
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         features, labels = (in_order(rows, self.fake_index) for rows in (self.fake_features, self.fake_labels))
         real, truth = (in_order(rows, self.real_index) for rows in (self.real_features, self.real_labels))
         if len(labels.unique()) < 2 or len(truth) == 0:

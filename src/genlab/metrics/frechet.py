@@ -3,7 +3,6 @@
 from contextlib import suppress
 
 import numpy as np
-from scipy.linalg import LinAlgError, cholesky, eigvalsh, lapack
 from torch import Tensor
 
 _TOLERANCE = 1e-8  # relative error of a distance
@@ -36,6 +35,8 @@ def frechet_distance(
 
 def _by_eigenvalues(cov1: np.ndarray, cov2: np.ndarray) -> tuple[float, float]:
     """tr (C1 C2)^(1/2), and a bound on its error from rounding; infinite if C2 is singular."""
+    from scipy.linalg import LinAlgError, eigvalsh  # here and below: slow to import, and not needed to train
+
     try:
         values = eigvalsh(cov1, cov2, type=2, driver="gv", check_finite=False)  # of C1 C2 x = w x
     except LinAlgError:
@@ -53,6 +54,8 @@ def _by_singular_values(cov1: np.ndarray, cov2: np.ndarray, rank1: int, rank2: i
 
 def _factor(cov: np.ndarray, rank: int) -> np.ndarray:
     """A (D, r) with A A^T = ``cov``, r <= ``rank``."""
+    from scipy.linalg import LinAlgError, cholesky, lapack
+
     if rank >= len(cov):
         with suppress(LinAlgError):
             return cholesky(cov, lower=True, check_finite=False)

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 from torchmetrics import Metric
 
 from genlab.errors import ConfigError, DataError
@@ -45,6 +44,8 @@ class InceptionScore(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """``inception_score`` and ``inception_score_std``. Raises DataError if there are fewer samples than parts."""
+        from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
+
         logits = in_order(self.logits, self.index)
         self.check_enough(logits, logits)
         result = isc_features_to_metric(logits, splits=self.splits, shuffle=False)

@@ -5,9 +5,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
-from sklearn.model_selection import KFold
-from sklearn.svm import SVC
 from torch import Tensor
 
 from genlab.errors import DataError
@@ -27,6 +24,9 @@ class Judge:
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, penalty: float, blurred: bool):
         """Fit it to ``images`` (N, C, H, W) uint8 and their labels (N,)."""
+        from scipy.ndimage import gaussian_filter  # here and below: slow to import, and not needed to train
+        from sklearn.svm import SVC
+
         rows = _unit(images)
         if blurred:
             rows = np.concatenate([rows, _unit(gaussian_filter(images.astype(np.float32), (0, 0, _BLUR, _BLUR)))])
@@ -96,6 +96,8 @@ def verdicts(
 def _fitted(
     pixels: bytes, shape: tuple[int, ...], labels: tuple[int, ...], penalty: float, blurred: bool
 ) -> tuple[Judge, np.ndarray]:
+    from sklearn.model_selection import KFold
+
     images, classes = np.frombuffer(pixels, dtype=np.uint8).reshape(shape), np.array(labels)
     named = np.empty_like(classes)
     for seen, unseen in KFold(min(_FOLDS, len(classes)), shuffle=True, random_state=0).split(images):

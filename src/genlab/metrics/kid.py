@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torchmetrics import Metric
 
 from genlab.errors import DataError
@@ -63,6 +62,8 @@ class KID(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """``kid``, ``kid_std`` and ``kid_se``. Raises DataError if a side has fewer than 3 examples."""
+        from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+
         real, fake = in_order(self.real_features, self.real_index), in_order(self.fake_features, self.fake_index)
         size, subsets = self._used = self._subsets(len(real), len(fake))
         result = kid_features_to_metric(

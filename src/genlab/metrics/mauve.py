@@ -6,10 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.preprocessing import normalize
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -84,6 +80,11 @@ class Mauve(Metric):
 
     def clusters(self, features: np.ndarray, count: int) -> np.ndarray:
         """Features (N, D) -> (N,) numbers of clusters."""
+        from sklearn.cluster import KMeans  # slow to import, and not needed to train
+        from sklearn.decomposition import PCA
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.preprocessing import normalize
+
         points = normalize(features)
         if np.ptp(points, axis=0).max() > 0:  # else there is no variance of which to keep a share
             kept = PCA(svd_solver="full").fit(points)

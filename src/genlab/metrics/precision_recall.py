@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
@@ -42,6 +41,8 @@ class PrecisionRecall(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """``precision`` and ``recall``. Raises DataError if a side has no k-th neighbor."""
+        from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
+
         real, fake = dim_zero_cat(self.real_features), dim_zero_cat(self.fake_features)
         self.check_enough(real, fake)
         result = prc_features_to_metric(

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import wraps
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from genlab.model.accumulation import Accumulation
-from genlab.model.clipping import clip_gradients
+from genlab.model.clipping import clip_gradients, clips_by_known_norm
 from genlab.model.condition import Condition as Condition
 from genlab.model.condition import Conditions
 from genlab.model.freezing import freeze
@@ -38,6 +38,15 @@ class Progress:
     def logged(self) -> dict[str, float]:
         """The x axes of curves, logged in every row of metrics."""
         return {f"progress/{name}": float(getattr(self, name)) for name in ("examples", "flops", "seconds")}
+
+
+class Unlogged(NamedTuple):
+    """A number that a model logged in a step that no logger looks at."""
+
+    value: Any
+    hook: str | None  # in which it was logged
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 class LearningRateSchedule(Protocol):
@@ -65,6 +74,9 @@ class Model(LightningModule, ABC):
         self.accumulation = Accumulation()
         self.elsewhere: dict[str, nn.Module] = {}  # parts that were trained elsewhere, by their place in the config
         self.freezing: Sequence[str] = ()  # patterns of the names of frozen parameters
+        # Is told the norm of a gradient that was clipped, and of which optimizer it is.
+        self.sees_norm: Callable[[Tensor, Any], None] | None = None
+        self.unlogged: dict[str, Unlogged] | None = None  # of a step that no logger looks at; None: one does
         self.step_began = 0.0  # time.perf_counter; waiting for data is part of the step
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -96,7 +108,9 @@ class Model(LightningModule, ABC):
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         if self.accumulation.size == 1:
-            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     def on_after_backward(self) -> None:
         if self.automatic_optimization:
@@ -135,7 +149,44 @@ class Model(LightningModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
+        if gradient_clip_val is not None:
+            norm = clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
+            if norm is not None and self.sees_norm is not None:
+                self.sees_norm(norm, optimizer)
+
+    @property
+    def tells_norm(self) -> bool:
+        """Whether :attr:`sees_norm` is told the norm of every gradient, which is clipped by it."""
+        clips = self.automatic_optimization and self.trainer.gradient_clip_val
+        return bool(clips) and clips_by_known_norm(self, self.trainer.gradient_clip_algorithm)
+
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """As Lightning's; in a step that no logger looks at, the number is only kept until the step is over, which is
+        a hundred times as quick. What is summed up over an epoch is taken in at every step."""
+        if self.unlogged is None or kwargs.get("on_epoch") or kwargs.get("prog_bar") or len(args) > 1:
+            super().log(name, value, *args, **kwargs)
+        else:
+            kept = value.detach() if isinstance(value, Tensor) else value
+            self.unlogged[name] = Unlogged(kept, self._current_fx_name, args, kwargs)
+
+    def log_dict(self, dictionary: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        if self.unlogged is None:
+            super().log_dict(dictionary, *args, **kwargs)
+        else:
+            for name, value in dictionary.items():
+                self.log(name, value, *args, **kwargs)
+
+    def log_late(self) -> None:
+        """Take in what was kept: a logger looks at this step after all."""
+        kept, self.unlogged, now = self.unlogged or {}, None, self._current_fx_name
+        for name, number in kept.items():
+            self._current_fx_name = number.hook
+            super().log(name, number.value, *number.args, **number.kwargs)
+        self._current_fx_name = now
+
+    def latest(self) -> dict[str, Any]:
+        """The numbers of training that were logged last, those that no logger looks at among them."""
+        return dict(self.trainer.callback_metrics) | {name: kept.value for name, kept in (self.unlogged or {}).items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["progress"] = asdict(self.progress)

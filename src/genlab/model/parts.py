@@ -122,7 +122,6 @@ class DenoisingObjective(Protocol):
         ...
 
 
-@runtime_checkable
 class ChangesCost(Protocol):
     """An objective whose loss needs a number of operations that depends on progress."""
 
@@ -133,7 +132,8 @@ class ChangesCost(Protocol):
 
 def kind_of_step(objective: object, progress: float) -> str:
     """What an objective adds to the kind of a training step, "" if its cost never changes."""
-    return f" {objective.step_kind(progress)}" if isinstance(objective, ChangesCost) else ""
+    name: Callable[[float], str] | None = getattr(objective, "step_kind", None)  # quicker than asking the protocol
+    return "" if name is None else f" {name(progress)}"
 
 
 @runtime_checkable

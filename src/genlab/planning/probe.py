@@ -26,7 +26,7 @@ from genlab.command.train import fit, peak_memory, quiet
 from genlab.config.build import build
 from genlab.data.base import DataModule
 from genlab.errors import GenlabError, ResourceError
-from genlab.machine.matmul import quick_matmul
+from genlab.machine.quick_cpu import quick_cpu
 from genlab.planning.clock import Pace, StepClock, pace
 from genlab.planning.upkeep import measure_upkeep
 from genlab.run.assemble import build_callbacks, build_evaluation, build_model, build_trainer
@@ -114,7 +114,7 @@ def _try(settings: Mapping[str, Any], batch_size: int, seconds: float, told: Con
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         data.check(trainer.world_size)
-        with quick_matmul(device.type == "cpu"):
+        with quick_cpu(device.type == "cpu"):
             fit(trainer, model, data, None)
             step = pace(clock.steps, int(trainer.num_training_batches))
             if upkeep:  # before the memory is looked at: an evaluation needs some too

@@ -14,13 +14,14 @@ from genlab.former_names import current_number
 from genlab.progress import progress
 from genlab.redaction import for_terminal
 from genlab.report.columns import TITLES, Column, columns, counts, over_seeds
-from genlab.report.configurations import configurations, of_any_seed
+from genlab.report.configurations import configurations
 from genlab.report.differences import as_csv, matrices
 from genlab.report.grids import MOST, Tile, side_by_side
+from genlab.report.labels import Labels, labels
 from genlab.report.latex import latex
 from genlab.report.marks import legend, marks
 from genlab.report.measurement import differences
-from genlab.report.names import names, printable
+from genlab.report.names import printable
 from genlab.report.notes import headline, notes
 from genlab.report.page.content import page_content
 from genlab.report.page.pictures import pictures
@@ -64,22 +65,18 @@ def compare(
     apart = unfinished(others, sweeps)
     folder = _folder(out, [*(run.folder.resolve().parent for run in runs), *(s.folder.resolve() for s in sweeps)])
     groups = configurations(done)
-    labels, left_over = names(done)
+    called = labels([*done, *others], groups)
     table, first, chosen, told, tiles, noted = None, None, None, "no run has finished yet", [], []
     sections: Sections = []
     if done:
-        check_data(done, labels, allow_unequal)
-        chosen = choose(done, labels, protocol, allow_unequal)
-        table, first, partial = _table(done, labels, groups, chosen, sort and current_number(sort))
+        check_data(done, called.runs[: len(done)], allow_unequal)
+        chosen = choose(done, called.runs[: len(done)], protocol, allow_unequal)
+        table, first, partial = _table(done, called, groups, chosen, sort and current_number(sort))
         told = headline(chosen)
         ranked = [row for row in table.order if row < len(groups)]
-        more = [", ".join(word for d in left_over for word in d.of(run)) for run in range(len(done))]
-        where = [
-            f"{labels[run]}{f' ({more[run]})' if more[run] else ''}: {done[run].folder}"
-            for row in ranked
-            for run in groups[row]
-        ]
-        noted = notes(done, labels, groups, chosen, partial, sweeps)
+        where = [f"{called.with_hidden(run)}: {done[run].folder}" for row in ranked for run in groups[row]]
+        noted = notes(done, called.runs[: len(done)], groups, chosen, partial, sweeps)
+        noted += [called.between_models()] if called.unnamed else []
         sections = [("Runs", where), ("Notes", noted)]
         tiles = [(table.names[row], _caption(table, first, row), done[groups[row][0]].grid) for row in ranked[:MOST]]
     drawings = pictures([run.folder for run in [*done, *others]])
@@ -98,6 +95,7 @@ def compare(
         done,
         groups,
         others,
+        called,
         sweeps,
         signs,
         [*noted, *left_out],
@@ -108,7 +106,7 @@ def compare(
         folder.mkdir(parents=True, exist_ok=True)
         print(_escaped_but_bold(_terminal(told, table, sections, apart)), flush=True)  # drawing takes a while
         with progress("drawing plots", None):
-            drawn = _draw(folder, table, first, done, groups, others, sweeps) if plots else []
+            drawn = _draw(folder, table, first, done, groups, others, called, sweeps) if plots else []
         written = _write(folder, told, table, sections, apart, tiles, drawn)
         write_page(content, folder / "report.html")
     except OSError as error:
@@ -136,7 +134,7 @@ def _apart(runs: Sequence[Run], sweeps: Sequence[Sweep]) -> tuple[list[Run], lis
 
 
 def _table(
-    runs: Sequence[Run], labels: Sequence[str], groups: Sequence[tuple[int, ...]], chosen: Chosen, sort: str | None
+    runs: Sequence[Run], called: Labels, groups: Sequence[tuple[int, ...]], chosen: Chosen, sort: str | None
 ) -> tuple[Table, Column | None, list[str]]:
     """The table, the column it is sorted by, and the metrics that only some runs have."""
     baselines = _baselines(chosen)
@@ -146,14 +144,19 @@ def _table(
     rows = range(len(groups) + len(baselines))
     order = sorted(rows, key=lambda row: (row >= len(groups), 0 if first is None else first.worth(row), row))
     remarks = {i: described(differing) for i, differing in chosen.unequal.items()}
-    several = any(len(group) > 1 for group in groups)
-    shown = names([of_any_seed(runs[group[0]]) for group in groups])[0] if several else [labels[i] for (i,) in groups]
     marked = frozenset(row for row, group in enumerate(groups) if any(i in chosen.unequal for i in group))
     budgets = {run.budget for run in runs}
     given = next(iter(budgets))[0] if len(budgets) == 1 else None
     members = [
         [
-            Member(labels[i], runs[i].seed, str(runs[i].folder), chosen.protocol_ids.get(i, ""), remarks.get(i, ""))
+            Member(
+                called.runs[i],
+                runs[i].seed,
+                str(runs[i].folder),
+                chosen.protocol_ids.get(i, ""),
+                remarks.get(i, ""),
+                called.details([i]),
+            )
             for i in group
         ]
         for group in groups
@@ -161,7 +164,7 @@ def _table(
     table = Table(
         columns=found,
         marks=[marks(c, len(groups), marked if c.is_quality else (), c.name == given) for c in found],
-        names=[*shown, *map(printable, baselines)],
+        names=[*called.rows, *map(printable, baselines)],
         members=members,
         marked=marked,
         order=order,
@@ -211,13 +214,14 @@ def _draw(
     done: Sequence[Run],
     groups: Sequence[tuple[int, ...]],
     others: Sequence[Run],
+    called: Labels,
     sweeps: Sequence[Sweep],
 ) -> list[str]:
     """Plots of the table, and curves also of unfinished runs. -> their files."""
     order = [] if table is None else [row for row in table.order if row < len(groups)]
     named = [(table.names[row], [done[i].logged for i in groups[row]]) for row in order if table is not None]
-    going = names(others)[0]
-    named += [(f"{name} (not finished)", [run.logged]) for name, run in zip(going, others, strict=True)]
+    going = zip(called.runs[len(done) :], others, strict=True)
+    named += [(f"{name} (not finished)", [run.logged]) for name, run in going]
     quality = first if first is not None and (first.is_quality or first.name in TITLES) else None
     if table is not None and quality is None:
         quality = _sorted_by(table.columns, None)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from genlab.report.names import LEFT_OUT
@@ -57,20 +56,15 @@ def without_seeds(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return kept
 
 
-def _seeds(config: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """All seeds of a config, by their paths."""
-    found = {}
+def _seeds(config: Mapping[str, Any], path: str) -> dict[str, str]:
+    """All seeds of a config as text, by their paths."""
+    found: dict[str, str] = {}
     for name, value in config.items():
         below = f"{path}.{name}" if path else str(name)
         if below in LEFT_OUT:
             continue
         if name == SEED:
-            found[below] = value
+            found[below] = json.dumps(value, default=str)  # what a file says need be no number
         elif isinstance(value, dict):
             found |= _seeds(value, below)
     return found
-
-
-def of_any_seed(run: Run) -> Run:
-    """The run without its seed, for the name of its configuration."""
-    return replace(run, config=without_seeds(run.config))

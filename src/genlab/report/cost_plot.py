@@ -1,5 +1,6 @@
 """Plots quality against the cost of sampling, with the Pareto front."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from genlab.report.columns import ARROWS, Column
 from genlab.report.figure import COLORS, GRAY, arrange, clipped, prefixed, save, spans, styled
 from genlab.report.table import Table
 
+BESIDE = 30  # characters of a line beside a point
 MOST_NAMES = 16  # beyond that, only the front has names
 
 
@@ -94,25 +96,30 @@ def _panel(
             )
     named = [row for row in points if len(points) <= MOST_NAMES or row in front][:MOST_NAMES]
     panel.margins(x=0.22, y=0.12)
-    return [(points[row], clipped(table.names[row], 30), row in front) for row in named]
+    return [(points[row], clipped(table.names[row]), row in front) for row in named]
 
 
 def _label(panel: Any, wanted: Sequence[tuple[Any, str, bool]]) -> None:
-    """A name beside each point, moved up or down until it covers no other."""
+    """A name beside each point, on the side where there is room, moved up or down until it covers nothing else."""
     taken: list[tuple[float, float, float, float]] = []
-    middle = sum(panel.get_window_extent().intervalx) / 2
+    first, last = panel.get_window_extent().intervalx
+    dots = [panel.transData.transform(point) for point, *_ in wanted]
     for point, name, on_front in sorted(wanted, key=lambda one: (one[0][1], one[0][0])):
         x, y = panel.transData.transform(point)
-        width, height = 5.6 * len(name), 12.0
-        left = x > middle
+        lines = textwrap.wrap(name, BESIDE) or [name]
+        width, height = 5.9 * max(map(len, lines)), 12.0 * len(lines)
+        left = x > (first + last) / 2
+        if (x - 8 - width < first) if left else (x + 8 + width > last):  # cut off: the other side, if it has more room
+            left = x - first > last - x if width > max(x - first, last - x) - 8 else not left
         start = x - 8 - width if left else x + 8
         for offset in (0, 12, -12, 24, -24, 36, -36, 48, -48):
             box = (start, y + offset - height / 2, start + width, y + offset + height / 2)
-            if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
+            covers = any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
+            if not covers and not any(box[0] < a < box[2] and box[1] - 4 < b < box[3] + 4 for a, b in dots):
                 break
         taken.append(box)
         panel.annotate(
-            name,
+            "\n".join(lines),
             point,
             xytext=((-8 if left else 8) * 0.72, offset * 0.72),
             textcoords="offset points",

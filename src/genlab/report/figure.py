@@ -68,7 +68,7 @@ def prefixed(axis: Any, unit: str = "") -> None:
         axis.set_major_locator(MaxNLocator(6))
 
 
-def clipped(text: str, longest: int = 44) -> str:
+def clipped(text: str, longest: int = 80) -> str:  # no label is longer: see labels.LONGEST
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 

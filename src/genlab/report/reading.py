@@ -37,15 +37,27 @@ def read_ledger(path: Path) -> dict[str, Any]:
     return _read(path, json.loads, LARGEST_LEDGER, MOST_VALUES_OF_A_LEDGER, MOST_VALUES_OF_A_LEDGER)
 
 
+def read_texts(path: Path) -> list[str]:
+    """As :func:`read_yaml`, of a list of texts."""
+    content = _parsed(path, parse_yaml, LARGEST, MOST_VALUES, MOST_NAMES)
+    if not isinstance(content, list) or not all(isinstance(text, str) for text in content):
+        raise ConfigError(f"cannot read {path} (it is no list of texts).")
+    return content
+
+
 def _read(path: Path, parse: Callable[[str], Any], largest: int, values: int, names: int) -> dict[str, Any]:
-    try:
-        content = _Plain(values, names).of(parse(regular_file.read_text(path, largest=largest)))
-    except (OSError, ValueError, ArithmeticError, TypeError, yaml.YAMLError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise ConfigError(f"cannot read {path} ({reason[:200]}).") from error
+    content = _parsed(path, parse, largest, values, names)
     if not isinstance(content, dict):
         raise ConfigError(f"cannot read {path} (it holds no names and values).")
     return content
+
+
+def _parsed(path: Path, parse: Callable[[str], Any], largest: int, values: int, names: int) -> Any:
+    try:
+        return _Plain(values, names).of(parse(regular_file.read_text(path, largest=largest)))
+    except (OSError, ValueError, ArithmeticError, TypeError, yaml.YAMLError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        raise ConfigError(f"cannot read {path} ({reason[:200]}).") from error
 
 
 class _Plain:

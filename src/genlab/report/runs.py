@@ -16,7 +16,7 @@ from genlab.redaction import one_line
 from genlab.report.logged import Logged, read_logged
 from genlab.report.measurement import Measurement, contradict, differences, joined, numbers, read_measurement
 from genlab.report.picture_file import NAME
-from genlab.report.reading import read_json, read_yaml
+from genlab.report.reading import read_json, read_texts, read_yaml
 from genlab.report.trials import LEDGER, Sweep, read_sweep
 
 BUDGETS = {"Examples": "examples", "Flops": "flops", "Seconds": "seconds"}  # class -> its column in metrics.csv
@@ -35,6 +35,7 @@ class Run:
     measurements: dict[str, Measurement]  # by protocol id; that at the end of training first
     stale: tuple[str, ...]  # evaluation files that contradict the run's own end
     hardware: str | None
+    typed: frozenset[str] | None = None  # paths of the settings that were typed for it; None: nobody knows
 
     @property
     def data(self) -> str:
@@ -176,7 +177,15 @@ def read_run(folder: Path) -> Run:
         if summary is None
         else numbers({k: summary[k] for k in COSTS if summary.get(k) is not None}, folder / "summary.json")
     )
-    return Run(folder, _as_told(modern(config)), costs, measurements, tuple(stale), _hardware(folder / "versions.json"))
+    return Run(
+        folder,
+        _as_told(modern(config)),
+        costs,
+        measurements,
+        tuple(stale),
+        _hardware(folder / "versions.json"),
+        _typed(folder / "overrides.yaml"),
+    )
 
 
 def _as_told(config: dict[str, Any]) -> dict[str, Any]:
@@ -194,6 +203,21 @@ def _as_told(config: dict[str, Any]) -> dict[str, Any]:
             if not str(path).startswith("metrics.")
         }
     return told
+
+
+def _typed(path: Path) -> frozenset[str] | None:
+    """What overrides name, as paths in a config. One that ends in a dot is all below: ``model.network={...}``. A file
+    that cannot be read is as none: its run is compared all the same, and its label says more."""
+    try:
+        overrides = read_texts(path)
+    except ConfigError:
+        return None
+    found = set()
+    for override in overrides:
+        name, _, value = override.partition("=")
+        name = name.strip().lstrip("+~").partition("@")[0].replace("/", ".")
+        found |= {name, f"{name}."} if value.lstrip().startswith("{") else {name}
+    return frozenset(found)
 
 
 def _hardware(path: Path) -> str | None:

@@ -24,6 +24,7 @@ class Member:
     folder: str
     protocol_id: str
     remark: str  # how its protocol differs
+    settings: str = ""  # all that not all runs share
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Table:
                 "seed",
                 "protocol_id",
                 "measured_otherwise",
+                "settings",
                 "folder",
             ]
         )
@@ -139,15 +141,17 @@ class Table:
                 for which in ("best", "near", "apart_if_normal")
             ]
             if row >= self.configurations:
-                writer.writerow([self.names[row], "baseline", *_plain(numbers), *judged, "", self.protocol_id, "", ""])
+                writer.writerow(
+                    [self.names[row], "baseline", *_plain(numbers), *judged, "", self.protocol_id, "", "", ""]
+                )
                 continue
             members = self.members[row]
             if len(members) == 1:
                 writer.writerow([self.names[row], "run", *_plain(numbers), *judged, *_facts(members[0])])
                 continue
             widths = [column.half_width(row) for column in self.columns]
-            writer.writerow([self.names[row], "configuration", *_plain(numbers), *judged, "", "", "", ""])
-            writer.writerow([self.names[row], "interval", *_plain(widths), *[""] * 7])
+            writer.writerow([self.names[row], "configuration", *_plain(numbers), *judged, *[""] * 5])
+            writer.writerow([self.names[row], "interval", *_plain(widths), *[""] * 8])
             for k, member in enumerate(members):
                 own = [column.seeds[row][k] for column in self.columns]
                 writer.writerow([member.name, "run", *_plain(own), "", "", "", *_facts(member)])
@@ -160,7 +164,7 @@ def _plain(numbers: Sequence[float | None]) -> list[float | str]:
 
 def _facts(member: Member) -> list[str | int]:
     seed = "" if member.seed is None else member.seed
-    return [seed, member.protocol_id, member.remark, member.folder]
+    return [seed, member.protocol_id, member.remark, member.settings, member.folder]
 
 
 def escaped(text: str) -> str:

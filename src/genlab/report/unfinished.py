@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from genlab.report.curves import AXES, Point, points_of
-from genlab.report.names import printable
+from genlab.report.label_words import Word, ends
+from genlab.report.labels import LONGEST, fitted
+from genlab.report.names import ABSENT, Place, printable, short, texts
 from genlab.report.runs import Run
 from genlab.report.table import escaped, markdown_line
-from genlab.report.trials import STATES, Sweep, Trial, given, known
+from genlab.report.trials import STATES, Sweep, given, known
 
 ORDER = ("running", "stopped", "failed", "pruned", "illegal", "waiting", "")
 MOST_METRICS = 6
@@ -30,26 +32,43 @@ class Unfinished:
 def unfinished(runs: Sequence[Run], sweeps: Sequence[Sweep]) -> list[Unfinished]:
     """``runs`` without a summary, and the trials that never got a run; those that still run first."""
     of_trials = known(sweeps)
-    found = [_of_run(run, of_trials.get(run.folder.resolve()), sweeps) for run in runs]
+    called = {id(trial): name for sweep in sweeps for trial, name in zip(sweep.trials, _names(sweep), strict=True)}
+    found = []
+    for run in runs:
+        trial = of_trials.get(run.folder.resolve())
+        latest = {name: points[-1] for name, points in points_of(run.logged).items()}
+        if trial is None:
+            found.append(Unfinished(str(run.folder), "", run.state(), "", latest))
+        else:
+            found.append(Unfinished(called[id(trial)], trial.state, run.state(), trial.said, latest))
     for sweep in sweeps:
         for trial in sweep.trials:
             if trial.folder is None or not (trial.folder / "config.yaml").is_file():
-                found.append(Unfinished(_name(trial, sweep), trial.state, "", trial.said, {}))
+                found.append(Unfinished(called[id(trial)], trial.state, "", trial.said, {}))
     return sorted(found, key=lambda one: ORDER.index(one.state) if one.state in ORDER else len(ORDER))
 
 
-def _of_run(run: Run, trial: Trial | None, sweeps: Sequence[Sweep]) -> Unfinished:
-    latest = {name: points[-1] for name, points in points_of(run.logged).items()}
-    if trial is None:
-        return Unfinished(str(run.folder), "", run.state(), "", latest)
-    sweep = next(sweep for sweep in sweeps if trial in sweep.trials)
-    return Unfinished(_name(trial, sweep), trial.state, run.state(), trial.said, latest)
+def _names(sweep: Sweep) -> list[str]:
+    """Of its trials: each has its number, and what of it not all trials share, as labels of runs say it."""
+    own = [given(trial) for trial in sweep.trials]
+    paths = {name: name.lstrip("+~").replace("/", ".") for name in sweep.varied}
+    short_of = ends(list(paths.values()), [])
+    words: list[list[Word]] = [[] for _ in own]
+    for name, path in paths.items():
+        values = [_node(settings.get(name)) for settings in own]
+        for i, (node, text) in enumerate(zip(values, texts(values), strict=True)):
+            if node is not ABSENT:
+                words[i].append(Word(path, f"{short_of[path]}={text}"))
+    found = []
+    for trial, named in zip(sweep.trials, words, strict=True):
+        room = LONGEST - len(f"trial {trial.number} ()")
+        told = fitted("", named or [Word(o, short(o)) for o in trial.overrides], room)[0].strip()
+        found.append(f"trial {trial.number} ({told})" if told else f"trial {trial.number}")
+    return found
 
 
-def _name(trial: Trial, sweep: Sweep) -> str:
-    own, varied = given(trial), sweep.varied
-    words = [f"{name}={own[name]}" for name in varied if name in own] or list(trial.overrides)
-    return printable(f"trial {trial.number} ({' '.join(words)})" if words else f"trial {trial.number}")
+def _node(value: str | None) -> object:
+    return ABSENT if value is None else Place(value) if "/" in value else value
 
 
 def tally(sweep: Sweep) -> str:

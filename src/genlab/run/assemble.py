@@ -21,7 +21,6 @@ from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
 from genlab.checkpoint import read
-from genlab.checkpoint.sharded_strategy import ShardedStrategy
 from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.config.build import LATER, build, check, not_made, parameters, resolve
 from genlab.config.tree import ConfigTree, resolved
@@ -44,6 +43,7 @@ from genlab.run import run_folder
 from genlab.run.elsewhere import JUDGE, adopt, check_entries, put_part, weights_at
 from genlab.run.pixel_levels import check_model_bits
 from genlab.run.start import check_start
+from genlab.run.training_loop import TrainingLoop
 from genlab.task.base import Task
 
 SLOTS: dict[str, Any] = {
@@ -306,6 +306,7 @@ def build_trainer(
         del node["strategy"]
         given["strategy"] = _strategy(strategy, model, timedelta(seconds=config["rank_timeout"]))
     trainer: pl.Trainer = build(node, pl.Trainer, "trainer", given=given)
+    TrainingLoop.into(trainer)
     if model.automatic_optimization:  # Lightning's own accumulation would step at the end of every epoch
         trainer.fit_loop.epoch_loop._should_accumulate = lambda: not model.accumulation.steps  # type: ignore[method-assign]
     return trainer
@@ -315,6 +316,8 @@ def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelt
     """The strategy, configured for the model and with a timeout."""
     if isinstance(strategy, Mapping):
         if resolve(strategy["_target_"], "trainer.strategy") is ModelParallelStrategy:
+            from genlab.checkpoint.sharded_strategy import ShardedStrategy  # slow to import, and for this alone
+
             strategy = {**strategy, "_target_": f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"}
         return build(strategy, Strategy, "trainer.strategy", given={"timeout": timeout})
     one_network_a_step = not model.automatic_optimization

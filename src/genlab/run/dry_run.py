@@ -56,7 +56,7 @@ def try_out(config: DictConfig, data: DataModule, fit: Any) -> None:
         model, evaluation = build_model(plain), build_evaluation(plain)
         check_callbacks(build_callbacks(plain, evaluation), model)
         evaluation.check(model, data)
-        start = read_start(plain, trial_model(plain))
+        start = None if plain.get("start") is None else read_start(plain, trial_model(plain))
         plain["budget"] = {"_target_": "genlab.budget.Examples", "value": 1}
         drawn = OneSample()
         callbacks: list[pl.Callback] = [PutParts(plain["pretrained"]), FiniteGuard()]

@@ -21,7 +21,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -235,12 +235,12 @@ def versions() -> dict[str, Any]:
     """Code revision, package versions and hardware of this process."""
     import torch
 
-    installed = {d.metadata["Name"].lower(): d.version for d in distributions() if d.metadata["Name"]}
+    installed = {name: _version(name) for name in ("genlab", *PACKAGES)}
     return {
-        "genlab": installed.get("genlab"),
+        "genlab": installed["genlab"],
         "revision": revision(),
         "python": platform.python_version(),
-        "packages": {name: installed.get(name) for name in PACKAGES},
+        "packages": {name: installed[name] for name in PACKAGES},
         "hardware": {
             "host": platform.node(),
             "platform": platform.platform(),
@@ -251,3 +251,11 @@ def versions() -> dict[str, Any]:
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
     }
+
+
+def _version(package: str) -> str | None:
+    """Of an installed package; None: it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

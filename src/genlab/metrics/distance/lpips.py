@@ -6,20 +6,18 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torchvision
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
-from torchmetrics.functional.image import lpips as library
 
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
 from genlab.metrics.extractor.weights import Published, load_tensors, misfit, named_by_hash, weights_file
 
 _SMALLEST = 64  # pixels of the shorter side: below that the last layers of the networks see nothing
-_BACKBONES = {
-    "alex": torchvision.models.AlexNet_Weights.IMAGENET1K_V1,  # 233 MB
-    "vgg": torchvision.models.VGG16_Weights.IMAGENET1K_V1,  # 528 MB
-    "squeeze": torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1,  # 5 MB
+_BACKBONES = {  # torchvision's name for the weights
+    "alex": "AlexNet_Weights",  # 233 MB
+    "vgg": "VGG16_Weights",  # 528 MB
+    "squeeze": "SqueezeNet1_1_Weights",  # 5 MB
 }
 
 
@@ -42,7 +40,9 @@ class LPIPS:
         """Raises ResourceError if the weights are neither here nor can be downloaded, or are not this network's."""
         self.name = f"lpips_{net}"
         self.at_most = at_most
-        url, instead = _BACKBONES[net].url, "use metrics that need no download"
+        from torchvision import models  # here and below: slow to import, and not for whoever only asks what this is
+
+        url, instead = getattr(models, _BACKBONES[net]).IMAGENET1K_V1.url, "use metrics that need no download"
         published = named_by_hash(f"the weights of LPIPS ({net})", url, instead)
         self.network = _network(net, weights_file(published, weights, cache, timeout), published)
         self._resize = f"shorter side to {_SMALLEST} or more (bilinear)"
@@ -72,6 +72,8 @@ class LPIPS:
 
 def _network(net: Literal["alex", "vgg", "squeeze"], path: Path, published: Published) -> torch.nn.Module:
     """The library's network with given weights, without random initialization first."""
+    from torchmetrics.functional.image import lpips as library
+
     heads = Path(library.__file__).parent / "lpips_models" / f"{net}.pth"
     with torch.device("meta"):
         network = library._LPIPS(pretrained=False, net=net, pnet_rand=True)

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any, Literal
 
 import torch
-from sklearn import __version__ as sklearn_version
-from sklearn.feature_extraction.text import HashingVectorizer
 from torch import Tensor
 
 from genlab.errors import ConfigError
@@ -30,12 +30,24 @@ class HashedNgrams:
             raise ConfigError(f"metrics.extractor: longest={longest} and size={size} must be whole numbers >= 1.")
         self.name = f"ngrams{size}"
         self.preprocessing = f"counts of 1 to {longest} characters, hashed with a sign, L2 norm"
-        self.count = HashingVectorizer(
-            analyzer="char", ngram_range=(1, longest), n_features=size, lowercase=False, norm="l2", alternate_sign=True
+        self.longest, self.size = longest, size
+
+    @cached_property
+    def count(self) -> Any:
+        """Texts to their features: scikit-learn's, which is slow to import, so only when there is a text."""
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        return HashingVectorizer(
+            analyzer="char",
+            ngram_range=(1, self.longest),
+            n_features=self.size,
+            lowercase=False,
+            norm="l2",
+            alternate_sign=True,
         )
 
     def fingerprint(self) -> str:
-        described = f"{self.name} {self.preprocessing} scikit-learn {sklearn_version.split('.')[0]}"
+        described = f"{self.name} {self.preprocessing} scikit-learn {version('scikit-learn').split('.')[0]}"
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def extract(self, examples: Sequence[str], wanted: frozenset[str]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.network.embedding import NO_LABEL, ConditionEmbedding, Told
+from genlab.model.network.group_norm import group_norm
 from genlab.model.network.unet import Block
 
 _COARSEST = 4  # side of the feature map that is mapped to a vector
@@ -137,8 +138,3 @@ def widths_of(channels: int, max_channels: int, count: int) -> list[int]:
             f"channels={channels} and max_channels={max_channels} must be multiples of 4, for their groups."
         )
     return [channels, *(min(channels * 2**i, max(channels, max_channels)) for i in range(1, count))]
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Up to 32 groups of at least 4 channels each."""
-    return nn.GroupNorm(math.gcd(32, channels // 4), channels)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.condition_kind import Caption, ConditionKind, Label
+from genlab.model.network.attention import attend
 
 
 class NoiseLevelEmbedding(nn.Module):
@@ -183,7 +184,7 @@ class CaptionLayer(nn.Module):
         """(N, T, width), (N, T) -> (N, T, width)."""
         qkv = self.qkv(self.norm1(x)).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind()  # (N, heads, T, width / heads)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None, :])
+        mixed = attend(query, key, value, mask=seen[:, None, None, :])
         x = x + self.mixed(mixed.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.network.autoencoder_conv import group_norm, in_patches, sizes_between, widths_of
+from genlab.model.network.autoencoder_conv import in_patches, sizes_between, widths_of
 from genlab.model.network.embedding import NO_LABEL, ConditionEmbedding, Told
+from genlab.model.network.group_norm import group_norm
 from genlab.model.network.unet import Block
 
 Draw = Callable[[Tensor, Tensor | None], Tensor]  # prior and posterior, (N, 2 Z, h, w) each -> z (N, Z, h, w)

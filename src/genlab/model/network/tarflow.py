@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.model.network.attention import attend
 from genlab.model.network.embedding import ConditionEmbedding, Told
 
 Cache = list[tuple[Tensor, Tensor]]  # of each layer: keys and values so far, (N, heads, t, width / heads)
@@ -169,13 +170,13 @@ class CausalLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, T, width) -> (N, T, width)."""
         query, key, value = self._heads(x)
-        return self._add(x, F.scaled_dot_product_attention(query, key, value, is_causal=True))
+        return self._add(x, attend(query, key, value, causal=True))
 
     def step(self, x: Tensor, cache: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The next position, (N, 1, width), given the keys and values before it. -> the same, and the longer cache."""
         query, key, value = self._heads(x)
         key, value = torch.cat([cache[0], key], dim=2), torch.cat([cache[1], value], dim=2)
-        return self._add(x, F.scaled_dot_product_attention(query, key, value)), (key, value)
+        return self._add(x, attend(query, key, value)), (key, value)
 
     def empty(self, num: int) -> tuple[Tensor, Tensor]:
         """An empty cache for ``num`` sequences."""

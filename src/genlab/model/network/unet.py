@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.network.attention import SelfAttention
 from genlab.model.network.embedding import CaptionEncoder, ConditionEmbedding, NoiseLevelEmbedding, Told
+from genlab.model.network.group_norm import group_norm
 from genlab.model.network.image_size import ImageSizeError
 
 
@@ -74,7 +75,7 @@ class UNet(nn.Module):
                 up = nn.Upsample(scale_factor=2)
                 self.decoder.append(Block(current, current, embedding_width, up, 0, dropout), takes_skip=False)
 
-        self.out_norm = _norm(current)
+        self.out_norm = group_norm(current)
         self.out = _zero(nn.Conv2d(current, patch_channels, 3, padding=1))  # an untrained network predicts the mean, 0
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
@@ -130,10 +131,10 @@ class Block(nn.Module):
     ):
         super().__init__()
         self.resample = resample
-        self.norm1 = _norm(in_channels)
+        self.norm1 = group_norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.modulation = nn.Linear(embedding_width, 2 * channels)
-        self.norm2 = _norm(channels)
+        self.norm2 = group_norm(channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = _zero(nn.Conv2d(channels, channels, 3, padding=1))  # a block starts as the identity
         self.shortcut = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
@@ -153,18 +154,13 @@ class PixelAttention(nn.Module):
 
     def __init__(self, channels: int, num_heads: int):
         super().__init__()
-        self.norm = _norm(channels)
+        self.norm = group_norm(channels)
         self.attention = SelfAttention(channels, num_heads)
         _zero(self.attention.out)
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = self.norm(x).flatten(2).mT  # (N, H * W, channels)
         return x + self.attention(pixels).mT.unflatten(2, x.shape[2:])
-
-
-def _norm(channels: int) -> nn.GroupNorm:
-    """Up to 32 groups, as published, of at least 4 channels each, so that narrow networks keep their statistics."""
-    return nn.GroupNorm(math.gcd(32, channels // 4), channels)
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Module:

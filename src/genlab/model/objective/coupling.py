@@ -3,7 +3,6 @@
 from typing import Protocol
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -31,6 +30,8 @@ class OptimalTransport:
 
     def __call__(self, noise: Tensor, x: Tensor) -> Tensor:
         """(N, C, H, W), (N, C, H, W) -> the noise in another order: row i belongs to image i."""
+        from scipy.optimize import linear_sum_assignment  # slow to import: for whoever couples so
+
         # |n - x|^2 = |n|^2 + |x|^2 - 2 n x, and the squares are the same for every permutation
         affinity = x.flatten(1).float() @ noise.flatten(1).float().T  # (N images, N noises)
         _, order = linear_sum_assignment(affinity.detach().cpu().numpy(), maximize=True)

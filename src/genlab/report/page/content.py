@@ -6,8 +6,9 @@ from typing import Any
 
 from genlab.report.columns import Column
 from genlab.report.importance import FORESTS, what_mattered
+from genlab.report.labels import Labels
 from genlab.report.logged import AXES, GROUPS
-from genlab.report.names import class_name, differences, names, printable
+from genlab.report.names import class_name, class_names, differences, printable
 from genlab.report.page.curves import Curves, as_json, curves_of, points_each
 from genlab.report.page.pictures import Pictures
 from genlab.report.protocol import Chosen
@@ -28,6 +29,7 @@ def page_content(
     done: Sequence[Run],
     groups: Sequence[tuple[int, ...]],  # of ``done``: the runs of each of the table's configurations
     others: Sequence[Run],  # not finished
+    called: Labels,  # of ``done``, then of ``others``
     sweeps: Sequence[Sweep],
     legend: Sequence[str],  # what signs in the table mean
     notes: Sequence[str],
@@ -40,7 +42,7 @@ def page_content(
     settings, alike = _settings(runs)
     left_out = [*drawn.left_out, *_left_out(curves, offered, most, len(settings))]
     columns = [] if table is None else [_column(column) for column in table.columns]
-    rows, trials = _rows(table, groups), known(sweeps)
+    rows, trials = _rows(table, groups, called), known(sweeps)
     for place, column in enumerate(columns):
         column["has_more"] = any(row["cells"][place]["more"] for row in rows)
     return {
@@ -50,7 +52,7 @@ def page_content(
         + [_run(run, _state(run, trials.get(run.folder.resolve()))) for run in others],
         "finished": len(done),
         "columns": columns,
-        "rows": [*rows, *_going(others, len(done), len(columns))],
+        "rows": [*rows, *_going(len(done), len(runs), len(columns), called)],
         "legend": [text(line, 1000) for line in legend],
         "axes": list(AXES),
         "metrics": [text(name) for name in offered[:METRICS]],
@@ -97,7 +99,7 @@ def _column(column: Column) -> dict[str, Any]:
     }
 
 
-def _rows(table: Table | None, groups: Sequence[tuple[int, ...]]) -> list[dict[str, Any]]:
+def _rows(table: Table | None, groups: Sequence[tuple[int, ...]], called: Labels) -> list[dict[str, Any]]:
     """Those of the table, in its order: configurations, then baselines."""
     if table is None:
         return []
@@ -118,6 +120,7 @@ def _rows(table: Table | None, groups: Sequence[tuple[int, ...]]) -> list[dict[s
         found.append(
             {
                 "name": text(table.names[row]),
+                "more": text(called.details(groups[row]), 1000) if is_run else "",
                 "kind": "run" if is_run else "baseline",
                 "runs": list(groups[row]) if is_run else [],
                 "cells": cells,
@@ -126,12 +129,18 @@ def _rows(table: Table | None, groups: Sequence[tuple[int, ...]]) -> list[dict[s
     return found
 
 
-def _going(others: Sequence[Run], first: int, columns: int) -> list[dict[str, Any]]:
+def _going(first: int, end: int, columns: int, called: Labels) -> list[dict[str, Any]]:
     """A row without numbers for each run that has not finished: it has curves and samples all the same."""
     nothing = {"text": "–", "more": "", "best": False, "value": None}
     return [
-        {"name": text(name), "kind": "unfinished", "runs": [first + i], "cells": [nothing] * columns}
-        for i, name in enumerate(names(others)[0])
+        {
+            "name": text(called.runs[i]),
+            "more": text(called.details([i]), 1000),
+            "kind": "unfinished",
+            "runs": [i],
+            "cells": [nothing] * columns,
+        }
+        for i in range(first, end)
     ]
 
 
@@ -160,7 +169,7 @@ def _settings(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], str]:
     if not runs:
         return [], ""
     found = differences([run.config for run in runs])
-    families = [class_name(run.config["model"]) for run in runs]
+    families = class_names([run.config["model"] for run in runs])
     rows = [{"path": "model", "values": [text(family) for family in families]}] if len(set(families)) > 1 else []
     rows += [{"path": text(d.path), "values": [text(value) for value in d.values]} for d in found]
     alike = [] if len(set(families)) > 1 else [f"model {families[0]}"]

@@ -81,7 +81,7 @@ function labels(points, end) { // names beside points, where they cover nothing
   const taken = points.map((p) => [p.x - 7, p.y - 7, p.x + 7, p.y + 7]);
   const free = (box) => taken.every(([x, y, right, bottom]) => box[2] < x || box[0] > right || box[3] < y || box[1] > bottom);
   return points.map((p) => {
-    const name = p.row.name.length > 36 ? `${p.row.name.slice(0, 35)}…` : p.row.name;
+    const name = p.row.name.length > 80 ? `${p.row.name.slice(0, 79)}…` : p.row.name;
     const width = name.length * 7;
     for (const [left, up] of [[p.x + 11, 0], [p.x - 11 - width, 0], [p.x - width / 2, -16], [p.x - width / 2, 16]]) {
       const box = [left, p.y + up - 8, left + width, p.y + up + 8];

@@ -1,25 +1,16 @@
-"""CPU seconds and peak memory for large inputs: long metrics files, many runs, many pictures, long texts.
+"""Works on large inputs: long metrics files, many runs, many pictures, long texts. In CPU seconds and peak memory.
 
-    python scripts/benchmark_load.py                    # all cases, in a temporary folder; a table in Markdown
-    python scripts/benchmark_load.py rows pictures      # these
-    python scripts/benchmark_load.py --keep /tmp/load   # keep the inputs there, and use those that are there
-    python scripts/benchmark_load.py --scale 0.01       # a hundredth of the sizes, to try it
-
-Each case is a process of its own; what is measured begins after its imports. Peak memory is that of the whole process,
-the pages of mapped files that it has touched among them. Starting Python and importing torch are left out.
+Each case is a process of its own, which imports nothing of the benchmark; what is measured begins after its imports.
+Peak memory is that of the whole process, the pages of mapped files that it has touched among them. Starting Python and
+importing torch are left out.
 """
 
-import argparse
 import contextlib
 import csv
 import io
 import json
-import os
 import resource
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "report"))
+TESTS = Path(__file__).parents[2] / "tests" / "report"  # which make runs
 
 ROWS, RUNS, PICTURES, BYTES = 1_000_000, 1_000, 100_000, 200_000_000
 
 
 def make_rows(folder: Path, scale: float) -> None:
     """Two runs, one of which logged a million times."""
+    sys.path.insert(0, str(TESTS))
     from run_folders import make_run
 
     for name, rows in (("long", round(ROWS * scale)), ("short", 100)):
@@ -41,17 +33,29 @@ def make_rows(folder: Path, scale: float) -> None:
         random = np.random.default_rng(0)
         with (run / "metrics.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["step", "train/loss", "monitor/gradient_norm", "progress/examples", "progress/flops",
-                             "progress/seconds", "val/loss", "val/fid_digits64_500"])  # fmt: skip
+            writer.writerow(
+                [
+                    "step",
+                    "train/loss",
+                    "monitor/gradient_norm",
+                    "progress/examples",
+                    "progress/flops",
+                    "progress/seconds",
+                    "val/loss",
+                    "val/fid_digits64_500",
+                ]
+            )
             noise = random.normal(size=(rows, 2)).tolist()
             for i, (a, b) in enumerate(noise):
                 judged = [f"{3 + a:.6g}", f"{9 + b:.6g}"] if i % 1000 == 999 else ["", ""]
-                writer.writerow([i, f"{a:.6g}", f"{b:.6g}", 64 * (i + 1), f"{1e9 * (i + 1):.6g}", f"{0.01 * i:.6g}",
-                                 *judged])  # fmt: skip
+                writer.writerow(
+                    [i, f"{a:.6g}", f"{b:.6g}", 64 * (i + 1), f"{1e9 * (i + 1):.6g}", f"{0.01 * i:.6g}", *judged]
+                )
 
 
 def make_runs(folder: Path, scale: float) -> None:
     """A sweep of runs with curves of 400 rows and three grids each."""
+    sys.path.insert(0, str(TESTS))
     from synthetic_runs import make_sweep
 
     make_sweep(folder, round(RUNS * scale), grids=3, points=400)
@@ -129,43 +133,14 @@ def measure(case: str, folder: Path, work: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with contextlib.redirect_stdout(said):
         act()
-    took = {"cpu": time.process_time() - start, "wall": time.perf_counter() - wall, "imports": before * 1024,
-            "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}  # fmt: skip
+    took = {
+        "cpu": time.process_time() - start,
+        "wall": time.perf_counter() - wall,
+        "imports": before * 1024,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
     print(json.dumps(took))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all by default")
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--keep", type=Path)
-    parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if unknown := sorted({*given.cases} - {*CASES}):
-        parser.error(f"there is no case {unknown[0]}; there are: {', '.join(CASES)}")
-    if given.measure:
-        measure(given.cases[0], *given.measure)
-        return
-    print("| | CPU s | elapsed s | peak MB | of that imports |\n|---|---:|---:|---:|---:|")
-    with tempfile.TemporaryDirectory() as temporary:
-        for case in given.cases or CASES:
-            title, make, _, times = CASES[case]
-            folder = (given.keep or Path(temporary)) / f"{case}-{given.scale:g}"
-            if not folder.exists():
-                make(folder, given.scale)
-            work = Path(temporary) / f"{case}-work"
-            for time_ in range(times):
-                command = [sys.executable, __file__, case, "--measure", str(folder), str(work)]
-                found = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ)
-                name = f"{title}{', again'[: 7 * time_]}" if times > 1 else title
-                if found.returncode:
-                    print(f"| {name} | exit {found.returncode} |", flush=True)
-                    continue
-                took = json.loads(found.stdout)
-                print(f"| {name} | {took['cpu']:.2f} | {took['wall']:.2f} | {took['memory'] / 1e6:.0f} | "
-                      f"{took['imports'] / 1e6:.0f} |", flush=True)  # fmt: skip
-            shutil.rmtree(work, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    main()
+    measure(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,15 +1,12 @@
 """Overhead of a sweep with many trials, measured with trials that do nothing.
 
-    python scripts/benchmark_many_trials.py [trials=20,500,2000]
-
 A trial writes the files of a run and ends; no process is started for it. Configs are composed and the ledger is
-written as always. Prints, for each number of trials, the seconds of a processor that the sweep used for each.
+written as always.
 """
 
 import contextlib
 import io
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -51,6 +48,7 @@ class AtOnce:
 
 def seconds_a_trial(count: int) -> float:
     """Of a processor, a trial of ``count``; how long the disk takes does not count."""
+    tick, loop.TICK = loop.TICK, 0.0  # there is nothing to wait for
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         typed = [
             *SWEPT,
@@ -64,11 +62,6 @@ def seconds_a_trial(count: int) -> float:
         Sweep(replace(plan, launcher=AtOnce())).run()
         used = time.process_time() - began
         ran = json.loads((plan.folder / "trials.json").read_text())["trials"]
+    loop.TICK = tick
     assert [trial["state"] for trial in ran] == ["finished"] * count
     return used / count
-
-
-if __name__ == "__main__":
-    loop.TICK = 0.0  # there is nothing to wait for
-    for asked in (sys.argv[1:] or ["trials=20,500,2000"])[0].removeprefix("trials=").split(","):
-        print(f"{asked} trials: {seconds_a_trial(int(asked)):.3f} s of a processor a trial", flush=True)

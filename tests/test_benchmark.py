@@ -1,0 +1,164 @@
+"""The benchmark of speed: its statistics by closed forms, its checks, and that every row runs. No time is asserted."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    threads, modules = torch.get_num_threads(), set(sys.modules)
+    yield
+    torch.set_num_threads(threads)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "benchmarks" and name not in modules]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high", "coverage"),
+    [
+        (1, 1, 1, 0.0),
+        (2, 1, 2, 1 - 2 / 4),
+        (5, 1, 5, 1 - 2 / 32),  # all have 15/16: no interval of five has 95 %
+        (6, 1, 6, 1 - 2 / 64),
+        (8, 1, 8, 1 - 2 / 256),  # from the second to the seventh: 1 - 2 (1 + 8) / 256 = 0.93
+        (9, 2, 8, 1 - 2 * (1 + 9) / 512),
+        (12, 3, 10, 1 - 2 * (1 + 12 + 66) / 4096),
+    ],
+)
+def test_the_interval_of_a_median_has_the_coverage_of_the_binomial(
+    count: int, low: int, high: int, coverage: float
+) -> None:
+    from benchmarks.timing import interval_of_median
+
+    values = [float(i) for i in range(count, 0, -1)]
+    assert interval_of_median(values) == (low, high, pytest.approx(coverage))
+
+
+def test_what_slows_both_sides_of_a_pair_does_not_change_its_ratio() -> None:
+    from benchmarks.timing import Ratio, paired_ratio
+
+    ours = [1.0, 8.0, 2.0, 4.0, 1.0, 64.0]  # as on a busy machine
+    theirs = [2 * seconds for seconds in ours]
+    assert paired_ratio(theirs, ours) == Ratio(2.0, 2.0, 2.0, 1 - 2 / 64)
+    ratio = paired_ratio([1.0, 2.0, 3.0], [1.0, 1.0, 1.0])
+    assert (ratio.low, ratio.median, ratio.high) == (1.0, 2.0, 3.0)
+
+
+def test_sides_take_turns_and_may_time_themselves() -> None:
+    from benchmarks.timing import Spent, in_turns
+
+    order: list[str] = []
+    elsewhere = Spent(3.0, 4.0)
+    measured = in_turns(
+        {"a": lambda: order.append("a"), "b": lambda: (order.append("b"), elsewhere)[1]}, rounds=3, seconds=0.0
+    )
+    assert "".join(order) == "ab" + "ab" + "abbaab" + "baabba" + "abbaab"  # first calls, how long one takes, rounds
+    assert measured["b"] == [elsewhere] * 3
+    assert all(spent.cpu >= 0 and spent.wall >= 0 for spent in measured["a"])
+
+
+def test_a_row_is_of_time_for_equal_work() -> None:
+    from benchmarks.command import text
+    from benchmarks.row import alone, as_record, row, table
+    from benchmarks.timing import Spent
+
+    measured = {"genlab": [Spent(2.0, 4.0)] * 3, "peer": [Spent(9.0, 8.0)] * 3}
+    made = row("unet", "work", measured, "peer", "checked", unit="s", aim=2.0, floor=1.0, work_of_peer=1.5)
+    assert (made.theirs, made.ours, made.ratio.median, made.wall.median) == (6.0, 2.0, 3.0, pytest.approx(4 / 3))
+    late = alone("startup", "start", [7.0, 6.0, 8.0], "s", at_most=5)
+    head, first, second = table([made, late]).splitlines()
+    assert head.split() == ["work", "peer", "peer's", "genlab", "ratio", "[low,", "high]", "aim", "floor", "wall"]
+    assert first.split() == [
+        "work",
+        "peer",
+        "6",
+        "s",
+        "2",
+        "s",
+        "3.00",
+        "[3.00,",
+        "3.00]",
+        "2",
+        "met",
+        "1",
+        "s",
+        "1.33",
+    ]
+    assert second.split() == ["start", "7", "s", "5", "s"]
+    content = {"machine": "m", "rows": [as_record(made), as_record(late)], "skipped": []}
+    kept = json.loads(text(dict(content)))
+    assert kept["rows"][0]["ratio"] == {"median": 3.0, "low": 3.0, "high": 3.0, "coverage": 0.75}
+    assert kept["rows"][1]["ours"] == 7.0
+    assert "ratio" not in kept["rows"][1]
+
+
+def test_operations_and_their_rate_are_those_of_products() -> None:
+    from benchmarks.floor import matmul_rate, operations
+
+    a, b = torch.ones(3, 5), torch.ones(5, 7)
+    assert operations(lambda: a @ b) == 2 * 3 * 5 * 7
+    assert matmul_rate(torch.float32, size=64, repeats=1) > 0
+
+
+def test_sides_that_do_not_agree_are_not_timed() -> None:
+    from benchmarks.gpt_networks import agreement, gpt2_parts
+
+    ours, theirs = (gpt2_parts(11, 1, 2, 8, 6) for _ in range(2))
+    tokens = torch.arange(6)[None]
+    theirs.load_state_dict(ours.state_dict())
+    assert agreement(ours, theirs, tokens) == "same weights: logits equal"
+    with torch.no_grad():
+        theirs.blocks[0].attention.out.weight[0, 0] += 0.1
+    with pytest.raises(AssertionError, match="logits are apart by"):
+        agreement(ours, theirs, tokens)
+
+
+def test_every_row_that_is_cheap_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the peers of packages and folders: each is left out with a sentence, and the rest is measured."""
+    from benchmarks import command, gan, peers
+
+    monkeypatch.setattr(gan, "KINDS", {"DCGAN": gan.KINDS["DCGAN"]})  # BigGAN takes seconds to begin
+    real = peers.package
+
+    def package(name: str) -> object:
+        if name.partition(".")[0] in ("transformers", "diffusers", "timm"):
+            raise peers.Missing(f"{name} is not installed: pip install 'genlab[peers]'")
+        return real(name)
+
+    monkeypatch.setattr(peers, "package", package)
+    record = tmp_path / "record.json"
+    parts = ["gpt", "dit", "unet", "gan", "vae", "decode", "fid", "overhead"]
+    command.main(None, [*parts, "--quick", "--json", str(record)])
+    kept = json.loads(record.read_text())
+    assert {row["part"] for row in kept["rows"]} - {"overhead"} == {"gpt", "gan", "vae", "fid"}
+    assert all(row["agreement"] and row["ratio"]["low"] <= row["ratio"]["high"] for row in kept["rows"])
+    printed = capsys.readouterr().out
+    assert all(row["work"] in printed for row in kept["rows"])
+    for named in ("no path of nanogpt is given", "diffusers is not installed", "litgpt needs an environment"):
+        assert named in printed
+    assert {row["part"] for row in kept["skipped"]} >= {"gpt", "dit", "unet", "decode"}
+
+
+def test_what_is_asked_for_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import command
+
+    for argv, told in (
+        (["gtp"], "there is no part gtp. There are: gpt, "),
+        (["gpt", "--rounds", "0"], "--rounds must be 1 or more"),
+        (["gpt", "--peer", "gpt=/"], "'gpt' is none of nanogpt, dit"),
+        (["gpt", "--peer", "dit=/nowhere"], "'/nowhere' is not a folder"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            command.main(None, argv)
+        assert left.value.code == 2
+        assert told in capsys.readouterr().err
