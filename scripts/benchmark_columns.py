@@ -1,4 +1,4 @@
-"""Show what each column of a table of metrics sees: sets of real images, spoiled in one way at a time.
+"""Sensitivity of each metric column: sets of real images, degraded in one way at a time.
 
     python scripts/benchmark_columns.py
 

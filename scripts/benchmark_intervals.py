@@ -1,4 +1,4 @@
-"""How often intervals over few seeds hold the mean that they are for: what docs/comparison.md says of bootstraps.
+"""Coverage of intervals over few seeds, for docs/comparison.md.
 
     python scripts/benchmark_intervals.py          # a minute of one core; writes docs/measured/intervals.json
 

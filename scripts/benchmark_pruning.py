@@ -1,4 +1,4 @@
-"""What giving up early would have saved: a sweep whose trials all ran to their end, replayed under a pruner.
+"""Savings by pruning: a sweep whose trials all ran to their end, replayed with a pruner.
 
     python scripts/benchmark_pruning.py outputs/<sweep>                    # the pruner of sweep/pruner=asha
     python scripts/benchmark_pruning.py outputs/<sweep> --pruner hyperband --slots 4

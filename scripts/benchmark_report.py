@@ -1,4 +1,4 @@
-"""How large the report of many runs is, how soon it answers in headless Chromium, and what axe says of it.
+"""Size of the report of many runs, its speed in headless Chromium, and its accessibility by axe.
 
     python scripts/benchmark_report.py                 # of 200 synthetic runs: the figures of docs/report.md
     python scripts/benchmark_report.py 500             # of 500

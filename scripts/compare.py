@@ -1,4 +1,4 @@
-"""Put runs side by side: see `python scripts/compare.py --help`."""
+"""Compare runs: see `python scripts/compare.py --help`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Write the numbers in README and docs/ anew from the runs that docs/measured/ holds.
+"""Update the numbers in README and docs/ from the runs recorded in docs/measured/.
 
     python scripts/docs_tables.py            # after `python scripts/record_runs.py ...`
     python scripts/docs_tables.py --check    # changes nothing; fails if a number is not that of the runs

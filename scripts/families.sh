@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The runs of docs/comparison.md and docs/reports/digits: nine configurations on digits, three seeds each, judged alike.
+# The runs of docs/comparison.md and docs/reports/digits: nine configurations on digits, three seeds each, evaluated alike.
 #
 #   bash scripts/families.sh                          # 27 runs, two at a time: about 50 minutes of two quiet CPU cores
 #   bash scripts/families.sh "gan diffusion"          # some of them
 #   MORE=1 bash scripts/families.sh                   # and the two that are slow to learn, for 40 minutes more
 #   SCALE=0.01 ROOT=/tmp/tried bash scripts/families.sh     # a hundredth of each budget
 #
-# The same command again goes on where it was interrupted, and runs nothing twice. Budgets are examples, so that results do
+# Repeating the command continues where it was interrupted, and runs nothing twice. Budgets are examples, so that results do
 # not depend on what else the machine does; they are what 180 s of one quiet core of an AMD EPYC gave (the mean of
 # three runs). Latents and codes share an autoencoder of 90 s, and have 90 s themselves.
 #

@@ -1,4 +1,4 @@
-"""Say which size of a model fits this machine and a budget: see `python scripts/plan.py --help`."""
+"""Find the model size for this machine and a budget: see `python scripts/plan.py --help`."""
 
 import sys
 

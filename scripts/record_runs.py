@@ -1,4 +1,4 @@
-"""Keep what the docs quote of finished runs: one small file that `scripts/docs_tables.py` makes tables from.
+"""Record the numbers of finished runs for the docs: one small file, from which `scripts/docs_tables.py` makes tables.
 
     python scripts/record_runs.py runs/digits docs/measured/digits.json --about "ten configurations on digits"
     python scripts/record_runs.py outputs/diffusion-digits docs/measured/default.json --row default

@@ -1,4 +1,4 @@
-"""Run the commands of README and docs/, small, and fail where one does: `make docs`.
+"""Run the commands of README and docs/ at a small scale, and fail if one fails: `make docs`.
 
     python scripts/run_docs.py                     # all pages, two at a time
     python scripts/run_docs.py docs/sweeps.md      # one

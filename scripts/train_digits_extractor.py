@@ -1,4 +1,4 @@
-"""Train the network behind metrics/extractor=digits, on the training split of scikit-learn's digits alone.
+"""Train the network behind metrics/extractor=digits, only on the training split of scikit-learn's digits.
 
     python scripts/train_digits_extractor.py
 

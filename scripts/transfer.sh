@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The runs of docs/transfer.md: a model of the digits 5 to 9 that begins with chance, with the weights of a model of the
-# digits 0 to 4, or, as a control, with those of a model of the same digits whose pixels were shuffled.
+# The runs of docs/transfer.md: a model of the digits 5 to 9 that starts from random weights, from those of a model of the
+# digits 0 to 4, or, as a control, from those of a model of the same digits whose pixels were shuffled.
 #
 #   bash scripts/transfer.sh                              # 11 runs, two at a time
 #   SCALE=0.01 ROOT=/tmp/tried bash scripts/transfer.sh   # a hundredth of each budget
 #   bash scripts/transfer.sh report                       # then: tables, and plots with intervals over the seeds
 #
-# What the others begin with is trained once, with seed 0; the seeds are those of the runs that are compared. The same
+# The initial weights are trained once, with seed 0; the seeds are those of the runs that are compared. The same
 # command again goes on where it was interrupted, and runs nothing twice. Budgets are examples, and every run is
-# measured EVERY times on the way, by the same protocol.
+# measured EVERY times during training, by the same protocol.
 set -euo pipefail
 ROOT=${ROOT:-runs/transfer}       # a folder for each beginning, and in it one for each seed
 SOURCES=${SOURCES:-$ROOT-sources} # the runs that others begin with

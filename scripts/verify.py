@@ -1,4 +1,4 @@
-"""Hold a recipe against its bands: see `python scripts/verify.py --help`."""
+"""Check a recipe against its bands: see `python scripts/verify.py --help`."""
 
 import sys
 

@@ -18,7 +18,7 @@ _TYPED = re.compile(
 _VERBS = re.compile(
     r"\b(?:use|set|name|choose|try|leave|let|put|continue|evaluate|measure|lower|say|type|change|resize|or|give|train|"
     r"such as|classes|splits|for no|another|log in|start|keep|needs a|are chosen|are made|is continued|are started|"
-    r"it is of|rate is|e\.g\.|write|ask)(?=\W)",
+    r"it belongs to|rate is|e\.g\.|write|ask|undo)(?=\W)",
     re.IGNORECASE,
 )
 

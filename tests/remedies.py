@@ -439,7 +439,7 @@ TRIED = (
         text,
     ),
     Tried("command/evaluate.py", "Make them like the data", (*GIVEN, "images=p"), ("reference=q -data",), mixed),
-    Tried("command/evaluate.py", "asks a model, and", (*COMPARED, "metrics=[accuracy]"), ("metrics=[]",), classes),
+    Tried("command/evaluate.py", "needs a model, and", (*COMPARED, "metrics=[accuracy]"), ("metrics=[]",), classes),
     Tried(
         "command/evaluate.py",
         "the numbers go into a .json file",
@@ -447,7 +447,7 @@ TRIED = (
         ("out=x.json",),
         classes,
     ),
-    Tried("metrics/accuracy.py", "names no classes", (*DIGITS, *MLP, "metrics=[accuracy]"), ("metrics=[]",)),
+    Tried("metrics/accuracy.py", "is not a classifier. Leave", (*DIGITS, *MLP, "metrics=[accuracy]"), ("metrics=[]",)),
     Tried(
         "metrics/bits_per_dim.py",
         "is for images; the data are",
@@ -492,7 +492,7 @@ TRIED = (
     ),
     Tried(
         "metrics/judge.py",
-        "too few to go by",
+        "images correctly, too few",
         (*COMPARED, "reference=p", "metrics=[class_balance]"),
         ("metrics=[]", "metrics.class_balance.judge=logits"),
         classes,
@@ -555,21 +555,21 @@ TRIED = (
     ),
     Tried(
         "evaluation/pixels_allowed.py",
-        "are of gray or RGB images",
+        "need gray or RGB images",
         (*IMAGES, "data.channels=4", RANDOM, "metrics=[fid]"),
         ("metrics=[nearest_neighbor,sharpness,noise_level]", "metrics=[]"),
         with_alpha,
     ),
     Tried(
         "evaluation/pixels_allowed.py",
-        "is measured on 8 bits a channel",
+        "needs 8 bits a channel",
         (*IMAGES, "data.bits=16", "data.channels=1", RANDOM, "metrics=[fid]"),
         ("metrics=[]",),
         of_16_bits,
     ),
     Tried(
         "run/pixel_levels.py",
-        "tells 256 levels of a pixel apart",
+        "has 256 levels per pixel",
         (*IMAGES[:-2], "data.bits=16", "data.channels=1", "model=vae"),
         ("model/likelihood=gaussian", "model=diffusion"),
         of_16_bits,
@@ -633,7 +633,10 @@ TRIED = (
     ),
     Tried("config/pointers.py", "The learning rate is", (*DIGITS, *MLP, "lr=1e-3"), ("model.optimizer.lr=1e-3 -lr",)),
     Tried(
-        "config/pointers.py", "It is of the data", (*DIGITS, *MLP, "batch_size=3"), ("data.batch_size=3 -batch_size",)
+        "config/pointers.py",
+        "It belongs to the data",
+        (*DIGITS, *MLP, "batch_size=3"),
+        ("data.batch_size=3 -batch_size",),
     ),
     Tried(
         "config/pointers.py",
@@ -652,13 +655,13 @@ TRIED = (
     ),
     Tried(
         "config/pointers.py",
-        "It is of the trainer: trainer.devices",
+        "It belongs to the trainer: trainer.devices",
         (*DIGITS, *MLP, "devices=1"),
         ("trainer.devices=1 -devices",),
     ),
     Tried(
         "config/pointers.py",
-        "It is of the trainer: trainer.precision",
+        "It belongs to the trainer: trainer.precision",
         (*DIGITS, *MLP, "precision=16"),
         ("trainer.precision=bf16-mixed -precision",),
     ),
@@ -696,7 +699,7 @@ TRIED = (
     Tried("report/comparison.py", "names no folder", ("compare", "runs=[]"), ("runs=outputs",)),
     Tried(
         "sweep/plan.py",
-        "and there are none. Name some",
+        "and none are given. Name some",
         ("train", "-m"),
         ("seed=0,1,2", "model=gan,vae"),
     ),
@@ -706,7 +709,7 @@ TRIED = (
         ("train", "-m", "sweep=optuna", "seed=0"),
         ("model=gan,vae", DRAW),
     ),
-    Tried("sweep/space.py", "names a whole interval", ("train", "-m", "data.limit=interval(1,4)"), ("sweep=optuna",)),
+    Tried("sweep/space.py", "is an interval", ("train", "-m", "data.limit=interval(1,4)"), ("sweep=optuna",)),
     Tried(
         "sweep/space.py",
         "combinations. Name fewer",
@@ -721,7 +724,7 @@ TRIED = (
     ),
     Tried(
         "sweep/metric.py",
-        "cannot ask the metrics",
+        "cannot tell which direction",
         ("train", "-m", "data=digits", "seed=0,1", "sweep.metric=fid"),
         ("sweep.direction=lower",),
         patch=no_answers,
@@ -762,7 +765,7 @@ TRIED = (
     ),
     Tried(
         "callbacks/evaluation.py",
-        "For no evaluation on the way",
+        "For no evaluation during training",
         (*DIGITS, *MLP, "callbacks.evaluation.times=1", "callbacks.evaluation.num_samples=1"),
         ("callbacks.evaluation.times=0",),
     ),
@@ -799,8 +802,8 @@ TRIED = (
         ("train", *SHORT, "data=digits", "model=gan", "metrics=[bits_per_dim]"),
         ("metrics=[]",),
     ),
-    Tried("task/continue_text.py", "is of text; the data are", (*DIGITS, *MLP, "task=continue_text"), ("-task",)),
-    Tried("task/generate.py", "is of images; the data are", (*TEXT, "task=generate"), ("-task",), text),
+    Tried("task/continue_text.py", "is for text; the data are", (*DIGITS, *MLP, "task=continue_text"), ("-task",)),
+    Tried("task/generate.py", "is for images; the data are", (*TEXT, "task=generate"), ("-task",), text),
     Tried(
         "task/text_to_image.py",
         "needs images with captions",
@@ -809,7 +812,7 @@ TRIED = (
     ),
     Tried(
         "task/text_to_image.py",
-        "is told no captions",
+        "the model takes no captions",
         (*SCENES, *MLP, "task=text_to_image", "metrics=[scene_accuracy]"),
         ("model.conditions=[caption]",),
     ),
@@ -849,7 +852,7 @@ TRIED = (
     ),
     Tried(
         "metrics/sandbox.py",
-        "within bounds that Linux alone has",
+        "by means that only Linux has",
         (*TEXT, *PROGRAMS, "metrics.pass_at_k.allow_code=true"),
         ("metrics=[] -metrics.pass_at_k.problems -metrics.pass_at_k.allow_code",),
         problems,
@@ -911,14 +914,14 @@ TRIED = (
     ),
     Tried(
         "command/verify.py",
-        "was trained otherwise",
+        "was trained with another budget",
         ("verify", "run=recipe"),
         ("experiment=dcgan_cifar10_small +data.download=false -run",),
         recipe,
     ),
     Tried(
         "command/verify.py",
-        "without it nothing is measured",
+        "nothing would be measured",
         ("verify", "experiment=shakespeare_cpu", "data.download=false", "~callbacks.evaluation"),
         ("callbacks=[default] -~callbacks.evaluation",),
     ),
@@ -981,7 +984,7 @@ OFFERED = (
         "a user with as many processes as it may have; root, as which tests may run, has no such bound",
         "data=text_file metrics=[pass_at_k] metrics.pass_at_k.workers=1",
     ),
-    Offered("model/gan.py", "cannot be shared out over devices", "several GPUs", "model=gan trainer=ddp"),
+    Offered("model/gan.py", "cannot be sharded (trainer=fsdp)", "several GPUs", "model=gan trainer=ddp"),
     Offered(
         "callbacks/failure_monitor.py",
         "the discriminator wins",
@@ -1007,12 +1010,12 @@ OFFERED = (
         "a training of which one example fills the memory",
         "trainer.precision=bf16-mixed",
     ),
-    Offered("sweep/wandb.py", "W&B does not give it", "W&B, over the network"),
+    Offered("sweep/wandb.py", "W&B refuses it", "W&B, over the network"),
     Offered("command/verify.py", "Look at train/ and monitor/", "it names files to read, and no option"),
 )
 ELSEWHERE = (
     Elsewhere(
-        "run/elsewhere.py", "only you can ask for that", "test_hub_parts.py::test_a_changed_part_ends_with_exit_code_3"
+        "run/elsewhere.py", "so it needs your consent", "test_hub_parts.py::test_a_changed_part_ends_with_exit_code_3"
     ),
     Elsewhere(
         "run/start.py", "None of them fits", "test_start.py::test_weights_that_do_not_fit_come_with_a_remedy_that_works"
@@ -1021,7 +1024,7 @@ ELSEWHERE = (
         "model/network/embedding.py", "and the model is told none", "test_hub_parts.py::test_an_encoder_needs_captions"
     ),
     Elsewhere(
-        "run/assemble.py", "and writes with no other", "test_remedies.py::test_a_run_writes_with_its_own_tokenizer"
+        "run/assemble.py", "and cannot use another", "test_remedies.py::test_a_run_writes_with_its_own_tokenizer"
     ),
     Elsewhere("command/evaluate.py", "Nothing was measured", "test_remedies.py::test_what_measures_nothing_says_so"),
     Elsewhere(  # of data of the user's own: genlab's hold no half of labels
@@ -1096,14 +1099,12 @@ ELSEWHERE = (
     ),
     Elsewhere(
         "data/base.py",
-        "leaves no batch",
+        "is too large: the training set",
         "test_remedies.py::test_a_batch_that_was_typed_and_is_larger_than_the_data_is_refused_with_one_that_fits",
     ),
     Elsewhere("machine/home.py", "Set GENLAB_CACHE", "test_home.py::test_caches_are_kept_where_it_is_said"),
-    Elsewhere(
-        "launcher/ray.py", "Ask for less, or with", "sweep/test_ray.py::test_what_no_machine_has_is_said_at_once"
-    ),
-    Elsewhere("launcher/slurm.py", "leave nothing of", "sweep/test_slurm.py::test_what_cannot_be_is_said_at_once"),
+    Elsewhere("launcher/ray.py", "Ask for less, or set", "sweep/test_ray.py::test_what_no_machine_has_is_said_at_once"),
+    Elsewhere("launcher/slurm.py", "seconds is all of", "sweep/test_slurm.py::test_what_cannot_be_is_said_at_once"),
     Elsewhere("trust/places.py", "If it is your own project", "test_own_project.py::test_a_project_outside_of_genlab"),
     Elsewhere(
         "report/comparison.py",
@@ -1112,7 +1113,7 @@ ELSEWHERE = (
     ),
     Elsewhere(
         "report/protocol.py",
-        "Averaged weights",
+        "Averaged and raw weights",
         "report/test_comparison.py::test_averaged_weights_and_others_do_not_compare",
     ),
     Elsewhere(
@@ -1133,7 +1134,7 @@ ELSEWHERE = (
     ),  # of data of the user's own: genlab's refuse -1
     Elsewhere(
         "callbacks/finite_guard.py",
-        "Nothing was saved of it",
+        "This step was not saved",
         "callbacks/test_finite_guard.py::test_a_lower_learning_rate_is_a_way_out",
     ),
     Elsewhere(
@@ -1151,7 +1152,7 @@ ELSEWHERE = (
     ),
     Elsewhere(
         "command/options.py",
-        "with images: what to compare with",
+        "with images: the images to compare with",
         "test_remedies.py::test_files_that_are_compared_have_options_of_their_own",
     ),
     Elsewhere(

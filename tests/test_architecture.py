@@ -98,7 +98,7 @@ def room(name: str) -> str:
 
 def test_the_page_names_every_room() -> None:
     page = (REPOSITORY / "docs/architecture.md").read_text()
-    table = page[page.index("## Where things are") : page.index("## How a run comes about")]
+    table = page[page.index("## Where things are") : page.index("## How a run starts")]
     named = {name if (SOURCE / "genlab" / f"{name}.py").exists() else f"{name}/" for name in ROOMS}
     assert sorted(name for name in named if f"`{name}" not in table) == []
 

@@ -117,7 +117,7 @@ REFUSALS: dict[str, tuple[Callable[..., None], tuple[str, ...], int, str, bool]]
           r"error: trainer\.devices=2 but this machine has 1 GPU\. Use trainer\.devices=1, or trainer=ddp_cpu for CPU "
           r"processes\.", False),
     "6": (nothing, (*DIGITS, "data.batch_size=64", "data.limit=10"), 2,
-          r"error: data\.batch_size=64 leaves no batch: the training set has 10 items\. Use data\.batch_size<=10\.",
+          r"error: data\.batch_size=64 is too large: the training set has 10 items\. Use data\.batch_size<=10\.",
           False),
     "7": (lambda: Path("images").mkdir(), FOLDER, 5,
           r"error: no images found in images \(looked for \.png .* \.webp .*, including subfolders\)\.", False),
@@ -132,7 +132,7 @@ REFUSALS: dict[str, tuple[Callable[..., None], tuple[str, ...], int, str, bool]]
     "12": (lambda: Path("text.txt").touch(), TEXT, 5,
            r"error: text\.txt has 0 tokens; at least 65 are needed for data\.context=64\.", False),
     "14": (nothing, (*DIGITS, Raises.override("poison")), 6, r"error: the loss is not finite \(loss=nan; batch of "
-           r"examples [\d, ]+\) at step 3, after 16 examples\. Nothing was saved of it; the last good state: none\. "
+           r"examples [\d, ]+\) at step 3, after 16 examples\. This step was not saved; the last good state: none\. "
            r"Lower model\.optimizer\.lr, or set trainer\.gradient_clip_val=1\.0\.", True),
     "15": (nothing, (*DIGITS, Raises.override("memory")), 7, r"error: out of GPU memory at step 3 \(batch 8\)\. Try "
            r"data\.batch_size=4 trainer\.accumulate_grad_batches=2 \(same effective batch\)\.", True),

@@ -85,7 +85,7 @@ def test_a_partial_waits_for_the_rest() -> None:
 
 def test_what_code_gives_is_not_for_the_config() -> None:
     assert build({"_target_": f"{HERE}.Square"}, Square, "x", given={"side": 5}).side == 5
-    with pytest.raises(ConfigError, match=r"^x\.side cannot be set: genlab gives Square its own\.$"):
+    with pytest.raises(ConfigError, match=r"^x\.side cannot be set: genlab sets it for Square\.$"):
         build(SQUARE, Square, "x", given={"side": 5})
 
 

@@ -81,7 +81,7 @@ def test_every_family_is_told(family: str, told: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("overrides", "said"), [
-    (("model=vq_vae", "model.conditions=[caption]"), "a VQVAE counts its codes by label"),
+    (("model=vq_vae", "model.conditions=[caption]"), "a VQVAE only counts its codes by label"),
     (("data=digits", "model.conditions=[caption]"), "the data have no caption, they have label"),
     (("model/guidance=interval", "model=flow"), "does not fit here"),
 ])  # fmt: skip

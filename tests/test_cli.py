@@ -79,7 +79,7 @@ TRAINING = [
     ("data=[digits]", "error: data takes one option, got data=[digits]. Available: {data}."),
     ("data=null", "error: unknown data 'null'. Available: {data}."),
     ("~data", "error: ~data: a run needs its data. Available: {data}."),
-    ("~evaluation", "error: ~evaluation: a run needs its evaluation, only parts of it can be deleted."),
+    ("~evaluation", "error: ~evaluation: a run needs its evaluation; only parts of it can be deleted."),
     ("trainer=gpus", "error: unknown trainer 'gpus'. Did you mean 'gpu'? Available: {trainer}."),
     ("data.limit=-5", "error: data.limit must be a whole number >= 1 or null, got -5."),
     ("data.limit=0", "error: data.limit must be a whole number >= 1 or null, got 0."),
@@ -107,14 +107,14 @@ TRAINING = [
         "error: -m makes a trial of each combination of values, and there are none. Name some: "
         "seed=0,1,2 or model=gan,vae; or leave -m out for one run.",
     ),
-    ("budget.value=-1", "error: budget.value must be a number above 0, and finite: a run ends. Got -1."),
+    ("budget.value=-1", "error: budget.value must be finite and above 0, got -1."),
     ("seed=abc", None),
     ("trainer.devices=two", None),
     ("trainer.accelerator=tpuu", None),
     ("run_dir=x", "error: run_dir cannot be set: the run fills it in."),
     ("spec.shape=[1,8,8]", "error: spec.shape cannot be set: the run fills it in."),
     ("hydra.run.dir=x", "error: unknown option 'hydra.run.dir'. Run folders are made in outputs=<folder>."),
-    ("trainer.callbacks=[]", "error: trainer.callbacks cannot be set: genlab gives Trainer its own."),
+    ("trainer.callbacks=[]", "error: trainer.callbacks cannot be set: genlab sets it for Trainer."),
     (
         "model=a,b",
         "error: model=a,b names several values, and a run takes one. Choose one of them, or train them all with -m.",
@@ -138,7 +138,7 @@ TRAINING = [
     ("sweep=optuna", "error: unknown option 'sweep'. It goes with -m: genlab train -m sweep=optuna ..."),
     (
         "--experimental-rerun=x.pickle",
-        "error: --experimental-rerun is refused: it would run whatever a pickle says. "
+        "error: --experimental-rerun is refused: it would run code from a pickle. "
         "Continue a run with run=<its folder>.",
     ),
     (
@@ -203,7 +203,7 @@ def test_the_config_is_shown_and_training_begins_once_all_is_checked(
             "error: label must be a class, by its number or name, or several: label=[1,2], got 1.5.",
         ),
         ("sample run=x seed=x", "error: seed must be a whole number, got 'x'."),
-        ("sample run=x ~n", "error: ~n: nothing to delete, n is no part of the config."),
+        ("sample run=x ~n", "error: ~n: nothing to delete, n is not a part of the config."),
         ("sample -m run=a,b", "error: -m sweeps over trainings: genlab train -m ... Start one command for each."),
         (
             "train run=x folder=y",

@@ -223,7 +223,7 @@ def test_another_budget_and_trainer(tree: ConfigTree) -> None:
         ("modle.guidance=2", "unknown option 'modle.guidance'. Did you mean 'model.guidance'?"),
         ("spec.shape=[1,8,8]", "spec.shape cannot be set: the run fills it in."),
         ("~model.guidance", "~model.guidance: nothing can be deleted from a saved run's config."),
-        ("seed=3", "seed: a run keeps its seed, which its data and its noise follow. Start a new run."),
+        ("seed=3", "seed: a run keeps its seed, which its data order and noise depend on. Start a new run."),
     ],
 )
 def test_what_a_saved_run_refuses(tree: ConfigTree, now: str, line: str) -> None:

@@ -95,7 +95,7 @@ def test_stop_and_resume(tmp_path: Path, two_ranks: tuple[Path, str, str]) -> No
 
 def test_batch_that_cannot_be_shared(tmp_path: Path) -> None:
     config = compose(*MLP, DDP, "data.batch_size=7", outputs=tmp_path)
-    with pytest.raises(ConfigError, match=r"data.batch_size=7 cannot be shared by 2 devices"):
+    with pytest.raises(ConfigError, match=r"data.batch_size=7 cannot be divided among 2 devices"):
         train_command.train(config, [])
     assert not list(tmp_path.iterdir())
 

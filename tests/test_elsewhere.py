@@ -100,7 +100,7 @@ def test_files_are_a_function_of_what_is_in_them(tmp_path: Path) -> None:
     assert description_in(content) == node
     for damaged in (b"", content[:4], b"\xff" * 64, content[: len(content) // 2]):
         assert description_in(damaged) in (None, node)
-        with pytest.raises(CheckpointError, match="holds no weights as safetensors"):
+        with pytest.raises(CheckpointError, match="is not a safetensors file"):
             tensors_in(damaged, tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_a_part_that_was_changed_or_is_gone_ends_with_exit_code_3(stopped: Path,
             command_line(command)
     part_of(run).unlink()
     for command in commands:
-        with pytest.raises(CheckpointError, match=r"is not there, which holds model\.autoencoder as it was trained by"):
+        with pytest.raises(CheckpointError, match=r"is missing; it holds model\.autoencoder as trained by"):
             command_line(command)
     assert CheckpointError.exit_code == 3
 
@@ -173,7 +173,7 @@ def test_a_file_of_a_part_is_a_part(stopped: Path, tmp_path: Path) -> None:
     assert run_folder.read_config(run)["pretrained"][PART] == {"where": str(file), "sha256": file.stem}
     assert not (run / run_folder.PARTS).exists()
     save_file({"x": torch.zeros(1)}, tmp_path / "nameless.safetensors")
-    with pytest.raises(ConfigError, match=r"the file does not say of what model its weights are"):
+    with pytest.raises(ConfigError, match=r"the file does not describe the model of its weights"):
         train(*latent(tmp_path / "nameless.safetensors"), outputs=tmp_path)
     evil = as_bytes({}, {"_target_": "genlab.model.vae.VAE", "seed": "${oc.env:HOME}"})
     (tmp_path / "evil.safetensors").write_bytes(evil)
@@ -202,12 +202,12 @@ def renamed(config: dict[str, Any]) -> None:
         (
             entry(where="hf:somebody/model", sha256="0" * 64),
             CheckpointError,
-            "only you can ask for that. To have it",
+            "so it needs your consent. To allow it",
         ),
-        (entry(where="/etc/x.safetensors", sha256="0" * 64), CheckpointError, "only you can ask for that"),
-        (entry(sha256="???"), CheckpointError, "only you can ask for that"),
+        (entry(where="/etc/x.safetensors", sha256="0" * 64), CheckpointError, "so it needs your consent"),
+        (entry(sha256="???"), CheckpointError, "so it needs your consent"),
         (entry(sha256=None), CheckpointError, r"made by another model \(autoencoder\.\S+ is missing there"),
-        (renamed, ConfigError, r"pretrained: model\.network cannot come from elsewhere"),
+        (renamed, ConfigError, r"pretrained: model\.network cannot be a pretrained part"),
     ],
 )
 def test_a_config_of_somebody_else_reaches_nothing(

@@ -190,9 +190,9 @@ def test_labels_count_where_both_sides_name_the_same_classes(files: Path, capsys
         ("images=a reference=b data=digits", 2, "images=a are compared with reference=<folder> or with data=<name>"),
         ("images=a reference={}/no metrics/extractor=random", 5, "there are no images at {}/no. Name a folder"),
         ("images={}/train.npz reference={}/val.npz metrics=[nearest_neighbor] metrics/extractor=random", 2,
-         "{}/val.npz has no held-out images, which a metric asks for. Leave it out of metrics=[...]"),
+         "{}/val.npz has no held-out images, which a metric needs. Leave it out of metrics=[...]"),
         ("images={}/train.npz reference={}/val.npz metrics=[bits_per_dim] metrics/extractor=random", 2,
-         "metrics=bits_per_dim asks a model, and images={}/train.npz are none."),
+         "metrics=bits_per_dim needs a model, and images={}/train.npz have none."),
         ("images={}/large reference={}/val.npz metrics=[fid] metrics/extractor=random", 5,
          "samples have shape (1, 32, 32), the data (1, 16, 16)."),
         ("images={}/train.npz data=python_docs metrics=[fid] metrics/extractor=random", 2,
@@ -229,7 +229,9 @@ def test_baselines_are_of_samples(
     monkeypatch.chdir(tmp_path)
     Path("t.txt").write_text("some words, and some more. " * 200)
     run = train(*small(*choices), outputs=tmp_path / "outputs")
-    with pytest.raises(ConfigError, match=r"^baselines=true: they are .* (Choose metrics=\[|Leave it out)") as refused:
+    with pytest.raises(
+        ConfigError, match=r"^baselines=true: baselines (?:are|replace) .* (Choose metrics=\[|Leave it out)"
+    ) as refused:
         command_line(["evaluate", f"run={run}", "metrics=[]", "baselines=true"])
     assert advised in str(refused.value)
     command_line(["evaluate", f"run={run}", *(["baselines=true", advised] if advised else ["metrics=[]"])])

@@ -85,7 +85,7 @@ def test_captions_change_samples(run: Path) -> None:
 
 def test_an_encoder_needs_captions(tower: Path, tmp_path: Path) -> None:
     untold = (*(word for word in CAPTIONED if not word.startswith("model.conditions")), f"+{OPTION}=hf:{tower}")
-    with pytest.raises(ConfigError, match=r"caption_encoder reads captions, and the model is told none\."):
+    with pytest.raises(ConfigError, match=r"caption_encoder needs captions, and the model has none\."):
         train(*untold, outputs=tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -103,7 +103,7 @@ def test_a_changed_part_ends_with_exit_code_3(tower: Path, run: Path, tmp_path: 
     for command in (["sample", f"run={copy}", "n=1"], ["train", f"run={copy}", "budget.value=24"]):
         with pytest.raises(CheckpointError, match=rf"{OPTION}=hf:\S+ is not the part that this run was trained with"):
             command_line([*command, typed])
-        with pytest.raises(CheckpointError, match=r"was not made by a command of yours: only you can ask for that"):
+        with pytest.raises(CheckpointError, match=r"was not made by a command of yours, so it needs your consent"):
             command_line(command)
 
 
@@ -144,7 +144,7 @@ def test_pickles_are_not_read(tower: Path, tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"there is no model\.safetensors or .*, and no other file is read"):
         HubOrigin(f"hf:{folder}", OPTION).sha256()
     torch.save({"x": torch.zeros(1)}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"holds no weights as safetensors"):
+    with pytest.raises(CheckpointError, match=r"is not a safetensors file"):
         HubOrigin(f"hf:{folder}", OPTION).weights()
 
 

@@ -67,7 +67,7 @@ def test_the_one_that_was_first_is_named(ends: list[str], said: dict[int, str], 
     ("rank", "kind", "code", "said"),
     [
         (1, "raises", 7, "error: rank 1 of 2 failed (ValueError: a bad day); the others were stopped. Saved. Continue"),
-        (0, "killed", -9, "error: rank 0 died; the others leave. Continue"),
+        (0, "killed", -9, "error: rank 0 died; the others stop. Continue"),
     ],
 )
 def test_one_that_is_lost_is_named_and_nobody_stays(rank: int, kind: str, code: int, said: str, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_lines_come_without_a_single_advance(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "stderr", log)
     with progress("reading a text", None):
         assert log.is_full.wait(20)
-    assert log.getvalue().startswith("reading a text ...\nreading a text ... still at it\n")
+    assert log.getvalue().startswith("reading a text ...\nreading a text ... still running\n")
     before = log.getvalue()
     with progress("short", None, quiet=True) as advance:
         advance(1)
@@ -80,5 +80,5 @@ def test_of_two_bars_one_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_how_far() -> None:
     assert [told(0, 10), told(43, 100), told(11, 10), told(5, None), told(0, None)] == [
-        "0 %", "43 %", "100 %", "5 so far", "still at it"
+        "0 %", "43 %", "100 %", "5 so far", "still running"
     ]  # fmt: skip

@@ -49,7 +49,7 @@ from tiny_run import REPOSITORY, SHORT
 from wrong_values import draw, outcome
 
 QUICK = (
-    "and there are none. Name some",
+    "and none are given. Name some",
     "put several folders",
     "The learning rate is",
     "or classes? Splits",
@@ -212,7 +212,7 @@ def test_memory_that_is_out_is_no_surprise(monkeypatch: pytest.MonkeyPatch, caps
     with pytest.raises(SystemExit) as end:
         cli.main(["train"])
     assert end.value.code == 7
-    assert capsys.readouterr().err.startswith("error: out of memory (Unable to allocate 16.0 GiB). Make ")
+    assert capsys.readouterr().err.startswith("error: out of memory (Unable to allocate 16.0 GiB). Use less ")
 
 
 # --- remedies of two commands -----------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def test_what_measures_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> No
     unlabelled()
     assert said(*COMPARED, "metrics=[]") == ""
     shown = capsys.readouterr().out
-    assert shown.startswith("Nothing was measured: no metric is chosen. Choose some, such as metrics=[fid].\n")
+    assert shown.startswith("Nothing was measured: no metric is chosen. Choose one or more, such as metrics=[fid].\n")
     assert said(*COMPARED, "metrics=[fid]") == ""
     assert "fid_random256_12" in capsys.readouterr().out
 
@@ -261,7 +261,9 @@ def test_a_run_writes_with_its_own_tokenizer() -> None:
     typed = ["data=text_file", "data.path=t.txt", "model=transformer", "logger=[none]"]
     make_run("writer", *typed, "data/tokenizer=characters")
     asked = {"data": resolved(ConfigTree().compose([*typed, "data/tokenizer=bytes"]).data)}
-    with pytest.raises(ConfigError, match=r"own, Characters, and writes with no other\. Leave data/tokenizer= out"):
+    with pytest.raises(
+        ConfigError, match=r"own tokenizer, Characters, and cannot use another\. Leave data/tokenizer= out"
+    ):
         load_tokenizer(asked, SimpleNamespace(), Path("writer"))  # type: ignore[arg-type]
     own = {"data": resolved(OmegaConf.load("writer/config.yaml").data)}
     with pytest.raises(CheckpointError, match=r"tokenizer\S* does not hold the tokenizer of the run"):  # no such file

@@ -32,7 +32,7 @@ def test_a_change_that_was_not_allowed_is_refused_and_named(stopped: Path, capsy
     capsys.readouterr()
     before = sorted(stopped.rglob("*"))
     said = (r"was trained with other settings: data\.batch_size 8 -> 4, model\.optimizer\.lr 0\.002 -> 1e-05\. Leave "
-            r"them as they were, start a new run, or go on with them: allow_changes=true\.")  # fmt: skip
+            r"them as they were, start a new run, or continue with them: allow_changes=true\.")  # fmt: skip
     with pytest.raises(ConfigError, match=said):
         resume(stopped, "model.optimizer.lr=1e-5", "data.batch_size=4", "budget.value=200")
     assert capsys.readouterr().out == ""
@@ -100,7 +100,7 @@ def test_other_images_under_the_same_name_are_refused(tmp_path: Path, capsys: py
         ({"seed": 2, "count": 30}, r"other shape 40x1x8x8 -> \d+x1x8x8, pixels, labels"),
     ):
         write_images(tmp_path, **other)
-        remedy = r"Put those back, start a new run, or go on with these: allow_changes=true\.$"
+        remedy = r"Put those back, start a new run, or continue with these: allow_changes=true\.$"
         found = rf"^the training data are not those that {run} was trained on: {said}\. {remedy}"
         with pytest.raises(CheckpointError, match=found):
             resume(run)

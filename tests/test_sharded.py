@@ -44,7 +44,7 @@ def content(scale: float = 1.0) -> dict[str, Any]:
 
 
 def shared_out(node: Any, mesh: Any) -> Any:
-    """Float tensors shared out by rows, but for single numbers."""
+    """Float tensors sharded by rows, but for single numbers."""
     if isinstance(node, Tensor):
         if not node.is_floating_point() or node.dim() == 0:
             return node

@@ -112,7 +112,7 @@ def test_a_class_of_the_users_own_fits_where_a_librarys_is_asked_for() -> None:
     assert fits(Registered, nn.Module, partial=False)
     check({"_target_": f"{__name__}.Registered", "_partial_": True}, Callable[[int], nn.Module], "x")
     with pytest.raises(
-        ConfigError, match=r"is a Module, but not one that a config may make.*docs/security\.md"
+        ConfigError, match=r"is a Module, but not one that a config may create.*docs/security\.md"
     ) as error:
         check({"_target_": "torch.nn.Linear", "_partial_": True}, Callable[[int], nn.Module], "x")
     assert "\n" not in str(error.value)

@@ -133,10 +133,10 @@ def test_few_patterns_name_what_fits() -> None:
 def test_what_is_no_run_and_what_goes_on(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"there is no run here .* Its newest is start={source}\.$"):
         train(*VAE, f"start={source.parent}", outputs=tmp_path)
-    with pytest.raises(ConfigError, match=r"start\.only=\[x\] goes with start=outputs/"):
+    with pytest.raises(ConfigError, match=r"start\.only=\[x\] needs start=outputs/"):
         train(*VAE, "start.only=[x]", outputs=tmp_path)
     for typed in (f"start={source}", "start.freeze=[x]"):
-        with pytest.raises(ConfigError, match=r"a run goes on with its own weights\. Leave it out"):
+        with pytest.raises(ConfigError, match=r"a continued run uses its own weights\. Leave it out"):
             command_line(["train", f"run={source}", typed])
 
 

@@ -77,7 +77,7 @@ def test_machines_that_nobody_starts(tmp_path: Path, monkeypatch: pytest.MonkeyP
      "DataLoader worker (pid(s) 7) exited unexpectedly"],
 )  # fmt: skip
 def test_shared_memory_that_is_full(text: str) -> None:
-    wanted = r"^a process that loads data died at step 3: .* shared memory .* Try data\.num_workers=0"
+    wanted = r"^a process that loads data died at step 3, .* shared memory .* Try data\.num_workers=0"
     with pytest.raises(ResourceError, match=wanted), enough_memory("at step 3", ""):
         raise RuntimeError(text)
 

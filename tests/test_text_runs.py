@@ -350,4 +350,4 @@ def test_a_run_without_tokens_is_no_tokenizer(tmp_path: Path, capsys: pytest.Cap
     vae = train(*small("model=vae"), "budget.value=8", outputs=tmp_path)
     code, said = refused(capsys, "train", "model=transformer", f"model.tokenizer={vae}", "logger=[none]")
     assert (code, said) == (
-        2, f"error: model.tokenizer={vae}: a VAE makes no tokens. Name a run of model=vq_vae.")  # fmt: skip
+        2, f"error: model.tokenizer={vae}: a VAE has no discrete tokens. Name a run of model=vq_vae.")  # fmt: skip

@@ -89,7 +89,7 @@ def test_what_is_for_images_is_refused(project: Path) -> None:
     for overrides, said in (
         (("metrics=[fid]",), r"metrics=fid needs features of signals, and none are chosen. Use metrics=\[spectrum\]"),
         (("metrics=[sharpness]",), r"metrics=sharpness is for images; the data are signal. Use metrics=\[spectrum\]"),
-        (("task=generate",), "task=generate is of images; the data are signal"),
+        (("task=generate",), "task=generate is for images; the data are signal"),
         (("model=transformer",), r"data of shape \(1, 16\) are neither text nor images \(C, H, W\)"),
     ):
         typed = [word for word in TRAIN if not (overrides[0].startswith("model=") and word.startswith("model"))]

@@ -77,8 +77,8 @@ def test_a_metric_that_fails_is_a_gap_on_the_way_and_an_error_after_all_else(
 
     monkeypatch.setattr(FID, "compute", compute)
     given = (*MLP, "metrics=[fid,kid]", *EVALUATED[1:])
-    of_it = r"metrics=fid could not be computed: ZeroDivisionError: of nothing\. All else is in .*summary\.json\."
-    gap = r"metrics=fid has no number in this evaluation: ZeroDivisionError: of nothing\."
+    of_it = r"metrics=fid could not be computed: ZeroDivisionError: of nothing\. All others are in .*summary\.json\."
+    gap = r"metrics=fid was not computed in this evaluation: ZeroDivisionError: of nothing\."
     with pytest.warns(UserWarning, match=gap), pytest.raises(DataError, match=of_it):
         train(*given, outputs=tmp_path)
     run = only_run(tmp_path)

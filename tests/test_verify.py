@@ -77,7 +77,7 @@ def test_a_broken_recipe_is_stopped_at_five_per_cent(
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     run = only_run(tmp_path / "runs")
     assert line.startswith("error: the run left its band at 5 % of its budget: val/loss is ")
-    assert "expected is 1.9 to 2.15 (recorded: three seeds). The recipe was changed:" in line
+    assert "expected 1.9 to 2.15 (recorded: three seeds). The recipe was changed:" in line
     assert "model.optimizer.lr=0.3" in line
     assert f"{run}/metrics.csv" in line
     assert "trainer=cpu" not in line
@@ -117,9 +117,9 @@ def test_nothing_to_judge_by_is_said(recipes: Path, tmp_path: Path) -> None:
         ConfigError, match=r"^experiment=vae_mnist has neither published nor recorded bands; these have"
     ):
         command_line(["verify", "experiment=vae_mnist"])
-    with pytest.raises(ConfigError, match=r"^verify holds a recipe; these have bands: .*shakespeare_char_cpu"):
+    with pytest.raises(ConfigError, match=r"^verify needs a recipe; these have bands: .*shakespeare_char_cpu"):
         command_line(["verify", "model=gan"])
-    with pytest.raises(ConfigError, match=r"^budget\.value: the bands are of the recipe's own budget"):
+    with pytest.raises(ConfigError, match=r"^budget\.value: the bands are for the recipe's own budget"):
         command_line(["verify", *write(recipes), "budget.value=7"])
     given = write(recipes)
     file = recipes / "experiment" / "tiny.yaml"
@@ -131,7 +131,7 @@ def test_nothing_to_judge_by_is_said(recipes: Path, tmp_path: Path) -> None:
 def test_bands_are_checked() -> None:
     with pytest.raises(ConfigError, match="lowest, highest"):
         Bands("val/loss", at_5=(2.0, 1.0), recorded="x")
-    with pytest.raises(ConfigError, match="where it comes from"):
+    with pytest.raises(ConfigError, match="the source of it"):
         Bands("val/loss", at_5=(1.0, 2.0), published="of the final score only")
     with pytest.raises(ConfigError, match="need a band"):
         Bands("val/loss", recorded="x")

@@ -1,4 +1,4 @@
-"""What looking after many trials costs: a sweep whose trials do nothing, so that what is left is the sweep itself.
+"""Overhead of a sweep with many trials, measured with trials that do nothing.
 
 A trial writes the files of a run and ends; no process is started for it. Configs are composed and the ledger is
 written as always.

@@ -1,7 +1,7 @@
-"""What ends a run: a number of examples, of floating-point operations, or of seconds. The same for every family.
+"""Training budgets: a run ends after a number of examples, of floating-point operations, or of seconds.
 
-A budget is also the run's clock: it counts all three, beside each other, into ``model.progress``. Optimizer steps are
-no currency, since a step of a GAN and one of a diffusion model are not the same thing.
+A budget counts all three into ``model.progress``. Optimizer steps are not a unit, since a step of a GAN and a step
+of a diffusion model are not comparable.
 """
 
 import math
@@ -24,14 +24,15 @@ Shape = tuple[int, ...]
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any, **options: Any) -> int:
-    """Queries with keys, and weights with values."""
+    """FLOPs of attention: queries times keys, and weights times values."""
     return sdpa_flop_count(query, key, value)
 
 
 def _attention_backward(
     grad: Shape, query: Shape, key: Shape, value: Shape, *rest: Any, out_shape: Any, **options: Any
 ) -> int:
-    """Two products for each of the forward pass's. Kernels make the scores a fifth time, which torch's table counts."""
+    """Two products for each one of the forward pass. Kernels also recompute the scores, which torch's own table
+    counts."""
     return 2 * sdpa_flop_count(query, key, value)
 
 
@@ -53,9 +54,9 @@ class OperationCounter(TorchDispatchMode):
 
     Two for each multiplication with its addition; a backward pass has twice those of its forward pass. Attention counts
     alike whichever kernel or plain products compute it here, so that a budget is the same on every machine: what a
-    kernel computes again is not counted, and what it skips is, so causal attention is that of all pairs.
+    kernel recomputes is not counted, and what it skips is, so causal attention counts all pairs.
 
-    Torch's FlopCounterMode also tells modules apart, with hooks that a gradient of a gradient does not bear.
+    Torch's FlopCounterMode also tells modules apart, with hooks that fail under double backward.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ class Budget(Callback):
 
     def __init__(self, value: float):
         if not 0 < value < math.inf:
-            raise ConfigError(f"budget.value must be a number above 0, and finite: a run ends. Got {value}.")
+            raise ConfigError(f"budget.value must be finite and above 0, got {value}.")
         self.value = value
         self._flops: dict[str, float] = {}  # of one batch on one rank, by kind of step and shape: measured on the first
         self._kind = ""  # of the step being made
@@ -84,7 +85,7 @@ class Budget(Callback):
 
     @abstractmethod
     def used(self, progress: Progress) -> float:
-        """How much of :attr:`value` has gone."""
+        """How much of :attr:`value` is used up."""
 
     def finished(self, progress: Progress) -> bool:
         return self.used(progress) >= self.value
@@ -104,7 +105,7 @@ class Budget(Callback):
                 self._counting.enter_context(torch.compiler.set_stance("force_eager"))
 
     def ends_with(self, trainer: Trainer, model: Model, batch: Mapping[str, Any], kind: str) -> bool:
-        """Whether the batch at hand is the run's last one, as far as can be foreseen. Not the seconds of a batch, nor
+        """Whether this batch is the run's last one, as far as can be predicted. The seconds of a batch, and operations
         operations that have not been counted yet: then the next batch is the last one. ``kind``: of its step."""
         if trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs:
             return True
@@ -143,7 +144,7 @@ class Budget(Callback):
         self._counting.close()
 
     def agree(self, trainer: Trainer, seconds: float) -> float:
-        """The time that every rank goes by. Only a budget of seconds needs them to agree."""
+        """The time that all ranks use. Only a budget of seconds needs them to agree."""
         return seconds
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The command line: ``genlab train|sample|evaluate|plan|verify|compare``, which train.py and scripts/ call too.
 
-One grammar everywhere, Hydra's ``name=value``. Whatever is wrong with it is said in one line, before a folder is made
-and, where that can be known without it, before torch is imported.
+One grammar everywhere, Hydra's ``name=value``. Every mistake in it is reported in one line, before a folder is made
+and, where possible, before torch is imported.
 
 Exit codes: 0 done; 1 unforeseen, 2 config, 3 checkpoint, 4 storage, 5 data, 6 numerics, 7 resources, 8 trials of a
 sweep that failed, 9 a recipe outside its bands; 130 Ctrl-C, 138 SIGUSR1, 141 a closed pipe, 143 SIGTERM. With
@@ -20,7 +20,7 @@ from typing import Any
 import genlab
 
 if __name__ == "__main__" and not sys.flags.safe_path and Path(genlab.__file__).parents[1] != Path(sys.path[0]):
-    del sys.path[0]  # python -m puts the current folder first: a hydra.py that lies there is no part of Hydra
+    del sys.path[0]  # python -m puts the current folder first: a hydra.py there is not Hydra
 
 from genlab import __version__, started_as
 from genlab.command import terminal
@@ -34,10 +34,10 @@ from genlab.machine.home import ensure_home
 from genlab.redaction import one_line, redact, redacted
 
 REFUSED = {
-    "--experimental-rerun": "it would run whatever a pickle says. Continue a run with run=<its folder>.",
+    "--experimental-rerun": "it would run code from a pickle. Continue a run with run=<its folder>.",
 }
 SHORT = {"-h": "--help", "-c": "--cfg", "-cd": "--config-dir", "-sc": "--shell-completion", "-m": "--multirun"}
-_LONGEST = 500  # characters of an error that nobody has foreseen
+_LONGEST = 500  # characters of an unexpected error
 FLAGS = ("--help", "--cfg", "--config-dir", "--shell-completion", "--version", "--multirun")
 _ALONE = ("--help", "--version", "--multirun")  # take no value
 
@@ -70,15 +70,15 @@ def _exit_code(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print("stopped before the first step; nothing was lost.", file=sys.stderr)
         return 130
-    except MemoryError as error:  # where what to make smaller was not known better
-        cause = str(error) or "no more to be had"
-        _say(f"error: out of memory ({cause}). Make what is counted smaller, the data or the model.")
+    except MemoryError as error:  # where nothing closer to the cause named a remedy
+        cause = str(error) or "no memory is left"
+        _say(f"error: out of memory ({cause}). Use less data, or a smaller model.")
         return ResourceError.exit_code
-    except Exception as error:  # nobody has foreseen it
+    except Exception as error:  # unexpected
         if terminal.is_of_the_disk(error):
             _say(f"error: {terminal.what_was_wrong(error)}")
             with suppress(OSError):
-                terminal.flush()  # what cannot be written is given up
+                terminal.flush()  # what cannot be written is dropped
             return StorageError.exit_code
         *_, where = traceback.extract_tb(error.__traceback__)
         cause = one_line(f"{type(error).__name__}: {error}").removesuffix(".")
@@ -103,8 +103,8 @@ def _in_a_process_group() -> bool:
 
 
 def _leave(code: int) -> None:
-    """Out, once all is closed: gloo's threads outlive their group, and now and then abort an interpreter that winds
-    down."""
+    """Exit at once, when everything is closed: gloo's threads outlive their group, and sometimes abort an interpreter
+    that shuts down."""
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

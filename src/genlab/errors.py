@@ -1,4 +1,4 @@
-"""What a user did wrong or ran into, as one line and one exit code. The command line prints it; nothing else does."""
+"""Errors for users, each with one line of text and an exit code. Only the command line prints them."""
 
 import difflib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Where a recipe's curve should be early on, halfway and at its end: bands that a run of it is held against."""
+"""Bands in which a recipe's metric should be at 5, 25 and 100 % of the budget."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -17,14 +17,14 @@ Band = tuple[float | None, float | None]  # lowest and highest value; null: no l
 
 
 class OutsideBand(GenlabError):
-    """A run does not do what its recipe is known to do."""
+    """A metric of a run is outside the band of its recipe."""
 
     exit_code = 9
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A value beside its band."""
+    """A measured value and its band."""
 
     point: int  # per cent of the budget
     metric: str
@@ -51,7 +51,7 @@ class Judgement:
         if not self.holds:
             raise OutsideBand(
                 f"the run left its band at {self.point} % of its budget: {self.metric} is {self.value:.4g}, "
-                f"expected is {self.expected()} ({self.source})."
+                f"expected {self.expected()} ({self.source})."
             )
 
     def __str__(self) -> str:
@@ -67,10 +67,10 @@ class Bands:
         metric: str,  # e.g. val/loss
         at_5: Band | None = None,  # after 5 % of the budget: lowest and highest
         at_25: Band | None = None,
-        at_100: Band | None = None,  # of the full evaluation
-        final_metric: str | None = None,  # what the metric is called there, if that is of more samples
-        recorded: str | None = None,  # where the bands come from: runs of ours; of which seeds, on what
-        published: str | None = None,  # where that at 100 % comes from, if it is somebody else's figure
+        at_100: Band | None = None,  # in the full evaluation
+        final_metric: str | None = None,  # the metric's name there, if it uses more samples
+        recorded: str | None = None,  # the source of the bands: our own runs, their seeds and device
+        published: str | None = None,  # the source of the band at 100 %, if it is a published figure
         examples: int | None = None,  # the budget of the recorded runs, if it is not the recipe's own
     ):
         bands = {5: at_5, 25: at_25, 100: at_100}
@@ -79,7 +79,7 @@ class Bands:
             if (low is None and high is None) or (low is not None and high is not None and low > high):
                 raise ConfigError(f"milestones.at_{point} must be [lowest, highest], got [{low}, {high}].")
         if not self.bands or (recorded is None and (published is None or set(self.bands) != {100})):
-            raise ConfigError("milestones need a band, and a word on where it comes from: recorded or published.")
+            raise ConfigError("milestones need a band, and the source of it: recorded or published.")
         self.metric, self.final_metric = current_number(metric), current_number(final_metric or metric)
         self.examples = examples
         self.recorded, self.published = recorded, published
@@ -97,7 +97,8 @@ class Bands:
         return Judgement(point, metric, values.get(metric), self.bands[point], source)
 
     def judge_files(self, run: Path, budget: Mapping[str, Any]) -> list[Judgement]:
-        """Of a run's ``metrics.csv``, at every point that has a band. ``budget``: the node of the run's config."""
+        """Judge a run by its ``metrics.csv``, at every point that has a band. ``budget``: the node of the run's
+        config."""
         currency = str(budget["_target_"]).rpartition(".")[2].lower()
         rows = list(_rows(run / "metrics.csv"))
         judged = []
@@ -117,7 +118,7 @@ class Bands:
 
 
 def _rows(path: Path) -> Iterator[dict[str, float]]:
-    """What each step has values of. Raises ConfigError if there are none."""
+    """The values logged at each step. Raises ConfigError if there are none."""
     if not path.exists():
         raise ConfigError(f"{path} is missing: there is nothing to judge.")
     with open_text(path) as file:

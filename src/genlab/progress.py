@@ -36,7 +36,7 @@ def hide_bar(bar: Progress) -> None:
 
 
 def _clear(bar: Progress) -> None:
-    """Stop it without a trace; it may start again."""
+    """Stop it and clear its line; it may start again."""
     transient, bar.live.transient = bar.live.transient, True
     bar.stop()
     bar.live.transient = transient
@@ -87,7 +87,7 @@ def progress(title: str, total: int | None, quiet: bool = False) -> Iterator[Cal
 
 
 def told(done: int, total: int | None) -> str:
-    """``43 %``, or how much where the end is not known."""
+    """``43 %``, or the amount done where the total is not known."""
     if total:
         return f"{min(done / total, 1):.0%}".replace("%", " %")
-    return f"{done:,} so far" if done else "still at it"
+    return f"{done:,} so far" if done else "still running"

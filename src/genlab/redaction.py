@@ -1,9 +1,9 @@
-"""What a run prints and writes, without secrets, and without characters that act on a terminal.
+"""Removes secrets, and characters that act on a terminal, from what a run prints and writes.
 
-A secret is known by its name: of an environment variable (``WANDB_API_KEY``), an option (``logger.x.password``) or a
-header; or by its place, before the ``@`` of an address. How much is hidden depends on who reads it. Texts for people
-lose every secret. Files that a run is continued from lose secrets only where one can stand: under the name of a
-secret, in an address, and in what services are told (``logger``, ``callbacks``); elsewhere a value that could be a
+A secret is recognized by its name: of an environment variable (``WANDB_API_KEY``), an option (``logger.x.password``) or
+a header; or by its place, before the ``@`` of an address. How much is hidden depends on who reads it. Texts for people
+lose every secret. Files that a run is continued from lose secrets only where one can be: under the name of a
+secret, in an address, and in the settings of services (``logger``, ``callbacks``); elsewhere a value that could be a
 word is a setting (``KEY=diffusion`` is no reason to hide a model), and :func:`check_can_be_kept` refuses one that
 could not.
 """
@@ -32,7 +32,7 @@ _UNMISTAKABLE = 12  # characters
 _PLAIN = re.compile(r"[A-Za-z_]+|[/~.].*")  # a word, or a path
 _WORD = r"(?:[A-Za-z]+\d{0,3}|\d{1,4})"
 _WORDS = re.compile(rf"{_WORD}(?:[\s_.,:/~-]+{_WORD})*")  # vae_mnist_small2
-SERVICES = ("logger", "callbacks")  # parts of a config that may be told secrets of others
+SERVICES = ("logger", "callbacks")  # parts of a config that may hold secrets of services
 
 _PASSWORD = re.compile(r"(?<=://)([^\s/:@'\"]*):([^\s/'\"]+)@")
 _USER = re.compile(r"(?<=://)([^\s/:@'\"]{16,})@")  # a token instead of user and password
@@ -73,7 +73,7 @@ def _secret_variables(text: str) -> list[str]:
 
 
 def known_secrets() -> frozenset[str]:
-    """All that is hidden now. What was written before one was known has to be written anew."""
+    """All secrets known so far. What was written before one became known has to be rewritten."""
     return frozenset({*_seen, *_of_variables().values(), *_of_addresses()})
 
 
@@ -84,9 +84,9 @@ def redact(text: str) -> str:
 
 
 def redacted(node: Any, name: str = "", service: bool = False) -> Any:
-    """Nested plain values as they are written down: what a run is continued from is left as it is.
+    """Nested plain values without secrets, as they are saved; settings that a run is continued with are kept.
 
-    ``service``: they are what a service is told, where any text may be a secret.
+    ``service``: the values are passed to a service, so any text may be a secret.
     """
     if isinstance(node, Mapping):
         return {key: redacted(value, str(key), service or key in SERVICES) for key, value in node.items()}
@@ -106,7 +106,7 @@ def redacted(node: Any, name: str = "", service: bool = False) -> Any:
 
 
 def _without(text: str, others: set[str]) -> str:
-    """Also without ``others``, where they are no part of a longer word or path."""
+    """Also without ``others``, where they are not part of a longer word or path."""
     text = _without_unmistakable(text)
     for value in sorted({way for secret in others for way in _ways_to_write(secret)}, key=len, reverse=True):
         text = re.sub(rf"(?<![\w./-]){re.escape(value)}(?![\w/-])", HIDDEN, text)
@@ -114,7 +114,7 @@ def _without(text: str, others: set[str]) -> str:
 
 
 def _without_unmistakable(text: str) -> str:
-    """Without secrets that can be nothing else. What is there on the disk is a path."""
+    """Without values that can only be secrets. A path that exists on the disk is not a secret."""
     found = {way for secret in _unmistakable() for way in _ways_to_write(secret) if way in text}
     if not found or os.path.lexists(text):
         return text
@@ -136,14 +136,14 @@ def _is_unmistakable(value: str) -> bool:
 
 
 def _without_forms(text: str) -> str:
-    """Without what is a secret by its form, its place or its name."""
+    """Without secrets recognized by their form, their place or their name."""
     text = _HEADER.sub(rf"\1{HIDDEN}", _FORM.sub(HIDDEN, text))
     text = _PASSWORD.sub(rf"\1:{HIDDEN}@", _USER.sub(f"{HIDDEN}@", text))
     return _QUOTED_PAIR.sub(rf"\1\2\1\3\4{HIDDEN}\4", _PAIR.sub(rf"\1\2{HIDDEN}", text))
 
 
 def check_can_be_kept(node: Any, path: str = "") -> None:
-    """Raises ConfigError for a setting that :func:`redacted` would hide, so that no run could go on with it.
+    """Raises ConfigError for a setting that :func:`redacted` would hide, since the run could not be continued then.
 
     ``node``: the config, interpolations as they are written.
     """
@@ -162,8 +162,8 @@ def check_can_be_kept(node: Any, path: str = "") -> None:
             whose = next(iter(variables), None) or next(held, None)
             said = "another option's secret" if whose is None else f"the environment variable {whose}"
             raise ConfigError(
-                f"{path} holds the value of {said}. A secret is not written down, so the run could not be continued. "
-                "Let the class read the variable itself, or, if it is no secret, give the variable another name."
+                f"{path} holds the value of {said}. Secrets are not saved, so the run could not be continued. "
+                "Let the class read the variable itself, or, if it is not a secret, give the variable another name."
             )
 
 
@@ -190,8 +190,8 @@ def one_line(text: object) -> str:
 
 
 def for_terminal(text: str) -> str:
-    """Text of several lines without what would act on a terminal: a name or a sample moves no cursor, and no line seems
-    to be another."""
+    """Text of several lines without control characters: a name or a sample cannot move the cursor or overwrite another
+    line."""
     return _ACTS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

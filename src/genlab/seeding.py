@@ -1,4 +1,4 @@
-"""Randomness as a function of integers: what makes a resume exact and a grid the same on any batch size."""
+"""Random numbers as a function of integers, so that resume is exact and samples are the same on any batch size."""
 
 import zlib
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def _mix(x: int) -> int:
 
 
 def uniform_by_index(seed: int, indices: np.ndarray) -> np.ndarray:
-    """One number in [0, 1) for each index, the same whatever else is asked for. ``indices``: (N,) integers -> (N,)."""
+    """One number in [0, 1) for each index, whatever the other indices are. ``indices``: (N,) integers -> (N,)."""
     x = (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(seed & _MASK)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -54,12 +54,12 @@ class RandomStream:
 
     @classmethod
     def for_samples(cls, seed: int, indices: Sequence[int], device: torch.device | str = "cpu") -> "RandomStream":
-        """The stream of the samples ``indices`` of the run of samples that is named by ``seed``."""
+        """The stream for the samples ``indices`` of ``seed``."""
         return cls([derive_seed(seed, index) for index in indices], device)
 
     @classmethod
     def for_examples(cls, seed: int, x: Tensor) -> "RandomStream":
-        """A stream for each example of ``x`` (N, ...), named by ``seed`` and by what is in it: independent from example
+        """A stream for each example of ``x`` (N, ...), seeded by ``seed`` and its content: independent from example
         to example, and the same in any batch and order. On the device of ``x``."""
         rows = x.detach().float().cpu().contiguous()
         return cls([derive_seed(seed, zlib.crc32(row.numpy().tobytes())) for row in rows], x.device)

@@ -1,4 +1,4 @@
-"""How genlab was started, so that the commands it suggests work where they are shown."""
+"""How genlab was started, so that suggested commands work as they are printed."""
 
 import os
 import shlex
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def command(name: str) -> str:
-    """``genlab sample``, or ``python scripts/sample.py`` for who started a script of a clone, from where it was typed.
+    """``genlab sample``, or ``python scripts/sample.py`` where a script of a clone was started, with the path as typed.
 
     ``name``: train, sample, evaluate, plan, verify or compare; ``train -m`` for a sweep.
     """

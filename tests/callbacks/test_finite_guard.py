@@ -36,7 +36,7 @@ def test_the_step_the_term_and_the_batch_are_named(
 ) -> None:
     poisoned(monkeypatch, 4, value)
     said = (rf"the loss is not finite \(loss={value}; batch of examples (\d+, ){{7}}\d+\) at step 4, "
-            r"after 24 examples\. Nothing was saved of it; the last good state: none")  # fmt: skip
+            r"after 24 examples\. This step was not saved; the last good state: none")  # fmt: skip
     with pytest.raises(NumericsError, match=said) as stopped:
         train(*MLP, "callbacks.checkpoint.every_minutes=100", outputs=tmp_path)
     assert stopped.value.exit_code == 6
@@ -105,7 +105,7 @@ def test_gradients() -> None:
 @pytest.mark.parametrize(
     ("cause", "said"),
     [
-        (("model.optimizer.lr=1e20",), "Nothing was saved of it"),  # weights that overflow in the next step
+        (("model.optimizer.lr=1e20",), "This step was not saved"),  # weights that overflow in the next step
         (("model.optimizer.lr=1e60", "callbacks.checkpoint.every_minutes=0"), "so it was not saved"),  # or at once
     ],
 )

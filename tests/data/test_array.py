@@ -115,7 +115,7 @@ def test_each_side_has_an_image(tmp_path: Path) -> None:
         data = Array(path, val_fraction=fraction)
         assert len(data.table("train")) == len(data.table("val")) == 1
     one = npy(tmp_path / "b.npy", COLOR[:1])
-    assert refusal(path=one) == f"{one} has one image; one to train and one to hold out are the least."
+    assert refusal(path=one) == f"{one} has one image; at least one to train and one to hold out are needed."
 
 
 def test_a_npy_is_mapped_and_never_written_to(tmp_path: Path) -> None:

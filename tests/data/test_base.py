@@ -34,12 +34,12 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
         (
             2000,
             1,
-            "data.batch_size=2000 leaves no batch: the training set has 1297 items. Use data.batch_size<=1297.",
+            "data.batch_size=2000 is too large: the training set has 1297 items. Use data.batch_size<=1297.",
         ),
         (
             10,
             4,
-            "data.batch_size=10 cannot be shared by 4 devices: it counts the examples of all of them. "
+            "data.batch_size=10 cannot be divided among 4 devices, whose examples it counts together. "
             "Use a multiple of 4.",
         ),
         (0, 1, "data.batch_size must be a whole number >= 1, got 0."),

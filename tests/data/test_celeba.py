@@ -160,7 +160,7 @@ def test_what_is_missing_is_named(celeba: Path, tmp_path: Path) -> None:
 def test_a_list_that_is_something_else_is_refused(celeba: Path, line: str) -> None:
     path = celeba / "list_eval_partition.txt"
     path.write_text(f"000001.jpg 0\n{line}\n")
-    assert refusal(celeba) == f"line 2 of {path} makes no sense. Fetch it again: {URL}"
+    assert refusal(celeba) == f"line 2 of {path} cannot be read. Fetch it again: {URL}"
     path.write_text("000002.jpg 1\n")
     assert refusal(celeba) == f"{path} names no image of the train split. Fetch it again: {URL}"
 

@@ -143,7 +143,7 @@ def test_sixteen_bits_that_are_eight_are_told(tmp_path: Path) -> None:
 
 def test_metrics_and_models_that_cannot_take_such_pixels_refuse() -> None:
     wide, alpha = DataSpec("image", (1, 8, 8), bits=16), DataSpec("image", (4, 8, 8))
-    with pytest.raises(ConfigError, match=r"metrics=noise_level is measured on 8 bits.*metrics=\[\]"):
+    with pytest.raises(ConfigError, match=r"metrics=noise_level needs 8 bits.*metrics=\[\]"):
         check_pixels({"noise_level": NoiseLevel()}, {}, None, wide)
     check_pixels({"noise_level": NoiseLevel()}, {}, None, alpha)
     check_pixels({}, {}, None, wide)
@@ -154,9 +154,9 @@ def test_metrics_and_models_that_cannot_take_such_pixels_refuse() -> None:
     class Extractor:
         name = "inception"
 
-    with pytest.raises(ConfigError, match=r"metrics=fid: features of inception are of gray or RGB images.*4 channels"):
+    with pytest.raises(ConfigError, match=r"metrics=fid: features of inception need gray or RGB images.*4 channels"):
         check_pixels({"fid": Reads()}, {}, Extractor(), alpha)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="Flow tells 256 levels of a pixel apart"):
+    with pytest.raises(ConfigError, match="Flow has 256 levels per pixel"):
         check_model_bits(Flow.__new__(Flow), {"bits": 16})
     check_model_bits(Flow.__new__(Flow), {})
 

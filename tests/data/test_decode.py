@@ -144,7 +144,7 @@ def encoded(format: str) -> bytes:
         (encoded("PNG")[:900], "truncated PNG, 900 bytes"),
         (encoded("WEBP")[:300], f"truncated WebP, 300 of {len(encoded('WEBP'))} bytes"),
         (b"", "empty file"),
-        (b"<html>not here</html>", "not an image of a format that is read, 21 bytes"),
+        (b"<html>not here</html>", "not a known image format, 21 bytes"),
         (encoded("BMP")[:900], "truncated BMP, 900 bytes"),
     ],
 )

@@ -258,7 +258,7 @@ def test_rows_that_make_no_sense(datasets, tmp_path: Path) -> None:  # type: ign
         )
         assert len(HFImages(name, val_fraction=0.5, image_size=8, label_column=None).table("train")) == 1
     name = saved("single", [good], [0])
-    assert refusal(name=name) == f"{name} (train) has one image; one to train and one to hold out are the least."
+    assert refusal(name=name) == f"{name} (train) has one image; at least one to train and one to hold out are needed."
     name = saved("empty", [], [])
     assert refusal(name=name) == f"the split train of the data set {name} is empty."
     (tmp_path / "nothing").mkdir()

@@ -137,7 +137,7 @@ def test_every_format_is_read_and_the_rest_is_told_of(root: Path, caplog: pytest
         assert np.array_equal(row, pixels[name].transpose(2, 0, 1))
     assert table[1, :, 0, 0].tolist() == [50, 0, 0]  # the first frame
     assert table[2, :, 0, 0].tolist() == [90, 90, 90]
-    assert caplog.messages == [f"4 files in {root} are no images that are read: 2 .psd (a/x.psd ...), "
+    assert caplog.messages == [f"4 files in {root} are not images of a known format: 2 .psd (a/x.psd ...), "
                                "1 without a suffix (LICENSE), 1 .csv (labels.csv)."]  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_file_stops(root: Path) -> None:
         f"cannot read image {path} (truncated PNG, 45 bytes). Remove it, or set data.on_bad=skip (max 0.1 %)."
     )
     assert refusal(train(root, val_root=str(root), on_bad="skip")) == (
-        f"more than 0.1 % of the 40 images in {root} cannot be read, {path} for one "
+        f"more than 0.1 % of the 40 images in {root} cannot be read, such as {path} "
         "(truncated PNG, 45 bytes). Remove them."
     )
     assert not list((root.parent / "cache").glob("*.part"))
@@ -233,7 +233,7 @@ def test_classes_of_both_folders_must_agree(root: Path) -> None:
     assert data.table("val").names == ("a", "b")
     put(root / "val/c/3.png")
     data = ImageFolder(str(root / "train"), val_root=str(root / "val"))
-    assert refusal(lambda: data.table("val")) == f"{root}/val has the class 'c', which {root}/train has not."
+    assert refusal(lambda: data.table("val")) == f"{root}/val has the class 'c', which {root}/train does not have."
 
 
 def test_the_held_out_part_stays_when_files_are_added(root: Path) -> None:
@@ -252,7 +252,7 @@ def test_the_held_out_part_stays_when_files_are_added(root: Path) -> None:
 
 def test_each_side_has_an_image(root: Path) -> None:
     put(root / "1.png")
-    assert refusal(train(root)) == f"{root} has one image; one to train and one to hold out are the least."
+    assert refusal(train(root)) == f"{root} has one image; at least one to train and one to hold out are needed."
     put(root / "2.png")
     for fraction in (1e-9, 1 - 1e-9):
         data = ImageFolder(str(root), val_fraction=fraction)
@@ -326,8 +326,7 @@ def test_a_cache_that_cannot_be_written_says_so(root: Path) -> None:
     file.write_text("")
     text = refusal(train(root, val_root=str(root), cache_dir=str(file)), StorageError)
     assert text == (
-        f"cannot keep prepared data in {file} (not a directory). Make room, or set cache_dir, where it was named, "
-        "to another folder."
+        f"cannot keep prepared data in {file} (not a directory). Make room, or set cache_dir to another folder."
     )
 
 

@@ -164,7 +164,7 @@ def test_a_server_that_sends_something_else_or_nothing(
 ) -> None:
     (cifar.folder / "cifar-10-python.tar.gz").write_bytes(b"<html>")
     data = Cifar10(root=str(tmp_path / "data"))
-    assert "(what 127.0.0.1 sent has another checksum)" in message(data)
+    assert "(the file from 127.0.0.1 has another checksum)" in message(data)
     (cifar.folder / "cifar-10-python.tar.gz").unlink()
     assert "(127.0.0.1 answers 404)" in message(data)
     assert not [path for path in (tmp_path / "data").iterdir() if not path.name.startswith(".")]

@@ -50,7 +50,7 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize("path", ELSEWHERE)
 def test_a_row_leads_nowhere_else(path: str, pictures: Path) -> None:
-    with pytest.raises(DataError, match=r"row 7 names the file .* not one of the data set"):
+    with pytest.raises(DataError, match=r"row 7 names the file .* not part of the data set"):
         read_row_file(path.format(up=pictures.parent), str(pictures), "row 7")
     with pytest.raises(DataError, match="row 7 names the file"):
         read_row_file(path.format(up=pictures.parent), "owner/name", "row 7")

@@ -202,7 +202,7 @@ def test_too_little_text_is_refused(split: Split, length: int) -> None:
 def test_batches_that_cannot_be_made_are_refused() -> None:
     data = Texts(Bytes(), batch_size=10_000)
     count = len(data.dataset("train"))
-    with pytest.raises(ConfigError, match=f"leaves no batch: the training set has {count} items"):
+    with pytest.raises(ConfigError, match=f"is too large: the training set has {count} items"):
         data.check(1)
     with pytest.raises(ConfigError, match=r"data.context must be a whole number >= 1, got 0\."):
         Texts(Bytes(), context=0)
@@ -282,7 +282,5 @@ def test_two_at_once_tokenize_once() -> None:
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        StorageError, match=r"cannot keep prepared data in .*file .*Make room, or set cache_dir, where it was named"
-    ):
+    with pytest.raises(StorageError, match=r"cannot keep prepared data in .*file .*Make room, or set cache_dir to"):
         Texts(Bytes(), cache_dir=str(tmp_path / "file")).tokens("val")

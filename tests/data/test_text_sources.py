@@ -107,7 +107,7 @@ def test_another_text_is_not_shakespeare(play: Path) -> None:
     )
     assert "".join(TextFile(Bytes(), str(play)).documents("train")) in PLAY
     assert refusal(lambda: Shakespeare(Bytes(), path="/no/such").documents("val")) == "there is no file /no/such."
-    assert "(what 127.0.0.1 sent has another checksum)" in refusal(lambda: Shakespeare(Bytes()).documents("val"))
+    assert "(the file from 127.0.0.1 has another checksum)" in refusal(lambda: Shakespeare(Bytes()).documents("val"))
 
 
 # --- a file -----------------------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_folders_without_texts_are_refused(folder: Path) -> None:
     )
     (empty / "one.txt").write_text("one")
     assert refusal(lambda: TextFolder(Bytes(), str(empty)).documents("val")) == (
-        f"{empty} has one text; one to train and one to hold out are the least."
+        f"{empty} has one text; at least one to train and one to hold out are needed."
     )
     for pattern in ("/abs/*.txt", ""):
         text = refusal(lambda pattern=pattern: TextFolder(Bytes(), str(folder), pattern).documents("train"))  # type: ignore

@@ -28,7 +28,9 @@ def test_a_batch_that_cannot_be_handed_on_ends_its_worker(capfd) -> None:
 def test_without_workers_nothing_is_handed_on() -> None:
     """What is advised where a worker has died."""
     with (
-        pytest.raises(ResourceError, match=r"a process that loads data died at step 1: .* Try data\.num_workers=0"),
+        pytest.raises(
+            ResourceError, match=r"a process that loads data died at step 1, usually .* Try data\.num_workers=0"
+        ),
         enough_memory("at step 1", "a smaller model"),
     ):
         next(iter(DataLoader(NobodyCanSend(), batch_size=None, num_workers=1, worker_init_fn=begin_worker)))

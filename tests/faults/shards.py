@@ -12,7 +12,7 @@ from faults.runs import Place, begun, check_same_end, finished, length_of, newes
 from faults.trial import Trial
 from genlab.checkpoint import read
 
-PROMISE = "weights shared out over two processes (FSDP2), one killed at any moment: as above"
+PROMISE = "weights sharded over two processes (FSDP2), one killed at any moment: as above"
 KILLS = 4  # of one trial
 
 

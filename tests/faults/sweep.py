@@ -123,7 +123,7 @@ def main(outputs: Path) -> None:
     assert states(outputs) == dict.fromkeys(first, "finished")
     for folder, end in ends.items():
         assert (outputs / "deaths" / folder / "summary.json").stat().st_mtime_ns == end, "it was run again"
-    print(f"{sum('goes on from its checkpoint' in line for line in begun)} of {deaths} went on from a checkpoint")
+    print(f"{sum('continues from its checkpoint' in line for line in begun)} of {deaths} went on from a checkpoint")
 
     with sqlite3.connect(outputs / "deaths/ledger.db") as ledger:
         counted = dict(ledger.execute("select state, count(*) from trials group by state").fetchall())

@@ -107,7 +107,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
         def load(self, split: Split) -> ImageTable:
             return ImageTable(super().load(split).images)
 
-    with pytest.raises(ConfigError, match="metrics=accuracy: a Bigrams names no classes"):
+    with pytest.raises(ConfigError, match="metrics=accuracy: a Bigrams is not a classifier"):
         Accuracy().check(Bigrams(4), Digits())
     with pytest.raises(ConfigError, match="no held-out image has a label"):
         Accuracy().check(SaysItsGray(), Unlabelled())

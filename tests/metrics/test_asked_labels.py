@@ -90,8 +90,8 @@ def test_data_without_labels_cannot_be_balanced() -> None:
 
 def test_empty_and_tiny_classes_are_named(caplog: pytest.LogCaptureFixture) -> None:
     Skewed(batch_size=4).check(1)
-    assert "no training image has the label 0: nobody is asked for it" in caplog.text
+    assert "no training image has the label 0: it will not be sampled" in caplog.text
     assert remark(np.array([50, 50]), "ab") is None
     assert remark(np.array([955, 45]), "ab") == "of 1,000 training images, few are of the class b (45)."
     said = remark(np.array([9] + 9 * [0]), "abcdefghij")
-    assert said == "no training image has the label b, c, d, e, f and 4 more: nobody is asked for them."
+    assert said == "no training image has the label b, c, d, e, f and 4 more: they will not be sampled."

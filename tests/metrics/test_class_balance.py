@@ -86,7 +86,7 @@ class Random(ImageDataModule):
 def test_refuses_pictures_that_pixels_do_not_tell_apart_and_data_without_labels() -> None:
     data, judge = Random(), Evaluation(None, {"class_balance": ClassBalance()})
     examples = Examples.of(image=torch.from_numpy(data.table("val").images))
-    with pytest.raises(DataError, match=r"a judge on pixels names only \d\d% of the held-out images right"):
+    with pytest.raises(DataError, match=r"a judge on pixels classifies only \d\d% of the held-out images correctly"):
         judge.score(examples, data)
     unlabelled = Random()
     unlabelled.labelled = False

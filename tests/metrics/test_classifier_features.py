@@ -68,9 +68,9 @@ def test_the_end_of_a_run_says_what_it_is_good_for(tmp_path: Path, capsys: pytes
     assert re.search(r"^    accuracy_val +0\.\d{4}  higher$", said, re.M)
     assert f"next:       genlab train model=... data=... metrics.extractor={folder}\n" in said
     assert not (folder / "samples").exists()
-    with pytest.raises(ConfigError, match=r"holds a Classifier, which draws no samples\."):
+    with pytest.raises(ConfigError, match=r"holds a Classifier, which does not draw samples\."):
         command_line(["sample", f"run={folder}"])
-    with pytest.raises(ConfigError, match=r"baselines=true: they are in place of samples, and a Classifier draws none"):
+    with pytest.raises(ConfigError, match=r"baselines=true: baselines replace samples, and a Classifier draws none"):
         command_line(["evaluate", f"run={folder}", "baselines=true"])
     with pytest.raises(ConfigError, match=r"Classifier has no likelihood"):
         command_line(["evaluate", f"run={folder}", "likelihood=2"])
@@ -172,7 +172,7 @@ def test_it_judges_a_run_from_the_command_line(run: Path, tmp_path: Path) -> Non
     resume(gan, "budget.value=32")
     shutil.rmtree(gan / "parts")
     for command in (["evaluate", f"run={gan}"], ["train", f"run={gan}", "budget.value=48"]):
-        with pytest.raises(CheckpointError, match=rf"holds metrics.extractor.model as it was trained by {classifier}"):
+        with pytest.raises(CheckpointError, match=rf"holds metrics.extractor.model as trained by {classifier}"):
             command_line(command)
     command_line(["evaluate", f"run={gan}", "metrics/extractor=random"])  # and one can do without
     command_line(["evaluate", f"run={gan}", f"metrics.extractor={run}"])  # or name one
@@ -186,7 +186,7 @@ def test_a_judge_of_a_run_from_before_is_read_where_it_was(run: Path, gan: Path,
     judge = {"_target_": target, "model": run_folder.read_config(run)["model"], "run": str(run)}
     config["metrics"] = {"fid": {"_target_": "genlab.metrics.fid.FID"}, "extractor": judge}
     (old / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(CheckpointError, match=rf"only you can ask for that. To have it, type metrics.extractor={run}"):
+    with pytest.raises(CheckpointError, match=rf"so it needs your consent. To allow it, type metrics.extractor={run}"):
         command_line(["evaluate", f"run={old}", "n=8"])
     seal(old)
     command_line(["evaluate", f"run={old}", "n=8"])

@@ -174,13 +174,13 @@ def test_problems_are_looked_at_before_training(text: Text, tmp_path: Path) -> N
 
     refused(ConfigError, r"problems=/no/such cannot be read", "/no/such")
     refused(DataError, "has no problems", written(tmp_path / "none"))
-    refused(DataError, r"one, line 1: no text by the name of prompt", written(tmp_path / "one", {"x": "y"}))
-    refused(DataError, r"three, line 3: no text by the name of", written(tmp_path / "three", *PROBLEMS[:1] * 0,
+    refused(DataError, r"one, line 1: there is no text field prompt", written(tmp_path / "one", {"x": "y"}))
+    refused(DataError, r"three, line 3: there is no text field", written(tmp_path / "three", *PROBLEMS[:1] * 0,
             {"prompt": "", "answer": "", "entry_point": "", "test": ""}, {"prompt": "x"}))  # fmt: skip
     (tmp_path / "bad").write_text("{")
     refused(DataError, r"bad, line 1: not JSON", str(tmp_path / "bad"))
     refused(ConfigError, "is for text; the data are image", sums(tmp_path), Digits())
-    refused(ConfigError, "Linear writes no text", sums(tmp_path), model=torch.nn.Linear(1, 1))
+    refused(ConfigError, "Linear does not generate text", sums(tmp_path), model=torch.nn.Linear(1, 1))
 
 
 def test_an_empty_prompt_is_refused(text: Text, tmp_path: Path) -> None:

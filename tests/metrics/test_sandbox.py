@@ -271,7 +271,7 @@ def test_what_cannot_be_deleted_counts_as_wrong(
     assert Sandbox(seconds=60).passes_in(way, SOLVED)
     monkeypatch.setattr(Path, "rmdir", refuse)  # as of a file that was made immutable
     assert not Sandbox(seconds=60).passes_in(way, SOLVED)
-    assert "left what cannot be deleted" in caplog.text
+    assert "that cannot be deleted" in caplog.text
 
 
 def test_processes_that_cannot_be_started_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_processes_that_cannot_be_started_are_one_line(monkeypatch: pytest.Monke
     way = sandbox.best_way()
     assert way is not None
     monkeypatch.setattr("subprocess.Popen", refuse)
-    with pytest.raises(ResourceError, match=r"as many as it may.*workers=1"):
+    with pytest.raises(ResourceError, match=r"has reached its limit.*workers=1"):
         Sandbox().passes_in(way, SOLVED)
 
 

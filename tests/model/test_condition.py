@@ -72,7 +72,7 @@ def test_a_model_is_told_labels_unless_somebody_says_otherwise() -> None:
         ValueError, match=r"the data have no caption, they have label\. Use model\.conditions=\[label\]"
     ):
         Conditions.told({"label": TOLD["label"]}, ["caption"])
-    with pytest.raises(ValueError, match=r"have nothing that a sample can be asked for\. Use model\.conditions=\[\]"):
+    with pytest.raises(ValueError, match=r"have no conditions\. Use model\.conditions=\[\]"):
         Conditions.told({"label": {"size": None}}, ["label"])
 
 

@@ -87,8 +87,8 @@ def test_samples_are_decoded_latents(run: Path) -> None:
     ("other", "message"),
     [
         ("/nowhere", r"model.autoencoder=/nowhere: there is no run here"),
-        ("gan", r"a GAN has no map of latents. Name a run of model=vae or vq_vae\.$"),
-        ("flow", r"a Flow has no map of latents. Name a run of model=vae or vq_vae\.$"),
+        ("gan", r"a GAN has no latents with a spatial shape. Name a run of model=vae or vq_vae\.$"),
+        ("flow", r"a Flow has no latents with a spatial shape. Name a run of model=vae or vq_vae\.$"),
     ],
 )
 def test_what_cannot_be_an_autoencoder_is_refused(other: str, message: str, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_the_largest_that_makes_enough_steps() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["hours=2", "flops=1e15"], "hours and flops are two budgets. Name one of hours, flops and examples."),
+        (["hours=2", "flops=1e15"], "hours and flops are two budgets. Choose one of hours, flops and examples."),
         (["hours=-1"], "hours must be above 0, got -1."),
         (["hours=two"], "hours must be a number, got 'two'."),
         (["examples=0"], "examples must be a whole number >= 1, got 0."),
@@ -120,5 +120,5 @@ def test_a_batch_is_no_larger_than_the_data(monkeypatch: pytest.MonkeyPatch) -> 
         command_line([*typed])
     assert asked[0] == (10, 10), "nobody typed the 16 of the digits"
     assert all(batch == most == 10 for batch, most in asked)
-    with pytest.raises(ConfigError, match=r"^data\.batch_size=11 leaves no batch: .* Use data\.batch_size<=10\.$"):
+    with pytest.raises(ConfigError, match=r"^data\.batch_size=11 is too large: .* Use data\.batch_size<=10\.$"):
         command_line([*typed, "data.batch_size=11"])

@@ -81,7 +81,7 @@ MISTAKES = [
      "unknown option 'model.guidance'. {takes}"),
     ("runs={tmp}/good --cfg job", "unknown option '--cfg'. {takes}"),
     ("runs={tmp}/good allow_unequal=1", "allow_unequal must be true or false, got 1."),
-    ("runs={tmp}/other", "{tmp}/other: its config.yaml is not that of a run (no model or no data in it)."),
+    ("runs={tmp}/other", "{tmp}/other: its config.yaml is not a run's (it lacks the model or the data)."),
     ("runs={tmp}/list", "cannot read {tmp}/list/config.yaml (it holds no names and values)."),
     ("runs={tmp}/half", "cannot read {tmp}/half/summary.json (Expecting value: line 1 column 13 (char 12))."),
     ("runs={tmp}/text", "{tmp}/text/summary.json: fid_digits64_1k is not a number."),

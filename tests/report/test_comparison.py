@@ -226,7 +226,8 @@ def test_unequal_numbers_are_refused(outputs: Path) -> None:
     make_run(outputs / "a")
     b = make_run(outputs / "b", protocol={"num_samples": 500, "seed": 1}, protocol_id="bbbb2222", model__network=DIT)
     assert refusal(outputs) == (
-        "diffusion network=dit was measured otherwise: num_samples 500, not 1000, seed 1, not 0. Measure it again: "
+        "diffusion network=dit was measured by another protocol: num_samples 500, not 1000, seed 1, not 0. "
+        "Measure it again: "
         f"genlab evaluate run={b} n=1000 seed=0, or see them side by side, marked, with allow_unequal=true."
     )
     assert not list(outputs.glob("comparison*"))
@@ -257,7 +258,9 @@ def test_settings_of_a_metric_that_the_id_leaves_out_are_compared_too(outputs: P
     make_run(outputs / "a")
     other = {"metrics": {"fid": {}, "kid": {"subset_size": 100}}}
     b = make_run(outputs / "b", protocol=other, model__network=DIT)
-    assert "diffusion network=dit was measured otherwise: metrics.kid.subset_size 100, not 500." in refusal(outputs)
+    assert "diffusion network=dit was measured by another protocol: metrics.kid.subset_size 100, not 500." in refusal(
+        outputs
+    )
     assert f"run={b} metrics.kid.subset_size=500, or" in refusal(outputs)
     add_evaluation(b, {"kid_digits64_1k": 0.03})  # measured again as told
     compare([str(outputs)], out=str(outputs / "c"))
@@ -282,14 +285,16 @@ def test_unequal_numbers_are_marked_if_asked_for(outputs: Path, capsys: pytest.C
     shown = capsys.readouterr().out
     assert " 0.500*" in shown
     assert " 1.250 " in shown
-    assert "  * diffusion network=dit was measured otherwise: num_samples 500, not 1000\n" in shown
+    assert "  * diffusion network=dit was measured by another protocol: num_samples 500, not 1000\n" in shown
 
 
 def test_the_protocol_of_the_most_runs_is_the_standard(outputs: Path) -> None:
     make_run(outputs / "a", protocol={"num_samples": 5000}, protocol_id="bbbb2222", model__network=DIT)
     for name in "bc":
         make_run(outputs / name)
-    assert refusal(outputs).startswith("diffusion network=dit was measured otherwise: num_samples 5000, not 1000. ")
+    assert refusal(outputs).startswith(
+        "diffusion network=dit was measured by another protocol: num_samples 5000, not 1000. "
+    )
 
 
 def test_one_protocol_of_several(outputs: Path) -> None:
@@ -309,7 +314,7 @@ def test_other_data_are_refused(outputs: Path) -> None:
     make_run(outputs / "a")
     make_run(outputs / "b", data___target_="genlab.data.cifar10.CIFAR10")
     assert refusal(outputs) == (
-        "the runs are of different data sets: Digits (diffusion data=digits), CIFAR10 (diffusion data=cifar10). "
+        "the runs have different data sets: Digits (diffusion data=digits), CIFAR10 (diffusion data=cifar10). "
         "Compare those of one, or see them side by side, marked, with allow_unequal=true."
     )
 
@@ -365,16 +370,14 @@ def test_unlike_machines_are_named(outputs: Path, capsys: pytest.CaptureFixture[
     make_run(outputs / "c", seed=1)
     compare([str(outputs / "a"), str(outputs / "c")], out=str(outputs / "x"))
     shown = capsys.readouterr().out
-    assert ("  seconds, memory and speed are of different hardware: 2 x H100 (diffusion seed=0); "
+    assert ("  seconds, memory and speed were measured on different hardware: 2 x H100 (diffusion seed=0); "
             "x86_64, 2 cores (diffusion seed=1)\n") in shown  # fmt: skip
 
 
 def test_averaged_weights_and_others_do_not_compare(outputs: Path) -> None:
     make_run(outputs / "a")
     make_run(outputs / "b", protocol={"weights": "raw"}, seed=1)
-    said = (
-        r"diffusion seed=1 was measured otherwise: weights raw, not ema\. .* train both with callbacks\.ema, or without"
-    )
+    said = r"diffusion seed=1 was measured by another protocol: weights raw, not ema\. .* train both with callbacks"
     with pytest.raises(ConfigError, match=said):
         compare([str(outputs)], out=str(outputs / "x"), plots=False)
     make_run(outputs / "c", seed=1)
@@ -407,7 +410,7 @@ def test_captions_say_the_first_metric_whatever_the_order(outputs: Path, monkeyp
     b = make_run(outputs / "b", protocol={"seed": 1}, costs={"seconds": 1.0}, model__network=DIT)
     compare([str(outputs)], out=str(outputs / "x"), sort="seconds", allow_unequal=True)
     newest = Path("samples") / "examples=000000064000.png"
-    assert drawn == [("diffusion network=dit", "fid 1.250* (measured otherwise)", b / newest),
+    assert drawn == [("diffusion network=dit", "fid 1.250* (other protocol)", b / newest),
                      ("diffusion network=unet", "fid 1.250", a / newest)]  # fmt: skip
     drawn.clear()
     compare([str(a)], out=str(outputs / "x"), sort="precision")

@@ -55,7 +55,7 @@ def test_every_trial_is_told_of_and_only_what_has_ended_is_compared(
         "  trial 4 (lr=abc): illegal; lr must be a number",
         "  trial 5 (lr=0.5): waiting",
         "",
-        "Measured last by those that have not finished, each at its own moment:",
+        "Latest numbers of unfinished runs, each from its last evaluation:",
         "                      state  examples  val/fid_digits64_500",
         "  trial 2 (lr=0.3)  running    12,800                  92.5",
         "  trial 1 (lr=0.2)   pruned    12,800                  91.5",
@@ -93,8 +93,8 @@ def test_what_a_trial_said_cannot_steer_a_terminal(tmp_path: Path, capsys: pytes
 
 
 DAMAGED = [
-    ('{"trials": 3}', "no trials in it"),
-    ('{"trials": [], "direction": "sideways"}', "a direction that there is not"),
+    ('{"trials": 3}', "no trials, or"),
+    ('{"trials": [], "direction": "sideways"}', "an unknown direction"),
     ('{"trials": [{"number": 0, "state": "odd", "overrides": []}]}', "a trial without a number or a state"),
     ('{"trials": [{"number": 0, "state": "failed", "overrides": [], "folder": "../../etc"}]}', "trial 0 has no"),
     ("[", "cannot read"),

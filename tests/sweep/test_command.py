@@ -42,12 +42,12 @@ def test_folders_and_flags(tmp_path: Path) -> None:
         ("sweep=optun", "unknown sweep 'optun'. Did you mean 'optuna'? Available: grid, optuna, wandb."),
         ("sweep=grid,optuna", "sweep=grid,optuna names several values, and a sweep takes one. Choose one of them."),
         ("sweep.nam=x", "unknown option 'sweep.nam'. Did you mean 'sweep.name'?"),
-        ("sweep.name=a/b", "sweep.name=a/b must be of letters, digits, '.', '_' and '-', at most 80."),
-        ("sweep.name=..", "sweep.name=.. must be of letters, digits, '.', '_' and '-', at most 80."),
+        ("sweep.name=a/b", "sweep.name=a/b must consist of letters, digits, '.', '_' and '-', at most 80."),
+        ("sweep.name=..", "sweep.name=.. must consist of letters, digits, '.', '_' and '-', at most 80."),
         ("sweep.retries=x", "sweep.retries must be a whole number, got 'x'."),
         ("launcher.slots=0", "launcher.slots=0 must be a whole number >= 1, or null."),
-        ("run=outputs/x", "run=outputs/x is of one run, and a sweep makes runs of its own. Leave it out."),
-        ("folder=x", "folder=x is of one run, and a sweep makes runs of its own. Leave it out."),
+        ("run=outputs/x", "run=outputs/x is for one run, and a sweep makes its own runs. Leave it out."),
+        ("folder=x", "folder=x is for one run, and a sweep makes its own runs. Leave it out."),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(typed: str, said: str) -> None:
@@ -86,7 +86,7 @@ def test_a_metric_says_itself_which_way_is_better(monkeypatch: pytest.MonkeyPatc
     assert choose_metric("val/fid", None, lambda: FID) == Metric("val/fid", "lower")
     assert choose_metric("accuracy_500", None, lambda: FID) == Metric("accuracy_500", "higher")
     assert choose_metric(None, None, lambda: FID) == Metric("accuracy", "higher")
-    with pytest.raises(ConfigError, match=r"a trial measures no such thing[.] Did you mean 'fid'"):
+    with pytest.raises(ConfigError, match=r"trials do not measure this[.] Did you mean 'fid'"):
         choose_metric("fidd", None, lambda: FID)
 
 

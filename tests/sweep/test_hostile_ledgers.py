@@ -136,8 +136,8 @@ def test_of_a_ledger_full_of_them_nothing_is_run_or_deleted(
         assert sorted(path.name for path in victim.iterdir()) == [MADE, "kept"]
     ours = [trial for trial in ledger(outputs) if trial["state"] == "finished"]
     assert len(ours) == 2
-    assert "rows of the ledger" in caplog.text or "of the ledger is left out" in caplog.text
-    assert f"{len(NOT_TYPED)} trials of the ledger are not of this command" in capsys.readouterr().out
+    assert "rows of the ledger" in caplog.text or "of the ledger is ignored" in caplog.text
+    assert f"{len(NOT_TYPED)} trials of the ledger do not belong to this command" in capsys.readouterr().out
 
 
 class Told:
@@ -292,7 +292,7 @@ def test_such_a_folder_costs_that_trial_alone(outputs: Path, tmp_path: Path) -> 
     with pytest.raises(TrialsFailed):
         run(launcher, "seed=0,1", outputs=outputs)
     assert states(outputs) == ["failed", "finished"]
-    assert "is not a folder of this sweep's, but a link" in ledger(outputs)[0]["said"]
+    assert "is not a folder of this sweep but a link" in ledger(outputs)[0]["said"]
     assert len(list(victim.iterdir())) == 4
     assert [words[0] for words, _ in launcher.started] == ["seed=1"]
 

@@ -201,7 +201,7 @@ def test_two_processes_are_never_in_one_folder(outputs: Path, capsys: pytest.Cap
         launcher = Waits()
         run(launcher, "seed=0,1", outputs=outputs)
     assert [words[0].partition("=")[0] for words, _ in launcher.started] == ["seed", "run"]
-    assert "trial 0 waits: another process is still in" in capsys.readouterr().out
+    assert "trial 0 waits: another process still uses" in capsys.readouterr().out
     assert states(outputs) == ["finished", "finished"]
 
 
@@ -229,7 +229,7 @@ def test_a_sweep_that_is_told_to_stop_lets_trials_save(
     with signals_after(3, number), pytest.raises(SweepStopped) as stopped:
         run(Scripted(script, slots=2), "seed=0,1,2", outputs=outputs)
     assert stopped.value.exit_code == code
-    assert "2 trials were stopped, 1 not begun. Go on with the same command: genlab train -m" in str(stopped.value)
+    assert "2 trials were stopped, 1 not begun. Continue with the same command: genlab train -m" in str(stopped.value)
     assert "\n" not in str(stopped.value)
     assert states(outputs) == ["stopped", "stopped", "waiting"]
     launcher = Scripted()

@@ -204,9 +204,7 @@ def test_a_preempted_trial_goes_on_in_another_job(
 
 
 def test_what_cannot_be_is_said_at_once(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nothing_left = (
-        r"launcher[.]warning=120 seconds leave nothing of launcher[.]time=2 minutes[.] Use launcher[.]warning=60"
-    )
+    nothing_left = r"launcher[.]warning=120 seconds is all of launcher[.]time=2 minutes[.] Use launcher[.]warning=60"
     with pytest.raises(ConfigError, match=nothing_left):
         slurm.Slurm(time=2)
     slurm.Slurm(time=2, warning=60)

@@ -44,7 +44,7 @@ def test_combinations_keep_the_order_typed() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["lr=interval(1,2)"], "lr names a whole interval"),
+        (["lr=interval(1,2)"], "lr is an interval"),
         (["a=range(0,1000)", "b=range(0,1000)"], "1,000,000 combinations"),
     ],
 )
@@ -59,7 +59,7 @@ def test_a_grid_has_an_end(overrides: list[str], said: str) -> None:
         (["seed=0,1", "seed=2"], "seed is named twice"),
         (["lr=interval(2,1)"], "from a lower to a higher"),
         (["lr=tag(log, interval(0,1))"], "above 0"),
-        (["model=glob(x*)"], "nothing is called so"),
+        (["model=glob(x*)"], "nothing matches"),
     ],
 )
 def test_what_spans_nothing_is_refused(overrides: list[str], said: str) -> None:

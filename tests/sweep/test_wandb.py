@@ -138,7 +138,7 @@ def test_a_proposal_of_what_only_a_user_types_is_refused(
     asked = {name: {"value": value} for name, value in arguments.items()}
     service.commands = [[{"type": "run", "run_id": "r0", "args": asked}]]
     launcher = Scripted()
-    with pytest.raises(ConfigError, match=r"W&B proposes a trial that cannot be: .*Change its sweep"):
+    with pytest.raises(ConfigError, match=r"W&B proposes an invalid trial: .*Change its sweep"):
         run(launcher, outputs)
     assert not launcher.started
 
@@ -157,10 +157,10 @@ def test_values_are_as_they_would_be_typed() -> None:
 def test_what_cannot_be_is_said_at_once(service: Service, outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"sweep[.]id=s1 must be entity/project/sweep"):
         read_plan(["sweep=wandb", "sweep.id=s1"], None)
-    with pytest.raises(ConfigError, match="seed names several values, and W&B chooses them here"):
+    with pytest.raises(ConfigError, match="seed has several values, but W&B chooses the values"):
         read_plan(["sweep=wandb", "sweep.id=a/b/c", "seed=0,1"], None)
     monkeypatch.setattr(service, "answer", lambda *asked: {"errors": [{"message": "sweep s1 is not running"}]})
-    with pytest.raises(ResourceError, match=r"W&B does not say what to run \(sweep s1 is not running\)"):
+    with pytest.raises(ResourceError, match=r"W&B does not answer what to run \(sweep s1 is not running\)"):
         run(Scripted(), outputs)
     monkeypatch.setenv("WANDB_MODE", "offline")
     with pytest.raises(ConfigError, match="sweep=wandb needs the service, and WANDB_MODE=offline"):

@@ -1,4 +1,4 @@
-"""Ends a run of a recipe that does not do what the recipe is known to do, while little is lost."""
+"""Ends a run early if a metric leaves the band of its recipe."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from genlab.redaction import for_terminal
 class StopOutside(Callback):
     """Raises OutsideBand where an evaluation at 5 or 25 % of the budget gives a value outside its band.
 
-    It comes after the evaluation, which has to be made there (``callbacks.evaluation.also_at``). What the full
-    evaluation gives at the end is judged when the run is over.
+    It needs an evaluation at these points (``callbacks.evaluation.also_at``) and must come after that callback. The
+    full evaluation at the end is judged when the run is over.
     """
 
     def __init__(self, bands: Bands):
         self.bands = bands
-        self._passed = 0.0  # share of the budget up to which all is judged
+        self._passed = 0.0  # share of the budget up to which everything was judged
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)

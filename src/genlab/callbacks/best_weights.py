@@ -10,11 +10,11 @@ from genlab.model.base import Model
 
 
 class BestWeights(EMA):
-    """Keeps the weights whose ``loss`` on the held-out split is lowest, measured every so many examples.
+    """Keeps the weights whose ``loss`` on the held-out split is lowest, measured every ``every`` examples.
 
     Sampling, grids and evaluations use them, as they use an average elsewhere. The noise of the loss is the same every
-    time, so that two measurements differ by the weights alone. Set ``callbacks.ema=null`` beside it: a run keeps an
-    average or its best weights. The weights and their loss stand in checkpoints, so a run that is continued chooses as
+    time, so that two measurements differ by the weights alone. Set ``callbacks.ema=null`` too: a run keeps an
+    average or its best weights. The weights and their loss are saved in checkpoints, so a continued run chooses like
     one that was never stopped.
     """
 
@@ -43,7 +43,7 @@ class BestWeights(EMA):
             self.note_step(trainer, pl_module)
 
     def note_step(self, trainer: Trainer, model: Model) -> None:
-        """Measure, if it is time: also before a grid of the same step, for which the run is saved first."""
+        """Measure, if it is due: also before the run is saved for a sample grid of the same step."""
         examples = model.progress.examples
         if examples // self.every == self._measured and model.progress.fraction < 1:
             return

@@ -1,4 +1,4 @@
-"""When to do what is done every so often: spread evenly over the budget, whatever it is counted in."""
+"""When periodic work is due: at points spread evenly over the budget, in any unit."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ class Cadence:
         self._passed = 0
 
     def start(self, fraction: float) -> None:
-        """``fraction`` of the budget, in [0, 1], has been used before."""
+        """Start where ``fraction`` of the budget, in [0, 1], is already used."""
         self._passed = self._points(fraction)
 
     def reached(self, fraction: float) -> bool:
@@ -31,7 +31,7 @@ class Cadence:
         return new
 
     def is_due(self, fraction: float) -> bool:
-        """What :meth:`reached` would say."""
+        """What :meth:`reached` would return, without passing the point."""
         return self._points(fraction) > self._passed
 
     def ahead(self, fraction: float) -> int:

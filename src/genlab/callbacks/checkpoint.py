@@ -1,4 +1,4 @@
-"""When a run is saved: every so many minutes, when it is asked to stop, and at its end."""
+"""Saves a run periodically, when it is asked to stop, and at its end."""
 
 import time
 from pathlib import Path
@@ -19,8 +19,8 @@ from genlab.model.base import Model
 class Checkpoints(Checkpoint):
     """Keeps the newest ``keep`` states of a run.
 
-    States are named by the examples seen, and saved only where an optimizer step has just been made, which is what
-    makes continuing from one exact. Lightning's ModelCheckpoint counts optimizer steps, which differ between families.
+    States are named by the examples seen, and saved only right after an optimizer step, so that continuing from one
+    is exact. Lightning's ModelCheckpoint counts optimizer steps, which differ between families.
     """
 
     def __init__(self, every_minutes: float = 10.0, keep: int = 2):
@@ -34,7 +34,7 @@ class Checkpoints(Checkpoint):
         self._last_save = time.monotonic()
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(datamodule, DataModule):
-            _ = datamodule.fingerprint  # now: a file that is overwritten later is not what the run began with
+            _ = datamodule.fingerprint  # now, before a file can be overwritten
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -74,7 +74,7 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             write_atomically(folder / read.NEWEST, lambda file: file.write(path.name.encode()))
             earlier = [old for old in read.saved(folder.parent) if old.name < path.name]
-            for old in read.saved(folder.parent):  # one that claims to be newer was damaged, and passed over
+            for old in read.saved(folder.parent):  # one named as newer was damaged and skipped
                 if old != path and old not in earlier[: self.keep - 1]:
                     take_away(old)
         self._last_save, self.saved_at = time.monotonic(), pl_module.progress.examples
@@ -82,21 +82,21 @@ class Checkpoints(Checkpoint):
 
 @runtime_checkable
 class NotesSteps(Protocol):
-    """A callback that takes notes of steps, and has done so before the step is saved."""
+    """A callback that records something of each step, and must do so before the step is saved."""
 
     def note_step(self, trainer: Trainer, model: Model) -> None:
-        """Note of the step just made what is known now; a second time for one step changes nothing."""
+        """Record the step just made; a second call for the same step changes nothing."""
         ...
 
 
 def save_before(trainer: Trainer, model: Model, again: bool = False) -> None:
     """Save the run, if it is saved at all, right after an optimizer step and before work that may fail or be killed.
 
-    ``again``: also where that step is saved already, since more was logged of it.
+    ``again``: also if that step is saved already, since more was logged since.
     """
     callback = next((c for c in trainer.callbacks if isinstance(c, Checkpoints)), None)  # type: ignore[attr-defined]
     for other in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(other, NotesSteps):  # its turn in this step may come later: too late if the run is killed now
+        if isinstance(other, NotesSteps):  # it may run later in this step: too late if the run is killed now
             other.note_step(trainer, model)
     if callback is not None and (again or callback.saved_at != model.progress.examples):
         callback.save(trainer, model)
@@ -105,8 +105,8 @@ def save_before(trainer: Trainer, model: Model, again: bool = False) -> None:
 def _mend_epoch_count(trainer: Trainer) -> None:
     """Count the epoch that is running as started.
 
-    Lightning forgets to when a run goes on from the last step of an epoch, and then loses its place when that run is
-    continued once more.
+    Lightning does not when a run is continued from the last step of an epoch, and then loses its place when that run
+    is continued once more.
     """
     epochs = trainer.fit_loop.epoch_progress
     for count in (epochs.total, epochs.current):

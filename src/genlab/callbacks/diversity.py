@@ -1,4 +1,4 @@
-"""How much the samples of a grid differ, beside held-out images: what a collapsed model lacks."""
+"""Diversity of the samples of a grid relative to held-out images, to detect mode collapse."""
 
 import numpy as np
 import torch
@@ -6,10 +6,10 @@ from torch import Tensor
 
 from genlab.data.image import ImageTable
 
-_PAIRS = 10  # the fewest that a mean is taken of
+_PAIRS = 10  # fewest pairs for a mean
 _PER_CLASS = 20  # held-out images of a class that are compared with each other
 _NUMBERS = 50_000_000  # pixels that are held as float32 at a time
-_CHANCE = 0.01  # that a model as good as the data is accused of never drawing a class
+_CHANCE = 0.01  # probability that a perfect model is reported to miss a class
 
 
 def distance_ratio(samples: Tensor, labels: Tensor | None, held_out: ImageTable) -> float | None:
@@ -43,11 +43,11 @@ def pairwise_distance(images: Tensor) -> float:
 
 
 def classes_drawn(samples: Tensor, train: ImageTable, held_out: ImageTable) -> tuple[list[int], list[int]]:
-    """The classes of samples (N, C, H, W) uint8, and those that are not among them and would be but for bad luck.
+    """The classes of samples (N, C, H, W) uint8, and the classes whose absence is not explained by chance.
 
-    A sample is of the class of its nearest training image. That is a poor classifier of large pictures; so what it does
-    with held-out images says how often it should name a class. One that data would have in N images with a probability
-    of 0.99, after Bonferroni's correction for the number of classes, and that samples lack, is missing.
+    A sample has the class of its nearest training image. That is a poor classifier of large pictures, so its results
+    on held-out images give the expected frequency of each class. A class is missing if N images of the data would
+    contain it with probability 0.99, after Bonferroni's correction for the number of classes, and the samples do not.
     """
     assert train.labels is not None
     fits = max(1, _NUMBERS // samples[0].numel())
@@ -58,7 +58,7 @@ def classes_drawn(samples: Tensor, train: ImageTable, held_out: ImageTable) -> t
     real = _spread(held_out, np.arange(len(held_out)), min(1000, fits))
     np.add.at(shares, labels[_nearest(_rows(real), images)], 1 / len(real))
     drawn = set(labels[_nearest(_rows(samples), images)].tolist())
-    luck = (1 - shares) ** len(samples) * len(shares)  # of a class that is not drawn
+    luck = (1 - shares) ** len(samples) * len(shares)  # probability that a class is absent
     missing = [label for label in range(len(shares)) if label not in drawn and luck[label] < _CHANCE]
     return sorted(drawn), missing
 
@@ -69,12 +69,12 @@ def _nearest(queries: Tensor, images: Tensor) -> np.ndarray:
 
 
 def _rows(images: Tensor) -> Tensor:
-    """uint8 -> float32 (N, D) around 0, where squares lose least."""
+    """uint8 -> float32 (N, D), centered at 0, where squares are most exact."""
     return images.flatten(1).float() / 127.5 - 1
 
 
 def _spread(table: ImageTable, rows: np.ndarray, count: int) -> Tensor:
-    """Up to ``count`` images of the ``rows`` of a table, from all over them."""
+    """Up to ``count`` images of the ``rows`` of a table, evenly spread."""
     return torch.from_numpy(table.images[rows[_evenly(len(rows), count)]])
 
 

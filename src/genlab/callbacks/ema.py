@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights: what sampling, evaluation and export use."""
+"""Exponential moving average of the weights, used for sampling, evaluation and export."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ class EMA(Callback):
 
     Lightning's own averaging counts optimizer steps, which run twice as fast in a GAN, and its average can be
     overwritten by the initial weights at the end of such a fit; hence this one. Averages are float32, placed and
-    sharded like the weights, and stand in the checkpoint under ``ema``.
+    sharded like the weights, and saved in the checkpoint under ``ema``.
     """
 
     kind: ClassVar[str] = "ema"  # of weights, in protocols
@@ -64,7 +64,7 @@ class EMA(Callback):
 
     @contextmanager
     def swapped_in(self, model: Model) -> Iterator[None]:
-        """The averages in place of the weights, for as long as the block runs."""
+        """Replace the weights by their averages inside the block."""
         weights = {name: p.detach().clone() for name, p in model.averaged()}
         vectors = [(vector, vector.clone()) for vector in singular_vectors(model)]
         try:
@@ -80,13 +80,13 @@ class EMA(Callback):
         checkpoint["ema"], checkpoint["ema_kind"] = dict(self.averages), self.kind
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.averages = dict(checkpoint.get("ema", {}))  # a run may start to average when it is continued
+        self.averages = dict(checkpoint.get("ema", {}))  # a continued run may start to average
 
 
 @contextmanager
 def averaged_weights(trainer: Trainer, model: Model) -> Iterator[str]:
-    """The weights that samples are made with: the average, or the best, where the run keeps one. Yields "ema", "best"
-    or "raw"."""
+    """Replace the weights by those for sampling, the average or the best, where the run keeps them. Yields "ema",
+    "best" or "raw"."""
     ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
     if ema is None:
         with _gathered(model):
@@ -98,7 +98,7 @@ def averaged_weights(trainer: Trainer, model: Model) -> Iterator[str]:
 
 @contextmanager
 def _gathered(model: nn.Module) -> Iterator[None]:
-    """Sharded weights whole on every rank: ranks may then call the model each as often as it has examples."""
+    """Gather sharded weights on every rank, so that ranks may call the model a different number of times."""
     sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for module in sharded:
         module.set_reshard_after_forward(False, recurse=False)

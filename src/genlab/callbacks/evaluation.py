@@ -1,4 +1,4 @@
-"""A cheap evaluation every so often during training: validation losses, and metrics of a few samples."""
+"""Cheap periodic evaluations during training: validation losses, and metrics of a few samples."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,9 @@ from genlab.seeding import derive_seed
 
 
 class PeriodicEvaluation(Callback):
-    """Logs ``val/loss`` and metrics of ``num_samples`` samples; their names say how many, since it matters.
+    """Logs ``val/loss`` and metrics of ``num_samples`` samples; the names of the metrics include that number.
 
-    A signal cuts it short; the run then owes it, and makes it first when it goes on.
+    An evaluation cut short by a signal is repeated first when the run is continued.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class PeriodicEvaluation(Callback):
     ):
         if num_samples < 2 and (times or also_at):
             raise ValueError(
-                f"num_samples={num_samples} must be at least 2. For no evaluation on the way: "
+                f"num_samples={num_samples} must be at least 2. For no evaluation during training: "
                 "callbacks.evaluation.times=0."
             )
         self.evaluation, self.num_samples = evaluation, num_samples
@@ -49,7 +49,7 @@ class PeriodicEvaluation(Callback):
         self.final: Result | None = None  # of the full evaluation, once the run has ended
         self.latest: dict[str, float] = {}  # what was logged last, and after how many examples
         self.latest_at = -1
-        self.best: dict[str, float] = {}  # of each number so far, by the name that services know it by
+        self.best: dict[str, float] = {}  # best value of each number so far, by its name in logging services
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
@@ -57,7 +57,7 @@ class PeriodicEvaluation(Callback):
         self.milestones.start(pl_module.progress.fraction)
         if self._owed:
             self._evaluate_or_owe(trainer, pl_module)
-            trainer.should_stop = self._owed  # stopped again: no step, since it is of the weights as they are
+            trainer.should_stop = self._owed  # stopped again: no step, since the evaluation is of these weights
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -67,7 +67,7 @@ class PeriodicEvaluation(Callback):
         if not pl_module.at_optimizer_step(batch_idx):
             return  # a state that can be saved, and the weights that go on from it
         if self.milestones.reached(fraction) and fraction < 1:  # the full evaluation follows at once
-            self._owed = True  # whoever goes on from the state that is saved now makes it first
+            self._owed = True  # a run continued from the state saved now evaluates first
             save_before(trainer, pl_module, again=True)
             self._evaluate_or_owe(trainer, pl_module)
 
@@ -75,18 +75,18 @@ class PeriodicEvaluation(Callback):
         self._owed = not done_unless_stopped(trainer, lambda: self.evaluate(trainer, model, self.num_samples))
 
     def state_dict(self) -> dict[str, Any]:
-        """Saved before its turn in a step, it owes that step's evaluation too."""
+        """If saved before its turn in a step, that step's evaluation is still due too."""
         fraction = 0.0 if self._model is None else self._model.progress.fraction
         owed = self._owed or (fraction < 1 and self.milestones.is_due(fraction))
         return {"owed": owed, "best": dict(self.best)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._owed = state_dict["owed"]
-        self.best = dict(state_dict.get("best", {}))  # runs of earlier versions noted none
+        self.best = dict(state_dict.get("best", {}))  # runs of earlier versions have none
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
-        if not stop_requested(trainer):  # a run that was stopped will be continued, and judged then
+        if not stop_requested(trainer):  # a stopped run is evaluated after it was continued
             self.final = self.evaluate(trainer, pl_module, num_samples=None)
 
     def evaluate(self, trainer: Trainer, model: Model, num_samples: int | None) -> Result:
@@ -111,21 +111,21 @@ class PeriodicEvaluation(Callback):
         return result
 
     def _tell(self, result: Result) -> None:
-        """Warn, once of each, of metrics that have no number this time: the training goes on."""
+        """Warn, once for each, of metrics that could not be computed; training goes on."""
         for name, error in result.failures.items():
             if name not in self._told and rank() == 0:
-                warnings.warn(f"metrics={name} has no number in this evaluation: {in_words(error)}", stacklevel=2)
+                warnings.warn(f"metrics={name} was not computed in this evaluation: {in_words(error)}", stacklevel=2)
             self._told.add(name)
 
 
 def curve_names(evaluation: Evaluation) -> list[str]:
-    """What every evaluation of a run will give."""
+    """The names of all curves that the evaluations of a run log."""
     metrics = (evaluation.metrics | evaluation.of_models).values()
     return ["val/loss", *(f"val/{key}" for metric in metrics for key in metric.directions)]
 
 
 def _curves(losses: Mapping[str, float], result: Result) -> tuple[dict[str, float], dict[str, Direction | None]]:
-    """Numbers by names that are the same for any number of samples, and what is better."""
+    """Values by names that are the same for any number of samples, and which direction is better."""
     curves = {f"val/{name}": value for name, value in losses.items()}
     directions: dict[str, Direction | None] = {"val/loss": "lower"}
     for name, value in result.values.items():
@@ -157,7 +157,7 @@ def validation_losses(trainer: Trainer, model: Model) -> dict[str, float]:
 
 
 class OnlyEvaluate(Callback):
-    """Makes no step of a run that is trained, and was ended before it was evaluated."""
+    """Makes no training step: for a run that is trained but was stopped before its evaluation."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.should_stop = True

@@ -1,4 +1,4 @@
-"""Says so when a training fails in a way that has a name: a remedy on the spot is cheaper than a wasted run."""
+"""Warns of known training failures, with a remedy: a winning discriminator, mode collapse, exploding gradients."""
 
 import warnings
 from collections.abc import Mapping
@@ -17,28 +17,28 @@ from genlab.callbacks.samples import SampleGrid
 from genlab.model.base import GenerativeModel, Model
 from genlab.sampling.draw import asked_of
 
-_FIRST_LOOKS = 10  # of the first steps each, so that there is soon something to compare with
-_KEPT_LOOKS = 50  # whose median is the usual norm
-_GROWTH = 10.0  # of a healthy gradient since the first step
+_FIRST_LOOKS = 10  # the first steps are all looked at, for a first norm to compare with
+_KEPT_LOOKS = 50  # norms whose median is the usual norm
+_GROWTH = 10.0  # largest growth of a healthy gradient since the first step
 
 
 class FailureMonitor(Callback):
-    """Warns, once each and on one line, of three ways to fail, and logs what it goes by under ``monitor/``.
+    """Warns, once each and on one line, of three failures, and logs the values it uses under ``monitor/``.
 
-    * **The discriminator wins**: it is right about (nearly) all images, real and made, for long, and what it teaches
-      the generator no longer depends on what that does (Arjovsky and Bottou 2017, arXiv:1701.04862, sec. 2). By
-      ``train/accuracy_real`` and ``train/accuracy_fake``, which any family may log. Its counterpart is no sign: at
-      equilibrium, too, a discriminator is right by half.
+    * **The discriminator wins**: it classifies (nearly) all real and generated images correctly for long, so the
+      generator's gradient vanishes (Arjovsky and Bottou 2017, arXiv:1701.04862, sec. 2). Measured by
+      ``train/accuracy_real`` and ``train/accuracy_fake``, which any family may log. The opposite is not a failure: at
+      equilibrium, too, a discriminator is right half of the time.
     * **Mode collapse**: the samples of the grid (:class:`SampleGrid`, which has to come before this callback) are much
       more alike than held-out images of their class; or, of a model without labels on data with labels, classes are
-      missing among them. Noise lies far apart, and is not taken for collapse.
+      missing among them. Noise images are far apart, so they do not count as collapse.
     * **Exploding gradients**: the norm of an optimizer's gradient, before clipping, is ``exploding`` times its running
-      median, or ten times that of the very first step's, in two looks in a row; one alone may be a bad batch. Or it is
+      median, or ten times that of the very first step's, twice in a row, since once may be a bad batch. Or it is
       not finite, except under a loss scaler, which finds its scale that way. The norm is that of the unscaled gradient,
       and with sharded weights that of the first rank's shard.
 
-    At the start every discriminator wins, and an untrained model may draw blank images: neither is judged in the first
-    ``grace`` of the budget, nor before ``grace_examples``.
+    At the start every discriminator wins, and an untrained model may draw blank images: neither is reported in the
+    first ``grace`` of the budget, nor before ``grace_examples``.
 
     Scores and gradients are looked at when the loggers are (``trainer.log_every_n_steps``), so that the steps between
     wait for nothing. Nothing is drawn, changed or exchanged between ranks: training is the same, to the last
@@ -47,11 +47,11 @@ class FailureMonitor(Callback):
 
     def __init__(
         self,
-        pinned: float = 0.99,  # the accuracy of real and of made images from which on the discriminator has won
+        pinned: float = 0.99,  # accuracy on real and on generated images above which the discriminator has won
         window: int = 10_000,  # examples that the accuracies are averaged over
-        alike: float = 0.35,  # distance of samples, relative to that of data, below which they are collapsed
-        grace: float = 0.15,  # share of the budget in which nothing but gradients is judged, nor is it
-        grace_examples: int = 10_000,  # in the first so many examples
+        alike: float = 0.35,  # pairwise distance of samples, relative to the data's, below which they are collapsed
+        grace: float = 0.15,  # share of the budget in which only gradients are judged
+        grace_examples: int = 10_000,  # the same, as a number of examples
         exploding: float = 100.0,  # times the usual norm of the gradient
     ):
         self.pinned, self.window, self.alike = pinned, window, alike
@@ -67,7 +67,7 @@ class FailureMonitor(Callback):
         self._names = optimizer_names(trainer.optimizers, pl_module)
         for average in self.accuracies.values():
             if average.seen is None:
-                average.seen = pl_module.progress.examples  # a run may start to be watched late
+                average.seen = pl_module.progress.examples  # a continued run may get this callback late
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         assert isinstance(pl_module, Model)
@@ -91,7 +91,7 @@ class FailureMonitor(Callback):
             self.say(
                 f"gradient {name}",
                 f"the gradient{f' of the {name}' if name else ''} explodes: after {pl_module.progress.examples:,} "
-                f"examples its norm is {norm:.3g}, {usual:.3g} would be usual. "
+                f"examples its norm is {norm:.3g}; usual is {usual:.3g}. "
                 f"{'Lower' if clipped else 'Set trainer.gradient_clip_val=1.0, or lower'} the learning rate "
                 f"({'model.discriminator_optimizer.lr' if name == 'discriminator' else 'model.optimizer.lr'}).",
             )
@@ -111,7 +111,7 @@ class FailureMonitor(Callback):
         self._log(trainer, pl_module, values)
 
     def note_step(self, trainer: Trainer, model: Model) -> None:
-        """Log what the step says without its samples, once: also before it is saved for the sake of a grid."""
+        """Log the values of the step that need no samples, once: also before it is saved for a sample grid."""
         looks = _looks(trainer)
         if not trainer.is_global_zero or looks <= self._looks:
             return
@@ -143,7 +143,7 @@ class FailureMonitor(Callback):
             self.say(
                 "discriminator",
                 f"the discriminator wins: after {model.progress.examples:,} examples it is right about {real:.1%} of "
-                f"the real images and {fake:.1%} of the generator's, which learns little from it. Use "
+                f"the real and {fake:.1%} of the generated images, so the generator learns little. Use "
                 "model/augment=diffaugment or model/objective/penalty=r1, or lower model.discriminator_optimizer.lr.",
             )
         return {"accuracy_real": real, "accuracy_fake": fake}
@@ -177,7 +177,7 @@ class FailureMonitor(Callback):
                 names = ", ".join(held_out.names[label] for label in missing)
                 self.say(
                     "classes",
-                    f"{len(samples)} samples after {model.progress.examples:,} examples have none of the class"
+                    f"{len(samples)} samples after {model.progress.examples:,} examples show none of the class"
                     f"{'es' * (len(missing) > 1)} {names} (by the nearest training image): mode collapse. {remedy}",
                 )
         return values
@@ -206,14 +206,14 @@ class FailureMonitor(Callback):
 
 
 class Average:
-    """An exponential average over ``window`` examples, and ten values at least, that come at uneven distances."""
+    """An exponential average over ``window`` examples, and at least ten values, that come at uneven intervals."""
 
     def __init__(self, window: int):
         self.window = window
         self.value = 0.0
         self.count = 0  # values so far
-        self.seen: int | None = None  # examples at the last value, or where the run was when it began to be watched
-        self.covered = 0  # examples that there are values of
+        self.seen: int | None = None  # examples at the last value, or at the start of this callback
+        self.covered = 0  # examples that have values
         self.weight = 0.0  # of all values so far; below 1 at the start
 
     def add(self, value: float, examples: int) -> None:
@@ -248,7 +248,7 @@ class Norms:
         return min(median(self.recent), _GROWTH * self.first) if self.first > 0 else median(self.recent)
 
     def explode(self, norm: float, factor: float) -> bool:
-        """Take a norm in; whether it is the second in a row that is ``factor`` times the usual, or not finite."""
+        """Add a norm. Whether it is the second in a row that is ``factor`` times the usual, or not finite."""
         self.last = norm
         if not isfinite(norm):
             return True
@@ -259,7 +259,7 @@ class Norms:
 
 
 def gradient_norm(optimizer: Optimizer) -> float:
-    """Of all weights of an optimizer together; of this rank's shards where they are sharded."""
+    """The gradient norm over all weights of an optimizer; over this rank's shards if they are sharded."""
     slopes = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     mine = [slope.to_local() if isinstance(slope, DTensor) else slope for slope in slopes]
     if not mine:
@@ -268,7 +268,7 @@ def gradient_norm(optimizer: Optimizer) -> float:
 
 
 def optimizer_names(optimizers: list[Optimizer], model: torch.nn.Module) -> list[str]:
-    """The part of the model that each trains, e.g. "generator"; its number if that is no part, "" if it is alone."""
+    """The part of the model that each trains, e.g. "generator"; its number if there is none, "" for a single one."""
     if len(optimizers) == 1:
         return [""]
     owner = {id(p): name.partition(".")[0] for name, p in model.named_parameters()}
@@ -277,7 +277,7 @@ def optimizer_names(optimizers: list[Optimizer], model: torch.nn.Module) -> list
 
 
 def _looks(trainer: Trainer) -> int:
-    """How often the loggers will have looked by the end of this step."""
+    """How often the loggers will have logged by the end of this step."""
     return (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) // trainer.log_every_n_steps  # type: ignore[attr-defined]
 
 

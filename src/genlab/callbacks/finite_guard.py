@@ -1,4 +1,4 @@
-"""Stops a run before an update that would poison its weights."""
+"""Stops a run before an optimizer step whose gradient is not finite."""
 
 import math
 from pathlib import Path
@@ -15,18 +15,18 @@ from genlab.checkpoint import read
 from genlab.errors import NumericsError
 from genlab.model.base import Model
 
-_SHOWN = 8  # indices of a batch that a message names
+_SHOWN = 8  # indices of a batch in a message
 
 
 class FiniteGuard(Callback):
     """Looks at the gradient before every optimizer step and raises NumericsError, on all ranks, if it is not finite:
     weights, averages and optimizer state are then as the last step left them.
 
-    Under a loss scaler (fp16) it leaves the looking to that one, which finds its scale by skipping such steps.
+    Under a loss scaler (fp16) it checks nothing, since the scaler finds its scale by skipping such steps.
     """
 
     def __init__(self) -> None:
-        self._indices: torch.Tensor | None = None  # of the batch that is trained on
+        self._indices: torch.Tensor | None = None  # of the current batch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
@@ -55,12 +55,12 @@ class FiniteGuard(Callback):
         last = next(iter(read.saved(Path(trainer.default_root_dir))), None)
         raise NumericsError(
             f"the {_of_all_ranks(self._what(trainer))} at step {step}, after {pl_module.progress.examples:,} examples. "
-            f"Nothing was saved of it; the last good state: {last.name if last else 'none'}. "
+            f"This step was not saved; the last good state: {last.name if last else 'none'}. "
             "Lower model.optimizer.lr, or set trainer.gradient_clip_val=1.0."
         )
 
     def _what(self, trainer: Trainer) -> str:
-        """What is not finite on this rank, and in which batch; nothing if that is on another."""
+        """What is not finite on this rank, and in which batch; "" if it is on another rank."""
         assert isinstance(trainer.lightning_module, Model)
         said = trainer.lightning_module.latest()
         terms = {name: float(value) for name, value in said.items() if name.startswith("train/")}
@@ -75,7 +75,7 @@ class FiniteGuard(Callback):
 
 
 def is_finite(slopes: list[torch.Tensor]) -> bool:
-    """The same answer on all ranks: gradients are either averaged over them, or shared out and looked at together."""
+    """The same answer on all ranks: gradients are either averaged over them, or sharded and checked together."""
     mine = [slope.to_local() if isinstance(slope, DTensor) else slope.detach() for slope in slopes]
     mine = [slope for slope in mine if slope.numel()]
     finite = _all_finite(mine, 2.0) or _all_finite(mine, float("inf"))  # squares overflow, but are six times as quick

@@ -1,4 +1,4 @@
-"""How long a run will take: said when its first steps have been timed, judging included."""
+"""Forecast of how long a run will take, evaluations included, once its first steps are timed."""
 
 import time
 from typing import Any
@@ -14,15 +14,15 @@ from genlab.sampling.draw import asked_of
 from genlab.seeding import RandomStream
 
 _WARM_UP = 3  # steps that are not timed: the first one counts operations, and memory is asked for
-_TRIED = 16  # samples that are drawn to see how long one takes
+_TRIED = 16  # samples that are drawn for timing
 
 
 class Forecast(Callback):
-    """Prints, once, what the whole run is expected to take: its training, and its samples for grids and judgments.
+    """Prints, once, what the whole run is expected to take: its training, and its samples for grids and evaluations.
 
-    Steps are timed for ``seconds``, so that a shorter run says nothing. Then a few samples are drawn from a stream of
-    random numbers of their own: training is the same, to the last bit, without it. On several devices nothing is drawn,
-    since ranks would have to agree when, and the line is of the training alone.
+    Steps are timed for ``seconds``, so that a shorter run says nothing. Then a few samples are drawn from a separate
+    random stream, so training is bitwise the same without it. On several devices nothing is drawn,
+    since ranks would have to agree when, and the line covers training only.
     """
 
     def __init__(self, seconds: float = 5.0):
@@ -52,7 +52,7 @@ class Forecast(Callback):
         training /= model.progress.fraction - fraction
         count = samples_ahead(trainer, model)
         if not count or not isinstance(model, GenerativeModel) or trainer.world_size > 1:
-            drawn = f", and {count:,} samples to draw and judge" if count else ""
+            drawn = f", and {count:,} samples to draw and evaluate" if count else ""
             return f"expected:   about {in_words(training)} of training to go{drawn}"
         drawing = count * seconds_a_sample(model)
         return (
@@ -62,7 +62,7 @@ class Forecast(Callback):
 
 
 def samples_ahead(trainer: Trainer, model: Model) -> int:
-    """How many samples the rest of the run draws: for its grids, its judgments on the way, and the last one."""
+    """How many samples the rest of the run draws: for its grids, its periodic evaluations, and the full one."""
     fraction, count = model.progress.fraction, 0
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SampleGrid):
@@ -77,7 +77,7 @@ def samples_ahead(trainer: Trainer, model: Model) -> int:
 
 
 def seconds_a_sample(model: GenerativeModel) -> float:
-    """From one small batch, which no one sees."""
+    """Measured on one small batch, which is thrown away."""
     stream, evaluations = RandomStream.for_samples(0, range(_TRIED), model.device), model.evaluations
     with in_eval_mode(model), torch.no_grad():
         began = time.perf_counter()

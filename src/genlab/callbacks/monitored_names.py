@@ -1,4 +1,4 @@
-"""Finds a callback that waits for a number which never comes."""
+"""Finds callbacks that monitor a name which nothing logs."""
 
 from typing import Any
 

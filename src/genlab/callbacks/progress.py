@@ -1,4 +1,4 @@
-"""One line that says how far the run is, in the budget's own terms."""
+"""Progress bar of a run, in the unit of its budget."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Sample grids: the same noise all along a run, so that one can watch it turn into pictures."""
+"""Sample grids during training, always from the same noise."""
 
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ class SampleGrid(Callback):
     """Writes ``samples/examples=N.png`` into the run folder, and to the loggers that show pictures.
 
     With labels, column c shows class c (modulo the classes, those without a training image left out); with captions,
-    samples are asked for held-out ones in turn, which stand in ``captions-examples=N.txt``. Of a model with latents
-    there are two more grids, of held-out images: ``reconstructions-examples=N.png``, rows of images and below each what
-    comes back of it; and ``interpolations-examples=N.png``, rows of latents from one image's to another's.
+    held-out captions are used in turn and listed in ``captions-examples=N.txt``. Of a model with latents
+    there are two more grids, of held-out images: ``reconstructions-examples=N.png``, rows of images and below each its
+    reconstruction; and ``interpolations-examples=N.png``, rows of latents from one image's to another's.
     """
 
     def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0, count: int | None = None):
@@ -39,7 +39,7 @@ class SampleGrid(Callback):
             rows, columns = -(-count // max(1, columns)), min(count, columns)
         self.milestones = Cadence(times)
         self.rows, self.columns, self.seed = rows, columns, seed
-        self.drawn: tuple[int, Tensor] | None = None  # examples seen at the last grid, and its samples, for who watches
+        self.drawn: tuple[int, Tensor] | None = None  # examples seen at the last grid, and its samples
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, GenerativeModel)
@@ -82,8 +82,8 @@ class SampleGrid(Callback):
     def _caption(self, name: str, model: GenerativeModel, asked: list[str]) -> str:
         shown = {
             "samples": f"samples 0 to {self.rows * self.columns - 1} of seed {self.seed}",
-            "reconstructions": "held-out images, and below each what comes back of it",
-            "interpolations": "each row: latents on the way from one held-out image to another, decoded",
+            "reconstructions": "held-out images, and below each its reconstruction",
+            "interpolations": "each row: latents interpolated from one held-out image to another, decoded",
         }[name]
         if name == "samples" and model.conditions.is_label_alone:
             shown += f"; column c: class c (modulo {model.num_classes})"

@@ -1,4 +1,4 @@
-"""Statistics that a model keeps beside its weights are those of the first process everywhere."""
+"""Copies a model's buffers, such as batch norm statistics, from rank 0 to all ranks."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from torch import nn
 
 
 class SharedBuffers(Callback):
-    """After every step, gives all processes the buffers of the first: the checkpoint holds no others.
+    """After every step, copies the buffers of rank 0, which the checkpoint holds, to all ranks.
 
     DDP does that at the start of the next step, too late for an evaluation; and, as Lightning uses it for models that
-    make their own steps, not at all: batch norm in a GAN would sample otherwise on each rank.
+    make their own steps, not at all: a GAN with batch norm would sample differently on each rank.
     """
 
     def on_train_batch_end(

@@ -1,4 +1,4 @@
-"""Ctrl-C and preemption: finish the step, save, and leave."""
+"""Ctrl-C and preemption: finish the step, save, and exit."""
 
 import signal
 from collections.abc import Callable
@@ -22,8 +22,8 @@ class Stopped(BaseException):
 
 
 def stopped_by(error: BaseException) -> Stopped | None:
-    """The signal that ``error`` comes of: a library that :class:`Stopped` met halfway may have stumbled over what it
-    left half done, and have made an error of its own of that. An error of storage is told whatever it came of."""
+    """The signal that caused ``error``: a library interrupted by :class:`Stopped` may raise an error of its own because
+    of what it left half done. Storage errors are always reported as such."""
     met: BaseException | None = error
     while met is not None and not isinstance(error, StorageError):
         if isinstance(met, Stopped):
@@ -35,7 +35,7 @@ def stopped_by(error: BaseException) -> Stopped | None:
 class StopOnSignal(Callback):
     """Listens to SIGINT, SIGTERM and SIGUSR1, for as long as it is entered as a context.
 
-    While steps are made, a signal is a wish that is granted at the end of the step, outside the handler, on all ranks.
+    During training, a signal stops the run at the end of the step, outside the handler, on all ranks.
     At any other time, on a second Ctrl-C, and in :func:`done_unless_stopped`, it raises :class:`Stopped` at once.
     """
 

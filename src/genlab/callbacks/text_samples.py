@@ -1,4 +1,4 @@
-"""Samples of text along a run, from the same random numbers, so that one can watch it learn to write."""
+"""Text samples during training, always from the same random numbers."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A run's checkpoints on disk, read without running what is in them: the one loader."""
+"""Reads a run's checkpoints, without running any code in them. There is no other loader."""
 
 import os
 import pickle
@@ -32,10 +32,10 @@ from genlab.model.renamed_weights import renamed
 from genlab.redaction import one_line
 
 FOLDER = "checkpoints"
-NEWEST = "newest"  # a file that holds the name of the newest checkpoint, so that one that is gone is missed
+NEWEST = "newest"  # a file that holds the name of the newest checkpoint, so that its absence is noticed
 
 _NAME = re.compile(r"examples=\d{12,}\.ckpt")
-_MOST_TRIED = 100  # damaged ones, before a run is given up
+_MOST_TRIED = 100  # damaged checkpoints to skip before giving up
 
 
 def file_name(examples: int) -> str:
@@ -48,7 +48,7 @@ def saved(run_dir: Path) -> list[Path]:
 
 
 def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, a file or a folder of shards. The only loader there is: weights and plain values, no code, no
+    """Read a checkpoint, a file or a folder of shards. The only loader: weights and plain values, no code, no
     fallback.
 
     Raises:
@@ -80,7 +80,7 @@ def _load_file(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise CheckpointError(f"there is no checkpoint {path}.") from error
     except IrregularFileError as error:
         raise CheckpointError(f"{path} {error.strerror}.") from error
-    except Exception as error:  # damage, and malice, can make anything fail
+    except Exception as error:  # damaged and malicious files fail in any way
         named = re.search(r"(?:GLOBAL|[Gg]lobal):?\s+(?:GLOBAL\s+)?([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and named:
             raise CheckpointError(
@@ -106,25 +106,26 @@ class Saved:
 
     @property
     def epochs(self) -> int:
-        """Epochs that were complete."""
+        """Completed epochs."""
         loops = self.content["loops"]["fit_loop"]
         last_batch = loops["epoch_loop.batch_progress"]["is_last_batch"]  # saved before Lightning counts its epoch
         return loops["epoch_progress"]["current"]["completed"] + bool(last_batch)
 
     @property
     def step(self) -> int:
-        """Batches that were logged before it was written."""
+        """Batches logged before it was written."""
         return self.content["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] + 1
 
     @property
     def data(self) -> dict[str, str]:
-        """The fingerprint of the data it was trained on; empty where none was kept. Earlier ones kept that of text."""
+        """The fingerprint of the data it was trained on; empty where none was saved. Earlier versions saved only that
+        of text."""
         found = self.content.get("data", {"text": self.content["text"]} if "text" in self.content else {})
         return {str(part): str(value) for part, value in found.items()}
 
 
 def newest(run: Path) -> Saved:
-    """The newest checkpoint of a run that can be read; one that is damaged or gone is passed over with a warning.
+    """The newest checkpoint of a run that can be read; damaged or missing ones are skipped with a warning.
 
     Raises:
         CheckpointError: there is none among the newest 100.
@@ -155,16 +156,16 @@ def _noted(record: Path) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        print(one_line(f"warning: {record} {error.strerror}; it is passed over."), file=sys.stderr)
+        print(one_line(f"warning: {record} {error.strerror}; it is ignored."), file=sys.stderr)
         return ""
     if not _NAME.fullmatch(name):
-        print(one_line(f"warning: {record} names no checkpoint; it is passed over."), file=sys.stderr)
+        print(one_line(f"warning: {record} does not name a checkpoint; it is ignored."), file=sys.stderr)
         return ""
     return name
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether it holds its numbers itself: neither sparse, nor quantized, nor without any."""
+    """Whether it is a dense tensor: not sparse, quantized or on the meta device."""
     return tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
 
 
@@ -174,12 +175,12 @@ def _checked(last: Saved) -> Saved:
         ema = last.content.get("ema", {})
         for name, tensor in (*last.state.items(), *ema.items()):
             if not (isinstance(name, str) and isinstance(tensor, torch.Tensor) and _is_plain(tensor)):
-                raise ValueError(f"{name} is no tensor")
+                raise ValueError(f"{name} is not a tensor")
             if last.state.get(name, tensor).shape != tensor.shape:
                 raise ValueError(f"the average of {name} has another shape")
         _ = last.data
         for row in last.content.get("metrics", []):
-            _ = int(row["step"]), [float(value) for value in row.values()]  # what came from the file is text
+            _ = int(row["step"]), [float(value) for value in row.values()]  # values from the file are text
         counts = {**asdict(last.progress), "epochs": last.epochs, "step": last.step}
         for name, count in counts.items():
             whole = name not in ("flops", "seconds", "fraction")
@@ -210,13 +211,13 @@ def check_same_tokenizer(last: Saved, tokenizer: Tokenizer, run: Path) -> None:
     theirs, ours = last.content.get("tokenizer"), tokenizer.fingerprint()
     if theirs != ours:
         raise CheckpointError(
-            f"the tokenizer does not belong to the checkpoint of {run} (fingerprint {ours}, there {theirs}). "
+            f"the tokenizer is not that of the checkpoint of {run} (fingerprint {ours}, there {theirs}). "
             "Change data.* back, restore the run's tokenizer.json, or start a new run."
         )
 
 
 def load_for_sampling(model: Model, last: Saved, run: Path) -> str:
-    """Put a checkpoint's weights into a model, the averages on top where there are any. Returns "ema",
+    """Load a checkpoint's weights into a model, averages replacing them where there are any. Returns "ema",
     "best" (``callbacks.best``) or "raw"."""
     check_same_model(model, last.state, run)
     own = model.state_dict()

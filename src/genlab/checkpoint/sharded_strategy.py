@@ -1,4 +1,4 @@
-"""Saving and restoring a model whose weights are shared out over processes (FSDP2)."""
+"""Saves and restores models with sharded weights (FSDP2)."""
 
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,20 @@ from genlab.model.renamed_weights import renamed
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's, but for its checkpoints: they are whole or not there, are read without running what is in them, and
-    go on on any number of devices.
+    """Lightning's ModelParallelStrategy with other checkpoints: written atomically, read without running any code in
+    them, and usable on any number of devices.
 
     Lightning's own shards are written in place, and their index is a pickle.
     """
 
     def setup_environment(self) -> None:
         if self._data_parallel_size == "auto" and isinstance(self._tensor_parallel_size, int):
-            # Lightning's auto is the number of nodes, which leaves processes without a place
+            # Lightning's auto is the number of nodes, which does not cover all processes
             self._data_parallel_size = self.num_nodes * self.num_processes // self._tensor_parallel_size
         super().setup_environment()
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Parameters by number, as everywhere else."""
+        """Parameters by number, as in other strategies."""
         state = super().optimizer_state(optimizer)
         if self._save_distributed_checkpoint:
             assert self.model is not None
@@ -46,9 +46,9 @@ class ShardedStrategy(ModelParallelStrategy):
         return state
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """One file, or a folder into which each process writes what it holds.
+        """One file, or a folder into which each process writes its shards.
 
-        Raises NumericsError and StorageError on all processes if one of them has to.
+        Raises NumericsError and StorageError on all processes if one of them fails.
         """
         if not self._save_distributed_checkpoint:
             super().save_checkpoint(gathered(checkpoint), filepath)
@@ -76,7 +76,7 @@ class ShardedStrategy(ModelParallelStrategy):
             replace_folder(partial, path)
 
     def _all_or_none(self, act: Any, partial: Path) -> None:
-        """Let every process ``act``. If one could not, what was written is taken away and all raise what it raised."""
+        """Let every process ``act``. If one fails, what was written is removed and all raise its error."""
         failed: GenlabError | None = None
         try:
             with writing(partial.parent):

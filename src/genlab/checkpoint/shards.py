@@ -1,8 +1,8 @@
-"""A checkpoint in pieces: what each process holds of tensors that are shared out over them, and the whole again.
+"""Sharded checkpoints: splits a state into one file per rank, and joins the shards again.
 
 examples=000000001024.ckpt/
-  content.ckpt       all else; where a tensor was, its number and shape
-  shards-0000.ckpt   what rank 0 has of each of them, and where that begins
+  content.ckpt       everything else; in the place of a sharded tensor its number and shape
+  shards-0000.ckpt   rank 0's shard of each of them, and its offset
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ def shards_of(rank: int) -> str:
 
 
 def split(content: Any) -> tuple[Any, dict[str, list[Any]]]:
-    """``content`` without its sharded tensors, the same on every rank, and what this rank holds of them."""
+    """``content`` without its sharded tensors, the same on every rank, and this rank's shards."""
     own: dict[str, list[Any]] = {"offsets": [], "tensors": []}
 
     def without(node: Any) -> Any:
@@ -40,12 +40,12 @@ def split(content: Any) -> tuple[Any, dict[str, list[Any]]]:
 
 
 def joined(content: Any, shards: Iterable[Mapping[str, Sequence[Any]]]) -> Any:
-    """What :func:`split` took apart; ``shards`` of all ranks. Raises ValueError if a tensor is not covered."""
+    """Undoes :func:`split`; ``shards`` of all ranks. Raises ValueError if a part of a tensor is missing."""
     pieces: dict[int, dict[tuple[int, ...], Tensor]] = {}
     for own in shards:
         for number, (offset, tensor) in enumerate(zip(own["offsets"], own["tensors"], strict=True)):
             if tensor.numel():
-                pieces.setdefault(number, {})[tuple(offset)] = tensor  # replicas lie at the same place
+                pieces.setdefault(number, {})[tuple(offset)] = tensor  # replicas have the same offset
 
     def whole(node: Any) -> Any:
         if isinstance(node, Mapping) and _NUMBER in node:
@@ -58,7 +58,7 @@ def joined(content: Any, shards: Iterable[Mapping[str, Sequence[Any]]]) -> Any:
 
 
 def gathered(node: Any) -> Any:
-    """``node`` with its sharded tensors whole on every rank; collective."""
+    """``node`` with its sharded tensors gathered on every rank; a collective call."""
     if isinstance(node, DTensor):
         return node.full_tensor()
     if isinstance(node, Mapping):

@@ -1,4 +1,4 @@
-"""Files of tensors as safetensors, each with a description of what the tensors are."""
+"""Reads and writes safetensors files, each with a description of its tensors."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from genlab.errors import CheckpointError
 from genlab.files.regular_file import LARGEST_CHECKPOINT, open_regular
 
-_DESCRIPTION = "genlab"  # the one key of the metadata: with several, the order of bytes would not be a function of them
+_DESCRIPTION = "genlab"  # the only metadata key: with several, the bytes of the file would not be deterministic
 _LONGEST_HEADER = 100 << 20
 
 
@@ -28,28 +28,28 @@ def sha256_of(content: bytes) -> str:
 
 
 def read_file(path: Path, root: Path | None = None) -> bytes:
-    """Raises CheckpointError: it cannot be read, or is no regular file. ``root``: no link is followed below it."""
+    """Raises CheckpointError: it cannot be read, or is not a regular file. ``root``: no link is followed below it."""
     try:
         with open_regular(path, root, largest=LARGEST_CHECKPOINT) as file:
             return file.read()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is not there. Put it back.") from error
+        raise CheckpointError(f"{path} is missing. Put it back.") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: it {error.strerror or error}.") from error
 
 
 def tensors_in(content: bytes, path: Path) -> dict[str, torch.Tensor]:
-    """Raises CheckpointError: this is no file of safetensors."""
+    """Raises CheckpointError: this is not a safetensors file."""
     try:
         return load(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} holds no weights as safetensors ({' '.join(str(error).split())[:100]}); no other file is read."
+            f"{path} is not a safetensors file ({' '.join(str(error).split())[:100]}); other formats are not read."
         ) from error
 
 
 def description_in(content: bytes) -> Any:
-    """What :func:`as_bytes` was given to describe the tensors; None: somebody else wrote the file."""
+    """The description given to :func:`as_bytes`; None: another program wrote the file."""
     try:
         length = int.from_bytes(content[:8], "little")
         if length > _LONGEST_HEADER:

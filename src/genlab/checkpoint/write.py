@@ -1,4 +1,4 @@
-"""A run's checkpoints, written whole or not at all, and only if all of them is finite."""
+"""Writes a run's checkpoints atomically, and only if all values are finite."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,23 +14,23 @@ from genlab.files.atomic import prepare_folder, write_atomically
 
 
 def expected_bytes(model: nn.Module) -> int:
-    """About as large as a checkpoint of a model is: its weights, their averages, and two moments of an optimizer."""
+    """Approximate size of a checkpoint: weights, their averages, and two optimizer moments."""
     tensors = model.state_dict().values()
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return sum(t.numel() * t.element_size() for t in tensors) + 12 * trained
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written whole or not at all and read by :func:`genlab.checkpoint.read.load`."""
+    """Lightning's checkpoint files, written atomically and read by :func:`genlab.checkpoint.read.load`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Raises NumericsError if a tensor of it is not finite, StorageError if it cannot be written."""
+        """Raises NumericsError if a tensor is not finite, StorageError if it cannot be written."""
         check_finite(checkpoint)
         prepare_folder(Path(path).parent, Path(path).parent.parent)
         write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return load(Path(path), "cpu" if map_location is None else map_location)  # also where no such GPU is
+        return load(Path(path), "cpu" if map_location is None else map_location)  # also where the GPU is missing
 
 
 def check_finite(content: Mapping[str, Any], shards: Sequence[torch.Tensor] = ()) -> None:
@@ -41,7 +41,7 @@ def check_finite(content: Mapping[str, Any], shards: Sequence[torch.Tensor] = ()
             examples = content["progress"]["examples"]
             raise NumericsError(
                 f"{part} is not finite after {examples:,} examples, so it was not saved; "
-                "the last sound state is kept. Lower model.optimizer.lr, or set trainer.gradient_clip_val=1.0."
+                "the last good state is kept. Lower model.optimizer.lr, or set trainer.gradient_clip_val=1.0."
             )
 
 

@@ -1,4 +1,4 @@
-"""Completion in a shell: Hydra's, with each command's own options and flags, and without what genlab refuses."""
+"""Shell completion: Hydra's, plus the options and flags of each command, minus what genlab refuses."""
 
 import contextlib
 import io
@@ -13,12 +13,12 @@ from genlab.config.tree import FILLED_LATER, OF_SWEEPS, ConfigTree
 
 FLAGS = ("--help", "--cfg", "--config-dir", "--shell-completion", "--version", "--multirun")
 _REFUSED = ("hydra", *FILLED_LATER)  # what Hydra offers, and genlab refuses
-_OF_SWEEPS = ("--multirun",)  # sweeps are over trainings
+_OF_SWEEPS = ("--multirun",)  # only trainings can be swept
 _REFUSED_FLAGS = {"train": (), "compare": (*_OF_SWEEPS, "--cfg", "--config-dir")}  # of other commands: _OF_SWEEPS
 
 
 def complete(command: str, argument: str, tree: ConfigTree, overrides: Sequence[str]) -> None:
-    """Print what may follow, for bash, fish and zsh: ``argument`` is ``query=bash``. Or print what the shell evaluates
+    """Print the completions for bash, fish and zsh: ``argument`` is ``query=bash``. Or print what the shell evaluates
     to install or uninstall completion: ``install=bash``, ``uninstall=bash``."""
     program, _, words = os.environ.get("COMP_LINE", "").partition(" ")
     if not argument.startswith("query="):

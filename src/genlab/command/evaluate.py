@@ -1,4 +1,4 @@
-"""``genlab evaluate``: measure a run again, or images that no model of ours made, and say what came of it."""
+"""``genlab evaluate``: measure a run again, or a set of images without a model, and print the numbers."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ from genlab.sampling.pictures import save_pictures
 def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, likelihood: int) -> None:
     """Measure a run, print a table and keep it as ``evaluation-<protocol>.json`` in the run folder.
 
-    If the model samples in another way than the run's own, the file says how, and its name ends with a hash of that.
+    If sampling settings differ from the run's own, the file lists them, and its name ends with a hash of them.
     """
     prepare_file(run / "evaluation.json")
     before = {"model": run_folder.read_config(run)["model"]}
@@ -58,7 +58,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         result = evaluation.run(model, data, weights=weights)
     others: dict[str, Result] = {}
     if baselines:
-        assert isinstance(model, GenerativeModel), "the evaluation has measured samples"
+        assert isinstance(model, GenerativeModel), "the evaluation measured samples"
         task = evaluation.on(data).sized(evaluation.num_samples, model)
         for name, examples in task.baselines(evaluation.num_samples, evaluation.seed).items():
             others[name] = evaluation.score(examples, data, evaluation.device_of(model))
@@ -81,10 +81,10 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
 def _raise_no_baselines(model: Model, evaluation: Evaluation, data: DataModule) -> NoReturn:
     if not isinstance(model, GenerativeModel):
         raise ConfigError(
-            f"baselines=true: they are in place of samples, and a {type(model).__name__} draws none. Leave it out."
+            f"baselines=true: baselines replace samples, and a {type(model).__name__} draws none. Leave it out."
         )
     remedy = f"Choose {evaluation.on(data).of_samples}."
-    raise ConfigError(f"baselines=true: they are scored as samples are, and no metric here is of samples. {remedy}")
+    raise ConfigError(f"baselines=true: baselines are scored like samples, and no metric here measures any. {remedy}")
 
 
 def evaluate_images(
@@ -101,7 +101,7 @@ def evaluate_images(
     ``reference``.
 
     Raises:
-        ConfigError: a metric asks for a model, or for data that are not there; ``out`` is no .json file.
+        ConfigError: a metric needs a model, or data that are not there; ``out`` is not a .json file.
         DataError: there are no images, or the two are not of one shape.
         StorageError: ``out`` cannot be written.
     """
@@ -110,7 +110,7 @@ def evaluate_images(
             raise ConfigError(f"out={out}: the numbers go into a .json file. Use out={out.rstrip('/')}.json")
         prepare_file(read_path(out))
     if on_bad == "stop":
-        on_bad = config.data.get("on_bad", "stop")  # files that are compared with data of files are treated as those
+        on_bad = config.data.get("on_bad", "stop")  # files compared with data of files are treated alike
     data = _reference(config, reference, reference_key, on_bad)
     if reference is not None:
         config.evaluation.reference = "train"
@@ -122,7 +122,7 @@ def evaluate_images(
     evaluation = build_evaluation(resolved(config))
     if evaluation.of_models:
         raise ConfigError(
-            f"metrics={next(iter(evaluation.of_models))} asks a model, and images={images} are none. "
+            f"metrics={next(iter(evaluation.of_models))} needs a model, and images={images} have none. "
             "Leave it out of metrics=[...]."
         )
     table_, theirs = _read(given, config), data.table(evaluation.reference)
@@ -142,8 +142,8 @@ def evaluate_images(
 
 
 def _read(given: GivenImages, config: DictConfig) -> ImageTable:
-    """All images that are given. Raises DataError, whose remedy is typed as this command has it: the config's data, if
-    they are of another kind, take no options of files."""
+    """All given images. Raises DataError, whose remedy uses this command's options: data of another kind do not take
+    options for files."""
     try:
         return given.table("train")
     except DataError as error:
@@ -172,7 +172,7 @@ def _reference(
 
 
 def rows(name: str, result: Result) -> dict[str, dict[str, float]]:
-    """The numbers, and below them how sure they are."""
+    """The numbers, and below them their uncertainties."""
     found = {name: result.values}
     if result.deviations:
         found[f"± over {len(result.protocol['seed'])} seeds"] = result.deviations
@@ -182,10 +182,10 @@ def rows(name: str, result: Result) -> dict[str, dict[str, float]]:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Names down, metrics across, in columns that line up."""
+    """A table with one line per name and one column per metric."""
     columns = list(dict.fromkeys(name for values in rows.values() for name in values))
     if not columns:
-        return "Nothing was measured: no metric is chosen. Choose some, such as metrics=[fid]."
+        return "Nothing was measured: no metric is chosen. Choose one or more, such as metrics=[fid]."
     left = max(len(name) for name in rows)
     lines = [" " * left + "".join(f"  {name:>{max(10, len(name))}}" for name in columns)]
     for name, values in rows.items():

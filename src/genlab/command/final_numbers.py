@@ -1,4 +1,4 @@
-"""What a finished run says of itself: quality, copying and cost, the better direction and the floor beside them."""
+"""The final report of a run: quality, copying and cost, with the better direction and the floor of each number."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,13 @@ from genlab.evaluation.protocol import Result
 from genlab.model.base import GenerativeModel
 
 _COPYING = frozenset({"nn_distance", "nn_distance_ratio", "memorized", "authpct"})
-_MOST = 2000  # samples for which a floor is measured unasked; of more: evaluate baselines=true
+_MOST = 2000  # largest number of samples with an automatic floor; for more: evaluate baselines=true
 _BETTER = {"lower": "lower", "higher": "higher", "one": "near 1", None: ""}
 
 
 def floor_of(final: Result, evaluation: Evaluation, data: DataModule, model: GenerativeModel) -> dict[str, float]:
-    """The same numbers of real training examples in the place of samples: no model does better but by chance. Nothing
-    where there are too few of them, or too many to measure them unasked. On one process."""
+    """The same numbers for real training examples instead of samples: a model is better only by chance. Empty
+    where there are too few of them, or too many to measure by default. On one process."""
     count = evaluation.num_samples
     if not evaluation.metrics or count > _MOST:
         return {}
@@ -24,14 +24,14 @@ def floor_of(final: Result, evaluation: Evaluation, data: DataModule, model: Gen
         if "floor" not in made:
             return {}
         scored = evaluation.score(made["floor"], data)
-    except Exception:  # of a metric that goes with samples alone: the run's own numbers stand
+    except Exception:  # from a metric that only works on samples: the run's own numbers are kept
         return {}
     numbers = {name: value for name, value in scored.values.items() if name in final.values}
     return {name: value for name, value in numbers.items() if final.keys.get(name) not in _COPYING}  # they are copies
 
 
 def number_lines(final: Result, floor: Mapping[str, float]) -> list[str]:
-    """Two groups, quality and copying, a number a line: its value, what is better, and its floor."""
+    """Two groups, quality and copying, one number per line: its value, its better direction, and its floor."""
     if not final.values:
         return []
     width = max(len(name) for name in final.values)
@@ -48,17 +48,17 @@ def number_lines(final: Result, floor: Mapping[str, float]) -> list[str]:
             lines += [f"  {group:{width + 2}}{head[width:]}".rstrip(), *numbers]
             head = ""
     if floor:
-        lines.append("    floor: the same of real training data; better than it is chance")
+        lines.append("    floor: the same for real training data; a better value is chance")
     return lines
 
 
 def cost_lines(final: Result, summary: Mapping[str, Any]) -> list[str]:
-    """What the run took, and what a sample takes."""
+    """The cost of training and of a sample."""
     training = f"{summary['examples']:,} examples, {summary['flops']:.3g} FLOPs, {summary['seconds']:,.0f} s"
     size = f"{summary['parameters']:,} parameters, {summary['peak_memory_bytes'] / 2**20:,.0f} MiB at most"
     lines = [
         "  cost",
-        f"    training   {training} ({summary['wall_seconds']:,.0f} s with all)",
+        f"    training   {training} ({summary['wall_seconds']:,.0f} s in total)",
         f"    size       {size}",
     ]
     if final.samples_per_second:

@@ -1,4 +1,4 @@
-"""What ``--help`` says."""
+"""The text of ``--help``."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ def usage() -> str:
             "  train -m   train many, one process each",
             "  sample     draw from a trained run",
             "  evaluate   measure a trained run",
-            "  plan       say which size fits a time here",
-            "  verify     hold a recipe against its bands",
+            "  plan       find the model size for a time budget on this machine",
+            "  verify     check a recipe against its bands",
             "  compare    put runs side by side",
             "",
             "In a clone without the command: python train.py ..., python scripts/sample.py ..., and so on.",
@@ -54,15 +54,15 @@ def command_help(command: str, tree: Any) -> str:
 
 
 def sweep_help(tree: Any) -> str:
-    """``tree``: of the sweep's own config."""
+    """``tree``: the config tree of the sweep."""
     lines = [
         f"usage: {started_as.command('train -m')} [name=a,b ...] [sweep.name=value ...]",
         "",
-        "Each combination of the values named is a trial, a run in a process and a folder of its own. Values:",
+        "Each combination of the given values is a trial, a run with its own process and folder. Values:",
         "  model=gan,vae      seed=range(0,5)      model=glob(*)      metrics=[fid],[kid]",
-        "With sweep=optuna they are drawn, and may come from an interval:",
+        "With sweep=optuna values are drawn, also from intervals:",
         "  'model.optimizer.lr=tag(log, interval(1e-5, 1e-3))'      'model.depth=int(interval(2, 8))'",
-        "The same command again runs what is missing, failed or was stopped, and nothing else.",
+        "Repeat the same command to run only what is missing, failed or was stopped.",
         "",
         "Parts, chosen by name:",
     ]
@@ -70,7 +70,7 @@ def sweep_help(tree: Any) -> str:
     lines += [f"  {group + '=':{width}}{' | '.join(options)}" for group, options in tree.groups().items()]
     lines += [
         "",
-        "Values, shown with their meaning below; those of a part: "
+        "Values, shown with their meaning below; those of one part: "
         f"{started_as.command('train -m')} sweep=optuna --cfg job",
         "",
     ]

@@ -1,4 +1,4 @@
-"""What the commands take beside the config, each typed as its default is."""
+"""The commands' own options beside the config, each with the type of its default."""
 
 from typing import Any
 
@@ -7,68 +7,71 @@ from genlab.config.quantities import as_count, as_number
 from genlab.errors import ConfigError
 from genlab.files.paths import expanded
 
-# Of each command, with default and meaning; all else is the config's.
+# The options of each command, with default and meaning; all others belong to the config.
 OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     "train": {
-        "run": (None, "continue this run, with what else is typed changed"),
+        "run": (None, "continue this run, with the other typed options changed"),
         "folder": (None, "the new run's folder. Default: outputs/<model>-<data>/<time>-<id>"),
-        "allow_changes": (False, "also where a setting or the data that its training depends on are changed"),
+        "allow_changes": (False, "continue even if the data, or a setting that affects training, are changed"),
     },
     "sample": {
         "run": (..., "the run to sample from"),
         "n": (None, "how many samples. Default: 64 images, or 1 text"),
-        "seed": (0, "sample i of a seed is always the same, on any batch size"),
+        "seed": (0, "sample i of a seed is always the same, with any batch size"),
         "label": (None, "a class by number or name, or several in turn: [1,2]. Default: one class after the other"),
         "prompt": (
             None,
-            "the beginning of a text, which samples go on from; or of a model that is told captions, what they show",
+            "the beginning of a text, which samples continue; or a caption, for a model conditioned on captions",
         ),
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
     },
     "evaluate": {
         "run": (None, "the run to evaluate"),
-        "images": (None, "or a folder of images, a .npz or a .npy file, to measure without a model"),
-        "reference": (None, "with images: what to compare with, likewise; or data=... and its held-out split"),
-        "image_key": (None, "with images: the name of the pictures in a .npz; data.image_key: in the reference"),
+        "images": (None, "or images to measure without a model: a folder, a .npz or a .npy file"),
+        "reference": (None, "with images: the images to compare with, likewise; or data=..., for its held-out split"),
+        "image_key": (None, "with images: the name of the images in a .npz; data.image_key: in the reference"),
         "on_bad": ("stop", "with images: a damaged file: stop, or skip up to 0.1 % of them"),
         "n": (None, "how many samples; by default as many as at the end of training"),
-        "seed": (None, "of the samples; by default the config's evaluation.seed"),
-        "seeds": (None, "sets of samples, each of its own seed: 3 give means and their spread"),
-        "bootstrap": (None, "resamplings of the samples: 200 give standard errors"),
-        "likelihood": (0, "also bits per dimension of so many held-out images (slow)"),
-        "baselines": (False, "also score what took no model: noise, simple statistics, and real data"),
+        "seed": (None, "the seed of the samples; by default the config's evaluation.seed"),
+        "seeds": (None, "sets of samples, each with its own seed: 3 give means and their spread"),
+        "bootstrap": (None, "bootstrap resamplings of the samples: 200 give standard errors"),
+        "likelihood": (0, "also bits per dimension of this many held-out images (slow)"),
+        "baselines": (False, "also score baselines without a model: noise, simple statistics, and real data"),
         "out": (None, "with images: a .json file for the numbers and their protocol"),
     },
     "verify": {
         "run": (None, "a run of a recipe: judged from its files if it is finished, else continued"),
     },
     "plan": {
-        "hours": (None, "of training: which size makes the most of them"),
-        "flops": (None, "or so many floating-point operations: how long they take"),
-        "examples": (None, "or so many examples. Default: the config's budget"),
-        "steps": (5000, "optimizer steps that a training should make, which tells sizes that are too large"),
+        "hours": (None, "hours of training: which model size makes the best use of them"),
+        "flops": (None, "or a number of floating-point operations: how long they take"),
+        "examples": (None, "or a number of examples. Default: the config's budget"),
+        "steps": (
+            5000,
+            "optimizer steps that a training should at least make, which rules out models that are too large",
+        ),
     },
     "compare": {
         "runs": (..., "the runs to compare: [a,b], or a folder that holds some at any depth"),
         "out": (None, "the folder for tables, pictures and plots. Default: comparison-<time> beside the runs"),
-        "sort": (None, "the column that comes best first. Default: the first metric"),
-        "protocol": (None, "the id of a protocol that all were measured with. Default: that of the most runs"),
-        "allow_unequal": (False, "show and mark numbers that were measured otherwise, instead of refusing them"),
-        "plots": (True, "also draw curves, sampling costs and, of a sweep, what its settings did"),
+        "sort": (None, "the column to sort by, best first. Default: the first metric"),
+        "protocol": (None, "the id of the evaluation protocol to compare by. Default: that of most runs"),
+        "allow_unequal": (False, "show and mark numbers measured by another protocol, instead of refusing them"),
+        "plots": (True, "also draw curves, sampling costs and, for a sweep, the effect of its settings"),
         "wandb": (False, "also send the table and the plots to Weights & Biases"),
     },
 }
 
-OF_IMAGES = ("images", "reference", "out", "image_key", "on_bad")  # of evaluate, without a run
+OF_IMAGES = ("images", "reference", "out", "image_key", "on_bad")  # options of evaluate without a run
 
 
 def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The command's own options, typed as their defaults are, and the config's. Raises ConfigError."""
+    """The command's own options, converted to the type of their defaults, and the config's. Raises ConfigError."""
     known = OPTIONS[command]
     values = {name: default for name, (default, _) in known.items()}
     rest = []
-    if "prompt" in known:  # free text, which Hydra's grammar is not for
+    if "prompt" in known:  # free text, which is not parsed by Hydra's grammar
         prompts = [text for text in overrides if text.startswith("prompt=")]
         overrides = [text for text in overrides if text not in prompts]
         values["prompt"] = next((text.removeprefix("prompt=") for text in reversed(prompts)), None)
@@ -77,7 +80,7 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
         if name not in known:
             rest.append(override.input_line or "")
         elif override.is_delete():
-            raise ConfigError(f"{override.input_line}: nothing to delete, {name} is no part of the config.")
+            raise ConfigError(f"{override.input_line}: nothing to delete, {name} is not a part of the config.")
         else:
             values[name] = _typed(name, override.value(), known[name][0])
     missing = [name for name, value in values.items() if value is ...]
@@ -119,7 +122,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
 
 
 def _labels(value: Any) -> list[int | str]:
-    """The classes that samples are asked for, in turn: numbers, and names. Raises ConfigError."""
+    """The classes to sample, in turn: numbers, and names. Raises ConfigError."""
     labels = value if isinstance(value, list) else [value]
     if not labels or not all(type(label) in (int, str) for label in labels):
         raise ConfigError(f"label must be a class, by its number or name, or several: label=[1,2], got {value!r}.")
@@ -127,7 +130,7 @@ def _labels(value: Any) -> list[int | str]:
 
 
 def with_reference(options: dict[str, Any], overrides: list[str]) -> list[str]:
-    """The overrides of ``evaluate``, those for files that are compared among them. Raises ConfigError."""
+    """The overrides of ``evaluate``, including those for compared files. Raises ConfigError."""
     if (options["run"] is None) == (options["images"] is None):
         raise ConfigError("evaluate takes run=outputs/<model>-<data>/<run>, or images=<folder> and reference=<folder>.")
     of_runs = [name for name in ("n", "seed", "seeds", "likelihood", "baselines") if options[name]]
@@ -155,7 +158,7 @@ def with_reference(options: dict[str, Any], overrides: list[str]) -> list[str]:
 
 
 def _of_files(override: str) -> str:
-    """Where two sets of files are compared, ``data.on_bad=`` is of both; ``data.image_key=`` is of the reference, as
-    ``image_key=`` is of the images, and either is of both where it stands alone."""
+    """Where two sets of files are compared, ``data.on_bad=`` holds for both; ``data.image_key=`` is for the reference
+    and ``image_key=`` for the images, and one given alone holds for both."""
     name = override.lstrip("+").partition("=")[0]
     return override.lstrip("+").removeprefix("data.") if name in ("data.image_key", "data.on_bad") else override

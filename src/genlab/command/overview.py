@@ -1,4 +1,4 @@
-"""What a run is going to do, on one screen: the lines that matter, and what differs from the defaults."""
+"""Overview of a run before it starts: its main settings, and what differs from the defaults."""
 
 import functools
 import logging
@@ -17,15 +17,15 @@ from genlab.errors import ConfigError
 from genlab.redaction import printable, redacted
 from genlab.trust.places import typed_config_dir
 
-_PRESETS = ("experiment", "debug")  # what they set is told value by value
+_PRESETS = ("experiment", "debug")  # the values that they set are listed one by one
 _WIDTH = 100  # characters
-_NOT_TOLD = (*FILLED_LATER, "outputs", START)  # of which a line tells
-_OF_THE_DATA = "model.told"  # filled in too, where a run goes on
+_NOT_TOLD = (*FILLED_LATER, "outputs", START)  # shown in a line of their own
+_OF_THE_DATA = "model.told"  # filled in too, in a continued run
 _log = logging.getLogger(__name__)
 
 
 def clip_batch_size(config: DictConfig, data: DataModule, overrides: Sequence[str]) -> None:
-    """Bring a batch size that nobody typed down to the examples that there are, for the data and in ``config``."""
+    """Lower the default batch size to the number of training examples, in the data and in ``config``."""
     if any(name_of(override) == "data.batch_size" for override in parse(overrides)):
         return
     count, devices = len(data.dataset("train")), config.trainer.get("devices", 1)
@@ -41,7 +41,7 @@ def clip_batch_size(config: DictConfig, data: DataModule, overrides: Sequence[st
 
 
 def show(config: DictConfig, data: DataModule, parameters: int, overrides: Sequence[str]) -> None:
-    """Print ten lines, and below them what differs from the defaults."""
+    """Print ten lines, and below them the values that differ from the defaults."""
     plain: dict[str, Any] = redacted(OmegaConf.to_container(config, resolve=False))
     lines = []
     for name, text in _that_matter(plain, data, parameters).items():
@@ -50,7 +50,7 @@ def show(config: DictConfig, data: DataModule, parameters: int, overrides: Seque
     changed = _changed(plain, overrides)
     if changed:
         width = min(40, max(map(len, changed)))
-        lines += ["", "other than by default (all options: config.yaml of the run)"]
+        lines += ["", "changed from the defaults (all options: config.yaml of the run)"]
         lines += [f"  {path:{width}}  {value}" for path, value in changed.items()]
     print("\n".join(printable(line) for line in lines), flush=True)
 
@@ -60,7 +60,7 @@ def _that_matter(plain: Mapping[str, Any], data: DataModule, parameters: int) ->
     parts = [
         f"{name}\N{NO-BREAK SPACE}{_class(node)}"
         for name, node in model.items()
-        if isinstance(node, Mapping) and "_target_" in node and name != "optimizer"  # which has a line of its own
+        if isinstance(node, Mapping) and "_target_" in node and name != "optimizer"  # it has a line of its own
     ]
     count, label = len(data.dataset("train")), data.spec.label
     what = "windows of text" if spec["modality"] == "text" else f"{spec['modality']}s"
@@ -102,7 +102,7 @@ def _changed(plain: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, st
     of_parts = tuple(line_of(override) for override in chosen if name_of(override) not in _PRESETS)
     try:
         default = _defaults(typed_config_dir(), of_parts)
-    except ConfigError:  # parts that go together only as the run's preset says: all that was typed is told
+    except ConfigError:  # parts that only fit together with the run's preset: list all typed options
         return told | {name_of(o): line_of(o).partition("=")[2] for o in parse(overrides)}
     found = differences(default, {key: value for key, value in plain.items() if key not in _NOT_TOLD})
     return told | {path: _shown(now) for path, (_, now) in found.items() if path != _OF_THE_DATA}

@@ -1,4 +1,4 @@
-"""``genlab sample``: draw from a trained run, for which its folder is enough."""
+"""``genlab sample``: draw from a trained run, using nothing but its folder."""
 
 import hashlib
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def sample(
     """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written."""
     model, _ = load_run(config, run)
     if not isinstance(model, GenerativeModel):
-        raise ConfigError(f"{run} holds a {type(model).__name__}, which draws no samples. Name another run.")
+        raise ConfigError(f"{run} holds a {type(model).__name__}, which does not draw samples. Name another run.")
     plain = resolved(config)
     tokenizer = load_tokenizer(plain, read.newest(run), run) if plain["data"].get("tokenizer") else None
     task: Task = build(plain["task"], Task, "task")
@@ -48,7 +48,7 @@ def sample(
     n = n or form.count
     typed = form.read(model, {"label": label, "prompt": None if prompt is None else [prompt]}, run)
     if out is None:
-        digest = hashlib.sha256((prompt or "").encode("utf-8", "surrogateescape")).hexdigest()  # any bytes of a shell
+        digest = hashlib.sha256((prompt or "").encode("utf-8", "surrogateescape")).hexdigest()  # any bytes
         told = "" if prompt is None else f"-prompt={digest[:8]}"
         labels = model.conditions.label_of(typed) if label is not None else None
         told += "" if labels is None else f"-label={','.join(map(str, labels.tolist()))}"
@@ -74,7 +74,7 @@ def sample(
 
 
 def _drawn(model: GenerativeModel, form: Form, typed: Condition, n: int, seed: int, batch_size: int) -> Examples:
-    """Samples 0 to ``n`` - 1 of a seed. What a terminal can show of them is printed batch by batch."""
+    """Samples 0 to ``n`` - 1 of a seed. Those that a terminal can show are printed batch by batch."""
     parts: list[Examples] = []
     for first in range(0, n, batch_size):
         indices = range(first, min(first + batch_size, n))

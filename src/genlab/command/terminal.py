@@ -1,6 +1,6 @@
-"""What a command has of its surroundings: streams that may be closed, a current folder that may be gone.
+"""The terminal of a command: closed streams, a deleted current folder, warnings and log lines of libraries.
 
-Lines of libraries become lines of ours; nothing of them, or of a file's name, steers the terminal.
+Messages of libraries are printed like our own, without control characters from them or from file names.
 """
 
 import errno
@@ -16,7 +16,7 @@ from genlab.redaction import one_line
 
 
 def prepare() -> None:
-    """Before anything is printed: streams that were closed lead nowhere, and warnings are one line each."""
+    """To be called before anything is printed: closed streams are replaced, and warnings take one line each."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # python ... >&-
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  as long as the process
@@ -35,7 +35,7 @@ def check_current_folder() -> None:
 
 
 def flush() -> None:
-    """Write out what was printed. Raises OSError: nobody reads it any more, or it goes to a disk that is full."""
+    """Write out what was printed. Raises OSError: the reader is gone, or the disk is full."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -44,17 +44,17 @@ def flush() -> None:
 
 
 def give_up_output() -> None:
-    """What is printed from now on leads nowhere: Python flushes once more on its way out."""
+    """Discard what is printed from now on, since Python flushes once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def is_of_the_disk(error: Exception) -> bool:
-    """Whether the system objects to a file: to its name, its place, or to how much there is."""
+    """Whether this is a file error of the system: a bad name or place, or no space left."""
     return isinstance(error, IrregularFileError) or (isinstance(error, OSError) and error.errno in _OF_FILES)
 
 
 def what_was_wrong(error: Any) -> str:
-    """What the system said, as an error of storage: of a name that is too long, a folder that may not be read ..."""
+    """The system's message as a storage error: a name that is too long, a folder that may not be read ..."""
     if isinstance(error, IrregularFileError):
         return f"{error.filename} {error.strerror}. Remove it, or put a regular file there."
     about = f"{error.filename}: " if error.filename is not None else "cannot write: "
@@ -73,7 +73,7 @@ def _one_line_warning(message: Any, *where: Any) -> None:
 
 
 class _OneLine(logging.Formatter):
-    """What libraries log is a warning of ours."""
+    """Formats log records of libraries like our own warnings."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"warning: {one_line(record.getMessage())}"

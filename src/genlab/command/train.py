@@ -1,4 +1,4 @@
-"""One run: fit, evaluate, write down what came of it; or go on where it stopped."""
+"""``genlab train``: fit, evaluate and write the results of one run, new or continued."""
 
 import logging
 import os
@@ -69,7 +69,7 @@ from genlab.trust.places import typed_flags
 
 
 class Interrupted(GenlabError):
-    """A signal ended the run: nothing went wrong."""
+    """A signal ended the run; this is not a failure."""
 
     prefix = ""
 
@@ -86,8 +86,8 @@ def train(
     folder: Path | None = None,
     allow_changes: bool = False,
 ) -> None:
-    """Train and evaluate. ``run``: continue that run with ``config``, other than it was in what matters only where
-    that is allowed; None: start one, in ``folder`` or in one with a name of its own."""
+    """Train and evaluate. ``run``: continue that run with ``config``, whose settings that affect training may differ
+    only if allowed; None: start one, in ``folder`` or in a folder with a generated name."""
     stop = StopOnSignal()
     try:
         with (
@@ -143,7 +143,7 @@ def _train(
     evaluation.check(model, data)
     trial = build_trainer(
         plain, model, [NoCheckpoints()], [], Path()
-    )  # refuses what cannot be, before there is a folder
+    )  # refuses what is impossible, before there is a folder
     data.check(trial.world_size)
     kept = next((c.keep for c in callbacks if isinstance(c, Checkpoints)), 0)
     needed = (kept + 1) * expected_bytes(sketch)
@@ -157,7 +157,7 @@ def _train(
     if trial.is_global_zero:
         show(
             config, data, sum(p.numel() for p in sketch.parameters()), overrides
-        )  # all is checked: from here on it runs
+        )  # everything is checked: from here on it runs
         if start is not None:
             print(for_terminal(f"start:      {start.told}"))
         for path, (before, now) in changed.items():
@@ -220,7 +220,7 @@ def fit(trainer: pl.Trainer, model: Model, data: DataModule, last: Path | None) 
             raise
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(
-            f"cannot go on from {last} ({cause}). Remove it to go on from an earlier one, or start a new run."
+            f"cannot continue from {last} ({cause}). Remove it to continue from an earlier one, or start a new run."
         ) from error
 
 
@@ -234,7 +234,7 @@ def _smaller_batch(trainer: pl.Trainer, model: Model, data: DataModule) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning without its advertisements, and without warnings about what is done on purpose here."""
+    """Silence Lightning's tips, and its warnings about what is done on purpose here."""
     with warnings.catch_warnings():
         for message in (
             "num_workers",
@@ -281,7 +281,7 @@ def finish(
     offline: str | None,
     floor: Callable[[Result], dict[str, float]],
 ) -> None:
-    """Write ``summary.json`` and say in plain words what came of the run, and what to do next."""
+    """Write ``summary.json``, and print the results of the run and what to do next."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     final = next((c.final for c in callbacks if isinstance(c, PeriodicEvaluation)), None)
     final = Result({}, {}) if final is None else final
@@ -310,7 +310,7 @@ def finish(
 
 
 def _next(model: Model, run_dir: Path) -> str:
-    """The command that shows what a run is good for."""
+    """The command to try next with the run."""
     if not isinstance(model, GenerativeModel):
         if isinstance(model, Classifies):
             return f"{started_as.command('train')}{typed_flags()} model=... data=... metrics.extractor={run_dir}"
@@ -322,7 +322,7 @@ def _next(model: Model, run_dir: Path) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU if that is where the run was, else of this process."""
+    """Peak memory in bytes: of the GPU if the run used one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

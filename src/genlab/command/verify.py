@@ -1,4 +1,4 @@
-"""Does a recipe still do what it is known to do? Runs it, or looks at a run of it, and says where it left its bands."""
+"""``genlab verify``: run a recipe, or read a run of it, and report where its metric left its bands."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +16,13 @@ from genlab.redaction import for_terminal
 from genlab.run.resume import FREE
 from genlab.run.run_folder import SUMMARY
 
-_NO_CHANGE = ("experiment", "seed", "trainer")  # of a recipe, as FREE is none; how it runs is not what it is
+_NO_CHANGE = ("experiment", "seed", "trainer")  # like FREE, not a change of the recipe, only of how it runs
 
 
 def verify(config: DictConfig, overrides: Sequence[str], run: Path | None = None) -> None:
-    """Run a recipe, go on with a run of it, or judge a finished one from its files alone.
+    """Run a recipe, continue a run of it, or judge a finished one from its files.
 
-    Raises OutsideBand at the first point where the metric is outside; ConfigError where there is nothing to judge by.
+    Raises OutsideBand at the first point where the metric is outside; ConfigError if there are no bands.
     """
     bands = _bands(config, overrides, run)
     folder = run
@@ -52,24 +52,24 @@ def _bands(config: DictConfig, overrides: Sequence[str], run: Path | None) -> Ba
         config.milestones = node
     if node is None:
         if recipe is None:
-            what = "verify holds a recipe" if run is None else f"{run} is no run of a recipe"
+            what = "verify needs a recipe" if run is None else f"{run} is not a run of a recipe"
         else:
             what = f"experiment={recipe} has neither published nor recorded bands"
         raise ConfigError(f"{what}; these have bands: {', '.join(_having())}.")
     budget = next((name for name in typed if name.partition(".")[0] == "budget"), None)
     bands: Bands = build(OmegaConf.to_container(node), Bands, "milestones")  # type: ignore[arg-type]
     if run is None and budget is not None:
-        raise ConfigError(f"{budget}: the bands are of the recipe's own budget. Leave it out.")
+        raise ConfigError(f"{budget}: the bands are for the recipe's own budget. Leave it out.")
     if run is not None and bands.examples is not None and config.budget.value != bands.examples:
         raise ConfigError(
-            f"the bands are of {bands.examples:,} examples, and {run} was trained otherwise. "
+            f"the bands are for {bands.examples:,} examples, and {run} was trained with another budget. "
             f"Use verify experiment={recipe or '...'}."
         )
     return bands
 
 
 def _check_holds_numbers(run: Path, overrides: Sequence[str]) -> None:
-    """Raises ConfigError for a finished run without its curves: going on with it would not bring them back."""
+    """Raises ConfigError for a finished run without its curves: continuing it would not bring them back."""
     if not (run / "metrics.csv").exists():
         recipe = next((o.value() for o in parse(overrides) if name_of(o) == "experiment"), "...")
         raise ConfigError(
@@ -85,11 +85,11 @@ def _having() -> list[str]:
 
 
 def _watch(config: DictConfig, bands: Bands) -> None:
-    """Have the metric measured where there are bands, and the run ended where it leaves them."""
+    """Measure the metric at the points of the bands, and end the run if it leaves them."""
     if bands.examples is not None:
         config.budget = {"_target_": "genlab.budget.Examples", "value": bands.examples}
     if "evaluation" not in config.callbacks:
-        raise ConfigError("callbacks.evaluation is missing: without it nothing is measured. Use callbacks=[default].")
+        raise ConfigError("callbacks.evaluation is missing: nothing would be measured. Use callbacks=[default].")
     also_at = {*(config.callbacks.evaluation.get("also_at") or []), *(point / 100 for point in bands.early)}
     OmegaConf.update(config, "callbacks.evaluation.also_at", sorted(also_at), force_add=True)
     node = {"_target_": "genlab.callbacks.bands.StopOutside", "bands": OmegaConf.to_container(config.milestones)}
@@ -101,8 +101,8 @@ def _what_to_look_at(run: Path, overrides: Sequence[str]) -> str:
     free = (*FREE, *_NO_CHANGE)
     changes = [line for name, line in names if not any(name == f or name.startswith(f"{f}.") for f in free)]
     if changes:
-        return f"The recipe was changed: {' '.join(map(str, changes))}. Leave that out, and look at {run}/metrics.csv."
+        return f"The recipe was changed: {' '.join(map(str, changes))}. Undo that, and look at {run}/metrics.csv."
     return (
         f"Look at train/ and monitor/ in {run}/metrics.csv, and compare its versions.json and config.yaml with those "
-        "of a run that was good."
+        "of a good run."
     )

@@ -1,4 +1,4 @@
-"""Does a plain value of a config fit the annotation of a constructor argument? And the annotation in plain words."""
+"""Checks plain config values against the annotations of constructor arguments, and describes annotations in words."""
 
 import inspect
 import types
@@ -39,7 +39,7 @@ def matches(value: Any, annotation: Any) -> bool:
 
 
 def takes(container: type, annotation: Any) -> bool:
-    """Whether an argument may be a ``container`` (list or dict), whatever is in it."""
+    """Whether an argument may be a ``container`` (list or dict), regardless of its items."""
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
         return any(takes(container, option) for option in get_args(annotation))
@@ -88,7 +88,7 @@ def describe(annotation: Any, at_least: int | None = None) -> str:
 
 
 def _is_plain(annotation: Any) -> bool:
-    """Whether a user could type a value of it: torch's Tensor beside float is not worth a word."""
+    """Whether a user could type a value of it: torch's Tensor beside float is not mentioned."""
     if get_origin(annotation) in (Literal, tuple, list, Sequence, Union, types.UnionType):
         return True
     return annotation in (int, float, str, bool, None, type(None), Path)

@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from genlab.config.annotation import LATER, describe, item_annotation, matches, takes
 from genlab.config.renamed import current_name
-from genlab.config.slots import fits as fits  # of which this module is the door
+from genlab.config.slots import fits as fits  # public through this module
 from genlab.config.slots import full_name, needs, why_not_admitted
 from genlab.errors import ConfigError, GenlabError, did_you_mean
 from genlab.trust.places import check_origin, how_to_add
@@ -27,9 +27,9 @@ from genlab.trust.places import check_origin, how_to_add
 T = TypeVar("T")
 Node = Mapping[str, Any]
 
-_LONGEST = 300  # characters of a failure that a part's own code did not explain
+_LONGEST = 300  # characters of an error that a part did not raise on purpose
 
-# Lower bounds of whole numbers by the name of the argument, wherever it stands: annotations cannot say them, and
+# Lower bounds of whole numbers by the name of the argument, in any class: annotations cannot express them, and
 # libraries check them late or not at all.
 _AT_LEAST = {"max_epochs": 1, "accumulate_grad_batches": 1, "log_every_n_steps": 1, "num_nodes": 1, "devices": 1,
              "num_workers": 0, "limit": 1, "batch_size": 1, "rank_timeout": 1, "keep": 1}  # fmt: skip
@@ -38,7 +38,7 @@ _MOST_PROCESSES = 1024  # of num_workers
 
 
 class Misfit(ConfigError):
-    """A target in a place that is meant for something else."""
+    """A target that does not fit its slot."""
 
     def __init__(self, target: type, slot: Any, path: str):
         reason = why_not_admitted(target, slot) or f"does not fit here. {needs(slot)}"
@@ -88,22 +88,22 @@ def _made(node: Any, path: str, given: Mapping[str, Any], noted: dict[str, Any])
     arguments = below | dict(given)
     if node.get("_partial_"):
         factory: Any = functools.partial(_construct, target, path, arguments)
-        factory.__signature__ = inspect.signature(target)  # so that whoever calls it knows what it takes
+        factory.__signature__ = inspect.signature(target)  # so that callers can see its parameters
         return factory
     return _construct(target, path, arguments)
 
 
 def _construct(target: type, path: str, arguments: dict[str, Any], *positional: Any, **late: Any) -> Any:
-    """Call a constructor; what it says of its arguments (ValueError) becomes the user's one line."""
+    """Call a constructor; a ValueError about its arguments becomes a one-line ConfigError."""
     try:
         return target(*positional, **arguments, **late)
     except GenlabError:
         raise
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: {_one_line(error)}") from error
-    except (OSError, ImportError):  # of a disk, a network or a package, not of the values
+    except (OSError, ImportError):  # from a disk, a network or a package, not from the values
         raise
-    except Exception as error:  # a part's own code, or a library's, which may fail in any way
+    except Exception as error:  # from a part's own code, or a library's, which may fail in any way
         if is_out_of_memory(error):
             raise
         raise not_made(path, error) from error
@@ -115,13 +115,13 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 class NotMadeError(ConfigError):
-    """A part's own code failed with the values that it was given, and did not say why: see ``__cause__``."""
+    """A part's own code failed with the values that it was given, without explaining why: see ``__cause__``."""
 
 
 def not_made(path: str, error: Exception) -> NotMadeError:
-    """Says what failed."""
+    """The error to raise, with what failed."""
     cause = f"{type(error).__name__}: {_one_line(error)}"[:_LONGEST].removesuffix(".")
-    return NotMadeError(f"{path}: it cannot be made with these values ({cause}). Change what you set of {path}.*")
+    return NotMadeError(f"{path}: cannot be built with these values ({cause}). Change what you set of {path}.*")
 
 
 def _one_line(error: BaseException) -> str:
@@ -142,7 +142,7 @@ def check(node: Any, slot: Any, path: str, given: frozenset[str] = frozenset()) 
     annotations, arguments = parameters(target), _arguments(node)
     for key, value in arguments.items():
         if key in given:
-            raise ConfigError(f"{path}.{key} cannot be set: genlab gives {target.__name__} its own.")
+            raise ConfigError(f"{path}.{key} cannot be set: genlab sets it for {target.__name__}.")
         _check_name(key, target, path, sorted(set(annotations) - given))
         check(value, annotations.get(key, Any), f"{path}.{key}")
         _check_range(key, value, annotations.get(key, Any), f"{path}.{key}")
@@ -153,8 +153,8 @@ def check(node: Any, slot: Any, path: str, given: frozenset[str] = frozenset()) 
 
 
 def _check_name(key: str, target: type, path: str, known: Sequence[str]) -> None:
-    """Raises ConfigError for an argument that the constructor lacks. One that takes any (``**kwargs``) lacks only what
-    looks like a misspelt one of its own."""
+    """Raises ConfigError for an argument that the constructor lacks; if it takes any (``**kwargs``), only for one that
+    looks like a misspelt argument of its own."""
     if key in known:
         return
     takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
@@ -173,7 +173,7 @@ def check_known(keys: Iterable[str], target: type, path: str, known: Iterable[st
 
 
 def resolve(name: Any, path: str) -> type:
-    """The class that a ``_target_`` names, or named before it moved (:mod:`genlab.config.renamed`). Raises ConfigError:
+    """The class that a ``_target_`` names, also by its former name (:mod:`genlab.config.renamed`). Raises ConfigError:
     not a dotted name, not found, or not a class.
 
     The module is imported to look at the class, which runs the module's own code: what is installed, and what lies in a
@@ -196,9 +196,7 @@ def resolve(name: Any, path: str) -> type:
     if not inspect.isclass(target):
         raise ConfigError(f"{path}._target_: '{name}' is not a class.")
     if module_name.partition(".")[0] == "genlab" and target.__module__.partition(".")[0] != "genlab":
-        raise ConfigError(
-            f"{path}._target_: '{name}' is no class of genlab, but {full_name(target)}. Use its own name."
-        )
+        raise ConfigError(f"{path}._target_: '{name}' is not a class of genlab but {full_name(target)}. Use that name.")
     return target
 
 
@@ -247,7 +245,7 @@ def _arguments(node: Node) -> dict[str, Any]:
 
 
 def _check_value(value: Any, annotation: Any, path: str) -> None:
-    """Check a value that is no target, and the targets in it at any depth: what is built must have been checked."""
+    """Check a value that is not a target, and the targets in it at any depth: whatever is built must be checked."""
     holds_mapping = _holds_mapping(value)
     if not (takes(type(value), annotation) if holds_mapping else matches(value, annotation)):
         raise ConfigError(_must_be(path, describe(annotation, _AT_LEAST.get(path.rpartition(".")[2])), value))
@@ -270,7 +268,7 @@ def _check_range(key: str, value: Any, annotation: Any, path: str) -> None:
 
 def _check_is_a_number(value: Any, annotation: Any, path: str) -> None:
     """Raises ConfigError for numbers that cannot be computed with: nan, and those that torch cannot hold. Infinity is
-    for who takes it: the end of a sampler's range of noise levels, say."""
+    allowed: some arguments take it, such as the end of a sampler's range of noise levels."""
     if isinstance(value, list | tuple):
         for item in value:
             _check_is_a_number(item, item_annotation(annotation), path)

@@ -1,4 +1,4 @@
-"""Where two plain configs differ."""
+"""The differences between two plain configs."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the config folders hold, as Hydra composes it: read once, and again only when a file has changed.
+"""The config folders, composed by Hydra and cached until a file changes.
 
 A sweep's trials ask for the same choices again and again, and composing them takes a third of a second.
 """
@@ -27,12 +27,12 @@ for _then, _now in former_names.OPTIONS.items():  # which a user's own files may
 
 @cache
 def config_files(folders: tuple[Path, ...], primary: str) -> "ConfigFiles":
-    """One for all that read the same folders in this process."""
+    """The cached object for these folders in this process."""
     return ConfigFiles(folders, primary)
 
 
 class ConfigFiles:
-    """The folders, those of the user before the packaged one. What is given out is kept: change none of it."""
+    """The folders, those of the user before the packaged one. Returned values are cached: do not change them."""
 
     def __init__(self, folders: Sequence[Path], primary: str):
         """``primary``: the file that holds the defaults list, of a run or of a sweep."""
@@ -49,7 +49,7 @@ class ConfigFiles:
         return self._once(file, partial(_defaults, file))
 
     def choose(self, lines: tuple[str, ...]) -> DictConfig:
-        """What the files say of these choices. Raises what Hydra raises."""
+        """The config that results from these choices. Raises what Hydra raises."""
         return self._once(lines, partial(self._compose, lines))
 
     def _once(self, key: object, find: Any) -> Any:

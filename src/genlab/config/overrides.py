@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from genlab.config.pointers import pointer_for
 from genlab.errors import ConfigError
 
-# What is a path or a name, by the last part of its option: text also where it looks like a number.
+# Options, by their last part, whose values are paths or names: text even if they look like a number.
 _TEXTS = frozenset({
     "run", "runs", "folder", "out", "images", "reference", "sort", "protocol", "outputs", "root", "val_root", "path",
     "val_path", "label_path", "val_label_path", "cache_dir", "save_dir", "default_root_dir", "weights", "name",
@@ -20,7 +20,7 @@ _TEXTS = frozenset({
 
 
 def parse(overrides: Sequence[str], *, sweep: bool = False) -> list[Override]:
-    """Hydra's grammar. Raises ConfigError for what is not ``name=value``, and unless it is for a sweep, for several
+    """Hydra's grammar. Raises ConfigError for what is not ``name=value``, and, outside of a sweep, for several
     values. Paths and names are text: ``folder=2026_11_27`` names no number, and ``outputs=~/runs`` needs no quotes."""
     parser = OverridesParser.create()
     parsed = []
@@ -72,7 +72,7 @@ def _parse_one(parser: OverridesParser, override: str) -> Override:
 
 
 def _how_to_quote(option: Override) -> str:
-    """As a path or name with commas is typed in a shell."""
+    """How to type a path or name with commas in a shell."""
     if not _is_text(name_of(option)):
         return ""
     value = (option.input_line or "").partition("=")[2].replace('"', '\\"')
@@ -92,7 +92,7 @@ def _holds_text(override: Override) -> bool:
 
 
 def _in_quotes(value: str) -> str:
-    """The value, or each of several, in Hydra's quotes, unless it has some."""
+    """The value, or each of several, in Hydra's quotes, unless it is quoted already."""
     if value.startswith("[") and value.endswith("]"):
         return f"[{_in_quotes(value[1:-1])}]"
     parts = re.findall(r""""[^"]*"|'[^']*'|[^,]+""", value)
@@ -109,5 +109,5 @@ def name_of(override: Override) -> str:
 
 
 def line_of(override: Override) -> str:
-    """The override without Hydra's leading ``+`` or ``++``: whether an option is new, is seen from the config."""
+    """The override without Hydra's leading ``+`` or ``++``: the config tells whether an option is new."""
     return (override.input_line or "").lstrip("+")

@@ -1,11 +1,11 @@
-"""Words of other tools that users type here by habit, and what genlab calls the same thing."""
+"""Option names of other tools that users type by habit, and genlab's names for them."""
 
 _BUDGET = "Give the run a budget: budget=examples budget.value=1000000."
 _RUN = "A run is continued with run=<its folder>."
 _MEANT = {  # the name as it is typed, without dashes -> what to type instead
     "lr": "The learning rate is model.optimizer.lr=...",
     "learning_rate": "The learning rate is model.optimizer.lr=...",
-    "batch_size": "It is of the data: data.batch_size=...",
+    "batch_size": "It belongs to the data: data.batch_size=...",
     "resume": _RUN,
     "resume_from": _RUN,
     "resume_from_checkpoint": _RUN,
@@ -18,27 +18,27 @@ _MEANT = {  # the name as it is typed, without dashes -> what to type instead
     "max_steps": _BUDGET,
     "steps": _BUDGET,
     "dataset": "Data are chosen with data=...",
-    "devices": "It is of the trainer: trainer.devices=...",
+    "devices": "It belongs to the trainer: trainer.devices=...",
     "gpus": "Use trainer=gpu trainer.devices=...",
-    "precision": "It is of the trainer: trainer.precision=bf16-mixed.",
+    "precision": "It belongs to the trainer: trainer.precision=bf16-mixed.",
     "output_dir": "Run folders are made in outputs=<folder>.",
-    "optimizer": "It is of the model: model/optimizer=...",
-    "scheduler": "It is of the model: model/schedule=...",
+    "optimizer": "It belongs to the model: model/optimizer=...",
+    "scheduler": "It belongs to the model: model/schedule=...",
     "hydra/launcher": "Many runs are started with -m, and launcher=local, ray or slurm.",
     "hydra/sweeper": "Many runs are started with -m, and sweep=grid, optuna or wandb.",
     "multirun": "Many runs are started with -m.",
 }
-_OPTIONS = {  # options of a group that are always there, or another's
+_OPTIONS = {  # options of a group that are always on, or belong to another group
     ("logger", "csv"): "Every run writes metrics.csv: use logger=[none] for nothing else.",
 }
 
 
 def pointer_for(name: str) -> str | None:
-    """What to say of an option or flag that other tools have; None: nothing is known of it."""
+    """The message for an option or flag of another tool; None if it is not known."""
     meant = _MEANT.get(name.lstrip("-+").replace("-", "_"))
     return None if meant is None else f"unknown option '{name}'. {meant}"
 
 
 def pointer_for_choice(group: str, option: str) -> str | None:
-    """The same of an option of a group."""
+    """The same for an option of a group."""
     return _OPTIONS.get((group, option))

@@ -12,7 +12,7 @@ _OF_EXAMPLES = "genlab.budget.Examples"
 
 
 def as_number(value: Any) -> Any:
-    """``64k`` -> 64000, ``1.5M`` -> 1500000, ``0.0005k`` -> 0.5. Whatever is no such text comes back as it is."""
+    """``64k`` -> 64000, ``1.5M`` -> 1500000, ``0.0005k`` -> 0.5. Other values are returned unchanged."""
     found = _TYPED.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return value
@@ -29,7 +29,7 @@ def as_count(value: Any) -> Any:
 
 
 def read_quantities(config: DictConfig) -> None:
-    """Put numbers in the places of counts that were typed with a unit or an exponent; the rest stays as it is."""
+    """Replace counts that were typed with a unit or an exponent by numbers; the rest is unchanged."""
     for path in (*_COUNTS, "budget.value"):
         above, _, name = path.rpartition(".")
         node = OmegaConf.select(config, above, throw_on_missing=False)

@@ -1,4 +1,4 @@
-"""Classes that have moved: configs of runs that were saved before name them by where they were."""
+"""Classes that have moved, by their former names, which configs of older runs contain."""
 
 from typing import Any
 
@@ -10,12 +10,13 @@ RENAMED: dict[str, str] = {
 
 
 def current_name(name: str) -> str:
-    """What the class of a ``_target_`` is called today."""
+    """The current name of the class of a ``_target_``."""
     return RENAMED.get(name, name)
 
 
 def with_current_names(node: Any) -> Any:
-    """Plain values with every ``_target_`` called as it is today, so that runs of before and after a move compare."""
+    """Plain values with the current name in every ``_target_``, so that runs before and after a move can be
+    compared."""
     if isinstance(node, dict):
         return {
             key: current_name(value) if key == "_target_" and isinstance(value, str) else with_current_names(value)

@@ -1,4 +1,4 @@
-"""Options by their names of before: understood where they are typed, in a user's files and in saved runs."""
+"""Former names of options: accepted on the command line, in a user's files and in saved runs."""
 
 from collections.abc import Collection, Mapping
 from copy import deepcopy
@@ -10,24 +10,25 @@ from genlab.former_names import current_metrics, current_option
 
 _FAMILIES, _CLASSIFIER = "genlab.model.", "genlab.model.classifier.Classifier"
 _WITH_KL = ("genlab.model.vae.VAE", "genlab.model.hierarchical_vae.HierarchicalVAE")
-_NETWORKS = "genlab.model.network."  # which the family that makes them tells what there is to know
+_NETWORKS = "genlab.model.network."  # networks get these values from the family that makes them
 _GUIDANCE = {
     "none": "genlab.model.guidance.none.NoGuidance",
     "classifier_free": "genlab.model.guidance.classifier_free.ClassifierFree",
     "interval": "genlab.model.guidance.interval.Interval",
 }
 _TASKS = ("genlab.task.generate.Generate", "genlab.task.continue_text.ContinueText")
-_OF_TASKS = ("balanced_classes", "prompt_length")  # options of one and of the other, once of the evaluation
+_OF_TASKS = ("balanced_classes", "prompt_length")  # options of one task each, formerly of the evaluation
 _CONDITION, _OLD_CLASSES = "${spec.condition}", "${model.num_classes}"
 _LABELS = "${spec.condition.label.size}"
 
 
 def with_new_names(config: DictConfig, before: DictConfig | None = None) -> DictConfig:
     """``config`` in place: its model's ``num_classes``, ``label_dropout``, ``guidance`` (a number) and
-    ``guidance_interval`` as they are called now. ``before``: the same without what was typed, whose interval of
-    guidance stays where only a strength is typed.
+    ``guidance_interval`` by their current names. ``before``: the same without typed options, whose interval of
+    guidance is kept where only a strength is typed.
 
-    ``num_classes=null`` becomes ``conditions=[]``, a number what the model is told there are; those of networks go.
+    ``num_classes=null`` becomes ``conditions=[]``, a number the size of the label condition; those of networks are
+    removed.
     """
     _with_task(config)
     _with_metrics(config)
@@ -42,7 +43,7 @@ def with_new_names(config: DictConfig, before: DictConfig | None = None) -> Dict
 
 
 def modern(config: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A run's plain config, as it would be written now. ``before``: see :func:`with_new_names`; its model."""
+    """A run's plain config in its current form. ``before``: see :func:`with_new_names`; its model."""
     config = _task_of(config)
     if "check" in config:
         config["dry_run"] = config.pop("check")
@@ -59,8 +60,8 @@ def modern(config: Mapping[str, Any], before: Mapping[str, Any] | None = None) -
 
 
 def with_places(config: dict[str, Any]) -> dict[str, Any]:
-    """``pretrained`` by paths, each with a place and a hash: before, it had the folders of runs by the names of parts,
-    whose weights checkpoints held, and a classifier that judges had its ``run`` beside it."""
+    """``pretrained`` by paths, each with a place and a hash. Formerly it had the folders of runs by the names of parts,
+    whose weights were in checkpoints, and a classifier used by metrics had its ``run`` beside it."""
     pretrained = config.get("pretrained")
     if not isinstance(pretrained, dict):
         return config
@@ -80,7 +81,7 @@ def with_places(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _task_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs of before had no task: the data said it, and the evaluation what the task takes now."""
+    """The task of an older run, which had none: it follows from the data, and its options from the evaluation."""
     config = dict(config)
     evaluation = config.get("evaluation")
     if not isinstance(evaluation, dict) or ("task" in config and not any(name in evaluation for name in _OF_TASKS)):
@@ -147,7 +148,7 @@ def _rename(node: dict[str, Any], condition: Mapping[str, Any] | None, was: Mapp
             node["condition_dropout"] = node.pop("label_dropout")
         _rename_guidance(node, was)
     elif node.get("num_classes") == _OLD_CLASSES:
-        node["num_classes"] = _LABELS  # a network of a user's own
+        node["num_classes"] = _LABELS  # the user's own network
 
 
 def _rename_classes(node: dict[str, Any], condition: Mapping[str, Any] | None) -> None:

@@ -1,10 +1,10 @@
-"""Does a class fit a slot, the annotation of the constructor argument that it is passed to?
+"""Checks whether a class fits a slot: the annotation of the constructor argument that it is passed to.
 
 A slot that is a protocol or a base class of genlab's takes every class that has its members: such a class was written
-for the place. A slot that is a class of a library (``nn.Module``, say) says nothing of what its subclasses do when they
-are made, some of which read pickles or open connections. It takes genlab's own, the user's
+for the place. A slot that is a class of a library (e.g. ``nn.Module``) says nothing about what constructors of its
+subclasses do, some of which read pickles or open connections. It takes genlab's own, the user's
 (:mod:`genlab.trust.places`), and what :data:`ADMITTED` lists. A slot without a type (``Any``, no annotation) takes no
-class at all.
+class.
 """
 
 import dis
@@ -16,7 +16,7 @@ from typing import Any, Protocol, Union, get_args, get_origin
 from genlab.config.annotation import describe
 from genlab.trust.places import is_users
 
-# Any, object, Path, Callable ...: whatever is typed so has no place for a target.
+# Any, object, Path, Callable ...: arguments with these annotations cannot hold a target.
 _NO_SLOT = ("builtins", "typing", "collections.abc", "pathlib")
 _ANY = "*"
 _ACTIVATIONS = ("CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU",
@@ -24,7 +24,7 @@ _ACTIVATIONS = ("CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hard
                 "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold")  # fmt: skip
 
 # What a slot that is a library's class takes beside genlab's own and the user's: classes, packages (with a dot at the
-# end), or any class that is installed, where a command line may name it and a run of somebody else may not
+# end), or any installed class, which a command line may name and an untrusted run may not
 # (genlab.trust.strangers).
 ADMITTED: dict[str, tuple[str, ...]] = {
     "torch.nn.modules.module.Module": (
@@ -80,7 +80,7 @@ def is_admitted(target: type, slot: type) -> bool:
 
 
 def full_name(target: type) -> str:
-    """Where a class is defined, whatever module it was found in."""
+    """The module and name where a class is defined, even if it was found elsewhere."""
     return f"{target.__module__}.{target.__qualname__}"
 
 
@@ -107,7 +107,7 @@ def protocol_methods(protocol: type) -> list[str]:
 
 
 def _protocol_attributes(protocol: type) -> list[str]:
-    """What instances are to have beside methods: annotated without a value, which would be a default, or a property."""
+    """Attributes that instances must have: annotated without a default value, or a property."""
     found: dict[str, None] = {}
     for base in _layers(protocol):
         found |= dict.fromkeys(name for name in _annotations(base) if name not in vars(base))
@@ -130,8 +130,8 @@ def _has_method(target: type, protocol: type, name: str) -> bool:
 
 
 def _has_attribute(target: type, name: str) -> bool:
-    """Whether objects of ``target`` have an attribute, as far as the class alone can tell: it has it, says that it will
-    have it, or sets it in a method or registers it as a buffer."""
+    """Whether objects of ``target`` have an attribute, as far as the class can tell: it defines or annotates it,
+    sets it in a method, or registers it as a buffer."""
     if any(name in vars(base) for base in target.__mro__):
         return True
     for base in target.__mro__:
@@ -157,7 +157,7 @@ def _sets(code: types.CodeType, name: str) -> bool:
 
 
 def needs(slot: Any) -> str:
-    """What a slot takes, in a sentence."""
+    """A sentence on what a slot takes."""
     if get_origin(slot) is Callable:
         return needs((get_args(slot) or (None, Any))[1])
     if is_protocol(slot):
@@ -172,7 +172,7 @@ def needs(slot: Any) -> str:
 
 
 def why_not_admitted(target: type, slot: Any) -> str | None:
-    """What to say of a class that a slot would take were it listed."""
+    """The reason for refusing a class that fits a slot but is not listed."""
     origin = get_origin(slot)
     options = get_args(slot) if origin in (Union, types.UnionType) else [slot]
     for option in options:
@@ -181,7 +181,7 @@ def why_not_admitted(target: type, slot: Any) -> str | None:
             continue
         if issubclass(target, made) and not is_admitted(target, made):
             return (
-                f"is a {made.__name__}, but not one that a config may make: what else its constructor does is not "
-                "known. Make it in a class of your own project, and name that (see docs/security.md)."
+                f"is a {made.__name__}, but not one that a config may create, since its constructor may have side "
+                "effects. Create it in a class of your own project, and name that (see docs/security.md)."
             )
     return None

@@ -1,6 +1,6 @@
-"""From a command line to a checked config: Hydra composes, and every mistake is one line with a remedy.
+"""Composes the config of a command line with Hydra; every mistake becomes a one-line error with a remedy.
 
-Nothing here imports torch, so a misspelt word is answered at once. What only a constructor can know (the type of a
+Nothing here imports torch, so a misspelt word is reported at once. What only a constructor can know (the type of a
 value, whether a part fits its place) is checked in :mod:`genlab.config.build`.
 """
 
@@ -29,11 +29,11 @@ from genlab.files.paths import read_path
 from genlab.redaction import remember
 from genlab.trust import places
 
-FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run itself: from the data, other runs, its folder
-START = "start"  # a place as it is typed; with what else can be said of it, in a config
-OF_SWEEPS = ("sweep", "launcher")  # what is said with -m, of a sweep and not of its trials
+FILLED_LATER = ("spec", "pretrained", "run_dir", "run_id")  # by the run: from the data, other runs, its folder
+START = "start"  # as typed, a place; in a config, a node with further options
+OF_SWEEPS = ("sweep", "launcher")  # options with -m, for the sweep and not for its trials
 TAKES_A_RUN = ("metrics.extractor",)  # parts that may be the folder of a run instead of an option
-EXAMPLES = {  # what a value for a missing option looks like, first of the class that is named
+EXAMPLES = {  # examples of values for missing options; one for a class comes before the general one
     "root": "/path/to/images",
     "path": "/path/to/images.npz",
     "TextFolder.root": "/path/to/texts",
@@ -67,7 +67,7 @@ class ConfigTree:
         return [(option, target) for option, target in found if target is not None]
 
     def _target(self, group: str, option: str) -> str | None:
-        """A file's own ``_target_``, or that of the file beside it that it builds on."""
+        """A file's own ``_target_``, or that of the file beside it in its defaults."""
         node: Any = OmegaConf.load(self._file(group, option))
         bases = [entry for entry in node.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
         inherited = next((target for base in bases if (target := self._target(group, base))), None)
@@ -104,7 +104,7 @@ class ConfigTree:
         config = self._fitted(config, choices)
         for name in map(str, base):
             if name not in list(config):
-                raise ConfigError(f"~{name}: a run needs its {name}, only parts of it can be deleted.")
+                raise ConfigError(f"~{name}: a run needs its {name}; only parts of it can be deleted.")
         with_new_names(config, base)
         read_quantities(config)
         remember(_plain(config))
@@ -113,8 +113,8 @@ class ConfigTree:
     def change(self, saved: Mapping[str, Any], typed_then: Sequence[str], overrides: Sequence[str]) -> DictConfig:
         """A saved run's config with what is typed now.
 
-        A part that is chosen anew comes as it would have come then, with all that it brings (data bring metrics);
-        what had been typed for the part in its place is forgotten. Raises ConfigError.
+        A newly chosen part gets the defaults of a new run, including the parts that it selects (data select metrics);
+        options that were typed for the part it replaces are dropped. Raises ConfigError.
         """
         config = OmegaConf.create(dict(saved))
         groups = self.groups()
@@ -132,12 +132,14 @@ class ConfigTree:
                 continue
             self._check_is_value(override, groups)
             if key.partition(".")[0] == START:
-                raise ConfigError(f"{key}: a run goes on with its own weights. Leave it out, or start a new run.")
+                raise ConfigError(f"{key}: a continued run uses its own weights. Leave it out, or start a new run.")
             is_new(config, override, groups)
             if override.is_delete():
                 raise ConfigError(f"{override.input_line}: nothing can be deleted from a saved run's config.")
             if key == "seed":
-                raise ConfigError("seed: a run keeps its seed, which its data and its noise follow. Start a new run.")
+                raise ConfigError(
+                    "seed: a run keeps its seed, which its data order and noise depend on. Start a new run."
+                )
             OmegaConf.update(config, key, override.value(), merge=False, force_add=True)
         with_new_names(config, untouched)
         read_quantities(config)
@@ -145,11 +147,11 @@ class ConfigTree:
         return config
 
     def _fitted(self, config: DictConfig, choices: Sequence[Override]) -> DictConfig:
-        """``config`` without what a debug preset says of callbacks that are not there."""
+        """``config`` without a debug preset's options for callbacks that are not there."""
         for preset in (str(o.value()) for o in choices if name_of(o) == "debug" and o.value() is not None):
             for name in OmegaConf.select(OmegaConf.load(self._file("debug", preset)), "callbacks") or {}:
                 if "_target_" not in config.callbacks[name]:
-                    config = deepcopy(config)  # the files' own is kept
+                    config = deepcopy(config)  # the cached one stays unchanged
                     with open_dict(config):
                         del config.callbacks[name]
         return config
@@ -158,13 +160,14 @@ class ConfigTree:
         return isinstance(self._defaults(PACKAGED / f"{self.primary}.yaml").get(group), list)
 
     def _is_replaced(self, override: Override, chosen: Sequence[str]) -> bool:
-        """Whether an override is of a part that is chosen anew. Of metrics, say, the extractor is a part that stays."""
+        """Whether an override belongs to a newly chosen part. A new choice of metrics keeps the extractor, for
+        example."""
         path = name_of(override).replace("/", ".")
         owner = max((g for g in self.groups() if f"{path}.".startswith(f"{g.replace('/', '.')}.")), key=len, default="")
         return any(owner == g or (owner.startswith(f"{g}/") and not self._takes_several(g)) for g in chosen)
 
     def _check_choice(self, override: Override, groups: Mapping[str, Sequence[str]]) -> None:
-        """Raises ConfigError if a group has no such option, or takes one where several are named."""
+        """Raises ConfigError if a group has no such option, or several are named where it takes one."""
         group, value = name_of(override), override.value()
         available = f"Available: {', '.join(groups[group])}."
         if override.is_delete():
@@ -189,7 +192,7 @@ class ConfigTree:
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
-        """What Hydra objects to, as a ConfigError."""
+        """Turns Hydra's errors into ConfigError."""
         try:
             yield
         except (HydraException, OmegaConfBaseException) as error:
@@ -201,7 +204,7 @@ class ConfigTree:
             raise ConfigError(text) from error
 
     def _no_place_for(self, group: str) -> str:
-        """What to say of a part that the chosen part above it does not have."""
+        """The message for a part that the chosen part above it does not have."""
         above, _, name = group.rpartition("/")
         having = [o for o in self.groups().get(above, []) if name in self._defaults(self._file(above, o))]
         remedy = f" Choose one that has: {above}={' or '.join(having)}." if having else ""
@@ -209,7 +212,7 @@ class ConfigTree:
 
 
 def _begun(config: DictConfig, parsed: Sequence[Override]) -> tuple[DictConfig, list[Override]]:
-    """``config`` with what ``start=<place>`` means, and the overrides without that. Raises ConfigError for
+    """``config`` with ``start=<place>`` applied, and the overrides without it. Raises ConfigError for
     ``start.only`` and ``start.freeze`` without a place."""
     typed = [override for override in parsed if name_of(override) == START and isinstance(override.value(), str)]
     if typed:
@@ -218,7 +221,7 @@ def _begun(config: DictConfig, parsed: Sequence[Override]) -> tuple[DictConfig, 
             config[START] = {"where": typed[-1].value(), "only": None, "freeze": [], "sha256": None}
     further = [override for override in parsed if name_of(override).startswith(f"{START}.")]
     if further and START in config and config[START] is None:
-        raise ConfigError(f"{further[0].input_line} goes with {START}=outputs/..., the run to begin with.")
+        raise ConfigError(f"{further[0].input_line} needs {START}=outputs/..., the run to start from.")
     return config, [override for override in parsed if override not in typed]
 
 
@@ -246,10 +249,10 @@ def _plain(node: Any) -> Any:
 
 
 def is_new(config: DictConfig, override: Override, groups: Iterable[str]) -> bool:
-    """Whether an option is missing from ``config`` and yet may be set.
+    """Whether an option is missing from ``config`` but may still be set.
 
-    It may as an argument of the target above it, and as a further part (``+callbacks.x={_target_: ...}``). Its target's
-    constructor has the last word, in genlab.config.build. Raises ConfigError for a name that leads nowhere.
+    It may be as an argument of the target above it, or as a further part (``+callbacks.x={_target_: ...}``). The
+    constructor is checked later, in genlab.config.build. Raises ConfigError for a name that cannot be set.
     """
     key = name_of(override)
     node: Any = config

@@ -1,4 +1,4 @@
-"""Unpacking what others have packed: nothing outside of its folder, no links, never more than was to be expected."""
+"""Safe unpacking of archives: nothing outside of the target folder, no links, bounded size."""
 
 import gzip
 import lzma
@@ -16,13 +16,13 @@ from genlab.files.regular_file import make_folder, open_new
 
 _MOST_MEMBERS = 1_000_000  # CelebA has 202,599
 _RATIO = 100  # unpacked to packed: pictures have 1, MNIST's labels 2, text 5
-_ALWAYS = 256 << 20  # bytes that any archive may hold: small ones may be of much air
+_ALWAYS = 256 << 20  # bytes that any archive may hold: small ones may compress better
 _CHUNK = 1 << 20  # bytes
 _DEEPEST, _LONGEST = 64, 1024  # folders that a file lies in, and characters of its path
 
 
 class Unsafe(Exception):
-    """An archive that is not what it should be; the text says in what way."""
+    """An archive that must not be unpacked; the text says why."""
 
 
 def unpack_tar(path: Path, folder: Path) -> None:
@@ -30,7 +30,7 @@ def unpack_tar(path: Path, folder: Path) -> None:
     budget = _Budget(path)
     with _damage(), _opened(path) as packed, _open_tar(_Metered(packed, budget.allowed)) as archive:
         members: list[tarfile.TarInfo] = []
-        for member in archive:  # one by one: a list of them all may be endless
+        for member in archive:  # one by one: the full list may be endless
             if not (member.isfile() or member.isdir()):
                 raise Unsafe(f"is refused: {member.name} is a link or a device")
             budget.plan(len(members) + 1, member.size)
@@ -60,11 +60,11 @@ def unpack_zip(path: Path, folder: Path, names: Iterable[str]) -> None:
             member = archive.getinfo(name)
             if member.flag_bits & 1:
                 raise Unsafe(f"is refused: {name} is encrypted")
-            if member.external_attr >> 28 not in (0, 8):  # the type that Unix gives it: a file, if it says
+            if member.external_attr >> 28 not in (0, 8):  # the Unix file type: a regular file or unknown
                 raise Unsafe(f"is refused: {name} is a link or a device")
             target = folder / name
             folder.mkdir(parents=True, exist_ok=True)
-            make_folder(target.parent, folder)  # a link that lies there leads nowhere
+            make_folder(target.parent, folder)  # refuses links
             with archive.open(member) as source, open_new(target) as file:  # stops at the size that was declared
                 shutil.copyfileobj(source, file, _CHUNK)
 
@@ -76,7 +76,7 @@ def zip_names(path: Path) -> list[str]:
 
 
 def check_zip(path: Path, archive: zipfile.ZipFile) -> None:
-    """Raises Unsafe for names that lead elsewhere or come twice, and for more than ``path`` can hold."""
+    """Raises Unsafe for names that leave the folder or occur twice, and for too large a content."""
     budget, members = _Budget(path), archive.infolist()
     for member in members:
         budget.plan(len(members), member.file_size)
@@ -98,7 +98,7 @@ def unpack_gzip(path: Path, target: Path) -> None:
 
 @contextmanager
 def wholesome(shown: str, remedy: str) -> Iterator[None]:
-    """Raises DataError, with what to do, where what is done inside finds the archive ``shown`` Unsafe."""
+    """Turns Unsafe inside the block into DataError, with the archive ``shown`` and a remedy."""
     try:
         yield
     except Unsafe as error:
@@ -106,7 +106,7 @@ def wholesome(shown: str, remedy: str) -> Iterator[None]:
 
 
 class _Budget:
-    """What an archive may unpack to, by its size."""
+    """How much an archive may unpack to, given its size."""
 
     def __init__(self, path: Path):
         self.left = self.allowed = max(_ALWAYS, _RATIO * path.stat().st_size)
@@ -120,7 +120,7 @@ class _Budget:
 
 
 class _Metered:
-    """A file that is read in portions of reasonable size: a header of a tar archive may claim to be of any."""
+    """A file whose reads are bounded, since a header of a tar archive may claim any size."""
 
     def __init__(self, file: Any, allowed: int):
         self.seek, self.tell, self._read, self._allowed = file.seek, file.tell, file.read, allowed
@@ -136,7 +136,7 @@ def _check_names(names: Iterable[str]) -> None:
     for name in names:
         path = PurePosixPath(name)
         if len(name) > _LONGEST or len(path.parts) > _DEEPEST:
-            raise Unsafe(f"is refused: {name[:60]!r}... lies deeper in it than data do")
+            raise Unsafe(f"is refused: {name[:60]!r}... is nested too deeply in it")
         if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
             raise Unsafe(f"is refused: {name!r} leads out of its folder")
         if str(path) in seen:

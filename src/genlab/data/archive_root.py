@@ -1,4 +1,4 @@
-"""A folder of images that comes as one file: a zip or tar archive, unpacked once into the cache."""
+"""Image folders packed as a zip or tar archive, unpacked once into the cache."""
 
 import os
 import shutil
@@ -15,16 +15,16 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def is_archive(path: str) -> bool:
-    """Whether ``path`` is a file that is called like an archive."""
+    """Whether ``path`` is a file with the suffix of an archive."""
     return path.lower().endswith(SUFFIXES) and read_path(path).is_file()
 
 
 def unpacked_root(root: str, cache: Path) -> str:
-    """``root`` itself; of an archive, the folder in ``cache`` that it is unpacked into. Where all of it lies in one
-    folder, as zipped folders do, that one.
+    """``root`` itself, or the folder in ``cache`` that an archive is unpacked into; the inner folder, if the archive
+    holds a single one.
 
     Raises:
-        DataError: the archive is damaged, or leads out of its folder, holds links or more than its size allows.
+        DataError: the archive is damaged, has paths outside of its folder or links, or holds more than its size allows.
         StorageError: the cache cannot be written.
     """
     if not is_archive(root):
@@ -44,7 +44,7 @@ def unpacked_root(root: str, cache: Path) -> str:
 
 
 def _unpack(path: Path, shown: str, folder: Path) -> None:
-    """Whole, or not at all."""
+    """Unpack atomically."""
     partial = folder.with_name(f"{folder.name}.part")  # one name, under the lock
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -60,7 +60,7 @@ def _unpack(path: Path, shown: str, folder: Path) -> None:
 
 
 def _innermost(folder: Path) -> Path:
-    """Below folders that hold nothing but another folder."""
+    """The first folder that does not hold just one other folder."""
     while True:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name != "__MACOSX"]
         if len(entries) != 1 or not entries[0].is_dir():

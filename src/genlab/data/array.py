@@ -24,18 +24,18 @@ from genlab.files.regular_file import kind_of
 _IMAGE_KEYS = ("images", "x", "arr_0")
 _LABEL_KEYS = ("labels", "y")
 _DAMAGE = (ValueError, EOFError, MemoryError, OverflowError, NotImplementedError, zipfile.BadZipFile, zlib.error)
-_LOOKED_AT = 1000  # images, to tell whether 16 bits are used
+_LOOKED_AT = 1000  # images checked for values above 255
 _MOST_CLASSES = 1 << 16  # a larger label is a mistake, such as an index
 
 
 class Array(ImageDataModule):
     """Images in a .npy or .npz file, uint8 in 0..255 or uint16 in 0..65535: (C, H, W), C 1 to 4.
 
-    The array is (N, H, W), (N, H, W, C) or (N, C, H, W). One that could be both of the latter, because its second and
-    its last dimension are 1 or 3, is taken as (N, H, W, C); 2 and 4 channels are looked for after those, the last
-    dimension first. With ``image_size`` each image is brought to that size as files are, every channel by itself, and
+    The array is (N, H, W), (N, H, W, C) or (N, C, H, W). If both of the latter are possible, because its second and
+    its last dimension are 1 or 3, it is read as (N, H, W, C); 2 and 4 channels are considered after those, the last
+    dimension first. With ``image_size`` each image is resized like image files, every channel by itself, and
     kept in the cache. Labels are whole numbers from 0, in the same .npz or in a
-    file of their own; the classes are 0 to the largest label. Nothing in a file is ever run (no pickles).
+    separate file; the classes are 0 to the largest label. No code in a file is ever run (no pickles).
 
     A .npy is mapped into memory, not read into it. Where a part of it is held out, each part is written once into the
     cache of :mod:`genlab.data.array_cache` and mapped from there; with ``val_path`` the file itself is mapped. A .npz
@@ -61,7 +61,7 @@ class Array(ImageDataModule):
         only_classes: Sequence[int] | None = None,  # as of ImageDataModule
         shuffle_pixels: int | None = None,  # likewise
     ):
-        """Raises ConfigError if a value is out of its range, or one goes without another that it needs."""
+        """Raises ConfigError if a value is out of its range, or lacks another that it needs."""
         super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels)
         if not 0 < val_fraction < 1:
             raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
@@ -110,7 +110,7 @@ class Array(ImageDataModule):
         return ImageTable(images, labels, tuple(str(label) for label in range(classes)))
 
     def _resized(self, images: np.ndarray, key: str) -> np.ndarray:
-        """The images at the size that was asked for, from the cache if they are there."""
+        """The images at the requested size, from the cache if they are there."""
         assert self.image_size is not None
         size = (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
         if images.shape[2:] == size:
@@ -147,7 +147,7 @@ class Array(ImageDataModule):
             raise DataError(f"{where} is empty: its shape is {found.values.shape}.")
         if images.dtype == np.uint16 and images[:: -(-len(images) // _LOOKED_AT)].max() <= 255:
             raise DataError(
-                f"{where} is uint16, but no value is above 255: as 16-bit images they are black. "
+                f"{where} is uint16, but no value is above 255, so as 16-bit images they would be black. "
                 "Save them as 8-bit ones: x.astype('uint8')"
             )
         return images
@@ -193,7 +193,7 @@ def _channels_first(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def resized_channels(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(C, H, W) uint8 or uint16 to ``size`` (height, width): as files are, each channel by itself."""
+    """Resize (C, H, W) uint8 or uint16 to ``size`` (height, width) like image files, each channel by itself."""
     if image.dtype == np.uint8:
         return np.stack([np.asarray(resized(Image.fromarray(channel), size)) for channel in image])
     wide = [np.asarray(resized(Image.fromarray(channel.astype(np.float32)), size)) for channel in image]
@@ -212,14 +212,14 @@ def _read(path: str, key: str | None, usual: tuple[str, ...], option: str, optio
     Raises:
         DataError: there is no such file or key, or the file is damaged or holds Python objects.
     """
-    if (kind := kind_of(read_path(path), follow=True)) is not None:  # a FIFO waits for ever
+    if (kind := kind_of(read_path(path), follow=True)) is not None:  # reading a FIFO would block
         raise DataError(f"{path} is {kind}, not a .npy or .npz file.")
     try:
         with np.errstate(over="ignore"):  # of an absurd shape
             content = np.load(read_path(path), mmap_mode="c", allow_pickle=False)  # copies on write: for torch
         if isinstance(content, np.ndarray):
             return _Found(content, path)
-        with content, wholesome(path, "Save it again, as a .npy if it is right as it is."):
+        with content, wholesome(path, "Save it again, or as a .npy if its content is right."):
             check_zip(read_path(path), content.zip)
             name = key or next((name for name in usual if name in content.files), None)
             if name is None and optional:
@@ -239,7 +239,7 @@ def _read(path: str, key: str | None, usual: tuple[str, ...], option: str, optio
 
 
 def _key(path: str, shape: tuple[int, ...], split: str, val_fraction: float) -> str:
-    """Of all that the pixels of a part depend on."""
+    """A cache key made of all that the pixels of a part depend on."""
     real = os.path.realpath(read_path(path))
     status = os.stat(real)
     made_of = (1, real, status.st_size, status.st_mtime_ns, shape, split, val_fraction)

@@ -1,8 +1,8 @@
 """Decoded images and tokens on disk: made once, mapped into memory by every process and every later run.
 
-An entry is read through when it is made and whenever its file is not of the size and time that its seal tells; else it
-is only mapped, so that a start does not wait for gigabytes. What that misses: bytes that a failing disk changes without
-a write, and a writer who puts the time of the file back. Entries can be deleted at any time.
+An entry is verified by its checksum when it is made and whenever its file differs in size or time from its seal; else
+it is only mapped, so that a start does not read gigabytes. That misses bytes that a failing disk changes without a
+write, and writers that reset the file's time. Entries can be deleted at any time.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from genlab.files.paths import read_path
 from genlab.files.regular_file import open_new, read_text
 from genlab.progress import progress
 
-_BACK = 60 * 10**9  # ns by which the file of an entry is dated back: whoever writes to it gives it another time
+_BACK = 60 * 10**9  # ns by which the file of an entry is dated back, so that any later write changes its time
 _CHECKED_BYTES = 2 << 30  # read at most when a cache is opened; a larger one is checked on evenly spaced rows
 
 
@@ -31,14 +31,14 @@ def default_folder() -> Path:
 
 
 def digest(*parts: object) -> str:
-    """32 hex digits of plain values: of all that an entry depends on, for its key."""
+    """32 hex digits, a hash of the plain values that an entry depends on, for its key."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def cached_rows(
     folder: Path, key: str, rows: Callable[[], Iterable[np.ndarray | None]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`cached_array` of single rows. None is a row to leave out.
+    """:func:`cached_array` for single rows. A row that is None is left out.
 
     Returns:
         the array (N, ...), and the positions (N,) that its rows had among what was yielded
@@ -62,13 +62,13 @@ def _places(array: np.ndarray, left_out: list[int]) -> tuple[np.ndarray, np.ndar
 def cached_array(folder: Path, key: str, blocks: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
     """The blocks that ``blocks()`` yields, one after the other, from disk if they are there.
 
-    On disk are ``<key>.npy`` and ``<key>.json``, a seal with its length and checksum, which is written last. What does
-    not fit its seal is made again. Processes that want the same key wait for the one that makes it.
+    On disk are ``<key>.npy`` and ``<key>.json``, a seal with its length and checksum, which is written last. An array
+    that does not match its seal is made again. Processes that want the same key wait for the one that makes it.
 
     Args:
-        folder: of the cache, made if need be
-        key: names all that the blocks depend on; fit for a file name
-        blocks: yields arrays (n, ...) that differ in n alone, at least one; called only if need be
+        folder: of the cache, made if missing
+        key: a hash of all that the blocks depend on; a valid file name
+        blocks: yields at least one array (n, ...), all with the same other dimensions; called only if needed
 
     Returns:
         the array (N, ...), mapped; writing to it changes nothing on disk
@@ -80,7 +80,7 @@ def cached_array(folder: Path, key: str, blocks: Callable[[], Iterable[np.ndarra
 
 
 def _cached(folder: Path, key: str, blocks: Callable[[], Iterable[np.ndarray | None]]) -> tuple[np.ndarray, list[int]]:
-    """The array, and the positions of what was left out."""
+    """The array, and the positions of rows that were left out."""
     path = folder / f"{key}.npy"
     try:
         found = _open(path)
@@ -93,7 +93,7 @@ def _cached(folder: Path, key: str, blocks: Callable[[], Iterable[np.ndarray | N
                     found = _open(path)
     except OSError as error:
         cause = (error.strerror or str(error)).lower()
-        instead = "set GENLAB_CACHE to" if folder == default_folder() else "set cache_dir, where it was named, to"
+        instead = "set GENLAB_CACHE to" if folder == default_folder() else "set cache_dir to"
         raise StorageError(
             f"cannot keep prepared data in {folder} ({cause}). Make room, or {instead} another folder."
         ) from error
@@ -102,7 +102,7 @@ def _cached(folder: Path, key: str, blocks: Callable[[], Iterable[np.ndarray | N
 
 
 def _open(path: Path) -> tuple[np.ndarray, list[int]] | None:
-    """None if there is nothing, or nothing whole."""
+    """None if there is no entry, or a damaged one."""
     try:
         seal = json.loads(read_text(path.with_suffix(".json")))
         status = path.stat()
@@ -119,7 +119,7 @@ def _open(path: Path) -> tuple[np.ndarray, list[int]] | None:
 
 
 def _write(path: Path, blocks: Iterable[np.ndarray | None]) -> None:
-    partial = path.with_suffix(".npy.part")  # one name, under the lock: what a killed process left is written over
+    partial = path.with_suffix(".npy.part")  # one name, under the lock: remains of a killed process are overwritten
     left_out: list[int] = []
     try:
         with open_new(partial) as file:  # not a mapping: a full disk must raise, not kill
@@ -140,15 +140,15 @@ def _write(path: Path, blocks: Iterable[np.ndarray | None]) -> None:
 
 
 def _dated_back(path: Path) -> int:
-    """Nanoseconds: the time that the file now has."""
+    """Date a file back. Returns its new time in nanoseconds."""
     status = path.stat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - _BACK))
     return path.stat().st_mtime_ns
 
 
 def _seal_time(path: Path, seal: dict[str, Any]) -> None:
-    """Let the seal of an entry that was just read through tell the time of its file: of one that was copied here, or
-    made before seals told times. Who may not write here reads it through each time."""
+    """Write the time of a file that was just verified into its seal: it was copied here, or made before seals had
+    times. Without write permission it is verified each time."""
     try:
         _write_seal(path, {**seal, "modified": _dated_back(path)})
     except OSError:

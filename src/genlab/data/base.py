@@ -1,4 +1,4 @@
-"""What a datamodule says of itself and hands out: the contract between data and the rest of genlab."""
+"""The base class of datamodules, and the spec by which data describe themselves."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ from genlab.data.workers import begin_worker
 from genlab.errors import ConfigError
 
 Kind = Literal["continuous", "tokens"]
-Split = Literal["train", "val", "test"]  # every datamodule has the first two; DataModule.splits says which else
+Split = Literal["train", "val", "test"]  # every datamodule has the first two; DataModule.splits lists all
 
 
 @dataclass(frozen=True)
 class ConditionSpec:
-    """One thing that a sample can be asked for.
+    """A condition that the data have: a label or a caption.
 
-    A label: ``size`` classes, with their names; ``empty`` are the numbers that no training example has, which are no
-    classes. A caption: a vocabulary of ``size`` words, ``names``, of which number 0 stands for nothing and fills
-    captions up to ``length`` words. ``examples``: those of some held-out examples, the same ones for every key, in
-    words or numbers, so that a saved run can ask for them without its data.
+    A label: ``size`` classes, with their names; ``empty`` are the numbers that no training example has, which are not
+    classes. A caption: a vocabulary of ``size`` words, ``names``, of which number 0 is padding, which fills
+    captions up to ``length`` words. ``examples``: the conditions of some held-out examples, the same ones for every
+    key, in words or numbers, so that a saved run can sample for them without its data.
     """
 
     size: int
@@ -39,12 +39,12 @@ class ConditionSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What the data are, read off the data."""
+    """The kind and shape of the data, determined from the data."""
 
     modality: str  # "image", "text", or any other word: a signal, a video
     shape: tuple[int, ...]  # image (C, H, W); text (T,); video (T, C, H, W)
     vocab_size: int | None = None  # of tokens
-    start_token: int | None = None  # that text begins with where there is no prompt
+    start_token: int | None = None  # first token of text without a prompt
     condition: Mapping[str, ConditionSpec] = field(default_factory=dict)  # "label", "caption"
     bits: int = 8  # of a channel of a pixel: 8 or 16
 
@@ -55,7 +55,7 @@ class DataSpec:
 
     @property
     def key(self) -> str:
-        """Where batches have the data: "tokens", or the modality."""
+        """The key of the data in batches: "tokens", or the modality."""
         return "tokens" if self.kind == "tokens" else self.modality
 
     @property
@@ -64,7 +64,7 @@ class DataSpec:
         return self.condition.get("label")
 
     def to_config(self) -> dict[str, Any]:
-        """Plain values for the config node ``spec``. A condition that the data lack is there with size null."""
+        """Plain values for the config node ``spec``. A condition that the data lack is included with size null."""
         return {
             "modality": self.modality,
             "kind": self.kind,
@@ -81,7 +81,7 @@ class DataSpec:
 
 
 def kind_of(spec: Mapping[str, Any]) -> Kind:
-    """``DataSpec.kind`` of the values in a config, of runs too that did not write it."""
+    """``DataSpec.kind`` from the values in a config, also of older runs that did not save it."""
     return "continuous" if spec.get("vocab_size") is None else "tokens"
 
 
@@ -101,7 +101,7 @@ def _plain(condition: ConditionSpec | None, entries: tuple[str, ...]) -> dict[st
 
 
 class KeyedDataset(Dataset[dict[str, Tensor]], ABC):
-    """Whole batches, taken by the (epoch, index) keys of their examples."""
+    """A dataset that returns whole batches for lists of (epoch, index) keys."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -110,22 +110,22 @@ class KeyedDataset(Dataset[dict[str, Tensor]], ABC):
     @abstractmethod
     def __getitem__(self, keys: Keys) -> dict[str, Tensor]:
         """``index`` (N,) and, of images, ``image`` (N, C, H, W) uint8; of text, ``tokens`` (N, T + 1) int64; of others
-        what ``DataSpec.key`` names; where the data have them,
+        the column that ``DataSpec.key`` names; where the data have them,
         ``label`` (N,) and ``caption`` (N, L), int64. A batch never spans epochs."""
 
 
 class DataModule(LightningDataModule, ABC):
-    """Examples by split, in an order that a stopped run goes on with."""
+    """Examples by split, in an order that a resumed run continues exactly."""
 
-    splits: tuple[Split, ...] = ("train", "val")  # that there are
+    splits: tuple[Split, ...] = ("train", "val")  # the available ones
 
     def __init__(self, batch_size: int, num_workers: int = 0, limit: int | None = None, seed: int = 0):
         """
         Args:
             batch_size: examples in a step, over all ranks together
             num_workers: processes that assemble batches
-            limit: train on the first so many examples only; None: on all
-            seed: of the order of the data
+            limit: train on the first ``limit`` examples only; None: on all
+            seed: for the order of the data
         """
         super().__init__()
         self.batch_size, self.num_workers, self.limit, self.seed = batch_size, num_workers, limit, seed
@@ -134,49 +134,49 @@ class DataModule(LightningDataModule, ABC):
     @property
     @abstractmethod
     def spec(self) -> DataSpec:
-        """What the data are. Prepares them if need be (download, decode); raises DataError with a remedy."""
+        """The spec of the data. Prepares them if needed (download, decode); raises DataError with a remedy."""
 
     @abstractmethod
     def dataset(self, split: Split) -> KeyedDataset:
-        """What the loaders take batches from."""
+        """The dataset that the loaders read."""
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """Of data that are tokens: a run keeps it."""
+        """The tokenizer, for data that are tokens: a run saves it."""
         return None
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
-        """What the training examples are, by part, as they were when this was first asked for: a run goes on with the
-        same. Empty where examples are made by the settings alone."""
+        """Hashes of the training data, by part, as they were at the first call: a run is continued with the same data.
+        Empty where the settings alone determine the examples."""
         return self._fingerprint()
 
     @abstractmethod
     def _fingerprint(self) -> dict[str, str]:
-        """Of the training split; a value that changes says that the part of that name did."""
+        """Hashes of the training split by part; a part has changed if its value has."""
 
     def check_split(self, split: Split, option: str) -> None:
-        """Raises ConfigError if there is no such split; ``option`` is what asks for it."""
+        """Raises ConfigError if there is no such split; ``option`` is the option that names it."""
         if split not in self.splits:
             raise ConfigError(
                 f"{option}={split}: {type(self).__name__} has no such split. Use {option}={self.splits[-1]}."
             )
 
     def check(self, world_size: int) -> None:
-        """Raises ConfigError, with what to set, if no batch can be made for ``world_size`` ranks; DataError if one of
-        the splits cannot be had."""
+        """Raises ConfigError, with what to set, if no batch can be made for ``world_size`` ranks; DataError if a
+        split is not available."""
         if self.batch_size < 1:
             raise ConfigError(f"data.batch_size must be a whole number >= 1, got {self.batch_size}.")
         count = len(self.dataset("train"))
         if count < self.batch_size:
             raise ConfigError(
-                f"data.batch_size={self.batch_size} leaves no batch: the training set has {count} items. "
+                f"data.batch_size={self.batch_size} is too large: the training set has {count} items. "
                 f"Use data.batch_size<={count}."
             )
         if self.batch_size % world_size:
             raise ConfigError(
-                f"data.batch_size={self.batch_size} cannot be shared by {world_size} devices: "
-                f"it counts the examples of all of them. Use a multiple of {world_size}."
+                f"data.batch_size={self.batch_size} cannot be divided among {world_size} devices, "
+                f"whose examples it counts together. Use a multiple of {world_size}."
             )
         self.dataset("val")  # now, not at the first evaluation
 
@@ -195,7 +195,7 @@ class DataModule(LightningDataModule, ABC):
             num_workers=self.num_workers,
             worker_init_fn=begin_worker,
             persistent_workers=self.num_workers > 0,
-            generator=torch.Generator().manual_seed(self.seed),  # of the workers: leaves the global one alone
+            generator=torch.Generator().manual_seed(self.seed),  # for the workers; the global one is not used
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -208,7 +208,7 @@ class DataModule(LightningDataModule, ABC):
         return DataLoader(Subset(dataset, batches), batch_size=None, num_workers=0)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands after a batch: the epoch, and how many of its batches have been trained on."""
+        """The position after a batch: the epoch, and how many of its batches have been trained on."""
         trainer = self.trainer
         assert trainer is not None
         epoch = trainer.current_epoch  # epochs completed; those started are miscounted after a resume at an epoch's end
@@ -218,7 +218,7 @@ class DataModule(LightningDataModule, ABC):
         return {"epoch": epoch, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises ValueError if that is no place in the data."""
+        """Raises ValueError if that is not a position in the data."""
         epoch, batches = state_dict["epoch"], state_dict["batches"]
         if not (type(epoch) is type(batches) is int and epoch >= 0 and batches >= 0):
             raise ValueError(f"batch {batches!r} of epoch {epoch!r} of the data")

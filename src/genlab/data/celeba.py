@@ -31,11 +31,11 @@ class CelebA(ImageDataModule):
 
     The centered square of 140 pixels is kept: the face with its hair, without most of the background, which alignment
     on eyes and mouth leaves arbitrary. It is the crop of WAE (Tolstikhin et al. 2018), NCSN (Song and Ermon 2019) and
-    DDIM (Song et al. 2021), so numbers can be set beside theirs. It is brought to S x S as in
+    DDIM (Song et al. 2021), so numbers can be compared with theirs. It is resized to S x S as in
     :func:`genlab.data.decode.decode`, once, into the cache that :class:`genlab.data.image_folder.ImageFolder` uses too.
 
-    The files are torchvision's, below ``root``/celeba. Nothing is downloaded: they lie on Google Drive, which refuses
-    programs on most days. An archive of the images that is there is unpacked.
+    The files are torchvision's, below ``root``/celeba. Nothing is downloaded: they are on Google Drive, which mostly
+    refuses programs. An archive of the images that is there is unpacked.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class CelebA(ImageDataModule):
                     self._unpack(folder)
 
     def _unpack(self, folder: Path) -> None:
-        """The images of the archive and nothing else of it; in place once all are there."""
+        """Unpack the images and nothing else; they appear once all are there."""
         partial = folder / f"{_IMAGES}.part"
         shutil.rmtree(partial, ignore_errors=True)
         shown = f"{self.shown}{_ARCHIVE}"
@@ -129,7 +129,7 @@ class CelebA(ImageDataModule):
     def _labels(self, names: list[str], attribute: str) -> np.ndarray:
         """(N,) int64: 1 where the image has the attribute, else 0."""
         with open(self.folder / _ATTRIBUTES) as file:
-            file.readline()  # how many images there are
+            file.readline()  # the number of images
             known = file.readline().split()
         if attribute not in known:
             guess = did_you_mean(attribute, known)
@@ -140,7 +140,7 @@ class CelebA(ImageDataModule):
         return np.array([values[name] > 0 for name in names], dtype=np.int64)
 
     def _column(self, file_name: str, column: int, skip: int = 0) -> dict[str, int]:
-        """The numbers of a column, by the name of the image, which opens each line."""
+        """The numbers of a column, by the image name at the start of each line."""
         values = {}
         with open(self.folder / file_name) as file:
             for number, line in enumerate(file, 1):
@@ -148,6 +148,6 @@ class CelebA(ImageDataModule):
                     continue
                 name, *words = line.split()
                 if not re.fullmatch(r"\w+\.jpg", name) or len(words) <= column or words[column] not in _VALUES:
-                    raise DataError(f"line {number} of {self.shown}{file_name} makes no sense. Fetch it again: {_URL}")
+                    raise DataError(f"line {number} of {self.shown}{file_name} cannot be read. Fetch it again: {_URL}")
                 values[name] = int(words[column])
         return values

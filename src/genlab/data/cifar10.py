@@ -17,7 +17,7 @@ from genlab.files.paths import read_path
 class Cifar10(ImageDataModule):
     """60,000 color photographs in 10 classes (Krizhevsky 2009): (3, 32, 32), 50,000 to train, its 10,000 to validate.
 
-    The files are torchvision's: a folder that torchvision filled is used as it is, also if it cannot be written.
+    The files are torchvision's: a folder that torchvision filled is used as it is, even if it is read-only.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Cifar10(ImageDataModule):
         table = self._read(split)
         if table is None:
             with locked_folder(self.root) as folder:
-                table = self._read(split)  # another process may have been at it
+                table = self._read(split)  # another process may have unpacked it
                 if table is None:
                     self._unpack(folder)
                     table = self._read(split)

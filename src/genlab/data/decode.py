@@ -1,4 +1,4 @@
-"""One image file to one row of a table."""
+"""Decodes an image file to an array."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from genlab.files.regular_file import kind_of
 Channels = Literal[1, 2, 3, 4]  # gray, gray + alpha, RGB, RGBA
 Bits = Literal[8, 16]  # of a channel of a pixel
 Size = int | tuple[int, int]  # of a picture: the side of a square, or (height, width)
-DECODER = f"3 Pillow {Image.__version__}"  # part of what a cache is keyed by; raise the number when pixels change
+DECODER = f"3 Pillow {Image.__version__}"  # part of cache keys; raise the number when pixels change
 
 SUFFIXES = {  # of the formats that are read, by Pillow's names for these
     "PNG": (".png", ".apng"),
@@ -34,11 +34,11 @@ _BITS_PER_SAMPLE = 258  # a tag of TIFF
 
 
 class UnreadableImageError(Exception):
-    """A damaged file; the text says in what way."""
+    """A damaged file; the text says how."""
 
 
 class SixteenBits(DataError):
-    """A gray picture of 16 bits where 8 were asked for."""
+    """A gray image of 16 bits where 8 are expected."""
 
 
 def decode(
@@ -51,16 +51,16 @@ def decode(
 ) -> np.ndarray:
     """The pixels of a PNG, JPEG, WebP, GIF, BMP, TIFF or PPM file, (C, H, W) uint8; of several frames the first.
 
-    The orientation that a camera wrote beside the pixels is applied. Transparency is laid on white, unless the
-    channels have a place for it: what lies under it is arbitrary, and pictures with it are drawn for a white page.
+    The EXIF orientation is applied. Transparent images are composited on white, unless the
+    channels include alpha: colors of transparent pixels are arbitrary, and such images are made for white pages.
     Colors become gray by ITU-R 601. With ``image_size`` S, or (H, W), the largest centered part of the picture of that
-    shape is brought to that size with a Lanczos filter, widened by the scale when shrinking (antialiased); colors
-    weigh by their alpha. With 16 ``bits`` the result is uint16: gray pictures keep 16 bits, those of 8 bits are spread
-    over the whole range (257 v). A JPEG at least four times that large is first shrunk in the frequency domain, never
-    to less than twice S: several times quicker, and not visible after the filter.
+    shape is resized with an antialiased Lanczos filter; colors
+    are weighted by their alpha. With 16 ``bits`` the result is uint16: gray pictures keep 16 bits, those of 8 bits are
+    spread over the whole range (257 v). A JPEG at least four times that large is first shrunk in the frequency domain,
+    never to less than twice S: several times quicker, and not visible after the filter.
 
     Args:
-        source: the file, or what is in it
+        source: the file, or its content
         image_size: side of the result, or its height and width; None keeps the size, whatever it is
         channels: 1 for gray, 2 for gray and alpha, 3 for RGB, 4 for RGBA
         crop: side of the centered square that is kept, in pixels of the file; None: the largest there is
@@ -73,7 +73,7 @@ def decode(
             here.
     """
     if isinstance(source, Path) and (kind := kind_of(source, follow=True)) is not None:
-        raise UnreadableImageError(f"{kind}, not a file")  # a FIFO would be waited for
+        raise UnreadableImageError(f"{kind}, not a file")  # reading a FIFO would block
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS) as image:
             assert isinstance(image, ImageFile.ImageFile)
@@ -98,9 +98,10 @@ def decode(
 
 
 def _check_format(image: ImageFile.ImageFile, name: str, channels: Channels, bits: Bits) -> bool:
-    """Whether there are 16 bits a channel to keep. Raises DataError for a format that cannot be had as asked."""
+    """Whether there are 16 bits a channel to keep. Raises DataError for a format that cannot be converted as
+    requested."""
     if image.mode.startswith("I") or _is_wide(image):
-        readable = image.mode in _WIDE_GRAY and not (image.mode == "I" and image.format == "TIFF")  # which has 32
+        readable = image.mode in _WIDE_GRAY and not (image.mode == "I" and image.format == "TIFF")  # TIFF "I" has 32
         if not readable:
             raise DataError(
                 f"{name} is 16-bit; only 8-bit images are read, and gray ones of 16 bits. Convert it, or put the "
@@ -117,9 +118,9 @@ def _check_format(image: ImageFile.ImageFile, name: str, channels: Channels, bit
 
 
 def _is_wide(image: ImageFile.ImageFile) -> bool:
-    """Whether colors have more than 8 bits a channel, which Pillow takes away without a word."""
+    """Whether colors have more than 8 bits a channel, which Pillow silently drops."""
     told: Any = image.tile[0][3] if image.tile else ""
-    if image.format == "PPM":  # the largest value stands last
+    if image.format == "PPM":  # the largest value is last
         return isinstance(told, tuple) and isinstance(told[-1], int) and told[-1] > 255
     if image.format == "TIFF" and max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) > 8:  # type: ignore[attr-defined]
         return True
@@ -127,7 +128,7 @@ def _is_wide(image: ImageFile.ImageFile) -> bool:
 
 
 def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    """To ``mode``; if that has no alpha, with transparency laid on white."""
+    """Convert to ``mode``; if that has no alpha, composite on white."""
     if mode in _ALPHA:
         return image.convert("RGBA").convert(mode)
     if image.mode in _ALPHA or "transparency" in image.info:
@@ -153,7 +154,7 @@ def resized(image: Image.Image, size: Size) -> Image.Image:
         return image
     kept_width: float
     kept_height: float
-    if width * new_height <= height * new_width:  # in whole numbers, so that squares are cut to the pixel
+    if width * new_height <= height * new_width:  # in whole numbers, so that squares are exact
         kept_width, kept_height = float(width), width * new_height / new_width
     else:
         kept_width, kept_height = height * new_width / new_height, float(height)
@@ -163,7 +164,7 @@ def resized(image: Image.Image, size: Size) -> Image.Image:
 
 
 def checked_size(size: Size | None) -> Size | None:
-    """``data.image_size``, a list of two as (height, width). Raises ConfigError if it is no size."""
+    """``data.image_size``, a list of two as (height, width). Raises ConfigError if it is not a size."""
     sides = [] if size is None else [size] if isinstance(size, int) else list(size)
     if any(side < 1 for side in sides):
         raise ConfigError(
@@ -186,9 +187,9 @@ def _reason(source: Path | bytes, error: Exception) -> str:
     if head[:4] == b"RIFF" and (whole := int.from_bytes(head[4:8], "little") + 8) > size:
         return f"truncated WebP, {size} of {whole} bytes"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"not an image of a format that is read, {size} bytes"
+        return f"not a known image format, {size} bytes"
     if isinstance(error, Image.DecompressionBombError):
-        return "more pixels than any picture has"
+        return "too many pixels"
     kinds = {
         b"\xff\xd8": "JPEG",
         b"\x89P": "PNG",
@@ -203,7 +204,7 @@ def _reason(source: Path | bytes, error: Exception) -> str:
 
 
 def _head(source: Path | bytes) -> tuple[bytes, int]:
-    """The first 12 bytes, and how many there are."""
+    """The first 12 bytes, and the size."""
     if isinstance(source, bytes):
         return source[:12], len(source)
     with open(source, "rb") as file:

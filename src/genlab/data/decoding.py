@@ -1,4 +1,4 @@
-"""Many image files to rows of a table, by all CPUs."""
+"""Decodes many image files on all CPUs."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 def in_parallel(
     items: Iterable[Item], work: Callable[[Item], Result], title: str, total: int | None
 ) -> Iterator[Result]:
-    """``work`` of each item, in order, by threads: Pillow decodes outside of Python's lock.
+    """``work`` of each item, in order, by threads: Pillow releases Python's lock while it decodes.
 
     ``items`` are read as they are needed, a few tasks ahead, so neither they nor the results pile up in memory.
     """
@@ -45,7 +45,7 @@ def in_parallel(
 
 
 class FileDecoding:
-    """The files of a split on their way to pixels."""
+    """Decodes the files of a split."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class FileDecoding:
         self.on_bad, self.expected, self.remedy, self.bits = on_bad, expected, remedy, bits
 
     def key(self) -> str:
-        """Of all that the pixels depend on."""
+        """A cache key made of all that the pixels depend on."""
         digest = hashlib.blake2b(digest_size=16)
         wide = () if self.bits == 8 else (self.bits,)
         digest.update(repr((DECODER, self.image_size, self.channels, self.crop, self.on_bad, *wide)).encode())
@@ -75,7 +75,7 @@ class FileDecoding:
         """(C, H, W) uint8, or uint16, of each file in order, None for a damaged one that is skipped.
 
         Raises:
-            DataError: a file is damaged, or of another size than the others where none was asked for.
+            DataError: a file is damaged, or of another size than the others if no image_size is set.
         """
         bad = 0
         title = f"decoding {len(self.files):,} images"
@@ -106,7 +106,7 @@ class FileDecoding:
         if bad > _BAD_FRACTION * len(self.files):
             raise DataError(
                 f"more than 0.1 % of the {len(self.files)} images in {self.root} cannot be read, "
-                f"{self._path(file)} for one ({error}). Remove them."
+                f"such as {self._path(file)} ({error}). Remove them."
             )
 
     def _check_size(self, file: ImageFile, pixels: np.ndarray) -> None:
@@ -116,7 +116,7 @@ class FileDecoding:
             self.expected = pixels.shape[1]
 
     def refuse_size(self, file: ImageFile, shape: tuple[int, ...]) -> None:
-        """Raises DataError: ``file`` has not the expected size; ``shape`` ends in (H, W)."""
+        """Raises DataError: ``file`` does not have the expected size; ``shape`` ends in (H, W)."""
         height, width = shape[-2:]
         if self.expected is None:
             side = min(width, height)

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: a data set that needs no download and trains in seconds."""
+"""Handwritten digits from scikit-learn: a small data set without a download."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +17,8 @@ class Digits(ImageDataModule):
     """1,797 gray digits of 8 x 8 pixels (Alpaydin & Kaynak 1998), framed in black: (1, 16, 16), 10 classes.
 
     The frame is zeros rather than an enlargement. It is exact and can be cut off again, so there are no interpolated
-    pixels whose smoothness a model could be rewarded for; 16 x 16 costs a quarter of 32 x 32 and can be halved twice,
-    which is what the networks here need. The values 0..16 become round(value * 255 / 16), again invertible.
+    pixels whose smoothness would favor some models; 16 x 16 costs a quarter of 32 x 32 and can be halved twice,
+    as the networks here need. The values 0..16 become round(value * 255 / 16), again invertible.
 
     The split is 1,297 for training and 500 held out, 50 of each digit: a round number for scores that name their
     sample count, the same for every class, and enough left to train on. Held out are, of each digit, the 50 images

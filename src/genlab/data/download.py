@@ -1,4 +1,4 @@
-"""Published archives: fetched once, whole or not at all, and never without their checksum."""
+"""Downloads published archives once, atomically, and verifies their checksums."""
 
 import hashlib
 import http.client
@@ -22,7 +22,7 @@ _CHUNK = 1 << 18  # bytes
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to have: its name, its checksum as published, and the addresses to try in order."""
+    """A file to download: its name, its checksum as published, and the addresses to try in order."""
 
     name: str
     checksum: str
@@ -41,7 +41,7 @@ def fetch(title: str, archives: Sequence[Archive], folder: Path, shown: str, dow
         download: whether the network may be used
 
     Raises:
-        DataError: some are missing and cannot be had; the text names them all, with their checksums.
+        DataError: some are missing and cannot be downloaded; the text names them all, with their checksums.
         OSError: the folder cannot be written.
     """
     missing = [archive for archive in archives if not is_there(archive, folder / archive.name)]
@@ -69,7 +69,7 @@ def _download(archive: Archive, folder: Path) -> str:
             if is_there(archive, partial):
                 os.replace(partial, folder / archive.name)
                 return ""
-            failure = f"what {urlsplit(url).hostname} sent has another checksum"
+            failure = f"the file from {urlsplit(url).hostname} has another checksum"
         partial.unlink(missing_ok=True)
     return failure
 

@@ -1,4 +1,4 @@
-"""Folders that the user names, and what is written into them."""
+"""Locks folders that the user names, for writing."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from genlab.files.paths import read_path
 
 @contextmanager
 def locked_folder(name: str) -> Iterator[Path]:
-    """The folder, made if need be, for this process alone; ``~`` is the home folder.
+    """The folder, made if missing, locked for this process; ``~`` is the home folder.
 
     Raises:
         StorageError: it, or something inside the ``with`` block, cannot be written.

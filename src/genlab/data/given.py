@@ -1,4 +1,4 @@
-"""Images that are there, files or arrays, to be compared with each other and to train on never."""
+"""Images from files or arrays, only for evaluation."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ from genlab.files.paths import read_path
 
 
 class GivenImages(ImageDataModule):
-    """All images of a folder, or of a .npy or .npz file, as the one split that there is."""
+    """All images of a folder, or of a .npy or .npz file, as a single split."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class GivenImages(ImageDataModule):
         """Raises ConfigError for held-out images, DataError or StorageError as the source does."""
         if split == "val":
             raise ConfigError(
-                f"{self.path} has no held-out images, which a metric asks for. Leave it out of "
+                f"{self.path} has no held-out images, which a metric needs. Leave it out of "
                 "metrics=[...], or name data with data=... instead of reference=..."
             )
         try:

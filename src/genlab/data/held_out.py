@@ -1,4 +1,4 @@
-"""Which rows or files of a data set without a published split are held out, and the rows of one part alone."""
+"""Held-out splits by hash, for data sets without a published split."""
 
 import hashlib
 import unicodedata
@@ -16,9 +16,9 @@ _SPLIT_SEED = 0  # never the run's: every run holds out the same images
 
 
 def held_out_names(names: Iterable[str], val_fraction: float) -> set[str]:
-    """The names whose hash is below ``val_fraction``. So a file stays on its side when others come or go.
+    """The names whose hash is below ``val_fraction``. So a file keeps its split when others are added or removed.
 
-    Each side has at least one of the names, of which there are at least two: where the rule gives none, it gets the one
+    Each split has at least one of the names, of which there are at least two: if the rule gives none, it gets the one
     with the smallest, or largest, hash.
     """
     hashes = {name: name_hash(name) for name in names}
@@ -29,20 +29,20 @@ def held_out_names(names: Iterable[str], val_fraction: float) -> set[str]:
 
 
 def name_hash(name: str) -> float:
-    """In [0, 1); the same on systems that write accents in another way."""
+    """A hash in [0, 1); the same on systems with another Unicode normalization of file names."""
     normal = unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(normal, digest_size=8).digest(), "big") / 2**64
 
 
 def rows_of(split: Split, count: int, val_fraction: float, name: str) -> np.ndarray:
     """The rows of a part, (n,) in order, of ``count`` in all. A row is held out if the hash of its number is below
-    ``val_fraction``, so it stays on its side when rows are appended. Each side has at least one row.
+    ``val_fraction``, so it keeps its split when rows are appended. Each split has at least one row.
 
     Raises:
-        DataError: there are fewer than two rows; ``name`` says of what.
+        DataError: there are fewer than two rows; ``name`` is for the message.
     """
     if count < 2:
-        raise DataError(f"{name} has one image; one to train and one to hold out are the least.")
+        raise DataError(f"{name} has one image; at least one to train and one to hold out are needed.")
     hashes = uniform_by_index(_SPLIT_SEED, np.arange(count))
     held_out = is_held_out(np.arange(count), val_fraction)
     held_out[hashes.argmin()], held_out[hashes.argmax()] = True, False

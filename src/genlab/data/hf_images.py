@@ -24,7 +24,7 @@ _LABEL_BYTES = 8  # an int64 at the end of each row of the cache
 
 
 class HFImages(ImageDataModule):
-    """A data set of the Hugging Face Hub, or a folder of parquet files or of another of its formats: (channels, S, S).
+    """A data set of the Hugging Face Hub, or a folder of parquet files or another of its formats: (channels, S, S).
 
     It is streamed once, decoded and cropped to squares as in :func:`genlab.data.decode.decode`, into the cache that
     :class:`genlab.data.image_folder.ImageFolder` uses too; later runs need no network. The cache follows the commit of
@@ -66,7 +66,7 @@ class HFImages(ImageDataModule):
 
         Raises:
             ConfigError: the package datasets is not installed.
-            DataError: there is no such data set, split or column, it cannot be reached, or a row makes no sense.
+            DataError: there is no such data set, split or column, it cannot be reached, or a row is invalid.
             StorageError: the cache cannot be written.
         """
         hub.require_datasets("hf_images", "hf")
@@ -85,11 +85,11 @@ class HFImages(ImageDataModule):
 
     @cached_property
     def _version(self) -> str:
-        """One for both splits, also if the data set changes meanwhile."""
+        """The version of both splits, fixed at the first call."""
         return hub.version(self.data_set, self.revision, self.cache)
 
     def _class_names(self, split: Split, labels: np.ndarray) -> tuple[str, ...]:
-        """As the data set has them, else the numbers that occur in the training split."""
+        """The data set's class names, else the numbers that occur in the training split."""
         key = digest(1, self.data_set, self._version, self.config, self.split, self.label_column)
         note = self.cache / f"hf-{key}-names.json"
         names = hub.recall(note)
@@ -112,7 +112,7 @@ class HFImages(ImageDataModule):
         """The pixels of each image and its label, (C * S * S + 8,) uint8."""
         from datasets import Image
 
-        stream = self._stream(source).cast_column(self.image_column, Image(decode=False))  # we have our rules
+        stream = self._stream(source).cast_column(self.image_column, Image(decode=False))  # decoded below
         rows = enumerate(hub.read(stream, self.data_set, source))
         return in_parallel(rows, self._row, f"streaming {self.data_set} ({source})", None)
 

@@ -20,8 +20,8 @@ class HFText(TextDataModule):
     """A data set of the Hugging Face Hub, or a folder of parquet, JSON lines or another of its formats. Each row is a
     document.
 
-    It is streamed into the cache once; later runs need no network. The tokens are kept in shards of so many rows, so
-    a preparation that was stopped goes on with the first shard that is missing, and both parts of a split come from
+    It is streamed into the cache once; later runs need no network. The tokens are kept in shards of a fixed number of
+    rows, so a stopped preparation continues with the first missing shard, and both parts of a split come from
     the same shards. The cache follows the commit of the data set, or the files of the folder.
     """
 
@@ -35,7 +35,7 @@ class HFText(TextDataModule):
         val_fraction: float = 0.1,  # in (0, 1): held out by the hash of the row's number
         text_column: str = "text",
         revision: str | None = None,  # branch, tag or commit at the Hub; null: the newest
-        train_documents: int | None = 100_000,  # that the tokenizer learns from: the first so many; null: all
+        train_documents: int | None = 100_000,  # the first ones, that the tokenizer learns from; null: all
         shard_rows: int = 10_000,
         context: int = 64,  # tokens that the model sees at once
         cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
@@ -60,7 +60,7 @@ class HFText(TextDataModule):
         return (text for row, text in enumerate(self._texts(self._source(split), 0)) if self._is_of(split, row))
 
     def text_hash(self, split: Split) -> str:
-        """Of the version of the data set, and of which rows they are."""
+        """A hash of the version of the data set, and of the chosen rows."""
         part = None if self.val_split is not None else (split, self.val_fraction)
         return digest(1, self._rows_key(self._source(split)), part)
 
@@ -68,7 +68,7 @@ class HFText(TextDataModule):
         return f"{super().title(split)} of {self.data_set}"
 
     def encoded(self, split: Split) -> Iterator[np.ndarray]:
-        """The tokens of each document of a split, out of the shards."""
+        """The tokens of each document of a split, from the shards."""
         with progress(f"tokenizing {self.data_set} ({self._source(split)})", None) as advance:
             for row, tokens in enumerate(self._encoded_rows(self._source(split))):
                 if self._is_of(split, row):
@@ -76,7 +76,7 @@ class HFText(TextDataModule):
                 advance(1)
 
     def _encoded_rows(self, source: str) -> Iterator[np.ndarray]:
-        """The tokens of each row of a split of the data set, from the shards that are there, then from the stream."""
+        """The tokens of each row of a split of the data set, from existing shards, then from the stream."""
         key = digest(1, self._rows_key(source), self.tokenizer.fingerprint(), self.shard_rows)
         texts: Iterator[str] = iter(())
         position = -1  # the row that comes next from texts
@@ -115,7 +115,7 @@ class HFText(TextDataModule):
 
     @cached_property
     def _version(self) -> str:
-        """One for both splits, also if the data set changes meanwhile."""
+        """The version of both splits, fixed at the first call."""
         hub.require_datasets("hf_text", "text")
         return hub.version(self.data_set, self.revision, self.cache)
 
@@ -132,7 +132,7 @@ class HFText(TextDataModule):
 
 
 def _cut(shard: np.ndarray) -> Iterator[np.ndarray]:
-    """What was written as lengths and tokens."""
+    """Split a shard, stored as lengths and tokens, into documents."""
     position = 0
     while position < len(shard):
         length = int(shard[position])

@@ -1,4 +1,4 @@
-"""What is at the Hugging Face Hub: data sets (or folders in a format of theirs), by version and row, and models."""
+"""Access to data sets and models at the Hugging Face Hub, or in folders of its formats."""
 
 import json
 import logging
@@ -30,10 +30,10 @@ def require_datasets(data: str, extra: str) -> None:
 
 
 def version(name: str, revision: str | None, memory: Path) -> str:
-    """What a data set is at present: the Hub's commit, or a hash of the names, sizes and times of a folder's files.
+    """The current version of a data set: the Hub's commit, or a hash of the names, sizes and times of a folder's files.
 
-    The commit that was seen last is remembered in the folder ``memory``. Where the Hub cannot be reached it is taken
-    to be still the present one, with a warning.
+    The commit that was seen last is saved in the folder ``memory``, and used with a warning where the Hub cannot be
+    reached.
 
     Raises:
         DataError: there is no such data set, or the Hub cannot be reached and never was.
@@ -58,8 +58,8 @@ def version(name: str, revision: str | None, memory: Path) -> str:
 
 
 def model_folder(name: str, revision: str | None) -> Path:
-    """The folder in the Hub's own cache with a model's weights, config and tokenizer: as they are there, or else
-    downloaded.
+    """The folder in the Hub's own cache with a model's weights, config and tokenizer, which are downloaded if they
+    are missing.
 
     Raises ResourceError, with what to do: there is no such model, or it is not here and the Hub cannot be reached.
     """
@@ -85,15 +85,15 @@ def model_folder(name: str, revision: str | None) -> Path:
         raise ResourceError(str(error)) from error
     except Exception as error:  # of the network, or the disk
         cause = " ".join(str(error).split()) or type(error).__name__
-        raise ResourceError(f"the download of the model {name} broke off ({cause}). Start it again.") from error
+        raise ResourceError(f"the download of the model {name} was interrupted ({cause}). Start it again.") from error
 
 
 def remember(note: Path, value: Any) -> None:
-    """Write a plain value; not at all where that is impossible, which the cache beside it will say."""
+    """Write a plain value; errors are ignored, since the cache beside it reports them."""
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(note.with_suffix(".lock")):
-            partial = note.with_suffix(".part")  # one name, under the lock: what a killed process left is written over
+            partial = note.with_suffix(".part")  # one name, under the lock: remains of a killed process are overwritten
             partial.write_text(json.dumps(value))
             os.replace(partial, note)
     except OSError:
@@ -145,7 +145,7 @@ def _version_of_folder(folder: Path) -> str:
 
 
 def open_stream(name: str, config: str | None, split: str, version: str) -> "IterableDataset":
-    """The rows of a split, one after the other, nothing of it stored. ``version``: see :func:`version`.
+    """The rows of a split as a stream, not stored. ``version``: see :func:`version`.
 
     Raises:
         DataError: there is no such config or split.
@@ -161,7 +161,7 @@ def open_stream(name: str, config: str | None, split: str, version: str) -> "Ite
 
 
 def read(stream: "IterableDataset", name: str, split: str, start: int = 0) -> Iterator[dict[str, Any]]:
-    """The rows from number ``start`` on. Raises DataError if the source breaks off, or has none."""
+    """The rows from number ``start`` on. Raises DataError if the source fails midway, or is empty."""
     count = start
     try:
         for row in stream.skip(start) if start else stream:
@@ -169,6 +169,6 @@ def read(stream: "IterableDataset", name: str, split: str, start: int = 0) -> It
             count += 1
     except Exception as error:  # of the network, a file format, ...
         cause = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"the data set {name} breaks off after {count} rows of {split} ({cause}).") from error
+        raise DataError(f"the data set {name} cannot be read beyond row {count} of {split} ({cause}).") from error
     if count == 0:
         raise DataError(f"the split {split} of the data set {name} is empty.")

@@ -1,4 +1,4 @@
-"""Images: decoded tables of them, batches, and what every datamodule of images has in common."""
+"""Tables of decoded images, batches of them, and the base class of image datamodules."""
 
 import hashlib
 import logging
@@ -20,7 +20,7 @@ from genlab.progress import progress
 from genlab.seeding import derive_seed, uniform_by_index
 
 _log = logging.getLogger(__name__)
-_HASHED_WHOLE = 2 << 30  # bytes of pixels; of more, only some rows are hashed, so that a run starts soon
+_HASHED_WHOLE = 2 << 30  # bytes of pixels; of more, only some rows are hashed, to start quickly
 _HASHED_ROWS = 4096
 
 
@@ -32,13 +32,13 @@ class ImageTable:
     labels: np.ndarray | None = None  # (N,) int64
     names: tuple[str, ...] = ()  # of the classes
     captions: np.ndarray | None = None  # (N, T) int64
-    entry: tuple[Path, str] | None = None  # folder and key in the cache, of which the images are the first rows
+    entry: tuple[Path, str] | None = None  # folder and key of the cache entry whose first rows are the images
 
     def __len__(self) -> int:
         return len(self.images)
 
     def told(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """What there is to be told of the examples ``rows`` (N,), by key, as batches have it."""
+        """The conditions of the examples ``rows`` (N,), by key, as in batches."""
         found = {"label": self.labels, "caption": self.captions}
         return {key: torch.from_numpy(values[rows]) for key, values in found.items() if values is not None}
 
@@ -51,10 +51,10 @@ class ImageTable:
     def of_classes(self, classes: Sequence[int]) -> "ImageTable":
         """The images with one of these labels, in their order; labels stay the numbers they are.
 
-        Raises ConfigError: there are no labels, or none of such a number.
+        Raises ConfigError: there are no labels, or a class does not exist.
         """
         if self.labels is None:
-            raise ConfigError("data.only_classes: these data have no labels. Leave it out.")
+            raise ConfigError("data.only_classes needs labels, and the data have none. Leave it out.")
         for number in classes:
             if not 0 <= number < len(self.names):
                 raise ConfigError(f"data.only_classes: there is no class {number}. Use 0 to {len(self.names) - 1}.")
@@ -65,8 +65,8 @@ class ImageTable:
         return ImageTable(self.images[rows], self.labels[rows], self.names, captions)
 
     def with_shuffled_pixels(self, seed: int) -> "ImageTable":
-        """Every image with its pixels in another order, the same order in all images of any split: the statistics of
-        single pixels are kept, nothing that neighbors have to do with each other is."""
+        """Every image with its pixels in another order, the same in all images of all splits: this keeps the statistics
+        of single pixels and destroys the dependence of neighbors."""
         count, channels, height, width = self.images.shape
         order = np.argsort(uniform_by_index(seed, np.arange(height * width)))
         images = self.images.reshape(count, channels, -1)[:, :, order].reshape(self.images.shape)
@@ -100,7 +100,7 @@ class ImageDataset(KeyedDataset):
 
 
 class ImageDataModule(DataModule):
-    """Images by split. A subclass says where the pixels come from, in :meth:`load`."""
+    """Images by split. A subclass loads the pixels in :meth:`load`."""
 
     def __init__(
         self,
@@ -117,12 +117,12 @@ class ImageDataModule(DataModule):
             batch_size: examples in a step, over all ranks together
             flip: mirror training images left to right, half of the time
             num_workers: processes that assemble batches; decoded images are quick enough without (0)
-            limit: train on the first so many images only; None: on all
+            limit: train on the first ``limit`` images only; None: on all
             seed: of the order of the data and of the flips
-            only_classes: labels of the images to train on and to compare with, e.g. [0,1,2,3,4]; None: all. They keep
-                their numbers, so a model fits both halves of a data set
-            shuffle_pixels: seed of an order in which the pixels of all images are put, as a control that has nothing
-                to learn from but single pixels (Zhang et al. 2017, arXiv:1611.03530, section 2.1); None: as they are
+            only_classes: labels of the images to train on and to compare with, e.g. [0,1,2,3,4]; None: all. Classes
+                keep their numbers, so one model can be trained on several parts of a data set
+            shuffle_pixels: seed of a permutation of the pixels, the same for all images, as a control without
+                spatial structure (Zhang et al. 2017, arXiv:1611.03530, section 2.1); None: no permutation
         """
         super().__init__(batch_size, num_workers, limit, seed)
         self.only_classes, self.shuffle_pixels = only_classes, shuffle_pixels
@@ -131,7 +131,7 @@ class ImageDataModule(DataModule):
 
     @abstractmethod
     def load(self, split: Split) -> ImageTable:
-        """Prepare a split if need be (download, decode) and return it. Raises DataError with a remedy."""
+        """Prepare a split if needed (download, decode) and return it. Raises DataError with a remedy."""
 
     def table(self, split: Split) -> ImageTable:
         """The images of a split, loaded once."""
@@ -146,7 +146,7 @@ class ImageDataModule(DataModule):
         return self._tables[split]
 
     def dataset(self, split: Split) -> KeyedDataset:
-        """What the loaders take batches from. Data that are made rather than stored put their own here."""
+        """The dataset that the loaders read. Procedural data override this."""
         return ImageDataset(self.table(split), self.flip and split == "train", self.seed)
 
     @property
@@ -181,12 +181,12 @@ class ImageDataModule(DataModule):
             _log.warning(said)
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Bytes to floats in [-1, 1], on the device, where it costs least."""
+        """Bytes to floats in [-1, 1], on the device, where it is cheapest."""
         return {**batch, "image": to_float(batch["image"])}
 
 
 def content_hash(*arrays: np.ndarray) -> str:
-    """16 hex digits of the values of pixels or labels, one after the other."""
+    """16 hex digits, a hash of pixels or labels."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
@@ -194,7 +194,7 @@ def content_hash(*arrays: np.ndarray) -> str:
 
 
 def _remembered_hash(table: ImageTable) -> str:
-    """:func:`_hash_of_pixels`, found out once where the images are an entry of the cache."""
+    """:func:`_hash_of_pixels`, computed once for images that are an entry of the cache."""
     if table.entry is None:
         return _hash_of_pixels(table.images)
     folder, key = table.entry
@@ -209,7 +209,7 @@ def _hash_of_pixels(images: np.ndarray) -> str:
         rows = np.linspace(0, count - 1, min(count, _HASHED_ROWS)).astype(np.int64)
     digest = hashlib.sha256()
     with progress(f"hashing {len(rows):,} images", len(rows)) as advance:
-        for some in np.array_split(rows, max(1, len(rows) // 64)):  # a mapped file is never in memory whole
+        for some in np.array_split(rows, max(1, len(rows) // 64)):  # never a whole mapped file in memory
             digest.update(np.ascontiguousarray(images[some]).data)
             advance(len(some))
     return digest.hexdigest()[:16]
@@ -230,7 +230,7 @@ def to_pixels(images: Tensor, bits: int) -> Tensor:
 
 
 def bits_of(images: np.ndarray) -> int:
-    """Of a channel of a pixel: 8 or 16."""
+    """The bits of a channel: 8 or 16."""
     return 8 * images.dtype.itemsize
 
 

@@ -1,4 +1,4 @@
-"""The image files under a folder, their classes, and which of them are held out."""
+"""Lists the image files under a folder, with their classes and splits."""
 
 import hashlib
 import os
@@ -18,15 +18,15 @@ _SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validat
                 "extra", "unlabeled", "unlabelled"}  # fmt: skip
 
 
-_MOST_KINDS = 5  # that are named
+_MOST_KINDS = 5  # kinds named in a message
 
 
 class SplitsOrClasses(DataError):
-    """Folders at the top are called as splits are."""
+    """Folders at the top are named like splits."""
 
     def __init__(self, message: str, first: str):
         super().__init__(message)
-        self.first = first  # path of the one to train on
+        self.first = first  # path of the training folder
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ Seen = tuple[str, int, int]  # a file as it was: the fields of ImageFile
 
 
 def list_images(root: str) -> tuple[list[ImageFile], list[str]]:
-    """All images under ``root``, at any depth, sorted by name, and the names of the files that are none. Hidden files
-    and folders are passed over.
+    """All images under ``root``, at any depth, sorted by name, and the names of other files. Hidden files
+    and folders are skipped.
 
     Raises:
         DataError: there is no such folder, or no image in it.
@@ -58,7 +58,7 @@ def list_images(root: str) -> tuple[list[ImageFile], list[str]]:
 
 
 def images_of(found: Sequence[Seen], root: str) -> tuple[list[ImageFile], list[str]]:
-    """:func:`list_images`, of what :func:`look` found in ``root``."""
+    """:func:`list_images` for the files that :func:`look` found in ``root``."""
     files = [ImageFile(*file) for file in found if file[0].lower().endswith(_SUFFIXES)]
     others = other_names(found)
     if not files:
@@ -68,7 +68,7 @@ def images_of(found: Sequence[Seen], root: str) -> tuple[list[ImageFile], list[s
 
 
 def look(root: str) -> list[Seen]:
-    """All files under ``root``, at any depth, sorted by name, whatever they hold; hidden ones are passed over. Raises
+    """All files of any kind under ``root``, at any depth, sorted by name; hidden ones are skipped. Raises
     DataError if there is no such folder."""
     top = read_path(root)
     if not top.is_dir():
@@ -81,12 +81,12 @@ def look(root: str) -> list[Seen]:
 
 
 def other_names(found: Sequence[Seen]) -> list[str]:
-    """Those of the files that are no images."""
+    """The names of the files that are not images."""
     return [name for name, _, _ in found if not name.lower().endswith(_SUFFIXES)]
 
 
 def digest_of(found: Sequence[Seen]) -> str:
-    """32 hex digits of the names, sizes and times of files."""
+    """32 hex digits, a hash of the names, sizes and times of files."""
     digest = hashlib.blake2b("\0".join(name for name, _, _ in found).encode("utf-8", "surrogateescape"), digest_size=16)
     digest.update(np.array([(size, modified) for _, size, modified in found], dtype=np.int64).tobytes())
     return digest.hexdigest()
@@ -120,7 +120,7 @@ def _walk(folder: str, prefix: str, above: frozenset[str], found: list[Seen], ad
             else:
                 try:
                     status = entry.stat()
-                except OSError:  # a link to nowhere: decoding it will say so
+                except OSError:  # a broken link: decoding it will report that
                     found.append((prefix + name, 0, 0))
                 else:
                     found.append((prefix + name, status.st_size, status.st_mtime_ns))
@@ -128,13 +128,13 @@ def _walk(folder: str, prefix: str, above: frozenset[str], found: list[Seen], ad
 
 
 def class_names(root: str, files: Sequence[ImageFile], whatever_named: bool = False) -> tuple[str, ...]:
-    """The folders at the top that hold images, sorted; () if all images lie at the top: then there are no labels.
+    """The folders at the top that hold images, sorted; () if all images are at the top: then there are no labels.
 
-    ``whatever_named``: also where they are called train, test and the like.
+    ``whatever_named``: also if they are named train, test and the like.
 
     Raises:
-        DataError: images lie both at the top and in folders, or the folders seem to be splits rather than classes: all
-            of them, or several.
+        DataError: images are both at the top and in folders, or all or several of the folders seem to be splits rather
+            than classes.
     """
     at_top = [file.name for file in files if file.folder is None]
     names = sorted({file.folder for file in files if file.folder is not None})

@@ -32,17 +32,17 @@ _log = logging.getLogger(__name__)
 
 
 class ImageFolder(ImageDataModule):
-    """PNG, JPEG, WebP, GIF, BMP, TIFF and PPM files under a folder: (channels, H, W). Others are counted and told of.
-    A .zip, .tar, .tar.gz or .tgz is unpacked into the cache once and stands for its folder.
+    """PNG, JPEG, WebP, GIF, BMP, TIFF and PPM files under a folder: (channels, H, W). Other files are counted and
+    reported. A .zip, .tar, .tar.gz or .tgz is unpacked into the cache once.
 
-    Folders at the top are classes, in sorted order, and whatever lies below them belongs to them; a folder without
-    images is no class. Images all at the top have no labels. A mixture is refused. See
+    Folders at the top are classes, in sorted order, with all images below them; a folder without
+    images is not a class. If all images are at the top there are no labels. A mixture is refused. See
     :func:`genlab.data.decode.decode` for what happens to sizes, colors, transparency and orientation.
 
     Images are decoded once, by all CPUs, into a cache that later runs map into memory. Its key is made of the names,
     sizes and times of the files and of the settings here, so a change of any of them decodes again; an index under the
-    same key spares later runs the sorting and splitting. A file that is written anew with as many bytes and given its
-    old time again is not noticed. Old entries stay until they are deleted; they can be at any time.
+    same key saves later runs the sorting and splitting. A file rewritten with the same size and its
+    old time is not noticed. Old entries are kept until they are deleted, which is possible at any time.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ImageFolder(ImageDataModule):
         image_size: Size | None = None,  # side in pixels, or [height, width]; null: the files are squares of one size
         channels: Channels = 3,  # 1: gray, 2: gray + alpha, 3: RGB, 4: RGBA
         bits: Bits = 8,  # of a channel; 16 for gray files of 16 bits
-        folders_are_classes: bool = False,  # also where they are called train, test and the like
+        folders_are_classes: bool = False,  # also if they are named train, test and the like
         on_bad: Literal["stop", "skip"] = "stop",  # a damaged file: stop, or leave out up to 0.1 % of the files
         cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
         batch_size: int = 128,  # examples in a step, over all ranks together
@@ -83,7 +83,7 @@ class ImageFolder(ImageDataModule):
 
     @cached_property
     def val_root(self) -> str | None:
-        """The folder of held-out images of their own."""
+        """The separate folder of held-out images."""
         return None if self._roots[1] is None else unpacked_root(self._roots[1], self.cache)
 
     def load(self, split: Split) -> ImageTable:
@@ -100,7 +100,7 @@ class ImageFolder(ImageDataModule):
         return table
 
     def _indexed(self, split: Split, expected: int | None) -> ImageTable | None:
-        """The split as it was when the same files were last decoded; None if they never were, as they are now."""
+        """The split as it was last decoded from the same files; None if it never was."""
         index = recall(self.cache, self._index(split, expected))
         try:
             found = None if index is None else found_rows(self.cache, str(index["pixels"]))
@@ -121,13 +121,13 @@ class ImageFolder(ImageDataModule):
         return ImageTable(pixels, labels, names, entry=(self.cache, str(index["pixels"])))
 
     def _index(self, split: Split, expected: int | None) -> str:
-        """Names what :meth:`_decoded` found: by all files of the folders, and all settings."""
+        """The key of the index: a hash of all files of the folders, and all settings."""
         places = [digest_of(self._look(place)) for place in (self.root, self.val_root) if place is not None]
         settings = (self.val_fraction, self.image_size, self.channels, self.bits, self.folders_are_classes, self.on_bad)
         return f"index-{digest(1, DECODER, places, settings, split, expected)}"
 
     def _look(self, place: str) -> list[Seen]:
-        """The files in a folder, looked at once for both splits."""
+        """The files in a folder, listed once for both splits."""
         if place not in self._seen:
             self._seen[place] = look(place)
         return self._seen[place]
@@ -153,14 +153,14 @@ class ImageFolder(ImageDataModule):
         return ImageTable(pixels, labels, names, entry=(self.cache, decoding.key()))
 
     def _files(self, split: Split) -> tuple[str, list[ImageFile], tuple[str, ...]]:
-        """Where the files of a split are, which they are, and the classes, always those of the training folder."""
+        """The folder of a split, its files, and the classes, always those of the training folder."""
         files, others = images_of(self._look(self.root), self.root)
         names = class_names(self.root, files, self.folders_are_classes)
         if split == "train":
             _tell_of(others, self.root)
         if self.val_root is None:
             if len(files) < 2:
-                raise DataError(f"{self.root} has one image; one to train and one to hold out are the least.")
+                raise DataError(f"{self.root} has one image; at least one to train and one to hold out are needed.")
             train, held_out = split_files(files, self.val_fraction)
             return self.root, train if split == "train" else held_out, names
         if split == "train":
@@ -171,7 +171,7 @@ class ImageFolder(ImageDataModule):
         if bool(names) != bool(held_out_names):
             raise DataError(f"only one of {self.root} and {self.val_root} has folders for classes; both or none must.")
         if unknown := sorted(set(held_out_names) - set(names)):
-            raise DataError(f"{self.val_root} has the class '{unknown[0]}', which {self.root} has not.")
+            raise DataError(f"{self.val_root} has the class '{unknown[0]}', which {self.root} does not have.")
         return self.val_root, held_out, names
 
 
@@ -182,4 +182,4 @@ def _tell_of_bad(bad: int, count: int, root: str) -> None:
 
 def _tell_of(others: Sequence[str], root: str) -> None:
     if others:
-        _log.warning("%d files in %s are no images that are read: %s.", len(others), root, counted(others))
+        _log.warning("%d files in %s are not images of a known format: %s.", len(others), root, counted(others))

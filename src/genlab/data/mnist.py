@@ -1,4 +1,4 @@
-"""MNIST and the two sets published in its format."""
+"""MNIST and Fashion-MNIST."""
 
 import os
 from collections.abc import Sequence
@@ -30,10 +30,11 @@ class Mnist(ImageDataModule):
     The 28 x 28 pixels get a frame of two black ones: it is exact and can be cut off again, and 32 can be halved five
     times where 28 can be halved twice, so one network fits this set and CIFAR-10.
 
-    Published likelihoods of binary MNIST are of other splits and pixels: 50,000 images to train, the last 10,000 of the
-    training images to choose by, the published 10,000 to test, at 28 x 28; and each pixel made white once, with its
-    gray as probability (Salakhutdinov and Murray 2008). So ``num_held_out=10_000 padding=0 binarize_seed=0``, another
-    draw of the same distribution as the file of Larochelle and Murray (2011), whose seed is not known.
+    Published likelihoods of binary MNIST use other splits and pixels: 50,000 images to train, the last 10,000 of the
+    training images to validate, the published 10,000 to test, at 28 x 28; and each pixel is binarized once, white with
+    its gray value as probability (Salakhutdinov and Murray 2008). For that, set
+    ``num_held_out=10_000 padding=0 binarize_seed=0``: another draw of the same distribution as the file of Larochelle
+    and Murray (2011), whose seed is not known.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Mnist(ImageDataModule):
         seed: int = 0,  # of the order of the data
         padding: int = 2,  # black pixels on each side of the published 28 x 28
         num_held_out: int = 0,  # training images, the last ones, to validate with; the published test images are "test"
-        binarize_seed: int | None = None,  # of pixels that are made black or white once; None: gray, as published
+        binarize_seed: int | None = None,  # pixels are binarized once; None: gray, as published
         only_classes: Sequence[int] | None = None,  # as of ImageDataModule
         shuffle_pixels: int | None = None,  # likewise
     ):
@@ -106,7 +107,7 @@ class FashionMnist(ImageDataModule):
 
 
 def framed(table: ImageTable, padding: int) -> ImageTable:
-    """The images with so many black pixels on each side."""
+    """The images with ``padding`` black pixels on each side."""
     frame = (padding, padding)
     return replace(table, images=np.pad(table.images, ((0, 0), (0, 0), frame, frame)))
 
@@ -130,7 +131,7 @@ def _load(source: "type[MNIST]", title: str, root: str, download: bool, split: S
     raw = read_path(shown)
     if not _complete(source, raw):
         with locked_folder(shown):
-            if not _complete(source, raw):  # another process may have been at it
+            if not _complete(source, raw):  # another process may have downloaded it
                 _unpack(source, title, raw, shown, download)
     try:
         data = source(read_path(root), train=split == "train")

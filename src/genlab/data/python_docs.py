@@ -1,4 +1,4 @@
-"""The documentation of Python, as every installation of it has it."""
+"""The Python documentation topics that come with every Python."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ _HELD_OUT = 0.1  # of the topics
 
 
 class PythonDocs(TextDataModule):
-    """What ``help()`` knows of the language: some 80 topics of half a million characters, each a document, sorted.
+    """The language topics of ``help()``: some 80 documents, half a million characters in all, sorted.
 
     Held out are the topics whose name has a hash below 0.1. The text differs between versions of Python.
     """

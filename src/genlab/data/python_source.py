@@ -1,4 +1,4 @@
-"""The source code of Python's standard library, as every installation of it has it."""
+"""The source code of Python's standard library, which comes with every Python."""
 
 import sysconfig
 from collections.abc import Iterable
@@ -10,17 +10,17 @@ from genlab.data.text_files import list_texts, read_texts
 
 _HELD_OUT = 0.1  # of the files
 _LEFT_OUT = {
-    *("site-packages", "dist-packages"),  # not of the library
-    *("test", "tests", "idle_test"),  # files that are wrong on purpose
+    *("site-packages", "dist-packages"),  # not part of the library
+    *("test", "tests", "idle_test"),  # with files that are wrong on purpose
     *("idlelib", "lib2to3", "turtledemo"),  # programs
     *("encodings", "pydoc_data"),  # tables
 }
 
 
 class PythonSource(TextDataModule):
-    """Some 700 files of 9 million characters, each a document, sorted by name.
+    """Some 700 files, 9 million characters in all, each a document, sorted by name.
 
-    Left out are tests, programs, tables and what was installed later. Held out are the files whose name has a hash
+    Left out are tests, programs, tables and packages installed later. Held out are the files whose name has a hash
     below 0.1. The text differs between versions of Python.
     """
 

@@ -1,4 +1,4 @@
-"""Small facts in the cache: what was read off files, under a name that is made of all they depend on."""
+"""Small facts about files in the cache, under a hash of all that they depend on."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from genlab.files.regular_file import open_new, read_text
 
 
 def recall(folder: Path, key: str) -> dict[str, Any] | None:
-    """What was remembered under ``key``. None if there is nothing, or nothing whole."""
+    """The facts saved under ``key``. None if there are none, or damaged ones."""
     try:
         found = json.loads(read_text(_path(folder, key)))
     except (OSError, ValueError):
@@ -21,10 +21,9 @@ def recall(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def remember(folder: Path, key: str, facts: dict[str, Any]) -> None:
-    """Keep ``facts``, plain values. Where they cannot be kept they are found out again: that costs time and nothing
-    else, so no error is raised."""
+    """Save ``facts``, plain values. No error is raised if that fails, since they can be determined again."""
     path = _path(folder, key)
-    partial = path.with_name(f"{path.name}.part")  # one name, under the lock: what a kill left is written over
+    partial = path.with_name(f"{path.name}.part")  # one name, under the lock: remains of a kill are overwritten
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):
@@ -39,7 +38,7 @@ def remember(folder: Path, key: str, facts: dict[str, Any]) -> None:
 
 
 def of_array(folder: Path, key: str, name: str, make: Callable[[], str]) -> str:
-    """A short text that is made of an entry of :mod:`genlab.data.array_cache`: made once, and again if the entry's file
+    """A short text computed from an entry of :mod:`genlab.data.array_cache`: once, and again if the entry's file
     was written since."""
     try:
         status = (folder / f"{key}.npy").stat()

@@ -1,4 +1,4 @@
-"""Files that the rows of a data set name: only those of the data set itself, wherever a row's text would lead."""
+"""Reads files that rows of a data set name, only from within the data set."""
 
 import os
 import re
@@ -8,17 +8,17 @@ from genlab.errors import DataError
 from genlab.files.paths import read_path
 from genlab.files.regular_file import LARGEST_PICTURE, open_regular, read_bytes
 
-_HOP = "::"  # what fsspec writes between a member and the archive that holds it
+_HOP = "::"  # fsspec's separator between a member and its archive
 _MEMBER = re.compile(r"(zip|tar|gzip|bz2|xz)://")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 def read_row_file(path: str, data_set: str, name: str) -> bytes:
-    """The content of a file that the row ``name`` of ``data_set`` names: in its folder, in an archive there, or, of a
-    data set at the Hub, there.
+    """The content of a file that the row ``name`` of ``data_set`` names: in its folder, in an archive there, or, for a
+    data set at the Hub, at the Hub.
 
     Raises:
-        DataError: it lies elsewhere, is behind a link that leads out of the folder, is no regular file, or cannot be
+        DataError: it is elsewhere, is behind a link out of the folder, is not a regular file, or cannot be
             read.
     """
     *members, outermost = path.split(_HOP)
@@ -47,8 +47,8 @@ def read_row_file(path: str, data_set: str, name: str) -> bytes:
 
 
 def _inside(folder: Path, path: str) -> Path | None:
-    """Where a path, relative to ``folder`` or not, leads; None if that is not inside of it. What the Hub's own cache
-    holds are links into the folder beside it."""
+    """The resolved path, relative to ``folder`` or absolute; None if it is not inside. Files in the Hub's own cache
+    are links into the folder beside it."""
     root = Path(os.path.realpath(folder))
     if root.parent.name == "snapshots":
         root = root.parents[1]
@@ -70,6 +70,6 @@ def _open(path: str) -> bytes:
 def _elsewhere(path: str, name: str) -> DataError:
     shown = path if len(path) <= 100 else f"{path[:100]}..."
     return DataError(
-        f"{name} names the file {shown!r}, which is not one of the data set. Save the images themselves "
+        f"{name} names the file {shown!r}, which is not part of the data set. Save the images themselves "
         "in its rows, or put the files into its folder."
     )

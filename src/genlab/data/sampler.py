@@ -1,4 +1,4 @@
-"""Which examples make up a batch: a function of (seed, epoch, position), so that a resume and every rank agree."""
+"""Batch sampler whose batches are a function of (seed, epoch, position), so that resumed runs and all ranks agree."""
 
 from collections.abc import Iterator
 
@@ -14,11 +14,11 @@ class ResumableBatchSampler(Sampler[Keys]):
     """Yields, for each global batch, this rank's share of it.
 
     The order of an epoch is a permutation drawn from (seed, epoch). A global batch is ``batch_size`` consecutive
-    entries of it, whatever the number of ranks; rank r takes entries r, r + world_size, ... of the batch. What does not
-    fill a batch at the end of an epoch is left out of that epoch.
+    entries of it, whatever the number of ranks; rank r takes entries r, r + world_size, ... of the batch. An
+    incomplete batch at the end of an epoch is dropped.
 
-    ``start`` batches of the first epoch are passed over: where a resumed run goes on. ``len`` stays that of a whole
-    epoch, which is what Lightning counts against.
+    ``start`` batches of the first epoch are skipped, where a resumed run continues. ``len`` stays that of a whole
+    epoch, as Lightning expects.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Reading scenes back: what a picture of colored shapes shows, and what a caption asks for."""
+"""Recognizes the objects in pictures of colored shapes, and parses their captions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ import numpy as np
 
 from genlab.data.scenes import BACKGROUND, COLORS, RELATIONS, SHAPES, SIZES, Scenes, coverage
 
-_STEPS = {16: 0.25, 32: 0.5}  # pixels between the places that are tried, by the picture's side; of others: 1 / 64 of it
-_LEAST = 0.4  # of the area of the smallest shape: less paint than that in a quarter is no object
+_STEPS = {16: 0.25, 32: 0.5}  # pixels between tried places, by the picture's side; else 1 / 64 of it
+_LEAST = 0.4  # of the area of the smallest shape: a quarter with less paint has no object
 _EVEN = 0.03  # of the side: where two distances differ by less, either relation is right
 _MARGIN = 0.01  # as the scenes are drawn: between an object and the border of its quarter
 
 
 @dataclass(frozen=True)
 class Object:
-    """One thing in a picture or a caption."""
+    """An object in a picture or a caption."""
 
     size: str
     color: str
     shape: str
-    place: tuple[float, float] = (0.0, 0.0)  # x to the right, y downwards, of its center; of a caption nothing
+    place: tuple[float, float] = (0.0, 0.0)  # its center, x to the right, y downwards; not used for captions
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a caption asks for. ``relations[i]``: where the first object is, seen from object i + 1."""
+    """A parsed caption. ``relations[i]``: where the first object is, seen from object i + 1."""
 
     objects: tuple[Object, ...]
     relations: tuple[str, ...] = ()
@@ -64,14 +64,14 @@ def parse(caption: str) -> Asked:
 
 def _object(words: Sequence[str], caption: str) -> Object:
     if len(words) != 4 or words[0] != "a" or words[1] not in SIZES or words[2] not in COLORS or words[3] not in SHAPES:
-        raise ValueError(f"'{caption}' is not a caption of shapes: '{' '.join(words)}' is no 'a SIZE COLOR SHAPE'.")
+        raise ValueError(f"'{caption}' is not a caption of shapes: '{' '.join(words)}' is not 'a SIZE COLOR SHAPE'.")
     return Object(words[1], words[2], words[3])
 
 
 def read(images: np.ndarray) -> list[list[Object]]:
-    """What pictures (N, 3, S, S) uint8 show, in each quarter at most one object, as the scenes are drawn.
+    """The objects in pictures (N, 3, S, S) uint8, at most one in each quarter, as scenes are drawn.
 
-    By a rule: the color is the one whose paint explains a quarter best; shape, size and place are those of the
+    A fixed rule: the color is the one whose paint explains a quarter best; shape, size and place are those of the
     template nearest to the paint (least squares), out of all shapes at all places on a fine grid, rendered as the
     scenes are.
     """
@@ -82,7 +82,7 @@ def read(images: np.ndarray) -> list[list[Object]]:
     for corner in ((0, 0), (half, 0), (0, half), (half, half)):  # x, y
         quarter = images[:, :, corner[1] : corner[1] + half, corner[0] : corner[0] + half]
         names, paint = _paint(quarter.reshape(len(images), 3, -1).astype(np.float64))
-        distance = (templates**2).sum(axis=1) - 2 * paint @ templates.T  # but for what all share
+        distance = (templates**2).sum(axis=1) - 2 * paint @ templates.T  # up to a constant
         best = distance.argmin(axis=1)
         there = paint.sum(axis=1) > _LEAST * templates.sum(axis=1).min()
         for i in np.flatnonzero(there):
@@ -93,7 +93,7 @@ def read(images: np.ndarray) -> list[list[Object]]:
 
 
 def _paint(pixels: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Of quarters (N, 3, P): the color of each, and how much of it covers each pixel, (N, P) in [0, 1]."""
+    """Quarters (N, 3, P) -> the color of each, and its coverage of each pixel, (N, P) in [0, 1]."""
     directions = np.array(list(COLORS.values()), dtype=np.float64) - BACKGROUND  # (K, 3)
     above = pixels - np.array(BACKGROUND, dtype=np.float64)[:, None]  # (N, 3, P)
     amount = np.einsum("kc,ncp->nkp", directions, above) / (directions**2).sum(axis=1)[:, None]
@@ -125,7 +125,7 @@ def _templates(side: int) -> tuple[np.ndarray, list[tuple[str, str]], np.ndarray
 
 
 def agreement(asked: Asked, shown: Sequence[Object]) -> Agreement:
-    """Objects are paired so that most of what was asked is there; one that is missing has nothing right."""
+    """Objects are matched for the best agreement; a missing one counts as wrong in everything."""
     best = Agreement(0.0, 0.0, 0.0, False)
     count = len(asked.objects)
     for chosen in permutations([*shown, *[None] * count], count):

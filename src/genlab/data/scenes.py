@@ -1,4 +1,4 @@
-"""Scenes of colored shapes: drawing them by number, rendering them, and saying in words what is in them."""
+"""Scenes of colored shapes: random generation by index, rendering, and captions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ WORDS = ("<nothing>", "a", *SIZES, *COLORS, *SHAPES, "above", "below", "left", "
 
 _WORD = {word: number for number, word in enumerate(WORDS)}
 _MARGIN = 0.01  # between an object and the border of its cell, in units of the picture's side
-_CELLS = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])  # (x, y) of their centers, as one reads
+_CELLS = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])  # (x, y) of their centers, in reading order
 _CHUNK = 64  # scenes rendered at a time: they fit the CPU's cache
 _RADII = np.array(list(SIZES.values()))
 _RGB = np.array(list(COLORS.values()), dtype=np.float32)
@@ -35,14 +35,14 @@ _HELD_OUT_COLOR = np.array([list(COLORS).index(color) for _, color in HELD_OUT])
 
 @dataclass(frozen=True)
 class Scenes:
-    """N scenes with up to K objects each, in the order in which a caption names them: large ones first, and among
-    equals as one reads, by rows from the top left."""
+    """N scenes with up to K objects each, in the order in which a caption names them: large ones first, and those of
+    one size in reading order."""
 
     shape: np.ndarray  # (N, K) int64, of SHAPES
     color: np.ndarray  # (N, K) int64, of COLORS
     size: np.ndarray  # (N, K) int64, of SIZES
     position: np.ndarray  # (N, K, 2) float64: x to the right, y downwards, of the center, in units of the side
-    mask: np.ndarray  # (N, K) bool: there is such an object; what the others hold means nothing
+    mask: np.ndarray  # (N, K) bool: the object exists; values of others are arbitrary
 
     def __len__(self) -> int:
         return len(self.mask)
@@ -52,16 +52,16 @@ class Scenes:
 
     @property
     def has_held_out(self) -> np.ndarray:
-        """(N,) bool: one of the objects is a combination of shape and color that no training scene has."""
+        """(N,) bool: an object has a combination of shape and color that no training scene has."""
         return ((self.color == _HELD_OUT_COLOR[self.shape]) & self.mask).any(axis=1)
 
 
 def draw_scenes(seed: int, indices: np.ndarray, max_objects: int, held_out: float) -> Scenes:
-    """Scene i of the world that ``seed`` names, for each i of ``indices`` (N,); each depends on (seed, i) alone.
+    """Scene i of ``seed``, for each i of ``indices`` (N,); each depends on (seed, i) alone.
 
     The number of objects is uniform on 1..max_objects, shape and size of each are uniform, and so is its color among
-    those that HELD_OUT leaves to its shape. In a share ``held_out`` of the scenes one object is of a combination in
-    HELD_OUT. Objects lie in different quarters of the picture, whole and in a uniform place, so that none touch.
+    those that HELD_OUT allows for its shape. In a share ``held_out`` of the scenes one object is of a combination in
+    HELD_OUT. Objects lie in different quarters of the picture, at a uniform place within, so that none touch.
     """
     n, k = len(indices), max_objects
     draws = 8 + 5 * k
@@ -78,7 +78,7 @@ def draw_scenes(seed: int, indices: np.ndarray, max_objects: int, held_out: floa
     place = (u[new, 6] * count[new]).astype(np.int64)
     shape[new, place] = (u[new, 7] * len(HELD_OUT)).astype(np.int64)
     color[new, place] = _HELD_OUT_COLOR[shape[new, place]]
-    freedom = 0.25 - _MARGIN - _RADII[size]  # (N, K): what a center may be off that of its cell
+    freedom = 0.25 - _MARGIN - _RADII[size]  # (N, K): largest offset of a center from its cell's
     position = _CELLS[cell] + (2 * u[:, 8 + 3 * k :].reshape(n, k, 2) - 1) * freedom[..., None]
     mask = np.arange(k) < count[:, None]
     order = np.argsort(np.where(mask, cell - len(_CELLS) * size, len(_CELLS)), axis=1)  # large ones first
@@ -170,7 +170,7 @@ def tokens(scenes: Scenes) -> np.ndarray:
     """The captions as (N, caption_length) int64 of WORDS, filled up with 0.
 
     They follow one grammar: OBJECT [RELATION OBJECT [and RELATION OBJECT]], an object being "a SIZE COLOR SHAPE". The
-    first object is what the caption is about: both relations are its own.
+    first object is the subject of both relations.
     """
     n, k = scenes.mask.shape
     relation_words = np.array([[_WORD[w] for w in (*name.split(), "<nothing>")[:2]] for name in RELATIONS])  # (4, 2)
@@ -201,7 +201,7 @@ def to_text(words: np.ndarray) -> list[str]:
 
 
 def to_tokens(captions: Sequence[str], length: int) -> np.ndarray:
-    """Captions in English -> (N, length) int64 of WORDS. "" is no caption: nothing but zeros.
+    """Captions in English -> (N, length) int64 of WORDS. "" is an empty caption: all zeros.
 
     Raises:
         ConfigError: a caption has a word that no caption of these data has, or too many words.

@@ -24,14 +24,14 @@ _ARCHIVE = Archive(
 class Shakespeare(TextDataModule):
     """1,115,394 characters, 65 different ones, of plays by Shakespeare (Karpathy 2015), one document.
 
-    As in nanoGPT the first 90 % are to train on and the last 10 % are held out.
+    As in nanoGPT, the first 90 % are for training and the last 10 % are held out.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         root: str = "data",  # holds, or gets, tinyshakespeare/input.txt
-        path: str | None = None,  # of a copy that lies elsewhere
+        path: str | None = None,  # of a copy elsewhere
         download: bool = True,  # 1.1 MB, if it is not there
         context: int = 64,  # tokens that the model sees at once
         cache_dir: str | None = None,  # null: $GENLAB_CACHE, else ~/.cache/genlab
@@ -44,7 +44,7 @@ class Shakespeare(TextDataModule):
         self.folder, self.path, self.download = os.path.join(root, "tinyshakespeare", ""), path, download
 
     def documents(self, split: Split) -> Iterable[str]:
-        """The part of the text. Raises DataError if it is not there, cannot be downloaded, or is another one."""
+        """The part of the text. Raises DataError if it is missing and cannot be downloaded, or is a different text."""
         text = read_text(self._file())
         held_out = int(0.9 * len(text))
         return [text[:held_out] if split == "train" else text[held_out:]]

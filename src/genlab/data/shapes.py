@@ -1,4 +1,4 @@
-"""Procedural scenes with captions: as many as one likes, with the truth about each of them."""
+"""Procedural scenes of colored shapes with captions, labels and ground truth."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from genlab.data.scenes import SHAPES, WORDS, Scenes
 from genlab.errors import ConfigError, ResourceError
 from genlab.seeding import derive_seed
 
-_EXAMPLES = 64  # held-out scenes that a run can be asked for without its data
+_EXAMPLES = 64  # held-out captions that a run can be sampled with, without its data
 _HELD_OUT_SHARE = 0.5  # of the validation scenes: they have an object that no training scene has
 
 
@@ -25,13 +25,13 @@ class Shapes(ImageDataModule):
 
     Scene i of a split is a function of (scene_seed, split, epoch, i): with ``fresh`` every epoch brings new training
     scenes, nothing is downloaded and nothing is stored. A batch holds ``caption`` (N, T) int64, numbers of the words
-    in ``genlab.data.scenes.WORDS`` filled up with 0, and ``label`` (N,), the shape that the caption names first: that
+    in ``genlab.data.scenes.WORDS`` padded with 0, and ``label`` (N,), the shape that the caption names first, that
     of the largest object. The combinations of shape and color in ``genlab.data.scenes.HELD_OUT`` (the first shape in
     the first color, the second in the second, ...) occur in no training scene, and in half of the validation scenes:
-    what a model makes of their captions is composed, not remembered.
+    samples for their captions test compositional generalization.
 
-    Metrics see epoch 0. Which scenes there are depends on ``scene_seed`` and not on the run's seed, so that runs of
-    different seeds are judged by the same pictures.
+    Metrics see epoch 0. Scenes depend on ``scene_seed`` and not on the run's seed, so that runs with
+    different seeds are evaluated on the same pictures.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class Shapes(ImageDataModule):
         num_train: int = 20_000,  # scenes in an epoch
         num_val: int = 2_000,
         fresh: bool = True,  # every epoch brings new training scenes; false, or with a limit: those of epoch 0
-        scene_seed: int = 0,  # names the world that scenes are drawn from
+        scene_seed: int = 0,  # of the scenes
         batch_size: int = 128,  # examples in a step, over all ranks together
-        flip: Literal[False] = False,  # captions know left from right
+        flip: Literal[False] = False,  # captions say left and right
         num_workers: int = 0,
         limit: int | None = None,
         seed: int = 0,  # of the order of the data
@@ -74,7 +74,7 @@ class Shapes(ImageDataModule):
     def load(self, split: Split) -> ImageTable:
         """Epoch 0 of a split, rendered: (N, 3, S, S) uint8. Raises ResourceError if memory cannot hold it."""
         pixels, memory = 3 * self.image_size**2, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if self.counts[split] * pixels > memory:  # the system would end the process, and others, without a word
+        if self.counts[split] * pixels > memory:  # the system would kill the process, and maybe others
             name = "num_train" if split == "train" else "num_val"
             raise ResourceError(
                 f"data.{name}={self.counts[split]} images take {self.counts[split] * pixels / 1e9:,.0f} GB, and this "
@@ -93,7 +93,7 @@ class Shapes(ImageDataModule):
         return {}  # scenes are a function of the settings
 
     def scenes(self, split: Split, epoch: int, indices: np.ndarray | Sequence[int]) -> Scenes:
-        """What is in the scenes ``indices`` (N,) of an epoch: shape, color, size, position of each object, exactly."""
+        """The scenes ``indices`` (N,) of an epoch: exact shape, color, size and position of each object."""
         return _scenes(self.scene_seed, split, epoch, np.asarray(indices), self.max_objects)
 
     def render(self, scenes: Scenes) -> np.ndarray:
@@ -113,7 +113,7 @@ class Shapes(ImageDataModule):
         return drawing.to_text(self.tokens(scenes))
 
     def tokenize(self, captions: Sequence[str]) -> np.ndarray:
-        """Captions of one's own, (N, T) int64; "" is no caption. Raises ConfigError for a word that is not known."""
+        """Any captions as (N, T) int64; "" is an empty caption. Raises ConfigError for an unknown word."""
         return drawing.to_tokens(captions, self.caption_length)
 
 

@@ -1,4 +1,4 @@
-"""Text: tokens of it on disk, windows of them, and what every datamodule of text has in common."""
+"""Tokens of text on disk, windows of them, and the base class of text datamodules."""
 
 import hashlib
 import logging
@@ -24,19 +24,20 @@ from genlab.progress import progress
 from genlab.seeding import derive_seed
 
 _log = logging.getLogger(__name__)
-_OFFSETS = 1  # names the random numbers that windows are moved by
+_OFFSETS = 1  # key of the random numbers for window offsets
 
 
 class Windows(KeyedDataset):
     """A text cut into windows of ``context`` tokens, each with the token that follows it, taken by (epoch, index) keys.
 
     Window i of epoch e starts at offset(e) + i * context. The offset is drawn from (seed, epoch), below ``context`` as
-    far as the text allows, so each epoch cuts the text elsewhere, into as many windows; without a seed it is 0.
+    far as the text allows, so each epoch cuts the text at other places, into the same number of windows; without a
+    seed it is 0.
     """
 
     def __init__(self, tokens: np.ndarray, context: int, seed: int | None, limit: int | None = None):
         assert len(tokens) > context, "checked by the datamodule, with a remedy"
-        self.tokens, self.context, self.seed = np.asarray(tokens), context, seed  # a plain view of what is mapped
+        self.tokens, self.context, self.seed = np.asarray(tokens), context, seed  # a plain view of the mapped file
         room = 0 if seed is None else context - 1
         count = max(1, (len(tokens) - 1 - room) // context)
         self._room = min(room, len(tokens) - 1 - count * context)  # less in a text of fewer than 2 * context tokens
@@ -57,13 +58,13 @@ class Windows(KeyedDataset):
 
 
 class TextDataModule(DataModule):
-    """Text by split, as tokens. A subclass says where the text comes from, in :meth:`documents`.
+    """Text by split, as tokens. A subclass yields the text in :meth:`documents`.
 
-    The tokenizer learns from the training split. What it has learned and the tokens are kept in the cache of
+    The tokenizer learns from the training split. Its state and the tokens are kept in the cache of
     :mod:`genlab.data.array_cache`, under a hash of the text, so they are made once and again when the text changes.
     """
 
-    learn_from: int | None = None  # the tokenizer learns from the first so many documents; None: from all
+    learn_from: int | None = None  # number of first documents that the tokenizer learns from; None: all
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class TextDataModule(DataModule):
             cache_dir: None: $GENLAB_CACHE, else ~/.cache/genlab
             batch_size: windows in a step, over all ranks together
             num_workers: processes that assemble batches; windows are quick enough without (0)
-            limit: train on the first so many windows only; None: on all
+            limit: train on the first ``limit`` windows only; None: on all
             seed: of the order of the windows, and of where they are cut
         """
         super().__init__(batch_size, num_workers, limit, seed)
@@ -92,25 +93,25 @@ class TextDataModule(DataModule):
         self.cache = read_path(cache_dir) if cache_dir else default_folder()
         self._tokens: dict[Split, np.ndarray] = {}
         self._hashes: dict[Split, str] = {}
-        self._told = set[Split]()  # splits whose unknown characters were told of
+        self._told = set[Split]()  # splits whose unknown characters were reported
 
     @abstractmethod
     def documents(self, split: Split) -> Iterable[str]:
         """The texts of a split, in an order that is always the same. Raises DataError with a remedy."""
 
     def title(self, split: Split) -> str:
-        """What the user knows a split by, for messages."""
+        """The user's name for a split, for messages."""
         return "the training text" if split == "train" else "the held-out text"
 
     def text_hash(self, split: Split) -> str:
-        """32 hex digits of the documents of a split."""
+        """32 hex digits, a hash of the documents of a split."""
         if split not in self._hashes:
             self._hashes[split] = self._hash_of_text(split)
         return self._hashes[split]
 
     def stamp(self, split: Split) -> str | None:
-        """What changes when the files of a split do, without reading them, so that the hash of their text is found out
-        once; None where nothing of the kind is known."""
+        """A value that changes when the files of a split do, found without reading them, so that their text is hashed
+        only once; None if there is no such value."""
         return None
 
     def _hash_of_text(self, split: Split) -> str:
@@ -125,7 +126,7 @@ class TextDataModule(DataModule):
                 encoded = document.encode("utf-8", "surrogatepass")
                 found.update(len(encoded).to_bytes(8, "little") + encoded)
                 advance(1)
-        if stamp is not None and stamp == self.stamp(split):  # nobody wrote to the files meanwhile
+        if stamp is not None and stamp == self.stamp(split):  # no file changed meanwhile
             remember(self.cache, key, {"text": found.hexdigest()})
         return found.hexdigest()
 
@@ -134,7 +135,7 @@ class TextDataModule(DataModule):
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Trained, or as it was when it was trained on the same text."""
+        """The tokenizer, trained or loaded as it was trained on the same text."""
 
         def learned() -> Iterator[np.ndarray]:
             with progress(f"learning the tokens of {self.title('train')}", None):
@@ -171,7 +172,7 @@ class TextDataModule(DataModule):
         return self._tokens[split]
 
     def unknown_characters(self, split: Split) -> Counter[str]:
-        """How often a split has which characters that the vocabulary has not; nothing where these are refused."""
+        """Counts of the characters of a split that are not in the vocabulary; empty if these are refused."""
         unknown, found = unknown_of(self.tokenizer), Counter[str]()
         if unknown is not None and unknown in self.tokens(split):
             for document in self.documents(split):
@@ -186,12 +187,12 @@ class TextDataModule(DataModule):
             count, shown = sum(found.values()), ", ".join(repr(c) for c in list(found)[:5])
             _log.warning(
                 f"{count:,} of the {len(self.tokens(split)):,} characters in {self.title(split)} are not in the "
-                f"training text ({len(found)} different: {shown}{', ...' if len(found) > 5 else ''}). Each is the "
-                "unknown token, and costs about 20 bits beside it in bits per byte and perplexity."
+                f"training text ({len(found)} different: {shown}{', ...' if len(found) > 5 else ''}). Each becomes the "
+                "unknown token, and costs about 20 bits more in bits per byte and perplexity."
             )
 
     def encoded(self, split: Split) -> Iterator[np.ndarray]:
-        """The tokens of each document, the end token among them."""
+        """The tokens of each document, including the end token."""
         with progress(f"tokenizing {self.title(split)}", None) as advance:
             for document in self.documents(split):
                 try:
@@ -206,11 +207,11 @@ class TextDataModule(DataModule):
                 advance(1)
 
     def place(self, split: Split, document: str, position: int) -> str:
-        """Where a character of a document is, for messages."""
+        """The position of a character in a document, for messages."""
         return f"{place_of(document, position)} of a document of {self.title(split)}"
 
     def encode(self, document: str) -> np.ndarray:
-        """(L,) int64: its tokens, and the end token if there is one. An empty document has none of either."""
+        """(L,) int64: its tokens, and the end token if there is one. An empty document has neither."""
         tokens, end = self.tokenizer.encode(document), self.tokenizer.end
         return tokens if end is None or not document else np.append(tokens, end)
 
@@ -221,7 +222,7 @@ class TextDataModule(DataModule):
 
     @property
     def spec(self) -> DataSpec:
-        """Prepares both splits: a text that is too short is told of at once."""
+        """Prepares both splits, so that a text that is too short is reported at once."""
         self.tokens("train"), self.tokens("val")
         self._tell_of_unknown("val")
         start = start_token(self.tokenizer)
@@ -229,7 +230,7 @@ class TextDataModule(DataModule):
 
 
 def start_token(tokenizer: Tokenizer) -> int:
-    """What generation starts from without a prompt: the end token, else that of a new line, else 0."""
+    """The first token without a prompt: the end token, else that of a new line, else 0."""
     if tokenizer.end is not None:
         return tokenizer.end
     return next((token for token in range(tokenizer.vocab_size) if tokenizer.bytes_of(token) == b"\n"), 0)

@@ -10,7 +10,7 @@ from genlab.errors import ConfigError
 
 
 class TextFile(TextDataModule):
-    """One file in UTF-8, as one document. Its end, or a file of its own, is held out."""
+    """One file in UTF-8, as one document. Its end, or a separate file, is held out."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class TextFile(TextDataModule):
         return stamp_of([path], self.val_fraction if self.val_path is None else None)
 
     def place(self, split: Split, document: str, position: int) -> str:
-        """In the file as a whole, whichever part of it is held out."""
+        """The position in the whole file, for both splits."""
         if split == "val" and self.val_path is None:
             text = read_text(self.path)
             document, position = text, position + len(text) - len(document)

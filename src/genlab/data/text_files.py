@@ -1,4 +1,4 @@
-"""Files of text: reading them, the ones under a folder, and which of those are held out."""
+"""Reads text files, and lists those under a folder."""
 
 import os
 import time
@@ -9,12 +9,12 @@ from genlab.data.array_cache import digest
 from genlab.errors import DataError
 from genlab.files.paths import read_path
 
-_COARSE = 3 * 10**9  # ns: the times of FAT are even seconds
+_COARSE = 3 * 10**9  # ns: FAT has a time resolution of 2 seconds
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # what a file in UTF-16 starts with
 
 
 def read_text(path: str | Path) -> str:
-    """A file in UTF-8 as it is, line ends included, but for a byte order mark at its start.
+    """The text of a file in UTF-8, with its line ends, without a byte order mark.
 
     Raises:
         DataError: there is no such file, it cannot be read, or it is not UTF-8.
@@ -29,7 +29,7 @@ def read_text(path: str | Path) -> str:
 
 
 def decode(content: bytes, name: str) -> str:
-    """``content`` as UTF-8. Raises DataError, with the first byte that is not, of the file ``name``."""
+    """``content`` as UTF-8. Raises DataError with the first invalid byte; ``name``: of the file."""
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -42,12 +42,11 @@ def decode(content: bytes, name: str) -> str:
 
 
 def stamp_of(paths: Sequence[str | Path], *settings: object) -> str | None:
-    """32 hex digits that change when one of the files is written to, or the settings: of paths, sizes, and times of
-    change, also the one that nobody can set (ctime).
+    """32 hex digits that change when a file is written to, or the settings change: a hash of paths, sizes, and
+    times, including ctime, which nobody can set.
 
-    None, which says nothing, for a file that cannot be looked at, or was written in these seconds: on a file system
-    whose clock is coarse it could be written again without another time. What is missed is a file system that tells
-    the same size and times whatever is written.
+    None if a file cannot be read, or was written seconds ago, since on a file system with coarse times another write
+    could leave the time unchanged. Changes are missed on a file system that always reports the same size and times.
     """
     seen = []
     for path in paths:
@@ -63,8 +62,8 @@ def stamp_of(paths: Sequence[str | Path], *settings: object) -> str | None:
 
 
 def list_texts(root: str, pattern: str) -> list[str]:
-    """The files under ``root`` that match a glob pattern, by their names relative to it, sorted; hidden ones are passed
-    over.
+    """The files under ``root`` that match a glob pattern, by their names relative to it, sorted; hidden ones are
+    skipped.
 
     Raises:
         DataError: there is no such folder, or no such file in it.

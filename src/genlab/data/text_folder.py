@@ -40,7 +40,7 @@ class TextFolder(TextDataModule):
         names = list_texts(self.root, self.pattern)
         if self.val_root is None:
             if len(names) < 2:
-                raise DataError(f"{self.root} has one text; one to train and one to hold out are the least.")
+                raise DataError(f"{self.root} has one text; at least one to train and one to hold out are needed.")
             held_out = held_out_names(names, self.val_fraction)
             names = [name for name in names if (name in held_out) == (split == "val")]
         return read_texts(self.root, names)

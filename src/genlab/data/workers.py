@@ -1,4 +1,4 @@
-"""The processes that load data end where they cannot go on, so that the training does not wait for them."""
+"""Ends data loader workers that cannot continue, so that training does not wait for them forever."""
 
 import os
 from multiprocessing.queues import Queue
@@ -6,8 +6,8 @@ from typing import Any
 
 
 def begin_worker(number: int) -> None:
-    """To be called first in each of them. What was loaded and cannot be handed on, since shared memory is full, say,
-    ends the process: Python would print a page and go on, and the training would wait for that batch for ever."""
+    """To be called first in each worker. If a batch cannot be sent, e.g. because shared memory is full, the process
+    ends: otherwise Python would print a traceback and go on, and training would wait for that batch forever."""
     Queue._on_queue_feeder_error = staticmethod(_leave)  # type: ignore[attr-defined]
 
 

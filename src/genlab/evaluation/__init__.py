@@ -1,1 +1,1 @@
-"""The protocol by which models are judged: tasks, what samples are compared with, and the numbers that come of it."""
+"""The evaluation protocol: tasks, references, and the resulting numbers."""

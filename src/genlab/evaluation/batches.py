@@ -1,4 +1,4 @@
-"""The batches that metrics are fed, and feeding them."""
+"""Makes batches for metrics, and updates the metrics with them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""How far the choice of samples alone moves a number: it is computed again for sets resampled with replacement."""
+"""Bootstrap standard errors: numbers computed again for samples resampled with replacement."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from genlab.metrics.classes import LABEL
 from genlab.progress import progress
 from genlab.seeding import derive_seed
 
-QUICK = EXTRACTED | {LABEL}  # what a metric may read to be worth computing so often
+QUICK = EXTRACTED | {LABEL}  # columns that bootstrapped metrics may read
 
 
 def bootstrapped(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics that read no pixels: what they are fed is small."""
+    """The metrics that do not read pixels, whose inputs are small."""
     return {name: metric for name, metric in metrics.items() if metric.reads <= QUICK}
 
 
@@ -31,8 +31,8 @@ def standard_errors(
 ) -> dict[str, dict[str, float]]:
     """The standard deviation of each metric's numbers over ``times`` resamplings (Efron 1979), by metric and name.
 
-    The reference stays as it is: a protocol fixes it. Resampled sets repeat samples, which biases distances upwards,
-    so it is the spread that is of use, not the mean.
+    The reference is not resampled, since the protocol fixes it. Resampled sets repeat samples, which biases distances
+    upwards, so only the spread is used, not the mean.
     """
     rows = _of_all_ranks({k: torch.cat([batch[k] for batch in samples]) for k, v in samples[0].items() if _is_rows(v)})
     count, mine = len(rows["index"]), slice(rank(), None, world())

@@ -1,4 +1,4 @@
-"""The evaluation protocol: the one path from a model, or from images that exist, to numbers that can be compared."""
+"""The evaluation: measures a model, or existing images, by a protocol that makes numbers comparable."""
 
 import copy
 import time
@@ -40,7 +40,7 @@ from genlab.task.generate import Generate
 
 
 class Evaluation:
-    """Draws ``num_samples`` from a model and measures them against a split of the data; and asks the model itself,
+    """Draws ``num_samples`` from a model and measures them against a split of the data; and measures the model itself,
     where a metric does that.
 
     Sample i is a function of (seed, i); with R ranks, rank r makes and measures samples r, r + R, ... and nothing is
@@ -49,17 +49,16 @@ class Evaluation:
 
     def __init__(
         self,
-        extractor: FeatureExtractor | None,  # None: no metric reads what one gives
+        extractor: FeatureExtractor | None,  # None: no metric needs one
         metrics: Mapping[str, Metric],  # by any name; each is a SampleMetric or a ModelMetric
         num_samples: int = 1000,
-        reference: Split = "val",  # what samples are compared with, all of it; held-out by default
+        reference: Split = "val",  # the whole split that samples are compared with; held-out by default
         seed: int = 0,  # of the samples
         batch_size: int = 64,  # samples drawn at a time; only speed and memory depend on it
-        num_seeds: int = 1,  # the full evaluation draws so many sets, seed, seed + 1, ...: means and their spread
-        bootstrap: int = 0,  # the full evaluation resamples its samples so many times: standard errors
-        cache_dir: str
-        | None = None,  # of what the extractor gives of references; null: $GENLAB_CACHE or ~/.cache/genlab
-        task: Task | None = None,  # what samples are asked for and compared with; None: generate, or continue_text
+        num_seeds: int = 1,  # sets of samples in the full evaluation, seed, seed + 1, ...: means and their spread
+        bootstrap: int = 0,  # resamplings of the samples in the full evaluation: standard errors
+        cache_dir: str | None = None,  # of features of references; null: $GENLAB_CACHE or ~/.cache/genlab
+        task: Task | None = None,  # conditions and reference of samples; None: generate, or continue_text
     ):
         """Raises ConfigError if a value is out of its range, or a metric lacks what it reads."""
         if num_samples < 2 or batch_size < 1:
@@ -76,7 +75,7 @@ class Evaluation:
         self.num_samples, self.reference, self.seed, self.batch_size = num_samples, reference, seed, batch_size
         self.num_seeds, self.bootstrap = num_seeds, bootstrap
         self.cache = read_path(cache_dir) if cache_dir else default_folder()
-        self._prepared: DataModule | None = None  # the data that the next two are of
+        self._prepared: DataModule | None = None  # the data of the next two
         self._bound: Task | None = None  # the task on these data
         self._compared = ""  # the hash of the reference
         self._reference: list[dict[str, Any]] = []  # batches, this rank's share
@@ -85,15 +84,15 @@ class Evaluation:
         self,
         model: Model,
         data: DataModule,
-        num_samples: int | None = None,  # a cheap evaluation, of one seed; null: the full one
+        num_samples: int | None = None,  # for a cheap evaluation with one seed; null: the full one
         *,
-        weights: str,  # which of the model's are in place, "ema" or "raw"; part of the protocol
+        weights: str,  # the weights in use, "ema" or "raw"; part of the protocol
     ) -> Result:
-        """Measure samples, where a metric needs them, and ask the model, where a metric does.
+        """Measure samples, and the model itself, as the metrics need.
 
         Raises:
             NumericsError, DataError: samples are not finite, or not of the data's shape.
-            ConfigError: a metric does not go with the data or the model.
+            ConfigError: a metric does not fit the data or the model.
         """
         self.check(model, data)
         result = Result({}, {**self.on(data).facts(), "metrics": {}})
@@ -107,8 +106,8 @@ class Evaluation:
         return replace(result, protocol=result.protocol | {"weights": weights})
 
     def check(self, model: Model, data: DataModule) -> None:
-        """Raises ConfigError if the task, or a metric, does not go with the model or the data: before training, not
-        after it."""
+        """Raises ConfigError if the task, or a metric, does not fit the model or the data; called before
+        training."""
         task = self.on(data)
         check_pixels(self.metrics, self.of_models, self.extractor, data.spec)
         if self.metrics:
@@ -131,7 +130,7 @@ class Evaluation:
         device: torch.device | str = "cpu",  # where features and metrics are computed
         full: bool = False,  # with bootstrap standard errors, if they are configured
     ) -> Result:
-        """Measure what is there already, a baseline's images for example."""
+        """Measure given examples, e.g. a baseline's images."""
         check_task(self.metrics, self.extractor, self.on(data), data.spec)
         check_pixels(self.metrics, {}, self.extractor, data.spec)
         mine = examples.mine(rank(), world())
@@ -142,7 +141,7 @@ class Evaluation:
 
     @staticmethod
     def device_of(model: Model) -> torch.device:
-        """Where a model's samples are measured."""
+        """The device on which a model's samples are measured."""
         return model.device if model.device.type == "cuda" else torch.device("cpu")  # others lack float64
 
     def draw(self, model: GenerativeModel, data: DataModule, count: int, seed: int) -> Examples:
@@ -160,7 +159,7 @@ class Evaluation:
         return replace(result, samples_per_second=count / seconds, evaluations_per_sample=each)
 
     def _with_answers(self, found: Result, model: Model, data: DataModule) -> Result:
-        """The numbers of metrics that ask the model, by names that say of what they are."""
+        """Add the numbers of metrics that measure the model, by names that include their subject."""
         result = replace(found, protocol=found.protocol | {"metrics": dict(found.protocol["metrics"])})
         task = self.on(data)
         for name, metric in self.of_models.items():
@@ -194,7 +193,7 @@ class Evaluation:
         return self._bound
 
     def _sampling(self, count: int, task: Task) -> dict[str, Any]:
-        """What numbers of samples must share beside the data."""
+        """The part of the protocol that concerns samples, beside the data."""
         return {
             "extractor": None if self.extractor is None else self.extractor.name,
             "extractor_fingerprint": None if self.extractor is None else self.extractor.fingerprint(),
@@ -207,7 +206,7 @@ class Evaluation:
         }
 
     def _wanted(self) -> frozenset[str]:
-        """What the extractor is asked for."""
+        """The extractor outputs that are needed."""
         return EXTRACTED.intersection(*[frozenset().union(*(m.reads for m in self.metrics.values()))])
 
     def _measure(
@@ -248,7 +247,7 @@ class Evaluation:
         protocol: dict[str, Any],
         count: int,
     ) -> Result:
-        """Every number by the name that says what of and how many."""
+        """Every number by its full name, with extractor and sample count."""
         result = Result({}, protocol)
         for name, numbers in found.items():
             metric = self.metrics[name]
@@ -262,7 +261,7 @@ class Evaluation:
         return result
 
     def _prepare(self, data: DataModule, task: Task, device: torch.device) -> None:
-        """Look at the reference, once for a data set, and of text for a number and length of samples."""
+        """Feed the reference to the metrics, once per data set, and for text per number and length of samples."""
         if self._compared == task.reference_hash():
             return
         reference, wanted = task.reference(), self._wanted()

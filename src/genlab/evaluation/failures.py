@@ -1,4 +1,4 @@
-"""Metrics that cannot be computed: in an evaluation on the way a gap, at the end of a run an error, after all else."""
+"""Metrics that fail: skipped in periodic evaluations, an error at the end of a run after everything is written."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ def in_words(error: Exception) -> str:
 
 
 def of_all_ranks(failures: Mapping[str, Exception]) -> dict[str, Exception]:
-    """The failures of every rank, by metric, on every rank: no metric may be computed by some of them alone."""
+    """The failures of every rank, by metric, on every rank: a metric must not be computed by only some of them."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return dict(failures)
     told: list[dict[str, str]] = [{}] * dist.get_world_size()
@@ -27,4 +27,4 @@ def raise_first(failures: Mapping[str, Exception], written: Path) -> None:
     """Raises the first failure, in its own class or as a DataError, and says where the other numbers are."""
     for name, error in failures.items():
         kind = type(error) if isinstance(error, GenlabError) else DataError
-        raise kind(f"metrics={name} could not be computed: {in_words(error)} All else is in {written}.") from error
+        raise kind(f"metrics={name} could not be computed: {in_words(error)} All others are in {written}.") from error

@@ -1,4 +1,4 @@
-"""Which metrics and extractors go with which task and model, and with each other."""
+"""Checks that metrics and extractors fit the task, the model and each other."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from genlab.model.base import GenerativeModel
 from genlab.model.condition import KINDS
 from genlab.task.base import Task
 
-_BESIDE = EXTRACTED | {"index"} | KINDS.keys()  # columns of a batch that are not what is judged
+_BESIDE = EXTRACTED | {"index"} | KINDS.keys()  # columns of a batch that are not the examples themselves
 
 
 def check_task(metrics: Mapping[str, Any], extractor: FeatureExtractor | None, task: Task, spec: DataSpec) -> None:
-    """Raises ConfigError if a metric of samples, by name, or its features are not of what the task judges."""
+    """Raises ConfigError if a metric of samples, by name, or its features are for another kind of examples."""
     kind = spec.modality
     for name, metric in metrics.items():
         if other := sorted(metric.reads - _BESIDE - {task.key}):
@@ -38,14 +38,14 @@ def check_task(metrics: Mapping[str, Any], extractor: FeatureExtractor | None, t
 
 
 def check_told(metrics: Mapping[str, Any], task: Task, model: GenerativeModel) -> None:
-    """Raises ConfigError if a metric reads what no sample of the model is asked for."""
+    """Raises ConfigError if a metric reads a condition that the model does not take."""
     for name, metric in metrics.items():
         if lacking := sorted((metric.reads & KINDS.keys()) - task.gives(model)):
             raise ConfigError(f"metrics={name} needs a model that takes {lacking[0]}s. Leave it out of metrics=[...].")
 
 
 def check_gives(name: str, needed: frozenset[str], extractor: FeatureExtractor) -> None:
-    """Raises ConfigError if the metric ``name`` reads what the extractor does not give."""
+    """Raises ConfigError if the metric ``name`` reads an output that the extractor does not give."""
     if not needed <= extractor.gives:
         lacking = ", ".join(sorted(needed - extractor.gives))
         raise ConfigError(
@@ -55,7 +55,7 @@ def check_gives(name: str, needed: frozenset[str], extractor: FeatureExtractor) 
 
 
 def check_enough(metrics: Mapping[str, Any], task: Task, model: GenerativeModel, count: int) -> None:
-    """Raises DataError if a metric cannot be computed of ``count`` samples of ``model`` and the task's reference."""
+    """Raises DataError if a metric cannot be computed from ``count`` samples of ``model`` and the task's reference."""
     reference, asked = task.reference(), model.conditions.label_of(task.asked(model, range(count)))
     known: Any = reference.columns.get(LABEL)
     real, fake = labels_or_none(known, len(reference)), labels_or_none(asked, count)

@@ -1,4 +1,4 @@
-"""Which pixels a metric can take: 16 bits a channel and alpha are not for all of them."""
+"""Checks that metrics support the bits and channels of the images."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,13 @@ from genlab.metrics.distance.lpips import LPIPS
 def check_pixels(
     metrics: Mapping[str, Any], of_models: Mapping[str, Any], extractor: FeatureExtractor | None, spec: DataSpec
 ) -> None:
-    """Raises ConfigError if a metric, by name, cannot be measured on images such as ``spec`` says."""
+    """Raises ConfigError if a metric, by name, cannot be measured on images of this ``spec``."""
     if spec.modality != "image":
         return
     if spec.bits != 8 and (names := [*metrics, *of_models]):
         raise ConfigError(
-            f"metrics={names[0]} is measured on 8 bits a channel, and the data have {spec.bits}. Train without: "
-            "metrics=[], or on 8 bits."
+            f"metrics={names[0]} needs 8 bits a channel, and the data have {spec.bits}. Train without "
+            "metrics: metrics=[], or on 8 bits."
         )
     channels = spec.shape[0]
     if channels in (1, 3):
@@ -29,6 +29,6 @@ def check_pixels(
         by = by or ("LPIPS" if any(isinstance(part, LPIPS) for part in vars(metric).values()) else "")
         if by:
             raise ConfigError(
-                f"metrics={name}: {by} are of gray or RGB images, and the data have {channels} channels. Use "
+                f"metrics={name}: {by} need gray or RGB images, and the data have {channels} channels. Use "
                 "metrics=[nearest_neighbor,sharpness,noise_level], or metrics=[]."
             )

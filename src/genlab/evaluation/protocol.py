@@ -1,4 +1,4 @@
-"""What a number was measured with: the protocol that stands beside it, and ids that say whether two compare."""
+"""Results with the protocol that they were measured by, and ids that tell whether two numbers are comparable."""
 
 import hashlib
 import json
@@ -19,32 +19,32 @@ OF_SAMPLES = ("seed", "num_samples", "num_windows", "prompt_length", "sample_len
 
 @dataclass(frozen=True)
 class Result:
-    """Numbers by name (``fid_digits64_1k``), and what they were measured with."""
+    """Numbers by name (``fid_digits64_1k``), and the protocol that they were measured by."""
 
     values: dict[str, float]
     protocol: dict[str, Any]
-    directions: dict[str, Direction | None] = field(default_factory=dict)  # what is better, by name
+    directions: dict[str, Direction | None] = field(default_factory=dict)  # which direction is better, by name
     origins: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict)  # the metric, and what it reads
     keys: dict[str, str] = field(default_factory=dict)  # "fid" of "fid_digits64_1k": the same for any number of samples
     deviations: dict[str, float] = field(default_factory=dict)  # over sampling seeds: standard deviations
     errors: dict[str, float] = field(default_factory=dict)  # bootstrap standard errors of one set of samples
     samples_per_second: float | None = None  # of a model, on all devices together
-    evaluations_per_sample: float | None = None  # of the network that draws; None: nobody counted
-    failures: dict[str, Exception] = field(default_factory=dict, compare=False)  # by metric: there is no number of it
+    evaluations_per_sample: float | None = None  # of the sampling network; None: not counted
+    failures: dict[str, Exception] = field(default_factory=dict, compare=False)  # by metric that has no number
     pictures: dict[str, Tensor] = field(default_factory=dict, compare=False)  # (C, H, W) uint8, by what they show
 
     @property
     def protocol_id(self) -> str:
-        """Of all numbers together, whichever metrics were chosen: that does not change any one of them."""
+        """The id of the whole protocol, without the choice of metrics, which does not change any number."""
         return _hash({key: value for key, value in self.protocol.items() if key != "metrics"}) if self.protocol else ""
 
     @property
     def ids(self) -> dict[str, str]:
-        """Of each number by its name; where they are equal, two numbers compare."""
+        """The id of each number by its name; two numbers with equal ids are comparable."""
         return {name: number_id(self.protocol, *origin) for name, origin in self.origins.items()}
 
     def report(self) -> dict[str, Any]:
-        """As ``summary.json`` and ``evaluation-*.json`` hold it."""
+        """The content of ``summary.json`` and ``evaluation-*.json``."""
         return {
             "metrics": self.values,
             "deviations": self.deviations,
@@ -59,8 +59,8 @@ class Result:
 
 
 def number_id(protocol: Mapping[str, Any], metric: str, reads: frozenset[str]) -> str:
-    """8 hex digits of what one metric's numbers depend on: its own settings, the extractor if it reads that, and what
-    samples were asked for unless it asks the model itself, which reads nothing."""
+    """8 hex digits, a hash of what one metric's numbers depend on: its own settings, the extractor if it reads that,
+    and the conditions of samples unless it measures the model itself, and then reads nothing."""
     shared = {key: value for key, value in protocol.items() if key != "metrics"}
     if not reads & EXTRACTED:
         shared = {key: value for key, value in shared.items() if key not in OF_THE_EXTRACTOR}
@@ -70,7 +70,7 @@ def number_id(protocol: Mapping[str, Any], metric: str, reads: frozenset[str]) -
 
 
 def mean(sets: Sequence[Result]) -> Result:
-    """Of several sets of samples of one model that differ in the seed: means, and standard deviations."""
+    """The means and standard deviations over several sets of samples of one model with different seeds."""
     first = sets[0]
     if len(sets) == 1:
         return first

@@ -1,7 +1,7 @@
-"""What an extractor gives of the reference: taken once, kept on disk, and good on any machine that has the file.
+"""Extractor outputs for the reference, cached on disk in files that any machine can use.
 
 ``<cache>/reference-<key>.npy`` and its seal ``.json`` are named by a hash of the reference, of the extractor and of its
-settings, so they can be copied into another machine's cache, and are found there by whoever measures with the same.
+settings, so they can be copied into another machine's cache.
 """
 
 import logging
@@ -23,7 +23,7 @@ from genlab.progress import progress
 
 _log = logging.getLogger(__name__)
 
-CHUNK = 64  # examples that are looked at together, whatever the batch size: float32 sums depend on it
+CHUNK = 64  # examples processed together, for any batch size, since float32 sums depend on it
 
 
 def reference_outputs(
@@ -50,8 +50,8 @@ def reference_outputs(
         key = f"reference-{digest(1, examples_hash, extractor.fingerprint(), output)}"
         try:
             array = cached_array(cache, key, partial(rows, output))
-        except StorageError as error:  # no reason to lose a training: they can be made again
-            _warn_once(f"{error} What the reference looks like is made anew by every process until then.")
+        except StorageError as error:  # not worth ending a training: they can be computed again
+            _warn_once(f"{error} Features of the reference are computed again by every process until then.")
             (array,) = rows(output)
         found[output] = torch.from_numpy(np.asarray(array))
     return found
@@ -65,9 +65,9 @@ def _warn_once(message: str) -> None:
 def outputs(
     examples: Tensor | Sequence[str], extractor: FeatureExtractor, wanted: frozenset[str], device: torch.device
 ) -> dict[str, Tensor]:
-    """What an extractor gives of examples, on the CPU, in the order of the examples."""
+    """The extractor's outputs for examples, on the CPU, in the order of the examples."""
     chunks: list[dict[str, Tensor]] = []
-    with progress(f"looking at {len(examples):,} examples", len(examples), quiet=rank() != 0) as advance:
+    with progress(f"extracting features of {len(examples):,} examples", len(examples), quiet=rank() != 0) as advance:
         for start in range(0, len(examples), CHUNK):
             part: Any = examples[start : start + CHUNK]
             given = extractor.extract(part.to(device) if isinstance(part, Tensor) else part, wanted)

@@ -1,4 +1,4 @@
-"""What is written to disk appears whole, or not at all."""
+"""Atomic writes: a file or folder appears complete, or not at all."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from typing import Any
 from genlab.errors import StorageError
 from genlab.files.regular_file import is_folder, make_folder, open_new
 
-PARTIAL = ".partial"  # ends the name of what is being written, or taken away
+PARTIAL = ".partial"  # suffix of what is being written or removed
 
 
 def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
@@ -32,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
 
 
 def prepare_file(path: Path) -> None:
-    """Make the folder of a file that takes long to come about. Raises StorageError if it could not be written."""
+    """Make the folder of a file that will be written later. Raises StorageError if the file could not be written."""
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
@@ -41,7 +41,8 @@ def prepare_file(path: Path) -> None:
 
 
 def prepare_folder(path: Path, root: Path) -> None:
-    """Make a folder of a run. Raises StorageError: the run's own, ``root``, is gone, or a link is on the way."""
+    """Make a folder of a run. Raises StorageError: the run's own, ``root``, is gone, or the path goes through a
+    link."""
     if not root.is_dir():
         raise StorageError(
             f"{root} is gone: this run's folder was deleted or moved while it ran. Start a new run, "
@@ -52,7 +53,7 @@ def prepare_folder(path: Path, root: Path) -> None:
 
 
 def partial_of(path: Path) -> Path:
-    """What is to become ``path`` is called so until it is complete."""
+    """The name of ``path`` until it is complete."""
     return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
 
 
@@ -64,7 +65,7 @@ def write_flushed(path: Path, write: Callable[[Any], None]) -> None:
 
 
 def replace_folder(partial: Path, path: Path) -> None:
-    """Let a folder whose files are flushed appear as ``path``, in the place of what may be there."""
+    """Rename a folder whose files are flushed to ``path``, replacing what is there."""
     _flush_folder(partial)
     before = _set_aside(path) if os.path.lexists(path) else None
     os.replace(partial, path)
@@ -74,24 +75,24 @@ def replace_folder(partial: Path, path: Path) -> None:
 
 
 def take_away(path: Path) -> None:
-    """Remove a file, or a folder: at once, also for who looks meanwhile."""
+    """Remove a file or a folder, atomically for other readers."""
     _remove(_set_aside(path)) if is_folder(path) else path.unlink()
 
 
 def _remove(path: Path) -> None:
-    """A folder with all that is in it; of a link, the link."""
+    """A folder with its content; of a link, only the link."""
     shutil.rmtree(path) if is_folder(path) else path.unlink()
 
 
 def _set_aside(path: Path) -> Path:
-    """Under a name that is cleared away like partial files, and that no partial file has."""
+    """Rename to a name that is cleared away like partial files, and that no partial file has."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.old{PARTIAL}")
     os.replace(path, aside)
     return aside
 
 
 def remove_partial_files(run_dir: Path) -> None:
-    """Clear away what a killed process was writing."""
+    """Remove files that a killed process was writing."""
     for partial in list(run_dir.rglob(f".*{PARTIAL}")):
         _remove(partial)
 
@@ -106,11 +107,11 @@ def _flush_folder(path: Path) -> None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """What the disk that ``folder`` is on objects to, as a StorageError."""
+    """Turns errors of the disk that ``folder`` is on into StorageError."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch.save covers up what the disk said
+        cause = error if isinstance(error, OSError) else error.__context__  # torch.save hides the disk's error
         if not isinstance(cause, OSError):
             raise
         raise StorageError(f"cannot write to {folder} ({(cause.strerror or str(cause)).lower()}).") from error

@@ -1,4 +1,4 @@
-"""A run folder belongs to one process at a time, whoever started it and from wherever."""
+"""A lock on a run folder, so that only one process trains in it at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,12 @@ from genlab.errors import StorageError
 from genlab.files.regular_file import is_regular, kind_of
 
 LOCK = ".lock"  # in the run folder
-_PATIENCE = 15.0  # seconds; workers of a process that was killed hold on for some
+_PATIENCE = 15.0  # seconds; workers of a killed process keep the lock for some
 
 
 @contextmanager
 def occupied(folder: Path) -> Iterator[None]:
-    """No other process trains in ``folder`` meanwhile. Raises StorageError if one does."""
+    """Hold the lock of ``folder`` inside the block. Raises StorageError if another process trains in it."""
     if (kind := kind_of(folder / LOCK)) is not None:
         raise StorageError(f"{folder / LOCK} is {kind}, not a lock file. Remove it.")
     lock = FileLock(folder / LOCK)

@@ -1,4 +1,4 @@
-"""How a path that a user names is read, wherever it stands: on a command line, in a config, in the environment."""
+"""Reads paths that users name on a command line, in a config or in the environment."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,8 @@ _LONGEST, _LONGEST_NAME = 4000, 255  # bytes, of a path and of a name in it, tha
 
 
 def read_path(path: str | Path) -> Path:
-    """The path, with ``~`` as the home folder and ``~name`` as that of another user. What is a Path has been read.
+    """The path, with ``~`` as the home folder and ``~name`` as that of another user. A Path object is returned as it
+    is.
 
     Raises:
         ConfigError: there is no such home folder, or no file can have that name.
@@ -33,6 +34,6 @@ def expanded(path: str) -> str:
     if path.startswith("~") and found == path:
         home = path.partition("/")[0]
         raise ConfigError(
-            f"{path}: there is no home folder {home}. Write the whole path, or ./{path} for what is here."
+            f"{path}: there is no home folder {home}. Write the whole path, or ./{path} for one in this folder."
         )
     return found

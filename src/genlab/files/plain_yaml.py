@@ -1,4 +1,4 @@
-"""YAML of files that a stranger may have written: without what makes much of little, or objects of names."""
+"""A safe YAML loader for untrusted files: no objects, no merge keys, no huge numbers."""
 
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-            raise yaml.constructor.ConstructorError(None, None, "it has a merge key (<<), which no run writes", None)
+            raise yaml.constructor.ConstructorError(None, None, "it has a merge key (<<), which runs never write", None)
 
     def number(self, node: yaml.Node, kind: str) -> int | float:
         if len(str(node.value)) > LONGEST_NUMBER:
@@ -26,7 +26,7 @@ for _kind in ("int", "float"):
 
 
 def parse_yaml(text: str) -> Any:
-    """What a text says. Raises ValueError, ArithmeticError, TypeError, RecursionError and yaml.YAMLError."""
+    """The values in a YAML text. Raises ValueError, ArithmeticError, TypeError, RecursionError and yaml.YAMLError."""
     loader = _Loader(text)
     try:
         return loader.get_single_data()

@@ -1,7 +1,8 @@
-"""Open files of a run folder, which may come from a stranger: regular files only, no links followed, sizes bounded.
+"""Opens files of an untrusted run folder: regular files only, no links followed, sizes bounded.
 
-What is no regular file raises OSError before it is opened, so that a FIFO never waits, a device is never read and a
-link never leads out of the folder. What the user types now (``out=...``, a folder of data) is not held to this.
+What is not a regular file raises OSError before it is opened, so that a FIFO never waits, a device is never read and a
+link never leads out of the folder. Paths that the user types now (``out=...``, a folder of data) are not restricted
+like this.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class IrregularFileError(OSError):
-    """What stands in the place of a file is something else, or too large: ``strerror`` says what it is."""
+    """A path is not a regular file, or the file is too large: ``strerror`` says which."""
 
 
 def open_regular(path: Path, root: Path | None = None, largest: int = LARGEST_TEXT) -> BinaryIO:
@@ -41,8 +42,8 @@ def open_regular(path: Path, root: Path | None = None, largest: int = LARGEST_TE
         largest: bytes that the file may have
 
     Raises:
-        FileNotFoundError: there is nothing.
-        IrregularFileError: there is no regular file, or too large a one.
+        FileNotFoundError: it does not exist.
+        IrregularFileError: it is not a regular file, or too large.
         OSError: it cannot be read.
     """
     descriptor = _open(path, root, os.O_RDONLY)
@@ -73,7 +74,7 @@ def open_text(path: Path, root: Path | None = None, largest: int = LARGEST_TABLE
 
 
 def open_new(path: Path) -> BinaryIO:
-    """A file open for writing that did not exist: what stands there is removed, not written into, be it a link."""
+    """A file open for writing that did not exist: an existing file or link is removed, not written into."""
     if os.path.lexists(path):
         os.unlink(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -90,7 +91,7 @@ def make_folder(path: Path, root: Path) -> None:
     """Make a folder below ``root``, which exists, and those above it.
 
     Raises:
-        IrregularFileError: a link, or what is no folder, is on the way.
+        IrregularFileError: a part of the path is a link or not a folder.
         OSError: it cannot be made.
     """
     step = root
@@ -103,7 +104,7 @@ def make_folder(path: Path, root: Path) -> None:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether a regular file is there: no link, whatever it leads to. False for names that no file can have."""
+    """Whether this is a regular file, not a link. False for names that no file can have."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except (OSError, ValueError):
@@ -111,7 +112,7 @@ def is_regular(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there: no link, whatever it leads to."""
+    """Whether this is a folder, not a link."""
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except (OSError, ValueError):
@@ -121,7 +122,7 @@ def is_folder(path: Path) -> bool:
 def kind_of(path: Path, *, follow: bool = False) -> str | None:
     """What is there instead of a regular file: ``a link``, ``a FIFO`` ...; None for a regular file, or nothing.
 
-    ``follow``: what a link leads to, for files of the user's own data.
+    ``follow``: look at the target of a link, for files of the user's own data.
     """
     try:
         mode = os.stat(path, follow_symlinks=follow).st_mode
@@ -133,7 +134,7 @@ def kind_of(path: Path, *, follow: bool = False) -> str | None:
 def _kind(mode: int) -> str | None:
     if stat.S_ISREG(mode):
         return None
-    return next((name for is_kind, name in _KINDS if is_kind(mode)), "no regular file")
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), "not a regular file")
 
 
 def _open(path: Path, root: Path | None, flags: int) -> int:
@@ -149,7 +150,7 @@ def _open(path: Path, root: Path | None, flags: int) -> int:
         kind = _kind(os.lstat(name, dir_fd=above).st_mode)
         if kind is not None:
             raise _irregular(path, f"is {kind}, not a regular file")
-        try:  # O_NONBLOCK: what became a FIFO since must not wait either
+        try:  # O_NONBLOCK: a file replaced by a FIFO meanwhile must not block
             descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=above)
         except OSError as error:
             raise type(error)(error.errno, error.strerror, str(path)) from error

@@ -1,14 +1,14 @@
-"""CSV files that a spreadsheet shows as they are: no cell of one is a formula."""
+"""CSV files that are safe to open in a spreadsheet: no cell is a formula."""
 
 import csv
 from collections.abc import Iterable
 from typing import Any
 
-_ACTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # what begins a formula
+_ACTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # first characters of a formula
 
 
 class Writer:
-    """``csv.writer`` with its cells made safe; its lines end with a line feed."""
+    """``csv.writer`` with safe cells; lines end with a line feed."""
 
     def __init__(self, file: Any):
         self._writer = csv.writer(file, lineterminator="\n")
@@ -18,12 +18,12 @@ class Writer:
 
 
 def safe(cell: Any) -> Any:
-    """A cell; with an apostrophe before it, which makes it text, if a spreadsheet would take it for a formula."""
+    """The cell, with an apostrophe before it, which makes it text, if a spreadsheet would read it as a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_ACTS) and not _is_number(cell) else cell
 
 
 def as_written(cell: str) -> str:
-    """What :func:`safe` made safe, as it was."""
+    """Undoes :func:`safe`."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_ACTS) else cell
 
 

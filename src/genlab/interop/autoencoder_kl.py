@@ -16,7 +16,7 @@ _BEFORE = ((".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), ("
 
 
 class AutoencoderKL(nn.Module):
-    """Frozen, and told nothing. A latent is the mean of the posterior; latent diffusion scales latents itself."""
+    """Frozen and unconditional. A latent is the mean of the posterior; latent diffusion scales latents itself."""
 
     conditions = Conditions()
     network: Any  # made in configure_model
@@ -78,7 +78,7 @@ def knows(config: Mapping[str, Any]) -> bool:
 
 
 def node(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Raises ValueError and KeyError."""
+    """The config node for such a model. Raises ValueError and KeyError: it is of another kind."""
     channels, side = config["block_out_channels"], config["sample_size"]
     for name, only in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
         if set(config.get(name, [only])) != {only}:
@@ -96,7 +96,7 @@ def node(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def weights(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """By the names of :class:`AutoencoderKL`; attention was once called otherwise."""
+    """Tensors by their names in :class:`AutoencoderKL`; older versions name attention differently."""
     found = {}
     for name, value in tensors.items():
         own = f"network.{name}"
@@ -107,5 +107,5 @@ def weights(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
 
 
 def beside(folder: Path) -> bytes:
-    """Nothing but the weights."""
+    """No further file is needed beside the weights."""
     return b""

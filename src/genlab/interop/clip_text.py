@@ -12,13 +12,13 @@ from genlab.data.tokenizer.rules import check_rules
 from genlab.errors import ConfigError
 from genlab.files.regular_file import read_bytes
 
-TOKENIZER = "tokenizer"  # its file, as a tensor of bytes beside the weights: with another they mean nothing
+TOKENIZER = "tokenizer"  # its file, as a tensor of bytes beside the weights, which need exactly this tokenizer
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
           "max_position_embeddings", "hidden_act", "layer_norm_eps", "eos_token_id", "pad_token_id")  # fmt: skip
 
 
 class ClipText(nn.Module):
-    """A sentence to a vector: what the tower makes of the token that ends it, after the last norm. Frozen."""
+    """Frozen encoder of a sentence to a vector: the output at its end token, after the last norm."""
 
     network: Any  # made in configure_model
     tokenizer: Tensor  # (tokenizer_bytes,) uint8, made with the network
@@ -59,7 +59,7 @@ class ClipText(nn.Module):
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """-> (N, width). What is longer than the tower's context is cut."""
+        """-> (N, width). Texts longer than the tower's context are cut."""
         rows = self.core.encode_batch(list(texts))
         device = self.tokenizer.device
         ids = torch.tensor([row.ids for row in rows], device=device)
@@ -74,7 +74,7 @@ class ClipText(nn.Module):
             from tokenizers import Tokenizer
 
             state = bytes(self.tokenizer.cpu().numpy()).decode("utf-8")
-            check_rules(state, json.loads(state))  # it may have come with the run of somebody else
+            check_rules(state, json.loads(state))  # it may come from an untrusted run
             self._core = Tokenizer.from_str(state)
             self._core.enable_truncation(self.length)
             self._core.enable_padding(pad_id=self.pad, length=self.length)
@@ -86,10 +86,10 @@ def knows(config: Mapping[str, Any]) -> bool:
 
 
 def node(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Of a text tower, or of that of a whole CLIP. Raises ValueError."""
+    """The config node for a text tower, alone or of a whole CLIP. Raises ValueError."""
     sizes = config.get("text_config", config)
     if not isinstance(sizes, Mapping):
-        raise ValueError("its text_config is none")
+        raise ValueError("its text_config is not a mapping")
     known = {name: sizes[name] for name in _SIZES if type(sizes.get(name)) in (int, float, str)}
     return {
         "_target_": f"{ClipText.__module__}.{ClipText.__qualname__}",
@@ -99,7 +99,7 @@ def node(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def weights(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """By the names of :class:`ClipText`; those of the image tower are left out."""
+    """Tensors by their names in :class:`ClipText`; those of the image tower are left out."""
     inside = any(name.startswith("text_model.") for name in tensors)
     found = {}
     for name, value in tensors.items():
@@ -112,14 +112,14 @@ def weights(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
 
 
 def beside(folder: Path) -> bytes:
-    """The tokenizer's file, or one that is made of the files it had before. Raises ConfigError."""
+    """The tokenizer's file, or one made from files of the older format. Raises ConfigError."""
     path = folder / "tokenizer.json"
     if path.is_file():
         return read_bytes(path.resolve())
     try:
         import transformers
 
-        for name in ("vocab.json", "merges.txt"):  # without them it would be made all the same, and empty
+        for name in ("vocab.json", "merges.txt"):  # without them an empty tokenizer would be made
             if not (folder / name).is_file():
                 raise FileNotFoundError(name)
         kinds: Any = transformers  # whose types do not know this one
@@ -127,6 +127,6 @@ def beside(folder: Path) -> bytes:
         return str(made.backend_tokenizer.to_str()).encode()
     except Exception as error:  # of many kinds: a file is missing, or not what its name says
         raise ConfigError(
-            f"{folder} has no tokenizer.json, nor other files of a tokenizer that can be read. Save it there too: "
+            f"{folder} has no tokenizer.json and no other readable tokenizer files. Save it there too: "
             "CLIPTokenizerFast.from_pretrained(...).save_pretrained(folder)."
         ) from error

@@ -1,4 +1,4 @@
-"""``hf:<folder or name>``: models as transformers and diffusers of Hugging Face save them, from safetensors alone."""
+"""``hf:<folder or name>``: models saved by Hugging Face transformers or diffusers, read from safetensors only."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ _KNOWN = "Known are CLIP's text tower (transformers) and AutoencoderKL (diffuser
 
 
 class HubOrigin:
-    """A folder of a model, or the name of one at the Hub, which is downloaded where it is not in the Hub's cache."""
+    """A model's folder, or its name at the Hub, from where it is downloaded unless it is in the Hub's cache."""
 
     def __init__(self, where: str, option: str):
         self.where, self.option = where, option
@@ -39,12 +39,12 @@ class HubOrigin:
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{self.option}={self.where}: there is no readable config.json. {_KNOWN}") from error
         if not isinstance(content, dict):
-            raise ConfigError(f"{self.option}={self.where}: its config.json describes no model. {_KNOWN}")
+            raise ConfigError(f"{self.option}={self.where}: its config.json does not describe a model. {_KNOWN}")
         return content
 
     @cached_property
     def _kind(self) -> Any:
-        """The module that knows such a model."""
+        """The module for this kind of model."""
         for module in (clip_text, autoencoder_kl):
             if module.knows(self.config):
                 return module
@@ -75,7 +75,7 @@ class HubOrigin:
         return found
 
     def sha256(self) -> str:
-        """Of the file of weights, and of what else they are read with."""
+        """Hash of the weight file and of the other files that are read."""
         digest = hashlib.sha256()
         for part in (*self._contents.values(), self._kind.beside(self.folder_of_model)):
             digest.update(hashlib.sha256(part).digest())

@@ -1,4 +1,4 @@
-"""What a sweep asks of the place where its trials run. Another place is another class with these methods."""
+"""The launcher protocol: starts the trials of a sweep. Each kind of launcher is a class with these methods."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,19 +6,19 @@ from typing import Protocol, runtime_checkable
 
 
 class Job(Protocol):
-    """A trial's process, with all that it started."""
+    """A trial's process, with its children."""
 
-    is_queued: bool  # it has not begun: its place waits for a machine
-    was_taken: bool  # it ended because its place took the machine away: preempted, or out of time
+    is_queued: bool  # it has not begun: it waits for a machine
+    was_taken: bool  # it ended because it lost the machine: preempted, or out of time
 
     def poll(self) -> int | None:
         """None while it runs; then its exit code, or minus the signal that ended it."""
 
     def stop(self) -> None:
-        """Tell it to save and leave, as SIGTERM does. Returns at once."""
+        """Tell it to save and exit, like SIGTERM. Returns at once."""
 
     def kill(self) -> None:
-        """End it and all that it started, now, also if it does not answer."""
+        """End it and its children now, even if it does not answer."""
 
 
 @runtime_checkable
@@ -29,7 +29,7 @@ class Launcher(Protocol):
         """Start a command; what it prints is appended to ``log``.
 
         Args:
-            env: set beside what the place sets itself
+            env: variables beside those that the launcher sets
             log: a file in a folder that exists
             slot: 0 to slots - 1; no two jobs have the same at a time
         """

@@ -1,4 +1,4 @@
-"""A trial's command inside a job of a cluster: what the job is told, the trial is told."""
+"""Runs a trial's command inside a cluster job, and forwards signals to it."""
 
 import os
 import signal
@@ -10,22 +10,22 @@ from types import FrameType
 from genlab.launcher.local import begin
 
 _PERIOD = 0.2  # seconds between two looks at the trial
-_OWNER = 5.0  # at whose folder it is
+_OWNER = 5.0  # seconds between two checks who owns its folder
 _TIME_IS_UP = signal.SIGUSR2  # what submitit asks SLURM for, some time before a job's end
 
 
 def run_command(
     command: Sequence[str], env: Mapping[str, str], log: Path, folder: Path, owner: Path, name: str
 ) -> tuple[int, bool]:
-    """Run it to its end. -> its exit code, or minus the signal that ended it; whether the job was told to leave.
+    """Run it to its end. -> its exit code, or minus the signal that ended it; whether the job was told to stop.
 
-    SIGTERM is passed on, and as SIGUSR1 that time is up: the trial saves and leaves. SIGINT kills it. It leaves, too,
-    when ``owner`` no longer holds ``name``: another job has been given its folder, while this one waited or was lost.
+    SIGTERM is passed on, and SIGUSR2, near the time limit, as SIGUSR1: the trial saves and exits. SIGINT kills it. It
+    also stops when ``owner`` no longer holds ``name``: another job got its folder while this one waited or was lost.
     """
     if not _is_ours(owner, name):
         print(f"another job has been given {log.parent}", flush=True)
         return -signal.SIGTERM, True
-    signal.signal(_TIME_IS_UP, signal.SIG_IGN)  # also in the trial, which some clusters tell whatever its job is told
+    signal.signal(_TIME_IS_UP, signal.SIG_IGN)  # also in the trial: some clusters send it the job's signals too
     heard: list[int] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
@@ -60,7 +60,8 @@ def _is_ours(owner: Path, name: str) -> bool:
 
 
 def _plain(env: Mapping[str, str]) -> dict[str, str]:
-    """Without what says that SLURM or submitit start the processes of a run: a trial starts its own, on one machine."""
+    """Without variables by which SLURM or submitit start the processes of a run: a trial starts its own, on one
+    machine."""
     told = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST")
     of_the_job = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_")
     return {name: value for name, value in env.items() if name in told or not name.startswith(of_the_job)}

@@ -1,4 +1,4 @@
-"""Trials as processes of this machine, each in a process group of its own and with GPUs of its own."""
+"""Runs trials as processes on this machine, each in its own process group with its own GPUs."""
 
 import ctypes
 import os
@@ -45,7 +45,8 @@ class Local:
 
 
 def begin(command: Sequence[str], env: Mapping[str, str], log: Path, folder: Path | None = None) -> "LocalJob":
-    """A process that leaves when this one is gone. ``env``: all of it; ``folder``: where it works, None: here."""
+    """Start a process that exits when this one is gone. ``env``: complete; ``folder``: its working folder, None: this
+    one."""
     with log.open("ab") as file:
         process = subprocess.Popen(
             command,
@@ -54,14 +55,14 @@ def begin(command: Sequence[str], env: Mapping[str, str], log: Path, folder: Pat
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the sweep, which tells its trials
+            start_new_session=True,  # Ctrl-C goes to the sweep, which stops its trials
             preexec_fn=_leave_with_its_parent if _LIBC else None,
         )
     return LocalJob(process)
 
 
 class LocalJob:
-    """A process group. Its first process is told to save and tells the others, as with Ctrl-C in a run."""
+    """A process group. Its first process gets the signal to save and tells the others, as with Ctrl-C in a run."""
 
     is_queued = was_taken = False
 
@@ -70,12 +71,12 @@ class LocalJob:
 
     def poll(self) -> int | None:
         if self.process.returncode is None and self._has_ended():
-            self._kill_group()  # whom it started
+            self._kill_group()  # its children
             self.process.wait()
         return self.process.returncode
 
     def _has_ended(self) -> bool:
-        """Where that can be told, without reaping it: then the number of its group is still taken."""
+        """Whether it has ended, without reaping it where possible, so that its group number is not reused."""
         if sys.platform == "darwin":
             return self.process.poll() is not None
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -89,18 +90,18 @@ class LocalJob:
             self._kill_group()
 
     def _kill_group(self) -> None:
-        with suppress(ProcessLookupError, PermissionError):  # macOS forbids where nothing but the dead is left
+        with suppress(ProcessLookupError, PermissionError):  # macOS forbids it if only zombies are left
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def _leave_with_its_parent() -> None:
-    """In the trial, before it is one: it saves and leaves when the sweep, or what stands in for it, is gone."""
+    """Runs in the child before the trial starts: makes it save and exit when its parent is gone."""
     assert _LIBC is not None
     _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may name, without torch."""
+    """The GPUs for CUDA_VISIBLE_DEVICES, found without torch."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [gpu for gpu in named.split(",") if gpu.strip() and gpu.strip() != "-1"]

@@ -1,6 +1,6 @@
-"""Trials as processes on the machines of a Ray cluster. Ray chooses the machine and the GPUs.
+"""Runs trials as processes on a Ray cluster. Ray chooses the machine and the GPUs.
 
-Every machine has the same environment, and the sweep's folder under the same path.
+Every machine needs the same environment, and the sweep's folder under the same path.
 """
 
 import logging
@@ -17,12 +17,12 @@ from genlab.launcher.base import Job
 from genlab.launcher.local import begin
 from genlab.redaction import one_line
 
-_LOOK = 0.5  # seconds between two questions whether a trial has ended
+_LOOK = 0.5  # seconds between two checks whether a trial has ended
 _PATIENCE = 10.0  # seconds that a machine has to kill a trial
 
 
 class Ray:
-    """``slots`` trials at a time; where there is no room for one yet it waits."""
+    """``slots`` trials at a time; a trial waits if there is no room for it yet."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Ray:
         num_gpus: float = 0,
         resources: Mapping[str, float] | None = None,
     ):
-        """Raises ConfigError: a number is out of range, there is no Ray, or it has no room for a single trial."""
+        """Raises ConfigError: a number is out of range, Ray is missing, or has no room for a single trial."""
         try:
             import ray
         except ImportError as error:
@@ -54,8 +54,8 @@ class Ray:
             )
             needs = ", ".join(f"{name} {amount:g}" for name, amount in wanted.items() if amount)
             raise ConfigError(
-                f"launcher=ray: a trial needs {needs}, and the cluster has {has}. Ask for less, or with "
-                "launcher.slots=... wait for machines that join it."
+                f"launcher=ray: a trial needs {needs}, and the cluster has {has}. Ask for less, or set "
+                "launcher.slots=... to wait for machines that join it."
             )
         self.slots = slots or room
         self.options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": dict(resources or {})}
@@ -66,9 +66,9 @@ class Ray:
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    """Raises ConfigError if nobody answers. Ray takes signals for itself, which are the sweep's."""
+    """Raises ConfigError if Ray does not answer. Keeps the sweep's signal handlers, which Ray replaces."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without GPUs a trial sees those that there are
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a trial without GPUs still sees all
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     own = {"include_dashboard": False} if address is None else {}
     try:
@@ -91,11 +91,11 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 class There:
-    """On the machine that Ray has chosen."""
+    """Runs on the machine that Ray has chosen."""
 
     def __init__(self, command: list[str], env: dict[str, str], log: str, folder: str):
         if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # which Ray keeps from its workers
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # blocked by Ray in its workers
         self.job = begin(command, {**os.environ, **env}, Path(log), Path(folder))
 
     def poll(self) -> int | None:
@@ -109,7 +109,7 @@ class There:
 
 
 class RayJob:
-    was_taken = False  # Ray does not say why a machine is gone
+    was_taken = False  # Ray does not report why a machine is gone
 
     def __init__(self, ray: Any, there: Any, log: Path):
         self.ray, self.there, self.log = ray, there, log
@@ -123,7 +123,7 @@ class RayJob:
         if self._code is None:
             self._code = self._look()
             if self._code is not None:
-                self.ray.kill(self.there)  # its room is another's
+                self.ray.kill(self.there)  # frees its resources
         return self._code
 
     def _look(self) -> int | None:
@@ -146,7 +146,7 @@ class RayJob:
         return code
 
     def _lost(self, error: Exception) -> int:
-        """The machine is gone, or could not begin at all: its folder is not there, for one."""
+        """The machine is gone, or the trial could not begin, e.g. because its folder is missing."""
         said = str(error).strip().splitlines() or [type(error).__name__]
         if self.is_queued and self._killed_at == float("inf"):
             with self.log.open("a") as file:

@@ -1,7 +1,7 @@
-"""Trials as jobs of a SLURM cluster, through submitit: each a job of one task on one machine.
+"""Runs trials as SLURM jobs, through submitit: each a job with one task on one machine.
 
-The trial in it starts its own processes for several GPUs (``trainer=ddp``), as it does at home. A job that is preempted
-or out of time is told so, its trial saves and leaves, and the sweep submits it again; SLURM itself requeues nothing.
+The trial in it starts its own processes for several GPUs (``trainer=ddp``), as elsewhere. A job that is preempted
+or near its time limit gets a signal, its trial saves and exits, and the sweep submits it again; SLURM requeues nothing.
 """
 
 import logging
@@ -23,15 +23,15 @@ from genlab.redaction import one_line
 
 FOLDER = "job"  # in a trial's: what submitit writes
 _LOOK = 1.0  # seconds between two looks for a job's result
-_ASK = 10.0  # at the queue, which all jobs share
-_SURE = 3  # times that the queue has to say that a job is over, if there is no result: it may be on its way
+_ASK = 10.0  # seconds between two calls of squeue, shared by all jobs
+_SURE = 3  # times that the queue must report a job as over before it counts without a result, which may be delayed
 _WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 _AT_WORK = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 _TAKEN = ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "REVOKED", "DEADLINE")
 
 
 class Slurm:
-    """``slots`` jobs at a time, in the queue or at work."""
+    """``slots`` jobs at a time, queued or running."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Slurm:
         parameters: Mapping[str, str | int | float | bool] | None = None,  # of sbatch
         cluster: Literal["slurm", "local"] = "slurm",
     ):
-        """Raises ConfigError: a number is out of range, there is no submitit, or no SLURM here."""
+        """Raises ConfigError: a number is out of range, or submitit or SLURM is missing."""
         try:
             import submitit  # noqa: F401
         except ImportError as error:
@@ -61,7 +61,7 @@ class Slurm:
             )
         if warning >= 60 * time:
             raise ConfigError(
-                f"launcher.warning={warning} seconds leave nothing of launcher.time={time} minutes. "
+                f"launcher.warning={warning} seconds is all of launcher.time={time} minutes. "
                 f"Use launcher.warning={30 * time}, or less."
             )
         lacking = [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]
@@ -101,14 +101,14 @@ class Slurm:
             job = executor.submit(
                 run_command, list(command), {**threads, **env}, log.resolve(), Path.cwd(), owner, name
             )
-        except Exception as error:  # of sbatch, or of a disk: this trial's alone
+        except Exception as error:  # from sbatch or a disk: only this trial fails
             cause = getattr(error, "stderr", None) or error
             return NotBegun(log, f"the job was not submitted ({one_line(cause)[:300]})")
         return SlurmJob(job, log, self.queue if self.cluster == "slurm" else None)
 
 
 class NotBegun:
-    """A job that never came to be: its trial has failed."""
+    """A job that could not be submitted: its trial has failed."""
 
     is_queued = was_taken = False
 
@@ -127,16 +127,16 @@ class NotBegun:
 
 
 class SlurmJob:
-    """A job, by its number. It is over when it has left a result, or when the queue says so for a while."""
+    """A job, by its number. It is over when it has left a result, or when the queue reports so repeatedly."""
 
     def __init__(self, job: Any, log: Path, queue: "Queue | None"):
-        """``job``: submitit's; ``queue`` None: it is no job of SLURM's, but a process here."""
+        """``job``: submitit's; ``queue`` None: not a SLURM job but a local process."""
         self.job, self.log, self.queue = job, log, queue
         self.is_queued, self.was_taken = queue is not None, False
-        self._told = False  # by the sweep, to leave
+        self._told = False  # whether the sweep told it to stop
         self._code: int | None = None
         self._looked_at = 0.0
-        self._over = 0  # times that the queue has said so
+        self._over = 0  # times that the queue reported it as over
         self._seen = 0  # answers of the queue
         if queue is not None:
             queue.watch(job.job_id)
@@ -168,7 +168,7 @@ class SlurmJob:
         return int(code)
 
     def _state(self) -> tuple[str, bool]:
-        """In SLURM's words, and whether that means that it is over, with a result or without."""
+        """SLURM's state, and whether the job is over, with a result or without."""
         if self.queue is None:
             is_over = self.job.done()
             return "KILLED" if is_over else "RUNNING", is_over
@@ -207,7 +207,8 @@ class SlurmJob:
 
 
 class Queue:
-    """What squeue says of all jobs of a sweep, asked for together and not too often: many sweeps share one SLURM."""
+    """The states of all jobs of a sweep by squeue, queried together and not too often, since many sweeps share one
+    SLURM."""
 
     def __init__(self) -> None:
         self._states: dict[str, str] = {}  # of the jobs that are watched
@@ -220,7 +221,7 @@ class Queue:
         self._states.pop(job, None)
 
     def state(self, job: str) -> tuple[int, str]:
-        """How often it has answered, and what it said last. GONE: it knows of no such job, which is over then."""
+        """How often it has answered, and the last state. GONE: it does not know the job, which is over then."""
         if time.monotonic() - self._asked_at > _ASK:
             self._asked_at = time.monotonic()
             self._ask()
@@ -233,7 +234,7 @@ class Queue:
         except (OSError, subprocess.SubprocessError):
             return
         if done.returncode and "Invalid job id" not in done.stderr:
-            return  # SLURM does not answer: they are as they were
+            return  # SLURM does not answer: keep the last states
         found = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if len(line.split()) > 1)
         self._answers += 1
         for job in self._states:
@@ -241,6 +242,7 @@ class Queue:
 
 
 def _scancel(*arguments: str) -> None:
-    """Says nothing of a job that is over. If SLURM does not answer, the job is asked again at the end of its grace."""
+    """Ignores jobs that are over. If SLURM does not answer, the job is cancelled again at the end of its grace
+    period."""
     with suppress(OSError, subprocess.SubprocessError):
         subprocess.run(["scancel", "--quiet", *arguments], capture_output=True, timeout=60)

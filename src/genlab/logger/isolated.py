@@ -1,4 +1,4 @@
-"""Services that show metrics as long as they work; none of them can end a run or hold it up."""
+"""Isolates loggers of external services, so that their failures cannot end or block a run."""
 
 import atexit
 import sys
@@ -20,11 +20,11 @@ from genlab.logger import tracking
 from genlab.redaction import one_line, redacted
 
 _shown = threading.Lock()
-_typed: list[list[str]] = []  # the command line as it is, once for each service that is being called
+_typed: list[list[str]] = []  # the real command line, once for each service call in progress
 
 
 class _Call:
-    """Something to do in another thread, and what came of it."""
+    """A call in another thread, and its result."""
 
     def __init__(self, act: Callable[[], Any]):
         self.act, self.done = act, threading.Event()
@@ -33,15 +33,15 @@ class _Call:
 
 
 class IsolatedLogger(Logger):
-    """Another logger that may fail or hang: the first failure is one warning, and from then on it is left alone.
+    """Wraps a logger that may fail or hang: after the first failure it warns once and stops calling it.
 
-    It works in a thread of its own, which the run waits for while it answers within ``patience``; then it may catch up.
+    Calls run in a separate thread, which the run waits for at most ``patience`` seconds; later it may catch up.
     A run never depends on a service. Its metrics are complete in ``metrics.csv``.
     """
 
     patience = 5.0  # seconds
     patience_with_files = 600.0  # seconds, at the end of a run
-    silence = 60.0  # seconds without an answer, or the end of the run: worth a warning
+    silence = 60.0  # seconds without an answer before a warning
 
     def __init__(self, make: Callable[[], Logger], label: str, run_dir: Path):
         """
@@ -54,14 +54,14 @@ class IsolatedLogger(Logger):
         self._works, self._warned = True, False
         self._calls: Queue[_Call] = Queue(maxsize=10_000)
         self._failure: Exception | None = None
-        self._unanswered: _Call | None = None  # what the others wait for
+        self._unanswered: _Call | None = None  # the call that others wait for
         threading.Thread(target=self._answer, name=label, daemon=True).start()
         try:
             self._call(lambda: setattr(self, "_inner", make()))
         except ModuleNotFoundError as error:
             extra = label.lower().removesuffix("logger")
             raise ConfigError(f"logger={extra} needs a package: pip install 'genlab[{extra}]'") from error
-        except NotMadeError as error:  # by the service's own code: no service can end a run
+        except NotMadeError as error:  # from the service's own code, which must not end a run
             self._give_up(error.__cause__ if isinstance(error.__cause__, Exception) else error)
         except GenlabError:
             raise
@@ -69,7 +69,7 @@ class IsolatedLogger(Logger):
             self._give_up(error)
 
     def _answer(self) -> None:
-        """In the thread: make the calls, one after the other, until one fails."""
+        """The thread's loop: makes the calls, one after the other, until one fails."""
         while self._failure is None:
             call = self._calls.get()
             try:
@@ -143,8 +143,8 @@ class IsolatedLogger(Logger):
 
     @rank_zero_only
     def start(self, told: Mapping[str, Any], curves: Sequence[str], wait: bool = True) -> None:
-        """Before the first step: the config, and the names of the numbers that evaluations will give. ``wait`` false:
-        the first steps are made meanwhile."""
+        """To be called before the first step, with the config, and the names of the numbers that evaluations will give.
+        ``wait`` false: the first steps are made meanwhile."""
         self._attempt(lambda logger: tracking.start(logger, told, curves), wait=wait)
 
     @rank_zero_only
@@ -153,22 +153,22 @@ class IsolatedLogger(Logger):
 
     @rank_zero_only
     def show_image(self, name: str, path: Path, caption: str, examples: int, step: int) -> None:
-        """Show a picture, if the service is one that does."""
+        """Show a picture, if the service supports it."""
         self._attempt(lambda logger: tracking.show_image(logger, name, path, caption, examples, step))
 
     @rank_zero_only
     def show_text(self, name: str, texts: Sequence[str], examples: int, step: int) -> None:
-        """Show texts, if the service is one that does."""
+        """Show texts, if the service supports it."""
         self._attempt(lambda logger: tracking.show_text(logger, name, texts, examples, step))
 
     @rank_zero_only
     def summarize(self, values: Mapping[str, Any]) -> None:
-        """What is to stand beside the last values of a run, if the service has a place for that."""
+        """Set the summary of a run, if the service has one."""
         self._attempt(lambda logger: tracking.summarize(logger, values))
 
     @rank_zero_only
     def send_model(self, files: Mapping[str, Path]) -> None:
-        """Send the trained model, if the service was asked to keep it. Everything else is written by then."""
+        """Send the trained model, if configured. Everything else is written by then."""
         if self._works and self._inner is not None and tracking.wants_model(self._inner):
             self._attempt(lambda logger: tracking.send_model(logger, files), self.patience_with_files)
 
@@ -180,16 +180,16 @@ class IsolatedLogger(Logger):
     def finalize(self, status: str) -> None:
         self._attempt(lambda logger: logger.finalize(status), self.patience)
         if isinstance(self._inner, WandbLogger):
-            atexit.register(_end_quietly)  # after W&B's own, so that it comes before them
+            atexit.register(_end_quietly)  # registered after W&B's own, so that it runs before them
 
 
 def _end_quietly() -> None:
-    """What W&B cannot do any more when this process ends, its service gone, is not printed."""
+    """Hide errors of W&B at the end of this process, when its service is gone."""
     sys.unraisablehook = lambda _: None
 
 
 def _part_from_wandb() -> None:
-    """So that it does not look for its service once more, and print that it is gone, when this process ends."""
+    """Disconnect from W&B's service, so that it does not report at exit that the service is gone."""
     import wandb
 
     with suppress(Exception, SystemExit):
@@ -198,7 +198,7 @@ def _part_from_wandb() -> None:
 
 @contextmanager
 def _shown_command() -> Iterator[None]:
-    """The command line without secrets: W&B writes it down. Processes that Lightning starts need it as it is."""
+    """Hide secrets in the command line, which W&B saves. Processes that Lightning starts need the real one."""
     with _shown:
         _typed.append(_typed[0] if _typed else sys.argv)
         sys.argv = redacted(_typed[0])

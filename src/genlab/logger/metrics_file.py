@@ -1,4 +1,4 @@
-"""A run's metrics as a CSV file: one row a step that was logged, complete whatever happens to the other loggers."""
+"""The CSV file of a run's metrics: one row per logged step, independent of other loggers."""
 
 import csv
 import os
@@ -21,17 +21,17 @@ from genlab.former_names import current_number
 class MetricsFile(Logger):
     """``metrics.csv`` in the run folder: a row a step, a column a metric, empty where a metric was not measured.
 
-    Lightning's CSVLogger starts its file afresh when a run goes on; this one keeps the rows up to the step it continues
-    from. Rows that are not in the file yet are in the checkpoint, so that a kill costs none.
+    Lightning's CSVLogger starts a new file when a run is continued; this one keeps the rows up to the step it continues
+    from. Rows that are not in the file yet are in the checkpoint, so that a kill loses none.
     """
 
     def __init__(self, run_dir: Path):
-        """Raises StorageError if the file that is there is not what was written."""
+        """Raises StorageError if the existing file is damaged."""
         super().__init__()
         self.path = run_dir / "metrics.csv"
         self._rows: dict[int, dict[str, Any]] = {}
         self._columns: list[str] = ["step"]
-        self._header: list[str] = []  # the columns of the file as it is; empty: write it afresh
+        self._header: list[str] = []  # the columns of the file; empty: write a new file
         self._written = -1  # the last step in it
         if os.path.lexists(self.path):
             try:
@@ -61,18 +61,18 @@ class MetricsFile(Logger):
         return ""
 
     def forget_after(self, step: int) -> None:
-        """Drop rows of steps that will be made again. ``step``: the number of steps already made."""
+        """Drop rows of steps that will be repeated. ``step``: the number of steps already made."""
         self._rows = {number: row for number, row in self._rows.items() if number < step}
         self._written = min(self._written, step - 1)
 
     def unwritten(self, trainer: Trainer) -> list[dict[str, Any]]:
-        """Rows that are not in the file yet, that of the step just made among them: for the checkpoint."""
+        """Rows that are not in the file yet, that of the last step included."""
         others, trainer.loggers = trainer.loggers, [self]
         try:
             trainer._logger_connector.update_train_step_metrics()  # Lightning will, but only after the checkpoint
         finally:
             trainer.loggers = others
-        return [dict(row) for number, row in self._rows.items() if number >= self._written]  # that one may have grown
+        return [dict(row) for number, row in self._rows.items() if number >= self._written]  # it may have grown
 
     def restore(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Put back what :meth:`unwritten` gave."""
@@ -81,7 +81,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        pass  # they stand in config.yaml
+        pass  # they are in config.yaml
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

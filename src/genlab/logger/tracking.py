@@ -1,7 +1,8 @@
-"""What Weights & Biases and TensorBoard receive of a run: config, curves, samples, a summary, the model.
+"""Sends a run's config, curves, samples, summary and model to Weights & Biases and TensorBoard.
 
-Curves lie over the number of training examples, and their names are the same for any number of samples (``val/fid``,
-where ``metrics.csv`` says ``val/fid_digits64_1k``): the config holds the number. Other loggers get config and curves.
+The x axis of curves is the number of training examples, and their names are the same for any number of samples
+(``val/fid``, where ``metrics.csv`` says ``val/fid_digits64_1k``): the config holds the number. Other loggers get config
+and curves.
 """
 
 import inspect
@@ -20,14 +21,14 @@ from genlab.config.build import check_known, parameters, resolve
 from genlab.metrics.base import Direction
 
 EXAMPLES = "progress/examples"  # the x axis of every curve
-PROJECT = "genlab"  # of W&B's, where nobody names one
+PROJECT = "genlab"  # W&B's default project
 _TRIALS = "trials.json"  # in the folder of a sweep
 _OF_A_WRITER = ("comment", "purge_step", "max_queue", "flush_secs", "filename_suffix")  # torch's SummaryWriter
 
 
 class Wandb(WandbLogger):
-    """Weights & Biases. What is left null comes from its environment variables (WANDB_PROJECT, WANDB_TAGS, ...) or its
-    settings files, and where these say nothing from the run."""
+    """Weights & Biases. Arguments that are null come from its environment variables (WANDB_PROJECT, WANDB_TAGS, ...) or
+    its settings files, and else from the run."""
 
     def __init__(
         self,
@@ -97,12 +98,12 @@ def named(node: Mapping[str, Any], run_name: str, run_dir: Path) -> dict[str, An
 
 
 def wandb_folder(node: Mapping[str, Any], run_dir: Path) -> Path:
-    """In whose ``wandb/`` W&B keeps a run."""
+    """The folder whose ``wandb/`` holds a run."""
     return Path(node.get("save_dir") or os.environ.get("WANDB_DIR") or run_dir)
 
 
 def kept_by_wandb(config: Mapping[str, Any], run_dir: Path) -> str | None:
-    """What W&B has kept here of a run, as its command ``sync`` takes it; None if it was online, or not asked for."""
+    """The local files of an offline W&B run, for ``wandb sync``; None if it was online or not used."""
     node = config.get("logger", {}).get("wandb")
     if node is None or os.environ.get("WANDB_MODE") != "offline":
         return None
@@ -110,8 +111,8 @@ def kept_by_wandb(config: Mapping[str, Any], run_dir: Path) -> str | None:
 
 
 def start(logger: Logger, told: Mapping[str, Any], curves: Sequence[str]) -> None:
-    """Before the first step. ``told``: the config and what else was written down; ``curves``: numbers that will come of
-    evaluations."""
+    """Before the first step. ``told``: the config and other settings; ``curves``: names of numbers that evaluations
+    will give."""
     if isinstance(logger, WandbLogger):
         logger.experiment.define_metric(EXAMPLES)
         logger.experiment.define_metric("*", step_metric=EXAMPLES, step_sync=True, overwrite=True)
@@ -126,11 +127,11 @@ def _start_tensorboard(logger: TensorBoardLogger, told: Mapping[str, Any], curve
     from torch.utils.tensorboard.summary import hparams
 
     logger.hparams = dict(told)
-    (Path(logger.log_dir) / logger.NAME_HPARAMS_FILE).unlink(missing_ok=True)  # of the run before it was continued
+    (Path(logger.log_dir) / logger.NAME_HPARAMS_FILE).unlink(missing_ok=True)  # from before the run was continued
     lines = yaml.safe_dump(logger.hparams, sort_keys=False, allow_unicode=True).splitlines()
     logger.experiment.add_text("config", "".join(f"    {line}\n" for line in lines), 0)
     writer = logger.experiment._get_file_writer()
-    for summary in hparams(dict(_flat(told)), dict.fromkeys(curves, 0.0)):  # of the curves only the names are told
+    for summary in hparams(dict(_flat(told)), dict.fromkeys(curves, 0.0)):  # only the names of the curves are used
         writer.add_summary(summary)
     logger.save()
 
@@ -146,7 +147,7 @@ def _flat(node: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
 
 
 def log(logger: Logger, metrics: Mapping[str, Any], step: int | None) -> None:
-    """Numbers by name. TensorBoard has one x axis, so it is told the examples as its step."""
+    """Numbers by name. TensorBoard has one x axis, so it gets the examples as its step."""
     if isinstance(logger, TensorBoardLogger) and EXAMPLES in metrics:
         step = int(metrics[EXAMPLES])
     logger.log_metrics(dict(metrics), step)
@@ -177,7 +178,7 @@ def show_text(logger: Logger, name: str, texts: Sequence[str], examples: int, st
 
 
 def summarize(logger: Logger, values: Mapping[str, Any]) -> None:
-    """What is shown of a run beside its last values, by which runs are sorted."""
+    """Set a run's summary, by which runs are sorted."""
     if isinstance(logger, WandbLogger) and values:
         logger.experiment.summary.update(dict(values))
 
@@ -187,7 +188,7 @@ def wants_model(logger: Logger) -> bool:
 
 
 def send_model(logger: Logger, files: Mapping[str, Path]) -> None:
-    """The model as an artifact: ``files`` by their paths in it, which together are a run's folder."""
+    """Send the model as an artifact: ``files`` by their paths in it, which together form a run's folder."""
     if not isinstance(logger, WandbLogger):
         return
     import wandb
@@ -204,7 +205,7 @@ def send_model(logger: Logger, files: Mapping[str, Path]) -> None:
 def better(
     best: Mapping[str, float], values: Mapping[str, float], directions: Mapping[str, Direction | None]
 ) -> dict[str, float]:
-    """The best of each number so far, ``values`` among them; where no direction is the better one there is no best."""
+    """The best of each number so far, including ``values``; numbers without a better direction are left out."""
     costs = {"lower": lambda value: value, "higher": lambda value: -value, "one": lambda value: abs(value - 1)}
     found = dict(best)
     for name, value in values.items():

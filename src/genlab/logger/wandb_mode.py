@@ -1,4 +1,4 @@
-"""Whether Weights & Biases is online."""
+"""Chooses whether Weights & Biases runs online or offline."""
 
 import http.client
 import netrc
@@ -13,8 +13,8 @@ _LOGINS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 
 
 def choose_wandb_mode(mode: str | None = None) -> None:
-    """Offline where nobody has logged in, or nobody answers; a mode that the user has set stands, the option ``mode``
-    before the environment."""
+    """Offline without a login, or if the server does not answer; a mode set by the user has precedence, the option
+    ``mode`` before the environment."""
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")  # seconds
     if mode is not None:
@@ -31,12 +31,12 @@ def choose_wandb_mode(mode: str | None = None) -> None:
         pass  # it answers
     except (OSError, ValueError, http.client.HTTPException) as error:
         os.environ["WANDB_MODE"] = "offline"
-        warnings.warn(f"W&B is unreachable at {url} ({error}); what it is sent is kept here.", stacklevel=2)
+        warnings.warn(f"W&B is unreachable at {url} ({error}); its data are kept on this machine.", stacklevel=2)
 
 
 def _netrc_names(host: str) -> bool:
-    """Whether the user's netrc holds a login for ``host``. One that cannot be read holds none, and W&B reads it no
-    better; nor is there one where the user has no home."""
+    """Whether the user's netrc holds a login for ``host``. False if it cannot be read, which W&B
+    cannot either, or if the user has no home."""
     try:
         file = os.environ.get("NETRC") or Path.home() / ".netrc"
         return netrc.netrc(str(file)).authenticators(host) is not None

@@ -1,4 +1,4 @@
-"""A home folder, and a cache, where the user has none that can be written to: in a container of another user, say."""
+"""A home folder and a cache folder for users who have no writable one, e.g. in a container of another user."""
 
 import os
 import warnings
@@ -8,11 +8,11 @@ from genlab.files.paths import read_path
 
 
 def ensure_home(outputs: str) -> None:
-    """Give the libraries that keep files in the user's home a place among the runs, with one warning.
+    """Give libraries that keep files in the user's home a folder beside the runs, with one warning.
 
     Where there is no home at all (HOME is not set, and the system does not know the user), HOME is ``<outputs>/.home``.
     Where ``~/.cache`` cannot be written, caches are in ``<outputs>/.cache``; what can be read of the home is still
-    read, a login for example. What the user has set stands.
+    read, a login for example. What the user has set is kept.
     """
     runs = read_path(outputs).absolute()
     try:
@@ -22,7 +22,7 @@ def ensure_home(outputs: str) -> None:
         _say("this user has no home folder", runs / ".home", "Set HOME")
         return
     cache = read_path(os.environ.get("GENLAB_CACHE") or home / ".cache" / "genlab")
-    if _can_be_written(cache) or "GENLAB_CACHE" in os.environ:  # of which it is said when it is used
+    if _can_be_written(cache) or "GENLAB_CACHE" in os.environ:  # reported when it is used
         return
     if (hugging_face := home / ".cache" / "huggingface").exists():  # models that are there, and its login
         os.environ.setdefault("HF_HOME", str(hugging_face))
@@ -37,6 +37,6 @@ def _say(why: str, where: Path, remedy: str) -> None:
 
 
 def _can_be_written(folder: Path) -> bool:
-    """The folder, or the nearest one above it that there is."""
+    """Whether the folder, or its nearest parent that exists, is writable."""
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)

@@ -1,4 +1,4 @@
-"""Running out of memory, as one line with the numbers to try."""
+"""Out-of-memory errors as one line with the settings to try."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ def enough_memory(where: str | Callable[[], str], remedy: str) -> Iterator[None]
     except (MemoryError, RuntimeError) as error:
         if "shared memory" in str(error) or "DataLoader worker" in str(error):
             place = where if isinstance(where, str) else where()
-            why = f"a process that loads data died {place}: as a rule memory, or shared memory (/dev/shm), is full"
+            why = f"a process that loads data died {place}, usually because memory or shared memory (/dev/shm) is full"
             raise ResourceError(f"{why}. Try data.num_workers=0, or docker run --shm-size=2g") from error
         on_gpu = isinstance(error, torch.OutOfMemoryError)
         if not (on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)):

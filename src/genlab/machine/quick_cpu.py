@@ -15,8 +15,8 @@ def quick_cpu(on_cpu: bool) -> Iterator[None]:
     """Within, oneDNN multiplies, on CPUs where it is as exact as float32 can be: up to twice as fast as by default.
     Memory is kept for the next tensors (:func:`keep_freed_memory`), from then on.
 
-    What torch calls "medium" precision allows it. On some processors that really means bfloat16, so a product is looked
-    at first; there, and on a GPU, everything stays as it was.
+    What torch calls "medium" precision allows it. On some processors that really means bfloat16, so a test product is
+    checked first; there, and on a GPU, nothing changes.
     """
     if on_cpu:
         keep_freed_memory()

@@ -1,4 +1,4 @@
-"""Which process of a run this is, and how many there are; one alone is number 0 of 1."""
+"""The rank of this process and the number of processes of the run; a single process is rank 0 of 1."""
 
 import torch.distributed as dist
 

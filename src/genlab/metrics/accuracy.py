@@ -1,4 +1,4 @@
-"""How often a classifier is right about held-out images."""
+"""Accuracy of a classifier on held-out images."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,10 +21,11 @@ from genlab.model.base import Classifies, Model
 
 
 class Accuracy(Metric):
-    """The share of held-out images whose class gets the largest logit, and what the true class costs, in nats.
+    """The share of held-out images whose class gets the largest logit, and the cross-entropy of the true class, in
+    nats.
 
-    Always of the held-out split, whatever samples are compared with: a classifier may know its training images by
-    heart. Images without a label (-1) are left out. Sums are in float64 over all ranks.
+    Always on the held-out split, whatever the reference is, since a classifier may have memorized its training
+    images. Images without a label (-1) are left out. Sums are in float64 over all ranks.
     """
 
     directions: ClassVar[Mapping[str, Direction | None]] = {"accuracy": "higher", "cross_entropy": "lower"}
@@ -50,7 +51,7 @@ class Accuracy(Metric):
         return {"accuracy": self.right / self.count, "cross_entropy": self.nats / self.count}
 
     def settings(self) -> dict[str, int | float | str]:
-        """With a hash of the images and labels that the latest ``measure`` was of."""
+        """With a hash of the images and labels of the latest ``measure``."""
         return {"split": "val", "sha256": self._measured}
 
     @torch.no_grad()
@@ -73,10 +74,10 @@ class Accuracy(Metric):
             self.update(logits.to(device), torch.from_numpy(table.labels[chosen]).to(device))
 
     def check(self, model: Model, data: DataModule) -> None:
-        """Raises ConfigError: the model names no classes, or no held-out image has a label."""
+        """Raises ConfigError: the model is not a classifier, or no held-out image has a label."""
         if not isinstance(model, Classifies):
             raise ConfigError(
-                f"metrics=accuracy: a {type(model).__name__} names no classes. Leave it out of metrics=[...]."
+                f"metrics=accuracy: a {type(model).__name__} is not a classifier. Leave it out of metrics=[...]."
             )
         table = _held_out(data)
         if table.labels is None or not (table.labels >= 0).any():

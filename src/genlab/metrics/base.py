@@ -1,12 +1,12 @@
 """The contract of metrics, torchmetrics.Metric subclasses of two kinds.
 
-Some compare generated examples with real ones, and are fed batches of both; some ask the model itself. A batch is a
-mapping with fixed keys: what the task judges, ``image`` (N, C, H, W) uint8, or ``text``, a list of N strings without
+Some compare generated examples with real ones, in batches of both; some measure the model itself. A batch is a
+mapping with fixed keys: the examples, ``image`` (N, C, H, W) uint8, or ``text``, a list of N strings without
 their prompts; ``index`` (N,) int64, the examples' places in their set, the same on any number of devices; ``label``
 (N,) int64 and ``caption``, a list of N strings, where the data or the request had one; and what the extractor of the
 evaluation gives, float32: ``features`` (N, D), ``logits`` (N, K), ``spatial`` (N, S). Sample i of text and reference i
-go on from the same prompt, and have the same number of tokens; which tokens is not said, so that what a metric counts
-does not hang on the tokenizer.
+continue the same prompt, and have the same number of tokens. Tokens themselves are not given, so that metrics do not
+depend on the tokenizer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from genlab.data.base import DataModule, Split
 from genlab.model.base import Condition, Model
 
 MetricBatch = Mapping[str, Any]
-Direction = Literal["lower", "higher", "one"]  # what is better; "one": as near to 1 as can be
+Direction = Literal["lower", "higher", "one"]  # which direction is better; "one": as near to 1 as possible
 EXTRACTED = frozenset({"features", "logits", "spatial"})  # keys of a batch that come from the extractor
 
 
@@ -26,7 +26,7 @@ class SampleMetric(Protocol):
     """Compares generated examples with real ones."""
 
     reads: ClassVar[frozenset[str]]  # the keys of a batch that it needs
-    # One may also have ``optional``, likewise: the keys that it looks at where they are there.
+    # It may also have ``optional``: further keys that it uses if they are present.
     directions: ClassVar[Mapping[str, Direction | None]]  # of every number that it gives, by the name in ``compute``
 
     def update(self, batch: MetricBatch, real: bool) -> None:
@@ -38,17 +38,17 @@ class SampleMetric(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget what was taken in."""
+        """Forget all batches."""
         ...
 
     def settings(self) -> dict[str, int | float | str]:
-        """What the number depends on beside the examples, as it was used; part of the protocol on record."""
+        """What the number depends on beside the examples; part of the recorded protocol."""
         ...
 
 
 @runtime_checkable
 class ModelMetric(Protocol):
-    """Asks the model: how likely held-out data are to it, how its latent space is laid out, what it answers."""
+    """Measures the model itself: its likelihood of held-out data, its latent space, or its answers to problems."""
 
     directions: ClassVar[Mapping[str, Direction | None]]
 
@@ -57,11 +57,11 @@ class ModelMetric(Protocol):
         ...
 
     def check(self, model: Model, data: DataModule) -> None:
-        """Raises ConfigError if the model or the data are not such that this can be measured."""
+        """Raises ConfigError if this cannot be measured on the model or the data."""
         ...
 
     def subject(self, model: Model, split: Split) -> str:
-        """What the names of its numbers end in, e.g. ``exact_val``: of which kind, of what."""
+        """The suffix of its numbers' names, e.g. ``exact_val``: the kind of number and the data."""
         ...
 
     def compute(self) -> dict[str, Tensor]:
@@ -86,26 +86,26 @@ class NeedsData(Protocol):
 
 @runtime_checkable
 class AsksForConditions(Protocol):
-    """A ModelMetric that draws from models that can be asked for something."""
+    """A ModelMetric that draws samples from conditional models."""
 
     def ask(self, asked: Callable[[Sequence[int]], Condition | None]) -> None:
-        """Called before ``measure``: gives what draws of these numbers are asked for; None: nothing."""
+        """Called before ``measure``: gives the conditions of samples with these numbers; None: unconditional."""
         ...
 
 
 @runtime_checkable
 class NeedsEnough(Protocol):
-    """A metric that cannot be computed of too few examples, or of too few of a class."""
+    """A metric that cannot be computed from too few examples, or too few of a class."""
 
     def check_enough(self, real: Tensor, fake: Tensor) -> None:
         """``real`` (M,), ``fake`` (N,): the labels of all examples of a side, -1 = none. Raises DataError, with a
-        remedy; called before a training and again before the number is made."""
+        remedy; called before a training and again before the number is computed."""
         ...
 
 
 @runtime_checkable
 class HasPictures(Protocol):
-    """A metric that can show what its numbers say."""
+    """A metric that can illustrate its numbers."""
 
     def pictures(self) -> dict[str, Tensor]:
         """By name, (C, H, W) uint8 on the CPU, C of 1 or 3; of what was computed last."""
@@ -117,7 +117,7 @@ class FeatureExtractor(Protocol):
 
     name: str
     modality: str  # "image", "text": the column of examples that it looks at
-    gives: frozenset[str]  # of ``features``, ``logits`` (of classes), ``spatial`` (features that know where)
+    gives: frozenset[str]  # of ``features``, ``logits`` (of classes), ``spatial`` (features with positions)
     preprocessing: str  # resize, scaling and network, in words: part of the fingerprint and of the protocol
 
     def fingerprint(self) -> str:
@@ -125,7 +125,7 @@ class FeatureExtractor(Protocol):
         ...
 
     def extract(self, examples: Any, wanted: frozenset[str]) -> dict[str, Tensor]:
-        """What is ``wanted`` of ``gives``, each float32 (N, ...), of images uint8 (N, C, H, W), C of 1 or 3, of any
+        """The ``wanted`` outputs, each float32 (N, ...), of images uint8 (N, C, H, W), C of 1 or 3, of any
         size, or of a list of N texts."""
         ...
 

@@ -1,4 +1,4 @@
-"""What held-out images cost a model, in the unit in which likelihoods are compared."""
+"""Bits per dimension of held-out images."""
 
 from collections.abc import Mapping
 
@@ -23,17 +23,17 @@ _AT_ONCE = 64  # images: a likelihood keeps more in memory than a sample does
 
 class BitsPerDim(Metric):
     """Minus the base-2 log-likelihood of 8-bit images, for each dimension (Theis et al. 2016, arXiv:1511.01844), on
-    average over held-out images that represent the split evenly, each told what the model can be told; and the
+    average over held-out images spread evenly over the split, each with the model's conditions; and the
     same in nats an image, at the gray levels that the model tells apart.
 
-    The names say of what kind the number is: exact, a bound from above, or an estimate of a bound. Pixels are
+    The names include the kind of the number: exact, an upper bound, or an estimate of a bound. Pixels are
     dequantized with uniform noise, a function of (seed, image), and a density of what comes out is a bound of the
-    discrete likelihood. Noise and model agree on the cell of each level. A model that knows nothing pays 8 bits.
+    discrete likelihood. Noise and model agree on the cell of each level. A uniform model has 8 bits.
     """
 
     full_state_update = False
 
-    def __init__(self, num_images: int = 100, split: Split = "val"):  # as many as there are, at most
+    def __init__(self, num_images: int = 100, split: Split = "val"):  # at most all of the split
         """Raises ConfigError if there is no such number of images."""
         super().__init__()
         if num_images < 1:
@@ -67,7 +67,7 @@ class BitsPerDim(Metric):
         return {**images, "dequantisation": "uniform in cells", "seed": self._seed, **self._facts}
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
-        """Raises ConfigError: the data are no images, or the model has no likelihood."""
+        """Raises ConfigError: the data are not images, or the model has no likelihood."""
         if data.spec.modality != "image":
             raise ConfigError(
                 f"metrics=bits_per_dim is for images; the data are {data.spec.modality}. Use metrics=[perplexity]."

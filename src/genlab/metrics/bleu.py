@@ -1,4 +1,4 @@
-"""Overlap of words of samples with how the text itself goes on (Papineni et al. 2002), by sacrebleu."""
+"""BLEU: word overlap of samples with the true continuations (Papineni et al. 2002), by sacrebleu."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -16,8 +16,8 @@ class BLEU(Metric):
     """``bleu``, in [0, 100]: n-gram precision of samples, up to four words, with a penalty for short ones, over the
     whole set: sample i against reference i, where there is one, the true continuation of its prompt.
 
-    Made for translation. Of free text there are many good continuations and the reference is one of them, so figures
-    are low; without a prompt (``task.prompt_length=0``) it says nothing. ``settings`` has sacrebleu's signature
+    Made for translation. Free text has many good continuations and the reference is one of them, so scores
+    are low; without a prompt (``task.prompt_length=0``) it is meaningless. ``settings`` has sacrebleu's signature
     (Post 2018, arXiv:1804.08771).
     """
 
@@ -33,8 +33,8 @@ class BLEU(Metric):
     fake_lengths: list[Tensor]
     fake_index: list[Tensor]
 
-    def __init__(self, tokenize: str = "13a"):  # sacrebleu's way to find words: 13a, intl, char, zh, ja-mecab, none ...
-        """Raises ConfigError if sacrebleu is not installed, or knows no such way."""
+    def __init__(self, tokenize: str = "13a"):  # sacrebleu's tokenization: 13a, intl, char, zh, ja-mecab, none ...
+        """Raises ConfigError if sacrebleu is not installed, or does not know this tokenization."""
         super().__init__()
         self.scorer = scorer("bleu", "BLEU", tokenize=tokenize)
         for side in ("real", "fake"):

@@ -1,4 +1,4 @@
-"""Overlap of characters of samples with how the text itself goes on (Popović 2015), by sacrebleu."""
+"""chrF: character overlap of samples with the true continuations (Popović 2015), by sacrebleu."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -18,8 +18,8 @@ class ChrF(Metric):
     the whole set: sample i against reference i, where there is one, the true continuation of its prompt. With
     ``word_order=2`` it is chrF++.
 
-    Kinder than BLEU to short texts and to half a word. Any two texts of a language share many characters: 20 or so is
-    what unrelated ones have. ``settings`` has sacrebleu's signature (Post 2018, arXiv:1804.08771).
+    More robust than BLEU on short texts and partial words. Any two texts of a language share many characters:
+    unrelated ones have about 20. ``settings`` has sacrebleu's signature (Post 2018, arXiv:1804.08771).
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"text"})

@@ -1,4 +1,4 @@
-"""Does a model draw all classes, and each as often as it should? An independent judge says what a sample is."""
+"""Balance of the classes among samples, by an independent classifier: are all drawn, each as often as it should be?"""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -15,12 +15,12 @@ from genlab.metrics.classes import check_two_classes
 from genlab.metrics.judge import verdicts
 from genlab.metrics.ordered import in_order
 
-REACHED = 0.25  # of its expected share: fewer may be others that the judge is wrong about
-_EXPECTED = 5  # samples of a class, the fewest that its absence is told by: a Poisson variable of mean 5 is 0 in 0.7 %
+REACHED = 0.25  # of its expected share: fewer may be errors of the judge
+_EXPECTED = 5  # fewest expected samples to call a class absent: a Poisson variable of mean 5 is 0 in 0.7 %
 
 
 class ClassBalance(Metric):
-    """How often samples are of each class, beside how often they should be.
+    """The frequency of each class among samples, compared with the expected one.
 
     * ``classes_reached`` in [0, 1], 1 is best: the share of classes that samples reach at all, with a quarter of
       their expected share. It falls with whole modes that are missing (Srivastava et al. 2017, arXiv:1705.07761,
@@ -29,9 +29,9 @@ class ClassBalance(Metric):
       over the classes that are reached, each renormalized. It falls to 0.05 and not to 0 for 500 independent real
       samples of ten classes: about sqrt(K / (2 pi N)) is chance.
 
-    The class of a sample is what the judge says, not what was asked for. What is expected are the classes of the
-    reference, or, of samples that were asked for labels, those labels; in either case as the judge would see them: it
-    is wrong about real images too, and as often.
+    The class of a sample is the judge's prediction, not the label it is conditioned on. The expected shares are those
+    of the reference's classes, or of the labels of conditional samples; in either case as the judge would predict
+    them, since it makes errors on real images too.
     """
 
     reads: frozenset[str]
@@ -98,9 +98,9 @@ def expected_shares(
     labels: np.ndarray,  # (M,) of the reference, -1: none
     named: np.ndarray,  # (M,) what the judge makes of the reference
     asked: np.ndarray,  # (N,) what samples were asked for, -1: nothing
-    classes: int,  # that the judge knows
+    classes: int,  # number of the judge's classes
 ) -> np.ndarray:
-    """The share (K,) of each class that the judge would find among real images of the classes that were asked for.
+    """The share (K,) of each class that the judge would predict for real images of the requested classes.
 
     Raises DataError if the reference has no image of such a class."""
     if (asked < 0).any() or (labels < 0).any():

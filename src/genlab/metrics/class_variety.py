@@ -1,4 +1,4 @@
-"""Do samples of a class differ as much as data do, or is it the same picture over and over?"""
+"""Variety of samples within a class, relative to the data: 0 for one image per class."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -14,8 +14,8 @@ from genlab.metrics.base import Direction, MetricBatch
 from genlab.metrics.judge import verdicts
 from genlab.metrics.ordered import in_order
 
-_STRONG = 0.8  # of the power of a class lies in the frequencies that are looked at
-_RELATIVE_ERROR = 1e-9  # of a variety, at most: the same picture over and over has 1e-14 in float32
+_STRONG = 0.8  # share of the power of a class in the used frequencies
+_RELATIVE_ERROR = 1e-9  # largest error of a variety: identical pictures have 1e-14 in float32
 _FEWEST = 5  # images of a class, of either kind, for it to count
 
 
@@ -25,12 +25,12 @@ class ClassVariety(Metric):
     The mean squared distance of two pictures of a class, by which variety is usually measured (Zhu et al. 2017,
     arXiv:1711.11586, sec. 5), would fall with blur and rise with noise. So it is taken frequency by frequency, as a
     share of the power that pictures have there: v_c(f) = Var_c X(f) / E_c |X(f)|^2, X the Fourier transform of a
-    picture of class c. A blur scales both alike and cancels. Noise is weak at the frequencies that are looked
-    at, the strongest ones without the mean, which hold four fifths of the power w_c(f) of the data's class.
+    picture of class c. A blur scales both alike and cancels. Noise is weak at the used frequencies,
+    the strongest ones without the mean, which hold four fifths of the power w_c(f) of the data's class.
     ``class_variety`` is the mean over classes of sum_f w_c(f) v_c(f) of the samples, over that of the reference, and 1
-    at most: what noise adds is no variety.
+    at most, since what noise adds is not variety.
 
-    The class of a picture is what a judge says, as in ``class_balance``; data without labels count as one class.
+    The class of a picture is a judge's prediction, as in ``class_balance``; data without labels count as one class.
     """
 
     reads: frozenset[str]
@@ -49,7 +49,7 @@ class ClassVariety(Metric):
     def __init__(
         self,
         judge: Literal["pixels", "logits"] = "pixels",  # a machine fitted to the reference, or the extractor's logits
-        num_reference: int = 2000,  # images of the reference that are looked at, the first labelled ones
+        num_reference: int = 2000,  # images of the reference that are used, the first labelled ones
         penalty: float = 10.0,  # C of the support vector machine
     ):
         super().__init__()
@@ -80,7 +80,7 @@ class ClassVariety(Metric):
             _, of_real, of_samples = verdicts(
                 "pixels", real, labels[labels >= 0][: self.num_reference], samples, self.num_reference, self.penalty
             )
-        else:  # logits have said it; or all are of the class -1
+        else:  # predicted from logits; or all are of the class -1
             of_real, of_samples = named_real.cpu().numpy(), named.cpu().numpy()
         value = relative_variety(spectra(samples), of_samples, spectra(real), of_real)
         return {"class_variety": torch.tensor(value)}

@@ -1,4 +1,4 @@
-"""Numbers that are means over classes: which there are, and whether there is enough of each."""
+"""Helpers for metrics that average over classes: labels, and checks for enough examples of each."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def labels_or_none(labels: Tensor | None, count: int) -> Tensor:
 
 
 def check_two_classes(real: Tensor, metric: str) -> None:
-    """Of the labels of the reference (M,). Raises DataError if they do not tell two classes apart."""
+    """``real``: labels of the reference (M,). Raises DataError if there are fewer than two classes."""
     found = real[real >= 0].unique().numel()
     if found < 2:
         raise DataError(

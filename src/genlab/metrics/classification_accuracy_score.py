@@ -1,4 +1,4 @@
-"""Can a classifier learn the real classes from samples alone?"""
+"""Classification accuracy score: accuracy on real images of a classifier trained on samples."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -14,17 +14,17 @@ from genlab.metrics.ordered import in_order
 
 class ClassificationAccuracyScore(Metric):
     """CAS (Ravuri & Vinyals 2019, arXiv:1905.10887): the accuracy, on real images, of a classifier that was trained on
-    samples and the labels that they were asked for.
+    samples and the labels that they are conditioned on.
 
     1 is best; an ignored condition gets about 1 / classes, missing or wrong classes cost their share. Real training
-    images in place of samples say what there is to be had.
+    images instead of samples give the best possible value.
 
     The paper trains a ResNet-50 on the pixels of as many samples as ImageNet has images, and reports its top-1 and
     top-5 accuracy on ImageNet's validation images. Here a logistic regression is trained on what the extractor gives of
     the samples, and tested on the whole reference, top-1: seconds, and deterministic. But the features come from real
-    images: what they do not see (texture, say) is not held against samples, and the probe needs fewer and less
-    varied samples than a network would. So numbers are higher; they compare with each other, under one extractor and
-    one number of samples, and never with published ones.
+    images: what they ignore (e.g. texture) is not counted against samples, and the probe needs fewer and less
+    varied samples than a network would. So numbers are higher: comparable with each other, for one extractor and
+    one number of samples, but never with published ones.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"features", "label"})
@@ -62,7 +62,8 @@ class ClassificationAccuracyScore(Metric):
             getattr(self, f"{side}_{kind}").append(batch[key][labelled])
 
     def compute(self) -> dict[str, Tensor]:
-        """``cas`` in [0, 1]. Raises DataError if samples are of fewer than two classes, or nothing real has a label."""
+        """``cas`` in [0, 1]. Raises DataError if samples are of fewer than two classes, or no real example has a
+        label."""
         from sklearn.linear_model import LogisticRegression  # slow to import, and not needed to train
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler

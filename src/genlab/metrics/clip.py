@@ -1,4 +1,4 @@
-"""CLIP (Radford et al. 2021, arXiv:2103.00020): images and texts as vectors that can be compared, by transformers."""
+"""CLIP (Radford et al. 2021, arXiv:2103.00020): embeddings of images and texts, by transformers."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -22,7 +22,8 @@ class CLIP:
     """A network of transformers' CLIPModel, in float32, from safetensors alone."""
 
     def __init__(self, model: str):  # a folder, or a name on the Hugging Face Hub
-        """Raises ConfigError if transformers is missing, ResourceError if the model is neither here nor to be had."""
+        """Raises ConfigError if transformers is missing, ResourceError if the model is neither here nor can be
+        downloaded."""
         try:
             from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
         except ImportError as error:
@@ -67,7 +68,7 @@ class CLIP:
             return normalize(self.network.text_projection(read.pooler_output), dim=1)
 
     def prepared(self, images: Tensor) -> Tensor:
-        """What the network sees of uint8 images (N, C, H, W): float32 (N, 3, S, S)."""
+        """The network's input for uint8 images (N, C, H, W): float32 (N, 3, S, S)."""
         x = images.float().expand(-1, 3, -1, -1)
         height, width = (int(self.size * side / min(x.shape[2:])) for side in x.shape[2:])
         x = interpolate(x, (height, width), mode="bicubic", antialias=True, align_corners=False).round().clamp(0, 255)

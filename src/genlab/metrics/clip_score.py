@@ -1,4 +1,4 @@
-"""Does an image show what it was asked for? CLIP says (Hessel et al. 2021, arXiv:2104.08718)."""
+"""CLIPScore of samples and their prompts (Hessel et al. 2021, arXiv:2104.08718)."""
 
 import hashlib
 import json
@@ -20,8 +20,8 @@ class CLIPScore(Metric):
     """Mean of 100 max(cos, 0) between the CLIP embeddings of a sample and of its prompt (eq. 1, with 100 for 2.5).
 
     No model here takes captions yet: a prompt is the class's name in a template. Higher is better, up to about 30 with
-    the usual models: never 100. Numbers of different CLIPs, templates or names do not compare. CLIP was trained on
-    photographs of some size: it says little of small or abstract images, and of classes whose names are numbers.
+    the usual models: never 100. Numbers of different CLIPs, templates or names are not comparable. CLIP was trained on
+    larger photographs: it says little about small or abstract images, and classes whose names are numbers.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"image", "label"})
@@ -55,8 +55,8 @@ class CLIPScore(Metric):
         self._prompts = self.clip.texts([self.template.format(name) for name in label.names], self.device)
 
     def update(self, batch: MetricBatch, real: bool) -> None:
-        """Takes ``image`` (N, C, H, W) uint8 and ``label`` (N,), of which -1 is left out; the reference is of no
-        interest here. Raises DataError if there are no labels."""
+        """Takes ``image`` (N, C, H, W) uint8 and ``label`` (N,), of which -1 is left out; the reference is
+        not used. Raises DataError if there are no labels."""
         if real:
             return
         kept = labels_of(batch, "clip_score") >= 0
@@ -65,13 +65,13 @@ class CLIPScore(Metric):
         self.count += kept.sum()
 
     def prompts_of(self, batch: MetricBatch) -> Tensor:
-        """The embedded prompts of a batch, (N, D). Captions, once samples are asked for with some, come in here."""
+        """The embedded prompts of a batch, (N, D). Captions can be added here."""
         return self._prompts.to(batch["label"].device)[batch["label"]]
 
     def compute(self) -> dict[str, Tensor]:
         """``clip_score`` in [0, 100]. Raises DataError if no sample has a label."""
         if self.count == 0:
-            raise DataError("clip_score needs samples with labels, and there is none.")
+            raise DataError("clip_score needs samples with labels, and there are none.")
         return {"clip_score": self.total / self.count}
 
     def settings(self) -> dict[str, int | float | str]:

@@ -15,12 +15,12 @@ _ROUNDING = 1e-10  # of squared lengths: float32 features that differ at all dif
 
 
 class DensityCoverage(Metric):
-    """How often samples fall among the data, and what share of the data has a sample beside it.
+    """How densely samples lie among the data, and what share of the data has a sample nearby.
 
     Around each real example lies a ball that reaches to its k-th neighbor among the real ones. Density counts the
     balls that a sample lies in, by k, on average: 1 is expected of a perfect model, and it may be more where samples
     gather in the dense places of the data. Coverage is the share of balls with a sample inside, in [0, 1]. Unlike
-    precision and recall, balls are of real examples only: outliers among the samples open no manifold of their own.
+    precision and recall, balls are of real examples only: outliers among the samples do not add to the manifold.
 
     A perfect model is expected to cover 1 - (N-1)...(N-k) / ((N+M-1)...(N+M-k)) of N real examples with M samples: with
     k = 5 and N = M, 1 - 2^-5 = 0.97 (see :func:`expected_coverage`).
@@ -56,7 +56,7 @@ class DensityCoverage(Metric):
         return {"density": density, "coverage": coverage}
 
     def check_enough(self, real: Tensor, fake: Tensor) -> None:
-        """See NeedsEnough; their numbers alone count."""
+        """See NeedsEnough; only the counts matter."""
         if len(real) <= self.neighborhood or len(fake) == 0:
             raise DataError(
                 f"density and coverage need more than {self.neighborhood} real examples and a generated one, "

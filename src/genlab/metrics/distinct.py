@@ -19,10 +19,10 @@ _MOST = 4
 class Distinct(Metric):
     """``distinct_n``: different n-grams of words over all samples together, divided by all n-grams (arXiv:1510.03055).
 
-    The more words there are, the lower the share, in real text too. So beside it stands ``distinct_n_ratio``, its
-    quotient by the share of the reference, both of the same number of words: of the two sides, in order, so many as the
-    one with fewer has. 1 is best; below 1 samples repeat themselves or each other more than the text does; words made
-    of random letters lead above 1.
+    The share falls with the number of words, in real text too. So there is also ``distinct_n_ratio``, the quotient by
+    the share of the reference, both on the same number of words: the first words of each side, as many as the shorter
+    side has. 1 is best; below 1 samples repeat themselves or each other more than the text does; random words give
+    more than 1.
 
     n-grams do not run from one sample into the next. NaN where there are none.
     """
@@ -40,7 +40,7 @@ class Distinct(Metric):
     fake_words: list[Tensor]
     fake_index: list[Tensor]
 
-    def __init__(self, n: int = 3):  # up to n-grams of so many words
+    def __init__(self, n: int = 3):  # longest n-grams, in words
         """Raises ConfigError if n is out of its range."""
         super().__init__()
         if not 1 <= n <= _MOST:

@@ -1,4 +1,4 @@
-"""Questions with one right answer, for models of text."""
+"""Exact match: accuracy on questions with one right answer, for text models."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ from genlab.model.base import GenerativeModel
 class ExactMatch(Metric):
     """The share of answers that are the right one, letter for letter, spaces at either end aside: in [0, 1].
 
-    Problems are lines of JSON with ``prompt`` and ``answer``. The model goes on from the prompt as it samples; for its
-    surest answer set ``model.sampler.temperature=0``. An answer ends at the end token or before one of ``stop``, or
+    Problems are lines of JSON with ``prompt`` and ``answer``. The model continues the prompt with its sampler; for
+    greedy decoding set ``model.sampler.temperature=0``. An answer ends at the end token or before one of ``stop``, or
     where the model's samples do. The mean over problems of that over their samples.
     """
 
@@ -59,7 +59,7 @@ class ExactMatch(Metric):
 
     @torch.no_grad()
     def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int, seed: int = 0) -> None:
-        """Take in the answers to this rank's problems. The split plays no part. Raises ConfigError as :meth:`check`."""
+        """Take in the answers to this rank's problems. The split is not used. Raises ConfigError as :meth:`check`."""
         self.check(model, data)
         assert self._problems is not None
         self._seed = seed
@@ -67,8 +67,8 @@ class ExactMatch(Metric):
             self.update(given, self._problems.items[i]["answer"])
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
-        """Raises ConfigError: the data are no text, the model writes none, there is no file of problems; DataError: it
-        does not hold any."""
+        """Raises ConfigError: the data or the model's samples are not text, or there is no file of problems; DataError:
+        it has no problems."""
         check_answers("exact_match", model, data)
         self._problems = read_problems(self.path, ("prompt", "answer"), "exact_match")
 

@@ -16,15 +16,15 @@ from genlab.metrics.moments import Moments, concatenate, merge, moments_of
 class FID(Metric):
     """Squared Frechet distance between Gaussians fitted to the features of real and of generated examples.
 
-    Features are float64 moments from the moment they come in, which merge exactly: the number does not depend on the
+    Features are accumulated as float64 moments, which merge exactly: the number does not depend on the
     batch size, the order or the number of devices. It is biased upwards for few examples (by about 2 at n = 1000 and
-    D = 64), so numbers of different n do not compare. 0 is best; the unit is that of the features, squared.
+    D = 64), so numbers with different n are not comparable. 0 is best; the unit is that of the features, squared.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"features"})
     directions: ClassVar[Mapping[str, Direction | None]] = {"fid": "lower"}
     is_differentiable = False
-    full_state_update = True  # merging is ours: torchmetrics stacks states, which needs as many parts on both sides
+    full_state_update = True  # merged here: torchmetrics stacks states, which needs equal numbers of parts
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class FID(Metric):
             setattr(self, f"{'real' if real else 'fake'}_{name}", value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state=()) -> "FID":  # type: ignore[no-untyped-def]
-        """Follows a model to its device but never to its precision: the moments stay float64."""
+        """Moves to a model's device but keeps float64 moments."""
         return super()._apply(lambda t: t.to(fn(t.new_empty(0)).device), exclude_state)  # type: ignore[return-value]
 
 

@@ -13,9 +13,9 @@ from genlab.metrics.ordered import in_order
 
 
 class InceptionScore(Metric):
-    """exp E_x KL(p(y|x) || p(y)), y the class that Inception sees: sure of each image, and seldom of the same class.
+    """exp E_x KL(p(y|x) || p(y)), y the class by Inception: high if each image has a clear class and classes vary.
 
-    Between 1 and the number of classes, 1008. No reference enters: samples that are nothing like the data can score
+    Between 1 and the number of classes, 1008. There is no reference: samples that do not resemble the data can score
     well, and a small set scores low. The mean of ``splits`` equal parts of the samples, in their order, as published
     scores are; ``inception_score_std`` is the spread over the parts.
     """
@@ -53,7 +53,7 @@ class InceptionScore(Metric):
         return {name: torch.tensor(result[key], dtype=torch.float64) for name, key in names.items()}
 
     def check_enough(self, real: Tensor, fake: Tensor) -> None:
-        """See NeedsEnough; the number of samples alone counts."""
+        """See NeedsEnough; only the number of samples matters."""
         if len(fake) < self.splits:
             raise DataError(
                 f"the inception score needs at least {self.splits} samples, one for each of its splits, "

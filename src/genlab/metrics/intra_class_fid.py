@@ -17,9 +17,9 @@ from genlab.metrics.ordered import in_order
 class IntraClassFID(Metric):
     """Mean over classes of the FID between the real and the generated examples of one class.
 
-    It sees what FID does not: classes that are swapped, and classes that collapse while others make up for it. Each
-    class has but its share of the examples, and FID's bias grows as their number falls: numbers of different counts, or
-    beside a plain FID, do not compare. 0 is best; the unit is that of the features, squared.
+    It detects what FID does not: swapped classes, and collapsed classes that others compensate. Each
+    class has only its share of the examples, and FID's bias grows as their number falls: numbers of different counts
+    are not comparable, nor are they with a plain FID. 0 is best; the unit is that of the features, squared.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"features", "label"})

@@ -1,4 +1,4 @@
-"""An independent classifier on pixels: what is in a picture, whoever made it."""
+"""An independent classifier on pixels, which predicts the classes of samples."""
 
 from functools import lru_cache
 from typing import Literal
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from genlab.errors import DataError
 
-LEAST_RIGHT = 0.8  # of real images, for a judge's word on samples to be of use
-_BLUR = 1.0  # pixels, of the second copy that a judge of blurred pictures learns from
+LEAST_RIGHT = 0.8  # accuracy on real images that a judge needs
+_BLUR = 1.0  # pixels, of the blurred copies that a judge is trained on
 _NARROW = 3.0  # its kernel, relative to that of scikit-learn's "scale": 98 % right on digits, 97 % on blurred ones
 _FOLDS = 5
 
 
 class Judge:
-    """A support vector machine on pixels. For small pictures: its cost grows as the square of how many it learns from.
+    """A support vector machine on pixels. For small pictures: its cost grows as the square of the training set size.
 
-    ``blurred``: it learns from each picture and from a blurred copy of it, and names blurred samples as well as sharp
-    ones. Without, it takes a blurred digit for another one once in five times.
+    ``blurred``: it is trained on each picture and on a blurred copy of it, and classifies blurred samples as well as
+    sharp ones. Without, it misclassifies one blurred digit in five.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, penalty: float, blurred: bool):
@@ -32,12 +32,12 @@ class Judge:
             rows = np.concatenate([rows, _unit(gaussian_filter(images.astype(np.float32), (0, 0, _BLUR, _BLUR)))])
             labels = np.tile(labels, 2)
         self.rows, self.gamma = rows, (_NARROW if blurred else 1.0) / (rows.shape[1] * rows.var())
-        self.only = labels[0] if len(np.unique(labels)) == 1 else None  # there is nothing to learn
+        self.only = labels[0] if len(np.unique(labels)) == 1 else None  # a single class
         if self.only is None:
             self.machine = SVC(C=penalty, kernel="precomputed").fit(self.kernel(rows), labels)
 
     def kernel(self, rows: np.ndarray) -> np.ndarray:
-        """exp(-gamma |x - y|^2) of rows (N, D) and of those that were learned from, (N, M)."""
+        """exp(-gamma |x - y|^2) of rows (N, D) and the training rows, (N, M)."""
         squared = np.square(rows).sum(axis=1)[:, None] + np.square(self.rows).sum(axis=1) - 2 * rows @ self.rows.T
         return np.exp(-self.gamma * squared)
 
@@ -48,16 +48,15 @@ class Judge:
         return self.machine.predict(self.kernel(_unit(images)))
 
     def name(self, images: Tensor) -> np.ndarray:
-        """As ``predict``; whoever asks about the same images again gets the same answer."""
+        """As ``predict``, cached for repeated calls with the same images."""
         pixels = np.ascontiguousarray(images.cpu().numpy())
         return _named(self, pixels.tobytes(), pixels.shape)
 
 
 def judge_of(images: Tensor, labels: Tensor, penalty: float, blurred: bool) -> tuple[Judge, np.ndarray]:
-    """A judge fitted to labelled images, and what judges that had not seen an image made of it, (N,).
+    """A judge fitted to labelled images, and its cross-validated predictions for them, (N,).
 
-    The second says how often, and as what, the judge is wrong about new pictures (five-fold cross-validation). Whoever
-    asks for the same again gets the same.
+    The second estimates the judge's errors on new pictures (five-fold cross-validation). Results are cached.
     """
     pixels = np.ascontiguousarray(images.cpu().numpy())
     return _fitted(pixels.tobytes(), pixels.shape, tuple(labels.tolist()), penalty, blurred)
@@ -71,10 +70,10 @@ def verdicts(
     num_reference: int,  # images that a judge on pixels is fitted to, the first labelled ones
     penalty: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels of the part of the reference that is looked at, the classes that a judge finds there who does not know
-    them, and the classes of samples (N,).
+    """Labels of the used part of the reference, the cross-validated predictions for it, and the predicted classes of
+    samples (N,).
 
-    Raises DataError if the reference lacks labels, or if pixels are too little to go by.
+    Raises DataError if the reference lacks labels, or if a judge on pixels is not accurate enough.
     """
     if judge == "logits":
         return labels.cpu().numpy(), real.cpu().numpy(), samples.cpu().numpy()
@@ -86,14 +85,14 @@ def verdicts(
     right = (named == known).mean()
     if right < LEAST_RIGHT:
         raise DataError(
-            f"a judge on pixels names only {right:.0%} of the held-out images right, too few to go by. Use "
+            f"a judge on pixels classifies only {right:.0%} of the held-out images correctly, too few. Use "
             "metrics.class_balance.judge=logits, and class_variety's likewise, with an extractor that gives logits, or "
             "leave both out of metrics=[...]."
         )
     return known, named, machine.name(samples)
 
 
-@lru_cache(maxsize=2)  # several metrics, and every evaluation of a run, ask for the same one
+@lru_cache(maxsize=2)  # shared by several metrics, and by all evaluations of a run
 def _fitted(
     pixels: bytes, shape: tuple[int, ...], labels: tuple[int, ...], penalty: float, blurred: bool
 ) -> tuple[Judge, np.ndarray]:
@@ -106,7 +105,7 @@ def _fitted(
     return Judge(images, classes, penalty, blurred), named
 
 
-@lru_cache(maxsize=2)  # two metrics ask about the same samples
+@lru_cache(maxsize=2)  # shared by two metrics
 def _named(judge: Judge, pixels: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return judge.predict(np.frombuffer(pixels, dtype=np.uint8).reshape(shape))
 

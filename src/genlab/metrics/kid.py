@@ -1,4 +1,5 @@
-"""Kernel inception distance (Binkowski et al. 2018, arXiv:1801.01401), computed by torch-fidelity, and its error."""
+"""Kernel inception distance (Binkowski et al. 2018, arXiv:1801.01401), computed by torch-fidelity, and its standard
+error."""
 
 import math
 from collections.abc import Mapping
@@ -18,10 +19,10 @@ _CHUNK = 1000  # rows of a kernel matrix at a time
 class KID(Metric):
     """Squared maximum mean discrepancy under the kernel (x.y / D + 1)^3, a mean over random subsets.
 
-    Unbiased, unlike FID: it can be slightly negative, and numbers of different sample counts compare. 0 is best.
+    Unbiased, unlike FID: it can be slightly negative, and numbers of different sample counts are comparable. 0 is best.
 
-    ``kid_std`` is the spread over the subsets, which overlap, and depends on their size; it says little of how sure the
-    number is. ``kid_se`` does: the standard error that another draw of real and generated examples would show. Its
+    ``kid_std`` is the spread over the subsets, which overlap, and depends on their size; it says little about the
+    uncertainty. ``kid_se`` does: the standard error that another draw of real and generated examples would show. Its
     square is the jackknife variance of the distance over all examples (:func:`jackknife_variance`), and what the choice
     of subsets adds. The jackknife sees at most ``subset_size * sqrt(num_subsets)`` examples of a side, 10,000 by
     default: as much work as the subsets are.
@@ -84,7 +85,7 @@ class KID(Metric):
         self._subsets(len(real), len(fake))
 
     def _subsets(self, num_real: int, num_fake: int) -> tuple[int, int]:
-        """Size and number of subsets. Where each is the whole of both sets, one says everything."""
+        """Size and number of subsets. If each is the whole of both sets, one suffices."""
         size = min(self.subset_size, num_real, num_fake)
         if size < 3:
             raise DataError(

@@ -1,4 +1,4 @@
-"""How different samples of one kind look from each other, beside how different real images do."""
+"""LPIPS diversity: mean perceptual distance between samples of a class, relative to real images."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -15,7 +15,7 @@ from genlab.metrics.classes import members
 from genlab.metrics.distance.base import ImageDistance
 from genlab.metrics.ordered import in_order
 
-_CHUNK = 32  # pairs that are compared at a time, whatever the batch size: float32 sums depend on it
+_CHUNK = 32  # pairs per pass, for any batch size, since float32 sums depend on it
 
 
 class LPIPSDiversity(Metric):
@@ -81,7 +81,7 @@ class LPIPSDiversity(Metric):
         real = self._mean_distance(in_order(self.real_image, self.real_index), [places for places, _ in groups])
         fake = self._mean_distance(in_order(self.fake_image, self.fake_index), [places for _, places in groups])
         if real == 0:
-            raise DataError("lpips_diversity: all pairs of real images look the same; there is no ratio to that.")
+            raise DataError("lpips_diversity: all pairs of real images look the same, so the ratio is not defined.")
         return {"lpips_diversity": fake, "lpips_diversity_ratio": fake / real}
 
     def settings(self) -> dict[str, int | float | str]:

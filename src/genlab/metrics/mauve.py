@@ -22,8 +22,8 @@ class Mauve(Metric):
     their variance, and put into clusters by k-means. 1 means equal histograms, 0.004 that no cluster has both. Samples
     that text does not have lower it by one end of the curve, text that samples do not have by the other.
 
-    It depends on the number of samples and of clusters, and much on the features, so figures compare at the same
-    protocol alone. The paper takes 5000 samples and 500 clusters; two sets of 100 from one source have well below 1:
+    It depends on the number of samples and of clusters, and much on the features, so numbers are only comparable with
+    the same protocol. The paper takes 5000 samples and 500 clusters; two sets of 100 from one source have well below 1:
     read it beside the row ``floor`` of ``baselines=true``. Features of images will do too.
     """
 

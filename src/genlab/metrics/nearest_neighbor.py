@@ -1,4 +1,4 @@
-"""Does the model copy its training images? Distances from samples to the nearest of them."""
+"""Nearest training images of samples, to detect memorization."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -12,7 +12,7 @@ from genlab.data.image import ImageDataModule, content_hash
 from genlab.metrics.base import Direction, MetricBatch
 from genlab.metrics.pairs import pairs_picture
 
-_CHUNK = 4096  # images of either kind that are compared at a time
+_CHUNK = 4096  # images compared at a time, on each side
 _MEMORIZED = 1 / 3  # of the distance to the second nearest training image: nearer than that is a copy
 
 
@@ -24,12 +24,12 @@ class NearestNeighbor(Metric):
       its samples are far from the data.
     * ``memorized`` in [0, 1], 0 is best: the share of samples that are three times as near to a training image as to
       any other one (Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to memorize"; Gu et
-      al. 2023, arXiv:2310.02664, sec. 2). It takes a copy for this, which neither blur nor noise makes of a picture.
+      al. 2023, arXiv:2310.02664, sec. 2). Only copies have this, not blurred or noisy pictures.
     * ``authpct`` in [0, 100]: the percentage of authentic samples, farther from the nearest training image than that is
       from its own nearest other one (Alaa et al. 2022, arXiv:2102.08921, sec. 4). Real new images have about 60 on
-      digits, copies 0; blur and noise raise it too, so it is no measure of memory alone.
+      digits, copies 0; blur and noise raise it too, so it does not measure memorization alone.
 
-    On pixels, whatever the extractor: copies are a matter of pixels, and features of all training images would cost
+    On pixels, for any extractor, since copies agree in pixels, and features of all training images would cost
     more than the rest of an evaluation. ``pictures`` shows the samples that are nearest to a training image.
     """
 
@@ -48,7 +48,7 @@ class NearestNeighbor(Metric):
 
     def __init__(
         self,
-        num_heldout: int = 1000,  # held-out images that give the yardstick, the first ones
+        num_heldout: int = 1000,  # first held-out images, as the baseline
         closest: int = 24,  # pairs on the picture
     ):
         super().__init__()
@@ -69,7 +69,7 @@ class NearestNeighbor(Metric):
         self._heldout_distance = _median(nearest_distance(heldout, self._training_images.flatten(1)))
 
     def update(self, batch: MetricBatch, real: bool) -> None:
-        """Takes ``image`` (N, C, H, W) uint8 and ``index`` (N,); the reference is of no interest here."""
+        """Takes ``image`` (N, C, H, W) uint8 and ``index`` (N,); the reference is not used."""
         if not real:
             self.images.append(batch["image"])
             self.index.append(batch["index"])
@@ -93,7 +93,7 @@ class NearestNeighbor(Metric):
 
     def pictures(self) -> dict[str, Tensor]:
         """``closest``: the samples that are nearest to a training image, beside it, and the distance."""
-        assert self._pairs is not None, "pictures are of what was computed"
+        assert self._pairs is not None, "compute comes first"
         return {"closest": pairs_picture(*self._pairs)}
 
     def settings(self) -> dict[str, int | float | str]:
@@ -132,7 +132,7 @@ def _neighbors(x: Tensor, images: Tensor, itself: Tensor | None) -> tuple[Tensor
         places = torch.cat([places, where + start], dim=1).gather(1, order)
     exact = [(x - images[places[:, k].cpu()].to(x.device).float()).square().mean(dim=1).sqrt() / 255 for k in range(2)]
     distances = torch.where(best.isinf(), torch.inf, torch.stack(exact, dim=1))
-    order = distances.argsort(dim=1, stable=True)  # float32 may have taken one for the other
+    order = distances.argsort(dim=1, stable=True)  # float32 may have swapped them
     return distances.gather(1, order), places.gather(1, order)
 
 

@@ -1,4 +1,4 @@
-"""Are samples noisy?"""
+"""Noise level of samples, beyond the data's."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -10,14 +10,14 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from genlab.metrics.base import Direction, MetricBatch
 
-_FLATTEST = 0.1  # of the windows of an image are flatter than the one that is looked at
+_FLATTEST = 0.1  # quantile of the windows' deviations that is used
 _OF_NOISE = 0.66044  # that quantile of sqrt(chi^2_8 / 8): what 3 x 3 pixels of unit white noise have there
 
 
 class NoiseLevel(Metric):
     """The noise that samples have beyond the data's: a standard deviation, as a share of the pixel range. 0 is best.
 
-    The noise of one image is told in its flattest parts (Olsen 1993, CVGIP: Graphical Models and Image Processing
+    The noise of one image is measured in its flattest parts (Olsen 1993, CVGIP: Graphical Models and Image Processing
     55(4), compares the ways): a low quantile of the standard deviations of all its windows of 3 x 3 pixels, scaled so
     that white noise on a flat picture gives its own deviation. Edges do not count, and blur makes none. That of a set
     is the median; ``noise_level`` = sqrt(max(0, samples^2 - reference^2)). Where pictures are black, half of the noise

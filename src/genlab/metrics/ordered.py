@@ -1,4 +1,4 @@
-"""Rows that arrive in any order, on any number of devices, put back in order."""
+"""Restores the order of rows that were processed in any order, on any number of devices."""
 
 import torch
 from torch import Tensor

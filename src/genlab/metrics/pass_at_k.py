@@ -1,4 +1,4 @@
-"""Does a program that the model wrote work? Its tests say."""
+"""pass@k: the share of problems for which generated programs pass their tests."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,11 @@ class PassAtK(Metric):
     """``pass_at_k``, in [0, 1]: the chance that of k programs for a problem one passes its tests, the mean over
     problems, estimated without bias from n >= k samples of each (Chen et al. 2021, arXiv:2107.03374, eq. 1).
 
-    Problems are lines of JSON with the fields of HumanEval: ``prompt`` (the head of a function and what it is to do),
-    ``entry_point`` (its name) and ``test``, which defines ``check(candidate)``. The program is the prompt, what the
-    model goes on with up to one of ``stop``, the test and a call of it.
+    Problems are lines of JSON with the fields of HumanEval: ``prompt`` (the head of a function and its docstring),
+    ``entry_point`` (its name) and ``test``, which defines ``check(candidate)``. The program is the prompt, the model's
+    continuation up to one of ``stop``, the test and a call of it.
 
-    It runs programs of a model's making, so it has to be allowed; see :mod:`genlab.metrics.sandbox` for what these
-    can do and what not.
+    It runs generated programs, so it must be allowed; see :mod:`genlab.metrics.sandbox` for what these can do.
     """
 
     directions: ClassVar[Mapping[str, Direction | None]] = {f"pass_at_{k}": "higher" for k in range(1, _MOST + 1)}
@@ -74,7 +73,7 @@ class PassAtK(Metric):
         self.total: Tensor
 
     def update(self, passed: Sequence[bool]) -> None:
-        """Take in a problem: which of its programs passed."""
+        """Add a problem: which of its programs passed."""
         found = [pass_at_k(len(passed), sum(passed), k) for k in self.k]
         self.estimates += torch.tensor(found, dtype=torch.float64, device=self.estimates.device)
         self.total += 1
@@ -95,7 +94,7 @@ class PassAtK(Metric):
 
     @torch.no_grad()
     def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int, seed: int = 0) -> None:
-        """Take in the answers to this rank's problems. The split plays no part. Raises ConfigError as :meth:`check`."""
+        """Take in the answers to this rank's problems. The split is not used. Raises ConfigError as :meth:`check`."""
         self.check(model, data)
         assert self._problems is not None
         if is_open := what_is_open(best_way()):
@@ -132,7 +131,7 @@ class PassAtK(Metric):
 
 
 def program(problem: Problem, answer: str) -> str:
-    """What is run."""
+    """The program text that is run."""
     return f"{problem['prompt']}{answer}\n\n{problem['test']}\n\ncheck({problem['entry_point']})"
 
 

@@ -1,4 +1,4 @@
-"""How smoothly images change along paths in latent space (Karras et al. 2019, arXiv:1812.04948, section 4.1)."""
+"""Perceptual path length: the smoothness of the latent space (Karras et al. 2019, arXiv:1812.04948, section 4.1)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
@@ -25,14 +25,14 @@ _CHUNK = 16  # paths whose ends are decoded together, whatever the batch size: 1
 class PerceptualPathLength(Metric):
     """Mean distance of the images of two latents a small step apart, by the step squared (eq. 2).
 
-    A step goes from a uniformly random place of the way between two random latents, by ``epsilon`` of that way. The
-    way is the great circle (slerp), as is right for a normal prior: a straight line would pass through latents shorter
+    A step starts at a uniformly random point of the path between two random latents, and covers ``epsilon`` of it. The
+    path is the great circle (slerp), as suits a normal prior: a straight line would pass through latents shorter
     than any that a sample has. (Karras et al. take a straight line in StyleGAN's learned space W alone, eq. 3.) The
     lowest and the highest ``discard`` of lengths are left out, as in their code. Lower is smoother, and one image for
     all latents is smoothest: read it beside a metric of diversity; numbers of other distances or sizes do not compare.
 
-    It is of models whose prior is standard normal: GAN (without truncation), VAE (at temperature 1, its mean image) and
-    flow (neither guided nor denoised). Path i is a function of (seed, i) and is asked for what sample i is.
+    For models whose prior is standard normal: GAN (without truncation), VAE (at temperature 1, its mean image) and
+    flow (neither guided nor denoised). Path i is a function of (seed, i) and has the condition of sample i.
     """
 
     directions: ClassVar[Mapping[str, Direction | None]] = {"path_length": "lower"}
@@ -42,7 +42,7 @@ class PerceptualPathLength(Metric):
 
     def __init__(
         self,
-        distance: ImageDistance,  # its name is part of the number's
+        distance: ImageDistance,  # its name is part of the number's name
         num_samples: int = 10_000,  # paths; the paper has 100,000
         epsilon: float = 1e-4,  # of a path; the paper's
         discard: float = 0.01,  # share of the lengths at either end
@@ -105,7 +105,7 @@ class PerceptualPathLength(Metric):
             return self.distance.between(near, far) / self.epsilon**2
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
-        """Raises ConfigError: the data are no images; or the model has no latents with a standard normal prior."""
+        """Raises ConfigError: the data are not images; or the model has no latents with a standard normal prior."""
         images_of(data, "path_length")
         if not isinstance(model, HasPrior):
             raise ConfigError(

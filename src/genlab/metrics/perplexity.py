@@ -1,4 +1,4 @@
-"""How well a model predicts held-out text."""
+"""Perplexity and bits per byte of held-out text."""
 
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
@@ -24,11 +24,11 @@ class Perplexity(Metric):
 
     The text is cut into windows of the model's context. All tokens but the first are predicted once, each from those
     before it in its window: at least ``context - stride`` of them, but for the first window. With a stride of the whole
-    context, the default, every token counts as in training; a smaller one is slower and gives lower figures. Sums are
+    context, the default, every token counts as in training; a smaller one is slower and gives lower values. Sums are
     in float64 over all ranks, so nothing depends on batches or devices.
 
-    Where the tokenizer has a token for unknown characters, each of these also pays for which one it is, and counts with
-    its own bytes: so the figures are those of a code for the text as it stands.
+    Where the tokenizer has a token for unknown characters, each of these also costs the bits that identify it, and
+    counts with its own bytes, so the numbers are those of a lossless code for the text.
     """
 
     directions: ClassVar[Mapping[str, Direction | None]] = {"perplexity": "lower", "bits_per_byte": "lower"}
@@ -48,7 +48,7 @@ class Perplexity(Metric):
         self.bytes: Tensor
 
     def update(self, nats: Tensor, tokens: int, num_bytes: float) -> None:
-        """Take in text: minus its log-likelihood, its length in tokens and in bytes."""
+        """Add text: minus its log-likelihood, its length in tokens and in bytes."""
         self.nats += nats.to(self.nats.device).double().sum()
         self.tokens += tokens
         self.bytes += num_bytes
@@ -80,8 +80,8 @@ class Perplexity(Metric):
             self.update(nats, len(window) * new, float(lengths[counted].sum()))
 
     def _cost_of_unknown(self, data: TextDataModule, split: Split) -> tuple[Tensor, Tensor]:
-        """(V,) float64: bytes that each token stands for in this split, and nats that tell which text it stands for.
-        Both are plain but for an unknown token, of which there may be many meanings; how many is kept on record."""
+        """(V,) float64: bytes that each token stands for in this split, and nats to identify its text.
+        Only an unknown token can stand for several texts; their number is recorded."""
         lengths = torch.from_numpy(data.tokenizer.byte_lengths()).double()
         extra = torch.zeros_like(lengths)
         tokenizer = data.tokenizer
@@ -94,7 +94,7 @@ class Perplexity(Metric):
         return lengths, extra
 
     def check(self, model: Model, data: DataModule) -> None:
-        """Raises ConfigError: the data are no text; the model has no likelihood, or none of single tokens, which a
+        """Raises ConfigError: the data are not text; the model has no likelihood, or none of single tokens, which a
         stride needs."""
         text = text_of(data, "perplexity")
         if not isinstance(model, HasLikelihood):

@@ -57,7 +57,7 @@ class PrecisionRecall(Metric):
         return {name: torch.tensor(result[key], dtype=torch.float64) for name, key in names.items()}
 
     def check_enough(self, real: Tensor, fake: Tensor) -> None:
-        """See NeedsEnough; their numbers alone count."""
+        """See NeedsEnough; only the counts matter."""
         if min(len(real), len(fake)) <= self.neighborhood:
             raise DataError(
                 f"precision and recall need more than {self.neighborhood} examples on each side, "

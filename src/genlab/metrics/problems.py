@@ -1,4 +1,4 @@
-"""Problems in a file, and a model's answers to them."""
+"""Reads problems from a file, and lets a model answer them."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ Problem = dict[str, str]
 
 @dataclass(frozen=True)
 class Problems:
-    """What a file asks, in its order, and a hash of what is asked."""
+    """The problems of a file, in its order, and their hash."""
 
     items: tuple[Problem, ...]
     sha256: str  # 16 hex digits
@@ -48,7 +48,7 @@ def read_problems(path: str, fields: Sequence[str], metric: str) -> Problems:
             raise DataError(f"{path}, line {number}: not JSON ({error}). A line is one problem.") from error
         lacking = [name for name in fields if not isinstance(found, dict) or not isinstance(found.get(name), str)]
         if lacking:
-            raise DataError(f"{path}, line {number}: no text by the name of {', '.join(lacking)}.")
+            raise DataError(f"{path}, line {number}: there is no text field {', '.join(lacking)}.")
         items.append({name: found[name] for name in fields})
     if not items:
         raise DataError(f"{path} has no problems.")
@@ -59,7 +59,7 @@ def check_answers(metric: str, model: GenerativeModel, data: DataModule) -> None
     """Raises ConfigError if the model does not write text."""
     text_of(data, metric)
     if not isinstance(model, WritesText):
-        raise ConfigError(f"metrics={metric}: {type(model).__name__} writes no text.")
+        raise ConfigError(f"metrics={metric}: {type(model).__name__} does not generate text.")
 
 
 def answers(
@@ -73,7 +73,7 @@ def answers(
 ) -> Iterator[tuple[int, list[str]]]:
     """This rank's problems, by number, and the model's answers to each, without the prompt.
 
-    Answer j of problem i is a function of (seed, i, j), whatever the batches: prompts of one length are asked together,
+    Answer j of problem i is a function of (seed, i, j) for any batches: prompts of one length are batched together,
     so that none is padded. Raises DataError for a prompt without tokens.
     """
     tokenizer = data.tokenizer
@@ -84,7 +84,7 @@ def answers(
         raise DataError("a problem has an empty prompt.")
     asked = sorted(((i, j) for i in mine for j in range(num_samples)), key=lambda pair: (len(prompts[pair[0]]), pair))
     found: dict[int, list[str]] = {i: [] for i in mine}
-    with progress(f"answering {len(asked):,} times", len(asked), quiet=rank() != 0) as advance:
+    with progress(f"generating {len(asked):,} answers", len(asked), quiet=rank() != 0) as advance:
         for batch in _runs(asked, lambda pair: len(prompts[pair[0]]), batch_size):
             prompt = torch.stack([torch.from_numpy(prompts[i]) for i, _ in batch]).to(model.device)
             stream = RandomStream.for_samples(seed, [i * num_samples + j for i, j in batch], model.device)

@@ -1,4 +1,4 @@
-"""Does a text go round in circles? The share of its n-grams that it has had before (Welleck et al. 2020, section 3)."""
+"""Repetition within texts: the share of n-grams that occurred before (Welleck et al. 2020, section 3)."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -16,9 +16,9 @@ class Repetition(Metric):
     """``repetition``: 1 - different n-grams of words / all, within each sample, and the mean over samples (seq-rep-n,
     arXiv:1908.04319); ``repetition_reference``: that of the text itself, of as many tokens.
 
-    0 is a text without a repeated n-gram, 1 all but one word said forever. Human text is near 0 for n = 4, tables and
-    code higher, hence the reference: to be below it is no merit. Texts of fewer than n words are left out; NaN if that
-    leaves none.
+    0 is a text without a repeated n-gram; one word repeated forever approaches 1. Human text is near 0 for n = 4,
+    tables and code are higher, hence the reference: values below it are not better. Texts of fewer than n words are
+    left out; NaN if that leaves none.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"text"})

@@ -6,7 +6,7 @@ from genlab.errors import ConfigError
 
 
 def scorer(metric: str, kind: str, **options: Any) -> Any:
-    """One of its classes, built. Raises ConfigError: the package is not installed, or refuses an option."""
+    """Make one of its scorers. Raises ConfigError: the package is not installed, or refuses an option."""
     try:
         import sacrebleu.metrics
     except ImportError as error:
@@ -19,6 +19,6 @@ def scorer(metric: str, kind: str, **options: Any) -> Any:
 
 
 def signature(scorer: Any) -> str:
-    """What sacrebleu's numbers are reported with: its version and every option, for one reference each."""
+    """Sacrebleu's signature of version and options, for one reference each."""
     scorer.corpus_score(["a"], [["a"]])  # it counts the references when it sees some
     return str(scorer.get_signature().format())

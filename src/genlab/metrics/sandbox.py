@@ -1,6 +1,6 @@
-"""Programs that a model wrote, run apart from everything else as far as the system lets it.
+"""Runs programs that a model wrote, isolated as far as the system allows.
 
-There are three ways, and the best that works here is taken:
+There are three ways, and the safest that works here is used:
 
 * ``bubblewrap``, where it is installed (``bwrap``);
 * ``namespaces``, made here, where the system lets this user make them;
@@ -13,11 +13,11 @@ ARM it is refused the calls of :mod:`genlab.metrics.system_calls`: no sockets bu
 no namespaces, no other processes.
 
 The first two also: no network, no processes but its own, no ``/proc`` and no ``/sys``, and of the files only Python and
-the system's libraries, for reading. It writes to memory of its own, of a bounded size, which ends with it.
+the system's libraries, for reading. It can write to a bounded temporary memory.
 
 What is not contained: with ``bounds`` alone, a program may read what the user may read, write where the user may write,
-and fill the disk. In all of them it may use the kernel, and whoever knows an error in that may get out. Measure on a
-machine with nothing to lose.
+and fill the disk. In all of them it may use the kernel, and may escape through a bug in it. Measure on a
+machine without valuable data.
 """
 
 import contextlib
@@ -103,7 +103,7 @@ class Sandbox:
                 )
             except BlockingIOError as error:
                 raise ResourceError(
-                    "no process can be started for a program of the model's: this user has as many as it may. End "
+                    "no process can be started for a program of the model's: this user has reached its limit. End "
                     "others, or set metrics.pass_at_k.workers=1."
                 ) from error
         try:
@@ -180,7 +180,7 @@ def _all_links() -> dict[str, str]:
 
 
 def _bubblewrap() -> list[str]:
-    """The command before the command."""
+    """The command that starts bubblewrap."""
     rights = ["--cap-drop", "ALL"]
     if os.geteuid() == 0:  # to become another user; as that, it has none
         rights += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
@@ -229,7 +229,7 @@ def works(way: Way) -> bool:
 
 
 def best_way() -> Way | None:
-    """None: there is no way here."""
+    """The best isolation that works here; None: none does."""
     return next((way for way in get_args(Way) if works(way)), None)
 
 
@@ -237,7 +237,7 @@ def check_sandbox(allow_root: bool) -> None:
     """Raises ConfigError where programs cannot be run within bounds, or root would without bubblewrap."""
     if not sys.platform.startswith("linux"):
         raise ConfigError(
-            "metrics=pass_at_k runs programs within bounds that Linux alone has. Leave it out of metrics=[...]."
+            "metrics=pass_at_k limits programs by means that only Linux has. Leave it out of metrics=[...]."
         )
     is_root, way = os.geteuid() == 0, best_way()
     if way is None:
@@ -252,24 +252,24 @@ def check_sandbox(allow_root: bool) -> None:
     if is_root and way != "bubblewrap" and not allow_root:
         raise ConfigError(
             "metrics=pass_at_k runs programs that the model writes, and root measures without bubblewrap to keep them "
-            "apart. Install it (apt install bubblewrap), or measure as another user. On a machine with nothing to "
-            "lose, set metrics.pass_at_k.allow_root=true."
+            "apart. Install it (apt install bubblewrap), or measure as another user. On a machine without "
+            "valuable data, set metrics.pass_at_k.allow_root=true."
         )
 
 
 def what_is_open(way: Way | None) -> str:
-    """What a program can do that it should not be able to, to be warned of; empty: nothing that is known."""
+    """A warning of what a program can do that it should not; empty: nothing is known."""
     if way != "bounds":
         return ""
     network = "" if call_filter(alone=False) else " and reach the network"
-    return f"this system makes no namespaces: programs of the model can read and write this user's files{network}."
+    return f"this system allows no namespaces: programs of the model can read and write this user's files{network}."
 
 
 def remove_whatever_it_is(folder: Path) -> bool:
-    """Delete a folder that a program filled: nested deeper than Python recurses or than a path may be long, closed to
-    its owner, with names that are no text. Whether that went well; what is left is warned of.
+    """Delete a folder that a program filled: nested beyond Python's recursion or path limits, closed to
+    its owner, with names that are not text. Returns whether that worked, and warns of remains.
 
-    Links are not followed: a folder's folders are moved up beside it, and have their turn.
+    Links are not followed: a folder's folders are moved up beside it and deleted in turn.
     """
     moved, names = 0, secrets.token_hex(8)  # that the program has not taken
     try:
@@ -289,6 +289,6 @@ def remove_whatever_it_is(folder: Path) -> bool:
                 os.rmdir(entry.path)
         folder.rmdir()
     except OSError as error:
-        _log.warning("a program of the model's left what cannot be deleted in %s (%s).", folder, error.strerror)
+        _log.warning("a program of the model left files in %s that cannot be deleted (%s).", folder, error.strerror)
         return False
     return True

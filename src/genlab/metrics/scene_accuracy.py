@@ -1,4 +1,4 @@
-"""Does a picture show the scene that its caption asks for? Read back by a rule."""
+"""Scene accuracy: the share of pictures that show what their captions say, by a fixed rule."""
 
 from collections.abc import Mapping
 from dataclasses import astuple
@@ -64,7 +64,7 @@ class SceneAccuracy(Metric):
     def compute(self) -> dict[str, Tensor]:
         """All in [0, 1]. Raises DataError if there is no sample."""
         if self.count == 0:
-            raise DataError("scene_accuracy needs samples with captions, and there is none.")
+            raise DataError("scene_accuracy needs samples with captions, and there are none.")
         *parts, whole = self.shown / self.count
         return {
             "scene_accuracy": whole,

@@ -10,7 +10,7 @@ from genlab.metrics.fid import FID
 
 
 class SpatialFID(FID):
-    """FID of features that know where in the image they are: it sees wrong arrangement where FID sees right parts.
+    """FID of spatial features: it detects a wrong arrangement of right parts, which FID does not.
 
     Which features: see :class:`genlab.metrics.extractor.inception.Inception`. 0 is best; biased like FID.
     """

@@ -1,4 +1,4 @@
-"""Are samples blurred?"""
+"""Sharpness of samples, relative to the data's."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -12,7 +12,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 from genlab.metrics.base import Direction, MetricBatch
 
 _STEEPEST = 0.98  # quantile over pixels: 5 of 16 x 16 are steeper
-_BLURRIEST = 0.1  # quantile over real images: whoever is sharper is sharp
+_BLURRIEST = 0.1  # quantile over real images: sharper images count as sharp
 
 
 class Sharpness(Metric):

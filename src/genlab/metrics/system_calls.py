@@ -1,6 +1,6 @@
-"""Which calls to the kernel a model's program is refused: a filter in seccomp's format (``man 2 seccomp``).
+"""A seccomp filter (``man 2 seccomp``) for the system calls of a model's programs.
 
-Refused is what no answer to a question of programming needs and what ways out of sandboxes were made of: mounts,
+It refuses calls that programming answers do not need and that sandbox escapes use: mounts,
 namespaces, other processes' memory, kernel modules, keys, io_uring, BPF, and sockets that reach further than this
 machine's own processes (of which a network namespace would stop neither ``AF_VSOCK`` nor ``AF_ALG``).
 """

@@ -1,4 +1,4 @@
-"""Texts as tensors, so that they travel between devices like any state of a metric."""
+"""Packs texts into tensors, so that they can be metric states."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Words of a text, and what metrics do with them: the same whichever tokens a model writes it in."""
+"""Words and word n-grams of a text, independent of the model's tokenizer."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ _WORD = re.compile(r"\w+|([^\w\s])\1*")
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, digits and underscores, and of one other character that is no space, such as a ruled line."""
+    """Runs of letters, digits and underscores, and of one other character that is not a space, such as a ruled line."""
     return [match[0] for match in _WORD.finditer(text)]
 
 

@@ -1,4 +1,4 @@
-"""Gradient accumulation: which batches an optimizer step is made of."""
+"""Gradient accumulation: assigns batches to optimizer steps."""
 
 from collections.abc import Iterable
 
@@ -7,26 +7,26 @@ from torch import nn
 
 
 class Accumulation:
-    """Every optimizer step is made of ``every`` batches, also where an epoch ends between them.
+    """Every optimizer step uses ``every`` batches, also across the end of an epoch.
 
     The one exception is the batch that ends the run (the budget or the limit of epochs): the optimizers step on it too,
     on the mean gradient of the batches there were. So ``every`` batches of n examples train as one batch of
-    ``every`` * n does, and no example that is counted goes without a step.
+    ``every`` * n does, and every counted example takes part in a step.
 
-    Nothing of it is in a checkpoint: runs are saved right after an optimizer step, where no gradient waits.
+    Checkpoints do not include it: runs are saved right after an optimizer step, where no gradient is pending.
     """
 
     def __init__(self, every: int = 1):
         self.every = every
-        self.size = 1  # batches in the step so far, the one at hand among them
-        self.steps = True  # whether the optimizers step on the batch at hand
+        self.size = 1  # batches in the step so far, including the current one
+        self.steps = True  # whether the optimizers step on the current batch
 
     def begin_batch(self) -> None:
         self.size = 1 if self.steps else self.size + 1
         self.steps = self.size >= self.every
 
     def end_run(self) -> None:
-        """The batch at hand is the last one of the run."""
+        """The current batch is the last one of the run."""
         self.steps = True
 
     def rescale(self, parameters: Iterable[nn.Parameter]) -> None:

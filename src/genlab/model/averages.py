@@ -1,4 +1,4 @@
-"""Averaged weights in the place of a model's own."""
+"""Loads averaged weights into a model."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,9 @@ from genlab.model.spectral_norm import renew_singular_vectors
 
 
 def load_averages(model: Model, averages: Mapping[str, Tensor]) -> None:
-    """Put averages in place of the weights of their names, and renew what follows from these and has no average.
+    """Replace weights by their averages, and recompute what depends on them and has no average.
 
-    Anything else in ``averages`` is passed over: older checkpoints hold averages of singular vectors, which are none.
+    Other entries of ``averages`` are ignored: older checkpoints have averages of singular vectors, which are invalid.
     """
     copy_weights(model, averages)
     renew_singular_vectors(model, averages)

@@ -1,5 +1,4 @@
-"""The contract between model families and the rest of genlab: what can be trained, what can also draw samples, and
-what a model may have beside."""
+"""The base classes of model families, for training and for sampling, and protocols of optional abilities."""
 
 import time
 from abc import ABC, abstractmethod
@@ -22,22 +21,22 @@ from genlab.model.renamed_weights import rename_loaded
 from genlab.seeding import RandomStream, derive_seed, seed_torch
 
 # The data by their key: image in [-1, 1] (N, C, H, W), tokens (N, T + 1), or another, as ``DataSpec.key`` says; index
-# (N,); and what the data say of each example, by the keys of conditions: label (N,), caption (N, L).
+# (N,); and the conditions of each example by key: label (N,), caption (N, L).
 Batch = Mapping[str, Tensor]
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]  # of parameters, or of groups of them
 
 
 @dataclass
 class Progress:
-    """How far a run has come, in the three currencies of a budget. Kept in the checkpoint."""
+    """The progress of a run, in the three units of budgets. Saved in checkpoints."""
 
     examples: int = 0  # training examples seen, over all ranks
     flops: float = 0.0  # floating-point operations of training, over all ranks
-    seconds: float = 0.0  # spent training, evaluation and saving left out
+    seconds: float = 0.0  # of training, without evaluation and saving
     fraction: float = 0.0  # of the budget, in [0, 1]
 
     def logged(self) -> dict[str, float]:
-        """The x axes of every curve: they stand in each row of metrics that is logged."""
+        """The x axes of curves, logged in every row of metrics."""
         return {f"progress/{name}": float(getattr(self, name)) for name in ("examples", "flops", "seconds")}
 
 
@@ -57,15 +56,15 @@ class LearningRateSchedule(Protocol):
 
 
 class Model(LightningModule, ABC):
-    """What every family is: a LightningModule whose progress, randomness and averaged weights the rest of genlab knows.
+    """The base class of all families: a LightningModule with progress, seeded randomness and averaged weights.
 
-    Networks are made in :meth:`configure_model` (which Lightning calls more than once: make them only if they are not
-    there), so that a sharding strategy can place them. Everything else arrives built, through the constructor.
+    Networks are made in :meth:`configure_model` (which Lightning calls more than once: make them only if they are
+    missing), so that a sharding strategy can place them. Everything else arrives built, through the constructor.
     """
 
-    kinds: ClassVar[frozenset[str]]  # of data that it can be trained on: {"continuous"}, {"tokens"} or both
-    key: str = "image"  # of a batch: where the data are; assembling a run sets what the data say
-    gradient_clip_val: float | None = None  # of a model that makes its own optimizer steps; else the trainer has it
+    kinds: ClassVar[frozenset[str]]  # kinds of data that it can be trained on: {"continuous"}, {"tokens"} or both
+    key: str = "image"  # of the data in a batch; set from the data when a run is assembled
+    gradient_clip_val: float | None = None  # for models that make their own optimizer steps; else the trainer has it
 
     def __init__(self, seed: int, schedule: LearningRateSchedule):
         super().__init__()
@@ -74,15 +73,15 @@ class Model(LightningModule, ABC):
         self.progress = Progress()
         self.accumulation = Accumulation()
         self.elsewhere: dict[str, nn.Module] = {}  # parts that were trained elsewhere, by their place in the config
-        self.freezing: Sequence[str] = ()  # patterns of the names of parameters that training leaves as they are
+        self.freezing: Sequence[str] = ()  # patterns of the names of frozen parameters
         # Is told the norm of a gradient that was clipped, and of which optimizer it is.
         self.sees_norm: Callable[[Tensor, Any], None] | None = None
         self.unlogged: dict[str, Unlogged] | None = None  # of a step that no logger looks at; None: one does
-        self.step_began = 0.0  # on the clock of time.perf_counter; the wait for data belongs to the step
+        self.step_began = 0.0  # time.perf_counter; waiting for data is part of the step
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        if "configure_model" in vars(cls):  # whatever a family makes is frozen before an optimizer or DDP looks at it
+        if "configure_model" in vars(cls):  # parameters are frozen before an optimizer or DDP sees them
             cls.configure_model = _and_freeze(cls.configure_model)  # type: ignore[method-assign, assignment]
 
     @abstractmethod
@@ -96,12 +95,12 @@ class Model(LightningModule, ABC):
         """The training losses of a batch without dropout, as scalars by name: what validation averages."""
 
     def step_kind(self, batch_idx: int) -> str:
-        """Of the training step that comes: steps of one kind, on batches of one shape, cost the same number of
-        operations. Those of an optimizer count too: Muon multiplies matrices."""
+        """The kind of the next training step: steps of one kind, on batches of one shape, need the same number of
+        operations, including the optimizer's, since Muon multiplies matrices."""
         return "step" if self.at_optimizer_step(batch_idx) else "accumulation"
 
     def at_optimizer_step(self, batch_idx: int) -> bool:
-        """Whether optimizers step on this batch: only then is a state worth averaging, saving or stopping at."""
+        """Whether optimizers step on this batch: only then may the state be averaged or saved, or the run stop."""
         return self.accumulation.steps
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -118,12 +117,13 @@ class Model(LightningModule, ABC):
             self.accumulation.rescale(self.parameters())
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
-        """What an exponential moving average is kept of, by the names of the state dict: what its use depends on, and
-        what an average of is still what it was. Spectral norms of these weights are renewed after them."""
+        """The tensors that exponential moving averages are kept of, by their names in the state dict: those that
+        sampling depends on and that may be averaged. Spectral norms of these weights are recomputed from the
+        averages."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
 
     def frozen(self) -> Iterable[nn.Module]:
-        """Parts that training leaves as they are."""
+        """Parts that are not trained."""
         return ()
 
     def train(self, mode: bool = True) -> Self:
@@ -206,12 +206,12 @@ def _and_freeze(configure_model: Callable[[Any], None]) -> Callable[[Any], None]
 
 
 class GenerativeModel(Model):
-    """A model that can also sample."""
+    """A model that can also draw samples."""
 
-    conditions: Conditions = Conditions()  # what samples can be asked for
-    num_levels: int = 256  # gray levels of a pixel that its likelihood, if it has one, tells apart
-    # Of the network that draws, so far, by rows: what ``sample`` costs on any machine. A guided one is two; what
-    # decodes latents or tokens into images does not count.
+    conditions: Conditions = Conditions()  # that samples can have
+    num_levels: int = 256  # gray levels of a pixel in its likelihood, if it has one
+    # Evaluations of the sampling network so far, counted by rows: the cost of ``sample`` on any machine. A guided one
+    # counts twice; decoding latents or tokens into images does not count.
     evaluations: int = 0
 
     @abstractmethod
@@ -223,16 +223,16 @@ class GenerativeModel(Model):
 
     @property
     def num_classes(self) -> int | None:
-        """Labels that samples can be asked for; None: it is told none."""
+        """The number of labels; None: the model has no labels."""
         return self.conditions.num_classes
 
     @property
     def empty_classes(self) -> Sequence[int]:
-        """Those of them that no training example had: nobody is asked for these."""
+        """Labels without training examples, which are never sampled."""
         return self.conditions.empty_classes
 
     def stream(self, num_samples: int, generator: RandomStream | None) -> RandomStream:
-        """``generator``, or where there is none, one that is seeded from torch's global generator."""
+        """``generator``, or if None, one that is seeded from torch's global generator."""
         if generator is None:
             return RandomStream.for_samples(int(torch.randint(2**62, ())), range(num_samples), self.device)
         assert len(generator) == num_samples
@@ -241,7 +241,7 @@ class GenerativeModel(Model):
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode, and afterwards as it was."""
+    """All modules in eval mode inside the block."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -265,7 +265,7 @@ class HasLikelihood(Protocol):
 
 @runtime_checkable
 class Generates(Protocol):
-    """What can be shown while it is being written."""
+    """Models whose samples can be shown during generation."""
 
     def generate(self, condition: Condition | None, generator: RandomStream) -> Iterator[Tensor]:
         """The tokens of ``len(generator)`` samples, one after the other: (N,) each."""
@@ -274,16 +274,16 @@ class Generates(Protocol):
 
 @runtime_checkable
 class WritesText(Protocol):
-    """A model of text says how long its samples are before there are any."""
+    """Text models, which know the length of their samples in advance."""
 
     def continuation_length(self, prompt_length: int) -> int:
-        """Tokens that ``sample`` gives after a prompt of so many; 0: without one."""
+        """The number of tokens of a sample after a prompt of this length; 0: without one."""
         ...
 
 
 @runtime_checkable
 class HasTokenLikelihood(Protocol):
-    """What perplexity over overlapping windows needs."""
+    """Models with likelihoods of single tokens, for perplexity over overlapping windows."""
 
     def token_log_probs(self, sequences: Tensor) -> Tensor:
         """Nats of each token of text (N, 1 + T) given those before it. -> (N, T)."""
@@ -292,7 +292,7 @@ class HasTokenLikelihood(Protocol):
 
 @runtime_checkable
 class HasLatent(Protocol):
-    """What reconstruction, interpolation, editing and latent diffusion need."""
+    """Models with latents, for reconstruction, interpolation, editing and latent diffusion."""
 
     latent_shape: tuple[int, ...]  # of one example's z
 
@@ -307,10 +307,10 @@ class HasLatent(Protocol):
 
 @runtime_checkable
 class HasPrior(Protocol):
-    """One latent makes an image, and its prior says which are likely: what a path through latent space needs.
+    """Models with one latent per image and a standard normal prior, for paths through latent space.
 
     GAN, VAE and flow. Not a VQ-VAE, whose prior is over codes, nor the hierarchical VAE, whose layers' priors depend on
-    those above; nor diffusion, of which a latent is a whole trajectory.
+    those above; nor diffusion, where a latent is a whole trajectory.
     """
 
     latent_prior: Literal["standard normal"]
@@ -323,7 +323,7 @@ class HasPrior(Protocol):
 
 @runtime_checkable
 class Classifies(Protocol):
-    """What knows the classes of images, and so which features of them matter: a judge of samples."""
+    """Image classifiers, whose features and logits metrics can use."""
 
     shape: tuple[int, ...]  # of an image
 
@@ -337,7 +337,7 @@ class Classifies(Protocol):
 
 
 class HasTokens(Protocol):
-    """An autoencoder whose latents are tokens: what a transformer over images learns."""
+    """Autoencoders with discrete latents, for token models of images."""
 
     shape: tuple[int, ...]  # of an image
     token_shape: tuple[int, ...]  # of one image's tokens

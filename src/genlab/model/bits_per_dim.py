@@ -1,4 +1,4 @@
-"""From nats over continuous data to bits per dimension of 8-bit images, the unit in which likelihoods are compared."""
+"""Converts nats over continuous data to bits per dimension of 8-bit images."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Classifiers of images: what knows a user's own classes, and judges samples by features that tell them apart."""
+"""Image classifiers, whose features and logits can be used to evaluate samples."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -20,10 +20,10 @@ _FLOOR = 1e-4  # added to a feature's variance: one that hardly varies is not bl
 class Classifier(Model):
     """A network that gives features, and a linear map of them to the logits of classes, trained with cross-entropy.
 
-    It draws nothing. Its use is as a judge: ``metrics.extractor=<its run folder>`` measures samples by its features and
-    logits. Features are standardised, without which the linear map learns slowly: in training by the statistics of the
-    batch, in use by running ones (batch norm without weights). These are averaged like the weights: those of others
-    than the averaged weights would not fit. What comes before them does not depend on the batch.
+    It does not sample. Metrics can use its features and logits: ``metrics.extractor=<its run folder>``. Features are
+    standardised, without which the linear map learns slowly: in training by the statistics of the batch, in use by
+    running ones (batch norm without weights). These are averaged like the weights: those of others than the averaged
+    weights would not fit. What comes before them does not depend on the batch.
     """
 
     kinds = frozenset({"continuous"})

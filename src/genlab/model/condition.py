@@ -1,4 +1,4 @@
-"""Which conditions a model is told, how often training hides them, and what samples are asked for by default."""
+"""The conditions of a model: which it uses, how often training drops them, and the defaults for samples."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,8 @@ from genlab.seeding import RandomStream
 
 
 def kinds_of(told: Mapping[str, Any], wanted: Sequence[str] | None) -> dict[str, ConditionKind]:
-    """What a model is told, by key. ``told``: what the data have, as the config's ``spec.condition`` says; ``wanted``:
-    the keys that a user chose, None: the label, where the data have one.
+    """The condition kinds of a model, by key. ``told``: the data's conditions, from the config's ``spec.condition``;
+    ``wanted``: the keys that a user chose, None: the label, if the data have one.
 
     Raises ValueError, in a sentence, for a key that the data lack.
     """
@@ -27,7 +27,7 @@ def kinds_of(told: Mapping[str, Any], wanted: Sequence[str] | None) -> dict[str,
         wanted = [key for key in known if KINDS[key] is Label]
     for key in wanted:
         if key not in known:
-            has = f"they have {' and '.join(known)}" if known else "they have nothing that a sample can be asked for"
+            has = f"they have {' and '.join(known)}" if known else "they have no conditions"
             raise ValueError(
                 f"model.conditions=[{','.join(wanted)}]: the data have no {key}, {has}."
                 f"{did_you_mean(key, list(known))} Use model.conditions=[{','.join(known)}]."
@@ -36,41 +36,43 @@ def kinds_of(told: Mapping[str, Any], wanted: Sequence[str] | None) -> dict[str,
 
 
 def told_to(factory: Callable[..., Any], kinds: Mapping[str, ConditionKind]) -> dict[str, Any]:
-    """The argument ``told`` for what ``factory`` makes, if it takes one: a network may do without."""
+    """The argument ``told`` for what ``factory`` makes, if it takes one; networks may be unconditional."""
     return {"told": kinds} if "told" in inspect.signature(factory).parameters else {}
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a model is told, by key, and the share of training examples that are not told it.
+    """The conditions of a model by key, and the share of training examples whose conditions are dropped.
 
-    A single ``dropout`` hides all keys of an example together, which is what guidance needs; a mapping hides each by a
-    draw of its own, keys that it lacks never.
+    A single ``dropout`` hides all keys of an example together, which is what guidance needs; a mapping hides each
+    independently, and never those that it lacks.
     """
 
     kinds: Mapping[str, ConditionKind] = field(default_factory=dict)
     dropout: float | Mapping[str, float] = 0.0
 
     def __post_init__(self) -> None:
-        """Raises ValueError: a share outside [0, 1], or of something that the model is not told."""
+        """Raises ValueError: a share outside [0, 1], or of a condition that the model does not have."""
         shares = self.dropout if isinstance(self.dropout, Mapping) else {"": self.dropout}
         for key, share in shares.items():
             name = f"model.condition_dropout{'.' * bool(key)}{key}"
             if not 0 <= share <= 1:
                 raise ValueError(f"{name}={share} is outside [0, 1]. It is a share of the examples.")
             if key and key not in self.kinds:
-                raise ValueError(f"{name}: the model is not told a {key}. Add it to model.conditions, or leave it out.")
+                raise ValueError(
+                    f"{name}: the model is not conditioned on a {key}. Add it to model.conditions, or leave it out."
+                )
 
     @classmethod
     def told(
         cls, told: Mapping[str, Any], wanted: Sequence[str] | None, dropout: float | Mapping[str, float] = 0.0
     ) -> "Conditions":
-        """From the values of a config; see :func:`kinds_of`. Raises ValueError."""
+        """Make conditions from config values; see :func:`kinds_of`. Raises ValueError."""
         return cls(kinds_of(told, wanted), dropout)
 
     @property
     def num_classes(self) -> int | None:
-        """Labels that samples can be asked for; None: the model is told none."""
+        """The number of labels; None: the model has no labels."""
         label = self._label
         return None if label is None else label.size
 
@@ -83,26 +85,27 @@ class Conditions:
         return next((kind for kind in self.kinds.values() if isinstance(kind, Label)), None)
 
     def label_of(self, condition: Condition | None) -> Tensor | None:
-        """The labels of a condition, (N,); None: the model is told none."""
+        """The labels of a condition, (N,); None: the model has no labels."""
         names = [key for key, kind in self.kinds.items() if isinstance(kind, Label)]
         return condition.get(names[0]) if condition is not None and names else None
 
     def of_labels(self, label: Tensor) -> Condition:
-        """Labels (N,) as a condition, of a model that is told nothing else."""
+        """Labels (N,) as a condition, for a model with labels only."""
         assert self.is_label_alone
         return dict.fromkeys(self.kinds, label)
 
     @property
     def is_label_alone(self) -> bool:
-        """Whether classes are all that samples can be asked for: these are then asked for as often as is fair."""
+        """Whether the label is the only condition."""
         return len(self.kinds) == 1 and self._label is not None
 
     def of(self, batch: Mapping[str, Tensor]) -> Condition | None:
-        """The part of a batch that the networks are told."""
+        """The model's conditions in a batch."""
         return {key: batch[key] for key in self.kinds} or None
 
     def dropped(self, condition: Condition | None) -> Condition | None:
-        """A training condition with a random share of its rows hidden, so that a model learns to do without."""
+        """A training condition with a random share of its rows dropped, so that a model also learns to be
+        unconditional."""
         if condition is None:
             return None
         joint = None if isinstance(self.dropout, Mapping) else self.dropout
@@ -117,18 +120,18 @@ class Conditions:
         return left
 
     def nothing(self, rows: int, device: Device = "cpu") -> Condition | None:
-        """What stands for being told nothing at all; None where there is nothing to be told."""
+        """The empty condition; None for a model without conditions."""
         return {key: kind.nothing(rows, device) for key, kind in self.kinds.items()} or None
 
     def filled(self, condition: Condition | None, rows: int, device: Device) -> Condition | None:
-        """``condition`` with nothing for the keys that it lacks."""
+        """``condition`` with empty values for the keys that it lacks."""
         return {
             key: kind.nothing(rows, device) if condition is None or key not in condition else condition[key].to(device)
             for key, kind in self.kinds.items()
         } or None
 
     def drawn(self, condition: Condition | None, stream: RandomStream) -> Condition | None:
-        """``condition`` with a drawn value for whoever is not told; of several keys those of one held-out example."""
+        """``condition`` with random values for empty ones; for several keys, those of one held-out example."""
         if not self.kinds:
             return None
         told = self.filled(condition, len(stream), stream.device)
@@ -148,33 +151,33 @@ class Conditions:
         return max([1, *(len(getattr(kind, "examples", ())) for kind in self.kinds.values())])
 
     def in_turn(self, indices: Sequence[int]) -> Condition | None:
-        """What samples ``indices`` are asked for where nobody says, on the CPU: one class, or one caption, after the
-        other; of several keys those of one held-out example after the other."""
+        """The default conditions of samples ``indices``, on the CPU: one class, or one caption, after the
+        other; for several keys, those of one held-out example after the other."""
         alone = len(self.kinds) == 1
         return {
             key: kind.in_turn(indices) if alone else kind.example(indices) for key, kind in self.kinds.items()
         } or None
 
     def words(self, condition: Condition | None) -> list[str]:
-        """What each row is asked for, in words; none where labels alone say it."""
+        """Each row in words; empty if there are only labels."""
         if condition is None or self.is_label_alone:
             return []
         columns = [kind.words(condition[key]) for key, kind in self.kinds.items() if not isinstance(kind, Label)]
         return [", ".join(filter(None, row)) for row in zip(*columns, strict=True)]
 
     def check(self, condition: Condition | None) -> None:
-        """Raises ValueError, with a remedy, if the model cannot be asked for that."""
+        """Raises ValueError, with a remedy, if the model does not take this condition."""
         if condition is None:
             return
         for key, value in condition.items():
             if key not in self.kinds:
-                has = f"It is told {' and '.join(self.kinds)}." if self.kinds else "Sample without."
+                has = f"It has {' and '.join(self.kinds)}." if self.kinds else "Sample without."
                 raise ValueError(f"this model has no {key}s: it was trained without. {has}")
             self.kinds[key].check(value)
 
     def check_guided(self, strength: float) -> None:
-        """Raises ValueError if guidance is to compare with what a model without a condition would do, which this one
-        never learned."""
+        """Raises ValueError if guidance needs unconditional predictions, which the model was not trained
+        for."""
         together = self.dropout
         if isinstance(together, Mapping):
             together = min((together.get(key, 0.0) for key in self.kinds), default=0.0)

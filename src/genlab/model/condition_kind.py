@@ -1,6 +1,6 @@
-"""What a sample can be asked for: a label, a caption.
+"""The kinds of conditions: labels and captions.
 
-A condition is a mapping of tensors, one a key, each with N rows. What its values mean, the kind of its key says.
+A condition is a mapping of tensors by key, each with N rows. The kind of a key defines what its values mean.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 from genlab.errors import did_you_mean
 from genlab.seeding import RandomStream
 
-# What a sample can be asked for: label (N,); caption (N, T) words; prompt (N, P) tokens of text, -1 before short ones.
+# A condition: label (N,); caption (N, T) words; prompt (N, P) tokens of text, -1 before short ones.
 Condition = Mapping[str, Tensor]
 Device = torch.device | str
 
@@ -23,7 +23,7 @@ _SHOWN = 10  # names in a message; "..." stands for more
 class ConditionKind(Protocol):
     """One key of a condition."""
 
-    option: ClassVar[str]  # what a user types to ask for a value: label=..., prompt=...
+    option: ClassVar[str]  # the user's option for a value: label=..., prompt=...
 
     @property
     def size(self) -> int:
@@ -32,32 +32,32 @@ class ConditionKind(Protocol):
 
     @property
     def num_tokens(self) -> int:
-        """Different tokens that :meth:`tokens` gives."""
+        """The number of different tokens that :meth:`tokens` gives."""
         ...
 
     @property
     def length(self) -> int:
-        """P, tokens of a value."""
+        """P, the number of tokens of a value."""
         ...
 
     def nothing(self, rows: int, device: Device = "cpu") -> Tensor:
-        """What stands for "not told", ``rows`` times."""
+        """The empty value, ``rows`` times."""
         ...
 
     def is_nothing(self, value: Tensor) -> Tensor:
-        """Rows that are not told, (N,) bool."""
+        """Rows that are empty, (N,) bool."""
         ...
 
     def any(self, stream: RandomStream) -> Tensor:
-        """A drawn value for each row of the stream, for a family that cannot do without."""
+        """A random value for each row of the stream, for a family that needs one."""
         ...
 
     def in_turn(self, indices: Sequence[int]) -> Tensor:
-        """Values one after the other: what sample i of a grid is asked for, on the CPU."""
+        """Values one after the other, for sample i of a grid, on the CPU."""
         ...
 
     def example(self, indices: Sequence[int]) -> Tensor:
-        """That of held-out example i, modulo those that the data name; nothing where they name none. On the CPU."""
+        """The value of held-out example i, modulo those that the data provide; empty if there are none. On the CPU."""
         ...
 
     def check(self, value: Tensor) -> None:
@@ -65,7 +65,7 @@ class ConditionKind(Protocol):
         ...
 
     def read(self, typed: str | int) -> Tensor:
-        """What a user typed, as one row. Raises ValueError, with a remedy."""
+        """A user's input as one row. Raises ValueError, with a remedy."""
         ...
 
     def words(self, value: Tensor) -> list[str]:
@@ -79,8 +79,8 @@ class ConditionKind(Protocol):
 
 @dataclass(frozen=True)
 class Label:
-    """One of ``size`` classes, (N,) int64; -1 is nothing. Nobody is asked for the classes ``empty``, of which training
-    has no example."""
+    """One of ``size`` classes, (N,) int64; -1 is empty. The classes ``empty``, without training examples, are
+    never sampled."""
 
     size: int
     names: Sequence[str] = ()
@@ -96,7 +96,7 @@ class Label:
 
     @property
     def classes(self) -> list[int]:
-        """Those that samples can be asked for, in order."""
+        """The classes that samples can have, in order."""
         return [label for label in range(self.size) if label not in self.empty]
 
     def nothing(self, rows: int, device: Device = "cpu") -> Tensor:
@@ -150,9 +150,9 @@ class Label:
 
 @dataclass(frozen=True)
 class Caption:
-    """Up to ``length`` words of a vocabulary of ``size``, as (N, length) int64; word 0 fills up, and a caption of
-    nothing else is nothing. ``examples`` are held-out captions in words, which samples are asked for where nobody types
-    one."""
+    """Up to ``length`` words of a vocabulary of ``size``, as (N, length) int64; word 0 is padding, and a caption of
+    nothing else is empty. ``examples`` are held-out captions in words, the defaults for
+    samples."""
 
     size: int
     length: int
@@ -193,7 +193,7 @@ class Caption:
             raise ValueError(f"a caption has a word that is not one of the model's. Use numbers 0 to {self.size - 1}.")
 
     def read(self, typed: str | int) -> Tensor:
-        known = list(self.names)[1:]  # number 0 is no word
+        known = list(self.names)[1:]  # number 0 is not a word
         words = str(typed).lower().split()
         for word in words:
             if word not in known:

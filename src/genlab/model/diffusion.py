@@ -28,7 +28,7 @@ from genlab.seeding import RandomStream, derive_seed
 
 
 class Diffusion(GenerativeModel):
-    """DDPM, EDM, flow matching: whatever can be read as D(x; sigma), the expected clean image of a noisy one."""
+    """DDPM, EDM, flow matching: all models of D(x; sigma), the expected clean image of a noisy one."""
 
     kinds = frozenset({"continuous"})
     likelihood_kind: ClassVar[Literal["estimate"]] = "estimate"
@@ -42,9 +42,9 @@ class Diffusion(GenerativeModel):
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
-        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
-        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples that are told nothing
+        told: Mapping[str, Any],  # the data's conditions by key, their ``spec.condition``
+        conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples without their condition
         guidance: Guidance | None = None,  # None: samples of the conditional model itself
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
@@ -55,8 +55,8 @@ class Diffusion(GenerativeModel):
         self.conditions.check_guided(self.guidance.strength)
         if isinstance(objective, DenoisesToTheEnd) != isinstance(sampler, DenoisesToTheEnd):
             raise ValueError(
-                "model/objective=consistency and model/sampler=consistency need each other: their D is where the ODE "
-                "ends, that of others is an expected image. Choose both or neither."
+                "model/objective=consistency and model/sampler=consistency need each other: their D is the end of "
+                "the ODE, others' D is an expected image. Choose both or neither."
             )
         self.make_network, self.objective, self.sampler, self.make_optimizer = network, objective, sampler, optimizer
         self.shape, self.compile_network = tuple(shape), compile
@@ -82,7 +82,7 @@ class Diffusion(GenerativeModel):
         return loss
 
     def loss(self, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
-        """The objective's loss of ``x`` (N, C, H, W), with some conditions hidden. A scalar."""
+        """The objective's loss for ``x`` (N, C, H, W), with some conditions dropped. A scalar."""
         return self.objective.loss(self.network, x, self.conditions.dropped(condition), progress)
 
     def step_kind(self, batch_idx: int) -> str:
@@ -99,8 +99,8 @@ class Diffusion(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W), nominally in [-1, 1] and not clamped.
 
-        The caller puts the model in eval mode, or dropout is on. Without a condition nobody is told anything. Without a
-        generator, one is seeded from torch's global generator.
+        The caller puts the model in eval mode, or dropout is on. Without a condition, samples are unconditional.
+        Without a generator, one is seeded from torch's global generator.
 
         Raises:
             ValueError: a condition that the model does not know.
@@ -111,7 +111,7 @@ class Diffusion(GenerativeModel):
             return self.sampler(self.denoiser(condition), generator.randn(*self.shape), generator)
 
     def denoiser(self, condition: Condition | None) -> Denoiser:
-        """D(x; sigma) under a condition, guided as the model's guidance has it."""
+        """D(x; sigma) under a condition, with the model's guidance."""
         if condition is None:
             return self.guidance.guide(CountingDenoiser(self), None, None)
         first = next(iter(condition.values()))
@@ -131,7 +131,7 @@ class Diffusion(GenerativeModel):
         self.conditions.check(condition)
         if isinstance(self.objective, DenoisesToTheEnd):
             raise ConfigError(
-                "model/objective=consistency has no likelihood: its D is no expected image. Leave it out."
+                "model/objective=consistency has no likelihood, since its D is not an expected image. Leave it out."
             )
 
         with torch.inference_mode(False), torch.no_grad():  # Lightning evaluates in inference mode: no derivatives

@@ -1,10 +1,10 @@
-"""Parts that were trained elsewhere: the mark of arguments that take one, and state dicts without their weights.
+"""Pretrained parts: the mark of arguments that take one, and state dicts without their weights.
 
     autoencoder: Annotated[HasLatent, FROM_ELSEWHERE]
 
 says that a user may type where the argument was trained, ``model.autoencoder=outputs/...``, instead of describing it.
-Such a part stays as it is. Its weights lie beside the checkpoints of the run, in a file that is named by its hash, and
-not in them: a checkpoint holds what the run has trained.
+Such a part is frozen. Its weights are in a file beside the checkpoints of the run, named by its hash, and
+not in them: a checkpoint holds only what the run has trained.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,9 +27,9 @@ FROM_ELSEWHERE = FromElsewhere()
 
 
 def leave_state_dict(part: nn.Module) -> None:
-    """From now on, the state dict of a module that holds ``part`` is without the part's weights, and is loaded without
-    asking for them. What such a state dict holds of them all the same, as earlier checkpoints do, is passed over. The
-    part's own state dict is whole."""
+    """From now on, the state dict of a module that holds ``part`` does not contain the part's weights, and is loaded
+    without them. If such a state dict contains them, as earlier checkpoints do, they are ignored. The
+    part's own state dict is complete."""
     part.register_state_dict_post_hook(_leave_out)
     part.register_load_state_dict_pre_hook(_pass_over)
     part.register_load_state_dict_post_hook(_do_not_miss)
@@ -53,7 +53,7 @@ def _do_not_miss(part: Any, incompatible: Any) -> None:
 
 
 def prefixes(model: nn.Module, parts: Iterable[nn.Module]) -> tuple[str, ...]:
-    """How the names of the weights of ``parts`` begin within ``model``, whose networks are made."""
+    """The prefixes of the weights of ``parts`` in the state dict of ``model``, whose networks are made."""
     wanted = list(parts)
     return tuple(f"{name}." for name, module in model.named_modules() if any(module is part for part in wanted))
 

@@ -20,7 +20,8 @@ LEVELS = 256  # of a pixel
 
 
 class Flow(GenerativeModel):
-    """Maximum likelihood of noisy images; samples of the flow are noisy too, and one step along its score cleans them.
+    """Maximum likelihood of noisy images; samples of the flow are noisy too, and one step along its score denoises
+    them.
 
     8-bit images have no density, so noise is added in training. Uniform noise as wide as a level is always there: it is
     what makes bits per dimension a bound on the discrete likelihood (Theis et al. 2016). Alone it asks of the flow an
@@ -31,7 +32,7 @@ class Flow(GenerativeModel):
     """
 
     kinds = frozenset({"continuous"})
-    pixel_levels = 256  # that its likelihood tells apart
+    pixel_levels = 256  # gray levels in its likelihood
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"  # of the discrete likelihood: a density
     latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
     network: nn.Module  # made in configure_model
@@ -42,17 +43,17 @@ class Flow(GenerativeModel):
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
+        told: Mapping[str, Any],  # the data's conditions by key, their ``spec.condition``
         noise_std: float = 0.1,  # of Gaussian noise in training, on the scale of [-1, 1]
-        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
-        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples that are told nothing
+        conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples without their condition
         guidance: PredictionGuidance | None = None,  # None: samples of the conditional model itself
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
         """
         Raises:
-            ValueError: an argument is outside its range, or guidance meets a flow that never went without conditions.
+            ValueError: an argument is outside its range, or guidance is set without condition dropout.
         """
         super().__init__(seed, schedule)
         if noise_std < 0:
@@ -102,8 +103,8 @@ class Flow(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W), nominally in [-1, 1] and not clamped.
 
-        The caller puts the model in eval mode, or dropout is on. Without a condition nobody is told anything. Without a
-        generator, one is seeded from torch's global generator.
+        The caller puts the model in eval mode, or dropout is on. Without a condition, samples are unconditional.
+        Without a generator, one is seeded from torch's global generator.
 
         Raises:
             ValueError: a condition that the model does not know.

@@ -1,4 +1,4 @@
-"""Parameters that training leaves as they are, named by patterns."""
+"""Freezes parameters by patterns of their names."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -32,12 +32,12 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def like(pattern: str, names: Sequence[str]) -> str:
-    """What names there are, for who typed a pattern that matches none."""
+    """A hint with existing names, for a pattern that matches none."""
     guess = did_you_mean(pattern, list(names))
     shown = ", ".join([*names[:_SHOWN], "..."] if len(names) > _SHOWN else names)
     return f"{guess} Names are like {shown}; * stands for any characters."
 
 
 def trained(*networks: nn.Module) -> list[nn.Parameter]:
-    """The parameters that training changes: what an optimizer is given."""
+    """The parameters that are trained, for an optimizer."""
     return [p for network in networks for p in network.parameters() if p.requires_grad]

@@ -41,9 +41,9 @@ class GAN(GenerativeModel):
         discriminator_optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
+        told: Mapping[str, Any],  # the data's conditions by key, their ``spec.condition``
         latent_dim: int = 128,  # numbers of noise that make an image
-        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
+        conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
         discriminator_steps: int = 1,  # of the discriminator for one of the generator
         truncation: float | None = None,  # samples are made of noise within +- this (Brock et al. 2019); None: all
         compile: bool = False,  # both networks, with torch.compile
@@ -72,7 +72,7 @@ class GAN(GenerativeModel):
         if self.generator is not None:
             return
         if self.device_mesh is not None:
-            raise ValueError("model=gan cannot be shared out over devices (trainer=fsdp). Use trainer=ddp.")
+            raise ValueError("model=gan cannot be sharded (trainer=fsdp). Use trainer=ddp.")
         kinds = self.conditions.kinds
         generator = self.make_generator(**told_to(self.make_generator, kinds))
         discriminator = self.make_discriminator(**told_to(self.make_discriminator, kinds))
@@ -131,7 +131,7 @@ class GAN(GenerativeModel):
         self.manual_backward(loss)
 
     def penalty(self, real: Tensor, fake: Tensor, condition: Condition | None, draws: "Draws") -> Tensor:
-        """In float32: slopes of slopes do not survive half precision."""
+        """In float32, since gradients of gradients do not survive half precision."""
         with torch.autocast(real.device.type, enabled=False):
             uniform = draws.rand(1, len(real))[:, 0]
             seen = [self.augment(images.float(), lambda k: draws.rand(k, len(real))) for images in (real, fake)]
@@ -147,11 +147,12 @@ class GAN(GenerativeModel):
             self.manual_backward(loss)
 
     def scores(self, images: Tensor, condition: Condition | None, draws: "Draws") -> Tensor:
-        """What the discriminator makes of augmented images. (N, C, H, W) -> (N,) float32."""
+        """The discriminator's scores of augmented images. (N, C, H, W) -> (N,) float32."""
         return self.discriminator(self.augment(images, lambda k: draws.rand(k, len(images))), condition).float()
 
     def accuracies(self, real_scores: Tensor, fake_scores: Tensor) -> dict[str, Tensor]:
-        """The shares that the discriminator is right about, of scores (N,); none where a score is no answer."""
+        """The discriminator's accuracies on real and generated images, from scores (N,); empty if scores are not
+        logits."""
         undecided = self.objective.undecided
         if undecided is None:
             return {}
@@ -190,7 +191,7 @@ class GAN(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W) in [-1, 1]. The caller puts the model in eval mode, or batch norm sees the batch.
 
-        A class, or a caption, is drawn for whoever is told none. Without a generator, one is seeded from torch's
+        A class, or a caption, is drawn for samples without one. Without a generator, one is seeded from torch's
         global generator.
 
         Raises:
@@ -207,13 +208,13 @@ class GAN(GenerativeModel):
 
     @torch.no_grad()
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
-        """The images of noise ``z`` (N, latent_dim), whatever the truncation of samples. -> (N, C, H, W) in [-1, 1]."""
+        """The images of noise ``z`` (N, latent_dim), without truncation. -> (N, C, H, W) in [-1, 1]."""
         self.conditions.check(condition)
         return self.generator(z, condition)
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
-        """The generator's weights, and the statistics of its batch norms, which belong to them: an average of means and
-        variances is one. Of other buffers it need not be: unit vectors of spectral norm, counts."""
+        """The generator's weights and batch norm statistics, which can be averaged too. Other buffers cannot: unit
+        vectors of spectral norm, counts."""
         yield from ((f"generator.{name}", p) for name, p in self.generator.named_parameters())
         for name, module in self.generator.named_modules(prefix="generator"):
             if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:

@@ -1,4 +1,4 @@
-"""Hierarchical variational autoencoders: several layers of latents, each with a prior that reads the one before."""
+"""Hierarchical variational autoencoders: several layers of latents, each with a prior that depends on those above."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -47,13 +47,13 @@ class HierarchicalVAE(GenerativeModel):
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
+        told: Mapping[str, Any],  # the data's conditions by key, their ``spec.condition``
         latent_shapes: Sequence[Sequence[int]],  # (Z, h, w) of each layer, the top (and coarsest) first
         beta: float = 1.0,  # weight of the KL cost; 1 is the bound itself
         free_nats: float = 0.0,  # of the KL cost of each layer, all of it together: they cost nothing less
         kl_warmup: float = 0.0,  # share of the budget over which beta grows from 0
-        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
-        condition_dropout: float | Mapping[str, float] = 0.0,  # share of training examples that are told nothing
+        conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.0,  # share of training examples without their condition
         temperature: float = 1.0,  # scale of the priors that samples are made of
         sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
         num_importance_samples: int = 32,  # of the bound that log_likelihood gives
@@ -127,8 +127,8 @@ class HierarchicalVAE(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W), nominally in [-1, 1] and not clamped.
 
-        The caller puts the model in eval mode, or dropout is on. Without a condition nobody is told anything. Without a
-        generator, one is seeded from torch's global generator.
+        The caller puts the model in eval mode, or dropout is on. Without a condition, samples are unconditional.
+        Without a generator, one is seeded from torch's global generator.
 
         Raises:
             ValueError: a condition that the model does not know.

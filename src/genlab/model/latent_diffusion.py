@@ -1,4 +1,4 @@
-"""Latent diffusion: a diffusion model of what a trained autoencoder makes of images (Rombach et al. 2022)."""
+"""Latent diffusion: a diffusion model of a trained autoencoder's latents (Rombach et al. 2022)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
@@ -17,12 +17,12 @@ _STD = 0.5  # about that of images in [-1, 1]
 
 
 class LatentDiffusion(GenerativeModel):
-    """Any network, objective and sampler of diffusion, on latents of an autoencoder that stays as it is.
+    """Any network, objective and sampler of diffusion, on latents of a frozen autoencoder.
 
     The autoencoder comes from a run (``model.autoencoder=outputs/...``). Its configuration becomes part of this run's,
     and its weights a file in this run's folder, so the other run is needed only once. Latents are shifted and scaled,
     by their statistics in the first batch, to mean 0 and the standard deviation of images in each channel, so that
-    objectives need no other settings than for images.
+    objectives can use the same settings as for images.
     """
 
     kinds = frozenset({"continuous"})
@@ -40,9 +40,9 @@ class LatentDiffusion(GenerativeModel):
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of a latent: (Z, h, w)
         image_shape: Sequence[int],  # (C, H, W)
-        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
-        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
-        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples that are told nothing
+        told: Mapping[str, Any],  # the data's conditions by key, their ``spec.condition``
+        conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples without their condition
         guidance: Guidance | None = None,  # None: samples of the conditional model itself
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
@@ -101,7 +101,7 @@ class LatentDiffusion(GenerativeModel):
         return self.autoencoder.encode(batch[self.key], self.known_to_autoencoder(self.conditions.of(batch)))
 
     def known_to_autoencoder(self, condition: Condition | None) -> Condition | None:
-        """The part of a condition that the autoencoder is told too."""
+        """The part of a condition that the autoencoder takes too."""
         shared = self.autoencoder.conditions.kinds
         return {key: value for key, value in (condition or {}).items() if key in shared} or None
 
@@ -134,7 +134,7 @@ class LatentDiffusion(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W), nominally in [-1, 1]: decoded samples of latents.
 
-        The caller puts the model in eval mode. Without a condition nobody is told anything.
+        The caller puts the model in eval mode. Without a condition, samples are unconditional.
 
         Raises:
             ValueError: a condition that the model does not know.

@@ -1,4 +1,4 @@
-"""What a model's log-likelihood depends on beside its weights and the data."""
+"""The settings that a model's log-likelihood depends on, beside its weights and the data."""
 
 from typing import Any
 
@@ -8,5 +8,5 @@ NAMES = ("num_importance_samples", "num_likelihood_samples")
 
 def likelihood_settings(model: Any) -> dict[str, int | float | str]:
     """By name, as a protocol holds them: more importance samples make a bound tighter (Burda et al. 2016,
-    arXiv:1509.00519, theorem 1), so numbers with more of them do not compare with numbers with fewer."""
+    arXiv:1509.00519, theorem 1), so numbers with different counts are not comparable."""
     return {name: getattr(model, name) for name in NAMES if hasattr(model, name)}

@@ -1,4 +1,4 @@
-"""Masked generation: a network that sees some tokens of a sequence, on both sides, and predicts those that are hidden.
+"""Masked generation: a bidirectional network that predicts the hidden tokens of a sequence from the others.
 
 Of images it is MaskGIT (Chang et al. 2022), of text masked diffusion (Sahoo et al. 2024; Shi et al. 2024): one model.
 """
@@ -35,12 +35,12 @@ class Masked(GenerativeModel):
 
     With ``likelihood_weighting`` the share is uniform and each sequence counts alike, however much of it is hidden: the
     loss then bounds the likelihood (Sahoo et al. 2024, eq. 10). Without, the share is cos(pi u / 2), u uniform, and
-    each hidden token counts alike (Chang et al. 2022, section 3.1). Losses are nats a token. What is given is
-    never hidden: what an image is told, the first token of text.
+    each hidden token counts alike (Chang et al. 2022, section 3.1). Losses are nats a token. Given
+    tokens are never hidden: an image's condition, the first token of text.
     """
 
     kinds = frozenset({"continuous", "tokens"})
-    pixel_levels = 256  # that its likelihood tells apart
+    pixel_levels = 256  # gray levels in its likelihood
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"
     network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
     view: TokenView
@@ -53,14 +53,14 @@ class Masked(GenerativeModel):
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image (C, H, W); of text (T,), the tokens that are seen at once
         vocab_size: int | None,  # of text; None: images
-        start_token: int | None,  # that text begins with where there is no prompt
-        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
+        start_token: int | None,  # first token of text without a prompt
+        told: Mapping[str, Any],  # the data's conditions by key, their ``spec.condition``
         tokenizer: Annotated[
             HasTokens | None, FROM_ELSEWHERE
         ] = None,  # the model of a trained run, whose codes stand for images; None: pixels
         likelihood_weighting: bool = True,
-        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
-        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples that are told nothing
+        conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples without their condition
         guidance: PredictionGuidance | None = None,  # None: samples of the conditional model itself
         num_likelihood_samples: int = 4,  # shares of hidden tokens that the bound is averaged over
         compile: bool = False,  # the network, with torch.compile
@@ -85,7 +85,7 @@ class Masked(GenerativeModel):
         made(self.tokenizer)
         self.view = view_of(self.shape, self.vocab_size, self.start_token, self.conditions, self.tokenizer)
         network: Any = self.make_network(
-            num_tokens=self.view.num_tokens + 1,  # the last one hides another
+            num_tokens=self.view.num_tokens + 1,  # the last one is the mask token
             num_outputs=self.view.num_outputs,
             max_length=self.view.given_length + self.view.length,
             causal=False,
@@ -168,8 +168,8 @@ class Masked(GenerativeModel):
         """Images (N, C, H, W) in [-1, 1], or text (N, T) as long as is seen at once, or as is left of that after
         ``condition["prompt"]`` (N, P).
 
-        The caller puts the model in eval mode. Without a condition nobody is told anything. Without a generator, one is
-        seeded from torch's global generator.
+        The caller puts the model in eval mode. Without a condition, samples are unconditional. Without a generator, one
+        is seeded from torch's global generator.
 
         Raises:
             ValueError: a condition or a token that the model does not know.

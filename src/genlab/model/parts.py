@@ -1,4 +1,4 @@
-"""The parts of models as protocols: a slot in a config is typed by one of these.
+"""Protocols of model parts, which are the types of slots in configs.
 
 A class fits a protocol if it has the protocol's methods with the same parameter names (``genlab.config.build`` checks
 this before anything is built), so a network or an objective needs no base class and no registration.
@@ -22,7 +22,7 @@ class Generator(Protocol):
 
 
 class Discriminator(Protocol):
-    """Images to scores: high for what it takes for real."""
+    """Images to scores, high for images classified as real."""
 
     def forward(self, candidate: Tensor, condition: Condition | None) -> Tensor:
         """``candidate``: (N, C, H, W) -> (N,)."""
@@ -30,10 +30,10 @@ class Discriminator(Protocol):
 
 
 class AdversarialObjective(Protocol):
-    """What a discriminator and a generator minimize, each a scalar of scores (N,)."""
+    """The losses of a discriminator and a generator, scalars of scores (N,)."""
 
     penalty: Any  # a genlab.model.objective.penalty.Penalty on the discriminator's slope
-    undecided: float | None  # the score between "real" and "made"; None: scores are no answers to that question
+    undecided: float | None  # the score at the decision boundary; None: scores are not logits
 
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor: ...
 
@@ -41,7 +41,7 @@ class AdversarialObjective(Protocol):
 
 
 class DenoisingNetwork(Protocol):
-    """Tensors to tensors of the same shape, told how noisy they are."""
+    """Tensors to tensors of the same shape, given their noise level."""
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Condition | None) -> Tensor:
         """``x``: (N, C, H, W) of about unit variance; ``noise_level``: (N,), whatever scalar the objective uses, of the
@@ -50,7 +50,7 @@ class DenoisingNetwork(Protocol):
 
 
 class FeatureNetwork(Protocol):
-    """Images to what a linear map can tell classes by."""
+    """Images to features for a linear classifier."""
 
     num_features: int
 
@@ -67,16 +67,16 @@ class FlowNetwork(Protocol):
         ...
 
     def inverse(self, z: Tensor, condition: Condition | None, guidance: float) -> Tensor:
-        """``z``: (N, C, H, W) -> data of that shape; undoes ``forward`` at ``guidance`` 1, above it the condition
-        counts for more."""
+        """``z``: (N, C, H, W) -> data of that shape; inverts ``forward`` at ``guidance`` 1; above 1 the condition
+        has more effect."""
         ...
 
 
 class Encoder(Protocol):
-    """Images to what is known of their latents."""
+    """Images to the parameters of their latents."""
 
     def forward(self, image: Tensor, condition: Condition | None) -> Tensor:
-        """``image``: (N, C, H, W) -> (N, D, h, w); what the D channels are is up to the family."""
+        """``image``: (N, C, H, W) -> (N, D, h, w); the family defines the D channels."""
         ...
 
 
@@ -111,7 +111,7 @@ class PixelLikelihood(Protocol):
 
 
 class DenoisingObjective(Protocol):
-    """What to minimize, and how the trained network is read as a denoiser."""
+    """A training loss, and the denoiser that the trained network defines."""
 
     def loss(self, network: nn.Module, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
         """The loss of clean data ``x`` (N, C, H, W), a scalar; ``progress`` in [0, 1]."""
@@ -123,7 +123,7 @@ class DenoisingObjective(Protocol):
 
 
 class ChangesCost(Protocol):
-    """An objective whose loss takes another number of operations at another progress."""
+    """An objective whose loss needs a number of operations that depends on progress."""
 
     def step_kind(self, progress: float) -> str:
         """A name for steps that cost the same; ``progress`` in [0, 1]."""
@@ -138,8 +138,8 @@ def kind_of_step(objective: object, progress: float) -> str:
 
 @runtime_checkable
 class DenoisesToTheEnd(Protocol):
-    """Of an objective whose D says where the probability-flow ODE ends, not the expected clean data, and of a sampler
-    that needs such a D. One without the other draws from a wrong distribution."""
+    """For an objective whose D predicts the end of the probability-flow ODE, not the expected clean data, and for a
+    sampler that needs such a D. One without the other samples a wrong distribution."""
 
     denoises_to_the_end: ClassVar[bool]
 
@@ -148,7 +148,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]  # D(x; sigma): (N, C, H, W), (N,)
 
 
 class ConditionalDenoiser(Protocol):
-    """D(x; sigma) of any condition."""
+    """D(x; sigma) for any condition."""
 
     network: nn.Module
 
@@ -158,18 +158,18 @@ class ConditionalDenoiser(Protocol):
 
 
 class Guidance(Protocol):
-    """How samples of a denoiser are made to follow their condition more than the model does."""
+    """Guidance of a denoiser: strengthens the effect of the condition."""
 
-    strength: float  # 1: they are not
+    strength: float  # 1: not guided
 
     def guide(self, denoise: ConditionalDenoiser, condition: Condition | None, nothing: Condition | None) -> Denoiser:
-        """``nothing``: what stands for being told nothing, as many rows; None, like a ``condition`` of None: of a
+        """``nothing``: the empty condition with as many rows; None, like a ``condition`` of None: for a
         model, or a call, without conditions."""
         ...
 
 
 class PredictionGuidance(Protocol):
-    """The same of models that predict tokens, and of flows: of what two calls say."""
+    """Guidance of token models and flows: mixes the outputs of two calls."""
 
     strength: float  # 1: not guided
 
@@ -179,7 +179,7 @@ class PredictionGuidance(Protocol):
 
 
 class Sampler(Protocol):
-    """Noise to samples. Knows only D(x; sigma), owns its grid of sigmas; guidance is bound into ``denoise``."""
+    """Noise to samples. Uses only D(x; sigma) and its own grid of sigmas; guidance is part of ``denoise``."""
 
     def __call__(self, denoise: Denoiser, noise: Tensor, generator: RandomStream) -> Tensor:
         """``noise``: standard normal, (N, C, H, W). Returns data of that shape."""

@@ -13,7 +13,7 @@ from genlab.seeding import RandomStream
 
 
 class Trace(Protocol):
-    """How the trace of a denoiser's Jacobian is found."""
+    """A method for the trace of a denoiser's Jacobian."""
 
     def prepare(self, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """For data ``x`` (N, C, H, W): a function of D(y) and of y, which D(y) was computed from, to traces (N,)."""

@@ -1,4 +1,4 @@
-"""Weights that were saved by names of before: what a label is told by had no place among other conditions."""
+"""Former names of weights: label embeddings before there were other conditions."""
 
 import re
 from collections.abc import Container, Mapping

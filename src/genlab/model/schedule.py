@@ -1,4 +1,5 @@
-"""Learning rates over a run, as multiples of the optimizer's. They follow examples and the budget, never steps."""
+"""Learning rates over a run, as multiples of the optimizer's. They are functions of examples and the budget, not of
+steps."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Spreading the weights of a network over the devices of a run (FSDP2)."""
+"""Shards the weights of a network over the devices of a run (FSDP2)."""
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -9,7 +9,7 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> None:
     """Shard ``network`` in place, block by block, over the "data_parallel" dimension of ``mesh``.
 
     A block is an element of any ``nn.ModuleList`` named ``blocks``: its weights are gathered when it runs, and freed
-    after it. What is in no block is gathered with the whole network.
+    after it. Weights outside of blocks are gathered with the whole network.
     """
     data_parallel = mesh["data_parallel"]
     for name, module in network.named_modules():

@@ -1,4 +1,4 @@
-"""Spectral normalization of averaged weights: their singular vectors cannot be averaged, so they are computed."""
+"""Spectral normalization of averaged weights: recomputes their singular vectors, which cannot be averaged."""
 
 from collections.abc import Container, Iterator
 

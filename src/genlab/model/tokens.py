@@ -1,7 +1,7 @@
-"""Data as sequences of tokens, which is how transformers see them: text as it is, images by pixels or by codes.
+"""Data as sequences of tokens for transformers: text, and images by pixels or by codes.
 
-A sequence (N, P + L) begins with P tokens that are given (of text, the one before; of an image, what it is told: a
-token for its label, the words of its caption), and L tokens follow that the model predicts.
+A sequence (N, P + L) begins with P tokens that are given (of text, the one before; of an image, its
+condition: a token for its label, the words of its caption), and L tokens follow that the model predicts.
 """
 
 import math
@@ -17,21 +17,21 @@ from genlab.model.condition import Conditions
 
 
 class TokenView(Protocol):
-    """How one kind of data is read as tokens."""
+    """Converts one kind of data to tokens and back."""
 
-    key: ClassVar[str]  # of batches: where the data are
+    key: ClassVar[str]  # of the data in batches
     open_ended: ClassVar[bool]  # a sample may be longer or shorter than an example, and begin with a prompt
     given_length: int  # P
     length: int  # L
     num_outputs: int  # tokens that can be predicted
-    num_tokens: int  # these, and those that are only given
+    num_tokens: int  # these, and those that are only inputs
 
     def sequences(self, data: Tensor, condition: Condition | None) -> Tensor:
         """Data in the form of batches -> (N, P + L)."""
         ...
 
     def given(self, count: int, condition: Condition | None, device: torch.device) -> Tensor:
-        """What sequences begin with, (N, P); told nothing where a condition says nothing."""
+        """The tokens at the start of sequences, (N, P), for the condition or the empty one."""
         ...
 
     def beginning(self, count: int, condition: Condition | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -49,7 +49,7 @@ class TokenView(Protocol):
 
 
 class TextTokens:
-    """Text, of which a batch holds one token more than the model sees at once. Without a prompt it begins with
+    """Text, whose batches have one token more than the model's context. Without a prompt it begins with
     ``start_token``."""
 
     key: ClassVar[str] = "tokens"
@@ -63,7 +63,7 @@ class TextTokens:
         return data
 
     def given(self, count: int, condition: Condition | None, device: torch.device) -> Tensor:
-        raise ValueError("text is told nothing but the text before.")
+        raise ValueError("text models take no condition but a prompt.")
 
     def beginning(self, count: int, condition: Condition | None, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """``prompt`` of the condition, (N, P), -1 before short ones."""
@@ -83,8 +83,8 @@ class TextTokens:
 
 
 class GivenTokens:
-    """What images are told, as tokens that come after those that are predicted, one key after the other; a single one
-    stands there where nothing is told."""
+    """Conditions of images as tokens, numbered after those that are predicted, one key after the other; a single token
+    if there are none."""
 
     key: ClassVar[str] = "image"
     open_ended: ClassVar[bool] = False
@@ -183,7 +183,7 @@ def view_of(
 
 
 def made(tokenizer: HasTokens | None) -> None:
-    """Make a tokenizer's networks; they stay as they are."""
+    """Make a tokenizer's networks, frozen."""
     if tokenizer is None:
         return
     assert isinstance(tokenizer, GenerativeModel)

@@ -1,4 +1,4 @@
-"""Transformers that predict the next token: of text, of an image's pixels, or of a tokenizer's codes for it."""
+"""Autoregressive transformers over text, pixels of images, or a tokenizer's codes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -29,11 +29,11 @@ from genlab.seeding import RandomStream
 class Transformer(GenerativeModel):
     """Maximum likelihood of each token given those before it. Losses are nats a token.
 
-    Images are sequences that begin with tokens for what they are told; see :mod:`genlab.model.tokens`.
+    Images are sequences that begin with tokens of their condition; see :mod:`genlab.model.tokens`.
     """
 
     kinds = frozenset({"continuous", "tokens"})
-    pixel_levels = 256  # that its likelihood tells apart
+    pixel_levels = 256  # gray levels in its likelihood
     network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
     view: TokenView
 
@@ -45,13 +45,13 @@ class Transformer(GenerativeModel):
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image (C, H, W); of text (T,), the tokens that are seen at once
         vocab_size: int | None,  # of text; None: images
-        start_token: int | None,  # that text begins with where there is no prompt
-        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
+        start_token: int | None,  # first token of text without a prompt
+        told: Mapping[str, Any],  # the data's conditions by key, their ``spec.condition``
         tokenizer: Annotated[
             HasTokens | None, FROM_ELSEWHERE
         ] = None,  # the model of a trained run, whose codes stand for images; None: pixels
-        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
-        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples that are told nothing
+        conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples without their condition
         guidance: PredictionGuidance | None = None,  # None: samples of the conditional model itself
         sample_length: int | None = None,  # tokens of a sample of text; None: as many as are seen at once
         compile: bool = False,  # the network, with torch.compile
@@ -137,8 +137,8 @@ class Transformer(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W) in [-1, 1], or text (N, T): the tokens after ``condition["prompt"]``, if there is one.
 
-        The caller puts the model in eval mode. Without a condition nobody is told anything. Without a generator, one is
-        seeded from torch's global generator.
+        The caller puts the model in eval mode. Without a condition, samples are unconditional. Without a generator, one
+        is seeded from torch's global generator.
 
         Raises:
             ValueError: a condition or a token that the model does not know.
@@ -150,8 +150,8 @@ class Transformer(GenerativeModel):
     def generate(self, condition: Condition | None, generator: RandomStream) -> Iterator[Tensor]:
         """The tokens of ``len(generator)`` samples, one after the other: (N,) each.
 
-        Keys and values are kept, so that a token costs one pass over one token. Text that has outgrown what the network
-        sees at once, padding and all, goes on from the second half of that.
+        Keys and values are cached, so that a token costs one pass over one token. Text longer than the network's
+        context, including padding, continues from the second half of the context.
         """
         rows = len(generator)
         history, padding = self.view.beginning(rows, condition, self.device)

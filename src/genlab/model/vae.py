@@ -45,13 +45,13 @@ class VAE(GenerativeModel):
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
+        told: Mapping[str, Any],  # the data's conditions by key, their ``spec.condition``
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
         beta: float = 1.0,  # weight of the KL cost; 1 is the bound itself
         free_nats: float = 0.0,  # of the KL cost of each latent channel, over all its places: they cost nothing less
         kl_warmup: float = 0.0,  # share of the budget over which beta grows from 0
-        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
-        condition_dropout: float | Mapping[str, float] = 0.0,  # share of training examples that are told nothing
+        conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
+        condition_dropout: float | Mapping[str, float] = 0.0,  # share of training examples without their condition
         temperature: float = 1.0,  # scale of the latents that samples are made of
         sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
         num_training_samples: int = 1,  # of the bound that is trained; more: IWAE
@@ -150,8 +150,8 @@ class VAE(GenerativeModel):
     ) -> Tensor:
         """Images (N, C, H, W), nominally in [-1, 1] and not clamped.
 
-        The caller puts the model in eval mode, or dropout is on. Without a condition nobody is told anything. Without a
-        generator, one is seeded from torch's global generator.
+        The caller puts the model in eval mode, or dropout is on. Without a condition, samples are unconditional.
+        Without a generator, one is seeded from torch's global generator.
 
         Raises:
             ValueError: a condition that the model does not know.

@@ -1,4 +1,4 @@
-"""VQ-VAE (van den Oord et al. 2017): images to a few integers, and back. A tokenizer for models that come after it."""
+"""VQ-VAE (van den Oord et al. 2017): images to a few integers, and back. It serves as the tokenizer of other models."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,8 +44,8 @@ class Quantizer(Protocol):
 class VQVAE(GenerativeModel):
     """An autoencoder whose latents are codes of a finite codebook.
 
-    Tokens are those of an image alone: the networks see no labels. There is no learned prior over tokens yet, so
-    :meth:`sample` draws each independently; pictures worth looking at are reconstructions, until a second model
+    The networks do not use labels. There is no learned prior over tokens, so
+    :meth:`sample` draws each independently; only reconstructions look good, until a second model
     generates tokens. Losses are nats a dimension of the data.
     """
 
@@ -63,11 +63,11 @@ class VQVAE(GenerativeModel):
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Mapping[str, Any],  # what samples can be asked for, by key: the data's ``spec.condition``
+        told: Mapping[str, Any],  # the data's conditions by key, their ``spec.condition``
         latent_shape: Sequence[int],  # (Z, h, w): h * w tokens for an image
         commitment: float = 0.25,  # weight of the loss that keeps the encoder close to the codebook (beta of eq. 3)
         frequency_decay: float = 0.99,  # of the averages that tokens are sampled by, at each step
-        conditions: Sequence[str] | None = None,  # those that the model is told, e.g. [label,caption]; None: the label
+        conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
         sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
         seed: int = 0,
     ):
@@ -76,8 +76,8 @@ class VQVAE(GenerativeModel):
         self.conditions = Conditions.told(told, conditions)
         if [kind.length for kind in self.conditions.kinds.values()] not in ([], [1]):
             raise ValueError(
-                f"model.conditions=[{','.join(self.conditions.kinds)}]: a VQVAE counts its codes by label, and its "
-                "networks are told nothing. Use model.conditions=[], and tell the model that is trained on its codes."
+                f"model.conditions=[{','.join(self.conditions.kinds)}]: a VQVAE only counts its codes by label, and "
+                "its networks take no conditions. Use model.conditions=[], and set them for the model of codes."
             )
         if not 0 <= frequency_decay < 1 or commitment < 0:
             raise ValueError(f"frequency_decay={frequency_decay} must be in [0, 1), commitment={commitment} >= 0.")
@@ -224,6 +224,7 @@ class VQVAE(GenerativeModel):
 
 
 def perplexity(codes: Tensor, num_codes: int) -> Tensor:
-    """How many codes are in use: exp of the entropy of their shares in a batch (N, h, w). In [1, num_codes]."""
+    """The effective number of codes in use: exp of the entropy of their shares in a batch (N, h, w). In [1,
+    num_codes]."""
     share = torch.bincount(codes.flatten(), minlength=num_codes).float() / codes.numel()
     return torch.special.entr(share).sum().exp()

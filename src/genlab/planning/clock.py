@@ -1,4 +1,4 @@
-"""How long a step takes: measured on some steps, by what kind of step they are."""
+"""Measures the time of training steps, by kind of step."""
 
 import time
 from collections import defaultdict
@@ -12,14 +12,14 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from genlab.errors import GenlabError
 from genlab.model.base import Model
 
-_WARM_UP = 3  # steps that are not timed; nor is the first one of its kind, in which operations are counted
-_LEAST = 4  # steps that are, however slow they are
+_WARM_UP = 3  # steps that are not timed; nor is the first of each kind, in which operations are counted
+_LEAST = 4  # least number of timed steps
 _STRETCH = 0.3  # seconds, and
-_FEWEST = 4  # stretches that have a median worth the name
+_FEWEST = 4  # least number of stretches for a median
 
 
 class TooSlow(GenlabError):
-    """There was no time to measure anything."""
+    """The time did not suffice to measure a step."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Pace:
 
 
 class StepClock(Callback):
-    """Times steps until there are enough of them, then ends the training. Has to be the last of the callbacks."""
+    """Times steps until there are enough of them, then ends the training. Must be the last callback."""
 
     def __init__(self, seconds: float, patience: float):
         self.seconds = seconds  # of timed steps
-        self.patience = patience  # seconds after the first step, after which fewer have to do
+        self.patience = patience  # seconds after the first step, after which fewer timed steps suffice
         self._until = 0.0
         self.steps: list[Step] = []
         self.kind = ""
@@ -67,7 +67,7 @@ class StepClock(Callback):
         assert isinstance(pl_module, Model)
         now = (pl_module.progress.seconds, pl_module.progress.flops, time.perf_counter())
         training, flops, wall = (after - before for after, before in zip(now, self._before, strict=True))
-        if not self.steps:  # which is slow whatever the size
+        if not self.steps:  # slow for any size
             self._until = time.perf_counter() + self.patience
         self.steps.append(Step(self.kind, batch_idx == 0, training, wall, flops))
         self._before = now
@@ -81,8 +81,8 @@ class StepClock(Callback):
 
 
 def pace(steps: Sequence[Step], steps_per_epoch: int) -> Pace:
-    """The average step of a run of which these are the first: each kind's median, as often as the kind comes, times how
-    much slower than that steps are in the median stretch of time, since a machine may have other work to do."""
+    """The average step of a run that starts with these: each kind's median, weighted by its frequency, times the
+    slowdown of steps in the median stretch of time, since a machine may have other work to do."""
     timed = _timed(steps)
     inside = [step for step in timed if not step.opens_epoch] or timed  # an epoch may be of one step
     opening = [step for step in timed if step.opens_epoch] if inside is not timed else []
@@ -92,7 +92,7 @@ def pace(steps: Sequence[Step], steps_per_epoch: int) -> Pace:
     for what in ("training", "wall"):
         usual = _medians(inside, what)
         rate = sum(usual.values()) / max(1.0, sum(flops[kind] for kind in usual))
-        usual = {kind: usual.get(kind, flops[kind] * rate) for kind in often}  # one may come too seldom to be timed
+        usual = {kind: usual.get(kind, flops[kind] * rate) for kind in often}  # a kind may be too rare to be timed
         extra = [getattr(step, what) - usual[step.kind] for step in opening]
         mean = sum(often[kind] * usual[kind] for kind in often) * _slowdown(inside, what, usual)
         average[what] = mean + (median(extra) / steps_per_epoch if extra else 0.0)
@@ -105,7 +105,7 @@ def _medians(steps: Sequence[Step], what: str) -> dict[str, float]:
 
 
 def _slowdown(steps: Sequence[Step], what: str, usual: Mapping[str, float]) -> float:
-    """What steps took, relative to what is usual: the median over stretches of time."""
+    """The time of steps relative to the usual: the median over stretches of time."""
     ratios, took, expected = [], 0.0, 0.0
     for step in steps:
         took, expected = took + getattr(step, what), expected + usual[step.kind]
@@ -127,7 +127,7 @@ def _timed(steps: Sequence[Step]) -> list[Step]:
 
 
 def _frequencies(steps: Sequence[Step]) -> dict[str, float]:
-    """The share of a run's steps that are of each kind: kinds come in turn."""
+    """The share of each kind among a run's steps; kinds alternate."""
     positions: dict[str, list[int]] = defaultdict(list)
     for position, step in enumerate(steps):
         positions[step.kind].append(position)

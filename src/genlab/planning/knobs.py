@@ -1,7 +1,7 @@
-"""What makes a model larger, found in its config: which numbers, doubled, double its networks' widths or depths.
+"""Finds the numbers in a model's config that scale the widths and depths of its networks.
 
-No list of names is kept: every whole number of a network is tried on a device without memory, and what it does to the
-weights says what it is. In a wider network most tensors have another shape; in a deeper one there are more of them.
+There is no list of names: every whole number of a network is doubled on the meta device, and its effect on the
+weights tells what it is. In a wider network most tensors have another shape; in a deeper one there are more of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ _LARGER = 1.15  # times the weights when a number is doubled, at least; of a dep
 
 @dataclass(frozen=True)
 class Knob:
-    """A number of the config that a network's size hangs on."""
+    """A number of the config that determines a network's size."""
 
     path: str  # e.g. model.network.width
     value: int
@@ -29,7 +29,7 @@ class Knob:
 
 @dataclass(frozen=True)
 class Size:
-    """A model of the config: some of its numbers multiplied."""
+    """A size of the config's model, with some numbers multiplied."""
 
     width: float  # times that of the config
     depth: int
@@ -38,7 +38,8 @@ class Size:
 
 
 def find_knobs(config: DictConfig) -> list[Knob]:
-    """The widths and depths of all networks that are trained, one of each kind a network: the one that does most.
+    """The widths and depths of all networks that are trained, one of each kind per network: the one with the largest
+    effect.
 
     ``config``: with its ``spec``.
     """
@@ -60,7 +61,7 @@ def find_knobs(config: DictConfig) -> list[Knob]:
 
 
 def size_of(config: DictConfig, knobs: Sequence[Knob], width: float, depth: int) -> Size | None:
-    """The model with its widths and depths multiplied; None if there is no such one."""
+    """The model with its widths and depths multiplied; None if that is impossible."""
     factors = {"width": width, "depth": float(depth)}
     changes = {}
     for knob in knobs:
@@ -79,7 +80,7 @@ def size_of(config: DictConfig, knobs: Sequence[Knob], width: float, depth: int)
 
 
 def changed(config: DictConfig, changes: Mapping[str, Any]) -> DictConfig:
-    """A copy of the config with other values at some paths; what is interpolated from them follows."""
+    """A copy of the config with other values at some paths; interpolations of them follow."""
     other = config.copy()
     for path, value in changes.items():
         OmegaConf.update(other, path, value, merge=False)
@@ -94,7 +95,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _whole_numbers(node: Any, path: str) -> Iterator[tuple[str, int]]:
-    """The values of their own that a plain node holds at any depth; what is interpolated is text."""
+    """The whole numbers in a plain node at any depth, without interpolations."""
     for key, value in node.items() if isinstance(node, dict) else ():
         yield from _whole_numbers(value, f"{path}.{key}")
         if type(value) is int and value > 0:

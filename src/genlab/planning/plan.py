@@ -1,4 +1,4 @@
-"""Which size of a model, and which batch, suit a budget on this machine: measured on a few steps, not guessed."""
+"""``genlab plan``: finds the model size and batch size for a budget on this machine, measured on a few steps."""
 
 import math
 import multiprocessing
@@ -23,7 +23,7 @@ from genlab.planning.upkeep import Upkeep
 from genlab.run.assemble import build_data
 from genlab.trust.places import typed, work_in
 
-_SECONDS = 2.0  # of timed steps of the config as it is; of other sizes half of that
+_SECONDS = 2.0  # of timed steps of the config's own size; half of that for other sizes
 _PATIENCE = 30.0  # seconds in all, after which no further size is tried
 _MEMORY, _SLOW = "out of memory", "too slow"  # why a size could not be measured
 _PATIENCE_FOR_ONE = 60.0  # seconds for a size that does not answer
@@ -42,7 +42,7 @@ def plan(
 ) -> None:
     """Measure a few sizes, print a table, and recommend a command.
 
-    Raises ConfigError (two budgets, or one that is none; a batch that the data cannot fill), and ResourceError if not
+    Raises ConfigError for two budgets, an invalid one, or a batch that the data cannot fill, and ResourceError if not
     even the smallest batch fits.
     """
     budget, line = _budget(config, hours, flops, examples)
@@ -70,11 +70,11 @@ def plan(
 def _budget(
     config: DictConfig, hours: float | None, flops: float | None, examples: int | None
 ) -> tuple[Budget, list[str]]:
-    """The budget that is asked for, the config's own if none is, and the options that set it."""
+    """The requested budget, by default the config's own, and the options that set it."""
     given = {"hours": hours, "flops": flops, "examples": examples}
     named = {name: value for name, value in given.items() if value is not None}
     if len(named) > 1:
-        raise ConfigError(f"{' and '.join(named)} are two budgets. Name one of hours, flops and examples.")
+        raise ConfigError(f"{' and '.join(named)} are two budgets. Choose one of hours, flops and examples.")
     if not named:
         node = {str(key): config.budget[key] for key in config.budget}
         return build(node, Budget, "budget"), []
@@ -89,7 +89,7 @@ def _budget(
 
 
 def _one_device(config: DictConfig) -> int:
-    """Have one device tried of those that the config asks for; how many those are."""
+    """Set the config to one device, and return how many it had."""
     devices = config.trainer.get("devices", 1)
     if not isinstance(devices, int) or devices < 1:
         raise ConfigError(f"trainer.devices={devices}: a plan needs their number, e.g. trainer.devices=1.")
@@ -132,7 +132,7 @@ def _try(config: DictConfig, size: Size, budget: Budget, devices: int, count: in
 
 
 def _ask(settings: dict[str, Any], batch: int, most: int) -> tuple[list[Measured | Failed], Upkeep | None]:
-    """What a process of its own finds out, in the time that it has, of batches of ``batch`` to ``most``."""
+    """Measure batches of ``batch`` to ``most`` in a separate process, within a time limit."""
     processes = _processes()
     mine, its = processes.Pipe(duplex=False)
     process = processes.Process(
@@ -164,10 +164,11 @@ def _ask(settings: dict[str, Any], batch: int, most: int) -> tuple[list[Measured
 
 
 def _processes() -> Any:
-    """Processes that do not begin with a copy of this one: what it holds of threads and devices does not bear that."""
+    """A context for processes that are not forked from this one, since its threads and devices do not survive a
+    fork."""
     kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     processes = multiprocessing.get_context(kind)
-    processes.set_forkserver_preload(["genlab.planning.probe"])  # what all of them import, once
+    processes.set_forkserver_preload(["genlab.planning.probe"])  # imported once for all
     return processes
 
 
@@ -189,7 +190,7 @@ def _row(size: Size, answer: Measured | Failed, upkeep: Upkeep | None, budget: B
 
 def _why_none(smallest: Row) -> str:
     """Why no size fits, and what to do: ``smallest`` is the row of the smallest batch that was tried."""
-    if smallest.why == _MEMORY:  # it was tried down to one example
+    if smallest.why == _MEMORY:  # already tried down to one example
         return f"no size fits ({_MEMORY}). Try a smaller model, or trainer.precision=bf16-mixed."
     if smallest.why == _SLOW:
         return f"no size fits ({_SLOW}). Try a smaller model, or a smaller data.batch_size."
@@ -197,12 +198,12 @@ def _why_none(smallest: Row) -> str:
 
 
 def recommend(rows: Sequence[Row], least: int, chooses: bool) -> tuple[Row, str]:
-    """The row to take, and why.
+    """The recommended row, and why.
 
     Args:
-        rows: that of the config as it is comes before others of its size
+        rows: the row of the unchanged config comes before others of its size
         least: steps that a training should make
-        chooses: the size follows from the time; else it is the config's
+        chooses: whether the size may be chosen; else it is the config's
     """
     fits = [row for row in rows if row.measured is not None]
     if not fits:
@@ -222,7 +223,7 @@ def recommend(rows: Sequence[Row], least: int, chooses: bool) -> tuple[Row, str]
 
 
 def _command(config: DictConfig, overrides: Sequence[str], row: Row, budget: Sequence[str]) -> str:
-    """What to type."""
+    """The command to type."""
     of_budget = [o for o in overrides if budget and name_of(parse([o])[0]).partition(".")[0] == "budget"]
     words = [o for o in overrides if o not in of_budget and name_of(parse([o])[0]) not in row.size.changes]
     words += [f"{path}={value}" for path, value in row.size.changes.items()]

@@ -1,4 +1,4 @@
-"""One size of a model, tried on this machine in a process of its own, so that running out of memory ends that alone."""
+"""Tries a model size in a separate process, so that running out of memory ends only that process."""
 
 import contextlib
 import copy
@@ -34,9 +34,9 @@ from genlab.run.elsewhere import PutParts
 
 _ENDLESS = 10**15  # examples
 _PATIENCE = 10.0  # seconds for all steps of a batch size
-_BRISK = 0.1  # seconds; where steps take longer, the machine is busy with the batch that it has
-_QUICKER = 1.1  # a batch has to be, in examples a second, for a larger one to be tried
-# Their cost is measured apart: how often it comes is known.
+_BRISK = 0.1  # seconds; if steps take longer, larger batches are not faster
+_QUICKER = 1.1  # required speedup in examples per second before a larger batch is tried
+# Their cost is measured separately, since their frequency is known.
 _APART = (SampleGrid, TextSamples, PeriodicEvaluation, Checkpoints, Forecast, ProgressBar)
 
 
@@ -46,7 +46,7 @@ class Measured:
 
     batch_size: int
     step: Pace
-    memory: int  # bytes at most: of the GPU, else of the process
+    memory: int  # peak bytes: of the GPU, else of the process
     checkpoint: int  # bytes
 
 
@@ -61,22 +61,22 @@ class Failed:
 
 @dataclass(frozen=True)
 class Trying:
-    """What comes next: where nothing follows it, it was the end of the process."""
+    """Announces the next batch size: if nothing follows, the process has died."""
 
     batch_size: int
 
 
 def probe(settings: Mapping[str, Any], batch_size: int, seconds: float, most: int, told: Connection) -> None:
-    """Tell how a batch size goes.
+    """Measure batch sizes and send the results.
 
     Args:
         settings: a resolved config, for one device
         batch_size: the first
         seconds: of timed steps
-        most: the largest: twice the first is tried too, and so on, for as long as that is quicker
-        told: is sent Trying, and then Measured or Failed, of each batch size; with the first an Upkeep
+        most: the largest; the batch size is doubled as long as that is faster
+        told: receives Trying, and then Measured or Failed, for each batch size; with the first an Upkeep
     """
-    with contextlib.suppress(OSError):  # where memory ends, the system shall choose this process
+    with contextlib.suppress(OSError):  # when memory runs out, the system should kill this process
         Path("/proc/self/oom_score_adj").write_text("1000")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

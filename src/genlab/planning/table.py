@@ -1,4 +1,4 @@
-"""A plan in the terminal."""
+"""The table of ``genlab plan`` in the terminal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from genlab.planning.knobs import Knob, Size
 from genlab.planning.probe import Measured
 from genlab.planning.upkeep import Upkeep
 
-_WIDTH = 140  # characters, also where the terminal has fewer: a long line is better than half a number
+_WIDTH = 140  # characters, even in a narrower terminal, so that numbers are never cut
 
 
 @dataclass(frozen=True)
 class Row:
-    """A size and a batch, and what a budget makes of them. Seconds, bytes."""
+    """A size and a batch size with their cost for a budget. Seconds, bytes."""
 
     size: Size
     batch: int
@@ -32,7 +32,7 @@ class Row:
 def show(
     rows: Sequence[Row], knobs: Sequence[Knob], budget: Budget, epoch: int, kept: int, devices: int, mark: Row
 ) -> None:
-    """Print what each size and batch would come to. ``epoch``: training examples; ``kept``: checkpoints."""
+    """Print the cost of each size and batch size. ``epoch``: training examples; ``kept``: checkpoints."""
     console = Console(highlight=False)
     console.width = max(console.width, _WIDTH)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -47,7 +47,7 @@ def show(
         if named := [f"{knob.path}={knob.value}" for knob in knobs if knob.kind == kind]:
             console.print(f"{kind} ×1: {' '.join(named)}")
     if devices > 1:
-        console.print(f"measured on one device; {devices} are taken to be {devices} times as fast.")
+        console.print(f"measured on one device; {devices} are assumed to be {devices} times as fast.")
     if isinstance(budget, Seconds):
         console.print("training: what budget=seconds counts; whole run: with evaluations and grids.")
 

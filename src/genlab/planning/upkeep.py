@@ -1,4 +1,4 @@
-"""What a run costs beside its steps: evaluations, and grids of samples. From a few samples, images and batches."""
+"""Estimates the time of evaluations and sample grids from a few samples, images and batches."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from genlab.evaluation.reference import CHUNK, outputs
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
 from genlab.sampling.draw import asked_of, draws
 
-_PATIENCE = 2.0  # seconds that one of these measurements may take; where it would be more, a part of it is taken
+_PATIENCE = 2.0  # seconds for one of these measurements; if it needs more, a part is measured
 _FEW = 4  # samples
 
 
@@ -35,7 +35,7 @@ class Upkeep:
 
 
 def measure_upkeep(trainer: pl.Trainer, model: Model, evaluation: Evaluation, callbacks: Sequence[Any]) -> Upkeep:
-    """Of a run with these callbacks. ``model``: on its device, some steps into its training."""
+    """Measure the upkeep of a run with these callbacks. ``model``: on its device, some steps into its training."""
     draws = evaluation.metrics or any(isinstance(c, SampleGrid | TextSamples) for c in callbacks)
     sample = _seconds_a_sample(model, evaluation.batch_size) if draws and isinstance(model, GenerativeModel) else 0.0
     losses, answers = _losses(trainer, model), 0.0
@@ -62,7 +62,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def _seconds_a_sample(model: GenerativeModel, batch_size: int) -> float:
-    """Of a few together, and of more for as long as that is quick: a whole batch, if it can be."""
+    """Timed on a few samples together, and on more while that is fast, up to a whole batch."""
     count = min(_FEW, batch_size)
     _draw(model, count)  # once for nothing: it is slower
     while (seconds := _seconds(partial(_draw, model, count))) < _PATIENCE / 2 and count < batch_size:
@@ -77,7 +77,7 @@ def _draw(model: GenerativeModel, count: int) -> None:
 
 
 def _losses(trainer: pl.Trainer, model: Model) -> float:
-    """Of the held-out split, from its first batches."""
+    """Seconds for losses on the held-out split, from its first batches."""
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
     loader = datamodule.val_dataloader()
     began, number = time.perf_counter(), 0
@@ -91,7 +91,7 @@ def _losses(trainer: pl.Trainer, model: Model) -> float:
 
 
 def _answers(trainer: pl.Trainer, model: Model, evaluation: Evaluation, losses: float) -> float:
-    """Of the metrics that ask the model about held-out data."""
+    """Seconds for the metrics that measure the model on held-out data."""
     metrics, evaluation.metrics = evaluation.metrics, {}
     try:
         if losses * len(evaluation.of_models) > _PATIENCE:
@@ -104,7 +104,7 @@ def _answers(trainer: pl.Trainer, model: Model, evaluation: Evaluation, losses: 
 def _metrics(
     trainer: pl.Trainer, model: Model, evaluation: Evaluation, periodic: PeriodicEvaluation | None
 ) -> tuple[float, float]:
-    """Of the metrics of samples: seconds a sample, and those of a first look at the reference where it is not known."""
+    """Seconds per sample for the metrics of samples, and for the reference if it is not cached."""
     data, device = trainer.datamodule, evaluation.device_of(model)  # type: ignore[attr-defined]
     count = evaluation.num_samples if periodic is None else periodic.num_samples
     assert isinstance(model, GenerativeModel), "it has samples to be measured"

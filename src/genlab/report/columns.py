@@ -1,4 +1,4 @@
-"""What stands beside what: quality, bits per dimension, cost and speed, each a column with its unit and direction."""
+"""Columns of a comparison: quality, bits per dimension, cost and speed, each with its unit and direction."""
 
 import math
 import re
@@ -23,7 +23,7 @@ COST_HEADS: dict[str, tuple[str, str, Direction]] = {
     "samples_per_second": ("samples", "per second", "higher"),
     "evaluations_per_sample": ("evaluations", "a sample", "lower"),
 }
-COUNTED = ("parameters", "examples", "flops", "evaluations_per_sample")  # known, not measured: no luck in them
+COUNTED = ("parameters", "examples", "flops", "evaluations_per_sample")  # known exactly, not measured
 SCALED = ("parameters", "examples", "flops", "peak_memory_bytes")
 PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 # Of likelihoods: what is told, its kind (exact, bound or estimate), and of which split, how much of it.
@@ -40,7 +40,7 @@ class Column:
     numbers: list[float | None]  # of the configurations (means over seeds), then of the baselines
     title: str = ""
     scale: float = 1.0  # one of the unit
-    kinds: list[str] = field(default_factory=list)  # said behind each number, if it is not the same for all
+    kinds: list[str] = field(default_factory=list)  # shown behind each number, unless the same for all
     is_quality: bool = False  # of samples, by the protocol
     seeds: list[list[float | None]] = field(default_factory=list)  # of each configuration: the numbers of its runs
 
@@ -49,7 +49,7 @@ class Column:
         return self.title or f"{self.name}{ARROWS[self.direction]}"
 
     def worth(self, row: int) -> float:
-        """A row's place when sorted: lower is better, what is missing or not a number comes last."""
+        """A row's sort key: lower is better; missing values and nan come last."""
         return self.worth_of(self.numbers[row])
 
     def worth_of(self, number: float | None) -> float:
@@ -62,7 +62,7 @@ class Column:
         return [number for number in self.seeds[row] if number is not None and math.isfinite(number)]
 
     def half_width(self, row: int) -> float | None:
-        """Of the interval over seeds. None: there is none, or nothing varies."""
+        """Half width of the interval over seeds. None: there is none, or nothing varies."""
         return self._half_widths[row] if row < len(self.seeds) else None
 
     @cached_property
@@ -153,7 +153,7 @@ def base(name: str, protocol: Mapping[str, Any]) -> str:
 
 
 def _likelihoods(runs: Sequence[Run], chosen: Chosen, baselines: int) -> list[Column]:
-    """A column for each unit and set of held-out data; the kind stands in the cell, since families differ in it."""
+    """A column for each unit and set of held-out data; the kind is in the cell, since families differ in it."""
     found: dict[tuple[str, str], dict[int, tuple[float, str]]] = {}
     for i, own in chosen.measured.items():
         same_noise = [m for m in runs[i].measurements.values() if _same_images(m, own)]

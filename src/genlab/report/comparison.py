@@ -1,4 +1,4 @@
-"""Runs beside each other: which is best, at what cost, and what they draw. Reads files; builds no model."""
+"""``genlab compare``: tables, plots and samples of several runs. Reads files only; builds no model."""
 
 import datetime
 import os
@@ -35,7 +35,7 @@ from genlab.report.unfinished import Unfinished, as_markdown, lined_up, so_far, 
 Sections = list[tuple[str, list[str]]]
 UNFINISHED = "Not finished, so not in the table"
 LEFT_OUT = "Left out, since it cannot be read"
-SO_FAR = "Measured last by those that have not finished, each at its own moment"
+SO_FAR = "Latest numbers of unfinished runs, each from its last evaluation"
 
 
 def compare(
@@ -43,21 +43,21 @@ def compare(
     out: str | None = None,  # null: comparison-<time> beside the runs
     sort: str | None = None,  # a column; null: the first metric
     protocol: str | None = None,  # the id of one that all runs were measured with; null: see protocol.choose
-    allow_unequal: bool = False,  # numbers that were measured otherwise are shown and marked, not refused
-    plots: bool = True,  # curves, sampling costs, and of a sweep what its settings did
+    allow_unequal: bool = False,  # show and mark numbers measured by another protocol, instead of refusing them
+    plots: bool = True,  # curves, sampling costs, and for a sweep the effect of its settings
     wandb: bool = False,  # the table and the plots to Weights & Biases too
 ) -> None:
     """Print a table of runs; keep it as ``comparison.md``, ``.csv`` and ``.tex``, the samples as ``.png``; draw plots.
     ``report.html`` holds all of it in one file.
 
-    What cannot be read is left out by name: a run, or only its curves or its grid. Raises ConfigError where nothing is
+    Runs, curves or grids that cannot be read are left out and named. Raises ConfigError where nothing is
     left or runs cannot be compared, and StorageError.
     """
     if not places:
         raise ConfigError("runs=[] names no folder. Set it: runs=outputs/<model>-<data>")
     found = read_places(places)
     runs, sweeps = found.runs, found.sweeps
-    with progress(f"reading what {len(runs):,} runs logged", len(runs)) as advance:
+    with progress(f"reading the logs of {len(runs):,} runs", len(runs)) as advance:
         for run in runs:
             _ = run.logged  # kept by the run
             advance(1)
@@ -122,7 +122,7 @@ def compare(
 
 
 def _apart(runs: Sequence[Run], sweeps: Sequence[Sweep]) -> tuple[list[Run], list[Run]]:
-    """Those that have come to an end, and the others. A pruned trial has not, whatever it wrote."""
+    """Finished runs, and the others. A pruned trial is not finished, even if it has a summary."""
     of_trials = known(sweeps)
     done: list[Run] = []
     others: list[Run] = []
@@ -174,7 +174,7 @@ def _table(
 
 
 def _baselines(chosen: Chosen) -> dict[str, dict[str, float]]:
-    """Those that came with an evaluation of the standard's protocol; of several, the first."""
+    """The baselines of the first evaluation by the standard's protocol."""
     for measurement in chosen.measured.values():
         assert chosen.standard is not None
         if measurement.baselines and not differences(measurement.protocol, chosen.standard.protocol):
@@ -183,7 +183,7 @@ def _baselines(chosen: Chosen) -> dict[str, dict[str, float]]:
 
 
 def _sorted_by(found: Sequence[Column], sort: str | None) -> Column | None:
-    """Raises ConfigError for a name that is no column, or one of which neither low nor high is better."""
+    """Raises ConfigError for an unknown column, or one without a better direction."""
     if sort is None:
         ranked = [column for column in found if column.direction]
         quality = [column for column in ranked if column.is_quality]
@@ -203,7 +203,7 @@ def _sorted_by(found: Sequence[Column], sort: str | None) -> Column | None:
 def _caption(table: Table, sorted_by: Column | None, row: int) -> str:
     """A configuration's first metric, or the one that is sorted by."""
     column = sorted_by if sorted_by and sorted_by.is_quality else _sorted_by(table.columns, None)
-    mark = "* (measured otherwise)" if row in table.marked else ""
+    mark = "* (other protocol)" if row in table.marked else ""
     return "" if column is None else f"{column.key} {column.cell(row, table.configurations)}{mark}"
 
 
@@ -217,7 +217,7 @@ def _draw(
     called: Labels,
     sweeps: Sequence[Sweep],
 ) -> list[str]:
-    """The plots: of what is in the table, and the curves of what is on its way. -> their files."""
+    """Plots of the table, and curves also of unfinished runs. -> their files."""
     order = [] if table is None else [row for row in table.order if row < len(groups)]
     named = [(table.names[row], [done[i].logged for i in groups[row]]) for row in order if table is not None]
     going = zip(called.runs[len(done) :], others, strict=True)

@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seed: one configuration, tried several times."""
+"""Groups runs that differ only in their seed into configurations."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ SEED = "seed"
 def configurations(runs: Sequence[Run]) -> list[tuple[int, ...]]:
     """The places of the runs of each configuration, by seed; in the order in which they come first.
 
-    A run that repeats a seed is no other draw: it is a configuration of its own. So is one without a seed.
+    A run that repeats a seed is a configuration of its own, and so is one without a seed.
     """
     groups: dict[str, list[int]] = {}
     for i, run in enumerate(runs):
@@ -33,8 +33,7 @@ def configurations(runs: Sequence[Run]) -> list[tuple[int, ...]]:
 
 
 def _alike(runs: Sequence[Run]) -> list[list[int]]:
-    """Runs whose configs differ in seeds alone, and in none that goes its own way: ``data.seed=7`` does not follow the
-    run's."""
+    """Runs whose configs differ only in seeds that follow the run's seed, unlike ``data.seed=7``."""
     seeds = [_seeds(run.config, "") for run in runs]
     own = [
         path
@@ -48,7 +47,7 @@ def _alike(runs: Sequence[Run]) -> list[list[int]]:
 
 
 def without_seeds(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """A config without what is called a seed, and without what makes no other model of it."""
+    """A config without seeds, and without settings that do not affect the model."""
     kept = {}
     for name, value in config.items():
         below = f"{path}.{name}" if path else str(name)

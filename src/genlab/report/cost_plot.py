@@ -1,4 +1,4 @@
-"""Quality against what a sample costs, and the configurations that none beats at both: the Pareto front."""
+"""Plots quality against the cost of sampling, with the Pareto front."""
 
 import textwrap
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from genlab.report.figure import COLORS, GRAY, arrange, clipped, prefixed, save,
 from genlab.report.table import Table
 
 BESIDE = 30  # characters of a line beside a point
-MOST_NAMES = 16  # beyond, only the front has names
+MOST_NAMES = 16  # beyond that, only the front has names
 
 
 def cost_plot(table: Table, quality: Column, folder: Path) -> list[str]:
@@ -134,7 +134,7 @@ def _label(panel: Any, wanted: Sequence[tuple[Any, str, bool]]) -> None:
 
 
 def pareto(points: dict[int, tuple[float, float]]) -> set[int]:
-    """Those of which no other is as good at both and better at one; both are better lower."""
+    """The points that no other dominates; lower is better in both."""
     return {
         row
         for row, own in points.items()

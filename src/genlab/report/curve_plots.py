@@ -1,4 +1,4 @@
-"""Every metric that was measured during training, against examples, FLOPs and seconds."""
+"""Plots of the metrics measured during training, against examples, FLOPs and seconds."""
 
 import math
 import re

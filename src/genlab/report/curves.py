@@ -1,4 +1,4 @@
-"""What a run measured while it trained, and how far it had come then: in examples, FLOPs and seconds."""
+"""Reads the curves of a run with the progress at each point, in examples, FLOPs and seconds."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every configuration against every other: by how much they differ, and whether that is luck."""
+"""Pairwise differences between configurations, with their significance."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""How the plots look, and how they are written: as SVG and PNG, the same bytes for the same numbers."""
+"""Style of the plots, written as SVG and PNG with deterministic bytes."""
 
 import re
 import warnings

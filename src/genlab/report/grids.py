@@ -1,4 +1,4 @@
-"""Sample grids of several runs on one picture, each below its name."""
+"""Combines sample grids of several runs into one picture, each below its name."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How much of a sweep's metric each of its settings explains."""
+"""Importance of a sweep's settings for its metric."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ from typing import Any
 from genlab.report.figure import spans
 from genlab.report.trials import Sweep, Trial, given
 
-FEWEST = 8  # trials that say anything about settings
+FEWEST = 8  # fewest trials for an importance
 MOST = 256  # trials that forests are grown on; of more, evenly spaced ones
 FORESTS = 5  # that importances are averaged over
 TREES = 32  # of a forest
@@ -54,7 +54,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Share:
-    """Of the metric's variance, that one setting explains: the mean and the standard deviation over forests."""
+    """The share of the metric's variance that a setting explains: mean and standard deviation over forests."""
 
     name: str
     mean: float
@@ -62,7 +62,7 @@ class Share:
 
 
 def judged(sweep: Sweep) -> list[Trial]:
-    """The trials that say something about settings; none if they are few or all alike."""
+    """The trials with a value; none if they are too few or all alike."""
     trials = [t for t in sweep.trials if t.state == "finished" and t.value is not None and math.isfinite(t.value)]
     enough = len(trials) >= FEWEST and len({trial.value for trial in trials}) > 1 and settings_of(trials)
     return trials if enough else []
@@ -75,7 +75,7 @@ def some(trials: Sequence[Trial]) -> Sequence[Trial]:
 
 @cache
 def what_mattered(sweep: Sweep) -> tuple[Share, ...]:
-    """The greatest first; none where nothing can be said, with a warning where it is for want of a package."""
+    """The shares, greatest first; empty if there are too few trials, or, with a warning, if a package is missing."""
     trials = judged(sweep)
     if not trials:
         return ()
@@ -90,7 +90,7 @@ def what_mattered(sweep: Sweep) -> tuple[Share, ...]:
 
 
 def settings_of(trials: Sequence[Trial]) -> list[Setting]:
-    """What not all trials share."""
+    """The settings that differ between trials."""
     own = [given(trial) for trial in trials]
     found = []
     for name in dict.fromkeys(name for settings in own for name in settings):

@@ -1,4 +1,4 @@
-"""The table for a paper: LaTeX with booktabs, quality and cost apart, since no page is wide enough for both."""
+"""The table for a paper: LaTeX with booktabs, quality and cost separate, to fit a page."""
 
 import re
 import unicodedata
@@ -22,7 +22,7 @@ HEAD = """% \\input this file; it needs \\usepackage[T1]{{fontenc}}, \\usepackag
 
 
 def latex(table: Table, headline: str, legend: list[str]) -> str:
-    """One tabular of what was measured, one of what it cost."""
+    """One tabular for quality, one for cost."""
     measured = [c for c, column in enumerate(table.columns) if _is_measured(column)]
     costs = [c for c in range(len(table.columns)) if c not in measured]
     told = "\n% ".join(_one_line(line) for line in [headline, "bold: the best of its column", *legend])

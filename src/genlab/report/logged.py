@@ -1,4 +1,4 @@
-"""What a run logged in its ``metrics.csv``: curves, and what had been spent by then."""
+"""Reads a run's ``metrics.csv``: curves, and the budget spent at each point."""
 
 import csv
 from collections.abc import Callable
@@ -17,7 +17,7 @@ GROUPS = ("val/", "train/", "monitor/")  # what is worth a curve, in the order t
 
 @dataclass(frozen=True)
 class Logged:
-    """What was measured, and when."""
+    """Curves with their progress."""
 
     curves: dict[str, "np.ndarray"] = field(default_factory=dict)  # by column: (n, 4), AXES and value, as in the file
     spent: "np.ndarray | None" = None  # (m, 3): examples, FLOPs, seconds, by step; None: nothing was read
@@ -28,11 +28,11 @@ class Logged:
 
 
 def read_logged(run: Path, keeps: Callable[[str], bool] = lambda name: name.startswith(GROUPS)) -> Logged:
-    """Of the columns whose names ``keeps`` takes, what was measured; nothing if there is no file.
+    """The columns whose names ``keeps`` accepts; empty if there is no file.
 
     Progress is logged every few steps: between, it is interpolated. A row number counts the steps before it. Cells that
     are no finite numbers up to 1e100 are left out, as is half a line at the end of a run that goes on. A file that is
-    no regular one, too large, or no table that a run writes gives a ``problem``.
+    not regular, too large, or not a run's table gives a ``problem``.
     """
     path = run / "metrics.csv"
     try:

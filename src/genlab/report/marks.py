@@ -1,4 +1,4 @@
-"""The best of each column, and who is not told apart from it."""
+"""Marks the best of each column, and the configurations that do not differ significantly from it."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -26,7 +26,7 @@ class Marks:
 
 def marks(column: Column, rows: int, left_out: Collection[int] = (), is_budget: bool = False) -> Marks:
     """Of the first ``rows`` of a column, the configurations. ``left_out``: rows whose numbers do not compare;
-    ``is_budget``: all were given the same of this, so nobody is best at it."""
+    ``is_budget``: all were given the same of this, so none is best at it."""
     worths = {row: column.worth(row) for row in range(rows) if row not in left_out}
     finite = {row: worth for row, worth in worths.items() if math.isfinite(worth)}
     if column.kinds:  # of likelihoods, which compare within a kind only

@@ -1,4 +1,4 @@
-"""Numbers that were measured together, as a run's ``summary.json`` and ``evaluation-*.json`` hold them."""
+"""Reads the numbers of one evaluation from ``summary.json`` and ``evaluation-*.json``."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Direction = Literal["lower", "higher", "one"]  # what is better; "one": as near 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Numbers that were measured together, and with what."""
+    """The numbers of one evaluation, and their protocol."""
 
     values: dict[str, float]
     protocol: dict[str, Any]
@@ -32,7 +32,7 @@ def read_measurement(report: Mapping[str, Any], path: Path) -> Measurement:
         raise ConfigError(f"{path}: not what genlab writes (no protocol in it, or a damaged one).")
     directions = report.get("directions", {})
     if not isinstance(directions, dict) or any(d not in (*get_args(Direction), None) for d in directions.values()):
-        raise ConfigError(f"{path}: not what genlab writes (directions that there are not).")
+        raise ConfigError(f"{path}: not what genlab writes (unknown directions).")
     if len(baselines) > MOST_BASELINES:
         raise ConfigError(f"{path}: not what genlab writes ({len(baselines):,} baselines).")
     rows = {str(name): numbers(values, path) for name, values in baselines.items()}
@@ -45,7 +45,7 @@ def numbers(values: Any, path: Path) -> dict[str, float]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: not what genlab writes (no metrics in it).")
     if len(values) > MOST_NUMBERS or any(len(name) > LONGEST_NAME for name in values):
-        raise ConfigError(f"{path}: not what genlab writes ({len(values):,} metrics, or names of unheard-of length).")
+        raise ConfigError(f"{path}: not what genlab writes ({len(values):,} metrics, or names that are too long).")
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{path}: {name} is not a number.")
@@ -53,7 +53,7 @@ def numbers(values: Any, path: Path) -> dict[str, float]:
 
 
 def contradict(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
-    """Whether two measurements of one protocol cannot be of the same weights and sampling settings."""
+    """Whether two measurements by one protocol cannot have the same weights and sampling settings."""
     pairs = [(a[name], b[name]) for name in a.keys() & b.keys()]
     return any(not math.isclose(x, y, rel_tol=TOLERANCE, abs_tol=1e-3) for x, y in pairs if x == x or y == y)
 
@@ -66,7 +66,7 @@ def joined(a: Measurement, b: Measurement) -> Measurement:
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that two protocols do not share. A metric that only one of them has is no difference."""
+    """Settings that differ between two protocols. A metric that only one has does not count."""
     first, second = _flat(a, ""), _flat(b, "")
     metrics = [set(p.get("metrics") or {}) for p in (a, b)]
     found = {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LONGEST_VALUE = 24  # characters
-# Where a run wrote, what it showed and how it was measured (the protocol says that) do not make it another model.
+# Output places, displays and evaluation settings (part of the protocol) do not make it another model.
 LEFT_OUT = ("run_dir", "run_id", "outputs", "logger", "dry_run", "spec", "metrics", "evaluation", "task",
             "model.told", "callbacks.samples", "callbacks.evaluation", "callbacks.checkpoint", "callbacks.progress",
             "trainer.log_every_n_steps", "trainer.accelerator", "data.num_workers", "data.root",
@@ -38,7 +38,7 @@ class Place:
 
 @dataclass
 class Difference:
-    """A setting that not all runs share."""
+    """A setting that differs between runs."""
 
     path: str
     nodes: list[Any]  # what each run has there, or ABSENT, or NOWHERE

@@ -1,4 +1,4 @@
-"""What stands around the table: what was measured, and what has to be known to read it rightly."""
+"""The headline and notes of a comparison."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ MOST_NAMES = 6  # that a note lists
 
 
 def headline(chosen: Chosen) -> str:
-    """What the quality columns were measured with."""
+    """The protocol of the quality columns, in words."""
     if chosen.standard is None:
         return "no run has metrics"
     p = chosen.standard.protocol
@@ -23,7 +23,7 @@ def headline(chosen: Chosen) -> str:
             f"{p.get('num_samples')} samples against {p.get('num_reference')} images ({p.get('reference')}), "
             f"features {p.get('extractor')}, seed {p.get('seed')}"
         )
-    marked = "; * measured otherwise, see the notes" if chosen.unequal else ""
+    marked = "; * measured by another protocol, see the notes" if chosen.unequal else ""
     return printable(f"{told}{marked}")
 
 
@@ -35,7 +35,7 @@ def notes(
     partial: Sequence[str],
     sweeps: Sequence[Sweep],
 ) -> list[str]:
-    found = [f"* {labels[i]} was measured otherwise: {described(d)}" for i, d in chosen.unequal.items()]
+    found = [f"* {labels[i]} was measured by another protocol: {described(d)}" for i, d in chosen.unequal.items()]
     if partial:
         found.append(f"measured of some runs only, so left out: {', '.join(map(printable, partial))}")
     unmeasured = [i for i in range(len(runs)) if i not in chosen.measured]
@@ -47,7 +47,7 @@ def notes(
             for name in run.stale
         ]
     hardware = {i: run.hardware or "unknown" for i, run in enumerate(runs)}
-    found += _unlike("seconds, memory and speed are of different hardware", hardware, labels)
+    found += _unlike("seconds, memory and speed were measured on different hardware", hardware, labels)
     of_trials = known(sweeps)
     for run, label in zip(runs, labels, strict=True):
         trial = of_trials.get(run.folder.resolve())

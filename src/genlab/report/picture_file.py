@@ -1,4 +1,4 @@
-"""Read sample grids that a stranger may have written: regular files, PNG only, of a bounded number of pixels."""
+"""Reads untrusted sample grids: regular files, PNG only, with a bounded number of pixels."""
 
 import io
 import re
@@ -52,10 +52,10 @@ def _decoded(content: bytes, tallest: int | None) -> Image.Image:
 def _size(content: bytes) -> tuple[int, int]:
     """What the header says, before any decoder looks at it."""
     if len(content) < _HEAD.size:
-        raise UnreadablePictureError(f"no PNG, {len(content)} bytes")
+        raise UnreadablePictureError(f"not a PNG, {len(content)} bytes")
     signature, _, kind, width, height = _HEAD.unpack_from(content)
     if signature != b"\x89PNG\r\n\x1a\n" or kind != b"IHDR":
-        raise UnreadablePictureError(f"no PNG, {len(content):,} bytes")
+        raise UnreadablePictureError(f"not a PNG, {len(content):,} bytes")
     _check(width, height)
     return width, height
 

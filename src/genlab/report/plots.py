@@ -1,4 +1,4 @@
-"""All plots of a comparison, as files."""
+"""Writes all plots of a comparison."""
 
 import warnings
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which numbers of several runs may stand in one column: those that were measured in the same way."""
+"""Chooses the evaluation protocol by which runs are comparable."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ UNEQUAL = "or see them side by side, marked, with allow_unequal=true"
 
 @dataclass(frozen=True)
 class Chosen:
-    """One measurement of each run that has any; ``standard`` is the protocol that the others are held against."""
+    """One measurement of each run that has any; ``standard`` is the protocol that the others are compared with."""
 
     measured: dict[int, Measurement]  # by the run's place in the list
     protocol_ids: dict[int, str]
     standard: Measurement | None
-    unequal: dict[int, dict[str, tuple[Any, Any]]]  # of runs measured otherwise: setting -> (theirs, the standard's)
+    unequal: dict[int, dict[str, tuple[Any, Any]]]  # by another protocol: setting -> (theirs, the standard's)
 
 
 def check_data(runs: Sequence[Run], names: Sequence[str], allow_unequal: bool) -> None:
@@ -35,13 +35,13 @@ def check_data(runs: Sequence[Run], names: Sequence[str], allow_unequal: bool) -
         first.setdefault(run.data, name)
     if len(first) > 1 and not allow_unequal:
         sets = ", ".join(f"{data} ({name})" for data, name in first.items())
-        raise ConfigError(f"the runs are of different data sets: {sets}. Compare those of one, {UNEQUAL}.")
+        raise ConfigError(f"the runs have different data sets: {sets}. Compare those of one, {UNEQUAL}.")
 
 
 def choose(runs: Sequence[Run], names: Sequence[str], protocol: str | None, allow_unequal: bool) -> Chosen:
     """The protocol that all runs share, and their numbers. Raises ConfigError if there is none.
 
-    Of several, that which ended most trainings, then the one of most samples; ``protocol`` names another.
+    Of several, the one used at the end of most trainings, then the one with most samples; ``protocol`` names another.
     """
     known = dict.fromkeys(key for run in runs for key in run.measurements)
     if protocol is not None and protocol not in known:
@@ -83,17 +83,17 @@ def _refuse(
     if any(_last(key) in OF_THE_DATA and _last(key) not in unsaid for key in found):
         remedy = "The data are not the same: compare runs of one data set"
     elif "weights" in found:
-        remedy = "Averaged weights and weights as they are do not compare: train both with callbacks.ema, or without"
+        remedy = "Averaged and raw weights are not comparable: train both with callbacks.ema, or without"
     elif any(wanted is None and _last(key) in unsaid for key, (_, wanted) in found.items()):
         remedy = f"{names[standard]} does not say, it is older. Measure it again: {started_as.command('evaluate')} run="
         remedy += str(runs[standard].folder)
     else:
         remedy = f"Measure it again: {started_as.command('evaluate')} run={runs[i].folder} {_command(found)}"
-    raise ConfigError(f"{names[i]} was measured otherwise: {described(found)}{others}. {remedy}, {UNEQUAL}.")
+    raise ConfigError(f"{names[i]} was measured by another protocol: {described(found)}{others}. {remedy}, {UNEQUAL}.")
 
 
 def _command(found: Mapping[str, tuple[Any, Any]]) -> str:
-    """What to type so that a run is measured as the others are."""
+    """The options to measure a run like the others."""
     words = []
     for key, (_, wanted) in found.items():
         if _last(key) == CLASS_MIX:

@@ -1,4 +1,4 @@
-"""Read YAML and JSON that a stranger may have written: bounded size, depth and numbers, plain values only."""
+"""Reads untrusted YAML and JSON: bounded size, depth and numbers, plain values only."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ LONGEST_TEXT = 20_000  # characters of a name or a value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Names and plain values. Raises ConfigError for what is no such file, or larger than a run writes."""
+    """Names and plain values. Raises ConfigError for another kind of file, or one larger than a run writes."""
     return _read(path, parse_yaml, LARGEST, MOST_VALUES, MOST_NAMES)
 
 

@@ -1,4 +1,4 @@
-"""Run folders as they lie on disk, a cluster's copy as well as one's own. Nothing is built, nothing in them changed."""
+"""Reads run folders, without building or changing anything."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ class Found:
 
 
 def read_runs(places: Sequence[str]) -> list[Run]:
-    """The runs in ``places``, each a run folder or a folder that holds some at any depth. Raises ConfigError, also if
+    """The runs in ``places``, each a run folder or a folder with runs at any depth. Raises ConfigError, also if
     one of them cannot be read."""
     found = read_places(places)
     if found.left_out:
@@ -122,8 +122,8 @@ def read_places(places: Sequence[str]) -> Found:
 
 
 def _attempt(read: Callable[[Path], Read], folder: Path, left_out: list[str]) -> list[Read]:
-    """What ``read`` gives, alone in a list; none if it raises. Others' files fail in more ways than anybody lists, and
-    one of them must not stop the comparison of the rest: whatever is raised is said of this folder."""
+    """What ``read`` gives, alone in a list; none if it raises. Untrusted files fail in many ways, and
+    one of them must not stop the comparison of the rest: any error is reported for this folder."""
     try:
         return [read(folder)]
     except ConfigError as error:
@@ -154,7 +154,7 @@ def read_run(folder: Path) -> Run:
     config = with_current_names(read_yaml(folder / "config.yaml"))
     parts = [config.get(name) for name in ("model", "data")]
     if not all(isinstance(part, dict) and isinstance(part.get("_target_"), str) for part in parts):
-        raise ConfigError(f"{folder}: its config.yaml is not that of a run (no model or no data in it).")
+        raise ConfigError(f"{folder}: its config.yaml is not a run's (it lacks the model or the data).")
     summary = read_json(folder / "summary.json") if os.path.lexists(folder / "summary.json") else None
     measurements: dict[str, Measurement] = {}
     if summary is not None and summary.get("protocol_id"):

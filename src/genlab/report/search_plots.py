@@ -1,4 +1,4 @@
-"""What a sweep's settings did: how much of its metric's variance each explains, and all trials at once."""
+"""Plots of a sweep: importance of settings, and parallel coordinates of all trials."""
 
 from collections.abc import Sequence
 from pathlib import Path

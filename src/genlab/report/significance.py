@@ -1,10 +1,10 @@
-"""Which differences between configurations are more than luck of their seeds.
+"""Significance tests of differences between configurations, over seeds.
 
 Two tests of each pair, both corrected by Holm (1979) for all pairs of a column, since the best one is known only
 afterwards. First the permutation test of the difference of means: it assumes nothing but that seeds could be swapped,
 and is exact up to eight seeds each. But three seeds against three can be dealt in 20 ways only, so its smallest
-two-sided p is 0.1: where no numbers whatever would take it to 5 %, Welch's t-test is told instead, which believes that
-seeds scatter like a normal distribution, and its verdict is marked as such. Intervals are Student's and Welch's: a
+two-sided p is 0.1: where it cannot reach 5 %, Welch's t-test is used instead, which assumes that
+seeds are normally distributed, and its verdict is marked as such. Intervals are Student's and Welch's: a
 bootstrap of three seeds is far too narrow (docs/comparison.md has figures).
 """
 
@@ -25,7 +25,7 @@ Verdict = Literal["apart", "apart if normal", "not told apart"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two configurations, by their rows: the difference of their means, and how sure it is."""
+    """Two configurations, by their rows: the difference of their means, and its significance."""
 
     a: int
     b: int
@@ -138,7 +138,7 @@ def _corrected(found: list[Pair]) -> list[Pair]:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P values such that the chance of calling any difference that is luck a real one stays below the level."""
+    """Corrected p values, such that the probability of any false positive stays below the level."""
     adjusted, highest = [0.0] * len(p), 0.0
     for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         highest = max(highest, min(1.0, (len(p) - rank) * p[i]))

@@ -1,4 +1,4 @@
-"""One table in three dialects: for a terminal, for a page (Markdown), for a program (CSV)."""
+"""The table of a comparison, as text for a terminal, Markdown, and CSV."""
 
 import html
 import io
@@ -10,7 +10,7 @@ from genlab.files import spreadsheet
 from genlab.report.columns import Column
 from genlab.report.marks import Marks
 
-BASELINE = "baseline: "  # what images score that took no model to make
+BASELINE = "baseline: "  # scores of examples without a model
 BEST = "◂"  # where there is no bold type
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
@@ -23,7 +23,7 @@ class Member:
     seed: int | None
     folder: str
     protocol_id: str
-    remark: str  # what was measured otherwise
+    remark: str  # how its protocol differs
     settings: str = ""  # all that not all runs share
 
 
@@ -35,7 +35,7 @@ class Table:
     marks: Sequence[Marks]  # of each column
     names: Sequence[str]
     members: Sequence[Sequence[Member]]  # of each configuration
-    marked: frozenset[int]  # rows whose quality was measured otherwise
+    marked: frozenset[int]  # rows measured by another protocol
     order: Sequence[int]  # of the rows, best first; all configurations come before the baselines
     protocol_id: str  # of the baselines
 

@@ -1,4 +1,4 @@
-"""A run's ``metrics.csv`` in one pass, thinned while it is read: memory depends on the columns, not on the rows.
+"""Reads and thins a run's ``metrics.csv`` in one pass, with memory independent of the number of rows.
 
 Of a curve of up to MOST / 2 points all are kept. Of a longer one, the lowest and the highest of each of equally long
 stretches, the first point and the last: what a plot of that many points can show.
@@ -37,7 +37,7 @@ class Reader:
         self._rows = 0
 
     def read(self, file: BinaryIO) -> Logged:
-        """Raises ValueError and csv.Error for what is no table."""
+        """Raises ValueError and csv.Error for a file that is not a table."""
         for text in _whole_lines(file):
             rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
             if not self._header and rows:
@@ -105,7 +105,7 @@ def _whole_lines(file: BinaryIO) -> Iterator[str]:
 
 
 def _numbers(cells: Sequence[str]) -> np.ndarray:
-    """(n,) float64; nan for a cell that is no number, or one beyond LARGEST."""
+    """(n,) float64; nan for a cell that is not a number, or is beyond LARGEST."""
     try:
         found = np.array(list(map(float, cells)))
     except ValueError:

@@ -1,4 +1,4 @@
-"""A sweep's ledger as a plain file: what each trial was asked for, and what became of it."""
+"""Reads a sweep's ``trials.json``: the overrides and the result of each trial."""
 
 import os
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def read_sweep(folder: Path) -> Sweep | None:
     content = read_ledger(path)
     trials, direction = content.get("trials"), content.get("direction")
     if not isinstance(trials, list) or direction not in ("lower", "higher", None):
-        raise ConfigError(f"{path}: not what a sweep writes (no trials in it, or a direction that there is not).")
+        raise ConfigError(f"{path}: not what a sweep writes (no trials, or an unknown direction).")
     metric = content.get("metric")
     read = tuple(_trial(entry, folder, path) for entry in trials)
     return Sweep(folder, str(content.get("command", "")), None if metric is None else str(metric), direction, read)

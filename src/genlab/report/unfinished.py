@@ -1,5 +1,4 @@
-"""Runs and trials that have no end yet, or a bad one: their state, what they said, how far they came, their latest
-numbers."""
+"""Unfinished and failed runs and trials: their state, message, progress and latest numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ MOST_ROWS = 100
 
 @dataclass(frozen=True)
 class Unfinished:
-    name: str  # of a trial what it has to itself, of another run its folder
-    state: str  # one of trials.STATES; "": of a run that is in no sweep nobody knows
+    name: str  # of a trial its own overrides, of another run its folder
+    state: str  # one of trials.STATES; "": unknown, for a run outside of a sweep
     progress: str  # how far; "": there is no run
     said: str
     latest: dict[str, Point]  # by metric: the last number of each

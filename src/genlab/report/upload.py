@@ -1,4 +1,4 @@
-"""A comparison as a run of Weights & Biases: the table, each seed of it, and the pictures."""
+"""Sends a comparison to Weights & Biases as a run: the table, each seed, and the pictures."""
 
 import math
 import sys
@@ -16,7 +16,7 @@ PATIENCE = 120.0  # seconds
 
 
 def upload(table: Table | None, pictures: Sequence[Path], places: Sequence[str], folder: Path) -> str:
-    """-> what became of it, in one line. A service that fails or hangs costs nothing but that."""
+    """-> the result in one line. A service that fails or hangs has no other effect."""
     said: list[str] = []
     thread = threading.Thread(target=lambda: said.append(_attempt(table, pictures, places, folder)), daemon=True)
     thread.start()
@@ -64,8 +64,8 @@ def _send(table: Table | None, pictures: Sequence[Path], places: Sequence[str], 
 
 
 def rows_of(table: Table) -> tuple[list[str], list[list[Any]]]:
-    """A line for each configuration and each baseline, and one for each seed of several. What is no number is left out:
-    W&B refuses a column of two types."""
+    """A line for each configuration and each baseline, and one for each seed of several. Values that are not numbers
+    are left out: W&B refuses a column of two types."""
     names = ["name", "kind", "seed", *(column.key for column in table.columns), "best of", "not told apart in"]
     rows: list[list[Any]] = []
     for row in table.order:

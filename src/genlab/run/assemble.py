@@ -1,4 +1,4 @@
-"""From a config to objects. The data come first: the rest is built from what they say of themselves (``spec``)."""
+"""Builds the objects of a run from its config. The data come first: the rest depends on their ``spec``."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +64,7 @@ _OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", 
 
 
 def check_config(config: DictConfig) -> None:
-    """All that can be known of a config before the data are looked at. Raises ConfigError."""
+    """All checks of a config that do not need the data. Raises ConfigError."""
     adopt(config)
     nodes = _known(config)
     remember(nodes)
@@ -92,12 +92,11 @@ def check_config(config: DictConfig) -> None:
 
 
 def load_tokenizer(config: Mapping[str, Any], last: read.Saved, run: Path) -> Tokenizer:
-    """A run's tokenizer, from its folder. Raises ConfigError: another is asked for; CheckpointError: it is gone."""
+    """A run's tokenizer, from its folder. Raises ConfigError: another is requested; CheckpointError: it is missing."""
     asked, own = (node["data"]["tokenizer"]["_target_"] for node in (config, run_folder.read_config(run)))
     if asked != own:
         raise ConfigError(
-            f"{run} has a tokenizer of its own, {own.rpartition('.')[2]}, and writes with no other. "
-            "Leave data/tokenizer= out."
+            f"{run} has its own tokenizer, {own.rpartition('.')[2]}, and cannot use another. Leave data/tokenizer= out."
         )
     tokenizer: Tokenizer = build(config["data"]["tokenizer"], Tokenizer, "data.tokenizer")
     path = run / run_folder.TOKENIZER
@@ -112,7 +111,7 @@ def load_tokenizer(config: Mapping[str, Any], last: read.Saved, run: Path) -> To
 
 
 def _known(node: Any) -> Any:
-    """Plain values, with LATER for what is interpolated from values that the run fills in."""
+    """Plain values, with LATER for interpolations of values that the run fills in."""
     if isinstance(node, ListConfig):
         return [_known(item) for item in node]
     if not isinstance(node, DictConfig):
@@ -132,17 +131,17 @@ def _callback_slot(node: Mapping[str, Any]) -> Any:
 
 
 def build_data(config: DictConfig) -> DataModule:
-    """The datamodule; what it says of itself goes into ``config.spec``."""
+    """The datamodule; its spec goes into ``config.spec``."""
     data: DataModule = build(resolved(config.data), DataModule, "data")
     config.spec = data.spec.to_config()
     return data
 
 
 def build_model(config: Mapping[str, Any], old_parts: bool = False) -> Model:
-    """The model of a resolved config, its networks not made yet. Raises ConfigError for what they would refuse too.
+    """The model of a resolved config, without its networks. Raises ConfigError, also for errors of the networks.
 
     Its parts from elsewhere have no weights yet (see :mod:`genlab.run.elsewhere`), and are not in its state dict.
-    ``old_parts``: nor are those of a run from before, whose checkpoints hold them.
+    ``old_parts``: nor are those of an older run, whose checkpoints hold them.
     """
     trial_model(config, old_parts)
     return _new_model(config, old_parts)
@@ -165,7 +164,7 @@ def _new_model(config: Mapping[str, Any], old_parts: bool) -> Model:
 
 
 def trial_model(config: Mapping[str, Any], old_parts: bool = False) -> Model:
-    """The model with its networks, on a device without memory: says at once, and for nothing, what does not fit."""
+    """The model with its networks on the meta device, to detect misfits at no cost."""
     kind = kind_of(config["spec"])
     family = resolve(config["model"]["_target_"], "model")
     if kind not in getattr(family, "kinds", (kind,)):
@@ -184,7 +183,7 @@ def trial_model(config: Mapping[str, Any], old_parts: bool = False) -> Model:
         raise
     except GenlabError:
         raise
-    except Exception as error:  # shapes that do not go together, in a part's own code or in torch's
+    except Exception as error:  # shapes that do not fit, in a part's own code or in torch's
         raise not_made("model", error) from error
     return model
 
@@ -194,11 +193,11 @@ def _how_to_resize(config: Mapping[str, Any], side: int) -> str:
     if "image_size" in parameters(kind):
         return f"Or resize the images: data.image_size={side}."
     other = ", such as model/network=dit" if "network" in config["model"] else ""
-    return f"{kind.__name__} keeps the size of its images: other networks may take it{other}."
+    return f"{kind.__name__} keeps the size of its images. Other networks may support it{other}."
 
 
 def build_evaluation(config: Mapping[str, Any], run: Path | None = None) -> Evaluation:
-    """The evaluation with its metrics, and its extractor if one of them reads what it gives. Raises an error at once if
+    """The evaluation with its metrics, and its extractor if a metric needs it. Raises an error at once if
     weights are missing. ``run``: the folder that keeps the extractor's, if it was trained elsewhere."""
     metrics = dict(config["metrics"])
     node = metrics.pop("extractor", None)
@@ -212,8 +211,8 @@ def build_evaluation(config: Mapping[str, Any], run: Path | None = None) -> Eval
 
 
 def build_extractor(node: Any, config: Mapping[str, Any], run: Path | None = None) -> FeatureExtractor | None:
-    """What gives features. Raises ConfigError: it was trained on images of another size than those of the data;
-    CheckpointError: its weights are gone."""
+    """The feature extractor. Raises ConfigError: it was trained on images of another size than those of the data;
+    CheckpointError: its weights are missing."""
     entries = check_entries(config.get("pretrained", {}))
     parts: dict[str, Any] = {path: None for path in entries if path.startswith(f"{JUDGE}.")}
     slot: Any = FeatureExtractor | None
@@ -243,7 +242,7 @@ def check_callbacks(callbacks: Sequence[pl.Callback], model: Model) -> None:
 
 
 def build_callbacks(config: Mapping[str, Any], evaluation: Evaluation) -> list[pl.Callback]:
-    """The budget, which counts what the others go by, and the configured callbacks. Lightning puts checkpoints last."""
+    """The budget, whose progress the others use, and the configured callbacks. Lightning puts checkpoints last."""
     callbacks: list[pl.Callback] = [build(config["budget"], Budget, "budget")]
     for name, node in config.get("callbacks", {}).items():
         if node is None:  # callbacks.ema=null
@@ -281,14 +280,14 @@ def build_trainer(
     loggers: Sequence[Logger],
     run_dir: Path,
 ) -> pl.Trainer:
-    """The configured trainer for ``model``, which takes over what Lightning refuses to do for it."""
+    """The configured trainer for ``model``, with settings for what the model does itself."""
     _check_devices(config["trainer"])
     given = {
         "callbacks": callbacks,
         "logger": list(loggers),
         "plugins": [AtomicCheckpointIO()],
         "default_root_dir": str(run_dir),
-        "use_distributed_sampler": False,  # ours knows ranks, and how to go on
+        "use_distributed_sampler": False,  # ours handles ranks and resume
         "limit_val_batches": 0,  # validation runs in a callback, spread over the budget
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
@@ -314,7 +313,7 @@ def build_trainer(
 
 
 def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelta) -> Strategy:
-    """Of several processes, with what Lightning has to be told about the model and about waiting."""
+    """The strategy, configured for the model and with a timeout."""
     if isinstance(strategy, Mapping):
         if resolve(strategy["_target_"], "trainer.strategy") is ModelParallelStrategy:
             from genlab.checkpoint.sharded_strategy import ShardedStrategy  # slow to import, and for this alone

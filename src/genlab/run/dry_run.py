@@ -1,4 +1,4 @@
-"""``dry_run=true``: build everything, take one step, draw one sample, leave nothing behind."""
+"""``dry_run=true``: build everything, take one step, draw one sample, and write nothing."""
 
 import os
 import tempfile

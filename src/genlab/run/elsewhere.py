@@ -1,11 +1,11 @@
-"""Parts of a run that were trained elsewhere: how they come into its config, its folder, and its model.
+"""Pretrained parts of a run: puts them into its config, its folder, and its model.
 
 Where an argument that is marked so (:data:`genlab.model.elsewhere.FROM_ELSEWHERE`) names a run, a file or ``hf:...``,
 the node of that model takes the name's place, and ``pretrained`` keeps ``{where, sha256}`` by the argument's path. A
 part from a run is copied into ``parts/`` of the run that uses it; files and ``hf:`` stay where they are, unless
 ``portable=true``, and must have the same hash whenever they are read again.
 
-``sha256`` is ``???`` until it is known, and null in runs from before, whose checkpoints hold the part's weights.
+``sha256`` is ``???`` until it is known, and null in older runs, whose checkpoints hold the part's weights.
 """
 
 import re
@@ -31,12 +31,12 @@ from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
 from genlab.model.renamed_weights import renamed
 from genlab.run.origin import Origin, file_of, is_a_reference, origin_of, weights_of
 
-UNKNOWN = "???"  # the hash of a part that nobody has looked at yet
+UNKNOWN = "???"  # the hash of a part that was not read yet
 JUDGE = "metrics.extractor"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LACKS: dict[Any, tuple[str, str]] = {  # what a model that does not fit lacks, and those that have it
-    HasLatent: ("has no map of latents", "vae or vq_vae"),
-    HasTokens: ("makes no tokens", "vq_vae"),
+_LACKS: dict[Any, tuple[str, str]] = {  # what an unsuitable model lacks, and models that have it
+    HasLatent: ("has no latents with a spatial shape", "vae or vq_vae"),
+    HasTokens: ("has no discrete tokens", "vq_vae"),
     Classifies: ("is not a classifier", "classifier"),
 }
 Entry = Mapping[str, Any]
@@ -46,7 +46,7 @@ Entry = Mapping[str, Any]
 
 
 def adopt(config: DictConfig) -> None:
-    """Put models in the place of the names of where they were trained, and note these in ``pretrained``.
+    """Replace places of pretrained models by the models' nodes, and record the places in ``pretrained``.
 
     Raises ConfigError: nothing is there, or a model that does not fit; CheckpointError: a part is named for a saved run
     that is not the one that its model was trained with.
@@ -60,7 +60,7 @@ def adopt(config: DictConfig) -> None:
         if path in places:
             continue
         if OmegaConf.select(config, path) is not None and str(path).startswith("model."):
-            raise ConfigError(f"pretrained: {path} cannot come from elsewhere. Take it out of config.yaml.")
+            raise ConfigError(f"pretrained: {path} cannot be a pretrained part. Take it out of config.yaml.")
         with open_dict(config):
             del config.pretrained[path]  # another part was chosen since
 
@@ -85,7 +85,7 @@ def _adopt_one(config: DictConfig, path: str, slot: Any, where: str) -> None:
 
 
 def _absolute(origin: Origin, where: str) -> str:
-    """As a run is named in the config of another."""
+    """The absolute path of a run, for the config of another."""
     return str(getattr(origin, "folder", where))
 
 
@@ -99,7 +99,7 @@ def _name_judge(config: DictConfig) -> None:
 
 
 def _places(config: DictConfig) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """The arguments that may come from elsewhere, by path: what they are to be, and what stands there."""
+    """The arguments that may be pretrained parts, by path: their slot, and their value."""
     yield from _below(config._get_node("model"), "model")
     metrics = config._get_node("metrics")
     if isinstance(metrics, DictConfig) and "extractor" in metrics:
@@ -162,7 +162,7 @@ def keep_copy(content: bytes, run: Path) -> str:
 
 
 def keep_old_parts(config: DictConfig, model: Model, state: Mapping[str, torch.Tensor], run: Path) -> None:
-    """Of a run from before, whose checkpoints hold its parts: write them into its folder, as they are in ``state``, the
+    """For an older run, whose checkpoints hold its parts: write them into its folder, as they are in ``state``, the
     weights of its newest checkpoint. ``model``: with its networks, on any device. Raises CheckpointError."""
     for path, part in model.elsewhere.items():
         if config.pretrained[path].sha256 is not None:
@@ -171,7 +171,7 @@ def keep_old_parts(config: DictConfig, model: Model, state: Mapping[str, torch.T
         own = {name.removeprefix(beginning): value for name, value in state.items() if name.startswith(beginning)}
         wrong = misfit(part.state_dict(), renamed(own, part.state_dict()))
         if wrong is not None:
-            raise CheckpointError(f"the checkpoint of {run} does not hold {path} as the config has it ({wrong}).")
+            raise CheckpointError(f"the checkpoint of {run} does not hold {path} as in the config ({wrong}).")
         node = OmegaConf.to_container(OmegaConf.select(config, path), resolve=True)
         sha256 = keep_copy(as_bytes(own, node), run)  # type: ignore[arg-type]
         config.pretrained[path] = {"where": config.pretrained[path].where, "sha256": sha256}
@@ -211,9 +211,7 @@ def weights_at(path: str, entry: Entry, run: Path | None, verify: bool = True) -
     where = _where(path, entry)
     if not is_a_reference(where):
         other = f"name another: {JUDGE}=outputs/..." if path.startswith(JUDGE) else "start a new run"
-        raise CheckpointError(
-            f"{file} is not there, which holds {path} as it was trained by {where}. Put it back, or {other}."
-        )
+        raise CheckpointError(f"{file} is missing; it holds {path} as trained by {where}. Put it back, or {other}.")
     try:
         origin = origin_of(where, path)
     except ConfigError as error:
@@ -231,7 +229,7 @@ def _where(path: str, entry: Entry) -> str:
         return entry["where"]
     raise CheckpointError(
         f"{path} of this run is read from {entry.get('named', 'elsewhere')}, and the run was not made by a command of "
-        f"yours: only you can ask for that. To have it, type {_option(path)}={entry.get('named', '...')}"
+        f"yours, so it needs your consent. To allow it, type {_option(path)}={entry.get('named', '...')}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A trained run as a model that can be used."""
+"""Loads the model of a trained run."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""Where weights come from that were trained elsewhere: a run, a file that genlab wrote, a folder of Hugging Face's.
+"""Origins of pretrained weights: a run, a file that genlab wrote, or a Hugging Face folder.
 
-An origin says of what model the weights are (a node of a config), gives the weights, and their SHA-256.
+An origin gives the weights, the config node of their model, and their SHA-256.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ FILE = ".safetensors"
 
 
 class Origin(Protocol):
-    """Where weights come from."""
+    """The protocol of origins."""
 
     def model(self) -> dict[str, Any]:
-        """The node of a config that makes their model. Raises ConfigError: nothing says what it is."""
+        """The node of a config that makes their model. Raises ConfigError: it is not known."""
         ...
 
     def weights(self) -> Mapping[str, torch.Tensor]:
@@ -52,7 +52,7 @@ def origin_of(where: str, option: str) -> Origin:
 
 
 def is_a_reference(where: str) -> bool:
-    """Whether weights stay where they are: of a run they are copied, since it may go on."""
+    """Whether weights are only referenced; those of a run are copied, since it may be continued."""
     return where.startswith(HUB) or where.endswith(FILE)
 
 
@@ -64,7 +64,7 @@ class RunOrigin:
 
     @cached_property
     def last(self) -> read.Saved:
-        """Read once: the run may go on meanwhile."""
+        """Read once, since the run may continue meanwhile."""
         return read.newest(self.folder)
 
     @cached_property
@@ -75,7 +75,7 @@ class RunOrigin:
         config = self.config
         if nested := [path for path in config["pretrained"] if str(path).startswith("model.")]:
             raise ConfigError(
-                f"{self.option}={self.folder}: its model has a part from elsewhere itself ({nested[0]}), and such a "
+                f"{self.option}={self.folder}: its model has a pretrained part itself ({nested[0]}), and such a "
                 "model cannot be a part. Name another run."
             )
         model: dict[str, Any] = config["model"]
@@ -118,7 +118,7 @@ class FileOrigin:
         node = description_in(self._content)
         if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
             raise ConfigError(
-                f"{self.option}={self.path}: the file does not say of what model its weights are, as files in parts/ "
+                f"{self.option}={self.path}: the file does not describe the model of its weights, as files in parts/ "
                 "of a run do. Name such a file, the run itself, or hf:<folder>."
             )
         run_folder.check_plain_values(node, self.path)

@@ -1,4 +1,4 @@
-"""Several processes as one run: when one dies or stalls all leave, and one line says which it was, and why."""
+"""Watches the processes of a run: when one dies or stalls, all stop, and one line names it and the cause."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ from genlab.trust.places import typed_flags
 
 RUN_DIR = "GENLAB_RUN_DIR"  # tells the processes that the first one starts which folder it made
 _FIRST = "GENLAB_FIRST_PROCESS"  # and that one's id
-_PATIENCE = 5.0  # seconds in which the processes that the first one started may say what was wrong with them
+_PATIENCE = 5.0  # seconds in which child processes may report their errors
 _PERIOD = 0.2
 
 
@@ -36,7 +36,7 @@ class RankLost(GenlabError):
 
 
 class Children:
-    """The processes that this one started, rank 1 to the last, and an eye on them.
+    """Watches the processes that this one started, rank 1 to the last.
 
     A process that dies takes the others with it: those that wait for it in a collective operation find out there, and
     where that may take long, as on a GPU, a thread finds out.
@@ -46,7 +46,7 @@ class Children:
         self.remedy = remedy
         self.processes: Sequence[subprocess.Popen[bytes]] = ()
         self.folder = Path()  # of the run, where they say what was wrong with them
-        self.finished = False  # the first process has nothing more to say
+        self.finished = False  # the first process is done
 
     def watch(self, processes: Sequence["subprocess.Popen[bytes]"]) -> None:
         self.processes = processes  # first: whatever goes wrong from here on, they end with this one
@@ -68,11 +68,11 @@ class Children:
             os._exit(error.exit_code)
 
     def _failed(self) -> list[int]:
-        """The ranks that ended otherwise than well."""
+        """The ranks that failed."""
         return [rank for rank, process in enumerate(self.processes, 1) if process.poll() not in (None, 0)]
 
     def lost(self) -> RankLost:
-        """Waits until a process has died or said what was wrong, and puts it into words."""
+        """Waits until a process has died or reported an error, and returns it."""
         until = time.monotonic() + _PATIENCE
         while not self._failed() and time.monotonic() < until:
             time.sleep(_PERIOD)
@@ -113,9 +113,9 @@ def _said(folder: Path, rank: int) -> Path:
 
 @contextmanager
 def one_fate(remedy: Callable[[], str]) -> Iterator[None]:
-    """Raises RankLost in the first process if another was the reason for what goes wrong inside. The others leave.
+    """Raises RankLost in the first process if another caused an error inside the block. The others exit.
 
-    ``remedy``: says how to go on, when it comes to that.
+    ``remedy``: gives the command to continue with.
     """
     if RUN_DIR in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
         with _started_by_the_first():
@@ -123,7 +123,7 @@ def one_fate(remedy: Callable[[], str]) -> Iterator[None]:
         return
     children = Children(remedy)
     before = subprocess_script._launch_process_observer
-    # Lightning's own kills the first process without a word.
+    # Lightning's own silently kills the first process.
     subprocess_script._launch_process_observer = children.watch  # type: ignore[assignment]
     try:
         yield
@@ -162,7 +162,7 @@ def _leave_with(first: int) -> None:
     if os.environ["LOCAL_RANK"] == "1":
         print(
             one_line(
-                f"error: rank 0 died; the others leave. Continue with: {started_as.command('train')}"
+                f"error: rank 0 died; the others stop. Continue with: {started_as.command('train')}"
                 f"{typed_flags()} run={os.environ[RUN_DIR]}"
             ),
             file=sys.stderr,
@@ -177,7 +177,7 @@ def _in_words(error: Exception) -> str:
 
 
 def is_of_the_group(error: BaseException) -> bool:
-    """Whether an error is what a collective operation says when another process does not take part."""
+    """Whether an error is a collective operation's, raised because another process does not take part."""
     words = ("gloo", "Connection closed", "Connection reset", "imed out", "NCCL", "Broken pipe")
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
@@ -201,7 +201,7 @@ def folder_of_all_ranks(
         folder = run_folder.create(config.outputs, named) if new is None else run_folder.begin(new)
     environment = getattr(trial.strategy, "cluster_environment", None)  # a single device has none
     if not told and environment is not None and environment.creates_processes_externally:
-        trial.strategy.connect(model)  # shared out weights ask for it
+        trial.strategy.connect(model)  # sharded weights need it
         trial.strategy.setup_environment()
         folder = trial.strategy.broadcast(folder)
     assert folder is not None

@@ -1,4 +1,4 @@
-"""How a run goes on: from which state, with which settings, and what it may not change unsaid."""
+"""Resumes a run: finds its last state, and checks changes of settings and data."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from genlab.redaction import HIDDEN, one_line
 from genlab.run import run_folder
 from genlab.run.assemble import load_tokenizer, trial_model
 
-# What the steps of a training do not depend on: where it runs, how long, and who watches.
+# Settings that training steps do not depend on: where it runs, how long, and who watches.
 FREE = ("budget", "outputs", "dry_run", "rank_timeout", "logger", "metrics", "evaluation", "task", "milestones", "spec",
         "pretrained", "portable", "run_dir", "run_id", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
         "trainer.strategy", "trainer.max_epochs", "trainer.log_every_n_steps", "data.num_workers", "data.root",
@@ -29,18 +29,18 @@ KEPT_WEIGHTS = ("callbacks.ema", "callbacks.best")
 def check_changes(saved: Mapping[str, Any], config: Mapping[str, Any], run: Path, allow: bool) -> dict[str, Any]:
     """The settings of training that are not those of ``saved``, by path.
 
-    Raises ConfigError, with all of them, unless changes are allowed: a run is told apart by its settings.
+    Raises ConfigError, with all of them, unless changes are allowed.
     """
     found = {
         path: change
         for path, change in differences(saved, config).items()
         if not _is_free(path) and change[0] != HIDDEN
-    }  # a secret is typed again
+    }  # secrets are typed again
     if found and not allow:
         told = ", ".join(f"{path} {before} -> {now}" for path, (before, now) in found.items())
         raise ConfigError(
             f"{run} was trained with other settings: {told}. Leave them as they were, start a new run, "
-            "or go on with them: allow_changes=true."
+            "or continue with them: allow_changes=true."
         )
     return found
 
@@ -54,11 +54,11 @@ def _is_free(path: str) -> bool:
 
 
 def last_checkpoint(run: Path, config: Mapping[str, Any], data: DataModule) -> read.Saved:
-    """Where a run goes on. Raises CheckpointError (none, or of another model or tokenizer) and ConfigError (the run is
-    finished)."""
+    """The checkpoint to continue from. Raises CheckpointError (none, or of another model or tokenizer) and ConfigError
+    (the run is finished)."""
     last = read.newest(run)
     ended_by = used_up(last, config)
-    if ended_by and (run / run_folder.SUMMARY).exists():  # without one, its evaluation is still to be made
+    if ended_by and (run / run_folder.SUMMARY).exists():  # without one, its evaluation is still missing
         raise ConfigError(
             f"run folder {run} already holds a finished run. Continue with a larger {' and '.join(ended_by)}, "
             "or start a new run."
@@ -87,7 +87,7 @@ def check_same_data(last: read.Saved, data: DataModule, run: Path, allow: bool) 
         raise CheckpointError(
             one_line(
                 f"the training data are not those that {run} was trained on: other {', '.join(told)}. "
-                "Put those back, start a new run, or go on with these: allow_changes=true."
+                "Put those back, start a new run, or continue with these: allow_changes=true."
             )
         )
     return changed
@@ -103,9 +103,9 @@ def used_up(last: read.Saved, config: Mapping[str, Any]) -> list[str]:
 
 
 class ChangedOptimizer(Callback):
-    """Goes on with the optimizers' settings as they are configured now, where torch would bring back the saved ones.
+    """Keeps the optimizers' configured settings on resume, where torch would restore the saved ones.
 
-    An optimizer of another kind starts without a history: it could not read that of the other.
+    An optimizer of another kind starts with an empty state.
     """
 
     def __init__(self, changes: Mapping[str, Any]):

@@ -1,4 +1,4 @@
-"""Which code runs: the commit of a clone, or of what pip installed, or a hash of the source files."""
+"""The code revision: the commit of a clone or of a pip installation, or a hash of the source files."""
 
 import hashlib
 import json

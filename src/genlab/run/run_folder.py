@@ -1,4 +1,4 @@
-"""A run on disk: what was asked for, by which code on what machine, and what came of it.
+"""The folder of a run: its config, code and machine, and its results.
 
 ``outputs/<model>-<data>/<time>-<id>/`` (a trial of a sweep: ``outputs/<sweep>/<id>/``) holds
 
@@ -49,9 +49,9 @@ _MOST_RUNS = 10_000  # looked at for a hint
 _MOST_NODES = 100_000  # in a file of a run; a config has some hundreds
 
 TOKENIZER = "tokenizer.json"
-SUMMARY = "summary.json"  # written last: there is one of finished runs only
+SUMMARY = "summary.json"  # written last: only finished runs have it
 FILES = ("config.yaml", "overrides.yaml", "versions.json", "command.txt", TOKENIZER, SUMMARY, "metrics.csv")
-PARTS = "parts"  # what was trained elsewhere
+PARTS = "parts"  # pretrained parts
 FOLDERS = ("checkpoints", "samples", PARTS, "wandb", "tensorboard")  # that are written into
 
 
@@ -184,7 +184,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged (it has no {missing[0]}). Restore it, or start a new run.")
     condition = config["spec"].get("condition", {})
     if not isinstance(condition, dict) or not all(isinstance(told, dict) for told in condition.values()):
-        raise CheckpointError(f"{path} is damaged (its spec.condition is none). Restore it, or start a new run.")
+        raise CheckpointError(f"{path} is damaged (spec.condition is not a mapping). Restore it, or start a new run.")
     check_plain_values(config, path)
     return modern(with_current_names(config))
 
@@ -192,7 +192,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def check_plain_values(node: Any, path: Path) -> None:
     """Raises CheckpointError for an interpolation, which could read the environment, in what was read from ``path``."""
     if found := next((text for text in _nodes(node) if isinstance(text, str) and "${" in text), None):
-        raise CheckpointError(f"{path} holds the interpolation '{found}', which no run writes. Put its value there.")
+        raise CheckpointError(f"{path} holds the interpolation '{found}', which runs never write. Put its value there.")
 
 
 def read_overrides(folder: Path) -> list[str]:
@@ -212,7 +212,7 @@ def _read_yaml(path: Path) -> Any:
         odd = [node for node in nodes if not isinstance(node, _PLAIN)]
         odd += [name for node in nodes if isinstance(node, dict) for name in node if not isinstance(name, _NAMES)]
         if odd:
-            raise ValueError(f"it holds a {type(odd[0]).__name__} where no run writes one")
+            raise ValueError(f"it holds a {type(odd[0]).__name__} where runs never write one")
         return content
     except (OSError, ValueError, ArithmeticError, TypeError, yaml.YAMLError, RecursionError) as error:
         told = (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,4 +1,4 @@
-"""Open a run that was saved: its config with what is typed now, and what of it counts if it is not the user's own."""
+"""Opens a saved run: its config with the options typed now, restricted if the run is not the user's own."""
 
 from collections.abc import Sequence
 

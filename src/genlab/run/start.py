@@ -1,4 +1,4 @@
-"""``start=<run>``: the weights that a new run begins with, all or some of them, and those that it leaves as they are.
+"""``start=<run>``: the pretrained weights of a new run, all or some of them, and those that it freezes.
 
 They are read once, before the first step. A run that goes on has them in its checkpoints and never looks for them
 again, so the run they came from may be gone by then.
@@ -27,7 +27,7 @@ OPTION = "start"
 
 @dataclass(frozen=True)
 class Start:
-    """Weights to begin with, by their names in the state dict of the new model."""
+    """Initial weights, by their names in the state dict of the new model."""
 
     weights: Mapping[str, torch.Tensor]
     sha256: str  # of them
@@ -45,7 +45,7 @@ def check_start(node: Any) -> None:
 
 
 def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
-    """What the run of a resolved ``config`` begins with; None: with chance. ``model``: its own, on any device.
+    """The initial weights of a resolved ``config``; None: random. ``model``: its own, on any device.
 
     Raises ConfigError: there is no such run, its weights do not fit, or a pattern matches none.
     """

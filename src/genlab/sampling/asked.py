@@ -1,4 +1,4 @@
-"""What a user asks samples for, read as the model's conditions have it."""
+"""Reads ``label=`` and ``prompt=`` as conditions of the model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from genlab.sampling.form import Typed
 
 
 def read_typed(model: GenerativeModel, typed: Typed, run: Path) -> dict[str, Tensor]:
-    """What is typed as ``label=`` or ``prompt=``, one or several values each, as rows of a condition by its key.
+    """The values of ``label=`` or ``prompt=``, one or several each, as rows of a condition by its key.
 
-    Raises ConfigError for what the model of ``run`` cannot be asked for.
+    Raises ConfigError for a condition that the model of ``run`` does not take.
     """
     found = {}
     for option, values in typed.items():
@@ -27,7 +27,7 @@ def read_typed(model: GenerativeModel, typed: Typed, run: Path) -> dict[str, Ten
             what = f"{option}s" if option == Label.option else option
             raise ConfigError(
                 f"{option}={shown(values)}: the model of {run} takes no {what}."
-                + (f" It can be asked for {known}" if known else "")
+                + (f" It takes {known}" if known else "")
             )
         try:
             found[key] = torch.cat([kind.read(value) for value in values])

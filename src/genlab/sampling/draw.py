@@ -1,4 +1,4 @@
-"""Drawing samples: sample i is a function of (seed, i), on any batch size. And what those of a grid are asked for."""
+"""Draws samples, where sample i is a function of (seed, i) for any batch size, and chooses the conditions of grids."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +14,7 @@ from genlab.seeding import RandomStream
 def draws(
     model: GenerativeModel,
     indices: Sequence[int],
-    condition: Condition | None,  # of all of them: row i is what sample indices[i] is asked for
+    condition: Condition | None,  # of all samples: row i is for sample indices[i]
     seed: int,
     batch_size: int,
 ) -> Iterator[Tensor]:
@@ -29,16 +29,16 @@ def draws(
 def sample_images(
     model: GenerativeModel, indices: range, seed: int, typed: Condition | None = None, bits: int = 8
 ) -> Tensor:
-    """The samples ``indices`` of a seed, (N, C, H, W) uint8 (uint16 if ``bits`` is 16), on the CPU; asked for as
-    :func:`asked_of` says."""
+    """The samples ``indices`` of a seed, (N, C, H, W) uint8 (uint16 if ``bits`` is 16), on the CPU; conditioned as
+    :func:`asked_of` describes."""
     with in_eval_mode(model):
         (images,) = draws(model, indices, asked_of(model, indices, typed), seed, len(indices))
     return to_pixels(images, bits).cpu()
 
 
 def asked_of(model: GenerativeModel, indices: range, typed: Condition | None = None) -> Condition | None:
-    """What the samples ``indices`` of a grid are asked for: the rows of ``typed`` in turn, and nothing by the keys that
-    it lacks; or where nothing is typed, all classes, or held-out captions, in turn. An evaluation asks for another mix:
+    """The conditions of the samples ``indices`` of a grid: the rows of ``typed`` in turn, with keys that it lacks left
+    unconditional; or if nothing is typed, all classes, or held-out captions, in turn. An evaluation uses another mix:
     that of its reference."""
     conditions = model.conditions
     if not typed:

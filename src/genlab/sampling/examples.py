@@ -1,4 +1,4 @@
-"""Examples as an evaluation sees them, real or drawn: what they are, and what was asked for."""
+"""Real or generated examples for evaluation, with their labels and captions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,16 @@ Column = Tensor | Sequence[str]
 
 @dataclass(frozen=True)
 class Examples:
-    """N of them, by column: ``image`` (N, C, H, W) uint8, ``text``, N strings, or what else a task judges; and where
-    the data have them or a sample was asked for one, ``label`` (N,) int64, -1 = none, and ``caption``, N strings."""
+    """N examples, by column: ``image`` (N, C, H, W) uint8, ``text``, N strings, or another kind of a task; and where
+    the data have them or a sample is conditioned on one, ``label`` (N,) int64, -1 = none, and ``caption``, N
+    strings."""
 
     columns: Mapping[str, Column]
     length: int | None = None  # of texts: tokens of each
 
     @classmethod
     def of(cls, length: int | None = None, **columns: Column | None) -> "Examples":
-        """Of columns, of which some may not be there."""
+        """Make examples of columns, of which some may be None."""
         return cls({name: rows for name, rows in columns.items() if rows is not None}, length)
 
     def __len__(self) -> int:
@@ -30,16 +31,16 @@ class Examples:
         return self.columns[column]
 
     def rows(self, chosen: slice | Tensor) -> "Examples":
-        """Some of them, in the order of ``chosen``."""
+        """A subset, in the order of ``chosen``."""
         return Examples({name: _rows(values, chosen) for name, values in self.columns.items()}, self.length)
 
     def mine(self, rank: int, world: int) -> "Examples":
-        """Every ``world``-th, from number ``rank`` on."""
+        """This rank's share: every ``world``-th example, from number ``rank`` on."""
         return self.rows(slice(rank, None, world))
 
 
 def joined(parts: Sequence[Examples]) -> Examples:
-    """One after the other; all have the same columns."""
+    """Concatenate parts with the same columns."""
     columns: dict[str, Column] = {}
     for name, rows in parts[0].columns.items():
         if isinstance(rows, Tensor):

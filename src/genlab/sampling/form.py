@@ -1,4 +1,4 @@
-"""What the samples of a modality are to a user: how they are asked for, shown and written."""
+"""The protocol for samples of a modality: how conditions are read, and samples shown and written."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,29 +13,29 @@ Typed = Mapping[str, Sequence[int | str] | None]  # values of label= and prompt=
 
 
 class Form(Protocol):
-    """Pictures, texts, or what else a task makes. Made from what a run's folder holds: no data are needed."""
+    """Pictures, texts, or other outputs of a task. Made from a run's folder, without its data."""
 
-    key: ClassVar[str]  # the column of examples that it is about
-    count: ClassVar[int]  # samples that are drawn where nobody says how many
-    suffix: ClassVar[str]  # of the file that they go to by default
+    key: ClassVar[str]  # the column of examples
+    count: ClassVar[int]  # default number of samples
+    suffix: ClassVar[str]  # of the default file
 
     def content(self, samples: Tensor) -> Column:
-        """What a model gives, as metrics read it and files hold it. On the CPU. Raises NumericsError if a value is not
-        finite."""
+        """Convert a model's output to the form that metrics and files use. On the CPU. Raises NumericsError if a value
+        is not finite."""
         ...
 
     def read(self, model: GenerativeModel, typed: Typed, run: Path) -> Condition:
-        """What a user typed, as rows of a condition. Raises ConfigError for what the model of ``run`` cannot be asked
-        for."""
+        """The user's options as rows of a condition. Raises ConfigError for one that the model of ``run`` does not
+        take."""
         ...
 
     def asked(self, model: GenerativeModel, indices: range, typed: Condition) -> Condition | None:
-        """What samples are asked for: the rows of ``typed`` in turn; where nothing is typed, what the model was told in
-        training, in turn."""
+        """The conditions of samples: the rows of ``typed`` in turn; if nothing is typed, conditions from training, in
+        turn."""
         ...
 
     def words(self, model: GenerativeModel, indices: range, typed: Condition) -> dict[str, Sequence[str]]:
-        """The same in words, as columns of examples; none where there is nothing to say."""
+        """The same in words, as columns of examples; empty if unconditional."""
         ...
 
     def shown(self, examples: Examples, last: bool) -> str:
@@ -43,15 +43,15 @@ class Form(Protocol):
         ...
 
     def destination(self, out: str) -> Path:
-        """Where samples go that a user sends to ``out``. Raises ConfigError if they cannot go there, StorageError if it
+        """The path for ``out=``. Raises ConfigError if it does not suit these samples, StorageError if it
         cannot be written."""
         ...
 
     def columns(self, model: GenerativeModel, n: int, typed: Condition) -> int:
-        """Of a grid of ``n`` samples."""
+        """The number of columns of a grid of ``n`` samples."""
         ...
 
     def write(self, examples: Examples, path: Path, columns: int) -> list[Path]:
-        """Write samples, and beside them what they were asked for, where the file cannot say it. ``columns``: of a
+        """Write samples, and beside them their conditions, if the file cannot hold them. ``columns``: of a
         grid. Returns the files, the first of which is ``path``. Raises StorageError."""
         ...

@@ -1,4 +1,4 @@
-"""What a model with latents makes of held-out images: reconstructions, and the way from one to another."""
+"""Reconstructions of held-out images, and interpolations between them, for models with latents."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from genlab.model.condition import moved
 
 
 def reconstructions(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:
-    """Rows of images from all over ``table``, and below each what decoding its latent gives. Rows of ``columns`` uint8
+    """Rows of images spread over ``table``, and below each its reconstruction. Rows of ``columns`` uint8
     images, 2 * ``rows`` of them; on the CPU."""
     chosen = np.arange(rows * columns) * len(table) // (rows * columns)
     x, condition = _held_out(model, table, chosen)
@@ -22,7 +22,7 @@ def reconstructions(model: GenerativeModel, table: ImageTable, rows: int, column
 
 
 def interpolations(model: GenerativeModel, table: ImageTable, rows: int, columns: int) -> Tensor:
-    """Rows of decoded latents on the way from one image of ``table`` to another, of its class where there are classes;
+    """Rows of decoded latents interpolated from one image of ``table`` to another, of the same class if there are any;
     (rows * columns, C, H, W) uint8, on the CPU."""
     starts = np.arange(rows) * len(table) // rows
     ends = [_partner(table, int(start)) for start in starts]
@@ -35,7 +35,7 @@ def interpolations(model: GenerativeModel, table: ImageTable, rows: int, columns
 
 
 def slerp(start: Tensor, end: Tensor, t: float) -> Tensor:
-    """Turn the direction of ``start`` towards that of ``end`` at an even pace (Shoemake 1985), its length on a line.
+    """Spherical interpolation of the direction (Shoemake 1985), and linear interpolation of the length.
 
     A straight path between normal latents would pass too close to 0. ``t``: 0 to 1. Like ``start``."""
     a, b = start.flatten(1), end.flatten(1)
@@ -48,7 +48,7 @@ def slerp(start: Tensor, end: Tensor, t: float) -> Tensor:
 
 
 def _partner(table: ImageTable, start: int) -> int:
-    """Another image of the class, about half a table further on; of any class where there are none."""
+    """Another image of the same class, about half a table further on; without classes, any image."""
     others = (np.arange(len(table)) + start + len(table) // 2) % len(table)
     if table.labels is not None:
         others = others[table.labels[others] == table.labels[start]]

@@ -1,4 +1,4 @@
-"""Images as a user sees them: asked for by label or caption, written as grids, arrays, or a PNG each."""
+"""Image samples: conditioned on labels or captions, written as grids, arrays, or a PNG each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,12 +70,12 @@ class Pictures:
 
 
 def captions_of(picture: Path) -> Path:
-    """Where the captions of a picture of samples stand."""
+    """The file with the captions of a picture of samples."""
     return picture.with_name(f"captions-{picture.stem}.txt")
 
 
 def write_captions(captions: list[str], path: Path) -> None:
-    """What samples were asked for, a line each, in the order of a grid. Raises StorageError."""
+    """Write the captions of samples, a line each, in the order of a grid. Raises StorageError."""
     write_atomically(path, lambda file: file.write("".join(f"{text}\n" for text in captions).encode()))
 
 
@@ -96,7 +96,7 @@ def save_grid(images: Tensor, columns: int, path: Path, smallest: int = 48) -> N
 
 
 def save_pictures(pictures: Mapping[str, Tensor], run: Path, of: str) -> list[Path]:
-    """What metrics show, (C, H, W) uint8 by name, as ``samples/<name>-<of>.png`` of a run. Returns where they are.
+    """Write pictures of metrics, (C, H, W) uint8 by name, as ``samples/<name>-<of>.png`` of a run. Returns their paths.
     Raises StorageError."""
     if pictures:
         prepare_folder(run / FOLDER, run)
@@ -122,7 +122,7 @@ def write_images(images: Tensor, path: Path, columns: int) -> None:
 
 
 def picture_destination(out: str) -> Path:
-    """Where images go: a .png, a .npz, or a folder, which is made. Nothing else, and no folder that holds something.
+    """The path for images: a .png, a .npz, or an empty or new folder.
 
     Raises:
         ConfigError: ``out`` is none of these.

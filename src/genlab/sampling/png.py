@@ -1,4 +1,4 @@
-"""PNG files of 8 and of 16 bits a channel; of the latter Pillow writes gray ones alone."""
+"""Writes PNG files with 8 or 16 bits a channel; with 16, Pillow can only write gray."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""Texts as a user sees them: begun with a prompt, shown while they are written, kept as a file."""
+"""Text samples: started with a prompt, shown while they are generated, written to a file."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from genlab.sampling.asked import shown
 from genlab.sampling.examples import Examples
 from genlab.sampling.form import Typed
 
-BETWEEN = "\n" + 80 * "-" + "\n"  # one text and the next
+BETWEEN = "\n" + 80 * "-" + "\n"  # separates texts
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +32,7 @@ class Texts:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        self._prompt = ""  # as it was typed: what is unknown in it stays readable
+        self._prompt = ""  # as typed, with unknown characters
 
     def content(self, samples: Tensor) -> list[str]:
         """Tokens (N, T), without their prompts, decoded."""
@@ -67,7 +67,7 @@ class Texts:
         return {"prompt": [self._prompt] * len(indices)} if typed else {}
 
     def shown(self, examples: Examples, last: bool) -> str:
-        """All of them, a line between one and the next."""
+        """All texts, with separators."""
         return BETWEEN.join(_whole(examples)) + ("\n" if last else BETWEEN.rstrip())
 
     def columns(self, model: GenerativeModel, n: int, typed: Condition) -> int:

@@ -1,4 +1,4 @@
-"""One trial while it runs: a process, the files it writes, and what is to be made of its end."""
+"""A running trial: its process, its files, and the result of its end."""
 
 import os
 import re
@@ -19,12 +19,12 @@ from genlab.sweep.trial_files import LOG, Curve, can_go_on, is_finished, last_wo
 from genlab.trust.strangers import grants
 
 Asked = Literal["", "prune", "stop", "hung"]
-_ILLEGAL = 2  # the exit code of a config that cannot be
+_ILLEGAL = 2  # the exit code of an invalid config
 _BY_SIGNAL = {128 + int(number) for number in (signal.SIGINT, signal.SIGKILL, signal.SIGUSR1, signal.SIGTERM)}
 
 
 class Attempt:
-    """Runs as soon as it is made. Raises StorageError if it may not have its folder."""
+    """Starts the trial at once. Raises StorageError if its folder cannot be used."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Attempt:
     ):
         self.trial, self.folder, self.slot, self.config = trial, folder, slot, config
         self.asked: Asked = ""
-        self.deadline = float("inf")  # to leave, once it was asked
+        self.deadline = float("inf")  # for its end, once it was told to stop
         self.goes_on = make_ready(folder)
         self._had_saved = saved(folder)
         log = folder / LOG
@@ -47,7 +47,7 @@ class Attempt:
         self.reported = 0  # values of the curve that the pruner knows
         self.began = self._alive_at = time.monotonic()
         self._signs = signs_of_life(folder)
-        self._first: tuple[float, float] | None = None  # when, and how far it was, when it was first looked at
+        self._first: tuple[float, float] | None = None  # time and progress at the first look
         said_again = filter(grants, trial.overrides)  # consent is typed with every command
         words = (
             [f"run={_quoted(folder)}", *said_again] if self.goes_on else [*trial.overrides, f"folder={_quoted(folder)}"]
@@ -60,7 +60,7 @@ class Attempt:
         return time.monotonic() - self.began
 
     def look(self) -> None:
-        """Take in what it has written."""
+        """Read what it has written."""
         if self.job.is_queued:
             self.began = self._alive_at = time.monotonic()
         self.curve.read()
@@ -82,14 +82,14 @@ class Attempt:
         self.job.kill()
 
     def fraction(self) -> float | None:
-        """How much of its budget is used up."""
+        """The used share of its budget."""
         target = str(OmegaConf.select(self.config, "budget._target_"))
         used = self.curve.progress.get(target.rpartition(".")[2].lower())
         value = OmegaConf.select(self.config, "budget.value")
         return min(1.0, used / value) if used is not None and isinstance(value, int | float) and value > 0 else None
 
     def remaining(self) -> float | None:
-        """Seconds of training that are left, at the speed since it was first looked at."""
+        """Remaining seconds of training, at the speed since the first look."""
         now = self.fraction()
         if self._first is None or now is None:
             return None
@@ -97,7 +97,7 @@ class Attempt:
         return (time.monotonic() - since) / (now - was) * (1 - now) if now > was else None
 
     def conclude(self, code: int, stall_timeout: float | None) -> bool:
-        """Say in the trial what became of it. True: a signal ended it that nobody here has sent."""
+        """Write the result into the trial. True: it was ended by a signal that the sweep did not send."""
         trial, said = self.trial, last_words(self.folder, self._log_began)
         trial.exit_code = code
         trial.state, trial.said = "failed", one_line(said.removeprefix("error: "))[:300]
@@ -106,7 +106,7 @@ class Attempt:
         elif self.asked == "prune":
             trial.state, trial.said = "pruned", ""
         elif self.asked == "stop":
-            trial.state, trial.said = "stopped", "goes on with the same command" if can_go_on(self.folder) else ""
+            trial.state, trial.said = "stopped", "repeat the command to continue it" if can_go_on(self.folder) else ""
         elif self.asked == "hung":
             trial.said = f"hung: no sign of life for {stall_timeout:g} s"
         elif code == 0:
@@ -120,7 +120,7 @@ class Attempt:
         return False
 
     def got_on(self) -> bool:
-        """Whether it lost its machine through no fault of its own, and has saved more than there was."""
+        """Whether it lost its machine, and has saved new progress."""
         return self.job.was_taken and bool(saved(self.folder) - self._had_saved)
 
 

@@ -1,4 +1,4 @@
-"""Every combination of the values that were typed."""
+"""Grid search: every combination of the given values."""
 
 from collections.abc import Sequence
 
@@ -41,4 +41,4 @@ class Grid:
         space.combinations()
 
     def told(self, trial: Trial) -> None:
-        pass  # it changes nothing
+        pass  # results do not matter

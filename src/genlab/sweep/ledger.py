@@ -1,6 +1,6 @@
-"""Which trials there are and what became of them: Optuna's storage, which several machines may share.
+"""The ledger of a sweep's trials and their results: an Optuna storage, which several machines may share.
 
-What is written down are attempts. One belongs to whoever wrote it first: of two machines that claim the same trial, the
+Its rows are attempts. An attempt belongs to whoever wrote it first: of two machines that claim the same trial, the
 one whose attempt has the lower number has it. A trial is all attempts in one folder, and is in the state of the last.
 """
 
@@ -32,9 +32,9 @@ from genlab.sweep.space import folder_of
 State = Literal["waiting", "running", "finished", "pruned", "failed", "illegal", "stopped"]
 FILE = "ledger.db"
 FINAL = ("finished", "pruned")  # never run again
-BEAT = 15.0  # seconds between two signs that a sweep still looks after its trials
-_SILENCE = 120  # seconds without one after which another machine takes it that it does not
-_MOST_TOLD_OF = 10  # rows that are left out: of more it is not told
+BEAT = 15.0  # seconds between two heartbeats of a sweep
+_SILENCE = 120  # seconds without a heartbeat after which a sweep counts as dead
+_MOST_TOLD_OF = 10  # most warnings about ignored rows
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +55,7 @@ class Trial:
 
 
 class Read(NamedTuple):
-    """A row, and what Optuna keeps of it."""
+    """A row, and Optuna's entry for it."""
 
     row: Row
     frozen: FrozenTrial
@@ -69,7 +69,7 @@ class Ledger:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.owner = {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())}
         self.where = url or f"sqlite:///{folder / FILE}"
-        self._read: dict[int, Read | None] = {}  # attempts that have ended, by their id; None: it does not count
+        self._read: dict[int, Read | None] = {}  # ended attempts by id; None: ignored
         self._told_of: set[int] = set()
         self._trials: dict[str, tuple[object, Trial]] = {}  # by folder, with what it was made of
         if url is None:
@@ -88,37 +88,37 @@ class Ledger:
 
     @contextmanager
     def _asking(self) -> Any:
-        """What goes wrong with a data base, in a line."""
+        """Turns database errors into one-line StorageErrors."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield
         except (GenlabError, optuna.exceptions.UpdateFinishedTrialError):
             raise
-        except Exception as error:  # whatever somebody has put into the tables
+        except Exception as error:  # the tables may hold anything
             cause = one_line(error)[:200]
             raise StorageError(
-                f"the sweep's ledger cannot be used ({cause}). It is {one_line(self.where)}; another: "
+                f"the sweep's ledger cannot be used ({cause}). It is {one_line(self.where)}; to use another: "
                 "sweep.storage=postgresql://user:password@host/name"
             ) from error
 
     def trials(self) -> list[Trial]:
-        """All that were ever begun, in that order. They are the ledger's own: change none of them."""
+        """All trials in the order of their start. Do not change them."""
         found: dict[str, list[Read]] = {}
         for attempt in self._attempts():
             found.setdefault(attempt.row.folder, []).append(attempt)
         return [self._trial(number, attempts) for number, attempts in enumerate(found.values())]
 
     def _attempts(self) -> list[Read]:
-        """Those that count: of each folder the first to be written down with the same number of attempts before it."""
+        """The valid attempts: per folder, the first row with each number of earlier attempts."""
         found: dict[tuple[str, int], Read] = {}
         for attempt in self._written():
             found.setdefault((attempt.row.folder, attempt.row.number), attempt)
         return list(found.values())
 
     def _written(self) -> Iterator[Read]:
-        """All that is written down, in that order. What has ended is read once; what no sweep has written is told of
-        once, and left out."""
+        """All rows in order. Ended attempts are read only once; invalid rows are reported once and
+        ignored."""
         with self._asking():
             written = self._storage.get_all_trials(self.study_id, deepcopy=False)
         for frozen in written:
@@ -133,7 +133,7 @@ class Ledger:
                 yield attempt
 
     def _take(self, frozen: FrozenTrial) -> Read | None:
-        """None: it does not count."""
+        """The attempt of a row; None: it is ignored."""
         if ATTEMPT not in frozen.user_attrs:  # another sweep is about to note it
             return None
         try:
@@ -141,7 +141,7 @@ class Ledger:
         except ConfigError as error:
             if frozen._trial_id not in self._told_of and len(self._told_of) < _MOST_TOLD_OF:
                 self._told_of.add(frozen._trial_id)
-                _log.warning("row %d of the ledger is left out: %s.", frozen.number, one_line(error)[:300])
+                _log.warning("row %d of the ledger is ignored: %s.", frozen.number, one_line(error)[:300])
             return None
         return None if row is None else Read(row, frozen)
 
@@ -175,7 +175,7 @@ class Ledger:
         )
 
     def claim(self, trial: Trial) -> Trial | None:
-        """Begin another attempt at ``trial``; None: somebody else has."""
+        """Begin another attempt at ``trial``; None: another process has claimed it."""
         noted = {"folder": trial.folder, "overrides": trial.overrides, "number": trial.attempts, "owner": self.owner}
         template = create_trial(
             state=TrialState.RUNNING,
@@ -188,12 +188,12 @@ class Ledger:
         return self._mine(attempt)
 
     def names_of(self, distributions: Mapping[str, BaseDistribution]) -> dict[str, str]:
-        """What the study calls each axis: other values than it knows go by another name."""
+        """The name of each axis in the study, which is new if its values have changed."""
         with self._asking():
             return stored_names(self.study, distributions)
 
     def draw(self, distributions: Mapping[str, BaseDistribution], overrides: Any, most: int) -> Trial | None:
-        """A new trial of values that the sampler chooses, of at most ``most``; None: one that there is already.
+        """A new trial with values from the sampler, at most ``most`` in all; None: it exists already.
 
         ``overrides``: from these values to a trial's overrides.
         """
@@ -201,7 +201,7 @@ class Ledger:
             drawn = self.study.ask(dict(distributions))
             if not all(holds(kind, drawn.params[name]) for name, kind in distributions.items()):
                 self._storage.set_trial_state_values(drawn._trial_id, TrialState.FAIL)
-                return None  # somebody had put it into the study for the next to draw
+                return None  # it was enqueued in the study
             typed = overrides(drawn.params)
             noted = {"folder": folder_of(typed), "overrides": typed, "number": 0, "owner": self.owner}
             self._storage.set_trial_user_attr(drawn._trial_id, ATTEMPT, noted)
@@ -218,7 +218,7 @@ class Ledger:
         return None if mine is None else replace(mine, overrides=list(mine.overrides))
 
     def end(self, trial: Trial, seconds: float) -> None:
-        """Write down what became of an attempt that took ``seconds``."""
+        """Save the result of an attempt that took ``seconds``."""
         noted = {"state": trial.state, "said": trial.said, "exit_code": trial.exit_code, "seconds": seconds,
                  "value": trial.value}  # fmt: skip
         optunas = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(trial.state, TrialState.FAIL)
@@ -228,12 +228,12 @@ class Ledger:
 
     def _end(self, attempt: int, state: TrialState, noted: dict[str, Any], value: float | None = None) -> None:
         values = [value] if value is not None and state == TrialState.COMPLETE else None
-        with self._asking(), suppress(optuna.exceptions.UpdateFinishedTrialError):  # given up for dead by another
+        with self._asking(), suppress(optuna.exceptions.UpdateFinishedTrialError):  # already marked as dead by another
             self._storage.set_trial_user_attr(attempt, END, noted)
             self._storage.set_trial_state_values(attempt, state, values)
 
     def is_hopeless(self, trial: Trial, step: int, value: float) -> bool:
-        """Note a value of the metric in training. Whether the pruner says that the trial is not worth its end."""
+        """Report a value of the metric during training. Whether the pruner stops the trial."""
         with self._asking(), suppress(optuna.exceptions.UpdateFinishedTrialError):
             self._storage.set_trial_intermediate_value(trial.newest, step, value)
             return self.study.pruner.prune(self.study, self._storage.get_trial(trial.newest))
@@ -245,7 +245,7 @@ class Ledger:
                 self._storage.record_heartbeat(trial.newest)  # type: ignore[attr-defined]
 
     def give_up_the_dead(self) -> None:
-        """Attempts whose sweep is gone are no longer running."""
+        """Mark attempts as stopped whose sweep is gone."""
         with self._asking():
             optuna.storages.fail_stale_trials(self.study)
         for attempt in self._attempts():
@@ -255,15 +255,16 @@ class Ledger:
 
 
 def _check_is_file(path: Path) -> None:
-    """Raises StorageError for a link, a pipe or a folder by the name of the ledger."""
+    """Raises StorageError if the ledger's path is a link, a pipe or a folder."""
     if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
         raise StorageError(
-            f"{path} is not a file, and a sweep's ledger is. Move it away, or choose another sweep.name=."
+            f"{path} is not a file, so it cannot be a sweep's ledger. Move it away, or choose another sweep.name=."
         )
 
 
 def _check_holds_tables(path: Path) -> None:
-    """Raises StorageError for a ledger with views or triggers in it, which no sweep makes: they act when it is used."""
+    """Raises StorageError for a ledger with views or triggers in it, which sweeps never make: they run code when it is
+    used."""
     if not os.path.lexists(path):
         return
     try:  # rw: a journal that is left is played back first, as it would be afterwards
@@ -273,12 +274,12 @@ def _check_holds_tables(path: Path) -> None:
         return  # what it is instead is said when it is opened
     if acts is not None:
         raise StorageError(
-            f"{path} is no ledger of a sweep: it holds a {acts[0]}. Move it away, or choose another sweep.name=."
+            f"{path} is not a ledger of a sweep: it holds a {acts[0]}. Move it away, or choose another sweep.name=."
         )
 
 
 def _is_dead(owner: Mapping[str, Any]) -> bool:
-    """Whether a process of this machine is gone. Of another machine only its silence tells."""
+    """Whether a process of this machine is gone; unknown for other machines."""
     if owner["host"] != socket.gethostname():
         return False
     try:

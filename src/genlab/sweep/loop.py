@@ -1,6 +1,6 @@
-"""A sweep: begins trials as slots become free, looks after those that run, and writes down what becomes of each.
+"""The sweep loop: starts trials as slots become free, watches running ones, and saves their results.
 
-What goes wrong with a trial is that trial's alone. No trial waits for another, but for a slot.
+A failing trial does not affect others, and trials only wait for slots.
 """
 
 import signal
@@ -30,7 +30,7 @@ _LOOK = 1.0  # at its files
 
 
 class TrialsFailed(GenlabError):
-    """The sweep is through, but not all of its trials."""
+    """The sweep is finished, but some trials failed."""
 
     exit_code = 8
 
@@ -44,13 +44,13 @@ class SweepStopped(GenlabError):
 
 
 def sweep(plan: Plan) -> None:
-    """Run what is missing. Raises SweepStopped, TrialsFailed, and ConfigError if no trial could be run at all."""
+    """Run the missing trials. Raises SweepStopped, TrialsFailed, and ConfigError if no trial could be run at all."""
     Sweep(plan).run()
 
 
 class Sweep:
     def __init__(self, plan: Plan):
-        """Raises StorageError if the sweep's folder cannot be made, or its ledger not be read."""
+        """Raises StorageError if the sweep's folder cannot be made, or its ledger cannot be read."""
         self.plan, self.metric = plan, plan.metric
         try:
             plan.folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class Sweep:
         self.view = View(plan.metric)
         self._plain = PlainFile(plan.folder, plan.command)
         self.running: dict[str, Attempt] = {}  # by folder
-        self.again: list[Trial] = []  # that did not end well, and are to be tried again
+        self.again: list[Trial] = []  # to be retried
         self.signals: list[int] = []  # received so far
         self._told_to_stop = 0  # of them
         self._retried: Counter[str] = Counter()
@@ -75,11 +75,11 @@ class Sweep:
         self._note()
         ours = {trial.folder for trial in mine}
         if others := [trial for trial in begun if trial.folder not in ours and trial.state not in FINAL]:
-            self.view.line(f"{len(others)} trials of the ledger are not of this command, and are left alone")
+            self.view.line(f"{len(others)} trials of the ledger do not belong to this command and are ignored")
         kept = sum(trial.state in FINAL for trial in begun)
         self.view.line(
-            f"sweep {self.plan.folder}: {len(self.planned())} trials known, {kept} done before, "
-            f"{len(self.again)} to be tried again, {self.plan.launcher.slots} at a time"
+            f"sweep {self.plan.folder}: {len(self.planned())} trials planned, {kept} done before, "
+            f"{len(self.again)} to be retried, {self.plan.launcher.slots} at a time"
         )
         with self._listening(), self.view:
             try:
@@ -98,11 +98,11 @@ class Sweep:
         return self.plan.proposals.planned(self.plan.space, self.ledger)
 
     def _wanted(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those that this command names: the ledger may hold others, of an earlier one."""
+        """The trials of this command: the ledger may hold others, of an earlier one."""
         return self.plan.proposals.wanted(self.plan.space, trials)
 
     def _fill(self) -> bool:
-        """Begin trials while there are slots. Whether there is, or may be, more to do."""
+        """Start trials while there are free slots. Whether there is, or may be, more to do."""
         while len(self.running) < self.plan.launcher.slots:
             trial = self._next()
             if trial is None:
@@ -113,12 +113,12 @@ class Sweep:
         return True
 
     def _next(self) -> Trial | None:
-        """A trial that is now this sweep's."""
+        """A trial that this sweep has claimed."""
         for trial in list(self.again):
             if self._is_occupied(self.plan.folder / trial.folder):
                 if trial.folder not in self._blocked:
                     self._blocked.add(trial.folder)
-                    self.view.line(f"trial {trial.number} waits: another process is still in {trial.folder}")
+                    self.view.line(f"trial {trial.number} waits: another process still uses {trial.folder}")
                 continue
             self.again.remove(trial)
             if claimed := self.ledger.claim(trial):
@@ -126,7 +126,7 @@ class Sweep:
         return self.plan.proposals.next(self.plan.space, self.ledger)
 
     def _is_occupied(self, folder: Path) -> bool:
-        """Whether another process trains there. What is none of a sweep's is said when the trial begins."""
+        """Whether another process trains there. Folders of other origin are reported when the trial starts."""
         try:
             check_is_own(folder)
         except StorageError:
@@ -134,7 +134,7 @@ class Sweep:
         return is_occupied(folder)
 
     def _begin(self, trial: Trial) -> None:
-        """Start it, if it is legal as far as can be told without torch, and not finished already."""
+        """Start it, if its config is valid as far as can be checked without torch, and it is not finished."""
         folder = self.plan.folder / trial.folder
         try:
             check_is_own(folder)
@@ -150,7 +150,7 @@ class Sweep:
             return
         self.running[trial.folder] = attempt
         self._note()
-        trial.said = "goes on from its checkpoint" if attempt.goes_on else ""
+        trial.said = "continues from its checkpoint" if attempt.goes_on else ""
         self.view.changed(trial)
         trial.said = ""
 
@@ -160,7 +160,7 @@ class Sweep:
         return config
 
     def _watch(self) -> None:
-        """Look after what runs, and write down what has ended."""
+        """Watch running trials, and save the results of ended ones."""
         for attempt in list(self.running.values()):
             code = attempt.job.poll()
             if code is not None:
@@ -188,7 +188,7 @@ class Sweep:
             attempt.stop("prune", self.plan.settings.grace)
 
     def _is_hopeless(self, attempt: Attempt) -> bool:
-        """What the pruner says of values that it has not seen. A trial's n-th evaluation is its step n."""
+        """Whether the pruner stops a trial, given its new values. A trial's n-th evaluation is its step n."""
         fraction = attempt.fraction()
         new = attempt.curve.values[attempt.reported :]
         if not new or (fraction is not None and fraction >= 1):  # it only evaluates: let it
@@ -210,7 +210,7 @@ class Sweep:
                 self.again.append(trial)
 
     def _end(self, trial: Trial, seconds: float, state: Any, last: list[float] | None = None) -> None:
-        """Write down a trial's end, and say so."""
+        """Save and print a trial's end."""
         trial.state = state
         folder = self.plan.folder / trial.folder
         if state == "finished":
@@ -218,7 +218,7 @@ class Sweep:
                 self.metric = self.view.metric = first_measured(folder)
             trial.value = None if self.metric is None else final_value(folder, self.metric)
             if trial.value is None and self.plan.metric is not None:
-                trial.said = f"it measured no {self.plan.metric.name}, or no number"
+                trial.said = f"it has no number for {self.plan.metric.name}"
         elif state == "pruned" and last:
             trial.value = last[-1]
         elif state == "illegal":
@@ -229,7 +229,7 @@ class Sweep:
         self.view.changed(trial)
 
     def _note(self) -> None:
-        """The plain file follows the ledger."""
+        """Update the plain file."""
         trials = self.planned()
         self.view.know(trials)
         self._plain.write(self.metric, trials)
@@ -247,10 +247,10 @@ class Sweep:
                 signal.signal(number, handler)
 
     def _stop(self) -> None:
-        """Trials are told to save and leave; at a second signal they are killed."""
+        """Tell trials to save and stop; at a second signal, kill them."""
         first, self._told_to_stop = self._told_to_stop == 0, len(self.signals)
         if first and self.running:
-            self.view.line(f"stopping: {len(self.running)} trials save their state. Once more to kill them.")
+            self.view.line(f"stopping: {len(self.running)} trials save their state. Press again to kill them.")
         for attempt in self.running.values():
             if first:
                 attempt.stop("stop", self.plan.settings.grace)
@@ -264,11 +264,11 @@ class Sweep:
         count = Counter(trial.state for trial in mine)
         if self.signals:
             left = f"{count['stopped']} trials were stopped, {count['waiting']} not begun"
-            raise SweepStopped(self.signals[0], f"{left}. Go on with the same command: {self.plan.command}")
+            raise SweepStopped(self.signals[0], f"{left}. Continue with the same command: {self.plan.command}")
         if mine and count["illegal"] == len(mine):
             raise ConfigError(f"no trial can be run. {mine[0].said.removeprefix('error: ')}")
         if failed := [trial for trial in mine if trial.state in ("failed", "stopped")]:
             raise TrialsFailed(
                 f"{len(failed)} of {len(mine)} trials failed. Their output is in {self.plan.folder}/"
-                "<folder>/trial.log; the same command tries them again."
+                "<folder>/trial.log; the same command retries them."
             )

@@ -1,4 +1,4 @@
-"""What trials are judged by, under its several names: ``fid``, ``val/fid_digits64_500`` in training, ``..._1k`` at the
+"""The metric of a sweep, under its several names: ``fid``, ``val/fid_digits64_500`` in training, ``..._1k`` at the
 end."""
 
 import json
@@ -44,9 +44,9 @@ def _without_count(name: str) -> str:
 
 
 def choose_metric(name: str | None, direction: Direction | None, example: Callable[[], Mapping[str, Any]]) -> Metric:
-    """The metric called ``name``, or the first of a trial's, and which way is better, as its class says.
+    """The metric called ``name``, or a trial's first one, and its better direction.
 
-    ``example``: gives a trial's config, if it takes one. Raises ConfigError.
+    ``example``: gives a trial's config, if one is needed. Raises ConfigError.
     """
     if name is not None and direction is not None:
         return Metric(name, direction)
@@ -61,7 +61,7 @@ def choose_metric(name: str | None, direction: Direction | None, example: Callab
     fitting = [metric for metric in known if asked == metric or asked.startswith(f"{metric}_")]
     if not fitting:
         guess = did_you_mean(asked, list(known)) or f" It measures: {', '.join([*known, 'val/loss'])}."
-        raise ConfigError(f"sweep.metric={name}: a trial measures no such thing.{guess}")
+        raise ConfigError(f"sweep.metric={name}: trials do not measure this.{guess}")
     found = known[max(fitting, key=len)]
     if found not in get_args(Direction):
         raise ConfigError(f"sweep.metric={name}: neither low nor high is better. Name another, or sweep.direction=.")
@@ -69,7 +69,7 @@ def choose_metric(name: str | None, direction: Direction | None, example: Callab
 
 
 def _directions(targets: Sequence[str]) -> dict[str, Any]:
-    """What metrics say of themselves, in a process of its own: their modules import torch."""
+    """The directions of metrics, read in a separate process, since their modules import torch."""
     if not targets:
         return {}
     own = [str(place) for place in places.typed()]
@@ -77,7 +77,7 @@ def _directions(targets: Sequence[str]) -> dict[str, Any]:
     asked = subprocess.run(command, capture_output=True, text=True)
     if asked.returncode:
         cause = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ConfigError(f"cannot ask the metrics which way is better ({cause}). Say it: sweep.direction=lower")
+        raise ConfigError(f"cannot tell which direction is better ({cause}). Set it: sweep.direction=lower")
     return json.loads(asked.stdout.splitlines()[-1])
 
 

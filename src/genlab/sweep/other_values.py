@@ -1,8 +1,8 @@
-"""An axis whose values are other than when the sweep began: a longer list, say.
+"""Axes whose values have changed since the sweep began, e.g. a longer list.
 
-Optuna keeps one distribution for a parameter of a study, so values of another kind go by another name there:
-``model``, then ``model #2``. What earlier trials were worth is told again under the new name, where their values are
-still among those to draw from, so the sampler has forgotten nothing.
+Optuna keeps one distribution for a parameter of a study, so changed values get another name there:
+``model``, then ``model #2``. Results of earlier trials are added under the new name, where their values can
+still be drawn, so that the sampler loses nothing.
 """
 
 from collections.abc import Mapping
@@ -54,18 +54,18 @@ def _numbered(axis: str, number: int) -> str:
 
 
 def _newest(params: Mapping[str, Any], axis: str) -> Any:
-    """The value that a trial has of an axis, under whichever name; None: none."""
+    """A trial's value of an axis, under its newest name; None: it has none."""
     found = [value for name, value in params.items() if name == axis or name.startswith(f"{axis} #")]
     return found[-1] if found else None
 
 
 def holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a value is one that ``distribution`` draws."""
+    """Whether ``distribution`` can draw a value."""
     return _translated(value, distribution) is not None
 
 
 def _translated(value: Any, distribution: BaseDistribution) -> Any:
-    """A value as ``distribution`` would draw it; None: it would not."""
+    """A value converted to the type that ``distribution`` draws; None: it cannot."""
     if value is None:
         return None
     if isinstance(distribution, CategoricalDistribution):

@@ -1,4 +1,4 @@
-"""``trials.json``: the ledger as a plain file, which is all that a report reads of a sweep."""
+"""``trials.json``: the ledger as a plain file, which reports read."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ NAME = "trials.json"
 
 
 class PlainFile:
-    """Follows the ledger. What is known of a trial is made text once, and again only when it has changed."""
+    """Writes the ledger. A trial's text is cached until it changes."""
 
     def __init__(self, folder: Path, command: str):
         self.path, self.command = folder / NAME, command
@@ -22,7 +22,7 @@ class PlainFile:
 
     def write(self, metric: Metric | None, trials: Sequence[Trial]) -> None:
         """Raises StorageError."""
-        if self._secrets != (secrets := known_secrets()):  # what was no secret may be one now
+        if self._secrets != (secrets := known_secrets()):  # new secrets may be known
             self._secrets, self._written = secrets, {}
         head = {
             "command": self.command,

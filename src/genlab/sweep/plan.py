@@ -1,4 +1,4 @@
-"""From the command line of a sweep to what it is going to do. Nothing is made yet."""
+"""Reads the command line of a sweep into a plan, without starting anything."""
 
 import hashlib
 import re
@@ -29,7 +29,7 @@ _OF_ONE_RUN = ("run", "folder", "allow_changes")
 
 
 class Settings:
-    """Of every sweep; what else stands under ``sweep`` is for the class that proposes its trials."""
+    """The settings of all sweeps; others under ``sweep`` belong to the class that proposes its trials."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Settings:
     ):
         """Raises ConfigError for a value out of its range."""
         if name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}", name):
-            raise ConfigError(f"sweep.name={name} must be of letters, digits, '.', '_' and '-', at most 80.")
+            raise ConfigError(f"sweep.name={name} must consist of letters, digits, '.', '_' and '-', at most 80.")
         if retries < 0 or grace < 0 or (stall_timeout is not None and stall_timeout <= 0):
             raise ConfigError(
                 f"sweep.retries={retries} and sweep.grace={grace} must be >= 0, and "
@@ -80,7 +80,7 @@ def compose_sweep(overrides: Sequence[str], config_dir: str | None) -> DictConfi
 
 
 def read_plan(overrides: Sequence[str], config_dir: str | None) -> Plan:
-    """Raises ConfigError for whatever can be known to be wrong before the first trial."""
+    """Raises ConfigError for all mistakes that can be found before the first trial."""
     config = compose_sweep(overrides, config_dir)
     check_complete(config)
     values = resolved(config)
@@ -88,7 +88,7 @@ def read_plan(overrides: Sequence[str], config_dir: str | None) -> Plan:
     typed = [o for o in parse(overrides, sweep=True) if not _is_own(name_of(o))]
     for override in typed:
         if name_of(override) in _OF_ONE_RUN:
-            raise ConfigError(f"{override.input_line} is of one run, and a sweep makes runs of its own. Leave it out.")
+            raise ConfigError(f"{override.input_line} is for one run, and a sweep makes its own runs. Leave it out.")
     of_trials = [o for o in typed if name_of(o) != "outputs"]
     outputs = next((str(o.value()) for o in reversed(typed) if name_of(o) == "outputs"), "outputs")
     space = read_space(of_trials, tree.groups())
@@ -104,7 +104,7 @@ def read_plan(overrides: Sequence[str], config_dir: str | None) -> Plan:
     proposals.check(space)
     if not of_trials and not of_proposals.get("id"):
         raise ConfigError(
-            "-m makes a trial of each combination of values, and there are none. Name some: "
+            "-m makes a trial for each combination of values, and none are given. Name some: "
             "seed=0,1,2 or model=gan,vae; or leave -m out for one run."
         )
     metric = None
@@ -117,7 +117,7 @@ def read_plan(overrides: Sequence[str], config_dir: str | None) -> Plan:
 
 
 def _check_names(node: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a setting that no sweep has, or not this one."""
+    """Raises ConfigError for a setting that this sweep does not have."""
     known = [*SETTINGS, *parameters(resolve(node["_target_"], "sweep"))]
     for name in node:
         if name != "_target_" and name not in known:
@@ -130,7 +130,7 @@ def _is_own(name: str) -> bool:
 
 
 def _example(tree: ConfigTree, space: Space) -> Mapping[str, Any]:
-    """The config of the first combination that is one. Raises ConfigError if none is."""
+    """The config of the first valid combination. Raises ConfigError if there is none."""
     failure: ConfigError | None = None
     names = [axis.name for axis in space.axes]
     for choice in islice(product(*(axis.values or [repr(axis.low)] for axis in space.axes)), _MOST_EXAMPLES):
@@ -144,7 +144,7 @@ def _example(tree: ConfigTree, space: Space) -> Mapping[str, Any]:
 
 
 def derived_name(typed: Sequence[Any], own: Mapping[str, Any]) -> str:
-    """``gan-vae-cifar10-3fa2c1``: what was chosen, and a hash of all that says what is swept."""
+    """``gan-vae-cifar10-3fa2c1``: the choices, and a hash of all that defines the sweep."""
     chosen = [
         part
         for group in ("experiment", "model", "data")

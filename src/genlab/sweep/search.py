@@ -1,4 +1,4 @@
-"""Values that a sampler of Optuna's draws, and learns from."""
+"""Search with a sampler of Optuna."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +15,7 @@ from genlab.errors import ConfigError
 from genlab.sweep.ledger import Ledger, Trial
 from genlab.sweep.space import Axis, Space, folder_of
 
-_MOST_REPEATS = (
-    30  # draws in a row of what there is already; then the next combination is taken, if there are not endless
-)
+_MOST_REPEATS = 30  # repeated draws of existing trials before the next unused combination is taken, if they are finite
 
 
 class Search:
@@ -42,10 +40,10 @@ class Search:
         return ledger.trials()
 
     def next(self, space: Space, ledger: Ledger) -> Trial | None:
-        """A trial of values that were not drawn before; None: there are enough, or no others."""
+        """A trial with new values; None: there are enough, or no others."""
         begun = ledger.trials()
         if not self._begun and begun:
-            self.sampler.reseed_rng()  # the same seed again would draw the same again
+            self.sampler.reseed_rng()  # else the same values would be drawn again
         self._begun = True
         ledger.study.sampler = self.sampler
         most = min(self.n_trials, space.size() or self.n_trials)

@@ -1,4 +1,4 @@
-"""What a sweep's command line spans: the overrides that all trials share, and those that have several values."""
+"""The search space of a sweep's command line: overrides shared by all trials, and axes with several values."""
 
 import hashlib
 import re
@@ -73,7 +73,7 @@ class Space:
         for axis in self.axes:
             if not axis.values:
                 raise ConfigError(
-                    f"{axis.name} names a whole interval, of which a grid has no end. Name its values, "
+                    f"{axis.name} is an interval, which a grid cannot enumerate. Name its values, "
                     "or let them be drawn: sweep=optuna."
                 )
         if (self.size() or 0) > MOST:
@@ -86,7 +86,7 @@ class Space:
 
 
 def read_space(overrides: Sequence[Override], groups: Mapping[str, Sequence[str]]) -> Space:
-    """The trials' part of a command line. ``groups``: their options, for ``model=glob(*)``. Raises ConfigError."""
+    """The space of a command line. ``groups``: their options, for ``model=glob(*)``. Raises ConfigError."""
     parts: list[str | Axis] = []
     for override in overrides:
         parts.append(_axis(override, groups) if override.is_sweep_override() else line_of(override))
@@ -103,7 +103,7 @@ def _axis(override: Override, groups: Mapping[str, Sequence[str]]) -> Axis:
         found = [o for o in groups.get(name, []) if any(fnmatch(o, pattern) for pattern in sweep.include)]
         chosen = [o for o in found if not any(fnmatch(o, pattern) for pattern in sweep.exclude)]
         if not chosen:
-            raise ConfigError(f"{override.input_line}: nothing is called so.")
+            raise ConfigError(f"{override.input_line}: nothing matches.")
         return Axis(name, tuple(chosen))
     log = "log" in sweep.tags if isinstance(sweep, ChoiceSweep | RangeSweep | IntervalSweep) else False
     if isinstance(sweep, IntervalSweep):
@@ -118,7 +118,7 @@ def _axis(override: Override, groups: Mapping[str, Sequence[str]]) -> Axis:
         return Axis(name, low=low, high=high, log=log)
     values = tuple(dict.fromkeys(override.sweep_string_iterator()))
     if not values:
-        raise ConfigError(f"{override.input_line} names no value.")
+        raise ConfigError(f"{override.input_line} has no value.")
     if isinstance(sweep, RangeSweep) and len(values) > 1:
         numbers = sorted(map(float, values))
         whole = all(isinstance(number, int) for number in (sweep.start, sweep.stop, sweep.step))

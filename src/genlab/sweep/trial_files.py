@@ -1,5 +1,4 @@
-"""What a trial's folder says of it, while it runs and afterwards. Nothing is changed but in
-make_ready() and forget()."""
+"""Reads a trial's folder, while it runs and afterwards. Only make_ready() and forget() change anything."""
 
 import csv
 import json
@@ -19,7 +18,7 @@ from genlab.sweep.metric import Metric
 
 LOG = "trial.log"
 MADE = ".trial"  # in every folder that a sweep has made; nothing is deleted where it is not
-_TAIL = 64_000  # bytes of a log in which its last words are
+_TAIL = 64_000  # bytes at the end of a log that are searched for the last line
 
 
 def is_finished(folder: Path) -> bool:
@@ -36,8 +35,8 @@ def can_go_on(folder: Path) -> bool:
 
 
 def make_ready(folder: Path) -> bool:
-    """A folder for an attempt: with what an earlier one has saved, or empty but for what that said. -> whether there is
-    something to go on from.
+    """Prepare a folder for an attempt: keep a saved state, or empty it except for the log. -> whether there is a
+    state to continue from.
 
     Raises StorageError for one that no sweep has made, unless it needs not be emptied.
     """
@@ -52,7 +51,7 @@ def make_ready(folder: Path) -> bool:
     if others and not _is_made_by_a_sweep(folder):
         raise StorageError(
             f"{folder} was not made by a sweep (it has no {MADE}), so it is not emptied for a trial. "
-            "Move it away, and give the same command again."
+            "Move it away, and repeat the command."
         )
     (folder / MADE).touch()
     for path in others:
@@ -64,10 +63,10 @@ def make_ready(folder: Path) -> bool:
 
 
 def check_is_own(folder: Path) -> None:
-    """Raises StorageError if a trial's folder, or what is written to there before the trial begins, is a link to
-    elsewhere or no file at all."""
+    """Raises StorageError if a trial's folder, or a file written there before the trial starts, is a link or of the
+    wrong kind."""
     if os.path.lexists(folder) and not stat.S_ISDIR(folder.lstat().st_mode):
-        raise StorageError(f"{folder} is not a folder of this sweep's, but a link or a file. Move it away.")
+        raise StorageError(f"{folder} is not a folder of this sweep but a link or a file. Move it away.")
     for path in (folder / name for name in (LOG, LOCK, MADE)):
         if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
             raise StorageError(f"{path} is not a file. Move {folder} away.")
@@ -78,13 +77,13 @@ def _is_made_by_a_sweep(folder: Path) -> bool:
 
 
 def forget(folder: Path) -> None:
-    """Remove the folder of a trial that has made nothing of it."""
+    """Remove the folder of a trial that has no run."""
     if not folder.is_symlink() and _is_made_by_a_sweep(folder) and not (folder / "config.yaml").exists():
         shutil.rmtree(folder)
 
 
 def signs_of_life(folder: Path) -> tuple[tuple[int, int], ...]:
-    """Differs from what it was as soon as the trial has written anything."""
+    """A value that changes whenever the trial has written something."""
     return tuple(_stamp(folder / name) for name in (LOG, "metrics.csv", "checkpoints", "samples"))
 
 
@@ -110,7 +109,7 @@ def last_words(folder: Path, since: int, *, error: bool = True) -> str:
 
 
 def final_value(folder: Path, metric: Metric) -> float | None:
-    """Of a finished trial; None: it was not measured, or is no number."""
+    """The value of a finished trial; None: it was not measured, or is not a number."""
     try:
         summary = json.loads(read_text(folder / "summary.json"))
         value = metric.pick(summary.get("metrics", {}))
@@ -124,7 +123,7 @@ def final_value(folder: Path, metric: Metric) -> float | None:
 
 
 class Curve:
-    """What a metrics.csv that grows has said so far: values of the metric, and how far the run is."""
+    """Reads a growing metrics.csv: values of the metric, and the run's progress."""
 
     def __init__(self, path: Path, metric: Metric | None):
         self.path, self.metric = path, metric
@@ -137,7 +136,7 @@ class Curve:
         self.progress: dict[str, float] = {}  # examples, flops and seconds so far
 
     def read(self) -> None:
-        """Take in the lines that are new; all of them if the file was written afresh, with another column say."""
+        """Read new lines; all of them if the file was rewritten, e.g. with another column."""
         try:
             found = os.lstat(self.path)
         except OSError:

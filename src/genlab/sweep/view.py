@@ -1,4 +1,4 @@
-"""What a sweep shows: on a terminal a table that lives, elsewhere a line for each change of a state."""
+"""The output of a sweep: on a terminal a live table, elsewhere one line per change of state."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -48,17 +48,17 @@ class View:
         self.console.print(escape(f"{time.strftime('%H:%M:%S')} {one_line(text)}"), soft_wrap=True)
 
     def changed(self, trial: Trial) -> None:
-        """A trial is in another state."""
+        """Print a trial's new state."""
         value = f" ({self._value(trial)})" if trial.value is not None else ""
         said = f": {trial.said}" if trial.said else ""
         self.line(f"trial {trial.number} {trial.state}{value} {self.name(trial)}{said}")
 
     def name(self, trial: Trial) -> str:
-        """What tells it from the others."""
+        """The overrides that distinguish it from other trials."""
         return " ".join(o for o in trial.overrides if o not in self._shared) or " ".join(trial.overrides)
 
     def know(self, trials: Sequence[Trial]) -> None:
-        """Overrides that all trials have are not shown."""
+        """Update the trials, so that overrides shared by all are hidden."""
         for trial in trials:
             if trial.folder not in self._known:
                 self._all = set(trial.overrides) if not self._known else self._all & set(trial.overrides)
@@ -100,7 +100,7 @@ class View:
         return "" if trial.value is None else _number(trial.value)
 
     def result(self, trials: Sequence[Trial], folder: Path) -> None:
-        """The end: what came of all, the best first, and how to put them side by side."""
+        """Print the results, best first, and the command to compare them."""
         higher = self.metric is not None and self.metric.direction == "higher"
         self.console.print(self._table(trials, {}, self._counts(trials)))
         judged = [trial for trial in trials if trial.state == "finished" and trial.value is not None]

@@ -1,8 +1,8 @@
-"""Trials that a sweep of Weights & Biases' proposes. Unverified: no account was at hand.
+"""Trials proposed by a Weights & Biases sweep. Not verified against the real service.
 
-Two questions are asked of the service, in GraphQL as its own agents ask them: to be an agent of the sweep, and, as a
-slot is free, what to run next. A trial's value goes to W&B as a run of that sweep, once it has ended, from a process of
-its own.
+Two requests go to the service, in GraphQL like those of its own agents: to register as an agent of the sweep, and,
+when a slot is free, what to run next. A trial's value is sent to W&B as a run of that sweep, once it has ended, from
+a separate process.
 """
 
 import base64
@@ -25,8 +25,8 @@ from genlab.sweep.space import Space, folder_of
 from genlab.trust.strangers import grants
 
 _TIMEOUT = 30.0  # seconds for an answer
-_PAUSE = 5.0  # between two questions
-_PATIENCE = 3  # questions without an answer, when nothing runs: then there is nothing more
+_PAUSE = 5.0  # seconds between two requests
+_PATIENCE = 3  # unanswered requests, with nothing running, before the sweep ends
 _NAMES = "wandb run: "  # of a folder, among what the ledger notes of a sweep
 _CREATE = """mutation CreateAgent($host: String!, $projectName: String, $entityName: String, $sweep: String!) {
   createAgent(input: {host: $host, projectName: $projectName, entityName: $entityName, sweep: $sweep}) {
@@ -61,7 +61,7 @@ class Wandb:
     def check(self, space: Space) -> None:
         if space.axes:
             raise ConfigError(
-                f"{space.axes[0].name} names several values, and W&B chooses them here. Name them in its sweep."
+                f"{space.axes[0].name} has several values, but W&B chooses the values. Set them in its sweep."
             )
         if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
             raise ConfigError(f"sweep=wandb needs the service, and WANDB_MODE={os.environ['WANDB_MODE']}. Unset it.")
@@ -81,7 +81,7 @@ class Wandb:
             self._metric = str(dict(found.config.get("metric") or {}).get("name") or "")
         except Exception as error:
             raise ConfigError(
-                f"sweep.id={path}: W&B does not give it ({one_line(error)[:200]}). Log in with: wandb login"
+                f"sweep.id={path}: W&B refuses it ({one_line(error)[:200]}). Log in with: wandb login"
             ) from error
 
     def planned(self, space: Space, ledger: Ledger) -> list[Trial]:
@@ -123,7 +123,7 @@ class Wandb:
             if granted := next(filter(grants, chosen), None):
                 raise ConfigError(f"{granted} is consent, which has to be typed in this command")
         except ConfigError as error:
-            raise ConfigError(f"W&B proposes a trial that cannot be: {error}. Change its sweep.") from error
+            raise ConfigError(f"W&B proposes an invalid trial: {error}. Change its sweep.") from error
         folder = folder_of(overrides)
         trial = ledger.claim(Trial(number, folder, overrides))
         if trial is None:  # it has been run: W&B may draw the same again
@@ -152,7 +152,7 @@ class Wandb:
         except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
             if not self._given:
                 raise ResourceError(
-                    f"W&B does not say what to run ({one_line(error)[:200]}). Go on with the same command."
+                    f"W&B does not answer what to run ({one_line(error)[:200]}). Continue with the same command."
                 ) from error
             return
         for command in commands:

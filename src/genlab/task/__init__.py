@@ -1,1 +1,1 @@
-"""What models are used for, and so judged by: what is asked, drawn and compared."""
+"""Tasks: the conditions, samples and references by which models are evaluated."""

@@ -1,4 +1,4 @@
-"""Which classes the samples of an evaluation are asked for, so that all prefixes have the mix that they should have."""
+"""The labels of an evaluation's samples, such that all prefixes have the right class mix."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ class AskedLabels:
     p_k (i + 1) - count_k among the labels so far, the lowest of equals. So in every prefix each class is within two of
     its share, and where all shares are equal the classes come in turn.
 
-    A distance to the data (FID, say) takes another mix of classes for a flaw of the samples: a perfect model has to be
-    asked for what the reference has.
+    A distance to the data (e.g. FID) penalizes another mix of classes: a perfect model must be sampled with
+    the reference's mix.
     """
 
-    counts: tuple[int, ...]  # proportional to the shares; 0: never asked for. One at least is above 0
+    counts: tuple[int, ...]  # proportional to the shares; 0: never used. At least one is above 0
 
     @classmethod
     def like(
         cls,
         labels: np.ndarray | None,  # (N,) of the reference, -1: none
         classes: int,
-        empty: Sequence[int] = (),  # classes that training never saw
-        balanced: bool = False,  # each other class as often as the next, whatever the reference has
+        empty: Sequence[int] = (),  # classes without training examples
+        balanced: bool = False,  # all other classes equally often, whatever the reference has
     ) -> "AskedLabels":
-        """The mix of a reference; of one without labels, each class that there is as often as the next."""
+        """The mix of a reference; without labels, all existing classes equally often."""
         there = np.ones(classes, dtype=np.int64)
         there[list(empty)] = 0
         counts = there * (0 if labels is None or balanced else class_counts(labels, classes))
@@ -47,7 +47,7 @@ class AskedLabels:
         """The labels of the samples ``indices``, int64 (N,)."""
         shares = np.array(self.counts, dtype=np.int64)
         shares //= np.gcd.reduce(shares)
-        places = np.asarray(indices, dtype=np.int64) % shares.sum()  # after so many each count is met, and it repeats
+        places = np.asarray(indices, dtype=np.int64) % shares.sum()  # the period of the labels
         length = 1 + int(places.max(initial=-1))
         return torch.from_numpy(_first(tuple(shares.tolist()), length)[places])
 

@@ -1,4 +1,4 @@
-"""The contract of tasks: what is asked, drawn, compared and written."""
+"""The protocol of tasks: conditions, samples, references and output."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
@@ -9,26 +9,26 @@ from genlab.model.base import Condition, GenerativeModel
 from genlab.sampling.examples import Examples
 from genlab.sampling.form import Form
 
-CLASS_MIX = "class_mix"  # in a protocol: which classes samples are asked for, and how often
+CLASS_MIX = "class_mix"  # in a protocol: the class mix of samples
 
 
 class Task(Protocol):
-    """What a model is used for, and so what it is judged by. Samples of any number are compared with a reference.
+    """What a model is used and evaluated for. Any number of samples is compared with a reference.
 
-    A config makes one from its options; ``on`` gives it data, and ``sized`` a number of samples. What stands below
-    ``sized`` is of a task that has both.
+    A config makes one from its options; ``on`` gives it data, and ``sized`` a number of samples. Methods after
+    ``sized`` need both.
     """
 
-    key: ClassVar[str]  # the column of examples that is judged: "image", "text"
-    suited: ClassVar[str]  # metrics that always fit, as one types them, for messages
-    of_samples: ClassVar[str]  # the same of metrics that look at samples
+    key: ClassVar[str]  # the column of the examples themselves: "image", "text"
+    suited: ClassVar[str]  # metrics that always fit, as typed, for messages
+    of_samples: ClassVar[str]  # the same for metrics of samples
 
     def form(self, spec: Mapping[str, Any], tokenizer: Tokenizer | None) -> Form:
-        """What its samples are to a user. ``spec``: of the data, as a run's config has it."""
+        """The form of its samples. ``spec``: of the data, as in a run's config."""
         ...
 
     def check(self, spec: DataSpec) -> None:
-        """Raises ConfigError if it is not for such data."""
+        """Raises ConfigError if it does not support these data."""
         ...
 
     def on(self, data: DataModule, split: Split) -> "Task":
@@ -40,12 +40,12 @@ class Task(Protocol):
         ...
 
     def facts(self) -> dict[str, Any]:
-        """What two numbers about these data must share to be compared: part of the protocol."""
+        """What comparable numbers about these data must share: part of the protocol."""
         ...
 
     def sized(self, count: int, of: GenerativeModel | Examples) -> "Task":
-        """What so many samples of a model, or examples that are there, are compared with: the reference may depend on
-        their number and length. Raises ConfigError if the model and the data do not allow that."""
+        """The task for ``count`` samples of a model, or given examples: the reference may depend on
+        their number and length. Raises ConfigError if the model and the data do not fit."""
         ...
 
     def reference(self) -> Examples:
@@ -53,22 +53,22 @@ class Task(Protocol):
         ...
 
     def reference_hash(self) -> str:
-        """Of the column ``key`` of the reference."""
+        """A hash of the column ``key`` of the reference."""
         ...
 
     def condition_facts(self, keys: Iterable[str]) -> dict[str, str]:
-        """What numbers of metrics that look at these keys of conditions must share beside ``facts``."""
+        """What numbers of metrics that use these condition keys must share beside ``facts``."""
         ...
 
     def asked_facts(self, model: GenerativeModel) -> dict[str, Any]:
-        """What numbers of samples of a model must share beside that: how it was asked; in place of those of the same
-        names. Nothing, where samples are asked for nothing or for labels alone."""
+        """What numbers of samples of a model must share beside that: how its conditions are chosen; replaces facts of
+        the same names. Empty for unconditional samples or labels only."""
         ...
 
     def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Condition | None:
-        """What the samples of a model are asked for, on the CPU, each a function of its number; None: nothing. The only
-        owner of that in an evaluation. Raises ConfigError if the model does not know it, or the reference lacks what
-        the model is told."""
+        """The conditions of a model's samples in an evaluation, on the CPU, each a function of its number; None:
+        unconditional. Raises ConfigError if the model does not take them, or the reference lacks a condition of
+        the model."""
         ...
 
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
@@ -77,10 +77,10 @@ class Task(Protocol):
         ...
 
     def check_examples(self, examples: Examples) -> None:
-        """Raises DataError if examples are not such as the data are."""
+        """Raises DataError if examples do not match the data."""
         ...
 
     def baselines(self, count: int, seed: int) -> dict[str, Examples]:
-        """By name, what a score should be read beside: examples that took no model to make. ``floor``, where it is
-        there, is of real ones."""
+        """Baselines by name: examples made without a model. ``floor``, if present, is of
+        real ones."""
         ...

@@ -1,4 +1,4 @@
-"""The rows that a score should be read beside: what images score that took no model to make."""
+"""Baseline images made without a model, to compare scores with."""
 
 from collections.abc import Callable
 
@@ -15,14 +15,14 @@ def baselines(
     data: ImageDataModule,
     n: int,
     seed: int,
-    labels: Tensor | None = None,  # (N,): what models are asked for; None: nothing
+    labels: Tensor | None = None,  # (N,): the labels of models' samples; None: none
 ) -> dict[str, Examples]:
     """``n`` images of each kind, by name, made from the training split, with their labels.
 
-    * ``uniform_noise``: every pixel uniform. The worst score worth a look.
-    * ``class_means``: the average image of the class. Right on the whole, no diversity.
+    * ``uniform_noise``: every pixel uniform. The worst reasonable score.
+    * ``class_means``: the average image of the class. Right on average, without diversity.
     * ``class_gaussian``: draws from a Gaussian with the class's mean and full covariance. What a model must beat.
-    * ``copies``: training images of the class, drawn with replacement. Memory without invention: good FID, distance 0.
+    * ``copies``: training images of the class, drawn with replacement. Pure memorization: good FID, distance 0.
     * ``floor``: ``n`` distinct training images, labels as they come. No sampler of the training data does better but by
       the reference's own mix of classes; left out where there are fewer than ``n``.
     """

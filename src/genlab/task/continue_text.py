@@ -1,4 +1,4 @@
-"""Going on with texts: windows of held-out text, and what a model writes after the same beginnings."""
+"""Text continuation: windows of held-out text, and a model's samples after the same prompts."""
 
 import copy
 import functools
@@ -26,10 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class ContinueText:
-    """Text of a split. Sample i goes on from the prompt of window i of ``count``, which are spread evenly over the
-    split; reference i is how the text itself goes on there, for as many tokens as a sample has.
+    """Text of a split. Sample i continues the prompt of window i of ``count``, which are spread evenly over the
+    split; reference i is the true continuation, with as many tokens as a sample.
 
-    So the reference depends on the model by the length of its samples alone. Both sides end where they are cut, in the
+    So the reference depends on the model only by the length of its samples. Both sides may be cut in the
     middle of a word or of a character (U+FFFD), and may run across the end of a document.
     """
 
@@ -40,7 +40,7 @@ class ContinueText:
     split: Split
 
     def __init__(self, prompt_length: int = 0):
-        """``prompt_length``: tokens of held-out text that a sample goes on from; 0: from nothing. Raises ConfigError if
+        """``prompt_length``: tokens of held-out text that a sample continues; 0: no prompt. Raises ConfigError if
         it is below 0."""
         if prompt_length < 0:
             raise ConfigError(f"task.prompt_length={prompt_length} must be a whole number >= 0.")
@@ -52,9 +52,9 @@ class ContinueText:
         return Texts(tokenizer)
 
     def check(self, spec: DataSpec) -> None:
-        """Raises ConfigError: the data are no text."""
+        """Raises ConfigError: the data are not text."""
         if spec.modality != "text":
-            raise ConfigError(f"task=continue_text is of text; the data are {spec.modality}. Leave task= out.")
+            raise ConfigError(f"task=continue_text is for text; the data are {spec.modality}. Leave task= out.")
 
     def on(self, data: DataModule, split: Split) -> Self:
         self.check(data.spec)
@@ -79,7 +79,7 @@ class ContinueText:
         elif isinstance(of, WritesText):
             sized.count, sized.length = count, of.continuation_length(self.prompt_length)
         else:
-            raise ConfigError(f"{type(of).__name__} writes no text. Use metrics that ask the model.")
+            raise ConfigError(f"{type(of).__name__} does not generate text. Use metrics that measure the model.")
         sized._check_room()
         return sized
 
@@ -88,7 +88,7 @@ class ContinueText:
         return Examples.of(self.length, text=[self.data.tokenizer.decode(row) for row in tokens.tolist()])
 
     def reference_hash(self) -> str:
-        """Of the text, and of where it is cut."""
+        """A hash of the text, and of the positions of its windows."""
         places = f"{self.prompt_length}-{self.count}-{self.length}"
         return f"{self.data.text_hash(self.split)[:16]}-{self.data.tokenizer.fingerprint()}-{places}"
 
@@ -110,7 +110,7 @@ class ContinueText:
         return {}
 
     def asked(self, model: GenerativeModel, indices: Sequence[int]) -> dict[str, torch.Tensor] | None:
-        """The prompts of windows of these numbers; None: samples begin with nothing."""
+        """The prompts of windows of these numbers; None: no prompts."""
         if not self.prompt_length or not self.count:
             return None
         prompts = self.windows(self.split)[list(indices), : self.prompt_length]
@@ -133,7 +133,7 @@ class ContinueText:
     def baselines(self, count: int, seed: int) -> dict[str, Examples]:
         """As many texts of each kind as samples, as long as these in tokens; made from the training split.
 
-        * ``random_tokens``: each token drawn by how often it occurs, whatever stands before it. What a model must beat.
+        * ``random_tokens``: each token drawn independently by its frequency. What a model must beat.
         * ``shuffled_words``: training text with the words of each window in random order. The words of text without its
           order.
         * ``floor``: training text, windows spread evenly over it. Real text of other places: no model does better at

@@ -1,4 +1,4 @@
-"""Generating images: as varied as the data, and of the classes, or for the captions, that the reference has."""
+"""Image generation, with the classes or captions of the reference."""
 
 import copy
 import logging
@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 
 
 class Generate:
-    """Images like those of a split. A model that is told labels is asked for classes as often as the split has them,
-    or each as often as the next; see :class:`genlab.task.asked_labels.AskedLabels`. One that is told more is
-    asked for sample i what row i of the split has, all of it together, row 0 again after the last."""
+    """Images like those of a split. Samples of a model with labels have the class frequencies of the split,
+    or all classes equally often; see :class:`genlab.task.asked_labels.AskedLabels`. With other
+    conditions, sample i has all conditions of row i of the split, starting again with row 0 after the last."""
 
     key: ClassVar[str] = "image"
     suited: ClassVar[str] = "metrics=[fid]"
@@ -39,16 +39,16 @@ class Generate:
     split: Split
 
     def __init__(self, balanced_classes: bool = False):
-        """``balanced_classes``: each class is asked for as often as the next, whatever the reference has."""
+        """``balanced_classes``: all classes equally often, whatever the reference has."""
         self.balanced_classes = balanced_classes
 
     def form(self, spec: Mapping[str, Any], tokenizer: Tokenizer | None) -> Pictures:
         return Pictures(spec.get("bits", 8))
 
     def check(self, spec: DataSpec) -> None:
-        """Raises ConfigError: the data are no images, or classes are to be balanced and there are none."""
+        """Raises ConfigError: the data are not images, or classes are to be balanced and there are none."""
         if spec.modality != "image":
-            raise ConfigError(f"task=generate is of images; the data are {spec.modality}. Leave task= out.")
+            raise ConfigError(f"task=generate is for images; the data are {spec.modality}. Leave task= out.")
         if self.balanced_classes and spec.label is None:
             raise ConfigError("task.balanced_classes=true: the data have no labels. Leave it out.")
 
@@ -88,7 +88,7 @@ class Generate:
         if strange and rank() == 0:
             _log.warning(
                 f"{strange:,} of the {len(self.data.table(self.split)):,} images of the reference are of classes that "
-                "no training image has: no sample is asked for these, and distances hold it against the samples."
+                "no training image has: they are not sampled, which increases distances."
             )
         return AskedLabels.like(labels, label.size, label.empty, self.balanced_classes)
 
@@ -102,7 +102,7 @@ class Generate:
         return [" ".join(names[word] for word in row if word) for row in condition["caption"].tolist()]
 
     def facts(self) -> dict[str, Any]:
-        """With ``class_mix`` unless each class is asked for in turn, as all were once."""
+        """With ``class_mix`` unless classes come in turn, as in earlier versions."""
         mix = self._mix
         return {
             **({} if mix is None or mix.in_turn else {CLASS_MIX: mix.described()}),
@@ -145,12 +145,12 @@ class Generate:
         return None if labels is None else conditions.of_labels(labels)
 
     def _rows(self, model: GenerativeModel, indices: Sequence[int]) -> Condition:
-        """What the rows of these numbers have of what the model is told."""
+        """The model's conditions in the rows of these numbers."""
         kinds = model.conditions.kinds
         if lacking := [key for key in kinds if key not in self._told]:
             raise ConfigError(
-                f"the model is told a {lacking[0]}, and the reference has none. Measure it on data such as it was "
-                "trained on."
+                f"the model is conditioned on a {lacking[0]}, and the reference has none. Measure it on data like "
+                "those it was trained on."
             )
         rows = torch.tensor(indices) % len(self.data.table(self.split))
         return {key: self._told[key][rows] for key in kinds}

@@ -1,4 +1,4 @@
-"""Images for captions: sample i is drawn for the caption of example i of the reference."""
+"""Text-to-image generation: sample i has the caption of example i of the reference."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,9 @@ _CAPTION = "caption"
 
 
 class TextToImage(Generate):
-    """Images of a split's captions, in order, the first again after the last. A model that is told labels too is told
-    the label of the same example. ``shuffled`` holds each sample against the caption of the next example: what a model
-    scores that does not listen."""
+    """Images of a split's captions, in order, the first again after the last. A model with labels too gets
+    the label of the same example. ``shuffled`` compares each sample with the caption of the next example, as a control:
+    the score of a model that ignores captions."""
 
     def __init__(self, shuffled: bool = False):
         super().__init__()
@@ -35,10 +35,10 @@ class TextToImage(Generate):
         return {**super().facts(), **({"captions": "of the next example"} if self.shuffled else {})}
 
     def asked(self, model: GenerativeModel, indices: Sequence[int]) -> Condition | None:
-        """Raises ConfigError if the model is told no captions."""
+        """Raises ConfigError if the model takes no captions."""
         if _CAPTION not in model.conditions.kinds:
             raise ConfigError(
-                "task=text_to_image: the model is told no captions. Train it with model.conditions=[caption]."
+                "task=text_to_image: the model takes no captions. Train it with model.conditions=[caption]."
             )
         return self._rows(model, indices)
 

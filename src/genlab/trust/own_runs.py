@@ -1,7 +1,7 @@
-"""Which runs this user's own commands made: their configs are sealed with a key that stays in the user's home.
+"""Recognizes runs that this user's own commands made: their configs are sealed with a key in the user's home.
 
-A run that came from somebody else, or whose config was edited by hand, has no such seal. It can be opened all the same;
-what its config asks for beyond the ordinary then counts only when it is typed now.
+A run of somebody else, or one whose config was edited by hand, has no valid seal. It can still be opened, but
+unusual settings in its config are used only if they are typed now.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def key_file() -> Path:
 
 
 def seal(folder: Path) -> None:
-    """Note that the config in ``folder`` is of this user's making. Nothing is noted where no key can be kept, or where
+    """Seal the config in ``folder`` as this user's. Nothing is written if no key can be kept, or if
     others could read it. Raises StorageError."""
     key = _key() or _new_key()
     if key is not None:
@@ -38,7 +38,7 @@ def seal(folder: Path) -> None:
 
 
 def is_own(folder: Path) -> bool:
-    """Whether the config in ``folder`` is as a command of this user wrote it."""
+    """Whether the config in ``folder`` is unchanged since a command of this user wrote it."""
     key = _key()
     try:
         return key is not None and hmac.compare_digest(
@@ -54,7 +54,7 @@ def _digest(folder: Path, key: bytes) -> str:
 
 
 def _key() -> bytes | None:
-    """The user's key, if there is one that nobody else can read."""
+    """The user's key, if there is one that others cannot read."""
     try:
         status = os.lstat(path := key_file())
         private = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
@@ -65,7 +65,7 @@ def _key() -> bytes | None:
 
 
 def _new_key() -> bytes | None:
-    """Made once; of several processes that make one, the first one's stays."""
+    """Make a key once; of several processes that make one, the first one's is kept."""
     with suppress(OSError, ConfigError):
         path = key_file()
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Places that the classes named in a config may come from, checked before their code runs.
+"""Trusted places for modules with classes named in a config, checked before their code runs.
 
 A module is imported only if it is a part of genlab, or of an installed package, or lies directly in a *place*: the
 folder above the ``--config-dir`` that was typed, or one that the user confirmed in ``$XDG_CONFIG_HOME/genlab/trusted``
@@ -36,7 +36,7 @@ _typed: list[Path] = []
 
 
 def add(place: Path) -> None:
-    """Make a folder a place for this process: the user has typed it."""
+    """Trust a folder, which the user has typed, in this process."""
     if place not in _typed:
         _typed.append(place)
 
@@ -53,8 +53,8 @@ def work_in(places: Sequence[Path], work: Callable[..., None], *arguments: Any) 
 
 
 def typed_flags() -> str:
-    """What a further command needs to find the same classes, and to be allowed the same: `` --config-dir ...``, consent
-    that no run keeps, or nothing."""
+    """The flags that a further command needs to find the same classes, with the same consent: `` --config-dir ...``,
+    consent that no run keeps, or nothing."""
     folder = typed_config_dir()
     kept = "" if folder is None else redact(f" --config-dir {shlex.quote(folder)}")
     return kept + "".join(f" {shlex.quote(word)}" for word in sys.argv[1:] if grants(word))
@@ -71,7 +71,7 @@ def typed_config_dir() -> str | None:
 
 
 def trusted_file() -> Path:
-    """Where the user confirms places. Raises ConfigError if there is no home folder."""
+    """The file in which the user confirms places. Raises ConfigError if there is no home folder."""
     return read_path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "genlab" / "trusted"
 
 
@@ -79,7 +79,7 @@ def confirmed() -> list[Path]:
     """The places in the user's file.
 
     Raises:
-        ConfigError: others may write the file, or a line is no absolute path.
+        ConfigError: others may write the file, or a line is not an absolute path.
     """
     try:
         path = trusted_file()
@@ -87,7 +87,7 @@ def confirmed() -> list[Path]:
     except (OSError, ConfigError):  # there is none
         return []
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
-        raise ConfigError(f"{path} can be written by others, so it confirms nothing. Make it yours: chmod go-w {path}")
+        raise ConfigError(f"{path} can be written by others, so it is ignored. Protect it: chmod go-w {path}")
     named = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip() and line.strip()[0] != "#"}
     for number, line in named.items():
         if not os.path.isabs(line) and not line.startswith("~"):
@@ -96,7 +96,7 @@ def confirmed() -> list[Path]:
 
 
 def check_origin(module: str, name: str) -> None:
-    """Raises ConfigError, which begins with ``name``, if ``module`` is found and lies in no place. Imports at most the
+    """Raises ConfigError, which begins with ``name``, if ``module`` exists outside of all places. Imports at most the
     packages above it, each checked before."""
     top = module.partition(".")[0]
     spec = _find(top)
@@ -112,7 +112,7 @@ def check_origin(module: str, name: str) -> None:
             return
         if found.origin is None or not found.has_location:
             where = next(iter(found.submodule_search_locations or ()), "no folder")
-            raise ConfigError(f"{name}: '{part}' is a folder without an __init__.py ({where}), which is no package.")
+            raise ConfigError(f"{name}: '{part}' is a folder without an __init__.py ({where}), so it is not a package.")
         if depth == 1 and not known and not _lies_in_a_place(found):
             raise ConfigError(
                 f"{name}: '{top}' is {found.origin}, which is not in a place that classes may come from. {how_to_add()}"
@@ -133,7 +133,7 @@ def is_users(module: str) -> bool:
 
 
 def how_to_add() -> str:
-    """What makes a folder a place."""
+    """The message on how to trust a folder."""
     return (
         "If it is your own project: type --config-dir <project>/configs, or write the project's folder into "
         f"{_shown_file()}."
@@ -202,7 +202,7 @@ def _above(path: str) -> Iterator[str]:
 def _refuse_run(file: Path, name: str) -> None:
     for folder in dict.fromkeys((*_above(os.fspath(file.absolute())), *_above(os.path.realpath(file)))):
         if os.path.isfile(f"{folder}/{_CONFIG}") and any(os.path.isfile(f"{folder}/{known}") for known in _BESIDE):
-            raise ConfigError(f"{name}: {file} lies in the folder of a run, which holds no code.")
+            raise ConfigError(f"{name}: {file} is in the folder of a run, where no code is trusted.")
 
 
 @cache

@@ -1,8 +1,8 @@
-"""What the config of a saved run may not decide: consent, and, where the run is somebody else's, what watches it.
+"""Restrictions on configs of saved runs: consent must be typed again, and untrusted runs may not choose services.
 
-Consent counts only when it is typed in this command, whoever made the run. Callbacks, loggers, strategies and profilers
-write files and open connections: a run that no command of this user made (:mod:`genlab.trust.own_runs`) names them from
-a short list alone, and others have to be typed.
+Consent counts only if it is typed in this command, whoever made the run. Callbacks, loggers, strategies and profilers
+write files and open connections: a run that no command of this user made (:mod:`genlab.trust.own_runs`) may name only
+those on a short list, and others have to be typed.
 """
 
 import re
@@ -35,11 +35,11 @@ LISTED: dict[str, tuple[str, ...]] = {
 }
 _KEY_OF_CONSENT = re.compile(rf"(?:{'|'.join(CONSENT)})['\"]?\s*:")
 _MOST, _LONGEST = 1000, 10_000  # overrides of a run, and characters of one
-_REFERENCE = re.compile(r"\$\{[\w.]+\}")  # to another option; what has more in it may read the environment
+_REFERENCE = re.compile(r"\$\{[\w.]+\}")  # to another option; any other may read the environment
 
 
 def withdraw_consent(config: DictConfig, typed: Sequence[str]) -> None:
-    """Set what grants something back to its default, unless it is typed now."""
+    """Reset options that give consent to their defaults, unless they are typed now."""
     for path, name, value in list(_leaves(OmegaConf.to_container(config, resolve=False), "")):
         if name in CONSENT and value != CONSENT[name] and not is_typed(path, typed):
             with open_dict(config):
@@ -47,14 +47,15 @@ def withdraw_consent(config: DictConfig, typed: Sequence[str]) -> None:
 
 
 def grants(word: str) -> bool:
-    """Whether a word of a command line is consent, of its own or within a part that is typed as a whole: what a command
-    has to say again to go on with its run."""
+    """Whether a word of a command line gives consent, directly or within a part typed as a whole, so that a command
+    has to repeat it to continue its run."""
     name, _, value = word.partition("=")
     return name.rpartition(".")[2] in CONSENT or _KEY_OF_CONSENT.search(value) is not None
 
 
 def is_typed(path: str, typed: Sequence[str]) -> bool:
-    """Whether the value at ``path`` stands in this command. A choice of a group, ``logger=[none]``, is no value."""
+    """Whether the value at ``path`` is typed in this command. A choice of a group, ``logger=[none]``, is not a
+    value."""
     for override in parse(typed):
         name, value = name_of(override), override.value()
         if path == name or (path.startswith(f"{name}.") and _holds_mapping(value)):
@@ -67,8 +68,8 @@ def _holds_mapping(value: Any) -> bool:
 
 
 def withhold_places(config: DictConfig) -> None:
-    """Take from somebody else's run where parts of it were trained: nothing is read there, on this disk or from a hub,
-    unless it is typed now. What the run brings along, in its own folder, counts."""
+    """Remove the places of pretrained parts from an untrusted run: nothing is read there, on this disk or from a hub,
+    unless it is typed now. Parts in the run's own folder are used."""
     pretrained: Any = OmegaConf.to_container(config.get("pretrained") or OmegaConf.create({}), resolve=False)
     for path, entry in pretrained.items():
         if isinstance(entry, Mapping) and isinstance(entry.get("where"), str):
@@ -77,8 +78,8 @@ def withhold_places(config: DictConfig) -> None:
 
 
 def check_overrides(saved: Sequence[str], run: str) -> None:
-    """Raises CheckpointError if what was typed for somebody else's run would read this user's environment now, or is
-    more than anybody types."""
+    """Raises CheckpointError if overrides of an untrusted run would read this user's environment, or are
+    too many."""
     if len(saved) > _MOST or any(len(override) > _LONGEST for override in saved):
         raise CheckpointError(
             f"overrides.yaml of {run} holds more than {_MOST:,} overrides, or one of more than "
@@ -91,7 +92,7 @@ def check_overrides(saved: Sequence[str], run: str) -> None:
 
 
 def check_watchers(config: DictConfig, run: str, typed: Sequence[str]) -> None:
-    """Raises ConfigError, before anything is imported, for a class that somebody else's run may not name."""
+    """Raises ConfigError, before anything is imported, for a class that an untrusted run may not name."""
     nodes: Any = OmegaConf.to_container(config, resolve=False)
     for part, listed in LISTED.items():
         for path, name, value in _leaves(nodes.get(part), part):
@@ -106,14 +107,14 @@ def check_watchers(config: DictConfig, run: str, typed: Sequence[str]) -> None:
 
 
 def leave_out_watchers(config: DictConfig) -> None:
-    """For a command that trains nothing: what it would not make, it need not look at."""
+    """Remove loggers and callbacks, for a command that does not train."""
     with open_dict(config):
         config.callbacks, config.logger = {}, {}
         config.trainer = {name: config.trainer[name] for name in ("_target_", "accelerator") if name in config.trainer}
 
 
 def _without(path: str) -> str:
-    """What leaves out the part that a node at ``path`` belongs to."""
+    """The option that leaves out the part that a node at ``path`` belongs to."""
     part = ".".join(path.split(".")[:2])
     return f"{part}=auto" if part == "trainer.strategy" else f"{part}=null"
 
@@ -123,7 +124,7 @@ def _is_listed(target: str, listed: Sequence[str]) -> bool:
 
 
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, str, Any]]:
-    """Path, name and value of all that is no mapping or list, at any depth."""
+    """Path, name and value of all leaves, at any depth."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         below = f"{path}.{key}" if path else str(key)

@@ -1,8 +1,8 @@
-"""Where a run's config may have things written: below the run, the output root or the cache, unless typed now.
+"""Checks the output paths in a run's config: below the run, the output root or the cache, unless typed now.
 
-The config of a run may be a stranger's. Its loggers, callbacks, profilers and plugins take folders and files to write
-to, and its data a cache. A path that leads elsewhere, or an address, counts only when it is typed in this command, or
-when the run was made by a command of this user (:mod:`genlab.trust.own_runs`).
+The config of a run may be untrusted. Its loggers, callbacks, profilers and plugins take folders and files to write
+to, and its data a cache. A path elsewhere, or an address, is used only if it is typed in this command, or
+if the run was made by a command of this user (:mod:`genlab.trust.own_runs`).
 """
 
 import os
@@ -32,7 +32,8 @@ _BELOW = ("name", "version", "sub_dir")  # of a logger: its files lie in save_di
 
 
 def check_written_paths(config: DictConfig, run: Path, typed: Sequence[str], *, services: bool) -> None:
-    """Raises ConfigError, naming the option, for a path of a saved run's config that leads out of where runs may write.
+    """Raises ConfigError, naming the option, for a path in a saved run's config outside of the places where runs may
+    write.
 
     Args:
         run: its folder
@@ -71,7 +72,7 @@ def check_written_paths(config: DictConfig, run: Path, typed: Sequence[str], *, 
 
 
 def move_paths(config: DictConfig, run: Path) -> None:
-    """Lead the loggers and callbacks of a run that was moved, or copied, to where it is now."""
+    """Update the paths of loggers and callbacks in a run that was moved or copied."""
     before = OmegaConf.select(config, "run_dir", throw_on_missing=False)
     if not isinstance(before, str) or not before or Path(before) == run:
         return
@@ -92,11 +93,11 @@ class _Roots:
         self.cache = _real(read_path(cache))
 
     def problem(self, value: str, path: str, is_path: bool) -> str | None:
-        """Where a value would have things written that is no place for it; None: nothing is wrong with it."""
+        """The forbidden place where a value would write; None: it is allowed."""
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", value):
             return "to an address"
         if "\0" in value:
-            return "to no path"
+            return "to an invalid path"
         where = _real(read_path(value) if is_path else self.run / read_path(value))
         name = path.rpartition(".")[2]
         if _within(where, self.run) or (_IS_CACHE.fullmatch(name) and _within(where, self.cache)):
@@ -132,7 +133,7 @@ def _walk(node: Any, path: str) -> Iterator[tuple[str, str, bool]]:
 
 
 def _caches(node: Any, path: str) -> Iterator[tuple[str, str, bool]]:
-    """The caches, and the folders into which data are downloaded."""
+    """Cache folders, and folders into which data are downloaded."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         if not isinstance(value, str):
@@ -172,7 +173,7 @@ def _names(node: Any) -> Iterator[str]:
 
 
 def _folder_of_logger(node: Any, path: str, config: DictConfig) -> Path | None:
-    """Where a logger's files lie; None: that is its own choice."""
+    """The folder of a logger's files; None: it chooses itself."""
     if not isinstance(node, Mapping) or not isinstance(node.get("save_dir"), str):
         return None
     where = read_path(_referred(node["save_dir"], f"{path}.save_dir", config))

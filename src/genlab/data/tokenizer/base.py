@@ -1,4 +1,4 @@
-"""From text to whole numbers and back: the contract of tokenizers, and text while it is being generated."""
+"""The tokenizer protocol, and a streaming decoder."""
 
 import codecs
 import hashlib
@@ -11,11 +11,11 @@ from genlab.errors import DataError
 
 
 class Tokenizer(Protocol):
-    """Text to tokens 0 ... vocab_size - 1. Each stands for certain bytes of UTF-8, whatever stands beside it."""
+    """Text to tokens 0 ... vocab_size - 1. Each stands for certain bytes of UTF-8, independent of its neighbors."""
 
     @property
     def vocab_size(self) -> int:
-        """Known once it has been trained."""
+        """The number of tokens, known once it is trained."""
 
     @property
     def end(self) -> int | None:
@@ -25,16 +25,16 @@ class Tokenizer(Protocol):
         """Learn the vocabulary from the documents of the training split."""
 
     def encode(self, text: str) -> np.ndarray:
-        """(L,) int64, never the end token. Raises DataError, with its place, for a character without a token."""
+        """(L,) int64, never the end token. Raises DataError, with its position, for a character without a token."""
 
     def bytes_of(self, token: int) -> bytes:
-        """What a token stands for; nothing for the end token. Raises DataError for one outside of the vocabulary."""
+        """The bytes of a token; none for the end token. Raises DataError for one outside of the vocabulary."""
 
     def state(self) -> str:
-        """JSON text: all that it has learned; before that, all that will decide what it learns."""
+        """The learned state as JSON; before training, the settings that determine it."""
 
     def load_state(self, state: str) -> None:
-        """Undoes :meth:`state`. Raises DataError if it cannot be what this class has learned."""
+        """Restore a :meth:`state`. Raises DataError if it is not a state of this class."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text. Bytes that are not UTF-8, such as half a character, become U+FFFD."""
@@ -45,7 +45,7 @@ class Tokenizer(Protocol):
         return np.array([len(self.bytes_of(token)) for token in range(self.vocab_size)], dtype=np.int64)
 
     def fingerprint(self) -> str:
-        """16 hex digits of class and state: where they are equal, the same text has the same tokens."""
+        """16 hex digits, a hash of class and state: if equal, the same text has the same tokens."""
         return hashlib.blake2b(f"{type(self).__name__} {self.state()}".encode(), digest_size=8).hexdigest()
 
 
@@ -63,35 +63,35 @@ class HasUnknown(Protocol):
 
     @property
     def unknown(self) -> int | None:
-        """That token; None: such characters are refused."""
+        """The unknown token; None: such characters are refused."""
 
     def extra_bits(self) -> np.ndarray:
-        """(V,) float64: bits that tell which text a token stands for; 0 where it stands for one."""
+        """(V,) float64: bits to choose the text that a token stands for; 0 if it stands for one text."""
 
 
 def unknown_of(tokenizer: Tokenizer) -> int | None:
-    """The token of characters without one; None: there is none."""
+    """The unknown token of a tokenizer; None: there is none."""
     return tokenizer.unknown if isinstance(tokenizer, HasUnknown) else None
 
 
 class StreamDecoder:
-    """The text of tokens as they come. A character is given out when its last byte is there."""
+    """Decodes tokens one by one. A character is returned when its last byte is there."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        """What can be read now that could not before; maybe nothing."""
+        """The text that this token completes; maybe none."""
         return self._decoder.decode(self._tokenizer.bytes_of(token))
 
     def finish(self) -> str:
-        """What is left: nothing, or U+FFFD for a character that stays incomplete."""
+        """The rest: nothing, or U+FFFD for an incomplete character."""
         return self._decoder.decode(b"", final=True)
 
 
 def utf8(text: str) -> bytes:
-    """Raises DataError for half a surrogate pair, which a string of Python may hold and no text does."""
+    """Encode as UTF-8. Raises DataError for half a surrogate pair, which is not valid text."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -99,10 +99,10 @@ def utf8(text: str) -> bytes:
 
 
 def place_of(text: str, position: int) -> str:
-    """For messages: where in a document."""
+    """The position in a document, for messages."""
     return f"at character {position} (line {text.count(chr(10), 0, position) + 1})"
 
 
 def outside(token: int, vocab_size: int) -> DataError:
-    """To be raised for a token that there is not."""
+    """The error for a token outside of the vocabulary."""
     return DataError(f"token id {token} is outside the vocabulary ({vocab_size}).")

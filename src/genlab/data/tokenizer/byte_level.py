@@ -1,4 +1,4 @@
-"""Tokenizers of the package tokenizers whose tokens are strings of bytes."""
+"""Byte-level tokenizers of the package ``tokenizers``."""
 
 import json
 import os
@@ -16,15 +16,15 @@ from genlab.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import tokenizers
 
-_MOST_TOKENS = 1 << 22  # a larger number is no tokenizer's
-# Of a long text: cut before a space that follows something else, where no pattern of words has a token across.
+_MOST_TOKENS = 1 << 22  # no tokenizer has more
+# Long texts are cut before a space that follows another character, where no token crosses.
 _PIECE = re.compile(r"(?s).{65536}.*?(?<=\S)(?= )|.+")
 
 
 class ByteLevel(Tokenizer):
-    """What has been learned by byte-level BPE (Radford et al. 2019): any text has tokens, and they give it back.
+    """A byte-level BPE (Radford et al. 2019): any text can be encoded and decoded without loss.
 
-    What looks like a special token in a text is encoded as the text that it is.
+    Special tokens that occur in a text are encoded as plain text.
     """
 
     def __init__(self, end_token: str | None):
@@ -103,19 +103,19 @@ class ByteLevel(Tokenizer):
 
 
 def pieces(text: str) -> Iterator[str]:
-    """A long text in parts that have the tokens that they have in it: the package takes up much memory for a text."""
+    """A long text in parts with the same tokens as in the whole, since the package needs much memory for long texts."""
     return (match[0] for match in _PIECE.finditer(text))
 
 
 def _is_byte_level(content: dict[str, Any]) -> bool:
-    """Whether a tokenizer.json is. One with absurd numbers of tokens, which take the package minutes, is not."""
+    """Whether a tokenizer.json is byte-level. False for absurd numbers of tokens, which take the package minutes."""
     decoder = content["decoder"] or {}
     kinds = {part["type"] for part in decoder.get("decoders", [decoder]) if part}
     return "ByteLevel" in kinds and max(content["model"]["vocab"].values(), default=0) < _MOST_TOKENS
 
 
 def _bytes_by_character() -> dict[str, bytes]:
-    """GPT-2's way to write bytes as characters: visible ones as they are, the others from U+0100 on."""
+    """GPT-2's mapping of bytes to characters: visible ones unchanged, the others from U+0100 on."""
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in visible]
     return {chr(b): bytes([b]) for b in visible} | {chr(256 + i): bytes([byte]) for i, byte in enumerate(others)}

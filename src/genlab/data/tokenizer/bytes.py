@@ -9,7 +9,7 @@ from genlab.errors import DataError
 
 
 class Bytes(Tokenizer):
-    """The 256 bytes of UTF-8, then the end token: any text whatever, nothing to learn."""
+    """The 256 bytes of UTF-8, then the end token: for any text, without training."""
 
     vocab_size = 257
     end = 256

@@ -14,14 +14,14 @@ _ALL_CHARACTERS = 0x110000 - 0x800  # of Unicode, surrogates left out
 class Characters(Tokenizer):
     """The characters of the training split, sorted by code point, as in char-rnn and nanoGPT.
 
-    An end token follows them if the training split has more than one document: one text has no ends to learn.
+    An end token follows them if the training split has more than one document.
 
-    With ``unknown`` the last token stands for every other character. It is read back as U+FFFD, but costs what the
-    character takes: where likelihoods are summed, :meth:`extra_bits` adds the choice of one among all others.
+    With ``unknown`` the last token stands for every other character. It is decoded as U+FFFD. In likelihoods,
+    :meth:`extra_bits` adds the bits to choose the character among all others.
     """
 
     def __init__(self, unknown: bool = False):
-        """``unknown``: a token for characters that the training split has not; else these are refused."""
+        """``unknown``: add a token for characters that are not in the training split; else these are refused."""
         self._characters: str | None = None
         self._has_end = False
         self._knows_unknown = unknown
@@ -49,7 +49,7 @@ class Characters(Tokenizer):
         return self.vocab_size - 1 if self._knows_unknown else None
 
     def extra_bits(self) -> np.ndarray:
-        """(V,) float64: bits that tell which text a token stands for where it stands for several. Of the unknown token
+        """(V,) float64: bits to choose the text where a token stands for several. For the unknown token,
         those of a uniform choice among the Unicode characters without a token, about 20."""
         bits = np.zeros(self.vocab_size)
         if self._knows_unknown:

@@ -1,4 +1,4 @@
-"""Tokenizers that others have trained."""
+"""Pretrained tokenizers from a file or the Hugging Face Hub."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,20 +18,20 @@ _TIMEOUT = 5.0  # seconds in which the Hub has to answer
 class Pretrained(ByteLevel):
     """A byte-level tokenizer from a file, or of a model at the Hugging Face Hub: GPT-2's, Llama 3's, Qwen's.
 
-    It is read when it is first needed. What the Hub has once given is used from then on. A file holds rules and
+    It is read when it is first needed, and downloaded only once. A file holds rules and
     tokens, no code.
     """
 
     def __init__(
         self,
         name: str,  # of a model at the Hub, like gpt2; or a tokenizer.json, or a folder that holds one
-        end_token: str | None = "<|endoftext|>",  # what ends a document; null: nothing
+        end_token: str | None = "<|endoftext|>",  # at the end of a document; null: none
     ):
         super().__init__(end_token)
         self.name = name
 
     def train(self, documents: Iterable[str]) -> None:
-        """Nothing but reading it. Raises DataError if it is not there or is of another kind."""
+        """Only reads the file. Raises DataError if it is missing or of another kind."""
         assert self.core
 
     @property

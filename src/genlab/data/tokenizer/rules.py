@@ -1,7 +1,7 @@
-"""Whether the rules in a tokenizer.json, which may be a stranger's, can be applied to any text in time and memory.
+"""Checks that the rules in an untrusted tokenizer.json can be applied to any text in bounded time and memory.
 
-Normalizers can make a letter a gigabyte, patterns can take forever, and what the package does not expect ends its Rust
-code with a panic. So rules other than GPT-2's are first tried in a process of their own, which has limits.
+Normalizers can expand a letter to a gigabyte, patterns can take forever, and invalid rules make the package's Rust
+code panic. So rules other than GPT-2's are first tried in a separate process with limits.
 """
 
 import json
@@ -15,9 +15,9 @@ from typing import Any
 from genlab.errors import DataError
 
 _SECONDS = 20
-_MEMORY = 4 << 30  # bytes of addresses
-_LONGEST = 64  # characters that normalizers may make of one
-_PATIENCE = 4 * _SECONDS  # seconds of the clock, on a machine with other work
+_MEMORY = 4 << 30  # bytes of address space
+_LONGEST = 64  # characters to which normalizers may expand one
+_PATIENCE = 4 * _SECONDS  # seconds of wall clock, on a busy machine
 _OTHERS = "aA0 \n\t!'.é中\u0301\U0001f600"
 # Reads the rules and texts from its standard input, and prints how many tokens each text has.
 _TRIAL = f"""
@@ -35,7 +35,7 @@ print(json.dumps([len(core.encode(text, add_special_tokens=False).ids) for text 
 
 
 def are_plain(content: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer splits words as GPT-2's does and changes nothing: what genlab's own do."""
+    """Whether a tokenizer splits words like GPT-2's and has no normalizer, like genlab's own."""
     splits, after = content.get("pre_tokenizer"), content.get("post_processor")
     is_byte_level = isinstance(splits, Mapping) and splits.get("type") == "ByteLevel"
     ends = after is None or (isinstance(after, Mapping) and after.get("type") == "ByteLevel")
@@ -43,9 +43,9 @@ def are_plain(content: Mapping[str, Any]) -> bool:
 
 
 def check_rules(state: str, content: Mapping[str, Any]) -> None:
-    """Raises DataError if the rules of a tokenizer cannot be applied to some plain texts, or make too much of them."""
+    """Raises DataError if the rules of a tokenizer fail on some plain texts, or take or produce too much."""
     if _growth(content.get("normalizer")) > _LONGEST:
-        raise DataError(f"its normalizers make more than {_LONGEST} characters of one.")
+        raise DataError(f"its normalizers expand one character to more than {_LONGEST}.")
     texts = [text for literal in dict.fromkeys([*_OTHERS, *_literals(content)]) for text in _repeated(literal)]
     asked = json.dumps({"state": state, "texts": texts})
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
@@ -65,15 +65,15 @@ def check_rules(state: str, content: Mapping[str, Any]) -> None:
         raise DataError("its rules take too long, or too much memory, on plain text.")
     if done.returncode:
         cause = (done.stderr.strip().splitlines() or [""])[-1][:200]
-        raise DataError(f"its rules break on plain text ({cause}).")
+        raise DataError(f"its rules fail on plain text ({cause}).")
     counts = json.loads(done.stdout)
     if any(count > _LONGEST * len(text.encode()) for count, text in zip(counts, texts, strict=True)):
-        raise DataError("its rules make too many tokens of plain text.")
+        raise DataError("its rules produce too many tokens for plain text.")
 
 
 @contextmanager
 def without_panics() -> Iterator[None]:
-    """Raises DataError for a panic of the package's Rust code, which is no Exception and prints a page."""
+    """Turns a panic of the package's Rust code, which is not an Exception, into DataError."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -83,7 +83,7 @@ def without_panics() -> Iterator[None]:
         if type(error).__name__ != "PanicException":
             raise
         cause = " ".join(str(error).split())[:200]
-        raise DataError(f"the rules of the tokenizer break on this text ({cause}).") from error
+        raise DataError(f"the rules of the tokenizer fail on this text ({cause}).") from error
     finally:
         os.dup2(kept, 2)
         os.close(kept)
@@ -91,7 +91,7 @@ def without_panics() -> Iterator[None]:
 
 
 def _growth(normalizer: Any) -> float:
-    """How many characters normalizers make of one at most, as far as they say."""
+    """An upper bound on the characters to which normalizers expand one, as far as it is known."""
     if not isinstance(normalizer, Mapping):
         return 1.0
     growth = 1.0
@@ -104,7 +104,7 @@ def _growth(normalizer: Any) -> float:
 
 
 def _literals(node: Any) -> Iterator[str]:
-    """The patterns in the rules, and the characters in them: texts that they are likely to be about."""
+    """The patterns in the rules, and the characters in them, as texts that the rules are likely to match."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             if key in ("String", "Regex") and isinstance(value, str):

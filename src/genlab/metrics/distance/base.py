@@ -1,4 +1,4 @@
-"""How different two images are."""
+"""The protocol of distances between images."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,9 +12,9 @@ class ImageDistance(Protocol):
     name: str
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
-        """Of images (N, C, H, W) on [-1, 1], C of 1 or 3, each with its counterpart; not quantized. -> (N,) float32."""
+        """Distances of paired images (N, C, H, W) on [-1, 1], C of 1 or 3, not quantized. -> (N,) float32."""
         ...
 
     def settings(self) -> dict[str, int | float | str]:
-        """What it depends on beside the images: part of the protocol on record."""
+        """What it depends on beside the images: part of the recorded protocol."""
         ...

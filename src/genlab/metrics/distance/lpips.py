@@ -37,7 +37,7 @@ class LPIPS:
         cache: str | None = None,  # a folder; null: torch.hub's
         timeout: float = 5.0,  # seconds that the server may take to answer
     ):
-        """Raises ResourceError if the weights are neither here nor to be had, or are not this network's."""
+        """Raises ResourceError if the weights are neither here nor can be downloaded, or are not this network's."""
         self.name = f"lpips_{net}"
         self.at_most = at_most
         from torchvision import models  # here and below: slow to import, and not for whoever only asks what this is
@@ -71,7 +71,7 @@ class LPIPS:
 
 
 def _network(net: Literal["alex", "vgg", "squeeze"], path: Path, published: Published) -> torch.nn.Module:
-    """The library's network, given its weights without drawing others first."""
+    """The library's network with given weights, without random initialization first."""
     from torchmetrics.functional.image import lpips as library
 
     heads = Path(library.__file__).parent / "lpips_models" / f"{net}.pth"

@@ -1,10 +1,10 @@
-"""The plain distance: of pixels."""
+"""Mean squared difference of pixels."""
 
 from torch import Tensor
 
 
 class PixelDistance:
-    """Mean squared difference of pixels on [-1, 1]. It needs no weights, and knows nothing of what people see."""
+    """Mean squared difference of pixels on [-1, 1]. It needs no weights, and does not model human perception."""
 
     name = "pixels"
 

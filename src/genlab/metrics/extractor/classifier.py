@@ -14,10 +14,10 @@ from genlab.model.elsewhere import FROM_ELSEWHERE
 
 
 class ClassifierFeatures:
-    """What a trained classifier sees in images of the size that it was trained on. Nothing is resized.
+    """Features of images of the size that the classifier was trained on. Nothing is resized.
 
-    Numbers of two classifiers do not compare, not even of two trainings of one: the fingerprint, which is of the
-    weights, says so.
+    Numbers with two classifiers are not comparable, not even with two trainings of one; their fingerprints, which
+    hash the weights, differ.
     """
 
     modality: Literal["image"] = "image"
@@ -27,7 +27,7 @@ class ClassifierFeatures:
         self,
         model: Annotated[Classifies, FROM_ELSEWHERE],
     ):
-        """The networks of ``model`` are made; who has its weights loads them then."""
+        """Makes the networks of ``model``; the caller loads its weights afterwards."""
         assert isinstance(model, Model)
         model.configure_model()
         self.model = model.eval().requires_grad_(False)

@@ -35,7 +35,7 @@ class CLIP:
         self,
         weights: str | None = None,  # OpenAI's .pt file, or its tensors; null: torch.hub's, or downloaded (338 MB)
     ):
-        """Raises ResourceError if the weights are neither here nor to be had, or are not CLIP's."""
+        """Raises ResourceError if the weights are neither here nor can be downloaded, or are not CLIP's."""
         path = weights_file(_PUBLISHED, weights)
         try:
             model = build_model(load_tensors(path, _PUBLISHED), torch.float32)

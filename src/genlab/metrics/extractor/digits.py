@@ -1,4 +1,4 @@
-"""Features for scikit-learn's digits, of a small network that comes with genlab."""
+"""Features of scikit-learn's digits, from a small network that comes with genlab."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,9 +19,9 @@ _ARCHITECTURE = (
 
 
 class DigitsFeatures:
-    """64 features of a network that learned to name and to redraw digits, scaled to unit variance over training images.
+    """64 features of a network trained to classify and to reconstruct digits, with unit variance over training images.
 
-    ``scripts/train_digits_extractor.py`` made the weights, from training images alone.
+    ``scripts/train_digits_extractor.py`` made the weights, from training images only.
     """
 
     name = "digits64"

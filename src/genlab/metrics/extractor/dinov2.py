@@ -26,7 +26,7 @@ _OFFSET = 0.1  # see _fit_positions
 class DINOv2:
     """The class token of a DINOv2 vision transformer (Oquab et al. 2023, arXiv:2304.07193), which saw no labels.
 
-    Stein et al. (2023, arXiv:2306.04675) find distances over the features of ViT-L/14 nearest to what people judge.
+    Stein et al. (2023, arXiv:2306.04675) find distances over the features of ViT-L/14 closest to human judgment.
     Images are prepared as in their program, pixels rounded to 8 bits after the resize as PIL does it; and positions are
     interpolated as in DINOv2's own program, which transformers does a little differently.
     """
@@ -43,7 +43,7 @@ class DINOv2:
         """
         Raises:
             ConfigError: transformers is not installed.
-            ResourceError: the model is neither here nor to be had, or it is not a DINOv2 as safetensors.
+            ResourceError: the model is neither here nor can be downloaded, or it is not a DINOv2 as safetensors.
         """
         try:
             from transformers import Dinov2Model

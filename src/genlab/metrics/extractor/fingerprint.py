@@ -1,4 +1,4 @@
-"""A short hash of a network: what makes two sets of features comparable."""
+"""A short hash of a network, by which features are comparable."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def network_fingerprint(network: nn.Module, *descriptions: str) -> str:
-    """16 hex digits of the SHA-256 of every weight and buffer, and of what they do not say (preprocessing ...)."""
+    """16 hex digits of the SHA-256 of every weight and buffer, and of ``descriptions`` (preprocessing ...)."""
     digest = hashlib.sha256("\n".join(descriptions).encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())

@@ -1,4 +1,4 @@
-"""The Inception-v3 features of the FID literature: torch-fidelity's network, whose numbers are the TensorFlow one's."""
+"""The Inception-v3 features of the FID literature: torch-fidelity's port of the TensorFlow network."""
 
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ _LAYERS = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv
            "MaxPool_2", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e",
            "Mixed_7a", "Mixed_7b", "Mixed_7c", "AvgPool")  # fmt: skip
 _SPATIAL = ("Mixed_6d", 7)  # layer, channels
-_CPU_CHUNK = 16  # images that a CPU looks at together: what the first layers make of 64 is too large for its caches
+_CPU_CHUNK = 16  # images per pass on a CPU: activations of 64 do not fit its caches
 
 
 class Inception:
@@ -45,7 +45,7 @@ class Inception:
         cache: str | None = None,  # a folder; null: torch.hub's, where torch-fidelity keeps the file too
         timeout: float = 5.0,  # seconds that the server may take to answer
     ):
-        """Raises ResourceError if the weights are neither here nor to be had, or hold anything but weights."""
+        """Raises ResourceError if the weights are neither here nor can be downloaded, or hold anything but weights."""
         path = weights_file(PUBLISHED, weights, cache, timeout)
         load_tensors(path, PUBLISHED)  # torch-fidelity unpickles whatever the file says: look first
         try:

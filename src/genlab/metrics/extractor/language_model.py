@@ -1,4 +1,4 @@
-"""Features of text from a language model of Hugging Face's transformers: a folder, or a name at the Hub."""
+"""Text features from a language model of Hugging Face transformers: a folder, or a name at the Hub."""
 
 import hashlib
 import json
@@ -33,13 +33,13 @@ class LanguageModel:
         self,
         name: str,  # a folder with config.json, *.safetensors and a tokenizer; or a name at the Hub, like gpt2
         revision: str | None = None,  # at the Hub: a branch, tag or commit
-        max_length: int = 512,  # tokens; of a longer text the first so many
-        batch_size: int = 16,  # texts that are looked at together
+        max_length: int = 512,  # tokens; longer texts are cut
+        batch_size: int = 16,  # texts per pass
     ):
         """
         Raises:
             ConfigError: transformers is not installed, or an argument is out of its range.
-            ResourceError: the model is neither here nor to be had, or it is not weights as safetensors.
+            ResourceError: the model is neither here nor can be downloaded, or its weights are not safetensors.
         """
         if max_length < 1 or batch_size < 1:
             raise ConfigError(f"metrics.extractor: max_length={max_length}, batch_size={batch_size} must be >= 1.")
@@ -80,7 +80,7 @@ class LanguageModel:
         )
 
     def extract(self, examples: Sequence[str], wanted: frozenset[str]) -> dict[str, Tensor]:
-        """N texts -> ``features`` (N, width), float32. A text without tokens is the token that ends texts."""
+        """N texts -> ``features`` (N, width), float32. A text without tokens is replaced by the end token."""
         rows = []
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network.to(device)

@@ -1,4 +1,4 @@
-"""Features of text by counting: runs of characters, no network and no download."""
+"""Text features from hashed counts of character n-grams, without a network or a download."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ class HashedNgrams:
     """How often each run of up to ``longest`` characters is in a text, put into ``size`` buckets by a hash with a sign
     (Weinberger et al. 2009, arXiv:0902.2206), and scaled to length 1.
 
-    They tell languages, alphabets, markup, spelling and topics apart. They know nothing of meaning and next to nothing
-    of order: text whose words are shuffled has the features of text. The hash is MurmurHash3, the same on every
+    They distinguish languages, alphabets, markup, spelling and topics. They ignore meaning and almost all
+    order: text with shuffled words has nearly the same features. The hash is MurmurHash3, the same on every
     machine.
     """
 

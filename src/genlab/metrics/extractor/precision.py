@@ -1,4 +1,4 @@
-"""Features are float32 everywhere: neither autocast nor TensorFloat-32 may round them."""
+"""Disables autocast and TensorFloat-32 while features are computed, so that they are float32 everywhere."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

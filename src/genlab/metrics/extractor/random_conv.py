@@ -1,7 +1,7 @@
 """Features of a convolutional network that was never trained: no download, any image size.
 
-Random features tell apart what differs in color, contrast and local texture (Naeem et al. 2020, arXiv:2002.09797, find
-them the better choice where images are far from ImageNet). They say less about objects than Inception's.
+Random features distinguish color, contrast and local texture (Naeem et al. 2020, arXiv:2002.09797, find
+them the better choice where images are far from ImageNet). They capture objects less than Inception's.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Images of any size to squares, bilinear as TensorFlow 1 did it: what published Inception numbers rest on."""
+"""Bilinear resize of TensorFlow 1, which published Inception numbers are based on."""
 
 import torch
 from torch import Tensor

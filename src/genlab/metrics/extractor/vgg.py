@@ -32,7 +32,7 @@ class VGG16:
         self,
         weights: str | None = None,  # torchvision's .pth file; null: from torch.hub's cache, or downloaded (528 MB)
     ):
-        """Raises ResourceError if the weights are neither here nor to be had, or are not VGG-16's."""
+        """Raises ResourceError if the weights are neither here nor can be downloaded, or are not VGG-16's."""
         path = weights_file(_PUBLISHED, weights)
         with torch.device("meta"):
             self.network = torchvision.models.vgg16()

@@ -1,4 +1,4 @@
-"""Files of published weights: found, or downloaded once; only tensors are taken out of them."""
+"""Finds or downloads published weights, and reads only tensors from them."""
 
 import hashlib
 import pickle
@@ -21,13 +21,13 @@ _TIMEOUT = 5.0  # seconds that a server may take to answer
 
 @dataclass(frozen=True)
 class Published:
-    """A file that its makers offer."""
+    """A published file of weights."""
 
     title: str  # "the Inception weights for FID": for messages
     url: str
     name: str  # of the file, as torch.hub and torch-fidelity keep it
     sha256: str  # its first digits, or all
-    instead: str = "use metrics/extractor=random (no download)"  # what else a user can do
+    instead: str = "use metrics/extractor=random (no download)"  # an alternative for the user
 
 
 def named_by_hash(title: str, url: str, instead: str = Published.instead) -> Published:
@@ -42,7 +42,7 @@ def weights_file(
     cache: str | None = None,  # a folder; null: torch.hub's
     timeout: float = _TIMEOUT,
 ) -> Path:
-    """Raises ResourceError if the file is neither here nor to be had."""
+    """Raises ResourceError if the file is neither here nor can be downloaded."""
     if weights is not None:
         path = read_path(weights)
         if not path.is_file():
@@ -80,7 +80,7 @@ def load_tensors(path: Path, published: Published) -> dict[str, Tensor]:
 
 
 def misfit(path: Path, published: Published, error: Exception) -> ResourceError:
-    """To be raised where tensors are not those of the network. ``error`` may have many lines; the first tell."""
+    """The error for tensors that are not those of the network. ``error`` may have many lines; the first are shown."""
     said = " ".join(str(error).split())[:160]
     return ResourceError(f"{path} holds other weights than {published.name} ({said} ...).")
 

@@ -1,4 +1,4 @@
-"""Augmentations that stand between a GAN's images and its discriminator, real and generated alike."""
+"""Differentiable augmentations of a discriminator's inputs, real and generated."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
@@ -19,11 +19,11 @@ class Augmentation(Protocol):
 
 
 class DiffAugment:
-    """Differentiable augmentation: what makes a GAN trainable on few images (Zhao et al. 2020, section 3.2).
+    """Differentiable augmentation, to train GANs on few images (Zhao et al. 2020, section 3.2).
 
     ``color`` changes brightness (by up to 1/2), saturation (0 to 2 times) and contrast (1/2 to 3/2 times);
-    ``translation`` shifts by up to an eighth of the side; ``cutout`` blanks a square of half the side. What has no
-    pixel becomes 0, mid-gray, as published. An empty policy changes nothing.
+    ``translation`` shifts by up to an eighth of the side; ``cutout`` blanks a square of half the side. Empty
+    pixels become 0, mid-gray, as published. An empty policy changes nothing.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ def color(images: Tensor, u: Tensor, brightness: float = 1.0) -> Tensor:
 def translation(images: Tensor, u: Tensor, ratio: float = 0.125, repeat_edges: bool = False) -> Tensor:
     """Shift by whole pixels, up to ``ratio`` of the side either way, by ``u`` (N, 2) in [0, 1).
 
-    What has no pixel is 0, or with ``repeat_edges`` the nearest that there is."""
+    Empty pixels become 0, or with ``repeat_edges`` the nearest pixel."""
     count, _, height, width = images.shape
     reach = torch.tensor([int(height * ratio + 0.5), int(width * ratio + 0.5)], device=images.device)
     shift = (u * (2 * reach + 1)).floor().long() - reach  # (N, 2), -reach to reach

@@ -1,4 +1,4 @@
-"""Classifier-free guidance (Ho and Salimans 2022): away from what a model makes when it is told nothing."""
+"""Classifier-free guidance (Ho and Salimans 2022): extrapolation from the unconditional prediction."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 class ClassifierFree:
-    """D_u + w (D_c - D_u) of the denoisers that are told nothing and the condition (eq. 6; their w is ours minus 1); of
-    logits and of a flow's shifts and scales likewise. 1 is none; below, a condition counts for less."""
+    """D_u + w (D_c - D_u) of the unconditional and the conditional denoiser (eq. 6; their w is ours minus 1); likewise
+    for logits and for a flow's shifts and scales. 1 is no guidance; below 1, the condition counts less."""
 
     def __init__(self, strength: float = 2.0):
         self.strength = strength

@@ -9,8 +9,8 @@ from genlab.model.guidance.classifier_free import extrapolated
 
 
 class Interval:
-    """Of diffusion: guided where ``low`` <= sigma <= ``high``, else as the model is. Too much noise makes samples of a
-    class alike, too little makes no difference; where no row is inside, a call costs half."""
+    """For diffusion: guided where ``low`` <= sigma <= ``high``, else not. At high noise, guidance makes samples of a
+    class alike; at low noise it has no effect. Where no row is inside, a call costs half."""
 
     def __init__(self, strength: float = 2.0, low: float = 0.0, high: float = float("inf")):
         """Raises ValueError if no noise level lies between the ends."""

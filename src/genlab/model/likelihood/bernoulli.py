@@ -1,4 +1,4 @@
-"""Black or white pixels."""
+"""Bernoulli likelihood of binary pixels."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,8 @@ from genlab.seeding import RandomStream
 
 
 class Bernoulli:
-    """Each pixel is white (above 127.5 of 255) with a probability that the decoder says as a logit; two gray levels."""
+    """Each pixel is white (above 127.5 of 255) with a probability that the decoder gives as a logit; two gray
+    levels."""
 
     levels: int | None = 2
 

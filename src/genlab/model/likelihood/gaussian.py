@@ -1,4 +1,4 @@
-"""Pixels as independent normals."""
+"""Gaussian likelihood of independent pixels."""
 
 import math
 
@@ -9,7 +9,7 @@ from genlab.seeding import RandomStream
 
 
 class Gaussian:
-    """A density: with a fixed scale, squared error; else the decoder also says how sure it is of each pixel.
+    """A density: with a fixed scale, squared error; else the decoder also gives the scale of each pixel.
 
     Parameter channels: the means, then, unless the scale is fixed, the logarithms of the scales.
     """
@@ -18,8 +18,8 @@ class Gaussian:
 
     def __init__(
         self,
-        scale: float | None = None,  # standard deviation of every pixel, in units of [-1, 1]; None: the decoder says
-        min_scale: float = 0.01,  # of those that the decoder says; 2.5 gray levels is 0.02
+        scale: float | None = None,  # standard deviation of every pixel, in units of [-1, 1]; None: from the decoder
+        min_scale: float = 0.01,  # of the decoder's scales; 2.5 gray levels is 0.02
     ):
         """A pixel that never changes would have an unbounded density, hence ``min_scale``.
 

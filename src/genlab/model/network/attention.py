@@ -1,4 +1,4 @@
-"""Scaled dot-product attention (Vaswani et al. 2017, section 3.2), by the quickest way where it runs."""
+"""Scaled dot-product attention (Vaswani et al. 2017, section 3.2), by the fastest kernel on each device."""
 
 import math
 from collections.abc import Iterator

@@ -10,22 +10,22 @@ from genlab.model.network.embedding import NO_LABEL, ConditionEmbedding, Told
 from genlab.model.network.group_norm import group_norm
 from genlab.model.network.unet import Block
 
-_COARSEST = 4  # side of the feature map that a vector is read off
+_COARSEST = 4  # side of the feature map that is mapped to a vector
 
 
 class ConvEncoder(nn.Module):
-    """Images to what is known of their latents."""
+    """Images to the parameters of their latents."""
 
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         out_channels: int,  # for each place of the latent
         channels: int = 32,  # at the finest resolution; each halving doubles them
         max_channels: int = 128,
         num_blocks: int = 1,  # at each resolution
-        patch_size: int = 1,  # pixels to a side that the finest feature map takes as one: 2 costs a quarter
+        patch_size: int = 1,  # side of pixel blocks at the finest feature map: 2 costs a quarter
         dropout: float = 0.0,
     ):
         """Raises ValueError: the latent is larger than the image in patches, the image is not made of whole patches, or
@@ -65,12 +65,12 @@ class ConvDecoder(nn.Module):
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         out_channels: int,  # for each pixel
         channels: int = 32,  # at the finest resolution; each halving doubles them
         max_channels: int = 128,
         num_blocks: int = 1,  # at each resolution
-        patch_size: int = 1,  # pixels to a side that the finest feature map takes as one: 2 costs a quarter
+        patch_size: int = 1,  # side of pixel blocks at the finest feature map: 2 costs a quarter
         dropout: float = 0.0,
     ):
         """Raises ValueError: the latent is larger than the image in patches, the image is not made of whole patches, or

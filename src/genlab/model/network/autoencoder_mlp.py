@@ -13,13 +13,13 @@ Activation = nn.ReLU | nn.SiLU | nn.GELU | nn.Tanh
 
 
 class MLPEncoder(nn.Module):
-    """Flattened images to what is known of their latents."""
+    """Flattened images to the parameters of their latents."""
 
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         out_channels: int,  # for each place of the latent
         width: int = 256,
         depth: int = 2,  # blocks
@@ -45,7 +45,7 @@ class MLPDecoder(nn.Module):
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
         latent_shape: Sequence[int],  # (Z, h, w); a vector is (Z, 1, 1)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         out_channels: int,  # for each pixel
         width: int = 256,
         depth: int = 2,  # blocks
@@ -61,7 +61,7 @@ class MLPDecoder(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """Residual blocks from one shape to another, told the condition."""
+    """Residual blocks from one shape to another, conditioned."""
 
     def __init__(
         self,

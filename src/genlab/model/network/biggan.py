@@ -26,7 +26,7 @@ class BigGANGenerator(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         latent_dim: int,  # is rounded down to a multiple of the chunks
         channels: int = 64,  # times channel_mult
         channel_mult: Sequence[int] = (4, 4, 4, 4),  # from the coarsest feature map to the finest
@@ -71,7 +71,7 @@ class BigGANDiscriminator(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         channels: int = 64,  # times channel_mult
         channel_mult: Sequence[int] = (4, 4, 4, 4),  # from the finest feature map to the coarsest
         attention_resolutions: Sequence[int] = (16,),  # heights of feature maps that get attention, if they occur

@@ -19,7 +19,7 @@ class DCGANGenerator(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         latent_dim: int,
         channels: int = 64,  # of the last feature map; each coarser one has twice as many, up to 8 times
         batch_norm: bool = True,
@@ -55,7 +55,7 @@ class DCGANDiscriminator(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         channels: int = 64,  # of the first feature map; each coarser one has twice as many, up to 8 times
         batch_norm: bool = True,  # not together with a gradient penalty, which is of each image by itself
         spectral_norm: bool = False,

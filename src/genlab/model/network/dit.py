@@ -21,7 +21,7 @@ class DiT(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         patch_size: int = 2,  # pixels; a token is a square of that side
         width: int = 384,  # of a token
         depth: int = 12,  # blocks

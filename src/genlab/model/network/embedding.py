@@ -1,4 +1,4 @@
-"""What a denoiser is told beside the image, as vectors: how noisy it is, and what it should show."""
+"""Embeddings of noise levels and conditions as vectors."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,12 @@ class NoiseLevelEmbedding(nn.Module):
         return self.out(F.silu(self.hidden(features.to(self.hidden.weight.dtype))))
 
 
-Told = Mapping[str, ConditionKind]  # what a network is told, by key
-NO_LABEL: Told = {"label": Label(0)}  # of a network that is always told a vector: one that never changes
+Told = Mapping[str, ConditionKind]  # the conditions of a network, by key
+NO_LABEL: Told = {"label": Label(0)}  # for a network that always takes a vector: a constant one
 
 
 class CaptionEncoder(Protocol):
-    """A trained model that makes vectors of sentences, and stays as it is: a module."""
+    """A frozen pretrained model that embeds sentences as vectors: a module."""
 
     width: int
 
@@ -50,20 +50,20 @@ class CaptionEncoder(Protocol):
 
 
 class ConditionEmbedding(nn.ModuleDict):
-    """One vector for each key of a condition, and their sum. ``caption_encoder``: what reads captions; None: an
+    """One vector for each key of a condition, and their sum. ``caption_encoder``: encodes captions; None: an
     embedding of words, trained with the rest."""
 
     def __init__(self, told: Told, width: int, caption_encoder: CaptionEncoder | None = None):
-        """Raises ValueError: there is an encoder, and nothing for it to read."""
+        """Raises ValueError: there is an encoder, and no captions."""
         if caption_encoder is not None and not any(isinstance(kind, Caption) for kind in told.values()):
             raise ValueError(
-                "model.network.caption_encoder reads captions, and the model is told none. Use data that have "
+                "model.network.caption_encoder needs captions, and the model has none. Use data that have "
                 "captions, such as data=shapes, and model.conditions=[caption]."
             )
         super().__init__({key: _embedding(kind, width, caption_encoder) for key, kind in told.items()})
 
     def forward(self, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """By key, (N, ...) each; who lacks a key is told nothing of it. -> (N or 1, width), the sum."""
+        """By key, (N, ...) each; missing keys count as empty. -> (N or 1, width), the sum."""
         first, *others = self.vectors(condition)
         for vector in others:
             first = first + vector
@@ -78,11 +78,11 @@ class ConditionEmbedding(nn.ModuleDict):
         return torch.cat([vector.expand(rows, -1) for vector in self.vectors(condition)], dim=1)
 
     def guided(self, condition: Mapping[str, Tensor] | None, rows: int) -> Tensor:
-        """Of nothing told, then of ``condition``: what a guided call needs. -> (2 * rows, width)."""
+        """For a guided call: the empty condition, then ``condition``. -> (2 * rows, width)."""
         return torch.cat([self(None).expand(rows, -1), self(condition).expand(rows, -1)])
 
     def start_at(self, std: float) -> None:
-        """Draw the vectors anew, of this spread."""
+        """Reinitialize the vectors with this standard deviation."""
         for embed in self.values():
             embed.start_at(std)  # type: ignore[operator]
 
@@ -95,7 +95,7 @@ class LabelEmbedding(nn.Module):
         self.rows = nn.Embedding(num_classes + 1, width)
 
     def forward(self, label: Tensor | None) -> Tensor:
-        """(N,), -1 for "no label"; None: nobody has one. -> (N or 1, width)."""
+        """(N,), -1 for "no label"; None: no labels. -> (N or 1, width)."""
         if label is None:
             return self.rows.weight[:1]  # broadcasts over the batch
         return self.rows(label + 1)
@@ -105,8 +105,8 @@ class LabelEmbedding(nn.Module):
 
 
 class CaptionEmbedding(nn.Module):
-    """One vector for a caption: words and their places, a transformer layer or two among them, and the mean of what
-    comes out. The empty caption has a vector of its own."""
+    """One vector for a caption: words and positions, a few transformer layers, and the mean
+    of the outputs. The empty caption has a separate vector."""
 
     INNER, HEADS, DEPTH = 64, 4, 2
 
@@ -125,7 +125,7 @@ class CaptionEmbedding(nn.Module):
             return self.nothing[None]
         written = caption != 0  # (N, T)
         empty = ~written.any(dim=1, keepdim=True)
-        seen = written | empty  # softmax needs something to look at
+        seen = written | empty  # softmax needs at least one key
         h = self.words(caption) + self.places[: caption.shape[1]]
         for layer in self.layers:
             h = layer(h, seen)
@@ -140,14 +140,14 @@ class CaptionEmbedding(nn.Module):
 
 
 class EncodedCaption(nn.Module):
-    """One vector for a caption: a linear map of what a trained encoder makes of its words. The empty caption has a
-    vector of its own."""
+    """One vector for a caption: a linear map of a pretrained encoder's output. The empty caption has a
+    separate vector."""
 
     def __init__(self, kind: Caption, width: int, encoder: CaptionEncoder):
-        """Raises ValueError: nothing says which words the data's captions have."""
+        """Raises ValueError: the words of the data's captions are not known."""
         super().__init__()
         if not kind.names:
-            raise ValueError("model.network.caption_encoder needs data that name the words of their captions.")
+            raise ValueError("model.network.caption_encoder needs data that provide the words of their captions.")
         assert isinstance(encoder, nn.Module)
         encoder.configure_model()  # type: ignore[operator]
         self.kind, self.encoder = kind, encoder.requires_grad_(False)
@@ -171,7 +171,7 @@ class EncodedCaption(nn.Module):
 
 
 class CaptionLayer(nn.Module):
-    """Self-attention and a perceptron, each behind a layer norm; words look at the words that are there."""
+    """Self-attention and a perceptron, each after a layer norm; padding is masked."""
 
     def __init__(self, width: int, num_heads: int):
         super().__init__()

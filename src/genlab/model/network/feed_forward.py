@@ -1,4 +1,4 @@
-"""What a transformer does to each token on its own, between attentions."""
+"""The feed-forward layers of transformers."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

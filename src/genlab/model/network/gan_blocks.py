@@ -1,4 +1,4 @@
-"""What the residual networks of GANs are made of: blocks that resample, and how many of them an image needs."""
+"""Building blocks of GANs' residual networks: blocks that resample, and how many of them an image needs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -48,8 +48,8 @@ def layer_maker(initialize: Callable[[Tensor], Any], use_spectral_norm: bool = F
 
 
 def faint_conditions(told: Told, width: int) -> ConditionEmbedding | None:
-    """Vectors of conditions that start near 0: long ones drown the noise, and every class collapses to one image. None
-    if there are none."""
+    """Condition embeddings that start near 0: large ones dominate the noise, and every class collapses to one image.
+    None without conditions."""
     if not told:
         return None
     vectors = ConditionEmbedding(told, width)

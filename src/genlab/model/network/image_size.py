@@ -1,4 +1,4 @@
-"""What a network says of images that it cannot take."""
+"""The error of networks for unsuitable image sizes."""
 
 
 class ImageSizeError(ValueError):

@@ -22,12 +22,12 @@ class ConvLadder(nn.Module):
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
         latent_shapes: Sequence[Sequence[int]],  # (Z, h, w) of each layer, the top (and coarsest) first
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         out_channels: int,  # for each pixel
         channels: int = 32,  # at the finest resolution; each halving doubles them
         max_channels: int = 128,
         num_blocks: int = 1,  # at each resolution, up; down there is one for each layer of latents, too
-        patch_size: int = 1,  # pixels to a side that the finest feature map takes as one: 2 costs a quarter
+        patch_size: int = 1,  # side of pixel blocks at the finest feature map: 2 costs a quarter
         dropout: float = 0.0,
     ):
         """Raises ValueError: latents larger than the image in patches or than those below them, an image that is not
@@ -118,7 +118,7 @@ class Down(nn.Module):
 
 
 class StochasticBlock(nn.Module):
-    """A layer of latents: what is known from above predicts it; it is drawn, and added to what is known."""
+    """A layer of latents: predicted from the features above, drawn, and added to them."""
 
     def __init__(self, channels: int, latent_channels: int, embedding_width: int, dropout: float):
         super().__init__()

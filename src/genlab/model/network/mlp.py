@@ -16,10 +16,10 @@ class MLP(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an example: (C, H, W)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         width: int = 128,
         depth: int = 3,  # blocks
-        num_frequencies: int = 5,  # sinusoids of every coordinate that are seen beside it: 1, 2, 4 ... radians a unit
+        num_frequencies: int = 5,  # sinusoids of every coordinate as further inputs: 1, 2, 4 ... radians a unit
         dropout: float = 0.0,  # of what each block adds
     ):
         """Sinusoids of the input let a perceptron resolve detail much finer than the data (Tancik et al. 2020), which

@@ -1,4 +1,4 @@
-"""How a transformer over tokens knows their order: added to what goes in, or turned into queries and keys."""
+"""Position embeddings of transformers: learned vectors, or rotary."""
 
 import torch
 from torch import Tensor, nn

@@ -16,10 +16,10 @@ class RealNVP(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an example: (C, H, W), of at least two numbers
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         width: int = 256,  # of the hidden layers
         depth: int = 12,  # couplings
-        num_frequencies: int = 0,  # sinusoids of every coordinate that are seen beside it: 1, 2, 4 ... radians a unit
+        num_frequencies: int = 0,  # sinusoids of every coordinate as further inputs: 1, 2, 4 ... radians a unit
         max_log_scale: float = 2.0,  # of one coupling, either way: what keeps the inverse exact
     ):
         """For data of two numbers, sinusoids let a coupling bend the plane in fine detail (Tancik et al. 2020).

@@ -1,4 +1,4 @@
-"""A residual network for small images, to features: He et al. (2016, arXiv:1603.05027), with group norm."""
+"""A residual feature network for small images: He et al. (2016, arXiv:1603.05027), with group norm."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 class ResNet(nn.Module):
     """Pre-activation blocks in stages, each of which but the first halves the resolution; features of every stage.
 
-    The norm is of groups of channels (Wu and He 2018): it knows no batch and keeps no statistics, so averaged weights
-    and a few examples on each of many devices are as good as any. Features are of every stage, not of the last alone:
-    those of a classifier's last layer come near to one point a class (Papyan et al. 2020), and a judge that looks at
-    them sees little of how images of a class differ.
+    The norm is of groups of channels (Wu and He 2018): it does not depend on the batch and has no statistics, so it
+    suits averaged weights and few examples on each of many devices. Features are of every stage, not of the last alone:
+    those of a classifier's last layer come near to one point a class (Papyan et al. 2020), which
+    hardly distinguish images of one class.
     """
 
     def __init__(

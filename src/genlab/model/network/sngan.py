@@ -23,7 +23,7 @@ class SNGANGenerator(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         latent_dim: int,
         channels: int = 256,
     ):
@@ -54,7 +54,7 @@ class SNGANDiscriminator(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         channels: int = 128,
         spectral_norm: bool = True,
     ):

@@ -24,7 +24,7 @@ class TarFlow(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         patch_size: int = 2,  # pixels; a token is a square of that side
         width: int = 64,  # of a token
         num_blocks: int = 4,  # affine maps; every second one reads in reverse
@@ -179,7 +179,7 @@ class CausalLayer(nn.Module):
         return self._add(x, attend(query, key, value)), (key, value)
 
     def empty(self, num: int) -> tuple[Tensor, Tensor]:
-        """The cache of ``num`` sequences that have not begun."""
+        """An empty cache for ``num`` sequences."""
         weight = self.mixed.weight
         return (weight.new_empty(num, self.num_heads, 0, len(weight) // self.num_heads),) * 2
 

@@ -15,7 +15,7 @@ Turns = tuple[Tensor, Tensor] | None
 
 
 class Positions(Protocol):
-    """Where tokens stand: told by :meth:`embed`, or by turning queries and keys; one of the two changes nothing."""
+    """Position information: added by :meth:`embed`, or by rotating queries and keys; one of the two does nothing."""
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor: ...
 
@@ -108,9 +108,9 @@ class TokenTransformer(nn.Module):
 
     def __init__(
         self,
-        num_tokens: int,  # that go in
-        num_outputs: int,  # that come out: the first so many of those that go in
-        max_length: int,  # tokens that it can see at once
+        num_tokens: int,  # of the input
+        num_outputs: int,  # of the output: the first ones of the input's
+        max_length: int,  # longest context
         causal: bool,
         positions: Callable[..., Positions],
         norm: Callable[[int], nn.Module],
@@ -164,14 +164,14 @@ class TokenTransformer(nn.Module):
         """Logits (N, T, num_outputs) at each of ``tokens`` (N, T).
 
         Args:
-            padding: (N,), how many tokens at the beginning of each row mean nothing and are not seen
-            cache: what was read before, which ``tokens`` follow; they are added to it
+            padding: (N,), how many tokens at the beginning of each row are masked padding
+            cache: keys and values of earlier tokens, which ``tokens`` follow; theirs are added
         """
         before = 0 if cache is None else cache.used
         positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
         alone = padding is None and (before == 0 or tokens.shape[1] == 1)
         mask = None if alone else self._mask(positions, before + tokens.shape[1], padding)
-        causal = self.causal and mask is None and tokens.shape[1] > 1  # one token sees all that was read before
+        causal = self.causal and mask is None and tokens.shape[1] > 1  # a single token attends to all before it
         if padding is not None:
             positions = (positions - padding[:, None]).clamp(min=0)
         x = F.dropout(self.positions.embed(self.embedding(tokens), positions), self.dropout, self.training)
@@ -190,5 +190,5 @@ class TokenTransformer(nn.Module):
         mask = (all_so_far <= positions[:, None]) | (not self.causal)  # (T, length)
         if padding is None:
             return mask[None, None]
-        itself = all_so_far == positions[:, None]  # else padding would see nothing, which is no distribution
+        itself = all_so_far == positions[:, None]  # else padding would attend to nothing
         return ((mask & (all_so_far >= padding[:, None, None])) | itself)[:, None]

@@ -21,13 +21,13 @@ class UNet(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
-        told: Told,  # what it is asked for, by key
+        told: Told,  # the conditions by key
         channels: int = 128,  # at full resolution
         channel_mult: Sequence[int] = (1, 2, 2, 2),  # of the channels, one for each resolution: each halves the last
         num_blocks: int = 2,  # at each resolution on the way down; one more on the way up
         attention_resolutions: Sequence[int] = (16,),  # heights of feature maps that get attention, if they occur
         num_heads: int = 4,
-        patch_size: int = 1,  # pixels to a side that the finest feature map takes as one: 2 costs a quarter
+        patch_size: int = 1,  # side of pixel blocks at the finest feature map: 2 costs a quarter
         dropout: float = 0.1,  # between the two convolutions of a block
         caption_encoder: Annotated[
             CaptionEncoder | None, FROM_ELSEWHERE

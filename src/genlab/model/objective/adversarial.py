@@ -1,12 +1,12 @@
-"""What the two networks of a GAN play for, as functions of the discriminator's scores."""
+"""Adversarial losses of GANs, as functions of the discriminator's scores."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.model.objective.penalty import Penalty
 
-# Every score is a logit (N,), high for images that are taken for real, and every loss a scalar. ``undecided`` is the
-# score between the two answers, None where scores are not answers.
+# Every score is a logit (N,), high for images classified as real, and every loss a scalar. ``undecided`` is the
+# score at the decision boundary, None where scores are not logits.
 
 
 class NonSaturating:
@@ -63,7 +63,7 @@ class LeastSquares:
 class Wasserstein:
     """The discriminator, kept Lipschitz by its penalty, estimates the earth mover's distance (Arjovsky et al. 2017)."""
 
-    undecided: float | None = None  # a difference of scores is a distance; a score by itself says nothing
+    undecided: float | None = None  # only differences of scores have a meaning
 
     def __init__(self, penalty: Penalty):
         self.penalty = penalty

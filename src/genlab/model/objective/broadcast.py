@@ -1,4 +1,4 @@
-"""A number for each example beside tensors of any shape."""
+"""Broadcasts one number per example to tensors of any shape."""
 
 from torch import Tensor
 

@@ -1,4 +1,5 @@
-"""Consistency training: a denoiser that says where the probability-flow ODE ends, for samples in one to four steps."""
+"""Consistency training: a denoiser that predicts the end of the probability-flow ODE, for samples in one to four
+steps."""
 
 import math
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ class Consistency:
     ):
         """
         Raises:
-            ValueError: ``denoising`` is no share that leaves time to halve, or ``huber`` is not above 0.
+            ValueError: ``denoising`` is outside [0, 1), or ``huber`` is not above 0.
         """
         if not 0 <= denoising < 1:
             raise ValueError(f"model.objective.denoising={denoising} is outside [0, 1). It is a share of the budget.")

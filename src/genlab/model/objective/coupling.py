@@ -1,4 +1,4 @@
-"""Which noise flow matching joins with which image of a batch."""
+"""Couplings of noise and images in a batch, for flow matching."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Coupling(Protocol):
-    """What flow matching asks of it."""
+    """The protocol of couplings."""
 
     def __call__(self, noise: Tensor, x: Tensor) -> Tensor: ...
 

@@ -48,7 +48,7 @@ class DDPM:
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """D(x; sigma) at any noise level: ``x`` (N, ...) = clean + ``sigma`` (N,) * noise. -> like ``x``.
 
-        The network is told the step of that level, interpolated between steps; levels beyond the schedule's are told as
+        The network gets the step of that level, interpolated between steps; levels beyond the schedule's are clamped to
         its first or last step.
         """
         alpha = beside((1 + sigma**2).rsqrt(), x)  # scales x to the process that preserves variance

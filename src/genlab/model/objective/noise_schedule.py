@@ -1,4 +1,4 @@
-"""How much noise there is at each step of a discrete diffusion process."""
+"""Noise schedules of discrete diffusion processes."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Penalties on the discriminator's slope. They differentiate a gradient, so they are run in float32."""
+"""Penalties on the discriminator's slope. They differentiate a gradient, so they run in float32."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -33,7 +33,7 @@ class NoPenalty:
 class R1:
     """gamma / 2 E |grad D(real)|^2: flat at the data (Mescheder et al. 2018, eq. 9).
 
-    Lazy (Karras et al. 2020, appendix B): it is taken every so many steps only, and counts that much more.
+    Lazy (Karras et al. 2020, appendix B): it is computed only every ``every`` steps, with that much more weight.
     """
 
     def __init__(self, gamma: float = 1.0, every: int = 16):

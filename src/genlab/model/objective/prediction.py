@@ -1,4 +1,4 @@
-"""What a network of the variance-preserving process predicts, and how clean data follow from it.
+"""Prediction targets of networks for the variance-preserving process, and the clean data that follow from them.
 
 Everywhere ``x_t = alpha * x + sigma * noise`` with ``alpha**2 + sigma**2 = 1``; tensors (N, ...), alpha and sigma
 (N, 1, ...).

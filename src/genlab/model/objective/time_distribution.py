@@ -1,4 +1,4 @@
-"""At which times between noise (0) and data (1) flow matching trains."""
+"""Distributions of training times, between noise (0) and data (1), for flow matching."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class TimeDistribution(Protocol):
-    """What flow matching asks of it."""
+    """The protocol of time distributions."""
 
     def __call__(self, num: int, device: torch.device) -> Tensor: ...
 
@@ -21,7 +21,7 @@ class Uniform:
 
 
 class LogitNormal:
-    """More often in the middle, where the velocity is hardest to tell (Esser et al. 2024, section 3.1)."""
+    """More often in the middle, where the velocity is hardest to predict (Esser et al. 2024, section 3.1)."""
 
     def __init__(self, mean: float = 0.0, std: float = 1.0):
         self.mean, self.std = mean, std  # of log(t / (1 - t)), which is minus the logarithm of the noise level

@@ -1,4 +1,4 @@
-"""The parameters of a network in the groups that its optimizers treat differently."""
+"""Groups of a network's parameters that optimizers treat differently."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from genlab.model.freezing import trained
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
     """Three groups: matrices and convolutions of blocks (``hidden``), embeddings, first and last layers, and, not
-    decayed, gains and biases. A network that keeps no ``blocks`` has nothing hidden."""
+    decayed, gains and biases. A network without ``blocks`` has no ``hidden`` parameters."""
     inside = {id(p) for name, p in network.named_parameters() if ".blocks." in f".{name}"}
     parameters = trained(network)
     groups = [
@@ -21,6 +21,6 @@ def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
 
 
 def parameters_for(optimizer: Any, network: nn.Module) -> Any:
-    """What a factory of optimizers is given: groups where it asks for them (``takes_groups``), parameters otherwise."""
+    """The argument of an optimizer factory: groups if it takes them (``takes_groups``), parameters otherwise."""
     made = getattr(optimizer, "func", optimizer)  # of a partial
     return parameter_groups(network) if getattr(made, "takes_groups", False) else trained(network)

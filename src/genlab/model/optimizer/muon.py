@@ -1,4 +1,4 @@
-"""Muon for the matrices of a network, AdamW for all else, as one optimizer."""
+"""Muon for the matrices of a network and AdamW for the rest, as one optimizer."""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 class Muon(Optimizer):
     """Steps of matrices are their momentum, orthogonalised (Jordan et al. 2024); other parameters take AdamW's.
 
-    Which parameters are which the groups say: Muon has those with ``hidden`` true. Steps are scaled to the size of
-    AdamW's (Liu et al. 2025, eq. 4), so both go by one learning rate and one weight decay.
+    The groups tell which are which: Muon has those with ``hidden`` true. Steps are scaled to the size of
+    AdamW's (Liu et al. 2025, eq. 4), so both use one learning rate and one weight decay.
     """
 
     takes_groups: ClassVar[bool] = True  # of genlab.model.optimizer.groups; others may be given bare parameters

@@ -1,4 +1,4 @@
-"""Rounding as a codebook."""
+"""Finite scalar quantization."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 class FSQ(nn.Module):
     """Finite scalar quantization (Mentzer et al. 2024, section 3): each of the Z numbers is squashed and rounded to one
-    of its few levels, and the product of the levels is the codebook. Nothing to learn, nothing to die."""
+    of its few levels, and the product of the levels is the codebook. There is no learned codebook and no dead code."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class FSQ(nn.Module):
         return self._scaled(rounded), z.new_zeros(()), self.encode(z)
 
     def update(self, z: Tensor, codes: Tensor) -> None:
-        """There is nothing to follow the vectors."""
+        """Nothing to update."""
 
     def _bounded(self, z: Tensor) -> Tensor:
         """Into an interval around 0 (around -1/2 for an even count) that rounds to as many integers as there are levels

@@ -1,4 +1,4 @@
-"""A codebook that follows the encoder's outputs."""
+"""Vector quantization with a codebook of moving averages."""
 
 from collections.abc import Sequence
 

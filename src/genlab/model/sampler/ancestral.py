@@ -1,4 +1,4 @@
-"""The sampler of DDPM: every step draws from the posterior."""
+"""Ancestral sampling of DDPM: every step draws from the posterior."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class Ancestral:
 
     @property
     def evaluations(self) -> int:
-        """Of the denoiser, for one sample."""
+        """Evaluations of the denoiser per sample."""
         return self.num_steps
 
     def __call__(self, denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, generator: RandomStream) -> Tensor:

@@ -13,8 +13,8 @@ from genlab.seeding import RandomStream
 class Consistency:
     """Denoise fully, add noise of the next level, and again: Song et al. (2023), algorithm 1.
 
-    It needs a D that says where the probability-flow ODE ends. Of objectives other than ``consistency``, D is a mean of
-    what is possible, and samples would come out blurred.
+    It needs a D that predicts the end of the probability-flow ODE. With objectives other than ``consistency``, D is an
+    expected image, and samples would be blurred.
     """
 
     denoises_to_the_end: ClassVar[bool] = True
@@ -25,7 +25,7 @@ class Consistency:
 
     @property
     def evaluations(self) -> int:
-        """Of the denoiser, for one sample."""
+        """Evaluations of the denoiser per sample."""
         return self.num_steps
 
     def __call__(self, denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, generator: RandomStream) -> Tensor:

@@ -1,4 +1,4 @@
-"""Denoising diffusion implicit models: from deterministic to ancestral by one number."""
+"""Denoising diffusion implicit models (DDIM): deterministic to ancestral sampling, by one parameter."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class DDIM:
 
     @property
     def evaluations(self) -> int:
-        """Of the denoiser, for one sample."""
+        """Evaluations of the denoiser per sample."""
         return self.num_steps
 
     def __call__(self, denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, generator: RandomStream) -> Tensor:

@@ -20,7 +20,7 @@ class DPMSolver2M:
 
     @property
     def evaluations(self) -> int:
-        """Of the denoiser, for one sample."""
+        """Evaluations of the denoiser per sample."""
         return self.num_steps
 
     def __call__(self, denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, generator: RandomStream) -> Tensor:

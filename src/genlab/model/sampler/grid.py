@@ -1,4 +1,4 @@
-"""Noise levels at which a sampler stops on its way from noise to data.
+"""Grids of noise levels for samplers.
 
 Each grid is called with the number of steps and returns (num_steps + 1,) levels, float64, descending, the last one 0.
 One step leads from the highest level to 0.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class SigmaGrid(Protocol):
-    """What a sampler asks of a grid."""
+    """The protocol of grids."""
 
     def __call__(self, num_steps: int) -> Tensor: ...
 

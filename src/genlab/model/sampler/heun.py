@@ -29,7 +29,7 @@ class Heun:
 
     @property
     def evaluations(self) -> int:
-        """Of the denoiser, for one sample: two a step, but the last step ends where there is no slope."""
+        """Evaluations of the denoiser per sample: two a step, but the last step ends where there is no slope."""
         return 2 * self.num_steps - 1
 
     def __call__(self, denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, generator: RandomStream) -> Tensor:

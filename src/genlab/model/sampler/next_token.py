@@ -1,4 +1,4 @@
-"""Which token comes next: from logits to one of them."""
+"""Sampling of the next token from logits."""
 
 import torch
 from torch import Tensor

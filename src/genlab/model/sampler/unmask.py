@@ -1,4 +1,4 @@
-"""From hidden tokens to tokens, several at a time."""
+"""Iterative unmasking: fills in hidden tokens, several at a time."""
 
 import math
 from collections.abc import Callable
@@ -13,9 +13,9 @@ class Unmask:
     """Iterative decoding (Chang et al. 2022, section 3.2): each step predicts all hidden tokens and keeps some.
 
     After the share r of the steps, at most cos(pi r / 2) of the tokens are still hidden: one at least is kept in each,
-    and when all are there, the steps that are left have nothing to do. Kept are those that the network is
-    surest of, up to Gumbel noise of ``choice_temperature`` (1 - r); or, with None, any, as in masked diffusion (Sahoo
-    et al. 2024), which is slower to good images and truer to the model.
+    and when all are there, the steps that are left have nothing to do. Kept are those with the highest
+    confidence, plus Gumbel noise of ``choice_temperature`` (1 - r); or, with None, any, as in masked diffusion (Sahoo
+    et al. 2024), which needs more steps for good images but is closer to the model's distribution.
     """
 
     def __init__(

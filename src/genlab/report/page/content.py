@@ -1,4 +1,4 @@
-"""All that the page shows, as one plain dictionary: what is not in it is not on the page."""
+"""The content of the HTML page as one plain dictionary."""
 
 import math
 from collections.abc import Sequence

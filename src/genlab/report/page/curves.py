@@ -1,4 +1,4 @@
-"""Curves small enough for a page: over examples, with what had been spent in FLOPs and seconds by then."""
+"""Thins curves for a page: over examples, with the FLOPs and seconds spent."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What runs drew along their training, small enough for a page: pictures as WebP, texts cut short."""
+"""Compresses runs' samples for a page: pictures as WebP, shortened texts."""
 
 import base64
 import io

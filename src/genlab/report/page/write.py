@@ -1,4 +1,4 @@
-"""The page as one file that asks nobody for anything: scripts, styles, pictures and numbers are inside of it.
+"""Writes the page as one self-contained file, with scripts, styles, pictures and numbers.
 
 What comes from runs is text. The template escapes it, the scripts set it as text, and the page's own policy (CSP) lets
 nothing run or load but what is named here by its hash.
