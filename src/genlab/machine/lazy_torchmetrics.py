@@ -45,8 +45,8 @@ def _run(module: ModuleType) -> None:
     """Its own ``__init__``, once."""
     with _lock:
         if type(module) is _Lazy:
-            module.__class__ = ModuleType
-            assert module.__loader__ is not None
+            module.__class__ = ModuleType  # type: ignore[assignment]
+            assert isinstance(module.__loader__, importlib.abc.Loader)
             module.__loader__.exec_module(module)
 
 
