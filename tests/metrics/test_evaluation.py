@@ -104,6 +104,22 @@ def test_names_say_features_and_count_where_they_matter(data: Digits) -> None:
     assert set(result.values) == {"fid_random256_1k"}
 
 
+def test_a_quicker_extractor_stands_in_on_the_way_and_says_so(data: Digits, tmp_path: Path) -> None:
+    class Exact(DigitsFeatures):
+        def interim(self) -> RandomConv:
+            return RandomConv(widths=(4,))
+
+    model, measured = NoisyPrototypes(data), {"fid": FID()}
+    ours = Evaluation(Exact(), measured, 40, cache_dir=str(tmp_path))
+    quick = Evaluation(RandomConv(widths=(4,)), measured, 40, cache_dir=str(tmp_path))
+    for _ in range(2):  # one does not disturb the other
+        on_the_way = ours.run(model, data, 30, weights="raw")
+        assert on_the_way.values == quick.run(model, data, 30, weights="raw").values
+        assert set(on_the_way.values) == {"fid_random8_30"} and on_the_way.protocol["extractor"] == "random8"
+        final = ours.run(model, data, weights="raw")
+        assert set(final.values) == {"fid_digits64_40"} and final.protocol["extractor"] == "digits64"
+
+
 def test_protocol_is_on_record(data: Digits) -> None:
     result = evaluation().run(NoisyPrototypes(data), data, weights="ema", num_samples=50)
     assert result.protocol["num_samples"] == 50
@@ -219,7 +235,7 @@ def test_bootstrap_errors_are_the_spread_over_sets_of_samples(data: Digits) -> N
 
     class MeanNorm(FID):
         def compute(self) -> dict[str, Tensor]:
-            return {"fid": self.fake_mean[0, 0]}
+            return {"fid": self.fake_mean[0][0, 0]}
 
     judge = Evaluation(DigitsFeatures(), {"first": MeanNorm(), "label_accuracy": LabelAccuracy()}, 200, bootstrap=400)
     model = NoisyPrototypes(data)

@@ -98,6 +98,22 @@ def test_gives_what_is_wanted_and_no_more(extractor: Inception, given) -> None:
             torch.testing.assert_close(rows, given["real"][name][:1], rtol=1e-4, atol=1e-4)
 
 
+def test_interim_features_are_in_bfloat16_and_named_so(weights: Path, extractor: Inception, given) -> None:
+    assert extractor.interim() is None
+    asked = Inception(weights=str(weights), interim_bfloat16=True)
+    assert asked.fingerprint() == extractor.fingerprint() and asked.name == extractor.name
+    quick = asked.interim()
+    assert quick is not None and quick.interim() is None
+    assert quick.name == "inception2048_bf16" and quick.fingerprint() != asked.fingerprint()
+    assert quick.preprocessing != asked.preprocessing
+    for name, rows in quick.extract(IMAGES["real"][:2], EXTRACTED).items():
+        exact = given["real"][name][:2]
+        assert rows.dtype == torch.float32
+        apart = (rows - exact).norm(dim=1) / exact.norm(dim=1)
+        assert (apart > 1e-5).all() and (apart < 0.02).all()
+    assert asked.network.fc.weight.dtype == torch.float32
+
+
 def test_gray_images_count_as_rgb(extractor: Inception) -> None:
     gray = IMAGES["real"][:1, :1]
     wanted = frozenset({"spatial"})
@@ -151,7 +167,7 @@ def test_numbers_equal_torch_fidelitys_end_to_end(given, weights: Path, tmp_path
         "fid": "frechet_inception_distance",
         "kid": "kernel_inception_distance_mean",
         "inception_score": "inception_score_mean",
-        "isc_std": "inception_score_std",
+        "inception_score_std": "inception_score_std",
         "precision": "precision",
         "recall": "recall",
     }

@@ -26,6 +26,7 @@ from genlab.metrics.base import (
     EXTRACTED,
     AsksForConditions,
     FeatureExtractor,
+    HasInterim,
     HasPictures,
     ModelMetric,
     NeedsData,
@@ -72,6 +73,7 @@ class Evaluation:
         for name, metric in self.metrics.items():
             if extractor is not None:
                 check_gives(name, metric.reads & EXTRACTED, extractor)
+        quicker = extractor.interim() if isinstance(extractor, HasInterim) else None
         self.num_samples, self.reference, self.seed, self.batch_size = num_samples, reference, seed, batch_size
         self.num_seeds, self.bootstrap = num_seeds, bootstrap
         self.cache = read_path(cache_dir) if cache_dir else default_folder()
@@ -79,6 +81,11 @@ class Evaluation:
         self._bound: Task | None = None  # the task on these data
         self._compared = ""  # the hash of the reference
         self._reference: list[dict[str, Any]] = []  # batches, this rank's share
+        self._on_the_way = self  # what makes cheap evaluations
+        if quicker is not None:
+            self._on_the_way = copy.copy(self)
+            self._on_the_way.extractor = quicker
+            self._on_the_way._on_the_way = self._on_the_way
 
     def run(
         self,
@@ -94,6 +101,8 @@ class Evaluation:
             NumericsError, DataError: samples are not finite, or not of the data's shape.
             ConfigError: a metric does not fit the data or the model.
         """
+        if num_samples and self._on_the_way is not self:
+            return self._on_the_way.run(model, data, num_samples, weights=weights)
         self.check(model, data)
         result = Result({}, {**self.on(data).facts(), "metrics": {}})
         with torch.no_grad(), in_eval_mode(model):

@@ -130,6 +130,16 @@ class FeatureExtractor(Protocol):
         ...
 
 
+@runtime_checkable
+class HasInterim(Protocol):
+    """An extractor that may let a quicker one stand in for it in evaluations during a training."""
+
+    def interim(self) -> FeatureExtractor | None:
+        """One of another name and fingerprint, so that its numbers are not taken for this one's. None: none is
+        wanted."""
+        ...
+
+
 def short(count: int) -> str:
     """1000 -> "1k", 50000 -> "50k", 540 -> "540"."""
     return f"{count // 1000}k" if count % 1000 == 0 else str(count)

@@ -1,11 +1,62 @@
 """The Frechet distance between Gaussians, in float64 and without a matrix square root."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 _TOLERANCE = 1e-8  # relative error of a distance
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A normal distribution, float64, by a factor of its covariance where that is smaller."""
+
+    mean: Tensor  # (D,)
+    cov: Tensor | None = None  # (D, D), symmetric, positive semi-definite
+    factor: Tensor | None = None  # (r, D), of a covariance factor^T factor; in place of ``cov``
+    rank: int | None = None  # a bound on the rank of ``cov`` (examples - 1); None: D
+
+    @classmethod
+    def of_few(cls, x: Tensor) -> "Gaussian":
+        """Fitted to the rows of ``x`` (N, D), N >= 2, with the unbiased covariance."""
+        x = x.double()
+        mean = x.mean(dim=0)
+        return cls(mean, factor=(x - mean) / (len(x) - 1) ** 0.5)
+
+    def variance(self) -> Tensor:
+        """The trace of the covariance."""
+        if self.factor is not None:
+            return self.factor.square().sum()
+        assert self.cov is not None
+        return self.cov.trace()
+
+    def root(self) -> np.ndarray:
+        """A (D, r) with A A^T the covariance."""
+        if self.factor is not None:
+            return self.factor.numpy().T
+        assert self.cov is not None
+        return _factor(self.cov.numpy(), len(self.mean) if self.rank is None else self.rank)
+
+    def on_cpu(self) -> "Gaussian":
+        moved = (None if x is None else x.cpu() for x in (self.cov, self.factor))
+        return Gaussian(self.mean.cpu(), *moved, self.rank)
+
+
+def distance(a: Gaussian, b: Gaussian) -> Tensor:
+    """Their Frechet distance, a float64 scalar.
+
+    With C1 = A A^T and C2 = B B^T, tr (C1 C2)^(1/2) is the sum of the singular values of A^T B, which is no larger than
+    the numbers of examples: where one of them is below the number of dimensions D, no D x D matrix is made of it.
+    """
+    a, b = a.on_cpu(), b.on_cpu()
+    if a.cov is not None and b.cov is not None:
+        ranks = tuple(len(g.mean) if g.rank is None else g.rank for g in (a, b))
+        return frechet_distance(a.mean, a.cov, b.mean, b.cov, ranks=(ranks[0], ranks[1]))
+    apart = (a.mean - b.mean).square().sum() + a.variance() + b.variance()
+    return apart - 2 * _sum_of_singular_values(a.root(), b.root())
 
 
 def frechet_distance(
@@ -48,8 +99,12 @@ def _by_eigenvalues(cov1: np.ndarray, cov2: np.ndarray) -> tuple[float, float]:
 
 def _by_singular_values(cov1: np.ndarray, cov2: np.ndarray, rank1: int, rank2: int) -> float:
     """tr (C1 C2)^(1/2): with C1 = A A^T, C2 = B B^T the squared singular values of A^T B are the eigenvalues."""
-    product = _factor(cov1, rank1).T @ _factor(cov2, rank2)
-    return float(np.linalg.svd(product, compute_uv=False).sum())
+    return _sum_of_singular_values(_factor(cov1, rank1), _factor(cov2, rank2))
+
+
+def _sum_of_singular_values(a: np.ndarray, b: np.ndarray) -> float:
+    """Of A^T B, with A (D, r) and B (D, s)."""
+    return float(torch.linalg.svdvals(torch.from_numpy(a).T @ torch.from_numpy(b)).sum())
 
 
 def _factor(cov: np.ndarray, rank: int) -> np.ndarray:

@@ -9,8 +9,7 @@ from torchmetrics import Metric
 
 from genlab.metrics.base import Direction, MetricBatch
 from genlab.metrics.classes import labels_of, members
-from genlab.metrics.fid import fid_of
-from genlab.metrics.moments import moments_of
+from genlab.metrics.fid import fid_of_few
 from genlab.metrics.ordered import in_order
 
 
@@ -56,8 +55,7 @@ class IntraClassFID(Metric):
             in_order(self.real_labels, self.real_index), in_order(self.fake_labels, self.fake_index), "intra_fid"
         )
         distances = [
-            fid_of(moments_of(real[torch.from_numpy(ours)]), moments_of(fake[torch.from_numpy(theirs)]))
-            for ours, theirs in classes
+            fid_of_few(real[torch.from_numpy(ours)], fake[torch.from_numpy(theirs)]) for ours, theirs in classes
         ]
         return {"intra_fid": torch.stack(distances).mean()}
 

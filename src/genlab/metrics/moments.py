@@ -22,6 +22,13 @@ def moments_of(x: Tensor) -> Moments:
     return Moments(x.new_tensor([len(x)]), mean[None], (centered.T @ centered)[None])
 
 
+def no_moments(x: Tensor) -> Moments:
+    """No parts, of vectors like the rows of ``x`` (N, D)."""
+    x = x.double()
+    dims = x.shape[1]
+    return Moments(x.new_empty(0), x.new_empty(0, dims), x.new_empty(0, dims, dims))
+
+
 def concatenate(*moments: Moments) -> Moments:
     """All their parts, side by side."""
     return Moments(*(torch.cat(tensors) for tensors in zip(*moments, strict=True)))

@@ -154,32 +154,37 @@ class Transformer(GenerativeModel):
         context, including padding, continues from the second half of the context.
         """
         rows = len(generator)
-        history, padding = self.view.beginning(rows, condition, self.device)
-        length = self.continuation_length(history.shape[1]) if self.view.open_ended else self.view.length
-        uniform = generator.rand(length)
+        beginning, padding = self.view.beginning(rows, condition, self.device)
+        length = self.continuation_length(beginning.shape[1]) if self.view.open_ended else self.view.length
+        uniform = generator.rand(length).unbind(dim=1)
         guided = self.guidance.strength != 1 and len(self.conditions.kinds) > 0
         if guided:
-            history = torch.cat([history, self.view.given(rows, None, self.device)])  # and told nothing
+            beginning = torch.cat([beginning, self.view.given(rows, None, self.device)])  # and told nothing
+        read = beginning.shape[1]  # tokens so far
+        text = beginning.new_empty(len(beginning), read + length)
+        text[:, :read] = beginning
+        before = text[:rows] if padding is None else _unpadded(text, padding)
         seen_at_once = self.view.given_length - 1 + self.view.length
         cache: Any = None
-        logits = None
         for i in range(length):
             if cache is None or cache.used == seen_at_once:
                 kept = seen_at_once if cache is None else max(1, seen_at_once // 2)
-                dropped = max(0, history.shape[1] - kept)
+                dropped = max(0, read - kept)
                 seen = None if padding is None else (padding - dropped).clamp(min=0)
-                cache = self.network.cache(len(history), seen_at_once)
-                logits = self.network(history[:, dropped:], seen, cache)[:, -1]
+                cache = self.network.cache(len(text), min(seen_at_once, text.shape[1]))
+                logits = self.network(text[:, dropped:read], seen, cache)[:, -1]
             else:
-                logits = self.network(history[:, -1:], seen, cache)[:, -1]
-            self.evaluations += len(history)
+                logits = self.network(text[:, read - 1 : read], seen, cache)[:, -1]
+            self.evaluations += len(text)
             if guided:
                 told, untold = logits.float().chunk(2)
                 logits = self.guidance.mix(untold, told)
-            before = history[:rows] if padding is None else _unpadded(history, padding)
-            token = self.sampler(logits, before, uniform[:, i])
+            token = self.sampler(logits, before[:, :read], uniform[i])
+            text[:, read] = token.repeat(2) if guided else token
+            if padding is not None:
+                before[:, read] = token
+            read += 1
             yield token
-            history = torch.cat([history, token.repeat(2 if guided else 1)[:, None]], dim=1)
 
     def continuation_length(self, prompt_length: int) -> int:
         """Tokens of a sample of text."""

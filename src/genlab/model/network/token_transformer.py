@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.network.attention import attend
+from genlab.model.network.one_token import OneToken, fits_one_token
 from genlab.model.network.positions import turn
 
 Turns = tuple[Tensor, Tensor] | None
@@ -31,6 +32,7 @@ class KeyValueCache:
         self.keys = [torch.empty(shape, device=weight.device, dtype=weight.dtype) for _ in network.blocks]
         self.values = [torch.empty_like(keys) for keys in self.keys]
         self.used = 0  # tokens in it
+        self.one_token: OneToken | None = None  # made when there is a first single one
 
     def append(self, block: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """(N, heads, T, d) of the new tokens -> all up to them."""
@@ -168,6 +170,9 @@ class TokenTransformer(nn.Module):
             cache: keys and values of earlier tokens, which ``tokens`` follow; theirs are added
         """
         before = 0 if cache is None else cache.used
+        if cache is not None and before > 0 and tokens.shape[1] == 1 and fits_one_token(self):
+            cache.one_token = cache.one_token or OneToken(self, cache, padding)
+            return cache.one_token(tokens)
         positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
         alone = padding is None and (before == 0 or tokens.shape[1] == 1)
         mask = None if alone else self._mask(positions, before + tokens.shape[1], padding)
@@ -180,6 +185,10 @@ class TokenTransformer(nn.Module):
             x = block(x, turns, causal, mask, cache, number)
         if cache is not None:
             cache.used += tokens.shape[1]
+        return self.logits(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """What the last block makes, (N, T, width) -> (N, T, num_outputs)."""
         weight = self.embedding.weight[: self.num_outputs] if self.head is None else self.head.weight
         logits = F.linear(self.norm(x), weight)
         return logits if self.logit_cap is None else self.logit_cap * torch.tanh(logits / self.logit_cap)

@@ -36,8 +36,9 @@ class NextToken:
         logits = self.penalized(logits.float(), before)
         if self.temperature == 0:
             return logits.argmax(dim=-1)
-        probabilities = self.kept(logits / self.temperature).softmax(dim=-1)
-        cumulative = probabilities.double().cumsum(dim=-1)
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        cumulative = self.kept(logits).softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
         drawn = torch.searchsorted(cumulative, uniform.double()[:, None] * cumulative[:, -1:], right=True)
         return drawn.clamp(max=logits.shape[-1] - 1)[:, 0]
 
