@@ -1021,7 +1021,7 @@ ELSEWHERE = (
         "run/start.py", "None of them fits", "test_start.py::test_weights_that_do_not_fit_come_with_a_remedy_that_works"
     ),
     Elsewhere(
-        "model/network/embedding.py", "and the model is told none", "test_hub_parts.py::test_an_encoder_needs_captions"
+        "model/network/embedding.py", "and the model has none", "test_hub_parts.py::test_an_encoder_needs_captions"
     ),
     Elsewhere(
         "run/assemble.py", "and cannot use another", "test_remedies.py::test_a_run_writes_with_its_own_tokenizer"

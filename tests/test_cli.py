@@ -104,7 +104,7 @@ TRAINING = [
     ("model = vae", "error: cannot read 'model = vae'. Write it without spaces: model=vae"),
     (
         "-m",
-        "error: -m makes a trial of each combination of values, and there are none. Name some: "
+        "error: -m makes a trial for each combination of values, and none are given. Name some: "
         "seed=0,1,2 or model=gan,vae; or leave -m out for one run.",
     ),
     ("budget.value=-1", "error: budget.value must be finite and above 0, got -1."),

@@ -106,7 +106,7 @@ def test_a_project_outside_of_genlab(
     for one, other in zip(*(sorted((tmp_path / name).iterdir()) for name in ("typed", "confirmed")), strict=True):
         assert one.read_bytes() == other.read_bytes()
 
-    # Code that lies in the folder of a run is not imported, not even from within a place.
+    # Code that is in the folder of a run is not imported, not even from within a place.
     run = moved / "outputs/first"
     (run / "evil.py").write_text(EVIL)
     config = (run / "config.yaml").read_text()
@@ -122,7 +122,7 @@ def test_a_project_outside_of_genlab(
     assert "'outputs' is a folder without an __init__.py" in names("outputs.first.evil.Evil", *typed)
     for folder in (run, run.parent):
         (folder / "__init__.py").write_text(EVIL if folder == run else "")
-    assert "lies in the folder of a run, which holds no code." in names("outputs.first.evil.Evil", *typed)
+    assert "is in the folder of a run, where no code is trusted." in names("outputs.first.evil.Evil", *typed)
     assert not list(tmp_path.rglob("acted"))
     assert not (tmp_path / "never").exists()
 
@@ -147,6 +147,6 @@ def test_a_run_in_a_place_holds_no_code(beside: str, project: Path, monkeypatch:
     (run / "__init__.py").write_text(EVIL)
     (project / "stranger").symlink_to(run)
     places.add(project.resolve())
-    with pytest.raises(ConfigError, match="lies in the folder of a run"):
+    with pytest.raises(ConfigError, match="is in the folder of a run"):
         resolve("stranger.Evil", "model")
     assert not Path("acted").exists()

@@ -69,7 +69,7 @@ def test_what_cannot_be() -> None:
     untold = Paints()
     untold.conditions = Conditions.told(DATA.spec.to_config()["condition"], ["label"])
     judge = Evaluation(None, {"m": SceneAccuracy()}, 8, task=TextToImage())
-    with pytest.raises(ConfigError, match=r"told no captions. Train it with model.conditions=\[caption\]"):
+    with pytest.raises(ConfigError, match=r"takes no captions. Train it with model.conditions=\[caption\]"):
         judge.run(untold, DATA, weights="raw")
     with pytest.raises(ConfigError, match=r"needs images with captions; the data are image without\. Leave task= out"):
         Evaluation(None, {"m": SceneAccuracy()}, 8, task=TextToImage()).check(Paints(), Digits())

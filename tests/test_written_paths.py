@@ -213,7 +213,7 @@ def test_a_reference_behind_a_name_with_dots_is_refused(tmp_path: Path) -> None:
     harmless = {"y": {"save_dir": "outputs/x/run"}}
     logger = {"x.y": {"_target_": CSV, "save_dir": "${far}"}, "x": harmless}
     config = OmegaConf.create({"far": "/etc", "logger": logger})
-    with pytest.raises(ConfigError, match=r"logger\.x\.y\.save_dir.*to no path"):
+    with pytest.raises(ConfigError, match=r"logger\.x\.y\.save_dir.*to an invalid path"):
         check_written_paths(config, Path("outputs/x/run"), [], services=True)
 
 

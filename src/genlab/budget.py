@@ -106,7 +106,8 @@ class Budget(Callback):
 
     def ends_with(self, trainer: Trainer, model: Model, batch: Mapping[str, Any], kind: str) -> bool:
         """Whether this batch is the run's last one, as far as can be predicted. The seconds of a batch, and operations
-        operations that have not been counted yet: then the next batch is the last one. ``kind``: of its step."""
+        that have not been counted yet, cannot be predicted: then the next batch is the last one. ``kind``: of its
+        step."""
         if trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs:
             return True
         progress, ranks = model.progress, trainer.world_size
