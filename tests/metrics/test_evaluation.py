@@ -115,9 +115,11 @@ def test_a_quicker_extractor_stands_in_on_the_way_and_says_so(data: Digits, tmp_
     for _ in range(2):  # one does not disturb the other
         on_the_way = ours.run(model, data, 30, weights="raw")
         assert on_the_way.values == quick.run(model, data, 30, weights="raw").values
-        assert set(on_the_way.values) == {"fid_random8_30"} and on_the_way.protocol["extractor"] == "random8"
+        assert set(on_the_way.values) == {"fid_random8_30"}
+        assert on_the_way.protocol["extractor"] == "random8"
         final = ours.run(model, data, weights="raw")
-        assert set(final.values) == {"fid_digits64_40"} and final.protocol["extractor"] == "digits64"
+        assert set(final.values) == {"fid_digits64_40"}
+        assert final.protocol["extractor"] == "digits64"
 
 
 def test_protocol_is_on_record(data: Digits) -> None:

@@ -101,16 +101,20 @@ def test_gives_what_is_wanted_and_no_more(extractor: Inception, given) -> None:
 def test_interim_features_are_in_bfloat16_and_named_so(weights: Path, extractor: Inception, given) -> None:
     assert extractor.interim() is None
     asked = Inception(weights=str(weights), interim_bfloat16=True)
-    assert asked.fingerprint() == extractor.fingerprint() and asked.name == extractor.name
+    assert asked.fingerprint() == extractor.fingerprint()
+    assert asked.name == extractor.name
     quick = asked.interim()
-    assert quick is not None and quick.interim() is None
-    assert quick.name == "inception2048_bf16" and quick.fingerprint() != asked.fingerprint()
+    assert quick is not None
+    assert quick.interim() is None
+    assert quick.name == "inception2048_bf16"
+    assert quick.fingerprint() != asked.fingerprint()
     assert quick.preprocessing != asked.preprocessing
     for name, rows in quick.extract(IMAGES["real"][:2], EXTRACTED).items():
         exact = given["real"][name][:2]
         assert rows.dtype == torch.float32
         apart = (rows - exact).norm(dim=1) / exact.norm(dim=1)
-        assert (apart > 1e-5).all() and (apart < 0.02).all()
+        assert (apart > 1e-5).all()
+        assert (apart < 0.02).all()
     assert asked.network.fc.weight.dtype == torch.float32
 
 

@@ -47,7 +47,8 @@ class OneToken:
         turns = network.positions.turns(positions)  # (1 or N, 1, length, d) each
         self.turns = None if turns is None else [*zip(*(t[:, 0].split(1, dim=1) for t in turns), strict=True)]
         self.blocks = [
-            (block.attention_norm, _Attention(block.attention, keys, values), block.feed_forward_norm, block.feed_forward)
+            (block.attention_norm, _Attention(block.attention, keys, values), block.feed_forward_norm,
+             block.feed_forward)
             for block, keys, values in zip(self.network.blocks, cache.keys, cache.values, strict=True)
         ]  # fmt: skip
 
