@@ -39,15 +39,7 @@ for _name, _value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OF
 
 from genlab import cli  # noqa: E402  isort: skip
 
-RENAMED = {
-    "as_asked": "label_accuracy",
-    "ppl": "path_length",
-    "ppl_pixels": "path_length_pixels",
-    "prc": "precision_recall",
-    "isc": "inception_score",
-    "dc": "density_coverage",
-    "nearest": "nearest_neighbor",
-}  # metrics: what the record says, by the beginning -> what they are called now
+RENAMED: dict[str, str] = {}  # metrics, by the beginning of their names: what the record says -> what they are now
 CLOSE = 1e-4
 ROUNDING = 1e-9  # relative, of what metrics say: the order of sums in float64 may change
 MEASURED = ("metrics", "deviations", "errors", "baselines", "watched", "evaluations")
