@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genlab.model.network import one_token as one_token_module
+from genlab.model.network import token_transformer
 from genlab.model.network.feed_forward import FeedForward, SquaredReLU, SwiGLU
+from genlab.model.network.one_token import OneToken, OneTokenOfFixedShapes
 from genlab.model.network.positions import Rotary
 from genlab.model.network.token_transformer import TokenTransformer
 from hugging_face import DEPTH, LENGTH, SIZES, VOCABULARY, gpt2, llama, same_weights, scrambled, to_gpt2, to_llama
@@ -68,6 +71,58 @@ def test_a_cache_changes_nothing(pair: tuple[Any, TokenTransformer], padded: boo
     for row in range(3):
         first = 0 if padding is None else int(padding[row])
         torch.testing.assert_close(torch.cat(pieces, dim=1)[row, first:], whole[row, first:], rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("kind", ["cpu", "few", "many", "fixed shapes"])
+def test_one_token_is_the_whole_text_again(
+    pair: tuple[Any, TokenTransformer], kind: str, padded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By each library that multiplies, and with shapes as they are on a GPU."""
+    _, ours = pair
+    made: list[OneToken] = []
+    chosen = OneTokenOfFixedShapes if kind == "fixed shapes" else OneToken
+
+    def one_token(*given: Any) -> OneToken:
+        made.append(chosen(*given))
+        return made[-1]
+
+    monkeypatch.setattr(token_transformer, "OneToken", one_token)
+    monkeypatch.setattr(one_token_module, "_SMALL", {"few": 2**40, "many": 0}.get(kind, 2**20))
+    tokens, padding = torch.randint(VOCABULARY, (3, 15)), torch.tensor([0, 2, 4]) if padded else None
+    cache = ours.cache(3, LENGTH)
+    for kept in (*cache.keys, *cache.values):
+        kept.fill_(torch.nan)  # as memory may hold that nobody has written to
+    ours(tokens[:, :5], padding, cache)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        logits = torch.cat([ours(tokens[:, i : i + 1], padding, cache) for i in range(5, 15)], dim=1)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert len(made) == 1
+    assert cache.used == 15
+    torch.testing.assert_close(logits, ours(tokens, padding)[:, 5:], rtol=0, atol=1e-4)
+
+
+def test_one_token_keeps_gradients_dropout_and_hooks() -> None:
+    """With the first two, a single token goes the way of many; hooks are called."""
+    network, tokens, seen = modern(dropout=0.5), torch.randint(VOCABULARY, (2, 6)), []
+    nn.init.normal_(network.blocks[0].feed_forward.out.weight)
+    network.blocks[1].feed_forward.register_forward_hook(lambda module, given, made: seen.append(made.shape))
+    cache = network.eval().cache(2, 6)
+    with torch.no_grad():
+        network(tokens[:, :4], None, cache)
+        network(tokens[:, 4:5], None, cache)
+        assert cache.one_token is not None
+        assert [shape[:-1].numel() for shape in seen] == [8, 2]
+        cache.used = 4
+        first, second = (network.train()(tokens[:, 4:5], None, cache) for cache.used in (4, 4))
+    assert not torch.equal(first, second)
+    cache.used = 4
+    assert network.eval()(tokens[:, 4:5], None, cache).requires_grad
 
 
 def modern(causal: bool = True, **options: Any) -> TokenTransformer:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -38,37 +39,77 @@ class OneToken:
         rows, _, length, _ = cache.keys[0].shape
         width, device = network.embedding.embedding_dim, network.embedding.weight.device
         self.network, self.cache = bare(network), cache
-        self.on_cpu = device.type == "cpu"
-        self.small = rows == 1 or rows * width**2 < _SMALL
-        places = torch.arange(length, device=device)  # of every token that there may be
-        self.hidden = None if padding is None else (places < padding[:, None])[:, None, None]  # (N, 1, 1, length)
-        positions = places if padding is None else (places - padding[:, None]).clamp(min=0)
+        self.small = device.type == "cpu" and (rows == 1 or rows * width**2 < _SMALL)
+        self.large = device.type == "cpu" and not self.small
+        self.places = torch.arange(length, device=device)  # of every token that there may be
+        self.hidden = None if padding is None else (self.places < padding[:, None])[:, None, None]  # (N, 1, 1, length)
+        positions = self.places if padding is None else (self.places - padding[:, None]).clamp(min=0)
         self.positions = positions.split(1, dim=-1)  # of each place (1,) or (N, 1)
         turns = network.positions.turns(positions)  # (1 or N, 1, length, d) each
         self.turns = None if turns is None else [*zip(*(t[:, 0].split(1, dim=1) for t in turns), strict=True)]
         self.blocks = [
-            (block.attention_norm, _Attention(block.attention, keys, values), block.feed_forward_norm,
-             block.feed_forward)
+            (block, _Attention(block.attention, keys, values))
             for block, keys, values in zip(self.network.blocks, cache.keys, cache.values, strict=True)
-        ]  # fmt: skip
+        ]
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """(N, 1) -> logits (N, 1, num_outputs)."""
         network, place, hidden = self.network, self.cache.used, self.hidden
-        with torch.inference_mode(), _torch_multiplies(self.on_cpu and self.small):
+        with torch.inference_mode(), _torch_multiplies(self.small):
             x = network.positions.embed(network.embedding(tokens), self.positions[place])[:, 0]
             turns = None if self.turns is None else self.turns[place]
-            for attention_norm, attention, feed_forward_norm, feed_forward in self.blocks:
-                query = attention.ask(attention_norm(x), turns, place)
-                if self.small or not self.on_cpu:
-                    mixed = attention.mix(query, place, hidden)
-                else:
+            for block, attention in self.blocks:
+                query, key, value = attention.ask(block.attention_norm(x), turns)
+                attention.keys.select(2, place).copy_(key)
+                attention.values.select(2, place).copy_(value)
+                if self.large:
                     with _torch_multiplies(True):
-                        mixed = attention.mix(query, place, hidden)
+                        mixed = attention.mix(query, place + 1, hidden)
+                else:
+                    mixed = attention.mix(query, place + 1, hidden)
                 x = x + attention.out(mixed)
-                x = x + feed_forward(feed_forward_norm(x))
+                x = x + block.feed_forward(block.feed_forward_norm(x))
             self.cache.used = place + 1
             return network.logits(x[:, None])
+
+
+class OneTokenOfFixedShapes(OneToken):
+    """The same, whose tensors have one shape and one place for every token, so that a graph of a GPU's work, recorded
+    once, is good for all: ``step`` waits for nothing and reads ``tokens`` and ``place``. A token asks all places of the
+    cache, of which those that are not there yet are hidden."""
+
+    def __init__(self, network: "TokenTransformer", cache: "KeyValueCache", padding: Tensor | None):
+        super().__init__(network, cache, padding)
+        self.place = self.places[:1].clone()
+        self.tokens = self.place.new_zeros(len(cache.keys[0]), 1)
+        self.all_positions = torch.cat(self.positions, dim=-1)
+        self.all_turns = None if self.turns is None else [torch.cat(t, dim=1) for t in zip(*self.turns, strict=True)]
+        for kept in (*cache.keys, *cache.values):
+            kept[:, :, cache.used :] = 0  # what is hidden counts 0 times, and may be no NaN
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        with torch.inference_mode():
+            self.place.fill_(self.cache.used)
+            self.tokens.copy_(tokens)
+            self.cache.used += 1
+            return self.step()
+
+    def step(self) -> Tensor:
+        """-> logits (N, 1, num_outputs)."""
+        network, place = self.network, self.place
+        seen = self.places <= place  # (length,)
+        seen = seen[None, None, None] if self.hidden is None else seen & ~self.hidden
+        x = network.positions.embed(network.embedding(self.tokens), self.all_positions.index_select(-1, place))[:, 0]
+        turns = None if self.all_turns is None else tuple(t.index_select(1, place) for t in self.all_turns)
+        for block, attention in self.blocks:
+            query, key, value = attention.ask(block.attention_norm(x), turns)
+            attention.keys.index_copy_(2, place, key[:, :, None])
+            attention.values.index_copy_(2, place, value[:, :, None])
+            query = query.view(attention.apart)
+            mixed = F.scaled_dot_product_attention(query, attention.keys, attention.values, attn_mask=seen)
+            x = x + attention.out(mixed.reshape(attention.mixed))
+            x = x + block.feed_forward(block.feed_forward_norm(x))
+        return network.logits(x[:, None])
 
 
 class _Attention:
@@ -87,23 +128,23 @@ class _Attention:
         self.mixed = (rows, attention.num_heads * head_width)
         self.scale = math.sqrt(head_width)
 
-    def ask(self, x: Tensor, turns: tuple[Tensor, Tensor] | None, place: int) -> Tensor:
-        """(N, width) -> queries (N * kv heads, queries of each, d). The token's key and value go into the cache."""
+    def ask(self, x: Tensor, turns: tuple[Tensor, ...] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, width) -> queries (N, heads, d), and the token's keys and values (N, kv heads, d)."""
         heads = self.qkv(x).view(self.heads)
         asked = heads[:, : self.num_asked]
         if self.head_norm is not None:
             asked = self.head_norm(asked)
-        asked = turn(asked, turns)
-        self.keys.select(2, place).copy_(asked[:, self.num_heads :])
-        self.values.select(2, place).copy_(heads[:, self.num_asked :])
-        return (asked[:, : self.num_heads] / self.scale).view(self.together)
+        if turns is not None:
+            asked = turn(asked, (turns[0], turns[1]))
+        return asked[:, : self.num_heads], asked[:, self.num_heads :], heads[:, self.num_asked :]
 
-    def mix(self, query: Tensor, place: int, hidden: Tensor | None) -> Tensor:
-        """-> (N, width)."""
-        scores = torch.bmm(query, self.flat_keys[:, : place + 1].transpose(1, 2))
+    def mix(self, query: Tensor, end: int, hidden: Tensor | None) -> Tensor:
+        """Values of the tokens before ``end``. -> (N, width)."""
+        query = (query / self.scale).view(self.together)
+        scores = torch.bmm(query, self.flat_keys[:, :end].transpose(1, 2))
         if hidden is not None:
-            scores.view(self.apart).masked_fill_(hidden[..., : place + 1], -torch.inf)
-        return torch.bmm(scores.softmax(dim=-1), self.flat_values[:, : place + 1]).view(self.mixed)
+            scores.view(*self.apart[:3], end).masked_fill_(hidden[..., :end], -torch.inf)
+        return torch.bmm(scores.softmax(dim=-1), self.flat_values[:, :end]).view(self.mixed)
 
 
 def bare(module: nn.Module) -> nn.Module:

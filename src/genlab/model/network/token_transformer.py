@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.network.attention import attend
-from genlab.model.network.one_token import OneToken, fits_one_token
+from genlab.model.network.one_token import OneToken, OneTokenOfFixedShapes, fits_one_token
 from genlab.model.network.positions import turn
 
 Turns = tuple[Tensor, Tensor] | None
@@ -171,7 +171,8 @@ class TokenTransformer(nn.Module):
         """
         before = 0 if cache is None else cache.used
         if cache is not None and before > 0 and tokens.shape[1] == 1 and fits_one_token(self):
-            cache.one_token = cache.one_token or OneToken(self, cache, padding)
+            one_token = OneToken if tokens.device.type == "cpu" else OneTokenOfFixedShapes
+            cache.one_token = cache.one_token or one_token(self, cache, padding)
             return cache.one_token(tokens)
         positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
         alone = padding is None and (before == 0 or tokens.shape[1] == 1)
