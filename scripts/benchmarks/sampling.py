@@ -26,7 +26,7 @@ STEPS = 20  # of the solver that others are held against
 def rows(options: Options) -> Iterator[Row | Skipped]:
     model = product.built("model=diffusion", "data=digits", *(("model.network.channels=8",) * options.quick))
     model = model.to(options.device).eval()
-    batch = options.size(64, 4)
+    batch = options.size(16, 4)
     drawn = 0
 
     def ours() -> None:
