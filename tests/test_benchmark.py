@@ -58,7 +58,10 @@ def test_sides_take_turns_and_may_time_themselves() -> None:
     order: list[str] = []
     elsewhere = Spent(3.0, 4.0)
     measured = in_turns(
-        {"a": lambda: order.append("a"), "b": lambda: (order.append("b"), elsewhere)[1]}, rounds=3, seconds=0.0
+        {"a": lambda: order.append("a"), "b": lambda: (order.append("b"), elsewhere)[1]},
+        rounds=3,
+        seconds=0.0,
+        slices=3,, slices=3
     )
     assert "".join(order) == "ab" + "ab" + "abbaab" + "baabba" + "abbaab"  # first calls, how long one takes, rounds
     assert measured["b"] == [elsewhere] * 3
@@ -162,3 +165,25 @@ def test_what_is_asked_for_must_be_there(capsys: pytest.CaptureFixture[str]) -> 
             command.main(None, argv)
         assert left.value.code == 2
         assert told in capsys.readouterr().err
+
+
+def test_what_genlab_sets_for_its_process_is_not_the_peers() -> None:
+    """The library that multiplies matrices, as a stand-in for all of it."""
+    from benchmarks.beside import beside
+    from benchmarks.timing import Spent
+
+    def work(begin) -> dict:
+        torch.set_float32_matmul_precision("medium")
+        (peer,) = begin({"weight": torch.ones(2)}).values()
+        return {"genlab": [torch.get_float32_matmul_precision()], "peer": [peer(), peer()]}
+
+    def peers(weights: dict) -> dict:
+        assert torch.equal(weights["weight"], torch.ones(2))
+        precision = torch.get_float32_matmul_precision()
+        return {"peer": lambda: Spent(1.0 if precision == "highest" else 0.0, 2.0)}
+
+    measured = beside(work, peers, "cpu")
+    assert measured == {"genlab": ["medium"], "peer": [Spent(1.0, 2.0)] * 2}
+    assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        beside(lambda begin: 1 / 0, peers, "cpu")

@@ -1,19 +1,19 @@
 """Images into the step: genlab's folder of images beside torchvision's; and what large inputs cost."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import large_inputs, peers, product
+from benchmarks import large_inputs, peers
+from benchmarks.beside import in_turns_beside
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
-from benchmarks.timing import in_turns, timed
+from benchmarks.timing import timed
 from genlab.data.image_folder import ImageFolder
 
 
@@ -58,11 +58,13 @@ def _epochs(options: Options, folder: Path, count: int, side: int) -> Iterator[R
     every = count % batch == 0
     if every:
         assert torch.allclose(*seen, atol=1e-5), "the two do not read the same images"
-    sides: dict[str, Callable[[], Any]] = {
-        "genlab": lambda: [None for _ in ours()],
-        "ImageFolder + DataLoader": product.untouched(lambda: [None for _ in others()]),
-    }
-    measured = in_turns(sides, options.rounds, options.seconds, options.device)
+    measured = in_turns_beside(
+        {"genlab": lambda: [None for _ in ours()]},
+        {"ImageFolder + DataLoader": lambda: [None for _ in others()]},
+        options.rounds,
+        options.seconds,
+        options.device,
+    )
     yield row(
         "data",
         work,

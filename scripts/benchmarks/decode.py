@@ -1,18 +1,20 @@
 """Decoding: tokens that genlab's transformer writes, beside those of transformers and of litgpt."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 
-from benchmarks import peers, product
+from benchmarks import peers
+from benchmarks.beside import in_turns_beside
 from benchmarks.floor import matmul_rate, operations
 from benchmarks.gpt import VOCABULARY
 from benchmarks.gpt_networks import agreement, gpt2_parts, transformers_gpt2, transformers_weights
 from benchmarks.litgpt_process import Worker
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
-from benchmarks.timing import in_turns
+from benchmarks.timing import Side
 from genlab.model.sampler.next_token import NextToken
 from genlab.model.transformer import Transformer
 from genlab.seeding import RandomStream
@@ -42,35 +44,34 @@ def _of_batch(
         made = model.sample(batch, {"prompt": prompt}, RandomStream.for_samples(0, range(drawn, drawn + batch), device))
         assert made.shape == (batch, length)
 
-    with product.settings(device):
-        sides: dict[str, Callable[[], Any]] = {"genlab": ours}
-        try:
-            gpt2 = transformers_gpt2(VOCABULARY, depth, heads, width, context).to(device).eval()
-        except peers.Missing as missing:
-            yield Skipped("decode", f"{work}, transformers", str(missing))
-        else:
-            transformers_weights(model.network, gpt2)
-            agreements["transformers"] = agreement(model.network, gpt2, prompt.expand(batch, 4).contiguous())
-            sides["transformers"] = product.untouched(lambda: _transformers(gpt2, prompt, length), precision="highest")
-        worker = None
-        try:
-            if batch > 1:  # its own function writes one text at a time
-                raise peers.Missing("litgpt writes one text at a time")
-            worker = Worker(options, depth, heads, width, context, batch, length)
-        except peers.Missing as missing:
-            yield Skipped("decode", f"{work}, litgpt", str(missing))
-        else:
-            count = sum(p.numel() for p in model.network.parameters())
-            agreements["litgpt"] = f"parameters {count / 1e3:.0f} and {worker.parameters / 1e3:.0f} k"
-            sides["litgpt"] = worker.generate
-        try:
-            flops = operations(ours)
-            rate = matmul_rate(torch.float32, device)
-            measured = in_turns(sides, options.rounds, options.seconds, device, slices=1)
-        finally:
-            if worker is not None:
-                worker.close()
-    for peer in list(sides)[1:]:
+    theirs: dict[str, Side] = {}
+    try:
+        gpt2 = transformers_gpt2(VOCABULARY, depth, heads, width, context).to(device).eval()
+    except peers.Missing as missing:
+        yield Skipped("decode", f"{work}, transformers", str(missing))
+    else:
+        transformers_weights(model.network, gpt2)
+        agreements["transformers"] = agreement(model.network, gpt2, prompt.expand(batch, 4).contiguous())
+        theirs["transformers"] = partial(_transformers, gpt2, prompt, length)
+    worker = None
+    try:
+        if batch > 1:  # its own function writes one text at a time
+            raise peers.Missing("litgpt writes one text at a time")
+        worker = Worker(options, depth, heads, width, context, batch, length)
+    except peers.Missing as missing:
+        yield Skipped("decode", f"{work}, litgpt", str(missing))
+    else:
+        count = sum(p.numel() for p in model.network.parameters())
+        agreements["litgpt"] = f"parameters {count / 1e3:.0f} and {worker.parameters / 1e3:.0f} k"
+        theirs["litgpt"] = worker.generate
+    flops = operations(ours)
+    rate = matmul_rate(torch.float32, device)
+    try:
+        measured = in_turns_beside({"genlab": ours}, theirs, options.rounds, options.seconds, device)
+    finally:
+        if worker is not None:
+            worker.close()
+    for peer in theirs:
         aim = 2.0 if (batch, peer) in ((1, "litgpt"), (16, "transformers")) else None
         yield row(
             "decode",

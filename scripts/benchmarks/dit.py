@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks import peers, product
+from benchmarks import peers
+from benchmarks.beside import in_turns_beside
 from benchmarks.floor import PRECISIONS, matmul_rate, operations
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
-from benchmarks.timing import in_turns
+from benchmarks.timing import Side
 from benchmarks.unet import step
 from genlab.model.condition_kind import Label
 from genlab.model.network.dit import DiT
@@ -46,14 +47,14 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
     assert apart < 1e-4, f"with the same weights, outputs are apart by {apart:.1e} of the largest"
     flops = operations(lambda: (calls["genlab"]() - target).square().mean().backward())
     networks: dict[str, nn.Module] = {"genlab": ours, "Meta's DiT": theirs}
-    with product.settings(options.device):
-        sides: dict[str, Callable[[], Any]] = {}
-        for name, network in networks.items():
-            for precision, dtype in PRECISIONS.items():
-                optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-                run = partial(step, calls[name], target, optimizer, dtype, options.device)
-                sides[f"{name} {precision}"] = run if name == "genlab" else product.untouched(run, precision="highest")
-        measured = in_turns(sides, options.rounds, options.seconds, options.device, slices=1)
+    our_sides: dict[str, Side] = {}
+    their_sides: dict[str, Side] = {}
+    for name, network in networks.items():
+        for precision, dtype in PRECISIONS.items():
+            optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+            run = partial(step, calls[name], target, optimizer, dtype, options.device)
+            (our_sides if name == "genlab" else their_sides)[f"{name} {precision}"] = run
+    measured = in_turns_beside(our_sides, their_sides, options.rounds, options.seconds, options.device)
     for precision, dtype in PRECISIONS.items():
         rate = matmul_rate(dtype, options.device)
         for other in dict.fromkeys(("fp32", precision)):

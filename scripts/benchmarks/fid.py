@@ -8,16 +8,16 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks import peers, product
+from benchmarks import peers
+from benchmarks.beside import in_turns_beside
 from benchmarks.floor import autocast, matmul_rate, operations
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
-from benchmarks.timing import in_turns
+from benchmarks.timing import Measured, Side
 
 Work = dict[str, Callable[[], float]]
 
@@ -58,13 +58,11 @@ def features(options: Options, weights: Path) -> Iterator[Row | Skipped]:
     assert apart["fp32"] < 1e-4, f"features are apart by {apart['fp32']:.1e} of their norm"
     assert apart["bf16"] < 0.05, f"features of bf16 are apart by {apart['bf16']:.1e} of their norm"
     flops = operations(lambda: theirs(images))
-    with product.settings(options.device), torch.no_grad():
-        sides: dict[str, Callable[[], Any]] = {
-            "genlab fp32": lambda: ours.extract(images, wanted),
-            "genlab bf16": half,
-            "torch-fidelity": product.untouched(lambda: theirs(images), precision="highest"),
-        }
-        measured = in_turns(sides, options.rounds, options.seconds, options.device, slices=1)
+    ours_sides: dict[str, Side] = {"genlab fp32": lambda: ours.extract(images, wanted), "genlab bf16": half}
+    with torch.no_grad():
+        measured = in_turns_beside(
+            ours_sides, {"torch-fidelity": lambda: theirs(images)}, options.rounds, options.seconds, options.device
+        )
     for precision, dtype, aim in (("fp32", torch.float32, 1.5), ("bf16", torch.bfloat16, 2.5)):
         rate = matmul_rate(dtype, options.device)
         yield row(
@@ -93,8 +91,7 @@ def from_files(options: Options, folder: Path, weights: Path) -> Iterator[Row | 
         yield Skipped("fid", work, str(missing))
         return
     apart = compared(sides, {"torch-fidelity": 1e-4, "pytorch-fid": 0.1})  # which resizes otherwise
-    with product.settings("cpu"):
-        measured = in_turns(_peers_untouched(sides), min(3, options.rounds), 0.0, slices=1)
+    measured = _timed(sides, min(3, options.rounds))
     for peer, relative in apart.items():
         yield row("fid", work, measured, peer, f"within {relative:.0e} of the number", unit="s")
 
@@ -104,7 +101,7 @@ def matrix(options: Options, dims: int, count: int) -> Iterator[Row | Skipped]:
     if count < dims:  # the product is singular: its root is found badly, and in minutes
         del sides["sqrtm"], agreement["sqrtm"]
     apart = compared(sides, agreement)
-    measured = in_turns(_peers_untouched(sides), min(5, options.rounds), 0.0, slices=1)
+    measured = _timed(sides, min(5, options.rounds))
     for peer, relative in apart.items():
         yield row(
             "fid",
@@ -125,10 +122,10 @@ def compared(sides: Work, tolerances: dict[str, float]) -> dict[str, float]:
     return apart
 
 
-def _peers_untouched(sides: Work) -> dict[str, Callable[[], Any]]:
-    return {
-        name: run if name == "genlab" else product.untouched(run, precision="highest") for name, run in sides.items()
-    }
+def _timed(sides: Work, rounds: int) -> Measured:
+    """On the CPU, where FID's matrix is computed."""
+    peers_sides = {name: run for name, run in sides.items() if name != "genlab"}
+    return in_turns_beside({"genlab": sides["genlab"]}, peers_sides, rounds, seconds=0.0)
 
 
 def fid_from_files(real: Path, fake: Path, weights: Path, cache: Path) -> Work:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks import product
+from benchmarks.beside import training_beside
 from benchmarks.floor import matmul_rate, operations
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
@@ -32,7 +32,7 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
         for name, choices in KINDS.items():
             batch = options.size(64 if name == "DCGAN" else 16, 4)
             told: dict[str, Any] = {}
-            measured = product.training_in_turns(
+            measured = training_beside(
                 (
                     "data=array",
                     f"data.path={folder}/images.npy",
@@ -84,7 +84,7 @@ def _peer(
         device,
     )
     told["flops"] = operations(step)
-    return {"plain loop": product.untouched(step, precision="highest")}
+    return {"plain loop": step}
 
 
 def loop(

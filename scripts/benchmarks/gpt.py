@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks import peers, product
+from benchmarks import peers
+from benchmarks.beside import in_turns_beside, training_beside
 from benchmarks.floor import PRECISIONS, autocast, matmul_rate, operations
 from benchmarks.gpt_networks import (
     agreement,
@@ -29,7 +30,7 @@ from benchmarks.gpt_networks import (
 )
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
-from benchmarks.timing import in_turns
+from benchmarks.timing import Side
 
 VOCABULARY = 65  # characters of Tiny Shakespeare
 
@@ -51,7 +52,7 @@ def whole_runs(options: Options) -> Iterator[Row | Skipped]:
         for name, dtype in PRECISIONS.items():
             told: dict[str, Any] = {}
             make = partial(_loops, options, (depth, heads, width, context, batch), text, dtype, told)
-            measured = product.training_in_turns(
+            measured = training_beside(
                 (
                     "data=text_file",
                     f"data.path={text}",
@@ -103,8 +104,7 @@ def _loops(
     try:
         network, name = nanogpt(options, vocabulary, depth, heads, width, context), "nanoGPT"
         nanogpt_weights(model.network, network)
-    except peers.Missing as missing:
-        options.say(str(missing))
+    except peers.Missing:  # which the rows of steps say
         network, name = copy.deepcopy(model.network), "plain loop"
     network = network.to(options.device).train()
     tokens = torch.randint(vocabulary, (batch, context), device=options.device)
@@ -116,9 +116,7 @@ def _loops(
     data = np.array([codes[character] for character in characters], dtype=np.uint16)
     sides = {f"{name} fp32": torch.float32, f"{name} bf16": torch.bfloat16}
     return {
-        side: product.untouched(
-            loop(copy.deepcopy(network), data, batch, context, precision, options.device), precision="highest"
-        )
+        side: loop(copy.deepcopy(network), data, batch, context, precision, options.device)
         for side, precision in sides.items()
         if precision in (dtype, torch.float32)
     }
@@ -193,17 +191,15 @@ def steps(options: Options) -> Iterator[Row | Skipped]:
     flops = operations(lambda: loss_of(ours, x, y).backward())
     agreements = {name: agreement(ours, network, x) for name, network in others.items()}
 
-    with product.settings(options.device):
-        sides: dict[str, Callable[[], object]] = {}
-        for name, dtype in PRECISIONS.items():
-            fused = torch.optim.AdamW(ours.parameters(), lr=1e-4, fused=True)
-            sides[f"genlab {name}"] = partial(step, ours, fused, x, y, dtype, options.device)
-            for peer, network in others.items():
-                plain = torch.optim.AdamW(network.parameters(), lr=1e-4, **_fused(options.device))
-                sides[f"{peer} {name}"] = product.untouched(
-                    partial(step, network, plain, x, y, dtype, options.device), precision="highest"
-                )
-        measured = in_turns(sides, options.rounds, options.seconds, options.device, slices=1)
+    our_sides: dict[str, Side] = {}
+    their_sides: dict[str, Side] = {}
+    for name, dtype in PRECISIONS.items():
+        fused = torch.optim.AdamW(ours.parameters(), lr=1e-4, fused=True)
+        our_sides[f"genlab {name}"] = partial(step, ours, fused, x, y, dtype, options.device)
+        for peer, network in others.items():
+            plain = torch.optim.AdamW(network.parameters(), lr=1e-4, **_fused(options.device))
+            their_sides[f"{peer} {name}"] = partial(step, network, plain, x, y, dtype, options.device)
+    measured = in_turns_beside(our_sides, their_sides, options.rounds, options.seconds, options.device)
     for name, dtype in PRECISIONS.items():
         rate = matmul_rate(dtype, options.device)
         for peer in others:

@@ -15,7 +15,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks import peers, product
+from benchmarks import peers
+from benchmarks.beside import training_beside
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
 from benchmarks.timing import Measured
@@ -92,8 +93,13 @@ def _measured(options: Options, network: tuple[str, ...], batch: int, steps: int
         return ({"bare loop": bare_loop(alone, images, labels, batch)} if bare else {}) | {LIGHTNING: beside}
 
     with tempfile.TemporaryDirectory() as folder:
-        return product.training_in_turns(
-            (*choices, f"data.batch_size={batch}"), partial(sides, Path(folder)), options.rounds, steps, options.device
+        return training_beside(
+            (*choices, f"data.batch_size={batch}"),
+            partial(sides, Path(folder)),
+            options.rounds,
+            steps,
+            options.device,
+            apart=False,
         )
 
 

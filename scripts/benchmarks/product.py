@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from benchmarks.timing import Measured, Spent, clock
+from benchmarks.timing import Measured, Spent, clock, once
 from genlab import cli
 from genlab.command import train
 from genlab.command.train import quiet
@@ -28,21 +28,6 @@ def settings(device: str) -> Iterator[None]:
     """Those that genlab's commands set for the whole process."""
     with quick_cpu(device == "cpu"):
         yield
-
-
-def untouched(run: Callable[[], Any], precision: str | None = None) -> Callable[[], Any]:
-    """A peer's side, with the process as torch starts it, whatever genlab has set."""
-    theirs = torch.get_float32_matmul_precision() if precision is None else precision
-
-    def side() -> Any:
-        ours = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(theirs)
-        try:
-            return run()
-        finally:
-            torch.set_float32_matmul_precision(ours)
-
-    return side
 
 
 class InTurn(pl.Callback):
@@ -73,9 +58,7 @@ class InTurn(pl.Callback):
             self.measured["genlab"][(counted - 1) // self.steps] += (now - self.began) / self.steps
         if counted < self.rounds * self.steps:
             for name, run in self.peers.items():
-                began = clock(self.device)
-                run()
-                spent = clock(self.device) - began
+                spent = once(run, self.device)
                 if counted >= 0:
                     self.measured[name][counted // self.steps] += spent / self.steps
         self.begun += 1

@@ -10,10 +10,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks import product
+from benchmarks.beside import in_turns_beside
 from benchmarks.floor import matmul_rate, operations
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, alone, row
-from benchmarks.timing import Spent, in_turns, timed
+from benchmarks.timing import Side, Spent, timed
 from genlab.config.tree import resolved
 from genlab.run import run_folder
 from genlab.run.assemble import build_data, build_evaluation
@@ -26,7 +27,7 @@ STEPS = 20  # of the solver that others are held against
 def rows(options: Options) -> Iterator[Row | Skipped]:
     model = product.built("model=diffusion", "data=digits", *(("model.network.channels=8",) * options.quick))
     model = model.to(options.device).eval()
-    batch = options.size(64, 4)
+    batch = options.size(16, 4)
     drawn = 0
 
     def ours() -> None:
@@ -46,11 +47,9 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
         for _ in range(evaluations):
             model.network(x, level, told)
 
-    with product.settings(options.device):
-        flops = operations(network)
-        measured = in_turns(
-            {"genlab": ours, "the network alone": network}, options.rounds, options.seconds, options.device, slices=1
-        )
+    flops = operations(network)
+    sides: dict[str, Side] = {"genlab": ours, "the network alone": network}
+    measured = in_turns_beside(sides, {}, options.rounds, options.seconds, options.device)
     each = {name: [spent / evaluations for spent in values] for name, values in measured.items()}
     rate = matmul_rate(torch.float32, options.device)
     yield row(

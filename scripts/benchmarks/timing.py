@@ -49,7 +49,7 @@ Measured = dict[str, list[Spent]]  # by side, one for each round: seconds of a c
 
 
 def in_turns(
-    sides: Mapping[str, Callable[[], object]], rounds: int, seconds: float = 0.6, device: str = "cpu", slices: int = 3
+    sides: Mapping[str, Callable[[], object]], rounds: int, seconds: float = 0.6, device: str = "cpu", slices: int = 1
 ) -> Measured:
     """Each round, every side works for about ``seconds`` in ``slices`` turns, the first side first and last in turn.
 
@@ -60,21 +60,21 @@ def in_turns(
         run()
     calls = {}
     for name, run in sides.items():
-        calls[name] = max(1, math.ceil(seconds / slices / max(1e-6, _once(run, device, 1).wall)))
+        calls[name] = max(1, math.ceil(seconds / slices / max(1e-6, once(run, device).wall)))
     measured: Measured = {name: [] for name in sides}
     for number in range(rounds):
         spent = dict.fromkeys(sides, Spent(0.0, 0.0))
         for turn in range(slices):
             order = list(sides) if (number + turn) % 2 == 0 else list(reversed(sides))
             for name in order:
-                spent[name] += _once(sides[name], device, calls[name])
+                spent[name] += once(sides[name], device, calls[name])
         for name in sides:
             measured[name].append(spent[name] / slices)
     return measured
 
 
-def _once(run: Callable[[], object], device: str, calls: int) -> Spent:
-    """Of one call, the mean of ``calls``."""
+def once(run: Side, device: str, calls: int = 1) -> Spent:
+    """Of one call, the mean of ``calls``; of a side that times itself, what it says."""
     began = clock(device)
     told = [result for _ in range(calls) if isinstance(result := run(), Spent)]
     if told:

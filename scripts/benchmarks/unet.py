@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks import peers, product
+from benchmarks import peers
+from benchmarks.beside import in_turns_beside
 from benchmarks.floor import PRECISIONS, autocast, matmul_rate, operations
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
-from benchmarks.timing import in_turns
+from benchmarks.timing import Side
 from genlab.model.network.unet import UNet
 
 AIMS = {("fp32", "fp32"): 1.2, ("bf16", "fp32"): 1.8}  # ours, theirs
@@ -42,14 +42,14 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
     }
     flops = {name: operations(lambda name=name: F.mse_loss(calls[name](), target).backward()) for name in networks}
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
-    with product.settings(options.device):
-        sides: dict[str, Callable[[], Any]] = {}
-        for name, network in networks.items():
-            for precision, dtype in PRECISIONS.items():
-                optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-                run = partial(step, calls[name], target, optimizer, dtype, options.device)
-                sides[f"{name} {precision}"] = run if name == "genlab" else product.untouched(run, precision="highest")
-        measured = in_turns(sides, options.rounds, options.seconds, options.device, slices=1)
+    our_sides: dict[str, Side] = {}
+    their_sides: dict[str, Side] = {}
+    for name, network in networks.items():
+        for precision, dtype in PRECISIONS.items():
+            optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+            run = partial(step, calls[name], target, optimizer, dtype, options.device)
+            (our_sides if name == "genlab" else their_sides)[f"{name} {precision}"] = run
+    measured = in_turns_beside(our_sides, their_sides, options.rounds, options.seconds, options.device)
     for precision, dtype in PRECISIONS.items():
         rate = matmul_rate(dtype, options.device)
         for peer in list(networks)[1:]:

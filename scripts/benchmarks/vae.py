@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import product
+from benchmarks.beside import training_beside
 from benchmarks.floor import matmul_rate, operations
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
@@ -23,7 +23,7 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
         images = np.random.default_rng(0).integers(0, 256, (options.size(2_000, 40), side, side, 3), dtype=np.uint8)
         np.save(Path(folder) / "images.npy", images)
         told: dict[str, Any] = {}
-        measured = product.training_in_turns(
+        measured = training_beside(
             (
                 "data=array",
                 f"data.path={folder}/images.npy",
@@ -55,8 +55,7 @@ def _peer(
     images: np.ndarray, batch: int, told: dict[str, Any], device: str, model: Any
 ) -> dict[str, Callable[[], object]]:
     """The family's own networks and loss, its optimizer, and nothing else."""
-    with model_without_trainer(model):
-        plain = copy.deepcopy(model)
+    plain = copy.deepcopy(model)
     optimizer = plain.configure_optimizers()
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     made = 0
@@ -75,17 +74,4 @@ def _peer(
 
     told["agreement"] = "the same networks and loss"
     told["flops"] = operations(step)
-    return {"plain loop": product.untouched(step, precision="highest")}
-
-
-class model_without_trainer:
-    """Within, a model that can be copied: its trainer stays where it is."""
-
-    def __init__(self, model: Any):
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.trainer, self.model._trainer = self.model._trainer, None
-
-    def __exit__(self, *_: Any) -> None:
-        self.model._trainer = self.trainer
+    return {"plain loop": step}
