@@ -61,7 +61,7 @@ def test_sides_take_turns_and_may_time_themselves() -> None:
         {"a": lambda: order.append("a"), "b": lambda: (order.append("b"), elsewhere)[1]},
         rounds=3,
         seconds=0.0,
-        slices=3,, slices=3
+        slices=3,
     )
     assert "".join(order) == "ab" + "ab" + "abbaab" + "baabba" + "abbaab"  # first calls, how long one takes, rounds
     assert measured["b"] == [elsewhere] * 3

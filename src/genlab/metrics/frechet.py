@@ -41,8 +41,8 @@ class Gaussian:
         return _factor(self.cov.numpy(), len(self.mean) if self.rank is None else self.rank)
 
     def on_cpu(self) -> "Gaussian":
-        moved = (None if x is None else x.cpu() for x in (self.cov, self.factor))
-        return Gaussian(self.mean.cpu(), *moved, self.rank)
+        cov, factor = (None if x is None else x.cpu() for x in (self.cov, self.factor))
+        return Gaussian(self.mean.cpu(), cov, factor, self.rank)
 
 
 def distance(a: Gaussian, b: Gaussian) -> Tensor:
