@@ -63,7 +63,7 @@ def test_a_sweep_is_offered_its_own_parts(offered) -> None:  # type: ignore[no-u
 VALUES = {"callbacks": "[default]",
           "data": "digits", "dry_run": "true", "evaluation": "", "experiment": "vae_mnist_small",
           "logger": "[none]", "metrics": "[]", "milestones": "null", "model": "vae", "outputs": "x",
-          "portable": "true", "rank_timeout": "60", "seed": "1", "start": "null", "task": "generate",
+          "portable": "true", "profile": "true", "rank_timeout": "60", "seed": "1", "start": "null", "task": "generate",
           "trainer": "cpu", "budget": "seconds", "debug": "overfit"}  # fmt: skip
 
 

@@ -128,6 +128,7 @@ CORPUS: list[tuple[str, Any]] = [
     ("seed", SYSTEM),
     ("outputs", SYSTEM),
     ("dry_run", SYSTEM),
+    ("profile", SYSTEM),
     # ways around
     ("model.network", calls("functools.partial", calls("functools.partial", "os.system"), TOUCH)),
     ("model.optimizer", calls("os.system", TOUCH, _partial_=True)),

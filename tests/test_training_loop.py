@@ -57,7 +57,10 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
 def rows(run: Path) -> list[dict[str, str]]:
     """What was logged, without the clock."""
     with (run / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in sorted(row.items()) if "seconds" not in k} for row in csv.DictReader(file)]
+        return [
+            {k: v for k, v in sorted(row.items()) if "seconds" not in k and "speed" not in k}
+            for row in csv.DictReader(file)
+        ]
 
 
 def state(run: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
 from genlab.callbacks.evaluation import OnlyEvaluate, PeriodicEvaluation, curve_names
 from genlab.callbacks.finite_guard import FiniteGuard
 from genlab.callbacks.monitored_names import MonitoredNames
+from genlab.callbacks.profile import Profile
 from genlab.callbacks.shared_buffers import SharedBuffers
 from genlab.callbacks.stop import StopOnSignal, Stopped, stopped_by
 from genlab.checkpoint import read
@@ -179,6 +180,7 @@ def _train(
         plain = resolved(config)
         callbacks = [PutParts(plain["pretrained"], run_dir), stop, FiniteGuard(), SharedBuffers(), MonitoredNames()]
         callbacks += [BeginFrom(start)] if start is not None else []
+        callbacks += [Profile(run_dir)] if plain.get("profile") else []
         callbacks += build_callbacks(plain, evaluation)
         if changed:
             callbacks.append(ChangedOptimizer(changed))

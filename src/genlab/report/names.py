@@ -10,7 +10,7 @@ from typing import Any
 
 LONGEST_VALUE = 24  # characters
 # Output places, displays and evaluation settings (part of the protocol) do not make it another model.
-LEFT_OUT = ("run_dir", "run_id", "outputs", "logger", "dry_run", "spec", "metrics", "evaluation", "task",
+LEFT_OUT = ("run_dir", "run_id", "outputs", "logger", "dry_run", "profile", "spec", "metrics", "evaluation", "task",
             "model.told", "callbacks.samples", "callbacks.evaluation", "callbacks.checkpoint", "callbacks.progress",
             "trainer.log_every_n_steps", "trainer.accelerator", "data.num_workers", "data.root",
             "data.val_root")  # fmt: skip

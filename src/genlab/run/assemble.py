@@ -71,6 +71,7 @@ def check_config(config: DictConfig) -> None:
     for path, kind in (("seed", int), ("outputs", str), ("dry_run", bool), ("rank_timeout", int)):
         check(nodes[path], kind, path)
     check(nodes.get("portable", False), bool, "portable")
+    check(nodes.get("profile", False), bool, "profile")
     check_start(nodes.get("start"))
     if not nodes["outputs"].isprintable():
         raise ConfigError(f"outputs must be a path without control characters, got {nodes['outputs']!r}.")
