@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,8 @@ class OneToken:
         """``padding``: (N,), as ``forward`` takes it."""
         rows, _, length, _ = cache.keys[0].shape
         width, device = network.embedding.embedding_dim, network.embedding.weight.device
-        self.network, self.cache = bare(network), cache
+        self.network: Any = bare(network)
+        self.cache = cache
         self.small = device.type == "cpu" and (rows == 1 or rows * width**2 < _SMALL)
         self.large = device.type == "cpu" and not self.small
         self.places = torch.arange(length, device=device)  # of every token that there may be
@@ -147,13 +148,13 @@ class _Attention:
         return torch.bmm(scores.softmax(dim=-1), self.flat_values[:, :end]).view(self.mixed)
 
 
-def bare(module: nn.Module) -> nn.Module:
+def bare(module: nn.Module) -> Any:
     """The same module, of the same tensors, for calls by the thousand: what ``nn.Module`` does to find a part of itself
     and before it calls ``forward`` takes longer than the arithmetic of a few rows. One that has hooks keeps them."""
     if module._forward_hooks or module._forward_pre_hooks:
         return module
     kind = type(module)
-    copy = object.__new__(type(kind.__name__, (kind,), {"__call__": kind.forward}))
+    copy: Any = object.__new__(type(kind.__name__, (kind,), {"__call__": kind.forward}))
     parts = {name: None if part is None else bare(part) for name, part in module._modules.items()}
     copy.__dict__.update(module.__dict__, _modules=parts, **module._parameters, **module._buffers, **parts)
     return copy
