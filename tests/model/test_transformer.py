@@ -178,11 +178,11 @@ def test_padded_text_from_a_cache_is_text_without() -> None:
 
 
 @torch.no_grad()
-def test_a_cache_goes_with_every_kind_of_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU a single query goes to torch's kernel too, which takes "causal" as "sees the first key alone"."""
-    from genlab.model.network import attention
+def test_text_is_the_same_by_what_decodes_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the end of the context, where the cache begins anew."""
+    from genlab.model.network import one_token, token_transformer
 
-    monkeypatch.setattr(attention, "_slow_as_one", lambda query: False)
+    monkeypatch.setattr(token_transformer, "OneToken", one_token.OneTokenOfFixedShapes)
     test_text_from_a_cache_is_text_without(Rotary, 8, 5)
 
 

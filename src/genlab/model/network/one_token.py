@@ -38,7 +38,8 @@ class OneToken:
         """``padding``: (N,), as ``forward`` takes it."""
         rows, _, length, _ = cache.keys[0].shape
         width, device = network.embedding.embedding_dim, network.embedding.weight.device
-        self.network, self.cache = bare(network), cache
+        self.network: Any = bare(network)
+        self.cache = cache
         self.small = device.type == "cpu" and (rows == 1 or rows * width**2 < _SMALL)
         self.large = device.type == "cpu" and not self.small
         self.places = torch.arange(length, device=device)  # of every token that there may be
