@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_refused_before_training(text: GivenText) -> None:
 
     contract = dict.fromkeys(("configure_model", "training_step", "sample", "losses"), lambda self, *given: None)
     mute = type("Mute", (GenerativeModel,), contract)(seed=0, schedule=Constant())  # type: ignore[operator]
-    with pytest.raises(ConfigError, match="Mute writes no text"):
+    with pytest.raises(ConfigError, match="Mute does not generate text"):
         check(Distinct(), model=mute)
     short = GivenText(text.given[:17], 16, VOCABULARY)
     with pytest.raises(DataError, match="has 17 tokens; a prompt and a sample of the model have 6"):

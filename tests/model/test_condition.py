@@ -119,7 +119,7 @@ def test_what_cannot_be_is_refused() -> None:
     both = Conditions({"label": LABEL, "caption": CAPTION})
     for kinds, dropout, said in [
         ({"label": LABEL}, 2.0, r"condition_dropout=2\.0 is outside"),
-        ({"label": LABEL}, {"caption": 0.1}, "not told a"),
+        ({"label": LABEL}, {"caption": 0.1}, "not conditioned on a"),
         ({"label": LABEL}, {"label": -1.0}, r"condition_dropout\.label=-1\.0 is outside"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=said):

@@ -2,7 +2,9 @@
 
 import ctypes
 import sys
+from typing import Any
 
+_LIBRARY: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of glibc's mallopt
 _LARGEST = 32 << 20  # bytes, which glibc allows: what is larger is always asked of the kernel
 _KEPT = 1 << 30  # bytes at the end of the heap that are not given back
@@ -15,10 +17,7 @@ def keep_freed_memory() -> None:
     By default, blocks above some hundred kilobytes are mapped and unmapped, and the kernel clears each of their pages:
     a sixth of a U-Net's training step. What is computed stays the same. Other C libraries are left alone.
     """
-    if sys.platform != "linux":
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "gnu_get_libc_version") and hasattr(library, "mallopt"):
-        library.mallopt(_MMAP_THRESHOLD, _LARGEST)
-        library.mallopt(_TRIM_THRESHOLD, _KEPT)
-        library.mallopt(_TOP_PAD, _AHEAD)
+    if hasattr(_LIBRARY, "gnu_get_libc_version") and hasattr(_LIBRARY, "mallopt"):
+        _LIBRARY.mallopt(_MMAP_THRESHOLD, _LARGEST)
+        _LIBRARY.mallopt(_TRIM_THRESHOLD, _KEPT)
+        _LIBRARY.mallopt(_TOP_PAD, _AHEAD)
