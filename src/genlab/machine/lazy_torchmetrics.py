@@ -9,7 +9,6 @@ is replaced: each name is the library's own, or calls it.
 
 import importlib
 import importlib.abc
-import importlib.machinery
 import logging
 import sys
 import threading
@@ -17,6 +16,8 @@ from collections.abc import Callable
 from functools import wraps
 from types import FunctionType, ModuleType
 from typing import Any
+
+from genlab.machine import import_hook
 
 _PACKAGE = "torchmetrics"
 _PLOTS = "torchmetrics.utilities.plot"
@@ -90,34 +91,6 @@ def _plotting(
     return call
 
 
-_INSTEAD = {_PACKAGE: _begin, _PLOTS: _without_matplotlib}
-
-
-class _Loader(importlib.abc.Loader):
-    def __init__(self, inner: importlib.abc.Loader):
-        self.inner = inner
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        return self.inner.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = self.inner  # from here on it is like any other
-        if module.__spec__ is not None:
-            module.__spec__.loader = self.inner
-        _INSTEAD[module.__name__](module, self.inner)
-
-
-class _Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> Any:
-        if fullname not in _INSTEAD:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
-
-
 def install() -> None:
-    """Put the finder in front of ``sys.meta_path``, once; no effect if torchmetrics is imported already."""
-    if _PACKAGE not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    """No effect if torchmetrics is imported already."""
+    import_hook.install({_PACKAGE: _begin, _PLOTS: _without_matplotlib})
