@@ -61,7 +61,9 @@ def state(run: Path) -> dict[str, Any]:
 
 def metrics(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "progress/seconds"} for row in csv.DictReader(file)]
+        table = list(csv.DictReader(file))
+    clocks = ("progress/seconds", "speed/data_wait", "speed/mfu")
+    return [{k: v for k, v in row.items() if k not in clocks} for row in table]
 
 
 PAIRS = [

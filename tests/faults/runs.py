@@ -32,7 +32,7 @@ EVENTFUL = ("callbacks.checkpoint.every_minutes=0", "callbacks.evaluation.times=
             "callbacks.evaluation.num_samples=4")  # fmt: skip
 OF_IMAGES = ("metrics=[kid]", "metrics/extractor=random", "metrics.kid.subset_size=3", "metrics.kid.num_subsets=2")
 STEPS, BATCH = 13, 8  # of a whole run
-CLOCKS = {"progress/seconds"}
+CLOCKS = {"progress/seconds", "speed/data_wait", "speed/mfu"}
 SHARDED = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true",
            "trainer.strategy.process_group_backend=gloo")  # fmt: skip
 
