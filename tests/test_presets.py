@@ -72,7 +72,7 @@ def test_check_passes_on_every_trainer_and_leaves_nothing(trainer: tuple[str, ..
     process = start(*MLP, *trainer, "dry_run=true", outputs=tmp_path)
     out, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
-    assert out.count("check passed") == 1
+    assert out.count("dry run passed") == 1
     assert "one sample (1, 16, 16)" in out
     gone(tmp_path)
     assert not list(tmp_path.iterdir())

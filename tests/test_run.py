@@ -148,7 +148,7 @@ def test_check_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixtu
     config = compose(*MLP, *METRICS, "dry_run=true", outputs=tmp_path)
     train_command.train(config, [])
     out, errors = capsys.readouterr()
-    (said,) = [line for line in out.splitlines() if line.startswith("check passed")]
+    (said,) = [line for line in out.splitlines() if line.startswith("dry run passed")]
     assert "one step (train/loss " in said
     assert "one sample (1, 16, 16)" in said
     assert errors == ""

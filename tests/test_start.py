@@ -143,7 +143,7 @@ def test_what_is_no_run_and_what_goes_on(source: Path, tmp_path: Path) -> None:
 def test_trying_out_leaves_nothing_behind(source: Path, outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command_line(["train", *BARE, *VAE, f"start={source}", "start.freeze=[encoder.*]", "dry_run=true",
                   f"outputs={outputs}"])  # fmt: skip
-    assert "check passed" in capsys.readouterr().out
+    assert "dry run passed" in capsys.readouterr().out
     assert not outputs.exists()
 
 

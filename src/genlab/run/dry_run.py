@@ -73,4 +73,4 @@ def try_out(config: DictConfig, data: DataModule, fit: Any) -> None:
             f"{name} {value:.4f}" for name, value in trainer.callback_metrics.items() if name.startswith("train/")
         )
         sample = "" if drawn.shape is None else f", one sample {drawn.shape}"
-        print(f"check passed: {parameters:,} parameters, one step ({losses}){sample}.", flush=True)
+        print(f"dry run passed: {parameters:,} parameters, one step ({losses}){sample}.", flush=True)
