@@ -12,6 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
 from genlab.command import train as train_command
+from genlab.model.diffusion import Diffusion
 from genlab.run.training_loop import TrainingLoop
 from tiny_run import BARE, BARE_TEXT, MLP, train
 
@@ -108,3 +109,19 @@ def test_what_is_monitored_is_logged_at_every_step(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(train_command, "build_callbacks", lambda *given: [*build(*given), Waits()])
     train(*BARE, *MLP, "trainer.log_every_n_steps=100", outputs=tmp_path)
     assert len(set(seen)) == 13
+
+
+def test_a_schedule_of_lightnings_finds_its_number_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[torch.optim.lr_scheduler.ReduceLROnPlateau] = []
+
+    def with_schedule(self: Diffusion) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters())
+        made.append(torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer))
+        schedule = {"scheduler": made[-1], "monitor": "train/loss", "interval": "step", "strict": True}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    monkeypatch.setattr(Diffusion, "configure_optimizers", with_schedule)
+    train(*BARE, *MLP, "trainer.log_every_n_steps=100", outputs=tmp_path)
+    assert made[-1].last_epoch == 13

@@ -1,19 +1,16 @@
 """DiT training: genlab's network beside Meta's, with the same weights."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import peers
-from benchmarks.beside import in_turns_beside
+from benchmarks.denoising_step import timed_steps
 from benchmarks.floor import PRECISIONS, matmul_rate, operations
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
-from benchmarks.timing import Side
-from benchmarks.unet import step
 from genlab.model.condition_kind import Label
 from genlab.model.network.dit import DiT
 
@@ -47,14 +44,7 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
     assert apart < 1e-4, f"with the same weights, outputs are apart by {apart:.1e} of the largest"
     flops = operations(lambda: (calls["genlab"]() - target).square().mean().backward())
     networks: dict[str, nn.Module] = {"genlab": ours, "Meta's DiT": theirs}
-    our_sides: dict[str, Side] = {}
-    their_sides: dict[str, Side] = {}
-    for name, network in networks.items():
-        for precision, dtype in PRECISIONS.items():
-            optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-            run = partial(step, calls[name], target, optimizer, dtype, options.device)
-            (our_sides if name == "genlab" else their_sides)[f"{name} {precision}"] = run
-    measured = in_turns_beside(our_sides, their_sides, options.rounds, options.seconds, options.device)
+    measured = timed_steps(networks, calls, target, options)
     for precision, dtype in PRECISIONS.items():
         rate = matmul_rate(dtype, options.device)
         for other in dict.fromkeys(("fp32", precision)):

@@ -1,18 +1,16 @@
 """U-Net training at 32 pixels: genlab's beside diffusers' and EDM's, by time for a floating-point operation."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import peers
-from benchmarks.beside import in_turns_beside
-from benchmarks.floor import PRECISIONS, autocast, matmul_rate, operations
+from benchmarks.denoising_step import timed_steps
+from benchmarks.floor import PRECISIONS, matmul_rate, operations
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, row
-from benchmarks.timing import Side
 from genlab.model.network.unet import UNet
 
 AIMS = {("fp32", "fp32"): 1.2, ("bf16", "fp32"): 1.8}  # ours, theirs
@@ -42,14 +40,7 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
     }
     flops = {name: operations(lambda name=name: F.mse_loss(calls[name](), target).backward()) for name in networks}
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
-    our_sides: dict[str, Side] = {}
-    their_sides: dict[str, Side] = {}
-    for name, network in networks.items():
-        for precision, dtype in PRECISIONS.items():
-            optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-            run = partial(step, calls[name], target, optimizer, dtype, options.device)
-            (our_sides if name == "genlab" else their_sides)[f"{name} {precision}"] = run
-    measured = in_turns_beside(our_sides, their_sides, options.rounds, options.seconds, options.device)
+    measured = timed_steps(networks, calls, target, options)
     for precision, dtype in PRECISIONS.items():
         rate = matmul_rate(dtype, options.device)
         for peer in list(networks)[1:]:
@@ -70,16 +61,6 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
                     flops_of_peer=flops[peer],
                     matmul_rate=rate,
                 )
-
-
-def step(
-    call: Callable[[], Tensor], target: Tensor, optimizer: torch.optim.Optimizer, dtype: torch.dtype, device: str
-) -> None:
-    with autocast(dtype, device):
-        loss = F.mse_loss(call().float(), target)
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
 
 
 def network_of_genlab(side: int, options: Options) -> UNet:

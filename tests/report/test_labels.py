@@ -286,6 +286,12 @@ def test_where_it_ran_and_how_it_was_watched_are_no_settings() -> None:
     assert named(run("o/t-aa", trainer={}), elsewhere) == ["diffusion seed=0 aa", "diffusion seed=0 bb"]
 
 
+def test_runs_of_before_a_callback_that_only_watches_are_of_the_same_configuration(tmp_path: Path) -> None:
+    both: dict[str, Any] = {"a": {}, "b": {"speed": {"_target_": "genlab.callbacks.speed.Speed"}}}
+    runs = [make_run(tmp_path / name, seed=i, callbacks=there) for i, (name, there) in enumerate(both.items())]
+    assert configurations(read_runs([str(run) for run in runs])) == [(0, 1)]
+
+
 def test_runs_of_one_config_are_told_apart_by_their_folders() -> None:
     assert named(run("o/20260101-000000-aaaaaa"), run("o/20260101-000001-bbbbbb"), run("o/x", seed=1)) == [
         "diffusion seed=0 aaaaaa", "diffusion seed=0 bbbbbb", "diffusion seed=1"

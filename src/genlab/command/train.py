@@ -156,9 +156,8 @@ def _train(
     if run is not None and trial.is_global_zero:
         check_parts(plain["pretrained"], run)
     if trial.is_global_zero:
-        show(
-            config, data, sum(p.numel() for p in sketch.parameters()), overrides
-        )  # everything is checked: from here on it runs
+        num_parameters = sum(p.numel() for p in sketch.parameters())
+        show(config, data, num_parameters, overrides)  # everything is checked: from here on it runs
         if start is not None:
             print(for_terminal(f"start:      {start.told}"))
         for path, (before, now) in changed.items():

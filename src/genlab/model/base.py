@@ -45,7 +45,6 @@ class Unlogged(NamedTuple):
 
     value: Any
     hook: str | None  # in which it was logged
-    args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
 
@@ -163,11 +162,11 @@ class Model(LightningModule, ABC):
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """As Lightning's; in a step that no logger looks at, the number is only kept until the step is over, which is
         a hundred times as quick. What is summed up over an epoch is taken in at every step."""
-        if self.unlogged is None or kwargs.get("on_epoch") or kwargs.get("prog_bar") or len(args) > 1:
+        if self.unlogged is None or kwargs.get("on_epoch") or kwargs.get("prog_bar") or args:
             super().log(name, value, *args, **kwargs)
         else:
             kept = value.detach() if isinstance(value, Tensor) else value
-            self.unlogged[name] = Unlogged(kept, self._current_fx_name, args, kwargs)
+            self.unlogged[name] = Unlogged(kept, self._current_fx_name, kwargs)
 
     def log_dict(self, dictionary: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         if self.unlogged is None:
@@ -181,7 +180,7 @@ class Model(LightningModule, ABC):
         kept, self.unlogged, now = self.unlogged or {}, None, self._current_fx_name
         for name, number in kept.items():
             self._current_fx_name = number.hook
-            super().log(name, number.value, *number.args, **number.kwargs)
+            super().log(name, number.value, **number.kwargs)
         self._current_fx_name = now
 
     def latest(self) -> dict[str, Any]:

@@ -10,10 +10,13 @@ from typing import Any
 
 LONGEST_VALUE = 24  # characters
 # Output places, displays and evaluation settings (part of the protocol) do not make it another model.
-LEFT_OUT = ("run_dir", "run_id", "outputs", "logger", "dry_run", "profile", "spec", "metrics", "evaluation", "task",
-            "model.told", "callbacks.samples", "callbacks.evaluation", "callbacks.checkpoint", "callbacks.progress",
-            "trainer.log_every_n_steps", "trainer.accelerator", "data.num_workers", "data.root",
-            "data.val_root")  # fmt: skip
+LEFT_OUT = (
+    *("run_dir", "run_id", "outputs", "logger", "dry_run", "profile", "spec", "metrics", "evaluation", "task"),
+    "model.told",
+    *(f"callbacks.{name}" for name in ("samples", "evaluation", "checkpoint", "progress", "speed")),
+    *("trainer.log_every_n_steps", "trainer.accelerator"),
+    *("data.num_workers", "data.root", "data.val_root"),
+)
 ORDER = ("model", "data", "budget", "seed", "trainer", "callbacks")
 ABSENT = object()  # this part has no such setting
 NOWHERE = object()  # there is no such part

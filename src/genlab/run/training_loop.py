@@ -55,8 +55,9 @@ class TrainingLoop(_TrainingEpochLoop):
                 self.trainer.lightning_module.training_step, "batch_idx", min_args=2
             )
             self._transfer = _transfers(self.trainer)
-            # Somebody may wait for any number after any step.
-            self._logs_all = any(isinstance(getattr(c, "monitor", None), str) for c in _callbacks(self.trainer))
+            # Somebody may wait for any number after any step: a callback, or a schedule of Lightning's.
+            monitors = any(isinstance(getattr(c, "monitor", None), str) for c in _callbacks(self.trainer))
+            self._logs_all = monitors or bool(self.trainer.lr_scheduler_configs)
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         if self._hooks is None or self.restarting:
