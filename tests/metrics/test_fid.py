@@ -171,7 +171,10 @@ def test_no_dtype_conversion_touches_the_moments(convert) -> None:
     assert metric.compute()["fid"].dtype == torch.float64
     assert float(metric.compute()["fid"]) == fid(real, fake)
     metric.reset()
-    assert metric.real_mean == []
+    for features, is_real in ((fake, True), (real, False)):
+        metric.update({"features": features}, real=is_real)
+    assert metric.real_mean[0].dtype == torch.float64
+    assert float(metric.compute()["fid"]) == fid(fake, real), "what comes after a reset, too"
 
 
 def test_too_few_examples() -> None:

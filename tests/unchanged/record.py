@@ -41,8 +41,6 @@ from genlab import cli  # noqa: E402  isort: skip
 
 RENAMED: dict[str, str] = {}  # metrics, by the beginning of their names: what the record says -> what they are now
 CLOSE = 1e-4
-ROUNDING = 1e-9  # relative, of what metrics say: the order of sums in float64 may change
-MEASURED = ("metrics", "deviations", "errors", "baselines", "watched", "evaluations")
 KEPT = Path(__file__).absolute().parent / "runs"  # run folders that earlier code wrote and left half way
 PARTS = ("autoencoder", "tokenizer")  # of a model, trained by another run
 
@@ -358,8 +356,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], *, loosely: bool) -> I
             expected, found = portable(expected, RUNS[name]), portable(found, RUNS[name])
         for path, before, after in unequal(renamed(expected), found, close=CLOSE if loosely else 0.0):
             saved_elsewhere = path[0] in ("weights", "averages") and path[-1] in PARTS and after is None
-            rounded = path[0] in MEASURED and not any(unequal(before, after, close=ROUNDING))
-            if not saved_elsewhere and not rounded:
+            if not saved_elsewhere:
                 yield f"{name}: {' '.join(path)}: {short(before)} is now {short(after)}"
 
 

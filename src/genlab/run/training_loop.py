@@ -26,8 +26,14 @@ from torch import Tensor
 
 from genlab.model.base import Model
 
-_HOOKS = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward",
-          "on_before_optimizer_step", "on_train_batch_end")  # fmt: skip
+_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
 
 
 class TrainingLoop(_TrainingEpochLoop):
@@ -140,9 +146,11 @@ class TrainingLoop(_TrainingEpochLoop):
             if steps:
                 self._call("on_before_optimizer_step", optimizer)
                 self._of_the_model(
-                    "configure_gradient_clipping", optimizer, trainer.gradient_clip_val,
+                    "configure_gradient_clipping",
+                    optimizer,
+                    trainer.gradient_clip_val,
                     trainer.gradient_clip_algorithm,
-                )  # fmt: skip
+                )
             return result.loss
 
         if steps:
