@@ -12,6 +12,7 @@ from genlab.config.tree import ConfigTree
 ours.confirm()
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+os.environ |= {"GENLAB_MATMUL": "onednn", "GENLAB_ATTENTION": "fused"}  # runs are compared: none may choose for itself
 torch.set_num_threads(1)
 
 

@@ -247,7 +247,7 @@ PLACES = [
     "data.batch_size", "trainer", "trainer.profiler", "trainer.devices", "trainer.barebones", "trainer.fast_dev_run",
     "trainer.num_nodes", "callbacks.samples", "callbacks.ema", "budget", "evaluation", "evaluation.seed", "metrics.fid",
     "metrics.evil", "metrics.extractor", "logger.wandb", "logger.wandb.experiment", "logger.wandb.id", "seed",
-    "outputs", "dry_run", "profile",
+    "outputs", "dry_run", "profile", "cpu", "cpu.matmul",
 ]  # fmt: skip
 
 

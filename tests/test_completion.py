@@ -60,7 +60,7 @@ def test_a_sweep_is_offered_its_own_parts(offered) -> None:  # type: ignore[no-u
 
 
 # Values that fit, of what is offered without a dot, which opens a part, or is the beginning of several names.
-VALUES = {"callbacks": "[default]",
+VALUES = {"callbacks": "[default]", "cpu": "{}",
           "data": "digits", "dry_run": "true", "evaluation": "", "experiment": "vae_mnist_small",
           "logger": "[none]", "metrics": "[]", "milestones": "null", "model": "vae", "outputs": "x",
           "portable": "true", "profile": "true", "rank_timeout": "60", "seed": "1", "start": "null", "task": "generate",

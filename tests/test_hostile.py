@@ -129,6 +129,8 @@ CORPUS: list[tuple[str, Any]] = [
     ("outputs", SYSTEM),
     ("dry_run", SYSTEM),
     ("profile", SYSTEM),
+    ("cpu", SYSTEM),
+    ("cpu.matmul", SYSTEM),
     # ways around
     ("model.network", calls("functools.partial", calls("functools.partial", "os.system"), TOUCH)),
     ("model.optimizer", calls("os.system", TOUCH, _partial_=True)),

@@ -204,6 +204,7 @@ def record(names: Iterable[str], folder: Path) -> dict[str, Any]:
     """What the runs of ``names`` give; made in ``folder``, which becomes the current one."""
     os.environ["GENLAB_CACHE"] = str(folder / "cache")  # so that nothing that earlier code has kept is used
     os.environ["XDG_CONFIG_HOME"] = str(folder / "settings")
+    os.environ |= {"GENLAB_MATMUL": "onednn", "GENLAB_ATTENTION": "fused"}  # none may choose for itself
     os.chdir(folder)
     Path("text.txt").write_text(text(), encoding="utf-8")
     Path("runs").mkdir()

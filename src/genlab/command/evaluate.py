@@ -26,6 +26,7 @@ from genlab.model.base import GenerativeModel, Model
 from genlab.redaction import for_terminal
 from genlab.run import run_folder
 from genlab.run.assemble import build_data, build_evaluation, load_tokenizer
+from genlab.run.cpu_choice import of_run
 from genlab.run.load import load_run
 from genlab.sampling.examples import Examples
 from genlab.sampling.pictures import save_pictures
@@ -54,7 +55,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         load_tokenizer(resolved(config), last, run)
     if baselines and not evaluation.metrics:
         _raise_no_baselines(model, evaluation, data)
-    with quick_cpu(model.device.type == "cpu"):
+    with quick_cpu(model.device.type == "cpu", **of_run(config)):
         result = evaluation.run(model, data, weights=weights)
     others: dict[str, Result] = {}
     if baselines:
@@ -131,7 +132,7 @@ def evaluate_images(
         labels = torch.from_numpy(table_.labels)
     given_examples = Examples.of(image=torch.from_numpy(table_.images), label=labels)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with quick_cpu(device == "cpu"):
+    with quick_cpu(device == "cpu", **of_run(config)):
         result = evaluation.score(given_examples, data, device, full=True)
     print(for_terminal(table(rows(read_path(images).name, result))))
     if out is not None:

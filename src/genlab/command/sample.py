@@ -18,6 +18,7 @@ from genlab.model.base import Condition, Generates, GenerativeModel, in_eval_mod
 from genlab.model.condition import moved
 from genlab.redaction import for_terminal
 from genlab.run.assemble import load_tokenizer
+from genlab.run.cpu_choice import of_run
 from genlab.run.load import load_run
 from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples, joined
@@ -59,7 +60,7 @@ def sample(
         path = form.destination(out)
     fewer = f"batch_size={max(1, batch_size // 2)}"
     with (
-        quick_cpu(model.device.type == "cpu"),
+        quick_cpu(model.device.type == "cpu", **of_run(config)),
         enough_memory("while samples were drawn", fewer),
         in_eval_mode(model),
     ):

@@ -44,7 +44,6 @@ from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.metrics_file import MetricsFile
 from genlab.logger.tracking import kept_by_wandb
 from genlab.machine.memory import enough_memory, smaller_batch
-from genlab.machine.quick_cpu import quick_cpu
 from genlab.model.base import Classifies, Generates, GenerativeModel, Model
 from genlab.redaction import check_can_be_kept, for_terminal, redacted
 from genlab.run import run_folder
@@ -58,6 +57,7 @@ from genlab.run.assemble import (
     check_callbacks,
     trial_model,
 )
+from genlab.run.cpu_choice import computed_alike
 from genlab.run.dry_run import try_out
 from genlab.run.elsewhere import PutParts, check_parts, keep_old_parts, keep_parts
 from genlab.run.processes import folder_of_all_ranks, is_of_the_group, one_fate
@@ -165,8 +165,7 @@ def _train(
         if other_data:
             print(f"changed:    data (other {', '.join(other_data)})")
 
-    on_cpu = trial.strategy.root_device.type == "cpu"
-    with folder_of_all_ranks(config, run, folder, trial, model) as run_dir, quick_cpu(on_cpu):
+    with folder_of_all_ranks(config, run, folder, trial, model) as run_dir, computed_alike(config, trial, model):
         config.run_dir = str(run_dir)
         if run is None:
             config.run_id = run_dir.name if folder is None else f"{run_dir.name}-{secrets.token_hex(3)}"

@@ -30,6 +30,7 @@ from genlab.machine.quick_cpu import quick_cpu
 from genlab.planning.clock import Pace, StepClock, pace
 from genlab.planning.upkeep import measure_upkeep
 from genlab.run.assemble import build_callbacks, build_evaluation, build_model, build_trainer
+from genlab.run.cpu_choice import chosen_for, of_run, put
 from genlab.run.elsewhere import PutParts
 
 _ENDLESS = 10**15  # examples
@@ -102,6 +103,8 @@ def _try(settings: Mapping[str, Any], batch_size: int, seconds: float, told: Con
     config["data"]["batch_size"] = batch_size
     config["trainer"]["max_epochs"] = None
     config["budget"] = {"_target_": "genlab.budget.Examples", "value": _ENDLESS}
+    on_cpu = config["trainer"].get("accelerator") == "cpu" or not torch.accelerator.is_available()
+    put(chosen_for(config, on_cpu), config)
     with tempfile.TemporaryDirectory() as folder:
         data: DataModule = build(config["data"], DataModule, "data")
         model, evaluation = build_model(config), build_evaluation(config)
@@ -114,7 +117,7 @@ def _try(settings: Mapping[str, Any], batch_size: int, seconds: float, told: Con
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         data.check(trainer.world_size)
-        with quick_cpu(device.type == "cpu"):
+        with quick_cpu(device.type == "cpu", **of_run(config)):
             fit(trainer, model, data, None)
             step = pace(clock.steps, int(trainer.num_training_batches))
             if upkeep:  # before the memory is looked at: an evaluation needs some too

@@ -11,7 +11,7 @@ from typing import Any
 LONGEST_VALUE = 24  # characters
 # Output places, displays and evaluation settings (part of the protocol) do not make it another model.
 LEFT_OUT = (
-    *("run_dir", "run_id", "outputs", "logger", "dry_run", "profile", "spec", "metrics", "evaluation", "task"),
+    *("run_dir", "run_id", "outputs", "logger", "dry_run", "profile", "spec", "cpu", "metrics", "evaluation", "task"),
     "model.told",
     *(f"callbacks.{name}" for name in ("samples", "evaluation", "checkpoint", "progress", "speed")),
     *("trainer.log_every_n_steps", "trainer.accelerator"),

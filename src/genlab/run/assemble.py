@@ -40,6 +40,7 @@ from genlab.model.elsewhere import leave_state_dict
 from genlab.model.network.image_size import ImageSizeError
 from genlab.redaction import redacted, remember
 from genlab.run import run_folder
+from genlab.run.cpu_choice import check_cpu
 from genlab.run.elsewhere import JUDGE, adopt, check_entries, put_part, weights_at
 from genlab.run.pixel_levels import check_model_bits
 from genlab.run.start import check_start
@@ -72,6 +73,8 @@ def check_config(config: DictConfig) -> None:
         check(nodes[path], kind, path)
     check(nodes.get("portable", False), bool, "portable")
     check(nodes.get("profile", False), bool, "profile")
+    check_cpu(nodes.get("cpu", {}))
+    nodes["trainer"] = _decided(nodes["trainer"])
     check_start(nodes.get("start"))
     if not nodes["outputs"].isprintable():
         raise ConfigError(f"outputs must be a path without control characters, got {nodes['outputs']!r}.")
@@ -294,7 +297,7 @@ def build_trainer(
         "enable_model_summary": False,
         "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
     }
-    node = dict(config["trainer"])
+    node = dict(_decided(config["trainer"]))
     check(node, pl.Trainer, "trainer", given=frozenset(given))
     if node.get("max_epochs") is None:
         node.pop("max_epochs", None)
@@ -311,6 +314,13 @@ def build_trainer(
     if model.automatic_optimization:  # Lightning's own accumulation would step at the end of every epoch
         trainer.fit_loop.epoch_loop._should_accumulate = lambda: not model.accumulation.steps  # type: ignore[method-assign]
     return trainer
+
+
+def _decided(trainer: Any) -> Any:
+    """A trainer's node with a precision that Lightning knows: ``auto`` is chosen when the run has a folder
+    (:mod:`genlab.run.cpu_choice`)."""
+    undecided = isinstance(trainer, Mapping) and trainer.get("precision") == "auto"
+    return {**trainer, "precision": "32-true"} if undecided else trainer
 
 
 def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelta) -> Strategy:

@@ -26,6 +26,7 @@ from genlab.run.assemble import (
     check_callbacks,
     trial_model,
 )
+from genlab.run.cpu_choice import computed_alike
 from genlab.run.elsewhere import PutParts
 from genlab.run.processes import RUN_DIR, folder_of_all_ranks
 from genlab.run.start import BeginFrom, read_start
@@ -64,7 +65,11 @@ def try_out(config: DictConfig, data: DataModule, fit: Any) -> None:
         callbacks += [build(plain["budget"], Budget, "budget"), drawn, NoCheckpoints()]
         trial = build_trainer(plain | {"callbacks": {}}, model, [NoCheckpoints()], [], Path(folder))
         data.check(trial.world_size)
-        with folder_of_all_ranks(config, Path(folder), None, trial, model) as run_dir:
+        with (
+            folder_of_all_ranks(config, Path(folder), None, trial, model) as run_dir,
+            computed_alike(config, trial, model),
+        ):
+            plain["trainer"] = resolved(config)["trainer"]
             trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], run_dir)
             fit(trainer, model, data, None)
     if trainer.is_global_zero:

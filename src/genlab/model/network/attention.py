@@ -21,7 +21,8 @@ def attend(
     ``causal``: position t sees the first t + 1 of S = T alone. ``mask``: (N or 1, 1, T, S) bool, true where a position
     may be seen; in place of ``causal``. On a CPU, torch's fused kernel is twice as quick in float32 and needs no memory
     for scores, but five times as slow where oneDNN multiplies its small blocks, so there it has MKL do it; in bfloat16
-    it is slow up to some hundred positions, and for a single query, with a mask or with dropout of no use.
+    it is slow up to some hundred positions, and for a single query, with a mask or with dropout of no use. Where it is
+    switched off (``torch.backends.cuda.enable_flash_sdp(False)``, which speaks for CPUs too), it is not used.
     """
     if query.device.type != "cpu" or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal)
@@ -34,6 +35,8 @@ def attend(
 
 def _is_fused(query: Tensor, key: Tensor, mask: Tensor | None, dropout: float) -> bool:
     if mask is not None or dropout or query.shape[2] == 1 or 0 in (query.numel(), key.numel()):
+        return False
+    if not torch.backends.cuda.flash_sdp_enabled():
         return False
     return query.dtype == torch.float32 or (query.dtype == torch.bfloat16 and key.shape[2] >= _LONG)
 
