@@ -24,7 +24,10 @@ SHAPES = ("data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_t
 FAMILIES = {
     "diffusion": ("model/network=mlp",),
     "unet": ("model.network.channel_mult=[1,1]", "model.guidance=2.0"),
+    "unet_words": ("model.network.channel_mult=[1,1]", "model.network.attends_to_words=true"),
     "dit": ("model/network=dit_small", "model/guidance=interval"),
+    "dit_words": ("model/network=dit_small", "model.network.attends_to_words=true"),
+    "mmdit": ("model/network=mmdit", "model.guidance=2.0"),
     "gan": ("model=gan",),
     "sngan": ("model=gan", "model/generator=sngan", "model/discriminator=sngan"),
     "biggan": ("model=gan", "model/generator=biggan", "model/discriminator=biggan"),
@@ -36,7 +39,8 @@ FAMILIES = {
     "masked": ("model=masked", "model.guidance=2.0"),
 }
 TOLD = ("[caption]", "[label,caption]")
-SOME = {("unet", "[label,caption]"), ("gan", "[caption]"), ("vae", "[caption]"), ("flow", "[caption]"),
+SOME = {("unet", "[label,caption]"), ("unet_words", "[label,caption]"), ("dit_words", "[caption]"),
+        ("mmdit", "[label,caption]"), ("gan", "[caption]"), ("vae", "[caption]"), ("flow", "[caption]"),
         ("tarflow", "[label,caption]"), ("masked", "[label,caption]")}  # fmt: skip
 
 

@@ -54,13 +54,16 @@ def test_a_caption_is_parsed() -> None:
 
 def test_what_is_right_is_counted() -> None:
     caption = Asked((RED, BLUE), ("left of",))
-    assert agreement(caption, [BLUE, RED]) == scene_reader.Agreement(1, 1, 1, True)
-    assert agreement(Asked((RED, BLUE), ("right of",)), [BLUE, RED]) == scene_reader.Agreement(1, 1, 1, False)
+    assert agreement(caption, [BLUE, RED]) == scene_reader.Agreement(1, 1, 1, True, True, 1)
+    assert agreement(Asked((RED, BLUE), ("right of",)), [BLUE, RED]) == scene_reader.Agreement(1, 1, 1, False, True)
     assert agreement(caption, [RED]) == scene_reader.Agreement(0.5, 0.5, 0.5, False)
     assert agreement(caption, []) == scene_reader.Agreement(0, 0, 0, False)
     assert agreement(Asked((RED,)), [RED, BLUE]).whole is False, "one object too many"
     green = Object("small", "green", "circle", (0.2, 0.2))
-    assert agreement(Asked((RED,)), [green]) == scene_reader.Agreement(0, 1, 1, False)
+    assert agreement(Asked((RED,)), [green]) == scene_reader.Agreement(0, 1, 1, False, True)
+    below = Object("large", "white", "ring", (0.25, 0.75))
+    three = Asked((RED, BLUE, below), ("left of", "below"))
+    assert agreement(three, [RED, BLUE, below]).relations == 0.5, "the second does not hold"
 
 
 def test_the_metric_averages() -> None:
@@ -74,7 +77,10 @@ def test_the_metric_averages() -> None:
     metric.update({"image": images[:10], "caption": captions[:10]}, real=False)
     metric.update({"image": blank, "caption": captions[10:]}, real=False)
     found = {name: float(value) for name, value in metric.compute().items()}
+    new = np.array([parse(caption).has_held_out for caption in captions])
     assert found == {"scene_accuracy": 0.5, "color_accuracy": 0.5, "size_accuracy": 0.5, "shape_accuracy": 0.5,
+                     "count_accuracy": 0.5, "scene_accuracy_seen": pytest.approx((~new[:10]).sum() / (~new).sum()),
+                     "scene_accuracy_held_out": pytest.approx(new[:10].sum() / new.sum()),
                      "scene_reader_error": 0.0}  # fmt: skip
     with pytest.raises(DataError, match="scene_accuracy reads captions of data=shapes: 'a cat' is not a caption"):
         metric.update({"image": images[:1], "caption": ["a cat"]}, real=False)

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import numpy as np
 
-from genlab.data.scenes import BACKGROUND, COLORS, RELATIONS, SHAPES, SIZES, Scenes, coverage
+from genlab.data.scenes import BACKGROUND, COLORS, HELD_OUT, RELATIONS, SHAPES, SIZES, Scenes, coverage
 
 _STEPS = {16: 0.25, 32: 0.5}  # pixels between tried places, by the picture's side; else 1 / 64 of it
 _LEAST = 0.4  # of the area of the smallest shape: a quarter with less paint has no object
@@ -32,15 +32,22 @@ class Asked:
     objects: tuple[Object, ...]
     relations: tuple[str, ...] = ()
 
+    @property
+    def has_held_out(self) -> bool:
+        """Whether an object has a combination of shape and color that no training scene has."""
+        return any((each.shape, each.color) in HELD_OUT for each in self.objects)
+
 
 @dataclass(frozen=True)
 class Agreement:
-    """How much of a caption a picture shows: shares of its objects, and whether all of it is there."""
+    """How much of a caption a picture shows: shares of its objects and relations, and whether all of it is there."""
 
     color: float
     size: float
     shape: float
     whole: bool  # as many objects, each as asked, and where it was asked
+    count: bool = False  # as many objects
+    relations: float = 0.0  # share of those that hold; 0 where the caption has none
 
 
 def parse(caption: str) -> Asked:
@@ -126,30 +133,34 @@ def _templates(side: int) -> tuple[np.ndarray, list[tuple[str, str]], np.ndarray
 
 def agreement(asked: Asked, shown: Sequence[Object]) -> Agreement:
     """Objects are matched for the best agreement; a missing one counts as wrong in everything."""
-    best = Agreement(0.0, 0.0, 0.0, False)
     count = len(asked.objects)
+    best = Agreement(0.0, 0.0, 0.0, False, len(shown) == count)
     for chosen in permutations([*shown, *[None] * count], count):
         pairs = [(wanted, found) for wanted, found in zip(asked.objects, chosen, strict=True) if found is not None]
         color, size, shape = (
             sum(getattr(wanted, name) == getattr(found, name) for wanted, found in pairs) / count
             for name in ("color", "size", "shape")
         )
-        whole = len(shown) == count and color == size == shape == 1 and _is_placed(asked, chosen)  # type: ignore[arg-type]
-        now = Agreement(color, size, shape, whole)
-        if (now.whole, color + size + shape) > (best.whole, best.color + best.size + best.shape):
+        first, *others = chosen
+        holding = sum(_holds(first, relation, o) for relation, o in zip(asked.relations, others, strict=True))
+        whole = len(shown) == count and color == size == shape == 1 and holding == len(others)
+        now = Agreement(color, size, shape, whole, len(shown) == count, holding / max(1, len(others)))
+        if _rank(now) > _rank(best):
             best = now
     return best
 
 
-def _is_placed(asked: Asked, objects: Sequence[Object]) -> bool:
+def _rank(found: Agreement) -> tuple[bool, float, float]:
+    return found.whole, found.color + found.size + found.shape, found.relations
+
+
+def _holds(first: Object | None, relation: str, other: Object | None) -> bool:
     """Whether the first object is where the caption has it, along the axis on which the centers are further apart."""
-    (x, y), *others = (found.place for found in objects)
-    for relation, (other_x, other_y) in zip(asked.relations, others, strict=True):
-        right, down = x - other_x, y - other_y
-        vertical = "above" if down < 0 else "below"
-        sideways = "left of" if right < 0 else "right of"
-        nearly_even = abs(abs(down) - abs(right)) < _EVEN
-        allowed = {vertical, sideways} if nearly_even else {vertical if abs(down) >= abs(right) else sideways}
-        if relation not in allowed:
-            return False
-    return True
+    if first is None or other is None:
+        return False
+    right, down = first.place[0] - other.place[0], first.place[1] - other.place[1]
+    vertical = "above" if down < 0 else "below"
+    sideways = "left of" if right < 0 else "right of"
+    if abs(abs(down) - abs(right)) < _EVEN:
+        return relation in (vertical, sideways)
+    return relation == (vertical if abs(down) >= abs(right) else sideways)

@@ -94,3 +94,24 @@ class SelfAttention(nn.Module):
         qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))  # (N, T, 3, heads, width / heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # (N, heads, T, width / heads)
         return self.out(attend(query, key, value).transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of every position to the tokens of something else, such as the words of a caption."""
+
+    def __init__(self, width: int, context_width: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(context_width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor, seen: Tensor) -> Tensor:
+        """(N, T, width), (N or 1, S, context_width), (N or 1, S) bool, false where no token is. -> (N, T, width)."""
+        query = self.query(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (N, heads, T, width / heads)
+        both = self.key_value(context).unflatten(2, (2, self.num_heads, -1))  # (N or 1, S, 2, heads, width / heads)
+        key, value = both.permute(2, 0, 3, 1, 4).unbind()
+        mixed = attend(
+            query, key.expand(len(x), -1, -1, -1), value.expand(len(x), -1, -1, -1), mask=seen[:, None, None]
+        )
+        return self.out(mixed.transpose(1, 2).flatten(2))

@@ -9,8 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.elsewhere import FROM_ELSEWHERE
-from genlab.model.network.attention import SelfAttention
-from genlab.model.network.embedding import CaptionEncoder, ConditionEmbedding, NoiseLevelEmbedding, Told, sinusoids
+from genlab.model.network.attention import CrossAttention, SelfAttention
+from genlab.model.network.embedding import (
+    CaptionEncoder,
+    ConditionEmbedding,
+    NoiseLevelEmbedding,
+    Told,
+    Words,
+    sinusoids,
+)
 
 NUM_FREQUENCY_FEATURES = 256  # of the noise level, as published
 
@@ -27,7 +34,8 @@ class DiT(nn.Module):
         depth: int = 12,  # blocks
         num_heads: int = 6,
         mlp_ratio: float = 4.0,  # hidden width of a block's perceptron over its width
-        dropout: float = 0.0,  # of what each half of a block adds
+        dropout: float = 0.0,  # of what each part of a block adds
+        attends_to_words: bool = False,  # of captions, in every block; else a vector says it all
         caption_encoder: Annotated[
             CaptionEncoder | None, FROM_ELSEWHERE
         ] = None,  # hf:<a CLIP>; None: an embedding of words, trained with the rest
@@ -38,22 +46,14 @@ class DiT(nn.Module):
         """
         super().__init__()
         channels, self.height, self.width = shape
-        if self.height % patch_size or self.width % patch_size:
-            side = math.gcd(self.height, self.width, patch_size)
-            raise ValueError(
-                f"model/network=dit cuts the image into squares of {patch_size} pixels: {self.height}x{self.width} is "
-                f"not divisible by {patch_size}. Use model.network.patch_size={side}."
-            )
-        if width % num_heads or width % 4:
-            raise ValueError(
-                f"model.network.width={width} must be a multiple of model.network.num_heads={num_heads} and of 4. "
-                "Change one of them."
-            )
+        check_sizes(shape, patch_size, width, num_heads, "dit")
         self.patch_size = patch_size
         self.stem = nn.Linear(channels * patch_size**2, width)
         self.noise_level = NoiseLevelEmbedding(NUM_FREQUENCY_FEATURES, width)
-        self.told = ConditionEmbedding(told, width, caption_encoder) if told else None
-        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio, dropout) for _ in range(depth))
+        self.told = ConditionEmbedding(told, width, caption_encoder) if told or attends_to_words else None
+        words = self.told.width_of_words() if self.told is not None and attends_to_words else 0
+        self.attends_to_words = attends_to_words
+        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio, dropout, words) for _ in range(depth))
         self.modulation = nn.Linear(width, 2 * width)  # of the last layer norm
         self.out = nn.Linear(width, channels * patch_size**2)
         positions = grid_positions(self.height // patch_size, self.width // patch_size, width)
@@ -74,6 +74,9 @@ class DiT(nn.Module):
             self.told.start_at(0.02)
         for module in [*self.blocks, self]:  # adaLN-Zero
             nn.init.zeros_(module.modulation.weight)  # type: ignore[union-attr, arg-type]
+        for block in self.blocks:
+            if (reading := getattr(block, "reading", None)) is not None:
+                nn.init.zeros_(reading.out.weight)
         nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
@@ -81,32 +84,57 @@ class DiT(nn.Module):
         patches = F.pixel_unshuffle(x.to(self.stem.weight.dtype), self.patch_size)  # (N, C * p * p, H / p, W / p)
         tokens = self.stem(patches.flatten(2).mT) + self.positions  # (N, T, width)
         embedding = self.noise_level(noise_level)  # (N, width)
-        if self.told is not None:
+        words = None
+        if self.told is not None and self.attends_to_words:
+            told, words = self.told.with_words(condition)
+            embedding = embedding + told
+        elif self.told is not None:
             embedding = embedding + self.told(condition)
         embedding = F.silu(embedding)
         for block in self.blocks:
-            tokens = block(tokens, embedding)
+            tokens = block(tokens, embedding, words)
         scale, shift = self.modulation(embedding)[:, None].chunk(2, dim=2)
         patches = self.out(modulate(tokens, scale, shift)).mT.unflatten(2, patches.shape[2:])
         return F.pixel_shuffle(patches, self.patch_size)
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each scaled, shifted and gated by the embedding (figure 3, adaLN-Zero)."""
+    """Attention and a perceptron, each scaled, shifted and gated by the embedding (figure 3, adaLN-Zero). Between them,
+    if ``words`` is not 0, attention to a caption's tokens of that width, as in PixArt-alpha (Chen et al. 2023)."""
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float, dropout: float):
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, dropout: float, words: int = 0):
         super().__init__()
         hidden = int(width * mlp_ratio)
         self.attention = SelfAttention(width, num_heads)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
         self.modulation = nn.Linear(width, 6 * width)
         self.dropout = nn.Dropout(dropout)
+        if words > 0:
+            self.reading = CrossAttention(width, words, num_heads)
 
-    def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, embedding: Tensor, words: Words | None = None) -> Tensor:
         """(N, T, width), (N, width) -> (N, T, width)."""
         scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(embedding)[:, None].chunk(6, dim=2)
         tokens = tokens + gate1 * self.dropout(self.attention(modulate(tokens, scale1, shift1)))
+        if words is not None:
+            tokens = tokens + self.dropout(self.reading(tokens, *words))
         return tokens + gate2 * self.dropout(self.mlp(modulate(tokens, scale2, shift2)))
+
+
+def check_sizes(shape: Sequence[int], patch_size: int, width: int, num_heads: int, name: str) -> None:
+    """Raises ValueError: patches do not tile the image, or the width cannot be split into heads or positions."""
+    _, height, across = shape
+    if height % patch_size or across % patch_size:
+        side = math.gcd(height, across, patch_size)
+        raise ValueError(
+            f"model/network={name} cuts the image into squares of {patch_size} pixels: {height}x{across} is "
+            f"not divisible by {patch_size}. Use model.network.patch_size={side}."
+        )
+    if width % num_heads or width % 4:
+        raise ValueError(
+            f"model.network.width={width} must be a multiple of model.network.num_heads={num_heads} and of 4. "
+            "Change one of them."
+        )
 
 
 def modulate(tokens: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +35,15 @@ Told = Mapping[str, ConditionKind]  # the conditions of a network, by key
 NO_LABEL: Told = {"label": Label(0)}  # for a network that always takes a vector: a constant one
 
 
+class Words(NamedTuple):
+    """A caption word by word, for attention."""
+
+    tokens: Tensor  # (N or 1, T, width)
+    seen: Tensor  # (N or 1, T) bool: false where there is nothing; at least one of each row is true
+
+
 class CaptionEncoder(Protocol):
-    """A frozen pretrained model that embeds sentences as vectors: a module."""
+    """A frozen pretrained model that embeds sentences, as a vector and word by word: a module."""
 
     width: int
 
@@ -48,6 +55,16 @@ class CaptionEncoder(Protocol):
         """-> (N, width), on the device that its weights are on."""
         ...
 
+    def encode_words(self, texts: Sequence[str]) -> tuple[Tensor, Words]:
+        """What ``encode_texts`` gives, and the outputs for each token, as wide."""
+        ...
+
+
+NO_CAPTIONS = (
+    "{} needs captions, and the model has none. Use data that have captions, such as data=shapes, and "
+    "model.conditions=[caption]."
+)
+
 
 class ConditionEmbedding(nn.ModuleDict):
     """One vector for each key of a condition, and their sum. ``caption_encoder``: encodes captions; None: an
@@ -56,10 +73,7 @@ class ConditionEmbedding(nn.ModuleDict):
     def __init__(self, told: Told, width: int, caption_encoder: CaptionEncoder | None = None):
         """Raises ValueError: there is an encoder, and no captions."""
         if caption_encoder is not None and not any(isinstance(kind, Caption) for kind in told.values()):
-            raise ValueError(
-                "model.network.caption_encoder needs captions, and the model has none. Use data that have "
-                "captions, such as data=shapes, and model.conditions=[caption]."
-            )
+            raise ValueError(NO_CAPTIONS.format("model.network.caption_encoder"))
         super().__init__({key: _embedding(kind, width, caption_encoder) for key, kind in told.items()})
 
     def forward(self, condition: Mapping[str, Tensor] | None) -> Tensor:
@@ -68,6 +82,26 @@ class ConditionEmbedding(nn.ModuleDict):
         for vector in others:
             first = first + vector
         return first
+
+    def with_words(self, condition: Mapping[str, Tensor] | None) -> tuple[Tensor, Words]:
+        """The sum, (N or 1, width), and the captions word by word. Raises ValueError: there are none."""
+        (key,) = (name for name, embed in self.items() if isinstance(embed, CaptionEmbedding | EncodedCaption))
+        vector, words = self[key].read(None if condition is None else condition.get(key))  # type: ignore[operator]
+        for name, embed in self.items():
+            if name != key:
+                vector = vector + embed(None if condition is None else condition.get(name))
+        return vector, words
+
+    @property
+    def has_captions(self) -> bool:
+        return any(isinstance(embed, CaptionEmbedding | EncodedCaption) for embed in self.values())
+
+    def width_of_words(self) -> int:
+        """Of a caption's tokens. Raises ValueError, with a remedy: there are no captions."""
+        for embed in self.values():
+            if isinstance(embed, CaptionEmbedding | EncodedCaption):
+                return embed.width_of_words
+        raise ValueError(NO_CAPTIONS.format("model.network.attends_to_words=true"))
 
     def vectors(self, condition: Mapping[str, Tensor] | None) -> list[Tensor]:
         """Each of a key, (N or 1, width)."""
@@ -119,19 +153,28 @@ class CaptionEmbedding(nn.Module):
         self.out = nn.Linear(self.INNER, width)
         self.nothing = nn.Parameter(torch.randn(width))
 
+    @property
+    def width_of_words(self) -> int:
+        return self.INNER
+
     def forward(self, caption: Tensor | None) -> Tensor:
         """(N, T) words, of which 0 fills up; None: nobody is told one. -> (N or 1, width)."""
+        return self.nothing[None] if caption is None else self.read(caption)[0]
+
+    def read(self, caption: Tensor | None) -> tuple[Tensor, Words]:
+        """The vector, and the outputs of the layers; of nothing, those of a caption of padding."""
         if caption is None:
-            return self.nothing[None]
+            caption = torch.zeros(1, len(self.places), dtype=torch.long, device=self.places.device)
         written = caption != 0  # (N, T)
         empty = ~written.any(dim=1, keepdim=True)
         seen = written | empty  # softmax needs at least one key
         h = self.words(caption) + self.places[: caption.shape[1]]
         for layer in self.layers:
             h = layer(h, seen)
+        h = self.norm(h)
         share = seen[..., None].to(h.dtype)
-        mean = (self.norm(h) * share).sum(dim=1) / share.sum(dim=1)  # (N, INNER)
-        return torch.where(empty, self.nothing.to(h.dtype), self.out(mean))
+        mean = (h * share).sum(dim=1) / share.sum(dim=1)  # (N, INNER)
+        return torch.where(empty, self.nothing.to(h.dtype), self.out(mean)), Words(h, seen)
 
     def start_at(self, std: float) -> None:
         nn.init.normal_(self.out.weight, std=std / math.sqrt(self.INNER))  # of a normed mean: so spread are the vectors
@@ -155,11 +198,24 @@ class EncodedCaption(nn.Module):
         self.out = nn.Linear(encoder.width, width)  # type: ignore[arg-type]
         self.nothing = nn.Parameter(torch.randn(width))
 
+    @property
+    def width_of_words(self) -> int:
+        return self.encoder.width  # type: ignore[return-value]
+
     def forward(self, caption: Tensor | None) -> Tensor:
         """(N, T) words, of which 0 fills up; None: nobody is told one. -> (N or 1, width)."""
         if caption is None:
             return self.nothing[None]
-        vectors = self.encoder.encode_texts(self.kind.words(caption))  # type: ignore[operator]
+        return self._told(caption, self.encoder.encode_texts(self.kind.words(caption)))  # type: ignore[operator]
+
+    def read(self, caption: Tensor | None) -> tuple[Tensor, Words]:
+        """The vector, and the encoder's outputs, normed; of nothing, those of an empty text."""
+        if caption is None:
+            caption = self.kind.nothing(1, self.nothing.device)
+        vectors, words = self.encoder.encode_words(self.kind.words(caption))  # type: ignore[operator]
+        return self._told(caption, vectors), Words(self.norm(words.tokens), words.seen)
+
+    def _told(self, caption: Tensor, vectors: Tensor) -> Tensor:
         empty = (caption == 0).all(dim=1, keepdim=True)  # (N, 1)
         told = self.out(self.norm(vectors))
         return torch.where(empty, self.nothing.to(told.dtype), told)

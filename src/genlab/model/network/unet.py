@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.elsewhere import FROM_ELSEWHERE
-from genlab.model.network.attention import SelfAttention
-from genlab.model.network.embedding import CaptionEncoder, ConditionEmbedding, NoiseLevelEmbedding, Told
+from genlab.model.network.attention import CrossAttention, SelfAttention
+from genlab.model.network.embedding import CaptionEncoder, ConditionEmbedding, NoiseLevelEmbedding, Told, Words
 from genlab.model.network.group_norm import group_norm
 from genlab.model.network.image_size import ImageSizeError
 
@@ -29,6 +29,7 @@ class UNet(nn.Module):
         num_heads: int = 4,
         patch_size: int = 1,  # side of pixel blocks at the finest feature map: 2 costs a quarter
         dropout: float = 0.1,  # between the two convolutions of a block
+        attends_to_words: bool = False,  # of captions, wherever pixels attend to each other; else a vector says it all
         caption_encoder: Annotated[
             CaptionEncoder | None, FROM_ELSEWHERE
         ] = None,  # hf:<a CLIP>; None: an embedding of words, trained with the rest
@@ -43,7 +44,9 @@ class UNet(nn.Module):
         _check(height, width, channels, patch_size, len(channel_mult), num_heads)
         embedding_width = 4 * channels
         self.noise_level = NoiseLevelEmbedding(channels, embedding_width)
-        self.told = ConditionEmbedding(told, embedding_width, caption_encoder) if told else None
+        self.told = ConditionEmbedding(told, embedding_width, caption_encoder) if told or attends_to_words else None
+        words = self.told.width_of_words() if self.told is not None and attends_to_words else 0
+        self.attends_to_words = attends_to_words
         self.to_patches, self.to_pixels = nn.PixelUnshuffle(patch_size), nn.PixelShuffle(patch_size)
         patch_channels = in_channels * patch_size**2
         self.stem = nn.Conv2d(patch_channels, channels, 3, padding=1)
@@ -58,17 +61,17 @@ class UNet(nn.Module):
                 self.encoder.blocks.append(Block(current, current, embedding_width, nn.AvgPool2d(2), 0, dropout))
                 skips.append(current)
             for _ in range(num_blocks):
-                self.encoder.blocks.append(Block(current, width, embedding_width, nn.Identity(), heads, dropout))
+                self.encoder.blocks.append(Block(current, width, embedding_width, nn.Identity(), heads, dropout, words))
                 skips.append(current := width)
 
         for heads in (num_heads, 0):  # the middle: at the coarsest resolution, without a skip connection
             self.decoder.append(
-                Block(current, current, embedding_width, nn.Identity(), heads, dropout), takes_skip=False
+                Block(current, current, embedding_width, nn.Identity(), heads, dropout, words), takes_skip=False
             )
         for i, (width, resolution) in reversed(list(enumerate(levels))):
             heads = num_heads if resolution in attention_resolutions else 0
             for _ in range(num_blocks + 1):
-                block = Block(current + skips.pop(), width, embedding_width, nn.Identity(), heads, dropout)
+                block = Block(current + skips.pop(), width, embedding_width, nn.Identity(), heads, dropout, words)
                 self.decoder.append(block, takes_skip=True)
                 current = width
             if i > 0:
@@ -81,12 +84,16 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition``: by key, N rows each. -> (N, C, H, W)."""
         embedding = self.noise_level(noise_level)  # (N, 4 * channels)
-        if self.told is not None:
+        words = None
+        if self.told is not None and self.attends_to_words:
+            told, words = self.told.with_words(condition)
+            embedding = embedding + told
+        elif self.told is not None:
             embedding = embedding + self.told(condition)
         embedding = F.silu(embedding)
         x = self.to_patches(x).to(self.stem.weight.dtype, memory_format=torch.channels_last)  # quicker convolutions
-        skips = self.encoder(self.stem(x), embedding)
-        h = self.decoder(skips, embedding)
+        skips = self.encoder(self.stem(x), embedding, words)
+        h = self.decoder(skips, embedding, words)
         return self.to_pixels(self.out(F.silu(self.out_norm(h))))
 
 
@@ -97,10 +104,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, embedding: Tensor, words: Words | None) -> list[Tensor]:
         outputs = [x]
         for block in self.blocks:
-            outputs.append(block(outputs[-1], embedding))
+            outputs.append(block(outputs[-1], embedding, words))
         return outputs
 
 
@@ -116,10 +123,10 @@ class Decoder(nn.Module):
         self.blocks.append(block)
         self.takes_skip.append(takes_skip)
 
-    def forward(self, skips: list[Tensor], embedding: Tensor) -> Tensor:
+    def forward(self, skips: list[Tensor], embedding: Tensor, words: Words | None) -> Tensor:
         x = skips[-1]
         for block, takes_skip in zip(self.blocks, self.takes_skip, strict=True):
-            x = block(torch.cat([x, skips.pop()], dim=1) if takes_skip else x, embedding)
+            x = block(torch.cat([x, skips.pop()], dim=1) if takes_skip else x, embedding, words)
         return x
 
 
@@ -127,7 +134,14 @@ class Block(nn.Module):
     """A residual block, modulated by the embedding, that may resample and may attend (ADM, section 3 and table 3)."""
 
     def __init__(
-        self, in_channels: int, channels: int, embedding_width: int, resample: nn.Module, num_heads: int, dropout: float
+        self,
+        in_channels: int,
+        channels: int,
+        embedding_width: int,
+        resample: nn.Module,
+        num_heads: int,  # 0: no attention
+        dropout: float,
+        words: int = 0,  # width of a caption's tokens that it attends to, if it has attention; 0: to none
     ):
         super().__init__()
         self.resample = resample
@@ -139,14 +153,18 @@ class Block(nn.Module):
         self.conv2 = _zero(nn.Conv2d(channels, channels, 3, padding=1))  # a block starts as the identity
         self.shortcut = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
         self.attention = PixelAttention(channels, num_heads) if num_heads > 0 else nn.Identity()
+        if num_heads > 0 and words > 0:
+            self.reading = Reading(channels, words, num_heads)
+        self.reads = num_heads > 0 and words > 0
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, words: Words | None = None) -> Tensor:
         """(N, in_channels, H, W), (N, embedding_width) -> (N, channels, H', W')."""
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)  # (N, channels, 1, 1) each
         h = torch.addcmul(shift.to(h.dtype), self.norm2(h).to(h.dtype), 1 + scale.to(h.dtype))
         h = self.conv2(self.dropout(F.silu(h)))
-        return self.attention(self.shortcut(self.resample(x)) + h)
+        h = self.attention(self.shortcut(self.resample(x)) + h)
+        return self.reading(h, words) if self.reads else h
 
 
 class PixelAttention(nn.Module):
@@ -161,6 +179,20 @@ class PixelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pixels = self.norm(x).flatten(2).mT  # (N, H * W, channels)
         return x + self.attention(pixels).mT.unflatten(2, x.shape[2:])
+
+
+class Reading(nn.Module):
+    """Residual attention of the pixels of a feature map to the words of a caption (Rombach et al. 2022, 3.3)."""
+
+    def __init__(self, channels: int, words: int, num_heads: int):
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.attention = CrossAttention(channels, words, num_heads)
+        _zero(self.attention.out)
+
+    def forward(self, x: Tensor, words: Words) -> Tensor:
+        pixels = self.norm(x).flatten(2).mT  # (N, H * W, channels)
+        return x + self.attention(pixels, *words).mT.unflatten(2, x.shape[2:])
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Module:
