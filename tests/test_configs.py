@@ -16,6 +16,7 @@ from genlab.metrics.base import EXTRACTED
 from genlab.metrics.extractor.random_conv import RandomConv
 from genlab.run.assemble import build_evaluation, check_config, trial_model
 from stand_ins import without_downloads
+from test_grid import ABROAD
 
 TREE = ConfigTree()
 DOWNLOADED = ("inception", "vgg", "clip", "dinov2", "language_model")  # extractors
@@ -71,7 +72,9 @@ def parts_of(family: str) -> set[str]:
 
 # The grid of the tests composes the parts of models too, and trains them small; here they are of full size.
 LARGE = [
-    pytest.param(g, o, id=f"{g}={o}", marks=[pytest.mark.matrix] if g.startswith("model/") else []) for g, o in OPTIONS
+    pytest.param(g, o, id=f"{g}={o}", marks=[pytest.mark.matrix] if g.startswith("model/") else [])
+    for g, o in OPTIONS
+    if o not in ABROAD
 ]
 
 
@@ -145,7 +148,7 @@ def targets(node: Any, path: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_targets_are_where_the_file_is(path: Path) -> None:
-    """configs/X/Y/z.yaml names classes of genlab.X.Y, a module or a package; or of a third party.
+    """configs/X/Y/z.yaml names classes of genlab.X.Y, a module or a package; or of a third party, also in interop/.
 
     Networks are named by their role: configs/model/encoder/z.yaml names a class of genlab.model.network."""
     group = path.parent.relative_to(PACKAGED).as_posix()
@@ -159,7 +162,7 @@ def test_targets_are_where_the_file_is(path: Path) -> None:
             package = "evaluation.evaluation"
         if group.rpartition("/")[2] in NETWORK_SLOTS:
             package = "model.network"
-        assert target.startswith(f"genlab.{package}."), f"{target} is named in configs/{group}"
+        assert target.startswith((f"genlab.{package}.", "genlab.interop.")), f"{target} is named in configs/{group}"
 
 
 def test_train_yaml_chooses_every_top_level_group() -> None:

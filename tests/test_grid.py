@@ -34,6 +34,7 @@ from tiny_run import answers, compose_small, plain, small, train
 TREE = ConfigTree()
 GROUPS = TREE.groups()
 FAMILIES = GROUPS["model"]
+ABROAD = {"unet2d_condition"}  # needs a folder of another library: tests/test_hub_networks.py
 ONCE = {"unet_large", "shift"}  # seen once: slow, and of another family
 AUTOENCODER = ("model=vae", "model.latent_shape=[2,4,4]")  # of a map of latents, which every network can denoise
 Choice = tuple[str, ...]  # model=..., then model/<part>=... in order
@@ -59,6 +60,8 @@ def options(family: str, part: str) -> tuple[list[str], list[str]]:
     slot = parameters(class_of(family))[part]
     legal, illegal = [], []
     for name, target in TREE.targets(f"model.{part}"):
+        if name in ABROAD:
+            continue
         found = resolve(target, name)
         (legal if fits(found, slot, partial=False) or fits(found, slot, partial=True) else illegal).append(name)
     return legal, illegal

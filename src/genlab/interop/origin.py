@@ -14,10 +14,13 @@ from genlab.data.hub import model_folder
 from genlab.errors import ConfigError, ResourceError
 from genlab.files.paths import read_path
 from genlab.files.regular_file import read_text
-from genlab.interop import autoencoder_kl, bert_text, clip_text, t5_text
+from genlab.interop import autoencoder_kl, bert_text, clip_text, t5_text, unet2d_condition
 
 _FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-_KNOWN = "Known are CLIP's text tower, T5, BERT and MiniLM (transformers) and AutoencoderKL (diffusers)."
+_KNOWN = (
+    "Known are CLIP's text tower, T5, BERT and MiniLM (transformers), AutoencoderKL and, to start from, "
+    "UNet2DConditionModel (diffusers)."
+)
 
 
 class HubOrigin:
@@ -45,7 +48,7 @@ class HubOrigin:
     @cached_property
     def _kind(self) -> Any:
         """The module for this kind of model."""
-        for module in (clip_text, t5_text, bert_text, autoencoder_kl):
+        for module in (clip_text, t5_text, bert_text, autoencoder_kl, unet2d_condition):
             if module.knows(self.config):
                 return module
         named = self.config.get("_class_name") or self.config.get("model_type")

@@ -28,6 +28,7 @@ class TextEncoder(nn.Module):
 
     network: Any  # made in configure_model
     tokenizer: Tensor  # (tokenizer_bytes,) uint8, made with the network
+    gives_padding = False  # outputs for padding too, which some networks were trained to read
 
     def __init__(self, tokenizer_bytes: int, width: int, length: int, pad: int):
         super().__init__()
@@ -74,7 +75,8 @@ class TextEncoder(nn.Module):
     def _of(self, text: str) -> Tensor:
         """The vector of a text, and below it the outputs for its tokens without padding. On the CPU, in float32."""
         if self._features is None:
-            self._features = TextFeatures(default_folder(), fingerprint(self.state_dict()), self.width)
+            padded = "padded-" * self.gives_padding
+            self._features = TextFeatures(default_folder(), padded + fingerprint(self.state_dict()), self.width)
         if (found := self._features.get(text)) is not None:
             return found
         row = self.core.encode(text)
@@ -90,7 +92,8 @@ class TextEncoder(nn.Module):
         mask = torch.tensor([row.attention_mask], device=device)
         with torch.autocast(device.type, enabled=False):  # what is kept does not depend on a run's precision
             vector, outputs = self.run(torch.tensor([row.ids], device=device), mask)
-        found = torch.cat([vector, outputs[0, mask[0] > 0]]).float().cpu()
+        kept = outputs[0] if self.gives_padding else outputs[0, mask[0] > 0]
+        found = torch.cat([vector, kept]).float().cpu()
         self._features.put(text, found)
         return found
 

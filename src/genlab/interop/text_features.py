@@ -33,7 +33,7 @@ class TextFeatures:
 
     def __init__(self, folder: Path, fingerprint: str, width: int):
         """``width``: of the outputs, (rows, width) for a text."""
-        self.path, self.width = folder / f"text-features-{fingerprint[:32]}.sqlite", width
+        self.path, self.width = folder / f"text-features-{fingerprint[:40]}.sqlite", width
         self._memory: dict[str, Tensor] = {}
         self._file: sqlite3.Connection | None = None
         with suppress(OSError, sqlite3.Error):

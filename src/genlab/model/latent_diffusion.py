@@ -22,7 +22,8 @@ class LatentDiffusion(GenerativeModel):
     The autoencoder comes from a run (``model.autoencoder=outputs/...``). Its configuration becomes part of this run's,
     and its weights a file in this run's folder, so the other run is needed only once. Latents are shifted and scaled,
     by their statistics in the first batch, to mean 0 and the standard deviation of images in each channel, so that
-    objectives can use the same settings as for images.
+    objectives can use the same settings as for images. A network that starts from weights for latents of another scale
+    needs that: ``latent_scale`` times the latent, without a shift.
     """
 
     kinds = frozenset({"continuous"})
@@ -44,6 +45,7 @@ class LatentDiffusion(GenerativeModel):
         conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
         condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples without their condition
         guidance: Guidance | None = None,  # None: samples of the conditional model itself
+        latent_scale: float | None = None,  # None: of the first batch; Stable Diffusion 1 and 2: 0.18215
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
@@ -55,7 +57,7 @@ class LatentDiffusion(GenerativeModel):
                 f"model.autoencoder was trained on images of shape {tuple(autoencoder.shape)}, "  # type: ignore[arg-type]
                 f"the data have {tuple(image_shape)}. Name another run, or change the data."
             )
-        self.autoencoder = autoencoder
+        self.autoencoder, self.latent_scale = autoencoder, latent_scale
         self.diffusion = Diffusion(
             network,
             objective,
@@ -107,6 +109,9 @@ class LatentDiffusion(GenerativeModel):
 
     def measure(self, z: Tensor) -> None:
         """Take the latents' statistics, over all ranks. ``z``: (N, Z, h, w), of the first batch."""
+        if self.latent_scale is not None:
+            self.latent_std.fill_(_STD / self.latent_scale)
+            return
         sums = torch.stack([torch.ones_like(z), z, z.square()]).double().sum(dim=(1, 3, 4))  # (3, Z)
         count, total, squares = self.trainer.strategy.reduce(sums, reduce_op="sum")
         mean = total / count

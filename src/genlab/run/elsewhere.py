@@ -29,7 +29,7 @@ from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.model.base import Classifies, HasLatent, HasTokens, Model
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
 from genlab.model.renamed_weights import renamed
-from genlab.run.origin import Origin, file_of, is_a_reference, origin_of, weights_of
+from genlab.run.origin import HUB, Origin, file_of, is_a_reference, origin_of, weights_of
 
 UNKNOWN = "???"  # the hash of a part that was not read yet
 JUDGE = "metrics.extractor"
@@ -52,6 +52,7 @@ def adopt(config: DictConfig) -> None:
     that is not the one that its model was trained with.
     """
     _name_judge(config)
+    _take_sizes(config)
     places = dict(_places(config))
     for path, (slot, value) in places.items():
         if isinstance(value, str):
@@ -96,6 +97,18 @@ def _name_judge(config: DictConfig) -> None:
         target = f"{ClassifierFeatures.__module__}.{ClassifierFeatures.__qualname__}"
         with open_dict(config):
             config.metrics.extractor = {"_target_": target, "model": named}
+
+
+def _take_sizes(config: DictConfig) -> None:
+    """``start=hf:<folder>`` gives the settings of a network of that folder's kind, unless they are there."""
+    start, network = OmegaConf.select(config, "start.where"), OmegaConf.select(config, "model.network")
+    if not isinstance(start, str) or not start.startswith(HUB) or not isinstance(network, DictConfig):
+        return
+    if "settings" not in network or network.settings is not None:
+        return
+    found = origin_of(start, "start").model()
+    if found["_target_"] == network.get("_target_"):
+        network.settings = found["settings"]
 
 
 def _places(config: DictConfig) -> Iterator[tuple[str, tuple[Any, Any]]]:

@@ -17,10 +17,10 @@ from genlab.checkpoint.tensors import as_bytes, sha256_of
 from genlab.config.build import check
 from genlab.errors import ConfigError
 from genlab.model.base import Model
-from genlab.model.elsewhere import misfit, own_weights, put_weights
+from genlab.model.elsewhere import misfit, own_weights, prefixes, put_weights
 from genlab.model.freezing import like
 from genlab.model.renamed_weights import renamed
-from genlab.run.origin import RunOrigin, origin_of
+from genlab.run.origin import HUB, Origin, RunOrigin, origin_of
 
 OPTION = "start"
 
@@ -54,7 +54,10 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
         return None
     origin = origin_of(node["where"], OPTION)
     own = model.state_dict()
-    found = renamed(own_weights(model, origin.weights()), own)
+    if node["where"].startswith(HUB):
+        own, found = _of_a_part(model, origin, own, node["where"])
+    else:
+        found = renamed(own_weights(model, origin.weights()), own)
     wanted = _named(node["only"], own)
     taken = {name: found[name] for name in wanted if name in found}
     wrong = misfit({name: own[name] for name in wanted}, taken if node["only"] else found)
@@ -66,6 +69,28 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
     frozen = f"; frozen: {', '.join(node['freeze'])}" if node["freeze"] else ""
     told = f"{_kind(origin)} weights of {node['where']}, {len(taken)} of {len(own)} tensors{frozen}"
     return Start(taken, sha256, told)
+
+
+def _of_a_part(
+    model: Model, origin: Origin, own: Mapping[str, torch.Tensor], where: str
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """What the one part of ``model`` of an ``hf:`` folder's kind has, and what it gets, by the names of the whole
+    model's state dict ``own``. Raises ConfigError: there is no such part."""
+    target = origin.model()["_target_"]
+    named = [
+        name
+        for name, module in model.named_modules()
+        if f"{type(module).__module__}.{type(module).__qualname__}" == target
+    ]
+    if len(named) != 1:
+        raise ConfigError(
+            f"{OPTION}={where}: the model has no {target.rpartition('.')[2]} to put the weights into. Use "
+            "model/network=unet2d_condition, or name a run of the same model=."
+        )
+    beginning = f"{named[0]}."
+    frozen = prefixes(model, getattr(model, "elsewhere", {}).values())
+    inside = {name: value for name, value in own.items() if name.startswith(beginning) and not name.startswith(frozen)}
+    return inside, {f"{beginning}{name}": value for name, value in origin.weights().items()}
 
 
 def _named(patterns: Sequence[str] | None, own: Mapping[str, Any]) -> list[str]:

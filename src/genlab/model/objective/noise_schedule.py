@@ -17,6 +17,17 @@ class LinearBeta:
         self.alphas_bar: Tensor = torch.cumprod(1 - betas, dim=0)
 
 
+class ScaledLinearBeta:
+    """Variances whose square roots grow linearly: Stable Diffusion's (Rombach et al. 2022, in its code).
+
+    ``alphas_bar`` (num_steps,), float64, as in :class:`LinearBeta`.
+    """
+
+    def __init__(self, beta_start: float = 0.00085, beta_end: float = 0.012, num_steps: int = 1000):
+        roots = torch.linspace(beta_start**0.5, beta_end**0.5, num_steps, dtype=torch.float64)
+        self.alphas_bar: Tensor = torch.cumprod(1 - roots**2, dim=0)
+
+
 class Cosine:
     """A signal that fades like a squared cosine (Nichol and Dhariwal 2021, eq. 17).
 
