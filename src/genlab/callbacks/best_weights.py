@@ -6,6 +6,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 from genlab.callbacks.ema import EMA
 from genlab.callbacks.evaluation import validation_losses
+from genlab.callbacks.finite_guard import settle
 from genlab.model.base import Model
 
 
@@ -48,6 +49,7 @@ class BestWeights(EMA):
         if examples // self.every == self._measured and model.progress.fraction < 1:
             return
         self._measured = examples // self.every
+        settle(trainer)
         loss = validation_losses(trainer, model)["loss"]
         if loss < self.lowest:
             self.lowest, self.found_at = loss, examples
