@@ -8,6 +8,7 @@ from genlab.callbacks.ema import EMA
 from genlab.callbacks.evaluation import validation_losses
 from genlab.callbacks.finite_guard import settle
 from genlab.model.base import Model
+from genlab.model.float32 import exact_float32
 
 
 class BestWeights(EMA):
@@ -50,7 +51,8 @@ class BestWeights(EMA):
             return
         self._measured = examples // self.every
         settle(trainer)
-        loss = validation_losses(trainer, model)["loss"]
+        with exact_float32(model.device):
+            loss = validation_losses(trainer, model)["loss"]
         if loss < self.lowest:
             self.lowest, self.found_at = loss, examples
             self.averages = {name: p.detach().float().clone() for name, p in model.averaged()}

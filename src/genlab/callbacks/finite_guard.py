@@ -16,7 +16,6 @@ from torch.optim import Optimizer
 from genlab.checkpoint import read
 from genlab.errors import NumericsError
 from genlab.model.base import Model
-from genlab.model.optimizer.muon import Muon
 
 _SHOWN = 8  # indices of a batch in a message
 
@@ -144,7 +143,7 @@ class Answer:
 def leave_out(optimizer: Optimizer, slopes: list[torch.Tensor], finite: torch.Tensor) -> None:
     """Have the optimizer's next step change nothing unless ``finite``, in the way that loss scalers do; of one that
     cannot, or of sharded gradients, nothing is asked."""
-    if getattr(optimizer, "_step_supports_amp_scaling", False) or isinstance(optimizer, Muon):
+    if getattr(optimizer, "_step_supports_amp_scaling", False) or getattr(optimizer, "leaves_out_steps", False):
         sharded = any(isinstance(slope, DTensor) for slope in slopes)
         optimizer.found_inf = None if sharded else finite.logical_not().float()  # type: ignore[attr-defined]
 

@@ -33,6 +33,7 @@ from genlab.metrics.base import (
     short,
 )
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
+from genlab.model.float32 import exact_float32
 from genlab.model.condition import KINDS
 from genlab.sampling.examples import Examples
 from genlab.task.base import CLASS_MIX, Task
@@ -105,7 +106,7 @@ class Evaluation:
             return self._on_the_way.run(model, data, num_samples, weights=weights)
         self.check(model, data)
         result = Result({}, {**self.on(data).facts(), "metrics": {}})
-        with torch.no_grad(), in_eval_mode(model):
+        with torch.no_grad(), in_eval_mode(model), exact_float32(model.device):
             if self.metrics:
                 assert isinstance(model, GenerativeModel)
                 count, full = num_samples or self.num_samples, not num_samples

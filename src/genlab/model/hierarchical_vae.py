@@ -12,6 +12,7 @@ from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSch
 from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.condition import Conditions, told_to
 from genlab.model.elbo import Normal, importance_weighted, kl_weight, with_free_bits
+from genlab.model.float32 import exact_float32
 from genlab.model.freezing import trained
 from genlab.model.parts import PixelLikelihood
 from genlab.model.sharding import shard
@@ -141,7 +142,7 @@ class HierarchicalVAE(GenerativeModel):
             p = Normal.of(prior)
             return p.at(self.temperature * generator.randn(*p.mean.shape[1:]))
 
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
+        with exact_float32(self.device):  # or a sample depends on its batch
             parameters = self.ladder(None, condition, draw, num_samples)
         likelihood = self.likelihood
         return likelihood.sample(parameters, generator) if self.sample_pixels else likelihood.mean(parameters)

@@ -18,6 +18,7 @@ from genlab.model.elbo import (
     standard_normal,
     with_free_bits,
 )
+from genlab.model.float32 import exact_float32
 from genlab.model.freezing import trained
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
@@ -159,7 +160,7 @@ class VAE(GenerativeModel):
         self.conditions.check(condition)
         generator = self.stream(num_samples, generator)
         self.evaluations += num_samples
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
+        with exact_float32(self.device):  # or a sample depends on its batch
             z = self.temperature * generator.randn(*self.latent_shape)
             parameters = self.decoder(z, condition)
         likelihood = self.likelihood

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.condition import Conditions, told_to
+from genlab.model.float32 import exact_float32
 from genlab.model.freezing import trained
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
@@ -217,7 +218,7 @@ class VQVAE(GenerativeModel):
         uniform = generator.rand(height * width, 1).double() * share[..., -1:]
         tokens = torch.searchsorted(share, uniform, right=True).clamp(max=share.shape[-1] - 1)  # (N, h * w, 1)
         tokens = tokens.view(num_samples, height, width)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
+        with exact_float32(self.device):  # or a sample depends on its batch
             parameters = self.decoder(self.quantizer.decode(tokens), None)
         likelihood = self.likelihood
         return likelihood.sample(parameters, generator) if self.sample_pixels else likelihood.mean(parameters)

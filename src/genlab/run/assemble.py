@@ -20,6 +20,7 @@ from genlab.budget import Budget
 from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
+from genlab.callbacks.tf32 import TF32
 from genlab.checkpoint import read
 from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.config.build import LATER, build, check, not_made, parameters, resolve
@@ -82,6 +83,8 @@ def check_config(config: DictConfig) -> None:
     for name, node in nodes["metrics"].items():
         check(node, Metric, f"metrics.{name}")
         check(node, SampleMetric | ModelMetric, f"metrics.{name}")
+    if isinstance(nodes.get("trainer"), dict):
+        check(nodes["trainer"].pop("tf32", None), bool | None, "trainer.tf32")  # ours; the rest is Lightning's
     for name, slot in SLOTS.items():
         check(nodes.get(name), slot, name, given=_GIVEN.get(name, frozenset()))
     for name, node in nodes.get("callbacks", {}).items():
@@ -286,8 +289,10 @@ def build_trainer(
 ) -> pl.Trainer:
     """The configured trainer for ``model``, with settings for what the model does itself."""
     _check_devices(config["trainer"])
+    node = dict(_decided(config["trainer"]))
+    tf32 = node.pop("tf32", None)  # of an older run: what torch does by itself
     given = {
-        "callbacks": callbacks,
+        "callbacks": callbacks if tf32 is None else [TF32(tf32), *callbacks],
         "logger": list(loggers),
         "plugins": [AtomicCheckpointIO()],
         "default_root_dir": str(run_dir),
@@ -297,7 +302,6 @@ def build_trainer(
         "enable_model_summary": False,
         "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
     }
-    node = dict(_decided(config["trainer"]))
     check(node, pl.Trainer, "trainer", given=frozenset(given))
     if node.get("max_epochs") is None:
         node.pop("max_epochs", None)

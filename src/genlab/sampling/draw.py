@@ -8,6 +8,7 @@ from torch import Tensor
 from genlab.data.image import to_pixels
 from genlab.model.base import Condition, GenerativeModel, in_eval_mode
 from genlab.model.condition import moved
+from genlab.model.float32 import exact_float32
 from genlab.seeding import RandomStream
 
 
@@ -23,7 +24,9 @@ def draws(
         batch = slice(start, start + batch_size)
         stream = RandomStream.for_samples(seed, indices[batch], model.device)
         told = None if condition is None else {key: values[batch] for key, values in condition.items()}
-        yield model.sample(len(stream), moved(told, model.device), stream)
+        with exact_float32(model.device):
+            samples = model.sample(len(stream), moved(told, model.device), stream)
+        yield samples
 
 
 def sample_images(

@@ -17,6 +17,7 @@ class Muon(Optimizer):
     """
 
     takes_groups: ClassVar[bool] = True  # of genlab.model.optimizer.groups; others may be given bare parameters
+    leaves_out_steps: ClassVar[bool] = True  # by found_inf
     found_inf: Tensor | None = None  # () float32: 1 has the next step change nothing, as of torch's fused optimizers
 
     def __init__(
