@@ -57,6 +57,7 @@ class VAE(GenerativeModel):
         sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
         num_training_samples: int = 1,  # of the bound that is trained; more: IWAE
         num_importance_samples: int = 32,  # of the bound that log_likelihood gives
+        compile: bool = False,  # both networks, with torch.compile
         seed: int = 0,
     ):
         """Raises ValueError: a share outside [0, 1], a negative weight, a latent that is not (Z, h, w)."""
@@ -74,7 +75,7 @@ class VAE(GenerativeModel):
         if len(latent_shape) != 3:
             raise ValueError(f"model.latent_shape={list(latent_shape)} must be [Z,h,w]; for a vector, [Z,1,1].")
         self.make_encoder, self.make_decoder, self.likelihood = encoder, decoder, likelihood
-        self.make_optimizer = optimizer
+        self.make_optimizer, self.compile_networks = optimizer, compile
         self.shape, self.latent_shape = tuple(shape), tuple(latent_shape)
         self.num_levels = likelihood.levels or 256
         self.beta, self.free_nats, self.kl_warmup = beta, free_nats, kl_warmup
@@ -92,6 +93,9 @@ class VAE(GenerativeModel):
         decoder = self.make_decoder(out_channels=parameters, **told_to(self.make_decoder, kinds))
         assert isinstance(encoder, nn.Module)
         assert isinstance(decoder, nn.Module)
+        if self.compile_networks:
+            encoder.compile()
+            decoder.compile()
         if self.device_mesh is not None:
             shard(encoder, self.device_mesh)
             shard(decoder, self.device_mesh)
