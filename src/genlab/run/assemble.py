@@ -43,6 +43,7 @@ from genlab.redaction import redacted, remember
 from genlab.run import run_folder
 from genlab.run.cpu_choice import check_cpu
 from genlab.run.elsewhere import JUDGE, adopt, check_entries, put_part, weights_at
+from genlab.run.own_steps import OwnSteps
 from genlab.run.pixel_levels import check_model_bits
 from genlab.run.start import check_start
 from genlab.run.training_loop import TrainingLoop
@@ -335,8 +336,8 @@ def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelt
 
             strategy = {**strategy, "_target_": f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"}
         return build(strategy, Strategy, "trainer.strategy", given={"timeout": timeout})
-    one_network_a_step = not model.automatic_optimization
-    return DDPStrategy(find_unused_parameters=one_network_a_step, timeout=timeout)
+    kind = DDPStrategy if model.automatic_optimization else OwnSteps
+    return kind(broadcast_buffers=False, timeout=timeout)  # SharedBuffers sends them, after every step
 
 
 def _check_devices(trainer: Mapping[str, Any]) -> None:
