@@ -14,7 +14,7 @@ from genlab.callbacks.checkpoint import Checkpoints
 from genlab.callbacks.stop import StopOnSignal
 from genlab.checkpoint import read
 from genlab.model.agreement import Agreement, Proposes
-from genlab.run.own_steps import average_gradients
+from genlab.run.data_parallel import average_gradients
 from ranks import on_ranks
 from tiny_run import only_run, start, train
 

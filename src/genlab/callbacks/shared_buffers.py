@@ -17,10 +17,6 @@ class SharedBuffers(Callback):
     on each rank.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.world_size > 1 and isinstance(trainer.strategy, DDPStrategy):
-            share_buffers(pl_module)
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

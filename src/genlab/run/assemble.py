@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
@@ -42,8 +42,8 @@ from genlab.model.network.image_size import ImageSizeError
 from genlab.redaction import redacted, remember
 from genlab.run import run_folder
 from genlab.run.cpu_choice import check_cpu
+from genlab.run.data_parallel import DataParallel, OwnSteps
 from genlab.run.elsewhere import JUDGE, adopt, check_entries, put_part, weights_at
-from genlab.run.own_steps import OwnSteps
 from genlab.run.pixel_levels import check_model_bits
 from genlab.run.start import check_start
 from genlab.run.training_loop import TrainingLoop
@@ -336,8 +336,7 @@ def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelt
 
             strategy = {**strategy, "_target_": f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"}
         return build(strategy, Strategy, "trainer.strategy", given={"timeout": timeout})
-    kind = DDPStrategy if model.automatic_optimization else OwnSteps
-    return kind(broadcast_buffers=False, timeout=timeout)  # SharedBuffers sends them, after every step
+    return (DataParallel if model.automatic_optimization else OwnSteps)(timeout=timeout)
 
 
 def _check_devices(trainer: Mapping[str, Any]) -> None:

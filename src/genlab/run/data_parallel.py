@@ -1,4 +1,4 @@
-"""Data parallelism for models that make their own optimizer steps, such as GANs."""
+"""Data parallelism (DDP): a copy of the model on each device, whose gradients are averaged."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +8,23 @@ import torch.distributed as dist
 from pytorch_lightning import LightningModule
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 
-class OwnSteps(DDPStrategy):
-    """DDP whose gradients are averaged right before an optimizer's step, those of its own parameters alone.
+class DataParallel(DDPStrategy):
+    """Lightning's, without a message before every forward pass with the first rank's buffers: SharedBuffers sends them
+    after every step, in time for an evaluation."""
+
+    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
+        wrapped = super()._setup_model(model)
+        wrapped.broadcast_buffers = False  # an argument would also leave out to send them once, at the start
+        return wrapped
+
+
+class OwnSteps(DataParallel):
+    """For models that make their own optimizer steps, such as GANs: gradients are averaged right before an optimizer's step, those
+    of its own parameters alone.
 
     Torch's averages at the end of every backward pass, and those of all networks, although a turn is one network's, after
     a walk through the graph for parameters without a gradient. A parameter has to have a gradient on all processes or
