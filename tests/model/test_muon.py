@@ -108,9 +108,9 @@ def test_matrices_of_one_shape_are_orthogonalized_together(shape: tuple[int, int
     matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     matrices[1] = 0
     stacked = orthogonalized_stack(matrices, torch.float64)
-    for matrix, together in zip(matrices, stacked, strict=True):
-        torch.testing.assert_close(orthogonalized_stack(matrix[None], torch.float64)[0], together, rtol=0, atol=1e-12)
-        torch.testing.assert_close(orthogonalized(matrix).double(), together, rtol=0, atol=0.05)
+    for matrix, found in zip(matrices, stacked, strict=True):
+        torch.testing.assert_close(orthogonalized_stack(matrix[None], torch.float64)[0], found, rtol=0, atol=1e-12)
+        torch.testing.assert_close(orthogonalized(matrix).double(), found, rtol=0, atol=0.05)
     assert 0.5 < torch.linalg.svdvals(stacked[0]).min() <= torch.linalg.svdvals(stacked[0]).max() < 1.3
     assert orthogonalized_stack(matrices).dtype == torch.bfloat16
 

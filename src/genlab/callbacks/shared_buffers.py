@@ -13,8 +13,8 @@ class SharedBuffers(Callback):
     """After every step, copies the buffers of rank 0, which the checkpoint holds, to all ranks.
 
     DDP's own way of doing that is turned off: it comes at the start of the next step, too late for an evaluation; and,
-    as Lightning uses it for models that make their own steps, not at all: a GAN with batch norm would sample differently
-    on each rank.
+    as Lightning uses it for models that make their own steps, not at all: a GAN with batch norm would sample
+    differently on each rank.
     """
 
     def on_train_batch_end(

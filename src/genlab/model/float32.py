@@ -16,8 +16,8 @@ def exact_float32(device: torch.device | str) -> Iterator[None]:
 
 @contextmanager
 def float32_of(device: torch.device | str, tf32: bool) -> Iterator[None]:
-    """Products and convolutions of float32 inside: in TensorFloat-32, of which tensor cores do several times as many, or
-    exact. Only on a GPU of NVIDIA's."""
+    """Products and convolutions of float32 inside: in TensorFloat-32, of which tensor cores do several times as many,
+    or exact. Only on a GPU of NVIDIA's."""
     if torch.device(device).type != "cuda":
         yield
         return

@@ -23,12 +23,12 @@ class DataParallel(DDPStrategy):
 
 
 class OwnSteps(DataParallel):
-    """For models that make their own optimizer steps, such as GANs: gradients are averaged right before an optimizer's step, those
-    of its own parameters alone.
+    """For models that make their own optimizer steps, such as GANs: gradients are averaged right before an optimizer's
+    step, those of its own parameters alone.
 
-    Torch's averages at the end of every backward pass, and those of all networks, although a turn is one network's, after
-    a walk through the graph for parameters without a gradient. A parameter has to have a gradient on all processes or
-    on none, and steps have to be those of ``self.optimizers()``.
+    Torch's averages at the end of every backward pass, and those of all networks, although a turn is one network's,
+    after a walk through the graph for parameters without a gradient. A parameter has to have a gradient on all
+    processes or on none, and steps have to be those of ``self.optimizers()``.
     """
 
     def pre_backward(self, closure_loss: Tensor) -> None:
