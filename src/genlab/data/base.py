@@ -145,6 +145,10 @@ class DataModule(LightningDataModule, ABC):
     def dataset(self, split: Split) -> KeyedDataset:
         """The dataset that the loaders read."""
 
+    def dataset_on(self, trainer: Trainer) -> KeyedDataset:
+        """The training split as the device of ``trainer`` takes it best."""
+        return self.dataset("train")
+
     @property
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer, for data that are tokens: a run saves it."""
@@ -189,7 +193,7 @@ class DataModule(LightningDataModule, ABC):
         trainer = self.trainer
         assert trainer is not None
         epoch, start = self._position
-        dataset = self.dataset("train")
+        dataset = self.dataset_on(trainer)
         sampler = ResumableBatchSampler(
             len(dataset), self.batch_size, self.seed, trainer.global_rank, trainer.world_size, epoch, start
         )

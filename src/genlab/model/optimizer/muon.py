@@ -57,7 +57,7 @@ class Muon(Optimizer):
                 loss = closure()
         for optimizer in (self._muon, self._adamw):
             if optimizer is not None:
-                optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
+                optimizer.found_inf = self.found_inf  # type: ignore[union-attr]
                 optimizer.step()
         return loss
 
