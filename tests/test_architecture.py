@@ -178,7 +178,7 @@ def test_metrics_and_callbacks_know_the_contract_of_models_and_no_model(name: st
         "genlab.model.elsewhere",
         "genlab.model.likelihood_settings",
     }
-    arithmetic = {"genlab.model.averages", "genlab.model.bits_per_dim", "genlab.model.spectral_norm"}
+    arithmetic = {f"genlab.model.{name}" for name in ("averages", "bits_per_dim", "float32", "spectral_norm")}
     assert models <= {*contract, *arithmetic}
 
 

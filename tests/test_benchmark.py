@@ -140,14 +140,19 @@ def test_every_row_that_is_cheap_runs(
 
     monkeypatch.setattr(peers, "package", package)
     record = tmp_path / "record.json"
-    parts = ["gpt", "dit", "unet", "gan", "vae", "decode", "fid", "overhead"]
+    parts = ["gpt", "dit", "unet", "gan", "vae", "decode", "fid", "overhead", "gpu"]
     command.main(None, [*parts, "--quick", "--json", str(record)])
     kept = json.loads(record.read_text())
-    assert {row["part"] for row in kept["rows"]} - {"overhead"} == {"gpt", "gan", "vae", "fid"}
+    assert {row["part"] for row in kept["rows"]} - {"overhead"} == {"gpt", "gan", "vae", "fid", "gpu"}
     assert all(row["agreement"] and row["ratio"]["low"] <= row["ratio"]["high"] for row in kept["rows"])
     printed = capsys.readouterr().out
     assert all(row["work"] in printed for row in kept["rows"])
-    for named in ("no path of nanogpt is given", "diffusers is not installed", "litgpt needs an environment"):
+    for named in (
+        "no path of nanogpt is given",
+        "diffusers is not installed",
+        "litgpt needs an environment",
+        "only a GPU",
+    ):
         assert named in printed
     assert {row["part"] for row in kept["skipped"]} >= {"gpt", "dit", "unet", "decode"}
 

@@ -1,6 +1,7 @@
 """Randomness is a function of integers."""
 
 import numpy as np
+import pytest
 import torch
 
 from genlab.seeding import RandomStream, derive_seed, seed_torch, uniform_by_index
@@ -19,6 +20,32 @@ def test_torch_is_seeded_as_by_itself() -> None:
     expected = torch.rand(5)
     seed_torch(derive_seed(3))
     assert torch.equal(torch.rand(5), expected)
+
+
+def test_of_gpus_that_in_use_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeds.append)
+    seed_torch(7)
+    expected = torch.rand(3, generator=torch.Generator().manual_seed(7))
+    assert seeds == [7]
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_gpu_gets_its_numbers_from_pinned_memory_and_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def to(x: torch.Tensor, device: torch.device, non_blocking: bool = False) -> torch.Tensor:
+        asked.append((device.type, non_blocking))
+        return x
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: asked.append("pinned") or x)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    drawn = RandomStream([1, 2], "cuda").randn(3)
+    assert asked == ["pinned", ("cuda", True)]
+    asked.clear()
+    assert torch.equal(drawn, RandomStream([1, 2], "cpu").randn(3)), "the same numbers on every device"
+    assert asked == [("cpu", False)]
 
 
 def test_every_key_and_their_order_count() -> None:

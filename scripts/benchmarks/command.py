@@ -30,6 +30,7 @@ PARTS = (
     "startup",
     "sweep",
     "compare",
+    "gpu",
 )
 
 

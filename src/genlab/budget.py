@@ -189,6 +189,15 @@ class Seconds(Budget):
     def agree(self, trainer: Trainer, seconds: float) -> float:
         if trainer.world_size == 1:
             return seconds
-        shared = torch.tensor(seconds, dtype=torch.float64, device=trainer.strategy.root_device)
-        torch.distributed.broadcast(shared, src=0)
-        return shared.item()
+        return _model_of(trainer).agreement.on(self, trainer)
+
+    def proposal(self, trainer: Trainer) -> float:
+        """Seconds so far; the first rank's is the largest of all."""
+        model = _model_of(trainer)
+        return model.progress.seconds + time.perf_counter() - model.step_began if trainer.is_global_zero else 0.0
+
+
+def _model_of(trainer: Trainer) -> Model:
+    model = trainer.lightning_module
+    assert isinstance(model, Model)
+    return model

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from genlab.callbacks.finite_guard import is_finite
+from genlab.callbacks import finite_guard
+from genlab.callbacks.finite_guard import Answer, finite_on_device, is_finite
 from genlab.errors import NumericsError
 from genlab.model.objective.adversarial import NonSaturating
 from genlab.model.objective.edm import EDM
@@ -99,6 +100,69 @@ def test_gradients() -> None:
     assert is_finite([torch.zeros(3), torch.full((2, 2), 1e38), torch.zeros(0)])
     assert not is_finite([torch.zeros(3), torch.tensor([1.0, math.nan])])
     assert not is_finite([torch.tensor([-math.inf]), torch.zeros(3)])
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, whose answers are read a step later."""
+    monkeypatch.setattr(finite_guard, "answers_later", lambda device: True)
+
+
+@pytest.mark.usefixtures("late")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_answer_that_is_read_later_names_its_own_step(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the optimizer has left that step out: the next one began with the same weights."""
+    before = poisoned(monkeypatch, 4, math.nan)
+    said = r"loss is not finite \(loss=nan; batch of examples .*\) at step 4, after 24 examples.* good state: none"
+    with pytest.raises(NumericsError, match=said):
+        train(*MLP[:-2], f"model/optimizer={optimizer}", "callbacks.checkpoint.every_minutes=100", outputs=tmp_path)
+    assert len(before) == 5, "read before the next step was made"
+    assert torch.equal(before[4], before[3])
+    assert not torch.equal(before[3], before[2])
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.usefixtures("late")
+def test_it_is_read_before_anything_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = poisoned(monkeypatch, 4, math.nan)
+    with pytest.raises(NumericsError, match=r"at step 4.* the last good state: examples=000000000024\.ckpt"):
+        train(*MLP, "callbacks.checkpoint.every_minutes=0", "model.optimizer.fused=false", outputs=tmp_path)
+    assert len(before) == 4
+    (newest, _) = sorted(tmp_path.rglob("*.ckpt"), reverse=True)
+    assert all(torch.isfinite(tensor).all() for tensor in torch.load(newest, weights_only=True)["ema"].values())
+
+
+@pytest.mark.usefixtures("late")
+def test_what_it_breaks_in_the_next_step_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned(monkeypatch, 4, math.nan)
+    of_poisoned, steps = EDM.loss, []
+
+    @functools.wraps(of_poisoned)
+    def loss(self: Any, *arguments: Any) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == 5:
+            raise ValueError("this matrix has no eigenvalues")
+        return of_poisoned(self, *arguments)
+
+    monkeypatch.setattr(EDM, "loss", loss)
+    with pytest.raises(NumericsError, match="at step 4"):
+        train(*MLP, "callbacks.checkpoint.every_minutes=100", "model.optimizer.fused=false", outputs=tmp_path)
+
+
+@pytest.mark.matrix  # as every step before a checkpoint
+@pytest.mark.usefixtures("late")
+def test_the_last_step_of_a_run_is_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned(monkeypatch, 13, math.nan)
+    with pytest.raises(NumericsError, match="at step 13"):
+        train(*MLP, "callbacks.checkpoint.every_minutes=100", outputs=tmp_path)
+
+
+@pytest.mark.parametrize("values", [[0.0, math.nan], [math.inf, 0.0], [1e38, -1e38], [0.0, 0.0]])
+def test_answers_on_the_device_are_those_of_the_host(values: list[float]) -> None:
+    slopes = [torch.zeros(3), torch.tensor(values), torch.zeros(0)]
+    assert Answer(finite_on_device(slopes)).read() == is_finite(slopes)
 
 
 @pytest.mark.matrix

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from genlab.model.network.positions import Learned
 from genlab.model.network.token_transformer import TokenTransformer
 from genlab.model.optimizer.groups import parameter_groups, parameters_for
-from genlab.model.optimizer.muon import Muon
+from genlab.model.optimizer.muon import Muon, orthogonalized, orthogonalized_stack, together
 from genlab.model.sharding import shard
 from ranks import on_ranks
 
@@ -100,6 +100,73 @@ def test_a_matrix_takes_steps_of_one_size_in_all_directions() -> None:
             assert 0.5 < sizes.min() <= sizes.max() < 1.3, name
         else:
             torch.testing.assert_close((b - a).abs(), torch.full_like(a, 0.02), rtol=1e-3, atol=1e-6)  # Adam's first
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (8, 5), (6, 6)])
+def test_matrices_of_one_shape_are_orthogonalized_together(shape: tuple[int, int]) -> None:
+    """As a GPU does it: what becomes of each is what becomes of it alone; here rounded less, to tell them apart."""
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    matrices[1] = 0
+    stacked = orthogonalized_stack(matrices, torch.float64)
+    for matrix, found in zip(matrices, stacked, strict=True):
+        torch.testing.assert_close(orthogonalized_stack(matrix[None], torch.float64)[0], found, rtol=0, atol=1e-12)
+        torch.testing.assert_close(orthogonalized(matrix).double(), found, rtol=0, atol=0.05)
+    assert 0.5 < torch.linalg.svdvals(stacked[0]).min() <= torch.linalg.svdvals(stacked[0]).max() < 1.3
+    assert orthogonalized_stack(matrices).dtype == torch.bfloat16
+
+
+def test_steps_together_are_steps_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = made(), made()
+    take_steps(one, Muon(parameter_groups(one), **SETTINGS), range(4))
+    sizes: list[int] = []
+
+    def on_a_gpu(parameters: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+        groups: dict[torch.Size, list[torch.Tensor]] = {}
+        for parameter in parameters:
+            groups.setdefault(parameter.shape, []).append(parameter)
+        sizes.extend(map(len, groups.values()))
+        return list(groups.values())
+
+    monkeypatch.setattr("genlab.model.optimizer.muon.together", on_a_gpu)
+    take_steps(two, Muon(parameter_groups(two), **SETTINGS), range(4))
+    assert max(sizes) == 2, "one of each block"
+    start = made()
+    for (name, a), b, before in zip(one.named_parameters(), two.parameters(), start.parameters(), strict=True):
+        assert (a - b).norm() < 0.01 * (a - before).norm(), name
+
+
+def test_parameters_of_one_shape_on_a_gpu_go_together() -> None:
+    class OnGPU(torch.Tensor):
+        is_cuda = True
+
+    def of(*shape: int, kind: Any = OnGPU) -> Any:
+        return torch.zeros(shape).as_subclass(kind)
+
+    given = [of(2, 3), of(4, 3), of(2, 3, 1, 1), of(2, 3, kind=torch.Tensor), of(2, 3, kind=torch.Tensor)]
+    assert [len(alike) for alike in together(given)] == [2, 1, 1, 1]
+
+
+def test_a_step_can_be_left_out() -> None:
+    """By a flag on the device, as loss scalers do it: nothing changes, and the next step is as if it had not been."""
+    stopped, straight = made(), made()
+    one, two = (Muon(parameter_groups(model), **SETTINGS) for model in (stopped, straight))
+    for optimizer in (one, two):
+        optimizer.found_inf = torch.zeros(())
+    take_steps(stopped, one, range(2))
+    take_steps(straight, two, range(2))
+    for parameter in stopped.parameters():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    one.found_inf = torch.ones(())
+    one.step()
+    assert same_weights(stopped, straight)
+    one.found_inf = torch.zeros(())
+    take_steps(stopped, one, range(2, 4))
+    take_steps(straight, two, range(2, 4))
+    assert same_weights(stopped, straight)
+    plain = made()
+    take_steps(plain, Muon(parameter_groups(plain), **SETTINGS), range(4))
+    for a, b in zip(plain.parameters(), straight.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 class Kernels(nn.Module):

@@ -6,7 +6,9 @@ from pytorch_lightning import LightningModule, Trainer
 
 from genlab.callbacks.ema import EMA
 from genlab.callbacks.evaluation import validation_losses
+from genlab.callbacks.finite_guard import settle
 from genlab.model.base import Model
+from genlab.model.float32 import exact_float32
 
 
 class BestWeights(EMA):
@@ -48,7 +50,9 @@ class BestWeights(EMA):
         if examples // self.every == self._measured and model.progress.fraction < 1:
             return
         self._measured = examples // self.every
-        loss = validation_losses(trainer, model)["loss"]
+        settle(trainer)
+        with exact_float32(model.device):
+            loss = validation_losses(trainer, model)["loss"]
         if loss < self.lowest:
             self.lowest, self.found_at = loss, examples
             self.averages = {name: p.detach().float().clone() for name, p in model.averaged()}

@@ -44,13 +44,14 @@ class Checkpoints(Checkpoint):
             return
         stopping = stop_requested(trainer)
         ending = trainer.should_stop or (trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs)
-        due = time.monotonic() - self._last_save > 60 * self.every_minutes
-        if trainer.world_size > 1 and not (stopping or ending):
-            due = trainer.strategy.reduce_boolean_decision(due, all=False)
-        if stopping or ending or due:
+        if stopping or ending or pl_module.agreement.on(self, trainer):
             self.save(trainer, pl_module)
         if stopping:
             trainer.should_stop = True
+
+    def proposal(self, trainer: Trainer) -> float:
+        """1 if it is time to save, by this process's clock; else 0."""
+        return float(time.monotonic() - self._last_save > 60 * self.every_minutes)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         datamodule = trainer.datamodule  # type: ignore[attr-defined]

@@ -9,8 +9,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from genlab.callbacks.finite_guard import settle
 from genlab.model.averages import copy_weights, load_averages, placed_like
 from genlab.model.base import Model
+from genlab.model.float32 import exact_float32
 from genlab.model.spectral_norm import singular_vectors
 
 
@@ -86,14 +88,16 @@ class EMA(Callback):
 @contextmanager
 def averaged_weights(trainer: Trainer, model: Model) -> Iterator[str]:
     """Replace the weights by those for sampling, the average or the best, where the run keeps them. Yields "ema",
-    "best" or "raw"."""
+    "best" or "raw". Raises NumericsError: the last step's gradient was not finite."""
+    settle(trainer)
     ema = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
-    if ema is None:
-        with _gathered(model):
-            yield "raw"
-    else:
-        with ema.swapped_in(model):
-            yield ema.kind
+    with exact_float32(model.device):
+        if ema is None:
+            with _gathered(model):
+                yield "raw"
+        else:
+            with ema.swapped_in(model):
+                yield ema.kind
 
 
 @contextmanager

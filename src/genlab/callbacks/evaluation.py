@@ -146,7 +146,8 @@ def validation_losses(trainer: Trainer, model: Model) -> dict[str, float]:
     with in_eval_mode(model), torch.random.fork_rng(devices=gpus):
         for position, batch in enumerate(datamodule.val_dataloader()):
             torch.manual_seed(derive_seed(model.seed, position, trainer.global_rank))
-            batch = datamodule.on_after_batch_transfer({k: v.to(model.device) for k, v in batch.items()}, 0)
+            batch = {key: values.to(model.device, non_blocking=True) for key, values in batch.items()}
+            batch = datamodule.on_after_batch_transfer(batch, 0)
             size = len(batch["index"])
             for name, value in model.losses(batch).items():
                 totals[name] = totals.get(name, torch.zeros((), device=model.device)) + value * size

@@ -12,8 +12,9 @@ from torch import nn
 class SharedBuffers(Callback):
     """After every step, copies the buffers of rank 0, which the checkpoint holds, to all ranks.
 
-    DDP does that at the start of the next step, too late for an evaluation; and, as Lightning uses it for models that
-    make their own steps, not at all: a GAN with batch norm would sample differently on each rank.
+    DDP's own way of doing that is turned off: it comes at the start of the next step, too late for an evaluation; and,
+    as Lightning uses it for models that make their own steps, not at all: a GAN with batch norm would sample
+    differently on each rank.
     """
 
     def on_train_batch_end(
@@ -25,11 +26,11 @@ class SharedBuffers(Callback):
 
 @torch.no_grad()
 def share_buffers(module: nn.Module) -> None:
-    """Copy the buffers of rank 0 to all ranks: one message for each dtype."""
-    buffers = list(module.buffers())
-    for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):  # in the same order on all ranks
-        alike = [buffer for buffer in buffers if buffer.dtype == dtype]
-        flat = torch.cat([buffer.flatten() for buffer in alike])
-        dist.broadcast(flat, 0)
-        for buffer, part in zip(alike, flat.split([buffer.numel() for buffer in alike]), strict=True):
-            buffer.copy_(part.view_as(buffer))
+    """Copy the buffers of rank 0 to all ranks: their bytes, in one message."""
+    buffers = [buffer for buffer in module.buffers() if buffer.numel()]
+    if not buffers:
+        return
+    told = torch.cat([buffer.flatten().view(torch.uint8) for buffer in buffers])
+    dist.broadcast(told, 0)
+    for buffer, part in zip(buffers, told.split([buffer.nbytes for buffer in buffers]), strict=True):
+        buffer.copy_(part.clone().view(buffer.dtype).view_as(buffer))  # a clone begins where any type may

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from genlab.errors import StorageError
+from genlab.model.base import Model
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -62,7 +63,12 @@ class StopOnSignal(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._agree(trainer)
+        assert isinstance(pl_module, Model)
+        self.agreed = int(pl_module.agreement.on(self, trainer)) or None
+
+    def proposal(self, trainer: Trainer) -> float:
+        """The signal that this process received; 0: none."""
+        return self._received or 0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._training = False

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 
 from genlab.checkpoint import read
@@ -80,7 +81,7 @@ def _drawn(model: GenerativeModel, form: Form, typed: Condition, n: int, seed: i
     for first in range(0, n, batch_size):
         indices = range(first, min(first + batch_size, n))
         asked = form.asked(model, indices, typed)
-        (samples,) = draws(model, indices, asked, seed, len(indices))
+        samples = torch.cat([*draws(model, indices, asked, seed, len(indices))])
         parts.append(Examples({form.key: form.content(samples), **form.words(model, indices, typed)}))
         if text := form.shown(parts[-1], last=indices.stop == n):
             print(for_terminal(text), flush=True)

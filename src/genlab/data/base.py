@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -114,6 +114,11 @@ class KeyedDataset(Dataset[dict[str, Tensor]], ABC):
         ``label`` (N,) and ``caption`` (N, L), int64. A batch never spans epochs."""
 
 
+def is_on_gpu(trainer: Trainer) -> bool:
+    """Whether batches go to a GPU, which takes them from pinned memory while the process goes on."""
+    return trainer.strategy.root_device.type == "cuda"
+
+
 class DataModule(LightningDataModule, ABC):
     """Examples by split, in an order that a resumed run continues exactly."""
 
@@ -139,6 +144,10 @@ class DataModule(LightningDataModule, ABC):
     @abstractmethod
     def dataset(self, split: Split) -> KeyedDataset:
         """The dataset that the loaders read."""
+
+    def dataset_on(self, trainer: Trainer) -> KeyedDataset:
+        """The training split as the device of ``trainer`` takes it best."""
+        return self.dataset("train")
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -184,7 +193,7 @@ class DataModule(LightningDataModule, ABC):
         trainer = self.trainer
         assert trainer is not None
         epoch, start = self._position
-        dataset = self.dataset("train")
+        dataset = self.dataset_on(trainer)
         sampler = ResumableBatchSampler(
             len(dataset), self.batch_size, self.seed, trainer.global_rank, trainer.world_size, epoch, start
         )
@@ -195,6 +204,7 @@ class DataModule(LightningDataModule, ABC):
             num_workers=self.num_workers,
             worker_init_fn=begin_worker,
             persistent_workers=self.num_workers > 0,
+            pin_memory=is_on_gpu(trainer),
             generator=torch.Generator().manual_seed(self.seed),  # for the workers; the global one is not used
         )
 
@@ -205,7 +215,8 @@ class DataModule(LightningDataModule, ABC):
         indices = range(rank, len(dataset), world)
         size = max(1, self.batch_size // world)
         batches = [[(0, index) for index in indices[i : i + size]] for i in range(0, len(indices), size)]
-        return DataLoader(Subset(dataset, batches), batch_size=None, num_workers=0)  # type: ignore[arg-type]
+        pinned = self.trainer is not None and is_on_gpu(self.trainer)
+        return DataLoader(Subset(dataset, batches), batch_size=None, num_workers=0, pin_memory=pinned)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """The position after a batch: the epoch, and how many of its batches have been trained on."""

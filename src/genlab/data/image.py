@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor
 
-from genlab.data.base import ConditionSpec, DataModule, DataSpec, KeyedDataset, Split
+from genlab.data.base import ConditionSpec, DataModule, DataSpec, KeyedDataset, Split, is_on_gpu
 from genlab.data.class_counts import class_counts, remark
 from genlab.data.remembered import of_array
 from genlab.data.sampler import Keys
@@ -22,6 +23,7 @@ from genlab.seeding import derive_seed, uniform_by_index
 _log = logging.getLogger(__name__)
 _HASHED_WHOLE = 2 << 30  # bytes of pixels; of more, only some rows are hashed, to start quickly
 _HASHED_ROWS = 4096
+_KEPT_BY_GPU = 1 << 30  # bytes of pixels, which leave most of its memory to the model
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,32 @@ class ImageDataset(KeyedDataset):
         indices = np.array([index for _, index in keys])
         images = self.table.images[indices]
         if self.flip:
-            epoch = keys[0][0]
-            flipped = uniform_by_index(derive_seed(self.seed, epoch), indices) < 0.5
+            flipped = self.flipped(keys[0][0], indices)
             images[flipped] = images[flipped, :, :, ::-1]
         batch = {"image": torch.from_numpy(images), "index": torch.from_numpy(indices)}
         return batch | self.table.told(indices)
 
+    def flipped(self, epoch: int, indices: np.ndarray) -> np.ndarray:
+        """Which of the images ``indices`` (N,) are mirrored in an epoch. -> (N,) bool."""
+        return uniform_by_index(derive_seed(self.seed, epoch), indices) < 0.5
+
+
+class Rows(ImageDataset):
+    """Batches of :class:`ImageDataset` without the pixels, for a device that has those of all images: ``index``, and
+    ``flipped`` (N,), which of them are mirrored."""
+
+    def __getitem__(self, keys: Keys) -> dict[str, Tensor]:
+        indices = np.array([index for _, index in keys])
+        batch = {"index": torch.from_numpy(indices)} | self.table.told(indices)
+        return batch | ({"flipped": torch.from_numpy(self.flipped(keys[0][0], indices))} if self.flip else {})
+
 
 class ImageDataModule(DataModule):
-    """Images by split. A subclass loads the pixels in :meth:`load`."""
+    """Images by split. A subclass loads the pixels in :meth:`load`.
+
+    A GPU keeps the training pixels in its memory if they are at most 1 GiB of bytes, and takes its batches from there:
+    the same ones, without a copy in every step.
+    """
 
     def __init__(
         self,
@@ -128,6 +147,7 @@ class ImageDataModule(DataModule):
         self.only_classes, self.shuffle_pixels = only_classes, shuffle_pixels
         self.flip = flip
         self._tables: dict[Split, ImageTable] = {}
+        self._pixels: Tensor | None = None  # (N, C, H, W) uint8 of the training split, on a GPU
 
     @abstractmethod
     def load(self, split: Split) -> ImageTable:
@@ -148,6 +168,14 @@ class ImageDataModule(DataModule):
     def dataset(self, split: Split) -> KeyedDataset:
         """The dataset that the loaders read. Procedural data override this."""
         return ImageDataset(self.table(split), self.flip and split == "train", self.seed)
+
+    def dataset_on(self, trainer: Trainer) -> KeyedDataset:
+        dataset = self.dataset("train")
+        if not is_on_gpu(trainer) or type(dataset) is not ImageDataset or not _may_be_kept(dataset.table.images):
+            return dataset
+        pixels = torch.from_numpy(np.ascontiguousarray(dataset.table.images))
+        self._pixels = pixels.to(trainer.strategy.root_device)
+        return Rows(dataset.table, dataset.flip, dataset.seed)
 
     @property
     def spec(self) -> DataSpec:
@@ -181,8 +209,19 @@ class ImageDataModule(DataModule):
             _log.warning(said)
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Bytes to floats in [-1, 1], on the device, where it is cheapest."""
+        """Bytes to floats in [-1, 1], on the device, where it is cheapest; of :class:`Rows` the images first."""
+        if "image" not in batch:
+            assert self._pixels is not None
+            images = self._pixels[batch["index"]]
+            if "flipped" in batch:
+                images = torch.where(batch["flipped"][:, None, None, None], images.flip(3), images)
+            batch = {"image": images, **{key: values for key, values in batch.items() if key != "flipped"}}
         return {**batch, "image": to_float(batch["image"])}
+
+
+def _may_be_kept(images: np.ndarray) -> bool:
+    """Whether a GPU keeps all of them."""
+    return images.dtype == np.uint8 and images.nbytes <= _KEPT_BY_GPU
 
 
 def content_hash(*arrays: np.ndarray) -> str:

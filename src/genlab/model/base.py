@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from genlab.model.accumulation import Accumulation
+from genlab.model.agreement import Agreement
 from genlab.model.clipping import clip_gradients, clips_by_known_norm
 from genlab.model.condition import Condition as Condition
 from genlab.model.condition import Conditions
@@ -71,6 +72,7 @@ class Model(LightningModule, ABC):
         self.schedule = schedule
         self.progress = Progress()
         self.accumulation = Accumulation()
+        self.agreement = Agreement()
         self.elsewhere: dict[str, nn.Module] = {}  # parts that were trained elsewhere, by their place in the config
         self.freezing: Sequence[str] = ()  # patterns of the names of frozen parameters
         # Is told the norm of a gradient that was clipped, and of which optimizer it is.

@@ -40,6 +40,7 @@ class Classifier(Model):
         shape: Sequence[int],  # of an image: (C, H, W)
         num_classes: int | None,  # None, of data without labels, is refused
         label_smoothing: float = 0.1,  # share of the target that is spread over all classes (Szegedy et al. 2016)
+        compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
         """Raises ValueError: there are not two classes to tell apart; a share outside [0, 1)."""
@@ -55,6 +56,7 @@ class Classifier(Model):
             raise ValueError(f"label_smoothing={label_smoothing} is a share: use a value from 0 to below 1.")
         self.make_network, self.make_optimizer, self.augment = network, optimizer, augment
         self.shape, self.num_classes, self.label_smoothing = tuple(shape), num_classes, label_smoothing
+        self.compile_network = compile
         self.register_module("network", None)
         self.register_module("standardise", None)
         self.register_module("head", None)
@@ -64,6 +66,8 @@ class Classifier(Model):
             return
         network = self.make_network()
         assert isinstance(network, nn.Module)
+        if self.compile_network:
+            network.compile()
         head = nn.Linear(network.num_features, self.num_classes)  # type: ignore[arg-type]
         if self.device_mesh is not None:
             shard(network, self.device_mesh)

@@ -11,6 +11,7 @@ from genlab.errors import ConfigError
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.condition import Conditions, cloned, told_to
+from genlab.model.float32 import exact_float32
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameters_for
 from genlab.model.parts import (
@@ -107,7 +108,7 @@ class Diffusion(GenerativeModel):
         """
         self.conditions.check(condition)
         generator = self.stream(num_samples, generator)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
+        with exact_float32(self.device):  # or a sample depends on its batch
             return self.sampler(self.denoiser(condition), generator.randn(*self.shape), generator)
 
     def denoiser(self, condition: Condition | None) -> Denoiser:

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.condition import Conditions, cloned, told_to
+from genlab.model.float32 import exact_float32
 from genlab.model.freezing import trained
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.parts import FlowNetwork, PredictionGuidance
@@ -113,7 +114,7 @@ class Flow(GenerativeModel):
         z = self.stream(num_samples, generator).randn(*self.shape)
         guided = self.guidance.strength != 1 and condition is not None
         self.evaluations += num_samples * (1 + guided + (self.noise_std > 0))  # an inverse is one, however it is made
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
+        with exact_float32(self.device):  # or a sample depends on its batch
             noisy = self.network.inverse(z, condition, self.guidance.strength)  # type: ignore[operator]
             return _image(self.denoise(noisy, condition) if self.noise_std > 0 else noisy)
 

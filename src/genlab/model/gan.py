@@ -14,7 +14,7 @@ from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSch
 from genlab.model.condition import Conditions, told_to
 from genlab.model.freezing import trained
 from genlab.model.parts import AdversarialObjective, Discriminator, Generator
-from genlab.seeding import RandomStream, derive_seed
+from genlab.seeding import RandomStream, derive_seed, to_device
 
 
 class GAN(GenerativeModel):
@@ -246,7 +246,7 @@ class Draws:
         return self._mine(torch.rand(count * self.world_size, width, generator=self.generator))
 
     def _mine(self, rows: Tensor) -> Tensor:
-        return rows[self.rank :: self.world_size].to(self.device)
+        return to_device(rows[self.rank :: self.world_size], self.device)
 
 
 def truncated_normal(uniform: Tensor, bound: float) -> Tensor:

@@ -12,6 +12,7 @@ from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSch
 from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.condition import Conditions, told_to
 from genlab.model.elbo import Normal, importance_weighted, kl_weight, with_free_bits
+from genlab.model.float32 import exact_float32
 from genlab.model.freezing import trained
 from genlab.model.parts import PixelLikelihood
 from genlab.model.sharding import shard
@@ -57,6 +58,7 @@ class HierarchicalVAE(GenerativeModel):
         temperature: float = 1.0,  # scale of the priors that samples are made of
         sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
         num_importance_samples: int = 32,  # of the bound that log_likelihood gives
+        compile: bool = False,  # the ladder, with torch.compile
         seed: int = 0,
     ):
         """Raises ValueError: a share outside [0, 1], a negative weight, latents that are not (Z, h, w)."""
@@ -69,6 +71,7 @@ class HierarchicalVAE(GenerativeModel):
         if not latent_shapes or any(len(latent) != 3 for latent in latent_shapes):
             raise ValueError("model.latent_shapes must be one [Z,h,w] for each layer, e.g. [[8,1,1],[4,4,4]].")
         self.make_ladder, self.likelihood, self.make_optimizer = ladder, likelihood, optimizer
+        self.compile_ladder = compile
         self.shape = tuple(shape)
         self.latent_shapes = [tuple(latent) for latent in latent_shapes]
         self.latent_shape = (sum(map(math.prod, self.latent_shapes)), 1, 1)  # all layers in a row
@@ -84,6 +87,8 @@ class HierarchicalVAE(GenerativeModel):
         parameters = self.likelihood.num_parameters(self.shape[0])
         ladder = self.make_ladder(out_channels=parameters, **told_to(self.make_ladder, self.conditions.kinds))
         assert isinstance(ladder, nn.Module)
+        if self.compile_ladder:
+            ladder.compile()
         if self.device_mesh is not None:
             shard(ladder, self.device_mesh)
         self.ladder = ladder
@@ -141,7 +146,7 @@ class HierarchicalVAE(GenerativeModel):
             p = Normal.of(prior)
             return p.at(self.temperature * generator.randn(*p.mean.shape[1:]))
 
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
+        with exact_float32(self.device):  # or a sample depends on its batch
             parameters = self.ladder(None, condition, draw, num_samples)
         likelihood = self.likelihood
         return likelihood.sample(parameters, generator) if self.sample_pixels else likelihood.mean(parameters)

@@ -75,6 +75,7 @@ class LatentDiffusion(GenerativeModel):
         self.conditions = self.diffusion.conditions
         self.register_buffer("latent_mean", torch.zeros(shape[0], 1, 1))
         self.register_buffer("latent_std", torch.zeros(shape[0], 1, 1))
+        self._is_measured = False
 
     def configure_model(self) -> None:
         if self.diffusion.network is not None:
@@ -91,8 +92,10 @@ class LatentDiffusion(GenerativeModel):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         z = self.encode(batch)
-        if not self.latent_std.any():
-            self.measure(z)
+        if not self._is_measured:  # asked once: an answer from a GPU comes when it has done all work so far
+            if not self.latent_std.any():
+                self.measure(z)
+            self._is_measured = True
         loss = self.diffusion.loss(self.standardised(z), self.conditions.of(batch), self.progress.fraction)
         self.log("train/loss", loss, on_step=True, batch_size=len(z))
         return loss

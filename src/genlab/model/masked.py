@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -21,6 +20,7 @@ from genlab.model.base import (
     OptimizerFactory,
 )
 from genlab.model.condition import Conditions
+from genlab.model.cross_entropy import nats
 from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
@@ -127,9 +127,8 @@ class Masked(GenerativeModel):
         """Minus the log-probability of each hidden token, 0 where nothing is. (N, P + L), (N, L) -> (N, L)."""
         given = self.view.given_length
         targets = sequences[:, given:]
-        logits = self.logits(sequences[:, :given], targets, hidden).float()
-        nats = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-        return torch.where(hidden, nats, 0.0)
+        logits = self.logits(sequences[:, :given], targets, hidden)
+        return torch.where(hidden, nats(logits, targets), 0.0)
 
     def logits(self, given: Tensor, tokens: Tensor, hidden: Tensor) -> Tensor:
         """Of all tokens but those that are given: (N, P), (N, L), (N, L) -> (N, L, V)."""

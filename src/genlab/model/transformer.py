@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,6 +16,7 @@ from genlab.model.base import (
     OptimizerFactory,
 )
 from genlab.model.condition import Conditions
+from genlab.model.cross_entropy import cross_entropy, nats
 from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
@@ -107,7 +107,7 @@ class Transformer(GenerativeModel):
         sequences = self.view.sequences(batch[self.view.key], condition)
         given = self.view.given_length
         logits = self.network(sequences[:, :-1])[:, given - 1 :]
-        return F.cross_entropy(logits.flatten(0, 1).float(), sequences[:, given:].flatten())
+        return cross_entropy(logits, sequences[:, given:])
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
@@ -128,8 +128,7 @@ class Transformer(GenerativeModel):
     def token_log_probs(self, sequences: Tensor) -> Tensor:
         """Nats of each token of ``sequences`` (N, P + L), but for those that are given, in float32. -> (N, L)."""
         given = self.view.given_length
-        logits = self.network(sequences[:, :-1])[:, given - 1 :].float()
-        return -F.cross_entropy(logits.transpose(1, 2), sequences[:, given:], reduction="none")
+        return -nats(self.network(sequences[:, :-1])[:, given - 1 :], sequences[:, given:])
 
     @torch.no_grad()
     def sample(

@@ -18,6 +18,7 @@ from genlab.model.elbo import (
     standard_normal,
     with_free_bits,
 )
+from genlab.model.float32 import exact_float32
 from genlab.model.freezing import trained
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
@@ -56,6 +57,7 @@ class VAE(GenerativeModel):
         sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
         num_training_samples: int = 1,  # of the bound that is trained; more: IWAE
         num_importance_samples: int = 32,  # of the bound that log_likelihood gives
+        compile: bool = False,  # both networks, with torch.compile
         seed: int = 0,
     ):
         """Raises ValueError: a share outside [0, 1], a negative weight, a latent that is not (Z, h, w)."""
@@ -73,7 +75,7 @@ class VAE(GenerativeModel):
         if len(latent_shape) != 3:
             raise ValueError(f"model.latent_shape={list(latent_shape)} must be [Z,h,w]; for a vector, [Z,1,1].")
         self.make_encoder, self.make_decoder, self.likelihood = encoder, decoder, likelihood
-        self.make_optimizer = optimizer
+        self.make_optimizer, self.compile_networks = optimizer, compile
         self.shape, self.latent_shape = tuple(shape), tuple(latent_shape)
         self.num_levels = likelihood.levels or 256
         self.beta, self.free_nats, self.kl_warmup = beta, free_nats, kl_warmup
@@ -91,6 +93,9 @@ class VAE(GenerativeModel):
         decoder = self.make_decoder(out_channels=parameters, **told_to(self.make_decoder, kinds))
         assert isinstance(encoder, nn.Module)
         assert isinstance(decoder, nn.Module)
+        if self.compile_networks:
+            encoder.compile()
+            decoder.compile()
         if self.device_mesh is not None:
             shard(encoder, self.device_mesh)
             shard(decoder, self.device_mesh)
@@ -159,7 +164,7 @@ class VAE(GenerativeModel):
         self.conditions.check(condition)
         generator = self.stream(num_samples, generator)
         self.evaluations += num_samples
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
+        with exact_float32(self.device):  # or a sample depends on its batch
             z = self.temperature * generator.randn(*self.latent_shape)
             parameters = self.decoder(z, condition)
         likelihood = self.likelihood

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.condition import Conditions, told_to
+from genlab.model.float32 import exact_float32
 from genlab.model.freezing import trained
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
 from genlab.model.sharding import shard
@@ -69,6 +70,7 @@ class VQVAE(GenerativeModel):
         frequency_decay: float = 0.99,  # of the averages that tokens are sampled by, at each step
         conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
         sample_pixels: bool = False,  # samples are drawn from the pixels' distribution, rather than its mean
+        compile: bool = False,  # encoder and decoder, with torch.compile
         seed: int = 0,
     ):
         """Raises ValueError: a decay outside [0, 1), a latent that is not (Z, h, w), more told than a label."""
@@ -84,7 +86,7 @@ class VQVAE(GenerativeModel):
         if len(latent_shape) != 3:
             raise ValueError(f"model.latent_shape={list(latent_shape)} must be [Z,h,w].")
         self.make_encoder, self.make_decoder, self.make_quantizer = encoder, decoder, quantizer
-        self.likelihood, self.make_optimizer = likelihood, optimizer
+        self.likelihood, self.make_optimizer, self.compile_networks = likelihood, optimizer, compile
         self.shape, self.latent_shape = tuple(shape), tuple(latent_shape)
         self.token_shape = self.latent_shape[1:]
         self.commitment, self.frequency_decay, self.sample_pixels = commitment, frequency_decay, sample_pixels
@@ -103,6 +105,9 @@ class VQVAE(GenerativeModel):
         assert isinstance(encoder, nn.Module)
         assert isinstance(decoder, nn.Module)
         assert isinstance(quantizer, nn.Module)
+        if self.compile_networks:
+            encoder.compile()
+            decoder.compile()
         if self.device_mesh is not None:
             shard(encoder, self.device_mesh)
             shard(decoder, self.device_mesh)
@@ -217,7 +222,7 @@ class VQVAE(GenerativeModel):
         uniform = generator.rand(height * width, 1).double() * share[..., -1:]
         tokens = torch.searchsorted(share, uniform, right=True).clamp(max=share.shape[-1] - 1)  # (N, h * w, 1)
         tokens = tokens.view(num_samples, height, width)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # or a sample depends on its batch
+        with exact_float32(self.device):  # or a sample depends on its batch
             parameters = self.decoder(self.quantizer.decode(tokens), None)
         likelihood = self.likelihood
         return likelihood.sample(parameters, generator) if self.sample_pixels else likelihood.mean(parameters)

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
@@ -20,6 +20,7 @@ from genlab.budget import Budget
 from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
+from genlab.callbacks.tf32 import TF32
 from genlab.checkpoint import read
 from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.config.build import LATER, build, check, not_made, parameters, resolve
@@ -41,6 +42,7 @@ from genlab.model.network.image_size import ImageSizeError
 from genlab.redaction import redacted, remember
 from genlab.run import run_folder
 from genlab.run.cpu_choice import check_cpu
+from genlab.run.data_parallel import DataParallel, OwnSteps
 from genlab.run.elsewhere import JUDGE, adopt, check_entries, put_part, weights_at
 from genlab.run.pixel_levels import check_model_bits
 from genlab.run.start import check_start
@@ -82,6 +84,8 @@ def check_config(config: DictConfig) -> None:
     for name, node in nodes["metrics"].items():
         check(node, Metric, f"metrics.{name}")
         check(node, SampleMetric | ModelMetric, f"metrics.{name}")
+    if isinstance(nodes.get("trainer"), dict):
+        check(nodes["trainer"].pop("tf32", None), bool | None, "trainer.tf32")  # ours; the rest is Lightning's
     for name, slot in SLOTS.items():
         check(nodes.get(name), slot, name, given=_GIVEN.get(name, frozenset()))
     for name, node in nodes.get("callbacks", {}).items():
@@ -286,8 +290,10 @@ def build_trainer(
 ) -> pl.Trainer:
     """The configured trainer for ``model``, with settings for what the model does itself."""
     _check_devices(config["trainer"])
+    node = dict(_decided(config["trainer"]))
+    tf32 = node.pop("tf32", None)  # of an older run: what torch does by itself
     given = {
-        "callbacks": callbacks,
+        "callbacks": callbacks if tf32 is None else [TF32(tf32), *callbacks],
         "logger": list(loggers),
         "plugins": [AtomicCheckpointIO()],
         "default_root_dir": str(run_dir),
@@ -297,7 +303,6 @@ def build_trainer(
         "enable_model_summary": False,
         "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
     }
-    node = dict(_decided(config["trainer"]))
     check(node, pl.Trainer, "trainer", given=frozenset(given))
     if node.get("max_epochs") is None:
         node.pop("max_epochs", None)
@@ -331,8 +336,7 @@ def _strategy(strategy: str | Mapping[str, Any], model: Model, timeout: timedelt
 
             strategy = {**strategy, "_target_": f"{ShardedStrategy.__module__}.{ShardedStrategy.__name__}"}
         return build(strategy, Strategy, "trainer.strategy", given={"timeout": timeout})
-    one_network_a_step = not model.automatic_optimization
-    return DDPStrategy(find_unused_parameters=one_network_a_step, timeout=timeout)
+    return (DataParallel if model.automatic_optimization else OwnSteps)(timeout=timeout)
 
 
 def _check_devices(trainer: Mapping[str, Any]) -> None:

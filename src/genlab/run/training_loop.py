@@ -119,6 +119,10 @@ class TrainingLoop(_TrainingEpochLoop):
         if not self._is_training_done and self.trainer.received_sigterm:
             raise SIGTERMException
 
+    def _broadcast_sigterm_tensor(self) -> None:
+        """Nothing, where Lightning's has all processes of a run wait for their devices before every batch: a run hears
+        of signals by :class:`genlab.callbacks.stop.StopOnSignal`."""
+
     def _step(self, model: Model, batch: Any, number: int) -> dict[str, Any]:
         """Forward, backward and, unless gradients are accumulated, the optimizer's step. -> what the step gave."""
         trainer, optimizer = self.trainer, self.trainer.optimizers[0]

@@ -1,5 +1,6 @@
 """Draws samples, where sample i is a function of (seed, i) for any batch size, and chooses the conditions of grids."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from genlab.data.image import to_pixels
 from genlab.model.base import Condition, GenerativeModel, in_eval_mode
 from genlab.model.condition import moved
+from genlab.model.float32 import exact_float32
 from genlab.seeding import RandomStream
 
 
@@ -18,12 +20,36 @@ def draws(
     seed: int,
     batch_size: int,
 ) -> Iterator[Tensor]:
-    """The samples ``indices`` of a seed, as the model gives them, batch by batch. The caller puts it in eval mode."""
-    for start in range(0, len(indices), batch_size):
+    """The samples ``indices`` of a seed, as the model gives them, batch by batch. The caller puts it in eval mode.
+
+    Where a GPU's memory does not hold ``batch_size`` of them at a time, half as many are tried: they are the same.
+    """
+    start = 0
+    while start < len(indices):
         batch = slice(start, start + batch_size)
         stream = RandomStream.for_samples(seed, indices[batch], model.device)
         told = None if condition is None else {key: values[batch] for key, values in condition.items()}
-        yield model.sample(len(stream), moved(told, model.device), stream)
+        samples = _drawn(model, stream, told)
+        if samples is not None:
+            start += len(stream)
+            yield samples
+        else:
+            torch.cuda.empty_cache()
+            batch_size = len(stream) // 2
+            warnings.warn(f"a GPU holds fewer samples: {batch_size} are drawn at a time.", stacklevel=2)
+
+
+def _drawn(model: GenerativeModel, stream: RandomStream, told: Condition | None) -> Tensor | None:
+    """The samples of a stream; None: two or more, for which a GPU's memory is too small."""
+    evaluations = model.evaluations
+    try:
+        with exact_float32(model.device):
+            return model.sample(len(stream), moved(told, model.device), stream)
+    except torch.OutOfMemoryError:  # a GPU's
+        if len(stream) == 1:
+            raise
+        model.evaluations = evaluations  # of samples that are there
+        return None
 
 
 def sample_images(
@@ -32,7 +58,7 @@ def sample_images(
     """The samples ``indices`` of a seed, (N, C, H, W) uint8 (uint16 if ``bits`` is 16), on the CPU; conditioned as
     :func:`asked_of` describes."""
     with in_eval_mode(model):
-        (images,) = draws(model, indices, asked_of(model, indices, typed), seed, len(indices))
+        images = torch.cat([*draws(model, indices, asked_of(model, indices, typed), seed, len(indices))])
     return to_pixels(images, bits).cpu()
 
 

@@ -101,6 +101,19 @@ class Block(nn.Module):
         return x + F.dropout(self.feed_forward(self.feed_forward_norm(x)), self.dropout, self.training)
 
 
+def vocabulary_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """``F.linear`` onto a vocabulary of any size. On a GPU, whose tensor cores need rows that begin at multiples of 16
+    bytes, tokens that do not exist fill it up to a multiple of 64; ``torch.compile`` does so by itself."""
+    if not weight.is_cuda or torch.compiler.is_compiling():
+        return F.linear(x, weight)
+    return padded_linear(x, weight)
+
+
+def padded_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """(..., D), (V, D) -> (..., V), a part of (..., V and up to 63 more)."""
+    return F.linear(x, F.pad(weight, (0, 0, 0, -len(weight) % 64)))[..., : len(weight)]
+
+
 class TokenTransformer(nn.Module):
     """Tokens to logits of the next ones (causal), or of those that are hidden (not causal).
 
@@ -191,7 +204,7 @@ class TokenTransformer(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """What the last block makes, (N, T, width) -> (N, T, num_outputs)."""
         weight = self.embedding.weight[: self.num_outputs] if self.head is None else self.head.weight
-        logits = F.linear(self.norm(x), weight)
+        logits = vocabulary_linear(self.norm(x), weight) if self.training else F.linear(self.norm(x), weight)
         return logits if self.logit_cap is None else self.logit_cap * torch.tanh(logits / self.logit_cap)
 
     def _mask(self, positions: Tensor, length: int, padding: Tensor | None) -> Tensor:
