@@ -60,6 +60,7 @@ SLOTS: dict[str, Any] = {
 
 # Constructor arguments that are made by code; W&B's settings, its server among them, come from the environment.
 _GIVEN = {"evaluation": frozenset({"extractor", "metrics", "task"}), "logger": frozenset({"settings"})}
+CHECKPOINTING = "activation_checkpointing"  # among the trainer's options, and not one of Lightning's Trainer
 # Variables of what starts processes on several machines: torchrun, SLURM, MPI, LSF, Kubeflow or by hand.
 _OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "MASTER_ADDR")
 
@@ -82,6 +83,8 @@ def check_config(config: DictConfig) -> None:
     for name, node in nodes["metrics"].items():
         check(node, Metric, f"metrics.{name}")
         check(node, SampleMetric | ModelMetric, f"metrics.{name}")
+    if isinstance(nodes.get("trainer"), dict):
+        check(nodes["trainer"].pop(CHECKPOINTING, False), bool, f"trainer.{CHECKPOINTING}")
     for name, slot in SLOTS.items():
         check(nodes.get(name), slot, name, given=_GIVEN.get(name, frozenset()))
     for name, node in nodes.get("callbacks", {}).items():
@@ -164,6 +167,7 @@ def _new_model(config: Mapping[str, Any], old_parts: bool) -> Model:
         leave_state_dict(part)
     model.elsewhere = noted
     model.freezing = tuple((config.get("start") or {}).get("freeze") or ())
+    model.checkpoints_activations = bool(config["trainer"].get(CHECKPOINTING, False))
     return model
 
 
@@ -298,6 +302,7 @@ def build_trainer(
         "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
     }
     node = dict(_decided(config["trainer"]))
+    node.pop(CHECKPOINTING, None)  # the model has it
     check(node, pl.Trainer, "trainer", given=frozenset(given))
     if node.get("max_epochs") is None:
         node.pop("max_epochs", None)
