@@ -28,6 +28,7 @@ PARTS = (
     "data",
     "overhead",
     "startup",
+    "scale",
     "sweep",
     "compare",
 )
