@@ -29,6 +29,7 @@ PARTS = (
     "overhead",
     "startup",
     "scale",
+    "ddp",
     "sweep",
     "compare",
 )

@@ -1,4 +1,4 @@
-"""Trains by genlab's train command, in as many processes as it is told, and says how long steps took in each of them."""
+"""Trains by genlab's train command, in as many processes as it is told, and says how long a step took in each."""
 
 import json
 import os
