@@ -15,14 +15,15 @@ from benchmarks.timing import Measured, Spent
 
 PROGRAM = Path(__file__).with_name("ddp_worker.py")
 ONE, APART = "one process", "two apart"
+FP32 = "trainer.precision=32-true"  # where each side would choose by a timing of its own
 TRAINERS = {  # by side and device
-    ONE: {"cpu": ("trainer=cpu",), "cuda": ("trainer=gpu",)},
-    "DDP": {"cpu": ("trainer=ddp_cpu",), "cuda": ("trainer=ddp",)},
+    ONE: {"cpu": ("trainer=cpu", FP32), "cuda": ("trainer=gpu",)},
+    "DDP": {"cpu": ("trainer=ddp_cpu", FP32), "cuda": ("trainer=ddp",)},
     "FSDP2": {
         "cpu": (
             "trainer=fsdp",
             "trainer.accelerator=cpu",
-            "trainer.precision=32-true",
+            FP32,
             "trainer.strategy.process_group_backend=gloo",
         ),
         "cuda": ("trainer=fsdp",),
