@@ -309,11 +309,54 @@ def false_alarms() -> list[str]:
             f"(of 300 comparisons each; draws are {', '.join(kinds[:-1])}, and {kinds[-1]})."]  # fmt: skip
 
 
+OWN_TABLES = ("scale", "ddp")  # parts of the benchmark whose rows stand in tables of their own
+
+
+def measured_rows(*parts: str) -> list[dict[str, Any]]:
+    """Of scripts/benchmark.py, in its order; without ``parts`` those that have no table of their own."""
+    content = json.loads((MEASURED / "benchmarks.json").read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = content["rows"]
+    return [row for row in rows if (row["part"] in parts if parts else row["part"] not in OWN_TABLES)]
+
+
+def scale() -> list[str]:
+    """A row for each size, whose time and memory are two of the record."""
+    lines = [
+        "| a training step | parameters | time | checkpointed | | memory | checkpointed | |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    rows = {row["work"]: row for row in measured_rows("scale")}
+    for work, row in rows.items():
+        if (memory := rows.get(f"{work}: memory")) is not None:
+            pairs_of = (
+                (
+                    f"{digits(r['ours'])} {r['unit']}",
+                    f"{digits(r['theirs'])} {r['unit']}",
+                    f"{r['ratio']['median']:.2f}",
+                )
+                for r in (row, memory)
+            )
+            parameters = f"{row['facts']['parameters'] / 1e6:.2f} M"
+            lines.append(row_of([work, parameters, *(cell for pair in pairs_of for cell in pair)]))
+    return lines
+
+
+def two_processes() -> list[str]:
+    lines = [
+        "| a training step | one process | each of two | ratio | of the wall's clock | aim |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in measured_rows("ddp"):
+        times = [f"{digits(row[key])} {row['unit']}" for key in ("theirs", "ours")]
+        ratios = [f"{r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for r in (row["ratio"], row["wall"])]
+        lines.append(row_of([row["work"], *times, *ratios, f"{row['aim']:g}" if "aim" in row else ""]))
+    return lines
+
+
 def benchmarks() -> list[str]:
     """A row each of scripts/benchmark.py, in its order; what was not measured stands in the record."""
-    content = json.loads((MEASURED / "benchmarks.json").read_text(encoding="utf-8"))
     lines = ["| work | peer | peer's | genlab | ratio | aim | floor |", "|---|---|---:|---:|---:|---:|---:|"]
-    for row in content["rows"]:
+    for row in measured_rows():
         unit, ratio = row["unit"], row.get("ratio")
         aim = f"{row['aim']:g}" if "aim" in row else f"{row['at_most']:g} {unit}" if "at_most" in row else ""
         cells = [
@@ -381,6 +424,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "shakespeare short": shakespeare_short,
     "shakespeare speed": shakespeare_speed,
     "benchmarks": benchmarks,
+    "scale": scale,
+    "two processes": two_processes,
 }  # fmt: skip
 
 _TABLE = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.S)

@@ -1010,6 +1010,12 @@ OFFERED = (
         "a training of which one example fills the memory",
         "trainer.precision=bf16-mixed",
     ),
+    Offered(
+        "command/train.py",
+        ", or trainer.activation_checkpointing=true",
+        "a training that fills the memory",
+        "trainer.activation_checkpointing=true",
+    ),
     Offered("sweep/wandb.py", "W&B refuses it", "W&B, over the network"),
     Offered("command/verify.py", "Look at train/ and monitor/", "it names files to read, and no option"),
 )
@@ -1025,6 +1031,11 @@ ELSEWHERE = (
     ),
     Elsewhere(
         "run/assemble.py", "and cannot use another", "test_remedies.py::test_a_run_writes_with_its_own_tokenizer"
+    ),
+    Elsewhere(
+        "model/base.py",
+        "whose activations could be computed twice",
+        "model/test_activation_checkpointing.py::test_a_network_without_blocks_is_refused",
     ),
     Elsewhere("command/evaluate.py", "Nothing was measured", "test_remedies.py::test_what_measures_nothing_says_so"),
     Elsewhere(  # of data of the user's own: genlab's hold no half of labels

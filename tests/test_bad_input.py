@@ -135,7 +135,8 @@ REFUSALS: dict[str, tuple[Callable[..., None], tuple[str, ...], int, str, bool]]
            r"examples [\d, ]+\) at step 3, after 16 examples\. This step was not saved; the last good state: none\. "
            r"Lower model\.optimizer\.lr, or set trainer\.gradient_clip_val=1\.0\.", True),
     "15": (nothing, (*DIGITS, Raises.override("memory")), 7, r"error: out of GPU memory at step 3 \(batch 8\)\. Try "
-           r"data\.batch_size=4 trainer\.accumulate_grad_batches=2 \(same effective batch\)\.", True),
+           r"data\.batch_size=4 trainer\.accumulate_grad_batches=2 \(same effective batch\), or "
+           r"trainer\.activation_checkpointing=true\.", True),
     "19": (lambda: Path("file").touch(), (*DIGITS, "outputs=file/x"), 4,
            r"error: cannot write to file/x \(not a directory\)\.", False),
     "19b": (full_disk, DIGITS, 4, r"error: \S+ has 0\.0 MB free; this run's checkpoints need about [\d.]+ MB\. Make "

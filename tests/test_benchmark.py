@@ -157,6 +157,17 @@ def test_every_row_that_is_cheap_runs(
     assert {row["part"] for row in kept["skipped"]} >= {"gpt", "dit", "unet", "decode"}
 
 
+def test_a_step_with_checkpointing_does_the_same_and_counts_the_same() -> None:
+    from benchmarks.scale import TINY
+    from benchmarks.scale_worker import measure
+
+    (overrides, batch) = TINY["transformer 8x4, context 32"]
+    plain, checkpointed = (measure([*overrides], batch, on, "cpu") for on in (False, True))
+    assert plain["parameters"] == checkpointed["parameters"] > 0
+    assert plain["flops"] == checkpointed["flops"] > 0
+    assert plain.keys() == checkpointed.keys() == {"cpu", "wall", "memory", "parameters", "flops"}
+
+
 def test_what_is_asked_for_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks import command
 

@@ -28,6 +28,8 @@ PARTS = (
     "data",
     "overhead",
     "startup",
+    "scale",
+    "ddp",
     "sweep",
     "compare",
     "gpu",

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count, shape_wrapper
 
 from genlab.errors import ConfigError
+from genlab.model.activation_checkpointing import is_recomputing
 from genlab.model.base import Model, Progress
 
 Shape = tuple[int, ...]
@@ -54,7 +55,8 @@ class OperationCounter(TorchDispatchMode):
 
     Two for each multiplication with its addition; a backward pass has twice those of its forward pass. Attention counts
     alike whichever kernel or plain products compute it here, so that a budget is the same on every machine: what a
-    kernel recomputes is not counted, and what it skips is, so causal attention counts all pairs.
+    kernel recomputes is not counted, and what it skips is, so causal attention counts all pairs. What activation
+    checkpointing recomputes is not counted either.
 
     Torch's FlopCounterMode also tells modules apart, with hooks that fail under double backward.
     """
@@ -66,7 +68,7 @@ class OperationCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         formula = _FORMULAS.get(func._overloadpacket)
-        if formula is not None:
+        if formula is not None and not is_recomputing():
             self.total += formula(*args, **(kwargs or {}), out_val=result)
         return result
 

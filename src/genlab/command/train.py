@@ -229,7 +229,8 @@ def _step(trainer: pl.Trainer, data: DataModule) -> str:
 
 
 def _smaller_batch(trainer: pl.Trainer, model: Model, data: DataModule) -> str:
-    return smaller_batch(data.batch_size, model.accumulation.every, trainer.world_size)
+    smaller = smaller_batch(data.batch_size, model.accumulation.every, trainer.world_size)
+    return smaller if model.checkpoints_activations else f"{smaller}, or trainer.activation_checkpointing=true"
 
 
 @contextmanager

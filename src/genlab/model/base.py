@@ -12,7 +12,9 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from genlab.errors import ConfigError
 from genlab.model.accumulation import Accumulation
+from genlab.model.activation_checkpointing import checkpoint_blocks
 from genlab.model.agreement import Agreement
 from genlab.model.clipping import clip_gradients, clips_by_known_norm
 from genlab.model.condition import Condition as Condition
@@ -75,6 +77,7 @@ class Model(LightningModule, ABC):
         self.agreement = Agreement()
         self.elsewhere: dict[str, nn.Module] = {}  # parts that were trained elsewhere, by their place in the config
         self.freezing: Sequence[str] = ()  # patterns of the names of frozen parameters
+        self.checkpoints_activations = False  # trainer.activation_checkpointing
         # Is told the norm of a gradient that was clipped, and of which optimizer it is.
         self.sees_norm: Callable[[Tensor, Any], None] | None = None
         self.unlogged: dict[str, Unlogged] | None = None  # of a step that no logger looks at; None: one does
@@ -82,8 +85,8 @@ class Model(LightningModule, ABC):
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
-        if "configure_model" in vars(cls):  # parameters are frozen before an optimizer or DDP sees them
-            cls.configure_model = _and_freeze(cls.configure_model)  # type: ignore[method-assign, assignment]
+        if "configure_model" in vars(cls):
+            cls.configure_model = _and_prepare(cls.configure_model)  # type: ignore[method-assign, assignment]
 
     @abstractmethod
     def configure_model(self) -> None: ...
@@ -197,13 +200,22 @@ class Model(LightningModule, ABC):
         self.progress = Progress(**checkpoint["progress"])
 
 
-def _and_freeze(configure_model: Callable[[Any], None]) -> Callable[[Any], None]:
-    @wraps(configure_model)
-    def configure_and_freeze(self: Model) -> None:
-        configure_model(self)
-        freeze(self, self.freezing)
+def _and_prepare(configure_model: Callable[[Any], None]) -> Callable[[Any], None]:
+    """What is the same for the networks of all families, once they are made."""
 
-    return configure_and_freeze
+    @wraps(configure_model)
+    def configure_and_prepare(self: Model) -> None:
+        configure_model(self)
+        freeze(self, self.freezing)  # before an optimizer or DDP sees the parameters
+        untrained = (*self.frozen(), *self.elsewhere.values())
+        if self.checkpoints_activations and not checkpoint_blocks(self, untrained):
+            raise ConfigError(
+                f"trainer.activation_checkpointing=true: no network of this {type(self).__name__} has an "
+                "nn.ModuleList named blocks, whose activations could be computed twice. Name the repeated layers of "
+                "the network so, or use trainer.activation_checkpointing=false."
+            )
+
+    return configure_and_prepare
 
 
 class GenerativeModel(Model):

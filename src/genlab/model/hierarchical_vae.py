@@ -111,16 +111,20 @@ class HierarchicalVAE(GenerativeModel):
         """Of images (N, C, H, W), in nats a dimension: ``reconstruction``, the ``kl`` cost as it is, and the ``loss``,
         in which the latter is weighted, warmed up, and partly free."""
         costs: list[Tensor] = []
+        is_complete = False
 
         def draw(prior: Tensor, posterior: Tensor | None) -> Tensor:
             assert posterior is not None
             p = Normal.of(prior)
             q = p.shifted(Normal.of(posterior))
-            costs.append(q.kl(p).flatten(1).sum(dim=1))
+            cost = q.kl(p).flatten(1).sum(dim=1)
+            if not is_complete:
+                costs.append(cost)
             return q.at(torch.randn_like(q.mean))
 
         reconstruction = -self.likelihood.log_prob(x, self.ladder(x, condition, draw, len(x))).mean()
         kl = torch.stack(costs, dim=1)  # (N, layers)
+        is_complete = True  # a backward pass may compute blocks a second time, and these costs would keep its memory
         weight = self.beta * kl_weight(self.progress.fraction, self.kl_warmup)
         loss = reconstruction + weight * with_free_bits(kl, self.free_nats)
         size = math.prod(self.shape)

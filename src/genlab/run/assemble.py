@@ -62,6 +62,7 @@ SLOTS: dict[str, Any] = {
 
 # Constructor arguments that are made by code; W&B's settings, its server among them, come from the environment.
 _GIVEN = {"evaluation": frozenset({"extractor", "metrics", "task"}), "logger": frozenset({"settings"})}
+CHECKPOINTING = "activation_checkpointing"  # among the trainer's options, and not one of Lightning's Trainer
 # Variables of what starts processes on several machines: torchrun, SLURM, MPI, LSF, Kubeflow or by hand.
 _OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "MASTER_ADDR")
 
@@ -86,6 +87,7 @@ def check_config(config: DictConfig) -> None:
         check(node, SampleMetric | ModelMetric, f"metrics.{name}")
     if isinstance(nodes.get("trainer"), dict):
         check(nodes["trainer"].pop("tf32", None), bool | None, "trainer.tf32")  # ours; the rest is Lightning's
+        check(nodes["trainer"].pop(CHECKPOINTING, False), bool, f"trainer.{CHECKPOINTING}")
     for name, slot in SLOTS.items():
         check(nodes.get(name), slot, name, given=_GIVEN.get(name, frozenset()))
     for name, node in nodes.get("callbacks", {}).items():
@@ -168,6 +170,7 @@ def _new_model(config: Mapping[str, Any], old_parts: bool) -> Model:
         leave_state_dict(part)
     model.elsewhere = noted
     model.freezing = tuple((config.get("start") or {}).get("freeze") or ())
+    model.checkpoints_activations = bool(config["trainer"].get(CHECKPOINTING, False))
     return model
 
 
@@ -303,6 +306,7 @@ def build_trainer(
         "enable_model_summary": False,
         "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
     }
+    node.pop(CHECKPOINTING, None)  # the model has it
     check(node, pl.Trainer, "trainer", given=frozenset(given))
     if node.get("max_epochs") is None:
         node.pop("max_epochs", None)

@@ -19,7 +19,8 @@ from genlab.run.assemble import load_tokenizer, trial_model
 # Settings that training steps do not depend on: where it runs, how long, and who watches.
 FREE = ("budget", "outputs", "dry_run", "profile", "rank_timeout", "logger", "metrics", "evaluation", "task",
         "milestones", "spec", "pretrained", "portable", "run_dir", "run_id", "trainer.accelerator", "trainer.devices",
-        "trainer.num_nodes", "trainer.strategy", "trainer.max_epochs", "trainer.log_every_n_steps", "data.num_workers",
+        "trainer.num_nodes", "trainer.strategy", "trainer.max_epochs", "trainer.log_every_n_steps",
+        "trainer.activation_checkpointing", "data.num_workers",
         "data.root", "data.path", "data.val_root", "data.val_path", "data.cache_dir", "data.download")  # fmt: skip
 WATCHERS = "callbacks"  # but for the weights that samples are drawn with, which are a part of the model
 SAID_OF_CONDITIONS = (".names", ".empty", ".examples")  # of which only sizes make another network

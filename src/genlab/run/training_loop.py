@@ -19,10 +19,11 @@ from pytorch_lightning.loops.optimization.automatic import ClosureResult
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.profilers import PassThroughProfiler
-from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from genlab.model.base import Model
 
@@ -37,8 +38,9 @@ _HOOKS = (
 
 
 class TrainingLoop(_TrainingEpochLoop):
-    """In place of ``trainer.fit_loop.epoch_loop``. Where a step is more than a batch on one device in an ordinary
-    precision (several processes, a loss scaler, a profiler, an optimizer step of the model's own), it is Lightning's.
+    """In place of ``trainer.fit_loop.epoch_loop``. Where a step is more than a batch in an ordinary precision on one
+    device, or on each of several that average their gradients (sharded weights, a loss scaler, a profiler, an optimizer
+    step of the model's own), it is Lightning's.
     """
 
     @classmethod
@@ -61,6 +63,7 @@ class TrainingLoop(_TrainingEpochLoop):
                 self.trainer.lightning_module.training_step, "batch_idx", min_args=2
             )
             self._transfer = _transfers(self.trainer)
+            self._is_copied = isinstance(self.trainer.strategy, DDPStrategy)
             # Somebody may wait for any number after any step: a callback, or a schedule of Lightning's.
             monitors = any(isinstance(getattr(c, "monitor", None), str) for c in _callbacks(self.trainer))
             self._logs_all = monitors or bool(self.trainer.lr_scheduler_configs)
@@ -134,7 +137,7 @@ class TrainingLoop(_TrainingEpochLoop):
         def closure() -> Tensor | None:
             with torch.enable_grad():
                 with trainer.precision_plugin.train_step_context():
-                    said = self._of_the_model("training_step", *given)
+                    said = self._training_step(model, *given)
                 result = ClosureResult.from_training_step_output(said, trainer.accumulate_grad_batches)
                 results[:] = [result]
                 if number % trainer.accumulate_grad_batches == 0:
@@ -161,10 +164,23 @@ class TrainingLoop(_TrainingEpochLoop):
             progress.step.increment_ready()
             optimizer.step(closure)  # type: ignore[arg-type]
             progress.step.increment_completed()
+        elif self._is_copied:
+            with trainer.strategy.block_backward_sync():  # type: ignore[attr-defined]
+                closure()
         else:
             closure()
         (result,) = results
         return {} if result.loss is None else result.asdict()
+
+    def _training_step(self, model: Model, *given: Any) -> Any:
+        if not self._is_copied:
+            return self._of_the_model("training_step", *given)
+        strategy = self.trainer.strategy
+        assert strategy.model is not None
+        vars(model)["_current_fx_name"] = "training_step"
+        said = strategy._forward_redirection(strategy.model, model, "training_step", *given)  # through torch's DDP
+        vars(model)["_current_fx_name"] = None
+        return said
 
     def _given(self, batch: Any, number: int) -> dict[str, Any]:
         return {"batch": batch, "batch_idx": number} if self._passes_number else {"batch": batch}
@@ -190,14 +206,25 @@ def _is_plain(trainer: Trainer, data_fetcher: _DataFetcher) -> bool:
     model, plugin = trainer.lightning_module, trainer.precision_plugin
     return (
         isinstance(model, Model)
-        and type(trainer.strategy) is SingleDeviceStrategy
+        and (_is_alone(trainer.strategy, model) or _averages_gradients(trainer.strategy, model))
         and (type(plugin) is Precision or (type(plugin) is MixedPrecision and plugin.scaler is None))
         and type(trainer.profiler) is PassThroughProfiler  # type: ignore[attr-defined]
         and type(model).optimizer_step is LightningModule.optimizer_step
-        and trainer.strategy.model is model
         and not isinstance(data_fetcher, _DataLoaderIterDataFetcher)
         and not trainer.fast_dev_run  # type: ignore[attr-defined]
     )
+
+
+def _is_alone(strategy: Strategy, model: Model) -> bool:
+    return type(strategy) is SingleDeviceStrategy and strategy.model is model
+
+
+def _averages_gradients(strategy: Strategy, model: Model) -> bool:
+    """In the backward pass, as torch's DDP does, and nothing else; steps of a model's own are asked of the strategy."""
+    if not isinstance(strategy, DDPStrategy) or not isinstance(strategy.model, DistributedDataParallel):
+        return False
+    is_plain = type(strategy).optimizer_step is DDPStrategy.optimizer_step and strategy._model_averager is None
+    return is_plain or not model.automatic_optimization
 
 
 def _callbacks(trainer: Trainer) -> Iterable[Callback]:
