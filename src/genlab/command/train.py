@@ -136,7 +136,7 @@ def _train(
         return
     check_can_be_kept(OmegaConf.to_container(config))
     plain = _without_folder(config)
-    model = build_model(plain, old_parts=True)
+    model = build_model(plain, old_parts=True, tokenizer=data.tokenizer)
     sketch = trial_model(plain, old_parts=True)
     evaluation = build_evaluation(plain, run)
     callbacks = build_callbacks(plain, evaluation)
