@@ -28,11 +28,11 @@ class ConditionSpec:
     classes. ``examples``: the conditions of some held-out examples, the same ones for every
     key, in words or numbers, so that a saved run can sample for them without its data.
 
-    A caption: ``caption`` (N, ``length``) int64 in batches. Its tokens are numbers from 1 to ``size`` - 1, from the first
-    place on without gaps. Number 0 is padding, fills the places after them, and is never a token: a caption ends at the
-    first 0, or at ``length``; there are no other start or end tokens. A caption of padding alone is empty. ``names``
-    are the words of the numbers, that of 0 included, if tokens are words. ``tokenized``: the data have a tokenizer, of
-    which token t is number t + 1 here; else captions are ``names`` between spaces.
+    A caption: ``caption`` (N, ``length``) int64 in batches. Its tokens are numbers from 1 to ``size`` - 1, from the
+    first place on without gaps. Number 0 is padding, fills the places after them, and is never a token: a caption ends
+    at the first 0, or at ``length``; there are no other start or end tokens. A caption of padding alone is empty.
+    ``names`` are the words of the numbers, that of 0 included, if tokens are words. ``tokenized``: the data have a
+    tokenizer, of which token t is number t + 1 here; else captions are ``names`` between spaces.
     """
 
     size: int

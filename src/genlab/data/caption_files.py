@@ -40,14 +40,18 @@ def read_captions(
     lacking = [file.name for file in files if not captions.get(file.name)]
     if lacking:
         example = posixpath.splitext(lacking[0])[0]
-        remedy = f"Add rows to {tables[0]}" if tables else f"Write them into .txt files beside the images ({example}.txt)"
+        remedy = (
+            f"Add rows to {tables[0]}" if tables else f"Write them into .txt files beside the images ({example}.txt)"
+        )
         raise DataError(
             f"{len(lacking)} of the {len(files)} images in {root} have no caption: {shown(lacking)}. "
             f"{remedy}, remove the images, or train without captions: data=image_folder."
         )
     known = {file.name for file in files}
     if others := [name for name in captions if name not in known]:
-        _log.warning("%d rows of %s are of files that are no images in %s: %s.", len(others), tables[0], root, shown(others))
+        _log.warning(
+            "%d rows of %s are of files that are no images in %s: %s.", len(others), tables[0], root, shown(others)
+        )
     return [captions[file.name] for file in files]
 
 

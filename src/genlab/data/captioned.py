@@ -25,7 +25,7 @@ EXAMPLES = 64  # held-out captions that a run can be sampled with, without its d
 
 
 class CaptionedImages(ImageDataModule):
-    """Images with captions: ``caption`` (N, T) int64 in batches, as :class:`genlab.data.base.ConditionSpec` defines them.
+    """Images with captions: ``caption`` (N, T) int64 in batches, as :class:`genlab.data.base.ConditionSpec` defines it.
 
     A subclass provides pictures and texts. A picture may have several captions: training draws one of them by (seed,
     epoch, index), metrics are given the first, and :meth:`references` has all. The tokenizer learns from the training
@@ -95,7 +95,9 @@ class CaptionedImages(ImageDataModule):
         }
         length = min(self.caption_length, max(loss.longest for _, loss in found.values()))
         if found["train"][1].longest == 0:
-            raise DataError(f"the captions of {self.title('train')} have no word. Write some, or use data=image_folder.")
+            raise DataError(
+                f"the captions of {self.title('train')} have no word. Write some, or use data=image_folder."
+            )
         for split, (tokens, loss) in found.items():
             tell(loss, sum(map(len, tokens)), self.caption_length, self.title(split))
         return {split: padded(tokens, texts[split], length) for split, (tokens, _) in found.items()}

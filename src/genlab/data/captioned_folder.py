@@ -24,8 +24,8 @@ class CaptionedFolder(CaptionedImages):
     """PNG, JPEG, WebP, GIF, BMP, TIFF and PPM files at any depth below a folder, with captions: (channels, H, W).
 
     Captions are in a ``.txt`` beside each image, with one caption a line; or in ``metadata.jsonl`` or ``metadata.csv``,
-    with columns ``file_name`` and ``text``, as of Hugging Face's imagefolder. Images are decoded once into the cache, as
-    :class:`genlab.data.image_folder.ImageFolder` does.
+    with columns ``file_name`` and ``text``, as of Hugging Face's imagefolder. Images are decoded once into the cache,
+    as :class:`genlab.data.image_folder.ImageFolder` does.
     """
 
     def __init__(

@@ -110,9 +110,7 @@ class Loss:
 Found = list[list[np.ndarray]]  # the tokens of each caption of each picture
 
 
-def encoded(
-    tokenizer: CaptionTokenizer, texts: Sequence[Sequence[str]], most: int, title: str
-) -> tuple[Found, Loss]:
+def encoded(tokenizer: CaptionTokenizer, texts: Sequence[Sequence[str]], most: int, title: str) -> tuple[Found, Loss]:
     """The tokens of captions, and what they lack. Captions of more than ``most`` tokens are cut.
 
     Raises DataError, with a remedy: a character has no token. ``title``: of the captions.
@@ -154,8 +152,8 @@ def tell(loss: Loss, count: int, most: int, title: str) -> None:
         return
     if loss.cut:
         _log.warning(
-            f"{loss.cut:,} of the {count:,} captions of {title} are longer than {most} tokens, and cut. The longest has "
-            f"{loss.longest}: set data.caption_length={loss.longest} to keep all."
+            f"{loss.cut:,} of the {count:,} captions of {title} are longer than {most} tokens, and cut. The longest "
+            f"has {loss.longest}: set data.caption_length={loss.longest} to keep all."
         )
     if loss.unknown:
         shown = ", ".join(word for word, _ in loss.unknown.most_common(_SHOWN))
@@ -165,7 +163,9 @@ def tell(loss: Loss, count: int, most: int, title: str) -> None:
             f"({len(loss.unknown):,} different: {shown}{more})."
         )
     if loss.emptied:
-        _log.warning(f"{loss.emptied:,} of the {count:,} captions of {title} have no word that is known: they are empty.")
+        _log.warning(
+            f"{loss.emptied:,} of the {count:,} captions of {title} have no word that is known: they are empty."
+        )
 
 
 def all_texts(texts: Iterable[Sequence[str]]) -> Iterable[str]:

@@ -143,9 +143,7 @@ def build_data(config: DictConfig) -> DataModule:
     return data
 
 
-def build_model(
-    config: Mapping[str, Any], old_parts: bool = False, tokenizer: CaptionTokenizer | None = None
-) -> Model:
+def build_model(config: Mapping[str, Any], old_parts: bool = False, tokenizer: CaptionTokenizer | None = None) -> Model:
     """The model of a resolved config, without its networks. Raises ConfigError, also for errors of the networks.
 
     Its parts from elsewhere have no weights yet (see :mod:`genlab.run.elsewhere`), and are not in its state dict.

@@ -26,9 +26,9 @@ class Words(CaptionTokenizer):
     """The most frequent words of the training captions, the most frequent one first, in lower case. Punctuation is
     dropped, so spelling and spaces are lost: it is for captions, not for text.
 
-    A word is a run of letters, digits and their marks; one apostrophe or hyphen between two of them belongs to it. Symbols
-    such as # and % are words of one character. Languages without spaces between words, such as Chinese or Thai,
-    need another tokenizer.
+    A word is a run of letters, digits and their marks; one apostrophe or hyphen between two of them belongs to it.
+    Symbols such as # and % are words of one character. Languages without spaces between words, such as Chinese or
+    Thai, need another tokenizer.
     """
 
     def __init__(self, vocab_size: int = 4096):  # words at most; the others are left out of captions, and counted
