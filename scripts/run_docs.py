@@ -220,7 +220,7 @@ class Place:
 
 
 def _make_inputs(folder: Path) -> None:
-    """Pictures in folders of classes, an array of digits' shape, and a text."""
+    """Captioned pictures in folders of classes, an array of digits' shape, and a text."""
     import numpy as np
     from PIL import Image
 
@@ -229,6 +229,7 @@ def _make_inputs(folder: Path) -> None:
         path = folder / "pictures" / f"class{number % 4}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+        path.with_suffix(".txt").write_text("a dog on a beach")
     np.savez(folder / "samples.npz", images=draw.integers(0, 256, (100, 1, 16, 16), dtype=np.uint8))
     (folder / "book.txt").write_text("It was a dark and stormy night; the rain fell in torrents. " * 400)
 
