@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RULES = REPOSITORY / "docs" / "commands.yaml"
 PAGES = ("README.md", "docs/*.md", "docs/reports/README.md", "docs/measured/README.md")
 INLINE = re.compile(r"`((?:python|make|bash|pip install|wandb|genlab \w+ \S)[^`]* [^`]+)`")
-STARTS = ("python ", "make ", "bash ", "genlab ", "pip ", "wandb ", "for ")
+STARTS = ("python ", "make ", "bash ", "genlab ", "pip ", "npm ", "wandb ", "for ")
 SHELLS = ("", "bash", "sh", "console")  # what a block between fences is, if its commands are run
 TIMEOUT = 1800  # seconds of one command
 
