@@ -1105,6 +1105,14 @@ ELSEWHERE = (
         "tokens, and cut",
         "data/test_captioned_folder.py::test_long_captions_are_cut_and_said_once",
     ),
+    Elsewhere(
+        "data/hf_captioned.py",
+        "Name the column with captions",
+        "data/test_hf_captioned.py::test_what_is_not_there_is_refused",
+    ),
+    Elsewhere(
+        "data/hf_captioned.py", "has no caption in", "data/test_hf_captioned.py::test_what_is_not_there_is_refused"
+    ),
     Elsewhere("data/hf_text.py", "has no column", "data/test_hf_text.py::test_what_is_not_there_is_refused"),
     Elsewhere("data/hub.py", "Set data.name to a folder", "data/test_hub.py::test_offline_is_one_line_at_once"),
     Elsewhere(
