@@ -73,6 +73,10 @@ class CaptionedImages(ImageDataModule):
         """The name of a split, for messages."""
         return "the training images" if split == "train" else "the held-out images"
 
+    def length_of(self, longest: int) -> int:
+        """T, where the longest caption of :meth:`texts` has ``longest`` tokens."""
+        return min(self.caption_length, longest)
+
     def references(self, split: Split) -> Sequence[tuple[str, ...]]:
         """All captions of each image of a split as they were written, one at least: for metrics of captioning."""
         captions = self.table(split).every_caption
@@ -93,7 +97,7 @@ class CaptionedImages(ImageDataModule):
             split: encoded(self.tokenizer, texts[split], self.caption_length, f"captions of {self.title(split)}")
             for split in self.splits
         }
-        length = min(self.caption_length, max(loss.longest for _, loss in found.values()))
+        length = self.length_of(max(loss.longest for _, loss in found.values()))
         if found["train"][1].longest == 0:
             raise DataError(
                 f"the captions of {self.title('train')} have no word. Write some, or use data=image_folder."
@@ -121,15 +125,17 @@ class CaptionedImages(ImageDataModule):
         return self.coder.texts(tokens)
 
     @property
-    def spec(self) -> DataSpec:
-        captions = self._captions
-        examples = tuple(filter(None, self.coder.texts(captions["val"].first[:EXAMPLES])))
+    def caption_spec(self) -> ConditionSpec:
+        """The tokens of captions, and the first of held-out images."""
+        examples = tuple(filter(None, self.coder.texts(self._captions["val"].first[:EXAMPLES])))
         names = ("<nothing>", *self.tokenizer.words) if isinstance(self.tokenizer, Words) else ()
-        caption = ConditionSpec(
-            self.tokenizer.vocab_size + 1, names, self.coder.length, examples=examples, tokenized=True
-        )
+        size = self.tokenizer.vocab_size + 1
+        return ConditionSpec(size, names, self.coder.length, examples=examples, tokenized=True)
+
+    @property
+    def spec(self) -> DataSpec:
         found = super().spec
-        return replace(found, condition={**found.condition, "caption": caption})
+        return replace(found, condition={**found.condition, "caption": self.caption_spec})
 
     def _fingerprint(self) -> dict[str, str]:
         captions = self.table("train").every_caption

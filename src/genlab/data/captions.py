@@ -42,9 +42,8 @@ class Captions:
 
     def drawn(self, rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:
         """One caption for each of the pictures ``rows`` (n,): a function of (seed, epoch, row). (n, T) int64."""
-        counts = self.starts[rows + 1] - self.starts[rows]
-        chosen = uniform_by_index(derive_seed(seed, epoch, _WHICH), rows) * counts
-        return self.tokens[self.starts[rows] + chosen.astype(np.int64)].astype(np.int64)
+        chosen = draw_one(self.starts[rows + 1] - self.starts[rows], rows, epoch, seed)
+        return self.tokens[self.starts[rows] + chosen].astype(np.int64)
 
     def of(self, rows: slice | np.ndarray) -> "Captions":
         """Those of some pictures."""
@@ -53,6 +52,11 @@ class Captions:
         starts = np.concatenate([[0], np.cumsum(counts)])
         places = np.repeat(self.starts[chosen] - starts[:-1], counts) + np.arange(starts[-1])
         return Captions(self.tokens[places], starts, tuple(self.texts[row] for row in chosen.tolist()))
+
+
+def draw_one(counts: np.ndarray, rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:
+    """A number below each of ``counts`` (n,), uniformly: a function of (seed, epoch, row). (n,) int64."""
+    return (uniform_by_index(derive_seed(seed, epoch, _WHICH), rows) * counts).astype(np.int64)
 
 
 class Coder:

@@ -89,7 +89,7 @@ class HFCaptioned(CaptionedImages):
         if source not in self._sources:
             key = self._key(source)
             images, _ = cached_rows(self.cache, key, lambda: self._rows(source))
-            kept = cached_array(self.cache, f"{key}-captions", lambda: self._captions(source))
+            kept = cached_array(self.cache, f"{key}-captions", lambda: self._captions_alone(source))
             self._sources[source] = images, [tuple(texts) for texts in json.loads(kept.tobytes())]
         return self._sources[source]
 
@@ -112,7 +112,7 @@ class HFCaptioned(CaptionedImages):
             yield pixels
         cached_array(self.cache, f"{self._key(source)}-captions", lambda: [_packed(captions)])
 
-    def _captions(self, source: str) -> Iterator[np.ndarray]:
+    def _captions_alone(self, source: str) -> Iterator[np.ndarray]:
         """The captions alone, where their entry of the cache is gone."""
         rows = enumerate(hub.read(self._stream(source), self.data_set, source))
         yield _packed([self._texts_of(number, row) for number, row in rows])
