@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -230,6 +231,10 @@ def _make_inputs(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
         path.with_suffix(".txt").write_text("a dog on a beach")
+    (folder / "shards").mkdir()
+    with tarfile.open(folder / "shards" / "0.tar", "w") as shard:
+        for path in sorted((folder / "pictures").rglob("*.*")):
+            shard.add(path, path.relative_to(folder / "pictures").as_posix())
     np.savez(folder / "samples.npz", images=draw.integers(0, 256, (100, 1, 16, 16), dtype=np.uint8))
     (folder / "book.txt").write_text("It was a dark and stormy night; the rain fell in torrents. " * 400)
 

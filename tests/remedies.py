@@ -1113,6 +1113,16 @@ ELSEWHERE = (
     Elsewhere(
         "data/hf_captioned.py", "has no caption in", "data/test_hf_captioned.py::test_what_is_not_there_is_refused"
     ),
+    Elsewhere(
+        "data/webdataset.py",
+        "Set data.text_column",
+        "data/test_webdataset.py::test_damaged_members_name_their_shard",
+    ),
+    Elsewhere(
+        "data/webdataset.py",
+        "is not a folder. Set data.root",
+        "data/test_webdataset.py::test_what_is_no_folder_of_shards_is_refused",
+    ),
     Elsewhere("data/hf_text.py", "has no column", "data/test_hf_text.py::test_what_is_not_there_is_refused"),
     Elsewhere("data/hub.py", "Set data.name to a folder", "data/test_hub.py::test_offline_is_one_line_at_once"),
     Elsewhere(

@@ -238,7 +238,8 @@ def test_what_is_no_folder_of_shards_is_refused(shards: Path, tmp_path: Path) ->
 
 
 def test_an_error_of_a_worker_is_one_line() -> None:
-    text = "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  x\ngenlab.errors.DataError: a.png is damaged.\n"
+    traceback = "Original Traceback (most recent call last):\n  x\ngenlab.errors.DataError: a.png is damaged.\n"
+    text = f"Caught DataError in DataLoader worker process 0.\n{traceback}"
     assert str(plain_error(DataError(text))) == "a.png is damaged."
     error = DataError("b")
     assert plain_error(error) is error

@@ -7,6 +7,7 @@ import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from genlab.data.image_files import ImageFile, Seen
 from genlab.data.text_files import decode
@@ -84,7 +85,7 @@ def _of_tables(root: str, tables: Sequence[str], text_column: str) -> dict[str, 
                     + ("Name the column with captions: data.text_column." if lacking[0] == text_column else "Add it.")
                 )
             name, text = row["file_name"], row[text_column]
-            texts = text if isinstance(text, list) else [text]
+            texts: list[Any] = text if isinstance(text, list) else [text]
             if not isinstance(name, str) or not all(isinstance(text, str | None) for text in texts):
                 raise DataError(f"{where}: file_name must be a text, and {text_column} a text or a list of texts.")
             name = posixpath.normpath(posixpath.join(posixpath.dirname(table), name))
