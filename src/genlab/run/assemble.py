@@ -151,8 +151,9 @@ def build_model(config: Mapping[str, Any], old_parts: bool = False, tokenizer: C
     """
     trial_model(config, old_parts)
     model = _new_model(config, old_parts)
-    if tokenizer is not None and isinstance(model, GenerativeModel):
-        for kind in model.conditions.kinds.values():
+    if tokenizer is not None:
+        conditions = model.conditions.kinds.values() if isinstance(model, GenerativeModel) else ()
+        for kind in (*conditions, *vars(model).values()):  # captions that it is told, and those that it writes or reads
             if isinstance(kind, Caption) and kind.tokenized:
                 kind.use(Coder(tokenizer, kind.length))
     return model
