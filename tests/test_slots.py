@@ -145,7 +145,7 @@ def _is_of_a_library(name: str) -> bool:
 SETTINGS = {"affine", "balanced", "balanced_classes", "batch_norm", "bias", "blurred", "causal", "compile",
             "download", "downsample", "flip", "folders_are_classes", "fresh", "interim_bfloat16", "is_first",
             "likelihood_weighting", "log_model", "nonnegative", "sample_pixels", "spectral_norm", "tied", "unknown",
-            "whole", "zero_init"}  # fmt: skip
+            "tags", "tokenized", "whole", "zero_init"}  # fmt: skip
 GRANTING_OPTIONS = {"allow_changes"}  # of a command: typed with each
 SHOWING_OPTIONS = {"allow_unequal", "baselines", "plots", "wandb"}
 

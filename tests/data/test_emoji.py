@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from genlab.data import emoji_files
-from genlab.data.emoji import EmojiPictures, code_of, concept_of
+from genlab.data.emoji import Emoji, code_of, concept_of
 from genlab.data.tokenizer.words import Words
 from genlab.errors import ConfigError, DataError
 
@@ -59,7 +59,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_pictures_on_white_with_their_names(root: Path) -> None:
-    data = EmojiPictures(Words(), str(root), val_fraction=0.2, tags=True)
+    data = Emoji(Words(), str(root), val_fraction=0.2, tags=True)
     assert data.spec.shape == (3, 32, 32)
     seen = {}
     for split in data.splits:
@@ -72,12 +72,12 @@ def test_pictures_on_white_with_their_names(root: Path) -> None:
         name for one in RUNNING.values() for name in (one, f"{one}: light skin tone")
     ]
     assert len(seen) == 36
-    assert EmojiPictures(Words(), str(root), image_size=64).table("val").images.shape[1:] == (3, 64, 64)
+    assert Emoji(Words(), str(root), image_size=64).table("val").images.shape[1:] == (3, 64, 64)
 
 
 @pytest.mark.parametrize("val_fraction", [0.05, 0.3, 0.6])
 def test_variants_of_a_concept_are_on_one_side(val_fraction: float, root: Path) -> None:
-    data = EmojiPictures(Words(), str(root), val_fraction=val_fraction)
+    data = Emoji(Words(), str(root), val_fraction=val_fraction)
     sides = {split: {text for (text, *_) in data.texts(split)} for split in data.splits}
     assert len(sides["train"] | sides["val"]) == 36
     assert sum(any("running" in text for text in texts) for texts in sides.values()) == 1
@@ -116,10 +116,10 @@ COMMAND = r"npm install --ignore-scripts --prefix \S+/ emoji-datasource-google@1
 
 
 def test_what_is_missing_or_not_as_published_says_how_to_fetch_it(root: Path, tmp_path: Path) -> None:
-    data = EmojiPictures(Words(), str(root))
+    data = Emoji(Words(), str(root))
     folder = root / "node_modules" / "emoji-datasource-google"
     with pytest.raises(DataError, match=rf"emojibase-data 17\.0\.0 of npm, and it is not in \S+nowhere\. .*{COMMAND}"):
-        EmojiPictures(Words(), str(tmp_path / "nowhere")).spec  # noqa: B018
+        Emoji(Words(), str(tmp_path / "nowhere")).spec  # noqa: B018
     (folder / "img" / "google" / "64" / "1f403.png").write_bytes(b"other")
     with pytest.raises(DataError, match=rf"64 is not as published: its SHA-256 is .*{COMMAND}"):
         data.table("train")
@@ -129,12 +129,12 @@ def test_what_is_missing_or_not_as_published_says_how_to_fetch_it(root: Path, tm
     assert not list((tmp_path / "cache").glob("emoji-*.npy"))
     (folder / "emoji.json").write_text("[]")
     with pytest.raises(DataError, match=rf"emoji\.json is not as published.*{COMMAND}"):
-        EmojiPictures(Words(), str(root)).table("train")
+        Emoji(Words(), str(root)).table("train")
     (folder / "package.json").write_text('{"name": "emoji-datasource-google", "version": "15.1.0"}')
     with pytest.raises(DataError, match=rf"google has version '15\.1\.0' of it\. Fetch it: {COMMAND}"):
-        EmojiPictures(Words(), str(root)).table("train")
+        Emoji(Words(), str(root)).table("train")
     with pytest.raises(ConfigError, match=r"language=eng: .* Did you mean 'en'\? Use one of bn, .* zh\."):
-        EmojiPictures(Words(), language="eng")
+        Emoji(Words(), language="eng")
 
 
 def test_unpacked_archives_may_lie_in_folders_of_their_own(root: Path, tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_unpacked_archives_may_lie_in_folders_of_their_own(root: Path, tmp_path:
         target = tmp_path / "other" / f"{name}-{version}"
         target.mkdir(parents=True)
         (root / "node_modules" / name).rename(target / "package")
-    first = EmojiPictures(Words(), str(tmp_path / "other"))
+    first = Emoji(Words(), str(tmp_path / "other"))
     assert len(first.table("train")) > 20
     pictures, names = (tmp_path / "other" / f"{name}-{v}" for name, v in (emoji_files.PICTURES, emoji_files.NAMES))
-    second = EmojiPictures(Words(), str(pictures), names_root=str(names / "package"))
+    second = Emoji(Words(), str(pictures), names_root=str(names / "package"))
     assert second.fingerprint == first.fingerprint

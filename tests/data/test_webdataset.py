@@ -17,7 +17,7 @@ from genlab.checkpoint import read
 from genlab.command.train import Interrupted
 from genlab.data import tar_index
 from genlab.data.tokenizer.words import Words
-from genlab.data.webdataset import WebDataset
+from genlab.data.webdataset import Webdataset
 from genlab.data.workers import plain_error
 from genlab.errors import ConfigError, DataError
 from tiny_run import MLP, SignalAt, only_run, resume, same, train
@@ -68,9 +68,9 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "s"
 
 
-def made(root: Path, **options: Any) -> WebDataset:
+def made(root: Path, **options: Any) -> Webdataset:
     options = {"image_size": 8, "val_fraction": 0.2, "batch_size": 4, "num_workers": 0} | options
-    return WebDataset(Words(), str(root), **options)
+    return Webdataset(Words(), str(root), **options)
 
 
 def numbers(images: np.ndarray) -> list[int]:
@@ -224,7 +224,9 @@ def test_damaged_members_name_their_shard(members: dict[str, bytes], said: str, 
 
 
 def test_what_is_no_folder_of_shards_is_refused(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere is not a folder\. Set data\.root to a folder of \.tar shards"):
+    with pytest.raises(
+        DataError, match=r"nowhere is not a folder\. Set data\.root, or data\.val_root, to a folder of \.tar shards"
+    ):
         made(tmp_path / "nowhere").samples("train")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no .tar shards found"):

@@ -40,7 +40,7 @@ _JOINER = "200D"
 
 
 @dataclass(frozen=True)
-class Emoji:
+class Picture:
     """A picture of the set."""
 
     image: str  # the name of its file
@@ -48,7 +48,7 @@ class Emoji:
     concept: str  # the same for all skin tones, genders and directions
 
 
-class EmojiPictures(CaptionedImages):
+class Emoji(CaptionedImages):
     """3,786 pictures of 64 x 64, resized to (3, S, S), transparent parts white, with their names in a language.
 
     The pictures are those of npm's emoji-datasource-google 16.0.0, the names those of emojibase-data 17.0.0, which are
@@ -105,14 +105,14 @@ class EmojiPictures(CaptionedImages):
         return rows if split == "train" else sorted(rows, key=lambda row: name_hash(self.entries[row].code))
 
     @cached_property
-    def entries(self) -> list[Emoji]:
+    def entries(self) -> list[Picture]:
         """All pictures, in the order of the package's list."""
         folder = emoji_files.package(self.root, *emoji_files.PICTURES)
         found = []
         for entry in emoji_files.read_json(folder, "emoji.json", self.root):
             concept = concept_of(entry["unified"])
             for one in (entry, *entry.get("skin_variations", {}).values()):
-                found.append(Emoji(one["image"], code_of(one["unified"]), concept))
+                found.append(Picture(one["image"], code_of(one["unified"]), concept))
         return found
 
     @cached_property

@@ -31,7 +31,7 @@ _HASHED = 256  # samples whose bytes are part of the fingerprint
 _BITS = 1 << 53  # of a hash in [0, 1)
 
 
-class WebDataset(CaptionedImages):
+class Webdataset(CaptionedImages):
     """Samples in uncompressed tar files: ``key.jpg``, or another known format, with ``key.txt`` or ``key.json``, and
     maybe ``key.cls``, a class: (channels, H, W).
 
@@ -92,7 +92,7 @@ class WebDataset(CaptionedImages):
     def _look(self, root: str) -> "Samples":
         top = read_path(root)
         if not top.is_dir():
-            raise DataError(f"{root} is not a folder. Set data.root to a folder of .tar shards.")
+            raise DataError(f"{root} is not a folder. Set data.root, or data.val_root, to a folder of .tar shards.")
         paths = list(list_shards(top))
         if not paths:
             raise DataError(f"no .tar shards found in {root}, including subfolders.")
