@@ -68,6 +68,9 @@ def test_numbers_of_captions_begin_at_1_and_come_back() -> None:
     with pytest.raises(ValueError, match="it has 7 tokens, and captions of these data have at most 6"):
         coder.read("abcdefg")
     assert coder.read("abcdefg", cut=True) == coder.read("abcdef")
+    with pytest.raises(ValueError, match="it has no words, only punctuation"):
+        Coder(learned(Words(), "a"), 6).read("?!")
+    assert Coder(learned(Words(), "a"), 6).read(" ") == []  # an empty caption, as it is typed
     with pytest.raises(ValueError, match=r"has no 'x'"):
         Coder(learned(Characters(), "ab"), 6).read("x")
 

@@ -76,6 +76,8 @@ class Coder:
             raise ValueError(f"{error.what}.") from error
         except DataError as error:
             raise ValueError(str(error)) from error
+        if not len(tokens) and plain(text) and not cut:
+            raise ValueError("it has no words, only punctuation.")
         if len(tokens) > self.length and not cut:
             unit = "words" if isinstance(self.tokenizer, Words) else "tokens"
             raise ValueError(f"it has {len(tokens)} {unit}, and captions of these data have at most {self.length}.")
