@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RULES = REPOSITORY / "docs" / "commands.yaml"
 PAGES = ("README.md", "docs/*.md", "docs/reports/README.md", "docs/measured/README.md")
 INLINE = re.compile(r"`((?:python|make|bash|pip install|wandb|genlab \w+ \S)[^`]* [^`]+)`")
-STARTS = ("python ", "make ", "bash ", "genlab ", "pip ", "wandb ", "for ")
+STARTS = ("python ", "make ", "bash ", "genlab ", "pip ", "npm ", "wandb ", "for ")
 SHELLS = ("", "bash", "sh", "console")  # what a block between fences is, if its commands are run
 TIMEOUT = 1800  # seconds of one command
 
@@ -220,7 +221,7 @@ class Place:
 
 
 def _make_inputs(folder: Path) -> None:
-    """Pictures in folders of classes, an array of digits' shape, and a text."""
+    """Captioned pictures in folders of classes, an array of digits' shape, and a text."""
     import numpy as np
     from PIL import Image
 
@@ -229,6 +230,11 @@ def _make_inputs(folder: Path) -> None:
         path = folder / "pictures" / f"class{number % 4}" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+        path.with_suffix(".txt").write_text("a dog on a beach")
+    (folder / "shards").mkdir()
+    with tarfile.open(folder / "shards" / "0.tar", "w") as shard:
+        for path in sorted((folder / "pictures").rglob("*.*")):
+            shard.add(path, path.relative_to(folder / "pictures").as_posix())
     np.savez(folder / "samples.npz", images=draw.integers(0, 256, (100, 1, 16, 16), dtype=np.uint8))
     (folder / "book.txt").write_text("It was a dark and stormy night; the rain fell in torrents. " * 400)
 

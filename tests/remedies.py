@@ -161,6 +161,25 @@ def labelled_and_not() -> None:
     pictures("one", 12, (16, 16, 3))
 
 
+def captioned(where: str = "p", caption: str = "a cat", count: int = 12) -> None:
+    pictures(where, 12, (16, 16, 3))
+    for i in range(count):
+        Path(f"{where}/{i:03}.txt").write_text(caption)
+
+
+def partly_captioned() -> None:
+    captioned(count=10)
+
+
+def captions_without_words() -> None:
+    captioned(caption="...")
+
+
+def other_letters() -> None:
+    captioned()
+    captioned("q", "a dog")
+
+
 def text() -> None:
     Path("t.txt").write_text("abc\n" * 300 + "z", encoding="utf-8")
     Path("texts").mkdir()
@@ -265,6 +284,7 @@ MLP = ("model/network=mlp", "model.network.width=8")
 DIGITS = ("train", *SHORT, "data=digits")
 SCENES = ("train", *SHORT, "data=shapes", "data.image_size=16", "data.num_val=20")
 IMAGES = ("train", *SHORT, CACHE, "data=image_folder", "data.root=p", *MLP)
+CAPTIONED = ("train", *SHORT, CACHE, "data=captioned_folder", "data.root=p", "data.image_size=16", *MLP)
 ARRAY = ("train", *SHORT, CACHE, "data=array", "data.path=x.npy", *MLP)
 THREE_CLASSES = (
     "data.label_path=three.npy",
@@ -399,6 +419,15 @@ TRIED = (
         (*ARRAY, "data.label_key=y"),
         ("data.label_path=labels.npy data.label_key=null",),
         arrays,
+    ),
+    Tried("data/caption_files.py", "have no caption", CAPTIONED, ("data=image_folder",), partly_captioned),
+    Tried("data/captioned.py", "have no word", CAPTIONED, ("data=image_folder",), captions_without_words),
+    Tried(
+        "data/captions.py",
+        ". Train with data/tokenizer=bytes",
+        (*CAPTIONED, "data.val_root=q", "data/tokenizer=characters"),
+        ("data/tokenizer=bytes", "data.tokenizer.unknown=true"),
+        other_letters,
     ),
     Tried("data/decoding.py", "Remove it, or set", IMAGES, ("data.on_bad=skip",), damaged),
     Tried(
@@ -1082,6 +1111,29 @@ ELSEWHERE = (
         "data/hf_images.py", "has no column", "data/test_hf_images.py::test_rows_are_decoded_in_order_with_their_labels"
     ),
     Elsewhere("data/hf_images.py", "has no label", "data/test_hf_images.py::test_rows_that_make_no_sense"),
+    Elsewhere(
+        "data/captions.py",
+        "tokens, and cut",
+        "data/test_captioned_folder.py::test_long_captions_are_cut_and_said_once",
+    ),
+    Elsewhere(
+        "data/hf_captioned.py",
+        "Name the column with captions",
+        "data/test_hf_captioned.py::test_what_is_not_there_is_refused",
+    ),
+    Elsewhere(
+        "data/hf_captioned.py", "has no caption in", "data/test_hf_captioned.py::test_what_is_not_there_is_refused"
+    ),
+    Elsewhere(
+        "data/webdataset.py",
+        "Set data.text_column",
+        "data/test_webdataset.py::test_damaged_members_name_their_shard",
+    ),
+    Elsewhere(
+        "data/webdataset.py",
+        "is not a folder. Set data.root",
+        "data/test_webdataset.py::test_what_is_no_folder_of_shards_is_refused",
+    ),
     Elsewhere("data/hf_text.py", "has no column", "data/test_hf_text.py::test_what_is_not_there_is_refused"),
     Elsewhere("data/hub.py", "Set data.name to a folder", "data/test_hub.py::test_offline_is_one_line_at_once"),
     Elsewhere(

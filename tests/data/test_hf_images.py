@@ -247,7 +247,7 @@ def test_rows_that_make_no_sense(datasets, tmp_path: Path) -> None:  # type: ign
     name = saved("cut", [good, cut], [0, 1])
     assert refusal(name=name) == (
         f"cannot read row 1 of {name} (truncated PNG, 100 bytes). "
-        "Remove it from the data set; PNG, JPEG and WebP can be read."
+        "Remove it from the data set; PNG, JPEG, WebP, GIF, BMP, TIFF and PPM can be read."
     )
     name = saved("none", [good, None], [0, 1])
     assert refusal(name=name) == f"row 1 of {name} has no image."

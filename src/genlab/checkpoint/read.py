@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from genlab.checkpoint.shards import CONTENT, joined, shards_of
-from genlab.data.tokenizer.base import Tokenizer
+from genlab.data.tokenizer.base import CaptionTokenizer
 from genlab.errors import CheckpointError
 from genlab.files.regular_file import (
     LARGEST_CHECKPOINT,
@@ -206,7 +206,7 @@ def check_same_model(model: nn.Module, state: Mapping[str, torch.Tensor], run: P
             )
 
 
-def check_same_tokenizer(last: Saved, tokenizer: Tokenizer, run: Path) -> None:
+def check_same_tokenizer(last: Saved, tokenizer: CaptionTokenizer, run: Path) -> None:
     """Raises CheckpointError if ``tokenizer`` does not give the tokens that the model in ``last`` was trained on."""
     theirs, ours = last.content.get("tokenizer"), tokenizer.fingerprint()
     if theirs != ours:

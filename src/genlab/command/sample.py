@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from genlab.checkpoint import read
 from genlab.config.build import build
 from genlab.config.tree import resolved
-from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
+from genlab.data.tokenizer.base import StreamDecoder
 from genlab.errors import ConfigError
 from genlab.files.atomic import prepare_file, prepare_folder
 from genlab.machine.memory import enough_memory
@@ -25,6 +25,7 @@ from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples, joined
 from genlab.sampling.form import Form
 from genlab.sampling.pictures import FOLDER as SAMPLES
+from genlab.sampling.texts import Texts
 from genlab.seeding import RandomStream
 from genlab.task.base import Task
 
@@ -65,8 +66,8 @@ def sample(
         enough_memory("while samples were drawn", fewer),
         in_eval_mode(model),
     ):
-        if n == 1 and tokenizer is not None and isinstance(model, Generates):
-            examples = _shown_while_written(model, tokenizer, form, typed, seed)
+        if n == 1 and isinstance(form, Texts) and isinstance(model, Generates):
+            examples = _shown_while_written(model, form, typed, seed)
         else:
             examples = _drawn(model, form, typed, n, seed, batch_size)
     beside = form.write(examples, path, form.columns(model, n, typed))[1:]
@@ -88,13 +89,13 @@ def _drawn(model: GenerativeModel, form: Form, typed: Condition, n: int, seed: i
     return joined(parts)
 
 
-def _shown_while_written(model: Generates, tokenizer: Tokenizer, form: Form, typed: Condition, seed: int) -> Examples:
+def _shown_while_written(model: Generates, form: Texts, typed: Condition, seed: int) -> Examples:
     """Sample 0 of a seed, printed token by token."""
     assert isinstance(model, GenerativeModel)
     words = form.words(model, range(1), typed)
     stream = RandomStream.for_samples(seed, range(1), model.device)
     condition = moved(form.asked(model, range(1), typed), model.device)
-    decoder = StreamDecoder(tokenizer)
+    decoder = StreamDecoder(form.tokenizer)
     pieces: list[str] = []
     print(for_terminal("".join(row for (row,) in words.values())), end="", flush=True)
     for token in model.generate(condition, stream):

@@ -34,6 +34,7 @@ from genlab.command.final_numbers import cost_lines, floor_of, number_lines
 from genlab.command.overview import clip_batch_size, show
 from genlab.config.tree import resolved
 from genlab.data.base import DataModule
+from genlab.data.workers import plain_error
 from genlab.errors import CheckpointError, GenlabError
 from genlab.evaluation.evaluation import Evaluation
 from genlab.evaluation.failures import raise_first
@@ -136,7 +137,7 @@ def _train(
         return
     check_can_be_kept(OmegaConf.to_container(config))
     plain = _without_folder(config)
-    model = build_model(plain, old_parts=True)
+    model = build_model(plain, old_parts=True, tokenizer=data.tokenizer)
     sketch = trial_model(plain, old_parts=True)
     evaluation = build_evaluation(plain, run)
     callbacks = build_callbacks(plain, evaluation)
@@ -213,8 +214,8 @@ def fit(trainer: pl.Trainer, model: Model, data: DataModule, last: Path | None) 
     try:
         with enough_memory(lambda: _step(trainer, data), _smaller_batch(trainer, model, data)):
             trainer.fit(model, datamodule=data, ckpt_path=None if last is None else str(last), weights_only=True)
-    except GenlabError:
-        raise
+    except GenlabError as error:
+        raise plain_error(error) from error
     except Exception as error:
         if last is None or started or is_of_the_group(error):
             raise

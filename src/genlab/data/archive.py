@@ -28,7 +28,7 @@ class Unsafe(Exception):
 def unpack_tar(path: Path, folder: Path) -> None:
     """The files of a .tar or .tar.gz into ``folder``. Raises Unsafe, before anything is written."""
     budget = _Budget(path)
-    with _damage(), _opened(path) as packed, _open_tar(_Metered(packed, budget.allowed)) as archive:
+    with damage(), _opened(path) as packed, open_tar(Metered(packed, budget.allowed)) as archive:
         members: list[tarfile.TarInfo] = []
         for member in archive:  # one by one: the full list may be endless
             if not (member.isfile() or member.isdir()):
@@ -37,7 +37,7 @@ def unpack_tar(path: Path, folder: Path) -> None:
             members.append(member)
         for chunk in _chunks(packed):  # to the end, where the checksum is
             budget.plan(0, len(chunk))
-        _check_names(member.name for member in members)
+        check_names(member.name for member in members)
         for member in members:
             archive.extract(member, folder, set_attrs=False, filter="data")
 
@@ -48,13 +48,14 @@ def _opened(path: Path) -> Any:
     return gzip.open(path) if is_gzip else path.open("rb")
 
 
-def _open_tar(file: Any) -> tarfile.TarFile:
+def open_tar(file: Any) -> tarfile.TarFile:
+    """An uncompressed tar archive, of which no member has been read."""
     return tarfile.open(fileobj=file, mode="r:")
 
 
 def unpack_zip(path: Path, folder: Path, names: Iterable[str]) -> None:
     """The members ``names`` of a zip archive into ``folder``. Raises Unsafe."""
-    with _damage(), zipfile.ZipFile(path) as archive:
+    with damage(), zipfile.ZipFile(path) as archive:
         check_zip(path, archive)
         for name in names:
             member = archive.getinfo(name)
@@ -71,7 +72,7 @@ def unpack_zip(path: Path, folder: Path, names: Iterable[str]) -> None:
 
 def zip_names(path: Path) -> list[str]:
     """The names in a zip archive. Raises Unsafe."""
-    with _damage(), zipfile.ZipFile(path) as archive:
+    with damage(), zipfile.ZipFile(path) as archive:
         return archive.namelist()
 
 
@@ -80,14 +81,14 @@ def check_zip(path: Path, archive: zipfile.ZipFile) -> None:
     budget, members = _Budget(path), archive.infolist()
     for member in members:
         budget.plan(len(members), member.file_size)
-    _check_names(member.filename for member in members)
+    check_names(member.filename for member in members)
 
 
 def unpack_gzip(path: Path, target: Path) -> None:
     """The one file in ``path`` to ``target``. Raises Unsafe; then ``target`` is gone."""
     budget = _Budget(path)
     try:
-        with _damage(), gzip.open(path) as packed, open_new(target) as file:
+        with damage(), gzip.open(path) as packed, open_new(target) as file:
             for chunk in _chunks(packed):
                 budget.plan(1, len(chunk))
                 file.write(chunk)
@@ -119,7 +120,7 @@ class _Budget:
             raise Unsafe(f"is refused: it holds more than {self.allowed:,} bytes, which no archive of its size should")
 
 
-class _Metered:
+class Metered:
     """A file whose reads are bounded, since a header of a tar archive may claim any size."""
 
     def __init__(self, file: Any, allowed: int):
@@ -131,7 +132,8 @@ class _Metered:
         return self._read(size)
 
 
-def _check_names(names: Iterable[str]) -> None:
+def check_names(names: Iterable[str]) -> None:
+    """Raises Unsafe for names that lead out of a folder, are nested too deeply, or occur twice."""
     seen = set[str]()
     for name in names:
         path = PurePosixPath(name)
@@ -150,7 +152,8 @@ def _chunks(file: Any) -> Iterator[bytes]:
 
 
 @contextmanager
-def _damage() -> Iterator[None]:
+def damage() -> Iterator[None]:
+    """Turns the errors of the libraries for archives into Unsafe."""
     try:
         yield
     except (

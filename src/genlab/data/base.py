@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from genlab.data.sampler import Keys, ResumableBatchSampler
-from genlab.data.tokenizer.base import Tokenizer
+from genlab.data.tokenizer.base import CaptionTokenizer
 from genlab.data.workers import begin_worker
 from genlab.errors import ConfigError
 
@@ -25,9 +25,14 @@ class ConditionSpec:
     """A condition that the data have: a label or a caption.
 
     A label: ``size`` classes, with their names; ``empty`` are the numbers that no training example has, which are not
-    classes. A caption: a vocabulary of ``size`` words, ``names``, of which number 0 is padding, which fills
-    captions up to ``length`` words. ``examples``: the conditions of some held-out examples, the same ones for every
+    classes. ``examples``: the conditions of some held-out examples, the same ones for every
     key, in words or numbers, so that a saved run can sample for them without its data.
+
+    A caption: ``caption`` (N, ``length``) int64 in batches. Its tokens are numbers from 1 to ``size`` - 1, from the
+    first place on without gaps. Number 0 is padding, fills the places after them, and is never a token: a caption ends
+    at the first 0, or at ``length``; there are no other start or end tokens. A caption of padding alone is empty.
+    ``names`` are the words of the numbers, that of 0 included, if tokens are words. ``tokenized``: the data have a
+    tokenizer, of which token t is number t + 1 here; else captions are ``names`` between spaces.
     """
 
     size: int
@@ -35,6 +40,7 @@ class ConditionSpec:
     length: int | None = None
     empty: tuple[int, ...] = ()
     examples: tuple[int, ...] | tuple[str, ...] = ()
+    tokenized: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,8 @@ _KNOWN = {"label": ("size", "names", "empty", "examples"), "caption": ("size", "
 def _plain(condition: ConditionSpec | None, entries: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {} if condition is None else {name: getattr(condition, name) for name in entries}
     lists = {name: list(found.get(name, ())) for name in entries if name in ("names", "empty", "examples")}
-    return {name: lists.get(name, found.get(name)) for name in entries}
+    plain = {name: lists.get(name, found.get(name)) for name in entries}
+    return {**plain, "tokenized": True} if condition is not None and condition.tokenized else plain
 
 
 class KeyedDataset(Dataset[dict[str, Tensor]], ABC):
@@ -150,8 +157,8 @@ class DataModule(LightningDataModule, ABC):
         return self.dataset("train")
 
     @property
-    def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer, for data that are tokens: a run saves it."""
+    def tokenizer(self) -> CaptionTokenizer | None:
+        """The tokenizer, for data that are tokens or have captions of tokens: a run saves it."""
         return None
 
     @cached_property

@@ -1,6 +1,6 @@
 """Image data sets in the formats of Hugging Face."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -118,24 +118,14 @@ class HFImages(ImageDataModule):
 
     def _stream(self, source: str) -> "IterableDataset":
         """A split, with the columns that are needed. Raises DataError if they are not there or hold something else."""
-        from datasets import ClassLabel, Image, Value
+        from datasets import ClassLabel, Value
 
         stream = hub.open_stream(self.data_set, self.config, source, self._version)
-        if stream.features is None:
-            raise DataError(f"the columns of the data set {self.data_set} have no types. Save it as parquet.")
         options = {"image_column": self.image_column, "label_column": self.label_column}
         columns = {option: column for option, column in options.items() if column is not None}
-        for option, column in columns.items():
-            if column not in stream.features:
-                has = ", ".join(stream.features)
-                raise DataError(
-                    f"the data set {self.data_set} has no column {column} (it has: {has}). Set data.{option}."
-                )
-        kind = stream.features[self.image_column]
-        if not isinstance(kind, Image):
-            raise DataError(f"the column {self.image_column} of the data set {self.data_set} does not hold images.")
+        check_columns(stream, self.data_set, columns)
         if self.label_column is not None:
-            kind = stream.features[self.label_column]
+            kind = stream.features[self.label_column]  # type: ignore[index]
             if not isinstance(kind, ClassLabel) and not (isinstance(kind, Value) and "int" in kind.dtype):
                 raise DataError(
                     f"the column {self.label_column} of the data set {self.data_set} does not hold numbered classes."
@@ -146,18 +136,38 @@ class HFImages(ImageDataModule):
         number, row = item
         name = f"row {number} of {self.data_set}"
         image, label = row[self.image_column], row[self.label_column] if self.label_column else -1
-        if image is None:
-            raise DataError(f"{name} has no image.")
         if self.label_column and (label is None or label < 0):
             raise DataError(f"{name} has no label (it is {label}). Choose another split, or data.label_column=null.")
-        try:
-            source = image["bytes"]
-            if source is None:
-                source = read_row_file(str(image["path"] or ""), self.data_set, name)
-            pixels = decode(source, self.image_size, self.channels, name=name)
-        except UnreadableImageError as error:
-            raise DataError(
-                f"cannot read {name} ({error}). Remove it from the data set; "
-                "PNG, JPEG, WebP, GIF, BMP, TIFF and PPM can be read."
-            ) from error
+        pixels = decoded(image, self.data_set, name, self.image_size, self.channels)
         return np.concatenate([pixels.ravel(), np.array([label], dtype="<i8").view(np.uint8)])
+
+
+def check_columns(stream: "IterableDataset", data_set: str, columns: Mapping[str, str]) -> None:
+    """``columns``: by option. Raises DataError if one is not there, or that of ``image_column`` holds no images."""
+    from datasets import Image
+
+    if stream.features is None:
+        raise DataError(f"the columns of the data set {data_set} have no types. Save it as parquet.")
+    for option, column in columns.items():
+        if column not in stream.features:
+            has = ", ".join(stream.features)
+            raise DataError(f"the data set {data_set} has no column {column} (it has: {has}). Set data.{option}.")
+    column = columns["image_column"]
+    if not isinstance(stream.features[column], Image):
+        raise DataError(f"the column {column} of the data set {data_set} does not hold images.")
+
+
+def decoded(image: Any, data_set: str, name: str, image_size: int, channels: Channels) -> np.ndarray:
+    """(C, S, S) uint8 of a value of an undecoded column of images. Raises DataError; ``name``: of the row."""
+    if image is None:
+        raise DataError(f"{name} has no image.")
+    try:
+        source = image["bytes"]
+        if source is None:
+            source = read_row_file(str(image["path"] or ""), data_set, name)
+        return decode(source, image_size, channels, name=name)
+    except UnreadableImageError as error:
+        raise DataError(
+            f"cannot read {name} ({error}). Remove it from the data set; "
+            "PNG, JPEG, WebP, GIF, BMP, TIFF and PPM can be read."
+        ) from error

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 
 from genlab.data.base import ConditionSpec, DataModule, DataSpec, KeyedDataset, Split, is_on_gpu
+from genlab.data.captions import Captions
 from genlab.data.class_counts import class_counts, remark
 from genlab.data.remembered import of_array
 from genlab.data.sampler import Keys
@@ -33,8 +34,9 @@ class ImageTable:
     images: np.ndarray  # (N, C, H, W) uint8, or uint16
     labels: np.ndarray | None = None  # (N,) int64
     names: tuple[str, ...] = ()  # of the classes
-    captions: np.ndarray | None = None  # (N, T) int64
+    captions: np.ndarray | None = None  # (N, T) int64; of images with several the first
     entry: tuple[Path, str] | None = None  # folder and key of the cache entry whose first rows are the images
+    every_caption: Captions | None = None  # all of them, where they were written
 
     def __len__(self) -> int:
         return len(self.images)
@@ -64,7 +66,8 @@ class ImageTable:
         if not len(rows):
             raise ConfigError(f"data.only_classes={list(classes)}: no image has one of these labels. Name others.")
         captions = None if self.captions is None else self.captions[rows]
-        return ImageTable(self.images[rows], self.labels[rows], self.names, captions)
+        every = None if self.every_caption is None else self.every_caption.of(rows)
+        return ImageTable(self.images[rows], self.labels[rows], self.names, captions, every_caption=every)
 
     def with_shuffled_pixels(self, seed: int) -> "ImageTable":
         """Every image with its pixels in another order, the same in all images of all splits: this keeps the statistics
@@ -72,13 +75,14 @@ class ImageTable:
         count, channels, height, width = self.images.shape
         order = np.argsort(uniform_by_index(seed, np.arange(height * width)))
         images = self.images.reshape(count, channels, -1)[:, :, order].reshape(self.images.shape)
-        return ImageTable(images, self.labels, self.names, self.captions)
+        return replace(self, images=images, entry=None)
 
     def _part(self, rows: slice) -> "ImageTable":
         labels = None if self.labels is None else self.labels[rows]
         captions = None if self.captions is None else self.captions[rows]
         entry = self.entry if rows.start is None else None
-        return ImageTable(self.images[rows], labels, self.names, captions, entry)
+        every = None if self.every_caption is None else self.every_caption.of(rows)
+        return ImageTable(self.images[rows], labels, self.names, captions, entry, every)
 
 
 class ImageDataset(KeyedDataset):
@@ -164,6 +168,11 @@ class ImageDataModule(DataModule):
                 table = table.with_shuffled_pixels(self.shuffle_pixels)
             self._tables[split] = table.first(self.limit) if split == "train" and self.limit is not None else table
         return self._tables[split]
+
+    def caption_texts(self, tokens: np.ndarray) -> list[str]:
+        """Captions (N, T), as in batches, in words."""
+        names = self.spec.condition["caption"].names
+        return [" ".join(names[word] for word in row if word) for row in tokens.tolist()]
 
     def dataset(self, split: Split) -> KeyedDataset:
         """The dataset that the loaders read. Procedural data override this."""

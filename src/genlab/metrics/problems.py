@@ -76,8 +76,7 @@ def answers(
     Answer j of problem i is a function of (seed, i, j) for any batches: prompts of one length are batched together,
     so that none is padded. Raises DataError for a prompt without tokens.
     """
-    tokenizer = data.tokenizer
-    assert tokenizer is not None, "text has one"
+    tokenizer = text_of(data, "pass_at_k").tokenizer
     mine = range(rank(), len(problems.items), world())
     prompts = {i: tokenizer.encode(problems.items[i]["prompt"]) for i in mine}
     if not all(len(prompt) for prompt in prompts.values()):

@@ -4,7 +4,7 @@ A condition is a mapping of tensors by key, each with N rows. The kind of a key 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import torch
@@ -18,6 +18,16 @@ Condition = Mapping[str, Tensor]
 Device = torch.device | str
 
 _SHOWN = 10  # names in a message; "..." stands for more
+
+
+class CaptionCoder(Protocol):
+    """Captions in words to numbers from 1 on, and back."""
+
+    def read(self, text: str, cut: bool = False) -> list[int]:
+        """Raises ValueError, with a remedy: it has an unknown word, or is too long. ``cut``: its known beginning."""
+
+    def write(self, numbers: Sequence[int]) -> str:
+        """The words of numbers, without 0."""
 
 
 class ConditionKind(Protocol):
@@ -152,14 +162,21 @@ class Label:
 class Caption:
     """Up to ``length`` words of a vocabulary of ``size``, as (N, length) int64; word 0 is padding, and a caption of
     nothing else is empty. ``examples`` are held-out captions in words, the defaults for
-    samples."""
+    samples. Words are ``names`` between spaces or, of ``tokenized`` captions, what the tokenizer of the run makes of
+    them, which :meth:`use` provides."""
 
     size: int
     length: int
     names: Sequence[str] = ()
     examples: Sequence[str] = ()
+    tokenized: bool = False
+    coder: CaptionCoder | None = field(default=None, compare=False, repr=False)
 
     option: ClassVar[str] = "prompt"
+
+    def use(self, coder: CaptionCoder) -> None:
+        """Read and write captions with ``coder``, here and wherever this object is held."""
+        object.__setattr__(self, "coder", coder)
 
     @property
     def num_tokens(self) -> int:
@@ -183,7 +200,7 @@ class Caption:
     def example(self, indices: Sequence[int]) -> Tensor:
         if not self.examples:
             return self.nothing(len(indices))
-        known = torch.cat([self.read(caption) for caption in self.examples])
+        known = torch.cat([self._row(self._numbers(caption, cut=True)) for caption in self.examples])
         return known[torch.tensor(indices) % len(known)]
 
     def check(self, value: Tensor) -> None:
@@ -193,19 +210,32 @@ class Caption:
             raise ValueError(f"a caption has a word that is not one of the model's. Use numbers 0 to {self.size - 1}.")
 
     def read(self, typed: str | int) -> Tensor:
+        return self._row(self._numbers(str(typed)))
+
+    def _numbers(self, text: str, cut: bool = False) -> list[int]:
+        if self.tokenized:
+            assert self.coder is not None, "given with the model's weights"
+            return self.coder.read(text, cut)
         known = list(self.names)[1:]  # number 0 is not a word
-        words = str(typed).lower().split()
+        words = text.lower().split()
         for word in words:
             if word not in known:
                 raise ValueError(f"unknown word '{word}'.{did_you_mean(word, known)} Known: {', '.join(known)}.")
         if len(words) > self.length:
             raise ValueError(f"it has {len(words)} words, and captions of these data have at most {self.length}.")
+        return [known.index(word) + 1 for word in words]
+
+    def _row(self, numbers: Sequence[int]) -> Tensor:
         value = self.nothing(1)
-        value[0, : len(words)] = torch.tensor([known.index(word) + 1 for word in words], dtype=torch.long)
+        value[0, : len(numbers)] = torch.tensor(numbers, dtype=torch.long)
         return value
 
     def words(self, value: Tensor) -> list[str]:
-        return [" ".join(str(self.names[word]) for word in row if word) for row in value.tolist()]
+        rows = [[word for word in row if word] for row in value.tolist()]
+        if self.tokenized:
+            assert self.coder is not None, "given with the model's weights"
+            return [self.coder.write(row) for row in rows]
+        return [" ".join(str(self.names[word]) for word in row) for row in rows]
 
     def tokens(self, value: Tensor) -> Tensor:
         return value

@@ -107,7 +107,7 @@ def _try(settings: Mapping[str, Any], batch_size: int, seconds: float, told: Con
     put(chosen_for(config, on_cpu), config)
     with tempfile.TemporaryDirectory() as folder:
         data: DataModule = build(config["data"], DataModule, "data")
-        model, evaluation = build_model(config), build_evaluation(config)
+        model, evaluation = build_model(config, tokenizer=data.tokenizer), build_evaluation(config)
         built = build_callbacks(config, evaluation)
         clock = StepClock(seconds, _PATIENCE)
         callbacks: list[pl.Callback] = [PutParts(config["pretrained"]), FiniteGuard(), SharedBuffers(), NoCheckpoints()]

@@ -26,7 +26,8 @@ from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.config.build import LATER, build, check, not_made, parameters, resolve
 from genlab.config.tree import ConfigTree, resolved
 from genlab.data.base import DataModule, key_of, kind_of
-from genlab.data.tokenizer.base import Tokenizer
+from genlab.data.captions import Coder
+from genlab.data.tokenizer.base import CaptionTokenizer
 from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ResourceError
 from genlab.evaluation.evaluation import Evaluation
 from genlab.files.regular_file import read_text
@@ -37,6 +38,7 @@ from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, Sample
 from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.milestones import Bands
 from genlab.model.base import GenerativeModel, Model
+from genlab.model.condition_kind import Caption
 from genlab.model.elsewhere import leave_state_dict
 from genlab.model.network.image_size import ImageSizeError
 from genlab.redaction import redacted, remember
@@ -101,14 +103,14 @@ def check_config(config: DictConfig) -> None:
         check_passed_on(node, f"logger.{name}")
 
 
-def load_tokenizer(config: Mapping[str, Any], last: read.Saved, run: Path) -> Tokenizer:
+def load_tokenizer(config: Mapping[str, Any], last: read.Saved, run: Path) -> CaptionTokenizer:
     """A run's tokenizer, from its folder. Raises ConfigError: another is requested; CheckpointError: it is missing."""
     asked, own = (node["data"]["tokenizer"]["_target_"] for node in (config, run_folder.read_config(run)))
     if asked != own:
         raise ConfigError(
             f"{run} has its own tokenizer, {own.rpartition('.')[2]}, and cannot use another. Leave data/tokenizer= out."
         )
-    tokenizer: Tokenizer = build(config["data"]["tokenizer"], Tokenizer, "data.tokenizer")
+    tokenizer: CaptionTokenizer = build(config["data"]["tokenizer"], CaptionTokenizer, "data.tokenizer")
     path = run / run_folder.TOKENIZER
     try:
         tokenizer.load_state(read_text(path))
@@ -147,14 +149,20 @@ def build_data(config: DictConfig) -> DataModule:
     return data
 
 
-def build_model(config: Mapping[str, Any], old_parts: bool = False) -> Model:
+def build_model(config: Mapping[str, Any], old_parts: bool = False, tokenizer: CaptionTokenizer | None = None) -> Model:
     """The model of a resolved config, without its networks. Raises ConfigError, also for errors of the networks.
 
     Its parts from elsewhere have no weights yet (see :mod:`genlab.run.elsewhere`), and are not in its state dict.
-    ``old_parts``: nor are those of an older run, whose checkpoints hold them.
+    ``old_parts``: nor are those of an older run, whose checkpoints hold them. ``tokenizer``: of the data, for captions.
     """
     trial_model(config, old_parts)
-    return _new_model(config, old_parts)
+    model = _new_model(config, old_parts)
+    if tokenizer is not None:
+        conditions = model.conditions.kinds.values() if isinstance(model, GenerativeModel) else ()
+        for kind in (*conditions, *vars(model).values()):  # captions that it is told, and those that it writes or reads
+            if isinstance(kind, Caption) and kind.tokenized:
+                kind.use(Coder(tokenizer, kind.length))
+    return model
 
 
 def _new_model(config: Mapping[str, Any], old_parts: bool) -> Model:

@@ -54,7 +54,7 @@ def try_out(config: DictConfig, data: DataModule, fit: Any) -> None:
         assert folder is not None
         config.run_dir, config.run_id = folder, "check"
         plain = resolved(config)
-        model, evaluation = build_model(plain), build_evaluation(plain)
+        model, evaluation = build_model(plain, tokenizer=data.tokenizer), build_evaluation(plain)
         check_callbacks(build_callbacks(plain, evaluation), model)
         evaluation.check(model, data)
         start = None if plain.get("start") is None else read_start(plain, trial_model(plain))

@@ -23,7 +23,7 @@ FREE = ("budget", "outputs", "dry_run", "profile", "rank_timeout", "logger", "me
         "trainer.activation_checkpointing", "data.num_workers",
         "data.root", "data.path", "data.val_root", "data.val_path", "data.cache_dir", "data.download")  # fmt: skip
 WATCHERS = "callbacks"  # but for the weights that samples are drawn with, which are a part of the model
-SAID_OF_CONDITIONS = (".names", ".empty", ".examples")  # of which only sizes make another network
+SAID_OF_CONDITIONS = (".names", ".empty", ".examples", ".tokenized")  # of which only sizes make another network
 KEPT_WEIGHTS = ("callbacks.ema", "callbacks.best")
 
 

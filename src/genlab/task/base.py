@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from genlab.data.base import DataModule, DataSpec, Split
-from genlab.data.tokenizer.base import Tokenizer
+from genlab.data.tokenizer.base import CaptionTokenizer
 from genlab.model.base import Condition, GenerativeModel
 from genlab.sampling.examples import Examples
 from genlab.sampling.form import Form
@@ -23,7 +23,7 @@ class Task(Protocol):
     suited: ClassVar[str]  # metrics that always fit, as typed, for messages
     of_samples: ClassVar[str]  # the same for metrics of samples
 
-    def form(self, spec: Mapping[str, Any], tokenizer: Tokenizer | None) -> Form:
+    def form(self, spec: Mapping[str, Any], tokenizer: CaptionTokenizer | None) -> Form:
         """The form of its samples. ``spec``: of the data, as in a run's config."""
         ...
 

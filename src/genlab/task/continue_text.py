@@ -4,14 +4,14 @@ import copy
 import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
 
 from genlab.data.base import DataModule, DataSpec, Split
 from genlab.data.text import TextDataModule
-from genlab.data.tokenizer.base import Tokenizer
+from genlab.data.tokenizer.base import CaptionTokenizer, Tokenizer
 from genlab.errors import ConfigError, DataError
 from genlab.machine.rank import rank
 from genlab.model.base import GenerativeModel, WritesText
@@ -47,9 +47,9 @@ class ContinueText:
         self.prompt_length = prompt_length
         self.count = self.length = 0  # windows, and tokens after the prompt of each
 
-    def form(self, spec: Mapping[str, Any], tokenizer: Tokenizer | None) -> Texts:
+    def form(self, spec: Mapping[str, Any], tokenizer: CaptionTokenizer | None) -> Texts:
         assert tokenizer is not None, "text has one"
-        return Texts(tokenizer)
+        return Texts(cast(Tokenizer, tokenizer))
 
     def check(self, spec: DataSpec) -> None:
         """Raises ConfigError: the data are not text."""

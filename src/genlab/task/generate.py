@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genlab.data.base import DataModule, DataSpec, Split
 from genlab.data.image import ImageDataModule, content_hash
-from genlab.data.tokenizer.base import Tokenizer
+from genlab.data.tokenizer.base import CaptionTokenizer
 from genlab.errors import ConfigError, DataError
 from genlab.machine.rank import rank
 from genlab.model.base import Condition, GenerativeModel
@@ -42,7 +42,7 @@ class Generate:
         """``balanced_classes``: all classes equally often, whatever the reference has."""
         self.balanced_classes = balanced_classes
 
-    def form(self, spec: Mapping[str, Any], tokenizer: Tokenizer | None) -> Pictures:
+    def form(self, spec: Mapping[str, Any], tokenizer: CaptionTokenizer | None) -> Pictures:
         return Pictures(spec.get("bits", 8))
 
     def check(self, spec: DataSpec) -> None:
@@ -98,8 +98,7 @@ class Generate:
         return table.told(np.arange(len(table)))
 
     def _captions(self, condition: Mapping[str, Tensor]) -> list[str]:
-        names = self.data.spec.condition["caption"].names
-        return [" ".join(names[word] for word in row if word) for row in condition["caption"].tolist()]
+        return self.data.caption_texts(condition["caption"].numpy())
 
     def facts(self) -> dict[str, Any]:
         """With ``class_mix`` unless classes come in turn, as in earlier versions."""

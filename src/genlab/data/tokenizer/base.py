@@ -10,31 +10,43 @@ import numpy as np
 from genlab.errors import DataError
 
 
-class Tokenizer(Protocol):
-    """Text to tokens 0 ... vocab_size - 1. Each stands for certain bytes of UTF-8, independent of its neighbors."""
+class CaptionTokenizer(Protocol):
+    """Text to tokens 0 ... vocab_size - 1 and back, as captions need it: spelling and spaces need not survive."""
 
     @property
     def vocab_size(self) -> int:
         """The number of tokens, known once it is trained."""
 
-    @property
-    def end(self) -> int | None:
-        """The token that ends a document; None: documents are simply joined. Known once it has been trained."""
-
     def train(self, documents: Iterable[str]) -> None:
         """Learn the vocabulary from the documents of the training split."""
 
     def encode(self, text: str) -> np.ndarray:
-        """(L,) int64, never the end token. Raises DataError, with its position, for a character without a token."""
+        """(L,) int64, never the end token. Raises DataError for a character, or a word, without a token."""
 
-    def bytes_of(self, token: int) -> bytes:
-        """The bytes of a token; none for the end token. Raises DataError for one outside of the vocabulary."""
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text."""
+        ...
 
     def state(self) -> str:
         """The learned state as JSON; before training, the settings that determine it."""
 
     def load_state(self, state: str) -> None:
         """Restore a :meth:`state`. Raises DataError if it is not a state of this class."""
+
+    def fingerprint(self) -> str:
+        """16 hex digits, a hash of class and state: if equal, the same text has the same tokens."""
+        return hashlib.blake2b(f"{type(self).__name__} {self.state()}".encode(), digest_size=8).hexdigest()
+
+
+class Tokenizer(CaptionTokenizer, Protocol):
+    """A tokenizer without loss: each token stands for certain bytes of UTF-8, independent of its neighbors."""
+
+    @property
+    def end(self) -> int | None:
+        """The token that ends a document; None: documents are simply joined. Known once it has been trained."""
+
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes of a token; none for the end token. Raises DataError for one outside of the vocabulary."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text. Bytes that are not UTF-8, such as half a character, become U+FFFD."""
@@ -43,10 +55,6 @@ class Tokenizer(Protocol):
     def byte_lengths(self) -> np.ndarray:
         """(V,) int64: the bytes that each token stands for, for bits per byte."""
         return np.array([len(self.bytes_of(token)) for token in range(self.vocab_size)], dtype=np.int64)
-
-    def fingerprint(self) -> str:
-        """16 hex digits, a hash of class and state: if equal, the same text has the same tokens."""
-        return hashlib.blake2b(f"{type(self).__name__} {self.state()}".encode(), digest_size=8).hexdigest()
 
 
 class UnknownCharacterError(DataError):

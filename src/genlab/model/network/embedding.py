@@ -189,7 +189,7 @@ class EncodedCaption(nn.Module):
     def __init__(self, kind: Caption, width: int, encoder: CaptionEncoder):
         """Raises ValueError: the words of the data's captions are not known."""
         super().__init__()
-        if not kind.names:
+        if not (kind.names or kind.tokenized):
             raise ValueError("model.network.caption_encoder needs data that provide the words of their captions.")
         assert isinstance(encoder, nn.Module)
         encoder.configure_model()  # type: ignore[operator]
