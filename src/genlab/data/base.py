@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -112,6 +113,15 @@ class KeyedDataset(Dataset[dict[str, Tensor]], ABC):
         """``index`` (N,) and, of images, ``image`` (N, C, H, W) uint8; of text, ``tokens`` (N, T + 1) int64; of others
         the column that ``DataSpec.key`` names; where the data have them,
         ``label`` (N,) and ``caption`` (N, L), int64. A batch never spans epochs."""
+
+
+@runtime_checkable
+class KnowsUnseen(Protocol):
+    """Data that know which held-out examples need something that no training example shows."""
+
+    def unseen(self, split: Split) -> np.ndarray:
+        """(N,) bool, of the examples of a split in order: they have a combination that no training example has."""
+        ...
 
 
 class DataModule(LightningDataModule, ABC):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from genlab.data.base import DataSpec
 from genlab.errors import ConfigError, ResourceError
 from genlab.files.paths import read_path
 from genlab.metrics.extractor.fingerprint import network_fingerprint
@@ -49,6 +50,9 @@ class CLIP:
         """A hash of everything that its outputs depend on."""
         constants = f"{self.size} {self.mean.flatten().tolist()} {self.std.flatten().tolist()}"
         return network_fingerprint(self.network, _PREPROCESSING, constants)
+
+    def check(self, spec: DataSpec, captions: bool) -> None:
+        """Images of any size, and captions of any words."""
 
     def images(self, images: Tensor) -> Tensor:
         """uint8 (N, C, H, W), C of 1 or 3, any size -> unit vectors (N, D) float32."""
