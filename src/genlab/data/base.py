@@ -116,11 +116,11 @@ class KeyedDataset(Dataset[dict[str, Tensor]], ABC):
 
 
 @runtime_checkable
-class KnowsUnseen(Protocol):
+class KnowsHeldOut(Protocol):
     """Data that know which held-out examples need something that no training example shows."""
 
-    def unseen(self, split: Split) -> np.ndarray:
-        """(N,) bool, of the examples of a split in order: they have a combination that no training example has."""
+    def has_held_out(self, split: Split) -> np.ndarray:
+        """(N,) bool, of the examples of a split in order."""
         ...
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from genlab.data.base import DataModule, KnowsUnseen, Split
+from genlab.data.base import DataModule, KnowsHeldOut, Split
 from genlab.data.image import ImageTable, content_hash, to_float
 from genlab.errors import ConfigError
 from genlab.machine.rank import rank, world
@@ -31,8 +31,8 @@ class Retrieval(Metric):
     * ``image_to_text``: for each picture, among the different captions.
     * ``text_to_image``: for each caption, among all pictures; each that has an equal caption is right.
     * ``.._chance``: the same of a random order. What is equally near comes in random order: the expected value counts.
-    * ``.._seen``, ``.._unseen``: recall at 1 of examples without and with a combination that no training example has,
-      among the same candidates, of data that know it.
+    * ``.._r1_seen``, ``.._r1_held_out``: recall at 1 of examples without and with a combination that no training example
+      has, among the same candidates, of data that know it.
 
     Always on the held-out split. Examples without a caption are left out.
     """
@@ -40,7 +40,7 @@ class Retrieval(Metric):
     directions: ClassVar[Mapping[str, Direction | None]] = {
         **{f"{way}_r{k}": "higher" for way in _WAYS for k in AT},
         **{f"{way}_chance_r{k}": None for way in _WAYS for k in AT},
-        **{f"{way}_{part}_r1": "higher" for way in _WAYS for part in ("seen", "unseen")},
+        **{f"{way}_r1_{part}": "higher" for way in _WAYS for part in ("seen", "held_out")},
     }
     full_state_update = False
 
@@ -57,7 +57,7 @@ class Retrieval(Metric):
         self.pool = pool
         self._measured = ""
         self._captions = np.zeros((0, 1), dtype=np.int64)  # (N, T) of what was measured
-        self._unseen: np.ndarray | None = None  # (N,) bool
+        self._held_out: np.ndarray | None = None  # (N,) bool
         for name in ("images", "texts", "index"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
@@ -74,11 +74,11 @@ class Retrieval(Metric):
         parts = list(self._parts(images, texts, torch.from_numpy(caption.reshape(-1))))
         found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         numbers = {name: shares.mean() for name, shares in found.items()}
-        if self._unseen is not None and 0 < self._unseen.sum() < len(self._unseen):
-            unseen = torch.from_numpy(self._unseen).to(images.device)
+        if self._held_out is not None and 0 < self._held_out.sum() < len(self._held_out):
+            held_out = torch.from_numpy(self._held_out).to(images.device)
             for way in _WAYS:
-                numbers[f"{way}_seen_r1"] = found[f"{way}_r1"][~unseen].mean()
-                numbers[f"{way}_unseen_r1"] = found[f"{way}_r1"][unseen].mean()
+                numbers[f"{way}_r1_seen"] = found[f"{way}_r1"][~held_out].mean()
+                numbers[f"{way}_r1_held_out"] = found[f"{way}_r1"][held_out].mean()
         return numbers
 
     def _parts(self, images: Tensor, texts: Tensor, caption: Tensor) -> Iterator[dict[str, Tensor]]:
@@ -98,12 +98,12 @@ class Retrieval(Metric):
         :meth:`check` does."""
         self.check(model, data)
         assert isinstance(model, ComparesCaptions)
-        table = _held_out(data)
+        table = _table(data)
         assert table.captions is not None
         known = np.flatnonzero((table.captions != 0).any(axis=1))
         self._captions = table.captions[known]
         self._measured = content_hash(table.images[known], self._captions)
-        self._unseen = data.unseen("val")[known] if isinstance(data, KnowsUnseen) else None
+        self._held_out = data.has_held_out("val")[known] if isinstance(data, KnowsHeldOut) else None
         device = self._device
         mine = np.arange(len(known))[rank() :: world()]
         for start in range(0, len(mine), batch_size):
@@ -121,7 +121,7 @@ class Retrieval(Metric):
                 f"metrics=retrieval: a {type(model).__name__} does not compare images with captions, as "
                 "model=contrastive_text does. Leave it out of metrics=[...]."
             )
-        table = _held_out(data)
+        table = _table(data)
         if table.captions is None or not (table.captions != 0).any():
             raise ConfigError("metrics=retrieval: no held-out image has a caption. Leave it out of metrics=[...].")
 
@@ -129,7 +129,7 @@ class Retrieval(Metric):
         return "val" if self.pool is None else f"val_of_{self.pool}"
 
 
-def _held_out(data: DataModule) -> ImageTable:
+def _table(data: DataModule) -> ImageTable:
     return images_of(data, "retrieval").table("val")
 
 
