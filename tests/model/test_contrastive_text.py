@@ -38,7 +38,9 @@ def model(told: Any = TOLD, **options: Any) -> ContrastiveText:
 
 def pairs(count: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    captions = torch.stack([torch.arange(count) // 36 % 6, torch.arange(count) // 6 % 6, torch.arange(count) % 6], 1) + 1
+    captions = (
+        torch.stack([torch.arange(count) // 36 % 6, torch.arange(count) // 6 % 6, torch.arange(count) % 6], 1) + 1
+    )
     return {"image": torch.rand(count, *SHAPE, generator=generator) * 2 - 1, "caption": captions}
 
 
@@ -146,14 +148,14 @@ def test_two_ranks_have_the_loss_and_the_gradients_of_the_global_batch(tmp_path:
 
 
 def test_it_learns_which_caption_belongs_to_a_picture() -> None:
-    """Pictures of one gray level, which their caption names: after 60 steps nearly all are matched."""
+    """Pictures of one gray level, which their caption names: in the end all are matched."""
     made = model()
     levels = torch.linspace(-1, 1, 6)
     batch = {"image": levels[:, None, None, None].expand(6, *SHAPE).clone(),
              "caption": F.pad(torch.arange(1, 7)[:, None], (0, 2))}  # fmt: skip
-    optimizer = torch.optim.Adam(made.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(made.parameters(), lr=2e-3)
     before = loss_of(made, batch)
-    for _ in range(60):
+    for _ in range(140):
         optimizer.zero_grad()
         loss_of(made, batch).backward()
         optimizer.step()

@@ -316,7 +316,9 @@ def _next(model: Model, run_dir: Path) -> str:
             return f"{started_as.command('train')}{typed_flags()} model=... data=... metrics.extractor={run_dir}"
         if isinstance(model, ComparesCaptions):
             judged = f"metrics=[clip_score] metrics.clip_score.model={run_dir}"
-            return f"{started_as.command('train')}{typed_flags()} model=... data=... model.conditions=[caption] {judged}"
+            return (
+                f"{started_as.command('train')}{typed_flags()} model=... data=... model.conditions=[caption] {judged}"
+            )
         return f"{started_as.command('evaluate')}{typed_flags()} run={run_dir}"
     asked = "n=64 seed=1"
     if (run_dir / run_folder.TOKENIZER).exists():

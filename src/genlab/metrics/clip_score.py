@@ -116,7 +116,9 @@ class CLIPScore(Metric):
         label = labels_of(batch, "clip_score")
         if self._of_classes is None:
             if not self._class_names:
-                raise DataError("clip_score needs names of classes and the data have none. Leave it out of metrics=[...].")
+                raise DataError(
+                    "clip_score needs names of classes and the data have none. Leave it out of metrics=[...]."
+                )
             texts = [self.template.format(name) for name in self._class_names]
             self._of_classes = self.clip.texts(texts, label.device)
         return self._of_classes.to(label.device)[label], label >= 0

@@ -31,8 +31,8 @@ class Retrieval(Metric):
     * ``image_to_text``: for each picture, among the different captions.
     * ``text_to_image``: for each caption, among all pictures; each that has an equal caption is right.
     * ``.._chance``: the same of a random order. What is equally near comes in random order: the expected value counts.
-    * ``.._r1_seen``, ``.._r1_held_out``: recall at 1 of examples without and with a combination that no training example
-      has, among the same candidates, of data that know it.
+    * ``.._r1_seen``, ``.._r1_held_out``: recall at 1 of examples without and with a combination that no training
+      example has, among the same candidates, of data that know it.
 
     Always on the held-out split. Examples without a caption are left out.
     """
@@ -49,7 +49,7 @@ class Retrieval(Metric):
     index: list[Tensor]
 
     def __init__(self, pool: int | None = None):
-        """``pool``: rank among this many examples at a time, in their order, as in a batch; None: among the whole split.
+        """``pool``: rank among this many examples at a time, in their order, as in a batch; None: the whole split.
         Raises ValueError: fewer than two."""
         super().__init__()
         if pool is not None and pool < 2:
@@ -142,7 +142,10 @@ def _recalls(images: Tensor, texts: Tensor, caption: Tensor) -> dict[str, Tensor
     found: dict[str, list[Tensor]] = {}
     for rows in places.split(_ROWS):
         ranked = {
-            "image_to_text": (pictures[rows] @ captions.T, own[rows, None] == torch.arange(len(kinds), device=own.device)),
+            "image_to_text": (
+                pictures[rows] @ captions.T,
+                own[rows, None] == torch.arange(len(kinds), device=own.device),
+            ),
             "text_to_image": (texts[rows].double() @ pictures.T, own[rows, None] == own),
         }
         for (way, (cosines, right)), k in product(ranked.items(), AT):

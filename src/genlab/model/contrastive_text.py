@@ -68,7 +68,7 @@ class ContrastiveText(Model):
             )
         if width < 1:
             raise ValueError(f"width={width} must be 1 or more.")
-        if not 1 / _LARGEST_SCALE <= temperature:
+        if temperature < 1 / _LARGEST_SCALE:
             raise ValueError(f"temperature={temperature} must be {1 / _LARGEST_SCALE} or more.")
         self.make_image_encoder, self.make_text_encoder = image_encoder, text_encoder
         self.make_optimizer, self.augment = optimizer, augment
@@ -82,8 +82,9 @@ class ContrastiveText(Model):
             return
         image_encoder: Any = self.make_image_encoder()
         text_encoder: Any = self.make_text_encoder(num_words=self.caption.num_tokens, length=self.caption.length)
-        image_projection, text_projection = _projection(image_encoder.width, self.width), _projection(
-            text_encoder.width, self.width
+        image_projection, text_projection = (
+            _projection(image_encoder.width, self.width),
+            _projection(text_encoder.width, self.width),
         )
         temperature = Temperature(self.first_temperature)
         if self.device_mesh is not None:
@@ -197,8 +198,8 @@ def _projection(width: int, out: int) -> nn.Linear:
 
 
 def _hash(rows: Tensor) -> Tensor:
-    """Whole numbers (N, L) -> (N,) int64: equal for equal rows, and for others once in about 2^40 pairs. A sum of random
-    multiples, with overflow."""
+    """Whole numbers (N, L) -> (N,) int64: equal for equal rows, and for others once in about 2^40 pairs. A sum of
+    random multiples, with overflow."""
     return (rows.long() * _multiples(rows.shape[1]).to(rows.device)).sum(dim=1)
 
 
