@@ -82,10 +82,8 @@ class ContrastiveText(Model):
             return
         image_encoder: Any = self.make_image_encoder()
         text_encoder: Any = self.make_text_encoder(num_words=self.caption.num_tokens, length=self.caption.length)
-        image_projection, text_projection = (
-            _projection(image_encoder.width, self.width),
-            _projection(text_encoder.width, self.width),
-        )
+        image_projection = _projection(image_encoder.width, self.width)
+        text_projection = _projection(text_encoder.width, self.width)
         temperature = Temperature(self.first_temperature)
         if self.device_mesh is not None:
             for part in (image_encoder, text_encoder, image_projection, text_projection, temperature):
@@ -103,8 +101,8 @@ class ContrastiveText(Model):
         if len(same.caption) < 2:
             raise ConfigError("a contrastive model needs two pairs or more in a batch. Use a larger data.batch_size.")
         seen = self.augment(x, lambda k: torch.rand(len(x), k, device=x.device))
-        vectors = gathered(self.embed_images(seen)), gathered(self.embed_captions(caption))
-        loss, recall = self.compared(*vectors, same)
+        pairs = gathered(torch.cat([self.embed_images(seen), self.embed_captions(caption)], dim=1))
+        loss, recall = self.compared(*pairs.chunk(2, dim=1), same)
         self.log("train/loss", loss, on_step=True, batch_size=len(x))
         self.log("train/recall_at_1", recall, on_step=True, batch_size=len(x))
         self.log("train/temperature", 1 / self.temperature().detach(), on_step=True, batch_size=len(x))
@@ -118,8 +116,9 @@ class ContrastiveText(Model):
 
     def compared(self, images: Tensor, captions: Tensor, same: "Same") -> tuple[Tensor, Tensor]:
         """The loss of pairs of unit vectors (N, width), and the share of both that are nearest to their own."""
-        logits = self.temperature() * images @ captions.T
-        return symmetric_cross_entropy(logits, same.no_negatives(), same.has_caption)
+        with torch.autocast(images.device.type, enabled=False):  # 100 times a cosine has few digits in bfloat16
+            logits = self.temperature() * images @ captions.T
+            return symmetric_cross_entropy(logits, same.no_negatives(), same.has_caption)
 
     def embed_images(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) on [-1, 1] -> unit vectors (N, width) float32."""
