@@ -153,6 +153,13 @@ def test_data_of_nothing_are_refused() -> None:
         CLIPScore(contrastive()).prepare(bare)  # type: ignore[arg-type]
 
 
+def test_classes_without_names_are_refused() -> None:
+    metric, labelled = CLIPScore(contrastive(), "a {}"), real()  # type: ignore[arg-type]
+    batch = {"image": labelled["image"], "label": labelled["label"]}
+    with pytest.raises(DataError, match=r"needs names of classes and the data have none\. Leave it out of metrics"):
+        metric.update(batch, real=False)
+
+
 # --- from the command line --------------------------------------------------------------------------------------------
 
 

@@ -102,7 +102,7 @@ class ContrastiveText(Model):
             raise ConfigError("a contrastive model needs two pairs or more in a batch. Use a larger data.batch_size.")
         seen = self.augment(x, lambda k: torch.rand(len(x), k, device=x.device))
         pairs = gathered(torch.cat([self.embed_images(seen), self.embed_captions(caption)], dim=1))
-        loss, recall = self.compared(*pairs.chunk(2, dim=1), same)
+        loss, recall = self.compared(pairs[:, : self.width], pairs[:, self.width :], same)
         self.log("train/loss", loss, on_step=True, batch_size=len(x))
         self.log("train/recall_at_1", recall, on_step=True, batch_size=len(x))
         self.log("train/temperature", 1 / self.temperature().detach(), on_step=True, batch_size=len(x))

@@ -104,8 +104,8 @@ def _name_judge(config: DictConfig) -> None:
 def _places(config: DictConfig) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """The arguments that may be pretrained parts, by path: their slot, and their value."""
     yield from _below(config._get_node("model"), "model")
-    metrics = config._get_node("metrics")
-    for name in metrics if isinstance(metrics, DictConfig) else ():
+    metrics: Any = config._get_node(METRICS)
+    for name in map(str, metrics if isinstance(metrics, DictConfig) else ()):
         yield from _below(metrics._get_node(name), f"{METRICS}.{name}")
 
 
