@@ -197,10 +197,8 @@ def test_two_steps_then_the_same_answers_after_a_reload(
     run_folder.write_start(tmp_path, settings, [])
     again, weights = load_run(DictConfig(run_folder.read_config(tmp_path)), tmp_path)
     assert weights == "raw"
-    assert before.shape == (
-        4,
-        *(data.spec.shape if isinstance(model, GenerativeModel) else (WIDTHS[family_of(choice)],)),
-    )
+    answer = data.spec.shape if isinstance(model, GenerativeModel) else (WIDTHS[family_of(choice)],)
+    assert before.shape == (4, *answer)
     assert torch.equal(answers(again, data), before)
 
 

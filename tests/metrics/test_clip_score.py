@@ -124,7 +124,7 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
         CLIPScore(str(folder)).prepare(named())
     with pytest.raises(ValueError, match=r"template must have one \{\}"):
         CLIPScore(str(folder), "a photo")
-    with pytest.raises(DataError, match="samples with labels"):
+    with pytest.raises(DataError, match="samples with captions or labels"):
         measured(folder, pixels(3, 24, 24), torch.full_like(LABELS, -1))
 
 

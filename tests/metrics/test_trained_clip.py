@@ -89,7 +89,7 @@ def test_the_fingerprint_follows_weights_and_words() -> None:
     model = contrastive()
     first = fingerprint(model)
     assert fingerprint(contrastive()) == first
-    model.temperature.log_scale.data += 1e-3
+    model.logit_scale.log_scale.data += 1e-3
     assert fingerprint(model) != first
     other = contrastive()
     other.caption = type(other.caption)(**{**vars(other.caption), "names": [*other.caption.names[:-1], "or"]})

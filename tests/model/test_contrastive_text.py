@@ -14,7 +14,7 @@ from genlab.config.build import fits
 from genlab.errors import ConfigError
 from genlab.model.augment.diffaugment import DiffAugment
 from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasFeatures
-from genlab.model.contrastive_text import ContrastiveText, Same, Temperature, symmetric_cross_entropy
+from genlab.model.contrastive_text import ContrastiveText, LogitScale, Same, symmetric_cross_entropy
 from genlab.model.gathered import gathered
 from genlab.model.network.text_encoder import TextEncoder
 from genlab.model.network.vit import ViT
@@ -104,15 +104,15 @@ def test_hashes_are_equal_for_equal_rows_alone() -> None:
 
 
 def test_the_temperature_is_bounded_and_comes_back_from_its_bound() -> None:
-    temperature = Temperature(0.07)
-    assert float(temperature().detach()) == pytest.approx(1 / 0.07)
+    scale = LogitScale(0.07)
+    assert float(scale().detach()) == pytest.approx(1 / 0.07)
     with torch.no_grad():
-        temperature.log_scale.fill_(9.0)
-    assert float(temperature().detach()) == pytest.approx(100)
-    temperature.clamp()
-    temperature().sum().backward()
-    assert temperature.log_scale.grad is not None
-    assert float(temperature.log_scale.grad) == pytest.approx(100)
+        scale.log_scale.fill_(9.0)
+    assert float(scale().detach()) == pytest.approx(100)
+    scale.clamp()
+    scale().sum().backward()
+    assert scale.log_scale.grad is not None
+    assert float(scale.log_scale.grad) == pytest.approx(100)
 
 
 # --- ranks ------------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_all_weights_are_in_groups_and_gains_do_not_decay() -> None:
     made.configure_optimizers()
     assert sum(len(group["params"]) for group in groups) == len(list(made.parameters()))
     still = [p for group in groups if group.get("weight_decay") == 0 for p in group["params"]]
-    assert any(p is made.temperature.log_scale for p in still)
+    assert any(p is made.logit_scale.log_scale for p in still)
     assert any(isinstance(m, nn.LayerNorm) and any(p is m.weight for p in still) for m in made.modules())
 
 

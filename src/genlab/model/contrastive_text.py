@@ -43,7 +43,7 @@ class ContrastiveText(Model):
     text_encoder: Any
     image_projection: nn.Linear
     text_projection: nn.Linear
-    temperature: "Temperature"
+    logit_scale: "LogitScale"
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class ContrastiveText(Model):
         self.make_optimizer, self.augment = optimizer, augment
         self.shape, self.caption = tuple(shape), Caption(**words)
         self.width, self.first_temperature = width, temperature
-        for name in ("image_encoder", "text_encoder", "image_projection", "text_projection", "temperature"):
+        for name in ("image_encoder", "text_encoder", "image_projection", "text_projection", "logit_scale"):
             self.register_module(name, None)
 
     def configure_model(self) -> None:
@@ -84,18 +84,18 @@ class ContrastiveText(Model):
         text_encoder: Any = self.make_text_encoder(num_words=self.caption.num_tokens, length=self.caption.length)
         image_projection = _projection(image_encoder.width, self.width)
         text_projection = _projection(text_encoder.width, self.width)
-        temperature = Temperature(self.first_temperature)
+        logit_scale = LogitScale(self.first_temperature)
         if self.device_mesh is not None:
-            for part in (image_encoder, text_encoder, image_projection, text_projection, temperature):
+            for part in (image_encoder, text_encoder, image_projection, text_projection, logit_scale):
                 shard(part, self.device_mesh)
-        self.image_encoder, self.text_encoder, self.temperature = image_encoder, text_encoder, temperature
+        self.image_encoder, self.text_encoder, self.logit_scale = image_encoder, text_encoder, logit_scale
         self.image_projection, self.text_projection = image_projection, text_projection
 
     def configure_optimizers(self) -> Optimizer:
         return self.make_optimizer(parameter_groups(self))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.temperature.clamp()
+        self.logit_scale.clamp()
         x, caption = batch[self.key], batch["caption"]
         same = Same.of(x, caption).gathered()
         if len(same.caption) < 2:
@@ -105,7 +105,7 @@ class ContrastiveText(Model):
         loss, recall = self.compared(pairs[:, : self.width], pairs[:, self.width :], same)
         self.log("train/loss", loss, on_step=True, batch_size=len(x))
         self.log("train/recall_at_1", recall, on_step=True, batch_size=len(x))
-        self.log("train/temperature", 1 / self.temperature().detach(), on_step=True, batch_size=len(x))
+        self.log("train/temperature", 1 / self.logit_scale().detach(), on_step=True, batch_size=len(x))
         return loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ class ContrastiveText(Model):
     def compared(self, images: Tensor, captions: Tensor, same: "Same") -> tuple[Tensor, Tensor]:
         """The loss of pairs of unit vectors (N, width), and the share of both that are nearest to their own."""
         with torch.autocast(images.device.type, enabled=False):  # 100 times a cosine has few digits in bfloat16
-            logits = self.temperature() * images @ captions.T
+            logits = self.logit_scale() * images @ captions.T
             return symmetric_cross_entropy(logits, same.no_negatives(), same.has_caption)
 
     def embed_images(self, x: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class ContrastiveText(Model):
         return math.sqrt(self.width) * self.embed_images(x)
 
 
-class Temperature(nn.Module):
+class LogitScale(nn.Module):
     """What cosines are divided by, learned as the logarithm of its reciprocal (section 2.5 of the paper)."""
 
     def __init__(self, start: float):
