@@ -16,6 +16,7 @@ from genlab.data.image import to_float
 from genlab.data.shapes import Shapes
 from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.evaluation.evaluation import Evaluation
+from genlab.metrics.caption_retrieval import CaptionRetrieval
 from genlab.metrics.clip_score import CLIPScore
 from genlab.model.augment.diffaugment import DiffAugment
 from genlab.model.contrastive_text import ContrastiveText
@@ -28,8 +29,8 @@ from stand_ins import clip_folder
 from tiny_run import MLP, small, train
 
 DATA = Shapes(image_size=16, max_objects=2, num_train=8, num_val=24, fresh=False)
-JUDGED = ("model=diffusion", *MLP, "model.conditions=[caption]", "metrics=[clip_score,fid]", "budget.value=8",
-          "data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_val=8")  # fmt: skip
+JUDGED = ("model=diffusion", *MLP, "model.conditions=[caption]", "metrics=[clip_score,caption_retrieval,fid]",
+          "budget.value=8", "data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_val=8")  # fmt: skip
 
 
 def contrastive(data: Shapes = DATA) -> ContrastiveText:
@@ -153,6 +154,23 @@ def test_data_of_nothing_are_refused() -> None:
         CLIPScore(contrastive()).prepare(bare)  # type: ignore[arg-type]
 
 
+def test_samples_retrieve_their_captions() -> None:
+    """The vectors of pictures and captions are swapped for known ones: 3 of 4 samples are nearest to their own."""
+    metric = CaptionRetrieval(contrastive())  # type: ignore[arg-type]
+    vectors = torch.eye(4)
+    known = {"a": 0, "b": 1, "c": 2, "d": 3}
+    metric.clip.images = lambda images: vectors[images[:, 0, 0, 0].long()]  # type: ignore[method-assign]
+    metric.clip.texts = lambda texts, device: vectors[[known[text or "a"] for text in texts]]  # type: ignore[method-assign]
+    pictures, captions = torch.tensor([0, 1, 3, 3, 1, 2]), ["a", "b", "c", "d", "b", ""]
+    for rows in ([0, 1], [2, 3, 4, 5]):
+        image = pictures[rows].view(-1, 1, 1, 1).expand(-1, 3, 16, 16).to(torch.uint8)
+        metric.update({"image": image, "caption": [captions[i] for i in rows], "index": torch.tensor(rows)}, real=False)
+    found = {name: float(value) for name, value in metric.compute().items()}
+    assert found["caption_r1"] == pytest.approx(4 / 5)
+    assert found["caption_chance_r1"] == pytest.approx(1 / 4)
+    assert found["caption_r5"] == found["caption_chance_r5"] == 1
+
+
 def test_classes_without_names_are_refused() -> None:
     metric, labelled = CLIPScore(contrastive(), "a {}"), real()  # type: ignore[arg-type]
     batch = {"image": labelled["image"], "label": labelled["label"]}
@@ -174,12 +192,13 @@ def test_a_run_judges_another_and_stays_with_it(judge: Path, tmp_path: Path, cap
     assert 0 <= summary["metrics"]["image_to_text_r1_val"] <= 1
     kept = Path(shutil.copytree(judge, tmp_path / "judge"))
     run = train(*JUDGED, f"metrics.clip_score.model={kept}", f"metrics.extractor={kept}", "task=text_to_image",
-                "evaluation.num_samples=6", outputs=tmp_path)  # fmt: skip
+                f"metrics.caption_retrieval.model={kept}", "evaluation.num_samples=6", outputs=tmp_path)  # fmt: skip
     found = json.loads((run / "summary.json").read_text())
-    assert set(found["metrics"]) == {"clip_score_6", "fid_contrastive8_6"}
+    retrieved = {f"caption_{chance}r{k}_6" for chance in ("", "chance_") for k in (1, 5, 10)}
+    assert set(found["metrics"]) == {"clip_score_6", "fid_contrastive8_6"} | retrieved
     pretrained = run_folder.read_config(run)["pretrained"]
-    assert set(pretrained) == {"metrics.clip_score.model", "metrics.extractor.model"}
-    assert len(list((run / "parts").iterdir())) == 1  # one file for both
+    assert set(pretrained) == {f"metrics.{name}.model" for name in ("clip_score", "caption_retrieval", "extractor")}
+    assert len(list((run / "parts").iterdir())) == 1  # one file for all
     shutil.rmtree(kept)
     capsys.readouterr()
     cli.run(["evaluate", f"run={run}", "baselines=true"])

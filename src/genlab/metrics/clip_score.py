@@ -19,6 +19,8 @@ from genlab.metrics.trained_clip import TrainedCLIP
 from genlab.model.base import ComparesCaptions
 from genlab.model.elsewhere import FROM_ELSEWHERE
 
+_OPTION = "metrics.clip_score.model"
+
 
 class EmbedsBoth(Protocol):
     """Images and texts as unit vectors (N, D) of one space."""
@@ -63,7 +65,7 @@ class CLIPScore(Metric):
         super().__init__()
         if template.count("{}") != 1:
             raise ValueError(f"template must have one {{}} where the name goes, got {template!r}.")
-        self.clip: EmbedsBoth = CLIP(model) if isinstance(model, str) else TrainedCLIP(model)
+        self.clip: EmbedsBoth = CLIP(model, _OPTION) if isinstance(model, str) else TrainedCLIP(model, _OPTION)
         self.template = template
         self._reads_captions = False  # as of the latest samples
         self._class_names: Sequence[str] = ()

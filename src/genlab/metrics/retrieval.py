@@ -86,7 +86,7 @@ class Retrieval(Metric):
         size = self.pool or len(images)
         for start in range(0, len(images), size):
             part = slice(start, start + size)
-            yield _recalls(images[part], texts[part], caption[part].to(images.device))
+            yield recalls(images[part], texts[part], caption[part].to(images.device))
 
     def settings(self) -> dict[str, int | float | str]:
         """With a hash of the images and captions of the latest ``measure``."""
@@ -133,7 +133,7 @@ def _table(data: DataModule) -> ImageTable:
     return images_of(data, "retrieval").table("val")
 
 
-def _recalls(images: Tensor, texts: Tensor, caption: Tensor) -> dict[str, Tensor]:
+def recalls(images: Tensor, texts: Tensor, caption: Tensor) -> dict[str, Tensor]:
     """Of N pairs of unit vectors (N, D): by name, (N,) each. ``caption``: (N,), equal for equal captions."""
     kinds, own = torch.unique(caption, return_inverse=True)  # own: (N,), the place among the K different captions
     places = torch.arange(len(own), device=own.device)

@@ -13,8 +13,6 @@ from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
 from genlab.model.base import ComparesCaptions, Model
 
-_OPTION = "metrics.clip_score.model"
-
 
 class TrainedCLIP:
     """Vectors of images of the size that it was trained on, of which nothing is resized, and of captions of its words.
@@ -22,12 +20,13 @@ class TrainedCLIP:
     Two trainings of one model are two judges: their fingerprints, which hash the weights and the words, differ.
     """
 
-    def __init__(self, model: ComparesCaptions):
-        """Makes the networks of ``model``; the caller loads its weights afterwards."""
+    def __init__(self, model: ComparesCaptions, option: str):
+        """Makes the networks of ``model``; the caller loads its weights afterwards. ``option``: that names it, for
+        messages."""
         assert isinstance(model, Model)
         model.configure_model()
         self.network = model.eval().requires_grad_(False)
-        self.shape, self.caption = tuple(model.shape), model.caption
+        self.shape, self.caption, self.option = tuple(model.shape), model.caption, option
 
     @cached_property
     def fingerprint(self) -> str:
@@ -40,7 +39,7 @@ class TrainedCLIP:
         it does not know or longer captions."""
         if tuple(spec.shape) != self.shape:
             raise ConfigError(
-                f"{_OPTION} was trained on images of shape {self.shape}, the data have {tuple(spec.shape)}. "
+                f"{self.option} was trained on images of shape {self.shape}, the data have {tuple(spec.shape)}. "
                 "Name another run, or change the data."
             )
         theirs = spec.condition.get("caption")
@@ -48,26 +47,26 @@ class TrainedCLIP:
             return
         if not self.caption.names or not theirs.names:
             raise ConfigError(
-                f"{_OPTION}: captions of a tokenizer cannot be judged: a run of contrastive_text keeps no tokenizer. "
-                "Leave clip_score out of metrics=[...], or use data whose captions are words."
+                f"{self.option}: captions of a tokenizer cannot be judged: a run of contrastive_text keeps no "
+                "tokenizer. Leave it out of metrics=[...], or use data whose captions are words."
             )
         if strange := [word for word in theirs.names[1:] if word not in self.caption.names[1:]]:
             raise ConfigError(
-                f"{_OPTION} was trained on captions of other words: it does not know '{strange[0]}'"
+                f"{self.option} was trained on captions of other words: it does not know '{strange[0]}'"
                 f"{f' and {len(strange) - 1:,} more' if len(strange) > 1 else ''} of the data's. Name a run of "
                 "contrastive_text on data with these captions."
             )
         if (theirs.length or 0) > self.caption.length:
             raise ConfigError(
-                f"{_OPTION} was trained on captions of at most {self.caption.length} words, and the data's have up to "
-                f"{theirs.length}. Name a run of contrastive_text on data with captions as long."
+                f"{self.option} was trained on captions of at most {self.caption.length} words, and the data's have up "
+                f"to {theirs.length}. Name a run of contrastive_text on data with captions as long."
             )
 
     def images(self, images: Tensor) -> Tensor:
         """uint8 (N, *shape) -> unit vectors (N, D) float32. Raises DataError for images of another shape."""
         if tuple(images.shape[1:]) != self.shape:
             raise DataError(
-                f"{_OPTION} was trained on images of shape {self.shape}, got {tuple(images.shape[1:])}. "
+                f"{self.option} was trained on images of shape {self.shape}, got {tuple(images.shape[1:])}. "
                 "Name another run."
             )
         self.network.to(images.device)
@@ -83,6 +82,6 @@ class TrainedCLIP:
             try:
                 rows.append(self.caption.read(text))
             except ValueError as error:
-                raise DataError(f"{_OPTION} cannot read '{text}': {error}") from error
+                raise DataError(f"{self.option} cannot read '{text}': {error}") from error
         with full_precision(device):
             return self.network.embed_captions(torch.cat(rows).to(device))  # type: ignore[operator, no-any-return]
