@@ -604,6 +604,18 @@ TRIED = (
         of_16_bits,
     ),
     Tried(
+        "model/contrastive_text.py",
+        "needs captions, and the data have none",
+        (*JUDGE[:-2], "model=contrastive_text", "data=digits"),
+        ("data=shapes +data.image_size=16",),
+    ),
+    Tried(
+        "metrics/retrieval.py",
+        "does not compare images with captions",
+        (*DIGITS, *MLP, "metrics=[retrieval]"),
+        ("metrics=[]",),
+    ),
+    Tried(
         "model/classifier.py",
         "needs labels, and the data have none",
         ("train", *JUDGE[1:-2], CACHE, "model=classifier", "data=image_folder", "data.root=one"),
@@ -984,7 +996,7 @@ TRIED = (
     ),
     Tried(
         "metrics/clip_score.py",
-        "needs names of classes",
+        "needs captions or names of classes",
         (*COMPARED, "metrics=[clip_score]", "metrics.clip_score.model=clip"),
         ("metrics=[] -metrics.clip_score.model",),
         with_clip,
@@ -1207,6 +1219,24 @@ ELSEWHERE = (
     ),
     Elsewhere(
         "data/array_cache.py", "set GENLAB_CACHE to", "data/test_array_cache.py::test_another_folder_is_a_way_out"
+    ),
+    Elsewhere(
+        "model/contrastive_text.py",
+        "two pairs or more in a batch",
+        "model/test_contrastive_text.py::test_a_single_pair_has_no_negatives",
+    ),
+    Elsewhere(
+        "metrics/retrieval.py", "no held-out image has a caption", "metrics/test_retrieval.py::test_what_cannot_be"
+    ),
+    Elsewhere(
+        "metrics/trained_clip.py",
+        "captions of a tokenizer cannot be judged",
+        "metrics/test_trained_clip.py::test_other_words_are_refused",
+    ),
+    Elsewhere(  # of a run that was told labels without names: genlab's data have none
+        "metrics/clip_score.py",
+        "needs names of classes and the data",
+        "metrics/test_trained_clip.py::test_classes_without_names_are_refused",
     ),
     Elsewhere(
         "model/classifier.py",

@@ -15,6 +15,7 @@ GIVEN = {
     "ExactMatch": lambda folder: {"problems": str(folder / "problems.jsonl")},
     "PassAtK": lambda folder: {"problems": str(folder / "problems.jsonl")},
     "CLIPScore": lambda folder: {"model": str(clip_folder(folder / "clip"))},
+    "CaptionRetrieval": lambda folder: {"model": str(clip_folder(folder / "clip"))},
 }
 MAKERS = {"alex": torchvision.models.alexnet, "vgg": torchvision.models.vgg16,
           "squeeze": torchvision.models.squeezenet1_1}  # fmt: skip

@@ -16,7 +16,7 @@ import torch
 from genlab.checkpoint import read
 from genlab.command.train import Interrupted
 from genlab.config.tree import ConfigTree
-from genlab.model.base import Classifies, GenerativeModel, HasLikelihood
+from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasLikelihood
 from genlab.model.guidance.classifier_free import ClassifierFree
 from genlab.run import run_folder
 from genlab.run.load import load_run
@@ -110,6 +110,10 @@ def test_what_a_family_is(family: str, never_stopped: Any) -> None:
     model, weights = load_run(run_config(run), run)
     assert weights == "ema"
     assert set(read.newest(run).content["ema"]) <= set(model.state_dict())
+    if isinstance(model, ComparesCaptions):
+        images, captions = torch.zeros(3, 3, 16, 16), torch.tensor([[1, 2, 0, 0]] * 3)
+        assert model.embed_images(images).shape == model.embed_captions(captions).shape == (3, model.width)
+        return
     if not isinstance(model, GenerativeModel):
         assert isinstance(model, Classifies)
         assert model.logits(torch.zeros(3, 1, 16, 16)).shape == (3, 10)

@@ -65,6 +65,20 @@ def test_who_listens_is_right_and_who_is_held_against_others_is_not() -> None:
     assert chance.ids["scene_accuracy_70"] != results[0].ids["scene_accuracy_70"]
 
 
+def test_baselines_have_captions() -> None:
+    """Real pictures show their captions, and hardly ever those of others; 60 are asked for, of 60, and 8 to train."""
+    judge = Evaluation(None, {"m": SceneAccuracy()}, 60, task=TextToImage())
+    made = TextToImage().on(DATA, "val").baselines(60, 0)
+    assert set(made) == {"real", "shuffled", "uniform_noise"}, "there are too few training scenes for a floor"
+    accuracy = {name: judge.score(examples, DATA).values["scene_accuracy_60"] for name, examples in made.items()}
+    assert accuracy["real"] == 1
+    assert accuracy["shuffled"] < 0.1
+    assert accuracy["uniform_noise"] == 0
+    assert torch.equal(made["real"]["image"], made["shuffled"]["image"])
+    few = TextToImage().on(DATA, "val").baselines(8, 0)
+    assert Evaluation(None, {"m": SceneAccuracy()}, 8).score(few["floor"], DATA).values["scene_accuracy_8"] == 1
+
+
 def test_what_cannot_be() -> None:
     untold = Paints()
     untold.conditions = Conditions.told(DATA.spec.to_config()["condition"], ["label"])

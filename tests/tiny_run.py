@@ -19,7 +19,7 @@ import genlab
 from genlab.command import train as train_command
 from genlab.config.tree import PACKAGED, ConfigTree, check_complete
 from genlab.data.image import ImageDataModule, to_float
-from genlab.model.base import Classifies, GenerativeModel, Model
+from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, Model
 from genlab.run import run_folder
 from genlab.run.assemble import check_config
 from genlab.sampling.draw import sample_images
@@ -37,6 +37,9 @@ SHORT = ("trainer=cpu", "logger=[none]", "data.limit=40", "data.batch_size=8", "
          "trainer.log_every_n_steps=1")  # fmt: skip
 BARE = ("data=digits", *SHORT, "callbacks.samples.rows=1", "callbacks.samples.columns=2")
 BARE_TEXT = (*SHORT, "data.context=16", "callbacks.samples.count=2")
+# Scenes with captions, for families that are trained on nothing else.
+CAPTIONS = ("data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_val=8")
+NEEDS_CAPTIONS = ("contrastive_text",)
 # What makes a part small, by the name of the argument, wherever it stands below the model.
 SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1, "num_kv_heads": 1, "num_steps": 2,
          "latent_dim": 8, "shared_width": 4, "sample_length": 20, "num_likelihood_samples": 2}  # fmt: skip
@@ -46,6 +49,8 @@ def bare(overrides: Sequence[str]) -> tuple[str, ...]:
     """What makes a run of the data that ``overrides`` choose tiny."""
     lines = BARE_TEXT if "/callbacks: [text]" in _file("data", overrides) else BARE
     draws_nothing = "[no_samples]" in _file("model", overrides)
+    if any(f"model={family}" in overrides for family in NEEDS_CAPTIONS) and not _file("data", overrides):
+        lines = (*CAPTIONS, *lines[1:])
     return tuple(line for line in lines if not (draws_nothing and line.startswith("callbacks.samples.")))
 
 
@@ -113,12 +118,13 @@ def resume(run: Path, *overrides: str, allow_changes: bool = False) -> None:
 
 
 def answers(model: Model, data: ImageDataModule) -> Tensor:
-    """What a model that was trained on ``data`` is for: four samples, or logits of held-out images."""
+    """What a model that was trained on ``data`` is for: four samples, or logits or vectors of held-out images."""
     if isinstance(model, GenerativeModel):
         return sample_images(model, range(4), seed=1)
-    assert isinstance(model, Classifies)
+    assert isinstance(model, Classifies | ComparesCaptions)
     with torch.no_grad():
-        return model.logits(to_float(torch.from_numpy(data.table("val").images[:4])))
+        images = to_float(torch.from_numpy(data.table("val").images[:4]))
+        return model.logits(images) if isinstance(model, Classifies) else model.embed_images(images)
 
 
 def only_run(outputs: Path) -> Path:

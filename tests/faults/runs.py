@@ -25,7 +25,7 @@ from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.config.build import resolve
 from genlab.config.tree import PACKAGED, ConfigTree
 from text import text_file
-from tiny_run import command, same, small
+from tiny_run import NEEDS_CAPTIONS, command, same, small
 
 # A grid and an evaluation halfway and at the end, a checkpoint after every step.
 EVENTFUL = ("callbacks.checkpoint.every_minutes=0", "callbacks.evaluation.times=2", "callbacks.samples.times=2",
@@ -83,7 +83,8 @@ class Runs:
         written = "" if family == "consistency" else (PACKAGED / "model" / f"{family}.yaml").read_text()
         if "[no_samples]" in written:  # it judges images, and makes none
             silent = (line for line in EVENTFUL if not line.startswith("callbacks.samples."))
-            return (*small(*choices), *silent, "metrics=[accuracy]")
+            judged = "metrics=[retrieval]" if family in NEEDS_CAPTIONS else "metrics=[accuracy]"
+            return (*small(*choices), *silent, judged)
         if "tokens" in kinds(family):  # it draws pixel by pixel
             choices = (*choices, *self._few_pixels())
         if "autoencoder: ???" in written:

@@ -120,11 +120,11 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
         CLIPScore("/no/such/folder")
     with pytest.raises(ResourceError, match=re.escape(f"{tmp_path} does not hold a CLIP that can be loaded")):
         CLIPScore(str(tmp_path))
-    with pytest.raises(DataError, match="clip_score needs names of classes and the data have none"):
+    with pytest.raises(DataError, match="clip_score needs captions or names of classes and the data have none"):
         CLIPScore(str(folder)).prepare(named())
     with pytest.raises(ValueError, match=r"template must have one \{\}"):
         CLIPScore(str(folder), "a photo")
-    with pytest.raises(DataError, match="samples with labels"):
+    with pytest.raises(DataError, match="samples with captions or labels"):
         measured(folder, pixels(3, 24, 24), torch.full_like(LABELS, -1))
 
 

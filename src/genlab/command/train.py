@@ -45,7 +45,7 @@ from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.metrics_file import MetricsFile
 from genlab.logger.tracking import kept_by_wandb
 from genlab.machine.memory import enough_memory, smaller_batch
-from genlab.model.base import Classifies, Generates, GenerativeModel, Model
+from genlab.model.base import Classifies, ComparesCaptions, Generates, GenerativeModel, Model
 from genlab.redaction import check_can_be_kept, for_terminal, redacted
 from genlab.run import run_folder
 from genlab.run.assemble import (
@@ -316,6 +316,11 @@ def _next(model: Model, run_dir: Path) -> str:
     if not isinstance(model, GenerativeModel):
         if isinstance(model, Classifies):
             return f"{started_as.command('train')}{typed_flags()} model=... data=... metrics.extractor={run_dir}"
+        if isinstance(model, ComparesCaptions):
+            judged = f"metrics=[clip_score] metrics.clip_score.model={run_dir}"
+            return (
+                f"{started_as.command('train')}{typed_flags()} model=... data=... model.conditions=[caption] {judged}"
+            )
         return f"{started_as.command('evaluate')}{typed_flags()} run={run_dir}"
     asked = "n=64 seed=1"
     if (run_dir / run_folder.TOKENIZER).exists():

@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
@@ -124,6 +125,15 @@ class KeyedDataset(Dataset[dict[str, Tensor]], ABC):
 def is_on_gpu(trainer: Trainer) -> bool:
     """Whether batches go to a GPU, which takes them from pinned memory while the process goes on."""
     return trainer.strategy.root_device.type == "cuda"
+
+
+@runtime_checkable
+class KnowsHeldOut(Protocol):
+    """Data that know which held-out examples need something that no training example shows."""
+
+    def has_held_out(self, split: Split) -> np.ndarray:
+        """(N,) bool, of the examples of a split in order."""
+        ...
 
 
 class DataModule(LightningDataModule, ABC):

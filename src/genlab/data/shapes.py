@@ -96,6 +96,10 @@ class Shapes(ImageDataModule):
         """The scenes ``indices`` (N,) of an epoch: exact shape, color, size and position of each object."""
         return _scenes(self.scene_seed, split, epoch, np.asarray(indices), self.max_objects)
 
+    def has_held_out(self, split: Split) -> np.ndarray:
+        """(N,) bool: the scenes of epoch 0 that have an object of a combination in HELD_OUT."""
+        return self.scenes(split, 0, np.arange(self.counts[split])).has_held_out
+
     def render(self, scenes: Scenes) -> np.ndarray:
         """(N, 3, S, S) uint8."""
         return drawing.render(scenes, self.image_size)

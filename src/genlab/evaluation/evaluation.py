@@ -16,7 +16,7 @@ from genlab.data.base import DataModule, Split
 from genlab.errors import ConfigError
 from genlab.evaluation.batches import batches_of, computed, update
 from genlab.evaluation.bootstrap import bootstrapped, standard_errors
-from genlab.evaluation.fitting import check_enough, check_gives, check_task, check_told
+from genlab.evaluation.fitting import check_enough, check_gives, check_samples, check_task, check_told
 from genlab.evaluation.pixels_allowed import check_pixels
 from genlab.evaluation.protocol import Result, mean
 from genlab.evaluation.reference import outputs, reference_outputs
@@ -133,6 +133,7 @@ class Evaluation:
                     "draws none. Leave it out of metrics=[...]."
                 )
             check_told(self.metrics, task, model)
+            check_samples(self.metrics, data.spec, task.gives(model))
             check_enough(self.metrics, task.sized(self.num_samples, model), model, self.num_samples)
         for metric in self.of_models.values():
             metric.check(model, data)
@@ -147,6 +148,7 @@ class Evaluation:
         """Measure given examples, e.g. a baseline's images."""
         check_task(self.metrics, self.extractor, self.on(data), data.spec)
         check_pixels(self.metrics, {}, self.extractor, data.spec)
+        check_samples(self.metrics, data.spec, examples.columns)
         mine = examples.mine(rank(), world())
         result = self._measure(mine, len(examples), data, torch.device(device), self.seed, full)
         for error in result.failures.values():

@@ -1,11 +1,11 @@
 """Checks that metrics and extractors fit the task, the model and each other."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from genlab.data.base import DataSpec
 from genlab.errors import ConfigError
-from genlab.metrics.base import EXTRACTED, FeatureExtractor, NeedsEnough
+from genlab.metrics.base import EXTRACTED, ChecksSamples, FeatureExtractor, NeedsEnough
 from genlab.metrics.classes import LABEL, labels_or_none
 from genlab.model.base import GenerativeModel
 from genlab.model.condition import KINDS
@@ -42,6 +42,17 @@ def check_told(metrics: Mapping[str, Any], task: Task, model: GenerativeModel) -
     for name, metric in metrics.items():
         if lacking := sorted((metric.reads & KINDS.keys()) - task.gives(model)):
             raise ConfigError(f"metrics={name} needs a model that takes {lacking[0]}s. Leave it out of metrics=[...].")
+        wanted = sorted(getattr(metric, "any_of", ()))
+        if wanted and not task.gives(model) & {*wanted}:
+            either = " or ".join(f"{key}s" for key in wanted)
+            raise ConfigError(f"metrics={name} needs a model that takes {either}. Leave it out of metrics=[...].")
+
+
+def check_samples(metrics: Mapping[str, Any], spec: DataSpec, columns: Collection[str]) -> None:
+    """Raises ConfigError if a metric cannot judge samples of these data, with these columns."""
+    for metric in metrics.values():
+        if isinstance(metric, ChecksSamples):
+            metric.check_samples(spec, frozenset(columns))
 
 
 def check_gives(name: str, needed: frozenset[str], extractor: FeatureExtractor) -> None:

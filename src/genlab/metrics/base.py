@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from genlab.data.base import DataModule, Split
+from genlab.data.base import DataModule, DataSpec, Split
 from genlab.model.base import Condition, Model
 
 MetricBatch = Mapping[str, Any]
@@ -26,7 +26,8 @@ class SampleMetric(Protocol):
     """Compares generated examples with real ones."""
 
     reads: ClassVar[frozenset[str]]  # the keys of a batch that it needs
-    # It may also have ``optional``: further keys that it uses if they are present.
+    # It may also have ``optional``: further keys that it uses if they are present; and ``any_of``: keys of which it
+    # needs one.
     directions: ClassVar[Mapping[str, Direction | None]]  # of every number that it gives, by the name in ``compute``
 
     def update(self, batch: MetricBatch, real: bool) -> None:
@@ -100,6 +101,16 @@ class NeedsEnough(Protocol):
     def check_enough(self, real: Tensor, fake: Tensor) -> None:
         """``real`` (M,), ``fake`` (N,): the labels of all examples of a side, -1 = none. Raises DataError, with a
         remedy; called before a training and again before the number is computed."""
+        ...
+
+
+@runtime_checkable
+class ChecksSamples(Protocol):
+    """A metric of samples that does not fit all data."""
+
+    def check_samples(self, spec: DataSpec, columns: frozenset[str]) -> None:
+        """``columns``: of the samples. Raises ConfigError, with a remedy; called before a training and again before
+        samples are measured."""
         ...
 
 

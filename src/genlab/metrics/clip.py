@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from genlab.data.base import DataSpec
 from genlab.errors import ConfigError, ResourceError
 from genlab.files.paths import read_path
 from genlab.metrics.extractor.fingerprint import network_fingerprint
@@ -21,14 +22,16 @@ _TIMEOUT = 5.0  # seconds in which the Hub has to answer; its own library would 
 class CLIP:
     """A network of transformers' CLIPModel, in float32, from safetensors alone."""
 
-    def __init__(self, model: str):  # a folder, or a name on the Hugging Face Hub
-        """Raises ConfigError if transformers is missing, ResourceError if the model is neither here nor can be
+    def __init__(self, model: str, option: str = "metrics.clip_score.model"):
+        """``model``: a folder, or a name on the Hugging Face Hub; ``option``: that names it, for messages.
+
+        Raises ConfigError if transformers is missing, ResourceError if the model is neither here nor can be
         downloaded."""
         try:
             from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
         except ImportError as error:
             raise ConfigError("CLIP needs a package: pip install 'genlab[clip]'") from error
-        folder = _folder(model)
+        folder = _folder(model, option)
         try:
             made: Any = CLIPModel  # typed for other uses
             self.network = made.from_pretrained(folder, use_safetensors=True, local_files_only=True)
@@ -49,6 +52,9 @@ class CLIP:
         """A hash of everything that its outputs depend on."""
         constants = f"{self.size} {self.mean.flatten().tolist()} {self.std.flatten().tolist()}"
         return network_fingerprint(self.network, _PREPROCESSING, constants)
+
+    def check(self, spec: DataSpec, captions: bool) -> None:
+        """Images of any size, and captions of any words."""
 
     def images(self, images: Tensor) -> Tensor:
         """uint8 (N, C, H, W), C of 1 or 3, any size -> unit vectors (N, D) float32."""
@@ -77,7 +83,7 @@ class CLIP:
         return (x - self.mean.to(x.device)) / self.std.to(x.device)
 
 
-def _folder(model: str) -> str:
+def _folder(model: str, option: str) -> str:
     """Where a model's files are: as named, in the Hub's cache, or downloaded into that. Raises ResourceError."""
     if read_path(model).is_dir():
         return str(read_path(model))
@@ -97,5 +103,5 @@ def _folder(model: str) -> str:
     except Exception as error:  # of the network, in the classes of whichever HTTP library is below
         raise ResourceError(
             f"the CLIP {model} is not here and cannot be downloaded ({type(error).__name__}). Name a folder that holds "
-            "it: metrics.clip_score.model=/path, or leave clip_score out of metrics=[...]."
+            f"it: {option}=/path, or leave {option.split('.')[1]} out of metrics=[...]."
         ) from error

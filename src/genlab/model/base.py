@@ -19,6 +19,7 @@ from genlab.model.agreement import Agreement
 from genlab.model.clipping import clip_gradients, clips_by_known_norm
 from genlab.model.condition import Condition as Condition
 from genlab.model.condition import Conditions
+from genlab.model.condition_kind import Caption
 from genlab.model.freezing import freeze
 from genlab.model.renamed_weights import rename_loaded
 from genlab.seeding import RandomStream, derive_seed, seed_torch
@@ -335,17 +336,39 @@ class HasPrior(Protocol):
 
 
 @runtime_checkable
-class Classifies(Protocol):
-    """Image classifiers, whose features and logits metrics can use."""
+class HasFeatures(Protocol):
+    """Models of images whose features metrics can use."""
 
     shape: tuple[int, ...]  # of an image
 
     def features(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) on [-1, 1] -> (N, D), each of about unit variance over the data."""
+        """Images (N, C, H, W) on [-1, 1] -> (N, D), of the order of 1."""
         ...
+
+
+@runtime_checkable
+class Classifies(HasFeatures, Protocol):
+    """Image classifiers, whose features and logits metrics can use. Each feature has about unit variance over the
+    data."""
 
     def logits(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) on [-1, 1] -> (N, classes)."""
+        ...
+
+
+@runtime_checkable
+class ComparesCaptions(Protocol):
+    """Models that embed images and captions in one space, where a picture and its caption are near."""
+
+    shape: tuple[int, ...]  # of an image
+    caption: Caption  # the captions that it reads
+
+    def embed_images(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) on [-1, 1] -> unit vectors (N, D)."""
+        ...
+
+    def embed_captions(self, caption: Tensor) -> Tensor:
+        """Captions (N, T) int64, filled up with 0 -> unit vectors (N, D)."""
         ...
 
 

@@ -215,3 +215,23 @@ class TokenSampler(Protocol):
     def __call__(self, logits: Tensor, before: Tensor, uniform: Tensor) -> Tensor:
         """``logits``: (N, V); ``before``: (N, T) tokens so far, -1 for none; ``uniform``: (N,) on [0, 1) -> (N,)."""
         ...
+
+
+class PatchNetwork(Protocol):
+    """Images to a vector of the whole image, and one for each of its patches."""
+
+    width: int
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``images``: (N, C, H, W) in [-1, 1] -> (N, 1 + P, width), the whole image first."""
+        ...
+
+
+class CaptionNetwork(Protocol):
+    """Captions to vectors."""
+
+    width: int
+
+    def forward(self, captions: Tensor) -> Tensor:
+        """``captions``: (N, T) int64 words, filled up with 0 -> (N, width)."""
+        ...

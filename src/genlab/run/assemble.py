@@ -45,7 +45,7 @@ from genlab.redaction import redacted, remember
 from genlab.run import run_folder
 from genlab.run.cpu_choice import check_cpu
 from genlab.run.data_parallel import DataParallel, OwnSteps
-from genlab.run.elsewhere import JUDGE, adopt, check_entries, put_part, weights_at
+from genlab.run.elsewhere import JUDGE, METRICS, adopt, check_entries, put_part, weights_at
 from genlab.run.pixel_levels import check_model_bits
 from genlab.run.start import check_start
 from genlab.run.training_loop import TrainingLoop
@@ -220,7 +220,7 @@ def build_evaluation(config: Mapping[str, Any], run: Path | None = None) -> Eval
     weights are missing. ``run``: the folder that keeps the extractor's, if it was trained elsewhere."""
     metrics = dict(config["metrics"])
     node = metrics.pop("extractor", None)
-    built: dict[str, Metric] = {name: build(node, Metric, f"metrics.{name}") for name, node in metrics.items()}
+    built: dict[str, Metric] = {name: _build_metric(name, node, config, run) for name, node in metrics.items()}
     of_samples: list[Any] = [metric for metric in built.values() if not isinstance(metric, ModelMetric)]
     is_read = any(metric.reads & EXTRACTED for metric in of_samples)
     extractor = build_extractor(node, config, run) if is_read else None
@@ -229,20 +229,32 @@ def build_evaluation(config: Mapping[str, Any], run: Path | None = None) -> Eval
     return build(config["evaluation"], Evaluation, "evaluation", given=given)
 
 
+def _build_metric(name: str, node: Any, config: Mapping[str, Any], run: Path | None) -> Metric:
+    """With its parts that were trained elsewhere."""
+    return _with_parts(node, Metric, f"{METRICS}.{name}", config, run)
+
+
+def _with_parts(node: Any, slot: Any, path: str, config: Mapping[str, Any], run: Path | None) -> Any:
+    """What ``node`` makes; its parts that were trained elsewhere have their weights. Raises CheckpointError: they are
+    missing."""
+    entries = check_entries(config.get("pretrained", {}))
+    parts: dict[str, Any] = {place: None for place in entries if place.startswith(f"{path}.")}
+    made = build(node, slot, path, noted=parts)
+    for place, part in parts.items():
+        if part is not None:
+            put_part(part, weights_at(place, entries[place], run), entries[place]["where"])
+    return made
+
+
 def build_extractor(node: Any, config: Mapping[str, Any], run: Path | None = None) -> FeatureExtractor | None:
     """The feature extractor. Raises ConfigError: it was trained on images of another size than those of the data;
     CheckpointError: its weights are missing."""
-    entries = check_entries(config.get("pretrained", {}))
-    parts: dict[str, Any] = {path: None for path in entries if path.startswith(f"{JUDGE}.")}
-    slot: Any = FeatureExtractor | None
-    extractor: FeatureExtractor | None = build(node, slot, JUDGE, noted=parts)
-    for path, part in parts.items():
-        put_part(part, weights_at(path, entries[path], run), entries[path]["where"])
+    extractor: FeatureExtractor | None = _with_parts(node, FeatureExtractor | None, JUDGE, config, run)
     spec = config["spec"]
     if not isinstance(extractor, ClassifierFeatures) or spec["modality"] != "image":
         return extractor
     if extractor.shape != tuple(spec["shape"]):
-        where = entries.get(f"{JUDGE}.model", {}).get("where")
+        where = (config.get("pretrained", {}).get(f"{JUDGE}.model") or {}).get("where")
         raise ConfigError(
             f"{JUDGE}={where} was trained on images of shape {extractor.shape}, "
             f"the data have {tuple(spec['shape'])}. Name another run, or change the data."

@@ -26,18 +26,21 @@ from genlab.config.slots import needs
 from genlab.errors import CheckpointError, ConfigError
 from genlab.files.atomic import prepare_folder, write_atomically
 from genlab.metrics.extractor.classifier import ClassifierFeatures
-from genlab.model.base import Classifies, HasLatent, HasTokens, Model
+from genlab.model.base import ComparesCaptions, HasFeatures, HasLatent, HasTokens, Model
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
 from genlab.model.renamed_weights import renamed
-from genlab.run.origin import HUB, Origin, file_of, is_a_reference, origin_of, weights_of
+from genlab.run import run_folder
+from genlab.run.origin import FILE, HUB, Origin, file_of, is_a_reference, origin_of, weights_of
 
 UNKNOWN = "???"  # the hash of a part that was not read yet
-JUDGE = "metrics.extractor"
+METRICS = "metrics"
+JUDGE = f"{METRICS}.extractor"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LACKS: dict[Any, tuple[str, str]] = {  # what an unsuitable model lacks, and models that have it
     HasLatent: ("has no latents with a spatial shape", "vae or vq_vae"),
     HasTokens: ("has no discrete tokens", "vq_vae"),
-    Classifies: ("is not a classifier", "classifier"),
+    HasFeatures: ("has no features of images", "classifier or contrastive_text"),
+    ComparesCaptions: ("does not compare images with captions", "contrastive_text"),
 }
 Entry = Mapping[str, Any]
 
@@ -91,7 +94,7 @@ def _absolute(origin: Origin, where: str) -> str:
 
 
 def _name_judge(config: DictConfig) -> None:
-    """``metrics.extractor=outputs/...`` means the features of that classifier."""
+    """``metrics.extractor=outputs/...`` means the features of that model."""
     named = OmegaConf.select(config, JUDGE)
     if isinstance(named, str):
         target = f"{ClassifierFeatures.__module__}.{ClassifierFeatures.__qualname__}"
@@ -114,9 +117,9 @@ def _take_sizes(config: DictConfig) -> None:
 def _places(config: DictConfig) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """The arguments that may be pretrained parts, by path: their slot, and their value."""
     yield from _below(config._get_node("model"), "model")
-    metrics = config._get_node("metrics")
-    if isinstance(metrics, DictConfig) and "extractor" in metrics:
-        yield from _below(metrics._get_node("extractor"), JUDGE)
+    metrics: Any = config._get_node(METRICS)
+    for name in map(str, metrics if isinstance(metrics, DictConfig) else ()):
+        yield from _below(metrics._get_node(name), f"{METRICS}.{name}")
 
 
 def _below(node: Any, path: str) -> Iterator[tuple[str, tuple[Any, Any]]]:
@@ -132,15 +135,25 @@ def _below(node: Any, path: str) -> Iterator[tuple[str, tuple[Any, Any]]]:
     for key in map(str, node):
         value: Any = node._get_node(key)
         if key in found and not value._is_missing() and not value._is_interpolation():
-            yield f"{path}.{key}", (found[key], value if isinstance(value, DictConfig) else value._value())
+            plain = value if isinstance(value, DictConfig) else value._value()
+            if not _is_another_name(plain, found[key]):
+                yield f"{path}.{key}", (found[key], plain)
         if key in known:
             yield from _below(value, f"{path}.{key}")
+
+
+def _is_another_name(value: Any, slot: Any) -> bool:
+    """Whether a string in a slot that takes other names too, of published models, is one of these: neither a run, nor a
+    folder of runs, nor a file of a part."""
+    if not isinstance(value, str) or str not in get_args(slot):
+        return False
+    return not value.endswith(FILE) and not run_folder.is_run_or_holds_runs(value)
 
 
 def _check_fits(model: Mapping[str, Any], slot: Any, path: str, where: str) -> None:
     options = get_args(slot) if get_origin(slot) in (Union, UnionType) else (slot,)
     kind = resolve(model["_target_"], path)
-    for option in (option for option in options if option is not NoneType):
+    for option in (option for option in options if option not in (NoneType, str)):
         has_map = option is not HasLatent or "latent_shape" in model
         if fits(kind, option, partial=False) and has_map:
             return
@@ -223,7 +236,8 @@ def weights_at(path: str, entry: Entry, run: Path | None, verify: bool = True) -
         return tensors_in(content, file)
     where = _where(path, entry)
     if not is_a_reference(where):
-        other = f"name another: {JUDGE}=outputs/..." if path.startswith(JUDGE) else "start a new run"
+        is_judge = path.startswith(f"{METRICS}.")
+        other = f"name another: {_option(path)}=outputs/..." if is_judge else "start a new run"
         raise CheckpointError(f"{file} is missing; it holds {path} as trained by {where}. Put it back, or {other}.")
     try:
         origin = origin_of(where, path)

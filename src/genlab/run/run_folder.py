@@ -102,6 +102,12 @@ def find(run: str, option: str = "run") -> Path:
     return folder
 
 
+def is_run_or_holds_runs(path: str) -> bool:
+    """Whether there is a run at ``path``, or below it."""
+    folder = read_path(path)
+    return os.path.lexists(folder / "config.yaml") or _newest_below(folder) is not None
+
+
 def _newest_below(folder: Path) -> Path | None:
     """The run that was begun last in a folder of runs; its name begins with the time."""
     try:

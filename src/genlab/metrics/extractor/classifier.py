@@ -1,4 +1,5 @@
-"""The features and logits of a classifier that was trained with genlab: ``metrics.extractor=<folder of its run>``."""
+"""The features of a classifier, or of a model of images and captions, that was trained with genlab:
+``metrics.extractor=<folder of its run>``."""
 
 from typing import Annotated, Literal
 
@@ -9,23 +10,23 @@ from genlab.data.image import to_float
 from genlab.errors import DataError
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
-from genlab.model.base import Classifies, Model
+from genlab.model.base import Classifies, HasFeatures, Model
 from genlab.model.elsewhere import FROM_ELSEWHERE
 
 
 class ClassifierFeatures:
-    """Features of images of the size that the classifier was trained on. Nothing is resized.
+    """Features of images of the size that the model was trained on, and the logits of a classifier. Nothing is resized.
 
-    Numbers with two classifiers are not comparable, not even with two trainings of one; their fingerprints, which
+    Numbers with two models are not comparable, not even with two trainings of one; their fingerprints, which
     hash the weights, differ.
     """
 
     modality: Literal["image"] = "image"
-    gives = frozenset({"features", "logits"})
+    gives: frozenset[str] = frozenset({"features", "logits"})  # without logits, if it is not a classifier
 
     def __init__(
         self,
-        model: Annotated[Classifies, FROM_ELSEWHERE],
+        model: Annotated[HasFeatures, FROM_ELSEWHERE],
     ):
         """Makes the networks of ``model``; the caller loads its weights afterwards."""
         assert isinstance(model, Model)
@@ -34,8 +35,11 @@ class ClassifierFeatures:
         self.shape = tuple(model.shape)
         with torch.no_grad():
             width = model.features(torch.zeros(1, *self.shape)).shape[1]
-        self.name = f"classifier{width}"
-        self.preprocessing = f"{type(model).__name__} of {self.shape}; no resize; to [-1, 1]; features standardised"
+        scaled = "standardised" if isinstance(model, Classifies) else "of mean square 1"
+        self.name = f"{'classifier' if isinstance(model, Classifies) else 'contrastive'}{width}"
+        self.preprocessing = f"{type(model).__name__} of {self.shape}; no resize; to [-1, 1]; features {scaled}"
+        if not isinstance(model, Classifies):
+            self.gives = frozenset({"features"})
 
     def fingerprint(self) -> str:
         return network_fingerprint(self.model, self.preprocessing)
@@ -51,6 +55,5 @@ class ClassifierFeatures:
                 f"got {tuple(examples.shape[1:])}. Name another run."
             )
         self.model.to(examples.device)
-        given = {"features": self.model.features, "logits": self.model.logits}
         with full_precision(examples.device):
-            return {name: given[name](to_float(examples)) for name in wanted}
+            return {name: getattr(self.model, name)(to_float(examples)) for name in wanted}
