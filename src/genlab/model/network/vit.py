@@ -1,0 +1,92 @@
+"""A vision transformer: an image as a sequence of vectors, one for each patch and one for the whole."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genlab.model.network.attention import SelfAttention
+from genlab.model.network.feed_forward import FeedForward
+
+_EPSILON = 1e-6  # of layer norms, as in the published models
+_STD = 0.02  # of weights at the start
+
+
+class ViT(nn.Module):
+    """The encoder of Dosovitskiy et al. (2021, section 3.1): patches, embedded linearly, a class token before them,
+    learned positions, and pre-norm transformer blocks.
+
+    Weights start normal with deviation 0.02, cut off at two deviations; biases start at zero.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],  # of an image (C, H, W)
+        patch_size: int = 4,  # pixels; divides both sides
+        width: int = 192,
+        depth: int = 6,
+        num_heads: int = 4,
+        mlp_ratio: float = 4.0,  # hidden units of a feed-forward network / width
+        dropout: float = 0.0,  # of embeddings, and of what each block adds
+    ):
+        """Raises ValueError: patches that do not tile the image, or heads that do not divide the width."""
+        super().__init__()
+        channels, height, _ = _checked_sides(shape, patch_size)
+        if width % num_heads:
+            raise ValueError(f"num_heads={num_heads} must divide width={width}.")
+        self.shape, self.patch_size, self.width = tuple(shape), patch_size, width
+        self.num_patches = (height // patch_size) * (shape[2] // patch_size)
+        self.patches = nn.Conv2d(channels, width, patch_size, stride=patch_size)
+        self.class_token = nn.Parameter(torch.empty(1, 1, width))
+        self.positions = nn.Parameter(torch.empty(1, 1 + self.num_patches, width))
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(ViTBlock(width, num_heads, mlp_ratio, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=_EPSILON)
+        self.initialize()
+
+    def initialize(self) -> None:
+        for tensor in (self.class_token, self.positions):
+            nn.init.trunc_normal_(tensor, std=_STD, a=-2 * _STD, b=2 * _STD)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=_STD, a=-2 * _STD, b=2 * _STD)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) on [-1, 1] -> (N, 1 + P, width): the class token, then the P patches row by row, each
+        after the last layer norm."""
+        x = self.patches(images).flatten(2).transpose(1, 2)  # (N, P, width)
+        x = torch.cat([self.class_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+        x = self.dropout(x + self.positions)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class ViTBlock(nn.Module):
+    """Attention, then a feed-forward network, each of normalized input and added to it."""
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, dropout: float):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, eps=_EPSILON)
+        self.attention = SelfAttention(width, num_heads)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=_EPSILON)
+        self.feed_forward = FeedForward(width, nn.GELU(), expansion=mlp_ratio, bias=True)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, width) -> (N, T, width)."""
+        x = x + F.dropout(self.attention(self.attention_norm(x)), self.dropout, self.training)
+        return x + F.dropout(self.feed_forward(self.feed_forward_norm(x)), self.dropout, self.training)
+
+
+def _checked_sides(shape: Sequence[int], patch_size: int) -> tuple[int, int, int]:
+    """(C, H, W). Raises ValueError: not an image's, or patches do not tile it."""
+    if len(shape) != 3:
+        raise ValueError(f"a vision transformer sees images (C, H, W); the data have shape {tuple(shape)}.")
+    channels, height, width = shape
+    if patch_size < 1 or height % patch_size or width % patch_size:
+        raise ValueError(f"patch_size={patch_size} does not divide both sides of images of {height} x {width} pixels.")
+    return channels, height, width
