@@ -199,6 +199,29 @@ class TokenNetwork(Protocol):
         ...
 
 
+class ImageEncoder(Protocol):
+    """Images to sequences of vectors."""
+
+    length: int  # S, vectors of an image
+    width: int  # of each
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``images``: (N, C, H, W) on [-1, 1] -> (N, S, width)."""
+        ...
+
+
+class CaptionDecoder(Protocol):
+    """Tokens to logits of the ones after them, given the vectors of a picture."""
+
+    def forward(self, tokens: Tensor, seen: Tensor, cache: Any = None) -> Tensor:
+        """``tokens``: (N, T); ``seen``: (N, S, width) -> (N, T, outputs); ``cache``: what was read before."""
+        ...
+
+    def cache(self, num_rows: int, length: int) -> Any:
+        """An empty one, for ``num_rows`` rows of up to ``length`` tokens, which can be reordered."""
+        ...
+
+
 class UnmaskingSampler(Protocol):
     """Hidden tokens to tokens."""
 
@@ -214,4 +237,16 @@ class TokenSampler(Protocol):
 
     def __call__(self, logits: Tensor, before: Tensor, uniform: Tensor) -> Tensor:
         """``logits``: (N, V); ``before``: (N, T) tokens so far, -1 for none; ``uniform``: (N,) on [0, 1) -> (N,)."""
+        ...
+
+
+@runtime_checkable
+class SequenceSearch(Protocol):
+    """Logits to whole sequences, by looking ahead."""
+
+    def search(
+        self, first: Tensor, step: Callable[[Tensor, Tensor], Tensor], length: int, end: int, may_stop: bool
+    ) -> Tensor:
+        """``first``: (N, V), logits of the first token; ``step``: tokens (M,), and rows (M,) of its last call that they
+        follow -> logits (M, V). -> (N, length), filled up with ``end``."""
         ...

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
 from genlab.budget import Budget
+from genlab.callbacks.caption_samples import CaptionSamples
 from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
@@ -238,7 +239,7 @@ def build_extractor(node: Any, config: Mapping[str, Any], run: Path | None = Non
 def check_callbacks(callbacks: Sequence[pl.Callback], model: Model) -> None:
     """Raises ConfigError if a callback draws samples and the model cannot."""
     for callback in callbacks:
-        if isinstance(callback, SampleGrid | TextSamples) and not isinstance(model, GenerativeModel):
+        if isinstance(callback, SampleGrid | TextSamples | CaptionSamples) and not isinstance(model, GenerativeModel):
             raise ConfigError(
                 f"callbacks: {type(callback).__name__} shows samples, and a {type(model).__name__} draws "
                 "none. Use callbacks=[no_samples]."
