@@ -145,15 +145,13 @@ class Captioner(GenerativeModel):
             self.conditions.check(condition)
             return self._searched(self.sampler, self.seen(condition, num_samples))
         captions = torch.zeros(num_samples, self.caption.length, dtype=torch.long, device=self.device)
-        for place, words in enumerate(self.generate(condition, generator)):
+        for place, words in enumerate(self._drawn(self.sampler, condition, generator)):
             captions[:, place] = words
         return captions
 
-    @torch.no_grad()
-    def generate(self, condition: Condition | None, generator: RandomStream) -> Iterator[Tensor]:
+    def _drawn(self, sampler: TokenSampler, condition: Condition | None, generator: RandomStream) -> Iterator[Tensor]:
         """The words of ``len(generator)`` captions, one after the other: (N,) each, 0 after the end, until all have
         ended."""
-        assert not isinstance(self.sampler, SequenceSearch), "which does not know a word before the last"
         self.conditions.check(condition)
         rows, length = len(generator), self.caption.length
         uniform = generator.rand(length).unbind(dim=1)
@@ -165,7 +163,7 @@ class Captioner(GenerativeModel):
         for place in range(length):
             logits = self.decoder(words[:, None], seen, cache)[:, -1]
             self.evaluations += rows
-            words = self.sampler(logits, before[:, :place], uniform[place]).masked_fill(ended, END)
+            words = sampler(logits, before[:, :place], uniform[place]).masked_fill(ended, END)
             before[:, place] = words
             ended = ended | (words == END)
             yield words

@@ -36,7 +36,7 @@ from genlab.logger.wandb_mode import choose_wandb_mode
 from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.milestones import Bands
-from genlab.model.base import GenerativeModel, Model
+from genlab.model.base import GenerativeModel, HasCaptionLikelihood, Model
 from genlab.model.elsewhere import leave_state_dict
 from genlab.model.network.image_size import ImageSizeError
 from genlab.redaction import redacted, remember
@@ -237,12 +237,23 @@ def build_extractor(node: Any, config: Mapping[str, Any], run: Path | None = Non
 
 
 def check_callbacks(callbacks: Sequence[pl.Callback], model: Model) -> None:
-    """Raises ConfigError if a callback draws samples and the model cannot."""
+    """Raises ConfigError if a callback draws samples and the model cannot, or shows another kind of them."""
     for callback in callbacks:
         if isinstance(callback, SampleGrid | TextSamples | CaptionSamples) and not isinstance(model, GenerativeModel):
             raise ConfigError(
                 f"callbacks: {type(callback).__name__} shows samples, and a {type(model).__name__} draws "
                 "none. Use callbacks=[no_samples]."
+            )
+        writes_captions = isinstance(model, HasCaptionLikelihood)
+        if isinstance(callback, SampleGrid | TextSamples) and writes_captions:
+            raise ConfigError(
+                f"callbacks: {type(callback).__name__} does not show captions, which a {type(model).__name__} "
+                "writes. Use callbacks=[captions]."
+            )
+        if isinstance(callback, CaptionSamples) and not writes_captions:
+            raise ConfigError(
+                f"callbacks: CaptionSamples shows captions, and a {type(model).__name__} writes none. "
+                "Use callbacks=[default]."
             )
 
 

@@ -11,8 +11,9 @@ class BeamSearch:
     finished one of the highest log-probability / tokens ^ ``length_penalty``, its end counted as a token (Wu et al.
     2016, section 7, with the penalty of Hugging Face transformers).
 
-    A width of 1 is greedy decoding. The search ends when no beginning can beat what is finished, which is exact.
-    Nothing is drawn, and rows do not depend on each other.
+    The search ends when no beginning can beat what is finished, which is exact. Nothing is drawn, and rows do not
+    depend on each other. Greedy decoding, which ends where the end is the most likely token, is ``NextToken`` at
+    temperature 0.
     """
 
     def __init__(self, width: int = 4, length_penalty: float = 1.0):
