@@ -84,6 +84,8 @@ class Runs:
         if "[no_samples]" in written:  # it judges images, and makes none
             silent = (line for line in EVENTFUL if not line.startswith("callbacks.samples."))
             return (*small(*choices), *silent, "metrics=[accuracy]")
+        if "callbacks: [captions]" in written:
+            return (*small(*choices), *EVENTFUL, "metrics=[cider]")
         if "tokens" in kinds(family):  # it draws pixel by pixel
             choices = (*choices, *self._few_pixels())
         if "autoencoder: ???" in written:

@@ -120,7 +120,7 @@ def test_greedy_words_are_those_of_whole_passes(decoder: Any) -> None:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_wide_beam_is_an_exhaustive_search(decoder: Any, length_penalty: float) -> None:
     """As wide as there are beginnings, it finds the best of all captions; and rows do not depend on each other."""
-    model, images = captioner(decoder, BeamSearch(width=3**LENGTH, length_penalty=length_penalty)), pictures(6)
+    model, images = captioner(decoder, BeamSearch(num_beams=3**LENGTH, length_penalty=length_penalty)), pictures(6)
     found = model.sample(6, images)
     for row in range(6):
         one = {"image": images["image"][row : row + 1]}
@@ -181,5 +181,5 @@ def test_refusals() -> None:
         Captioner(None, None, BeamSearch(), None, Constant(), SHAPE, {"caption": {"size": None}})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"pictures of shape \(3, 4, 4\): the model was trained on \(3, 8, 8\)"):
         captioner().sample(1, {"image": torch.zeros(1, 3, 4, 4)})
-    with pytest.raises(ValueError, match="width=0 must be 1 or more"):
-        BeamSearch(width=0)
+    with pytest.raises(ValueError, match="num_beams=0 must be 1 or more"):
+        BeamSearch(num_beams=0)

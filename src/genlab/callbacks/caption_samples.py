@@ -13,7 +13,6 @@ from genlab.data.image import to_float
 from genlab.files.atomic import prepare_folder
 from genlab.logger.isolated import IsolatedLogger
 from genlab.model.base import GenerativeModel, in_eval_mode
-from genlab.model.condition_picture import KEY
 from genlab.sampling.captions import Captions, save_captioned
 from genlab.sampling.draw import draws
 from genlab.sampling.pictures import FOLDER, captions_of, write_captions
@@ -47,7 +46,7 @@ class CaptionSamples(Callback):
     def show(self, trainer: Trainer, model: GenerativeModel) -> None:
         images = torch.from_numpy(trainer.datamodule.table("val").images[: self.count])  # type: ignore[attr-defined]
         with averaged_weights(trainer, model), in_eval_mode(model):
-            (words,) = draws(model, range(len(images)), {KEY: to_float(images)}, self.seed, len(images))
+            (words,) = draws(model, range(len(images)), {model.key: to_float(images)}, self.seed, len(images))
         if not trainer.is_global_zero:
             return
         captions = Captions(model.shape).text_of(model, words)  # type: ignore[arg-type]

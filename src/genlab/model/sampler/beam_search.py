@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class BeamSearch:
-    """Keeps the ``width`` most likely beginnings of each sequence and prolongs them token by token; the result is the
+    """Keeps the ``num_beams`` most likely beginnings of each sequence and prolongs them token by token; the result is the
     finished one of the highest log-probability / tokens ^ ``length_penalty``, its end counted as a token (Wu et al.
     2016, section 7, with the penalty of Hugging Face transformers).
 
@@ -16,12 +16,12 @@ class BeamSearch:
     temperature 0.
     """
 
-    def __init__(self, width: int = 4, length_penalty: float = 1.0):
+    def __init__(self, num_beams: int = 4, length_penalty: float = 1.0):
         """``length_penalty``: 0 is the log-probability itself, which favors short sequences. Raises ValueError: an
         argument is outside its range."""
-        if width < 1 or length_penalty < 0:
-            raise ValueError(f"width={width} must be 1 or more, length_penalty={length_penalty} 0 or more.")
-        self.width, self.length_penalty = width, length_penalty
+        if num_beams < 1 or length_penalty < 0:
+            raise ValueError(f"num_beams={num_beams} must be 1 or more, length_penalty={length_penalty} 0 or more.")
+        self.num_beams, self.length_penalty = num_beams, length_penalty
 
     def search(
         self,
@@ -52,7 +52,7 @@ class BeamSearch:
             scores_of_all = scores[:, :, None] + log_probs
             self._keep(scores_of_all[:, :, end], words, place + 1, best, result)
             scores_of_all = scores_of_all.index_fill(2, torch.tensor(end, device=first.device), -torch.inf)
-            kept = min(self.width, max(1, beams * (vocabulary - 1)))
+            kept = min(self.num_beams, max(1, beams * (vocabulary - 1)))
             scores, chosen = scores_of_all.flatten(1).topk(kept, dim=1)
             parents, tokens = chosen // vocabulary, chosen % vocabulary  # (N, kept)
             words = torch.cat([words.gather(1, parents[..., None].expand(-1, -1, place)), tokens[..., None]], dim=2)
