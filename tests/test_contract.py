@@ -16,7 +16,7 @@ import torch
 from genlab.checkpoint import read
 from genlab.command.train import Interrupted
 from genlab.config.tree import ConfigTree
-from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasLikelihood
+from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasCaptionLikelihood, HasLikelihood
 from genlab.model.guidance.classifier_free import ClassifierFree
 from genlab.run import run_folder
 from genlab.run.load import load_run
@@ -118,6 +118,13 @@ def test_what_a_family_is(family: str, never_stopped: Any) -> None:
         assert isinstance(model, Classifies)
         assert model.logits(torch.zeros(3, 1, 16, 16)).shape == (3, 10)
         return
+    if isinstance(model, HasCaptionLikelihood):
+        pictures = {"image": torch.zeros(3, 3, 16, 16)}
+        captions = model.sample(3, pictures)
+        assert captions.shape == (3, 4)
+        assert torch.isfinite(model.caption_log_probs(captions, pictures)).all()
+        assert model.sample(3).shape == (3, 4)
+        return
     label = {"label": torch.tensor([0, 1, -1])} if model.num_classes is not None else None
     images = model.sample(3, label)
     assert images.shape == (3, 1, 16, 16)
@@ -131,7 +138,7 @@ def test_what_a_family_is(family: str, never_stopped: Any) -> None:
 # What draws, where it is not called `network`; and what a sample costs: two steps of DPM-Solver, 16 x 16 pixels, two of
 # unmasking, an inverse and a denoising.
 DRAWS = {"gan": "generator", "vae": "decoder", "vq_vae": "decoder", "hierarchical_vae": "ladder",
-         "latent_diffusion": "diffusion.network"}  # fmt: skip
+         "latent_diffusion": "diffusion.network", "captioner": "decoder"}  # fmt: skip
 COST = {"diffusion": 2, "latent_diffusion": 2, "transformer": 256, "masked": 2, "flow": 2}
 
 
@@ -165,6 +172,9 @@ def test_every_evaluation_is_counted(
         guided.guidance = ClassifierFree(guidance)
     model.sample(3, {"label": torch.tensor([0, 1, 2])} if model.num_classes is not None else None)
     expected = COST.get(family, 1) * 3
+    if family == "captioner":  # a beam of so many words as it takes
+        assert 3 <= model.evaluations == sum(rows) <= 3 * (1 + 3 * 4)
+        return
     if guidance != 1 and family == "flow":  # its inverse passes twice below one call; its denoising is not guided
         assert (model.evaluations, sum(rows)) == (3 * 3, 2 * 3)
     else:

@@ -19,10 +19,11 @@ import genlab
 from genlab.command import train as train_command
 from genlab.config.tree import PACKAGED, ConfigTree, check_complete
 from genlab.data.image import ImageDataModule, to_float
-from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, Model
+from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasCaptionLikelihood, Model
 from genlab.run import run_folder
 from genlab.run.assemble import check_config
 from genlab.sampling.draw import sample_images
+from genlab.seeding import RandomStream
 
 REPOSITORY = Path(__file__).parents[1]
 # AdamW, whose steps are quicker than Muon's on networks as small as this.
@@ -36,6 +37,9 @@ SHORT = ("trainer=cpu", "logger=[none]", "data.limit=40", "data.batch_size=8", "
          "evaluation.num_samples=4", "callbacks.samples.times=0", "callbacks.evaluation.times=0",
          "trainer.log_every_n_steps=1")  # fmt: skip
 BARE = ("data=digits", *SHORT, "callbacks.samples.rows=1", "callbacks.samples.columns=2")
+# Of pictures with captions, for families that need some.
+BARE_CAPTIONS = ("data=shapes", *SHORT, "data.image_size=16", "data.max_objects=1", "data.num_val=8",
+                 "callbacks.samples.count=2")  # fmt: skip
 BARE_TEXT = (*SHORT, "data.context=16", "callbacks.samples.count=2")
 # Scenes with captions, for families that are trained on nothing else.
 CAPTIONS = ("data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_val=8")
@@ -48,6 +52,8 @@ SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1,
 def bare(overrides: Sequence[str]) -> tuple[str, ...]:
     """What makes a run of the data that ``overrides`` choose tiny."""
     lines = BARE_TEXT if "/callbacks: [text]" in _file("data", overrides) else BARE
+    if "callbacks: [captions]" in _file("model", overrides):
+        lines = BARE_CAPTIONS
     draws_nothing = "[no_samples]" in _file("model", overrides)
     if any(f"model={family}" in overrides for family in NEEDS_CAPTIONS) and not _file("data", overrides):
         lines = (*CAPTIONS, *lines[1:])
@@ -118,7 +124,11 @@ def resume(run: Path, *overrides: str, allow_changes: bool = False) -> None:
 
 
 def answers(model: Model, data: ImageDataModule) -> Tensor:
-    """What a model that was trained on ``data`` is for: four samples, or logits or vectors of held-out images."""
+    """What a model that was trained on ``data`` is for: four samples, or captions, logits or vectors of images."""
+    if isinstance(model, HasCaptionLikelihood):
+        assert isinstance(model, GenerativeModel)
+        pictures = {"image": to_float(torch.from_numpy(data.table("val").images[:4]))}
+        return model.sample(4, pictures, RandomStream.for_samples(1, range(4)))
     if isinstance(model, GenerativeModel):
         return sample_images(model, range(4), seed=1)
     assert isinstance(model, Classifies | ComparesCaptions)

@@ -85,6 +85,8 @@ class Runs:
             silent = (line for line in EVENTFUL if not line.startswith("callbacks.samples."))
             judged = "metrics=[retrieval]" if family in NEEDS_CAPTIONS else "metrics=[accuracy]"
             return (*small(*choices), *silent, judged)
+        if "callbacks: [captions]" in written:
+            return (*small(*choices), *EVENTFUL, "metrics=[cider]")
         if "tokens" in kinds(family):  # it draws pixel by pixel
             choices = (*choices, *self._few_pixels())
         if "autoencoder: ???" in written:

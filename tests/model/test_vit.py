@@ -1,57 +1,87 @@
 """The vision transformer against transformers' own with the same weights, and what it refuses."""
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import Tensor
 
 from genlab.model.network.vit import ViT
 
+RECORDED = [
+    [
+        [-0.10806, -0.35259, -0.71756, -0.58057],
+        [-0.10268, -0.36265, -0.27337, -0.98656],
+        [-0.1418, -0.32738, -1.08329, -0.43147],
+    ],
+    [
+        [-0.10864, -0.35508, -0.77377, -0.60897],
+        [-0.03881, -0.34074, -0.4057, -0.26935],
+        [-0.07671, -0.35525, -0.25711, -0.40077],
+    ],
+]
 
-def of_hugging_face(weights: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
-    """The weights of a ``transformers.ViTModel`` by this ViT's names."""
-    ours = {
-        "class_token": weights["embeddings.cls_token"],
-        "positions": weights["embeddings.position_embeddings"],
+
+def small() -> tuple[ViT, Tensor]:
+    """A network whose weights a formula gives, the same with any version of torch, and images (2, 3, 8, 12)."""
+    vit = ViT((3, 8, 12), patch_size=4, width=16, depth=2, num_heads=4, mlp_ratio=2.0).eval()
+    for number, parameter in enumerate(vit.parameters()):
+        values = 0.4 * torch.sin(0.37 * torch.arange(parameter.numel(), dtype=torch.float64) ** 1.3 + number)
+        parameter.data = values.float().view_as(parameter)
+    return vit, torch.cos(torch.arange(2 * 3 * 8 * 12, dtype=torch.float64) ** 1.1).float().view(2, 3, 8, 12)
+
+
+def by_names_of_transformers(weights: dict[str, Tensor], theirs: Iterable[str], depth: int) -> dict[str, Tensor]:
+    """The weights of a ViT by the names of a ``transformers.ViTModel``, of version 4 or 5."""
+    found = {
+        "embeddings.cls_token": weights["class_token"],
+        "embeddings.position_embeddings": weights["positions"],
     }
-    maps = {
-        "patches": ("embeddings.patch_embeddings.projection",),
-        "norm": ("layernorm",),
-    }
+    maps = {"patches": ["embeddings.patch_embeddings.projection"], "norm": ["layernorm"]}
+    new = any("q_proj" in name for name in theirs)
     for i in range(depth):
-        theirs = next(p for p in (f"encoder.layer.{i}.", f"layers.{i}.") if any(k.startswith(p) for k in weights))
-        new = f"{theirs}attention.q_proj.weight" in weights  # the names of transformers 5
-        asked = [f"{theirs}attention.{n}_proj" for n in "qkv"]
-        if not new:
-            asked = [f"{theirs}attention.attention.{n}" for n in ("query", "key", "value")]
+        block = f"layers.{i}." if new else f"encoder.layer.{i}."
+        query_key_value = (
+            ("q_proj", "k_proj", "v_proj") if new else ("attention.query", "attention.key", "attention.value")
+        )
         maps |= {
-            f"blocks.{i}.attention_norm": (f"{theirs}layernorm_before",),
-            f"blocks.{i}.attention.qkv": tuple(asked),
-            f"blocks.{i}.attention.out": (f"{theirs}attention.{'o_proj' if new else 'output.dense'}",),
-            f"blocks.{i}.feed_forward_norm": (f"{theirs}layernorm_after",),
-            f"blocks.{i}.feed_forward.expand": (f"{theirs}{'mlp.fc1' if new else 'intermediate.dense'}",),
-            f"blocks.{i}.feed_forward.out": (f"{theirs}{'mlp.fc2' if new else 'output.dense'}",),
+            f"blocks.{i}.attention_norm": [f"{block}layernorm_before"],
+            f"blocks.{i}.attention.qkv": [f"{block}attention.{name}" for name in query_key_value],
+            f"blocks.{i}.attention.out": [f"{block}attention.{'o_proj' if new else 'output.dense'}"],
+            f"blocks.{i}.feed_forward_norm": [f"{block}layernorm_after"],
+            f"blocks.{i}.feed_forward.expand": [f"{block}{'mlp.fc1' if new else 'intermediate.dense'}"],
+            f"blocks.{i}.feed_forward.out": [f"{block}{'mlp.fc2' if new else 'output.dense'}"],
         }
-    for name, sources in maps.items():
+    for name, targets in maps.items():
         for kind in ("weight", "bias"):
-            ours[f"{name}.{kind}"] = torch.cat([weights[f"{source}.{kind}"] for source in sources])
-    return ours
+            parts = weights[f"{name}.{kind}"].chunk(len(targets))
+            found |= {f"{target}.{kind}": part for target, part in zip(targets, parts, strict=True)}
+    return found
 
 
+def test_equals_what_transformers_gave() -> None:
+    """Values recorded from the test below, with transformers 5.24."""
+    vit, images = small()
+    with torch.no_grad():
+        found = vit(images)
+    assert found.shape == (2, 7, 16)
+    torch.testing.assert_close(found[:, ::3, :4], torch.tensor(RECORDED), atol=1e-4, rtol=0)
+
+
+@pytest.mark.matrix  # imports transformers, which takes seconds
 def test_equals_transformers() -> None:
     transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
+    ours, images = small()
     config = transformers.ViTConfig(
         image_size=(8, 12), patch_size=4, num_channels=3, hidden_size=16, num_hidden_layers=2,
         num_attention_heads=4, intermediate_size=32,
     )  # fmt: skip
     theirs = transformers.ViTModel(config, add_pooling_layer=False).eval()
-    for parameter in theirs.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    ours = ViT((3, 8, 12), patch_size=4, width=16, depth=2, num_heads=4, mlp_ratio=2.0).eval()
-    ours.load_state_dict(of_hugging_face(theirs.state_dict(), depth=2))
-    images = torch.rand(3, 3, 8, 12) * 2 - 1
+    theirs.load_state_dict(by_names_of_transformers(ours.state_dict(), theirs.state_dict(), depth=2))
     with torch.no_grad():
-        torch.testing.assert_close(ours(images), theirs(images).last_hidden_state, atol=1e-4, rtol=0)
+        expected = theirs(images).last_hidden_state
+        torch.testing.assert_close(ours(images), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(expected[:, ::3, :4], torch.tensor(RECORDED), atol=1e-4, rtol=0)
 
 
 def test_tokens_are_patches_row_by_row() -> None:

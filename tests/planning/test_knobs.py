@@ -46,7 +46,7 @@ def test_they_are_what_they_are_called(choices: tuple[str, ...], expected: dict[
 def test_every_family_has_a_wider_and_a_narrower_one(family: str) -> None:
     if "model.autoencoder" in missing(TREE.compose([f"model={family}"])):
         pytest.skip("needs a run")
-    of = config(f"model={family}", *(["data=shapes"] if family in NEEDS_CAPTIONS else []))
+    of = config(f"model={family}", *(["data=shapes"] if family in (*NEEDS_CAPTIONS, "captioner") else []))
     found = find_knobs(of)
     half, same, double = (size_of(of, found, width, 1) for width in (0.5, 1, 2))
     assert half is not None

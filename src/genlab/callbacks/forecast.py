@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from genlab.callbacks.caption_samples import CaptionSamples
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
@@ -67,7 +68,7 @@ def samples_ahead(trainer: Trainer, model: Model) -> int:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SampleGrid):
             count += callback.milestones.ahead(fraction) * callback.rows * callback.columns
-        elif isinstance(callback, TextSamples):
+        elif isinstance(callback, TextSamples | CaptionSamples):
             count += callback.milestones.ahead(fraction) * callback.count
         elif isinstance(callback, PeriodicEvaluation) and callback.evaluation.metrics:
             at_the_end = bool(callback.milestones.times)  # that point is the full evaluation's

@@ -16,13 +16,14 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     },
     "sample": {
         "run": (..., "the run to sample from"),
-        "n": (None, "how many samples. Default: 64 images, or 1 text"),
+        "n": (None, "how many samples. Default: 64 images, 1 text, or a caption of each picture"),
         "seed": (0, "sample i of a seed is always the same, with any batch size"),
         "label": (None, "a class by number or name, or several in turn: [1,2]. Default: one class after the other"),
         "prompt": (
             None,
             "the beginning of a text, which samples continue; or a caption, for a model conditioned on captions",
         ),
+        "image": (None, "for a model that describes pictures: a picture, several ([a.png,b.png]) or a folder"),
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
     },
@@ -106,6 +107,8 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
     if name == "label":
         return _labels(value)
+    if name == "image":
+        return [str(one) for one in (value if isinstance(value, list) else [value])]
     if name in ("hours", "flops"):
         value = as_number(value)
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -37,6 +37,7 @@ def sample(
     seed: int,
     label: Sequence[int | str] | None,
     prompt: str | None,
+    image: Sequence[str] | None,
     batch_size: int,
     out: str | None,
 ) -> None:
@@ -48,11 +49,11 @@ def sample(
     tokenizer = load_tokenizer(plain, read.newest(run), run) if plain["data"].get("tokenizer") else None
     task: Task = build(plain["task"], Task, "task")
     form = task.form(plain["spec"], tokenizer)
+    typed = form.read(model, {"label": label, "prompt": None if prompt is None else [prompt], "image": image}, run)
     n = n or form.count
-    typed = form.read(model, {"label": label, "prompt": None if prompt is None else [prompt]}, run)
     if out is None:
-        digest = hashlib.sha256((prompt or "").encode("utf-8", "surrogateescape")).hexdigest()  # any bytes
-        told = "" if prompt is None else f"-prompt={digest[:8]}"
+        told = "" if prompt is None else f"-prompt={_digest(prompt)}"
+        told += "" if image is None else f"-image={_digest(*image)}"
         labels = model.conditions.label_of(typed) if label is not None else None
         told += "" if labels is None else f"-label={','.join(map(str, labels.tolist()))}"
         path = run / SAMPLES / f"seed={seed}-n={n}{told}{form.suffix}"
@@ -74,6 +75,11 @@ def sample(
     for other in beside:
         print(for_terminal(f"asked for: {other}"))
     print(for_terminal(f"{n} sample{'s' * (n > 1)}: {path}"))
+
+
+def _digest(*typed: str) -> str:
+    """For a file's name."""
+    return hashlib.sha256("\0".join(typed).encode("utf-8", "surrogateescape")).hexdigest()[:8]  # any bytes
 
 
 def _drawn(model: GenerativeModel, form: Form, typed: Condition, n: int, seed: int, batch_size: int) -> Examples:

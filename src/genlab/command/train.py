@@ -45,7 +45,7 @@ from genlab.logger.isolated import IsolatedLogger
 from genlab.logger.metrics_file import MetricsFile
 from genlab.logger.tracking import kept_by_wandb
 from genlab.machine.memory import enough_memory, smaller_batch
-from genlab.model.base import Classifies, ComparesCaptions, Generates, GenerativeModel, Model
+from genlab.model.base import Classifies, ComparesCaptions, Generates, GenerativeModel, HasCaptionLikelihood, Model
 from genlab.redaction import check_can_be_kept, for_terminal, redacted
 from genlab.run import run_folder
 from genlab.run.assemble import (
@@ -323,7 +323,9 @@ def _next(model: Model, run_dir: Path) -> str:
             )
         return f"{started_as.command('evaluate')}{typed_flags()} run={run_dir}"
     asked = "n=64 seed=1"
-    if (run_dir / run_folder.TOKENIZER).exists():
+    if isinstance(model, HasCaptionLikelihood):
+        asked = "image=picture.png"
+    elif (run_dir / run_folder.TOKENIZER).exists():
         asked = "n=1 seed=1" + (" model.sample_length=1000" if isinstance(model, Generates) else "")
     return f"{started_as.command('sample')}{typed_flags()} run={run_dir} {asked}"
 

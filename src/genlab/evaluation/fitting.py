@@ -1,7 +1,7 @@
 """Checks that metrics and extractors fit the task, the model and each other."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from genlab.data.base import DataSpec
 from genlab.errors import ConfigError
@@ -14,11 +14,24 @@ from genlab.task.base import Task
 _BESIDE = EXTRACTED | {"index"} | KINDS.keys()  # columns of a batch that are not the examples themselves
 
 
+@runtime_checkable
+class WritesBeside(Protocol):
+    """A task whose samples are about something: metrics that read one of the columns ``written`` may also read those
+    ``beside``."""
+
+    written: ClassVar[frozenset[str]]
+    beside: ClassVar[frozenset[str]]
+
+
 def check_task(metrics: Mapping[str, Any], extractor: FeatureExtractor | None, task: Task, spec: DataSpec) -> None:
     """Raises ConfigError if a metric of samples, by name, or its features are for another kind of examples."""
     kind = spec.modality
+    written = task.written if isinstance(task, WritesBeside) else frozenset({task.key})
     for name, metric in metrics.items():
-        if other := sorted(metric.reads - _BESIDE - {task.key}):
+        known = _BESIDE | written
+        if isinstance(task, WritesBeside) and metric.reads & written:
+            known |= task.beside
+        if other := sorted(metric.reads - known):
             raise ConfigError(f"metrics={name} is for {other[0]}s; the data are {kind}. Use {task.suited}.")
         if not metric.reads & EXTRACTED:
             continue

@@ -3,7 +3,8 @@
 Some compare generated examples with real ones, in batches of both; some measure the model itself. A batch is a
 mapping with fixed keys: the examples, ``image`` (N, C, H, W) uint8, or ``text``, a list of N strings without
 their prompts; ``index`` (N,) int64, the examples' places in their set, the same on any number of devices; ``label``
-(N,) int64 and ``caption``, a list of N strings, where the data or the request had one; and what the extractor of the
+(N,) int64 and ``caption``, a list of N strings, where the data or the request had one; ``references`` of real ones, a
+list of N sequences of strings, where a text may be one of several; and what the extractor of the
 evaluation gives, float32: ``features`` (N, D), ``logits`` (N, K), ``spatial`` (N, S). Sample i of text and reference i
 continue the same prompt, and have the same number of tokens. Tokens themselves are not given, so that metrics do not
 depend on the tokenizer.

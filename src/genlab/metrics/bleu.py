@@ -9,12 +9,13 @@ from torchmetrics import Metric
 
 from genlab.metrics.base import Direction, MetricBatch
 from genlab.metrics.sacrebleu_scorer import scorer, signature
-from genlab.metrics.text_states import packed, paired, unpacked
+from genlab.metrics.text_states import grouped, packed, paired, texts_of, unpacked
 
 
 class BLEU(Metric):
     """``bleu``, in [0, 100]: n-gram precision of samples, up to four words, with a penalty for short ones, over the
-    whole set: sample i against reference i, where there is one, the true continuation of its prompt.
+    whole set: sample i against reference i, where there is one, the true continuation of its prompt, or against all
+    captions of picture i.
 
     Made for translation. Free text has many good continuations and the reference is one of them, so scores
     are low; without a prompt (``task.prompt_length=0``) it is meaningless. ``settings`` has sacrebleu's signature
@@ -22,6 +23,7 @@ class BLEU(Metric):
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"text"})
+    optional: ClassVar[frozenset[str]] = frozenset({"references"})
     directions: ClassVar[Mapping[str, Direction | None]] = {"bleu": "higher"}
     is_differentiable = False
     full_state_update = False
@@ -42,15 +44,16 @@ class BLEU(Metric):
                 self.add_state(f"{side}_{name}", [], dist_reduce_fx="cat")
 
     def update(self, batch: MetricBatch, real: bool) -> None:
-        """Takes ``text`` and ``index``."""
-        content, lengths = packed(batch["text"], batch["index"].device)
+        """Takes ``text`` and ``index``; of the reference all ``references``, if there are any."""
+        texts, index = texts_of(batch, real)
+        content, lengths = packed(texts, index.device)
         (self.real_content if real else self.fake_content).append(content)
         (self.real_lengths if real else self.fake_lengths).append(lengths)
-        (self.real_index if real else self.fake_index).append(batch["index"])
+        (self.real_index if real else self.fake_index).append(index)
 
     def compute(self) -> dict[str, Tensor]:
         """``bleu``."""
-        references = unpacked(self.real_content, self.real_lengths, self.real_index)
+        references = grouped(self.real_content, self.real_lengths, self.real_index)
         samples = unpacked(self.fake_content, self.fake_lengths, self.fake_index)
         score = self.scorer.corpus_score(*paired(samples, references)).score
         return {"bleu": torch.tensor(score, dtype=torch.float64)}

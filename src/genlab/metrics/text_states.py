@@ -1,6 +1,7 @@
 """Packs texts into tensors, so that they can be metric states."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +18,26 @@ def packed(texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
     return joined[: int(lengths.sum())].to(device), lengths.to(device)
 
 
-def paired(samples: dict[int, str], references: dict[int, str]) -> tuple[list[str], list[list[str]]]:
-    """Samples that have a reference of the same place, and these, as sacrebleu takes them. Raises DataError if none
-    has."""
+def texts_of(batch: Mapping[str, Any], real: bool) -> tuple[list[str], Tensor]:
+    """The texts of a metric batch and their places, (M,): of the reference all that an example has, ``references``,
+    where there are any."""
+    if not real or "references" not in batch:
+        return batch["text"], batch["index"]
+    counts = torch.tensor([len(own) for own in batch["references"]], device=batch["index"].device)
+    return [text for own in batch["references"] for text in own], batch["index"].repeat_interleave(counts)
+
+
+def paired(
+    samples: dict[int, str], references: Mapping[int, Sequence[str]]
+) -> tuple[list[str], list[list[str | None]]]:
+    """Samples that have references of the same place, and these, as sacrebleu takes them: lists of one reference for
+    each sample, with None for those that have fewer. Raises DataError if none has."""
     places = [place for place in samples if place in references]
     if not places:
         raise DataError("no sample has a reference to compare it with.")
-    return [samples[place] for place in places], [[references[place] for place in places]]
+    most = max(len(references[place]) for place in places)
+    rows = [[own[i] if i < len(own) else None for own in map(references.__getitem__, places)] for i in range(most)]
+    return [samples[place] for place in places], rows
 
 
 def unpacked(
@@ -31,9 +45,19 @@ def unpacked(
     lengths: list[Tensor] | Tensor,
     index: list[Tensor] | Tensor,  # (N,) places in the set
 ) -> dict[int, str]:
-    """The texts by their place, in order."""
+    """The texts by their place, in order; one of each place."""
+    return {place: texts[0] for place, texts in grouped(content, lengths, index).items()}
+
+
+def grouped(
+    content: list[Tensor] | Tensor, lengths: list[Tensor] | Tensor, index: list[Tensor] | Tensor
+) -> dict[int, list[str]]:
+    """All texts by their place, in order."""
     everything = dim_zero_cat(content).cpu().numpy().tobytes()
     size = dim_zero_cat(lengths).cpu()
     ends = size.cumsum(0)
     texts = [everything[end - length : end].decode() for end, length in zip(ends.tolist(), size.tolist(), strict=True)]
-    return dict(sorted(zip(dim_zero_cat(index).tolist(), texts, strict=True)))
+    found: dict[int, list[str]] = {}
+    for place, text in sorted(zip(dim_zero_cat(index).tolist(), texts, strict=True), key=lambda pair: pair[0]):
+        found.setdefault(place, []).append(text)
+    return found

@@ -305,6 +305,16 @@ class HasTokenLikelihood(Protocol):
 
 
 @runtime_checkable
+class HasCaptionLikelihood(Protocol):
+    """Models with likelihoods of captions given pictures."""
+
+    def caption_log_probs(self, captions: Tensor, condition: Condition | None) -> Tensor:
+        """Nats of each token of captions (N, L), padded with 0, given ``image`` (N, C, H, W): of each word and of the
+        end, 0 after it. -> (N, L)."""
+        ...
+
+
+@runtime_checkable
 class HasLatent(Protocol):
     """Models with latents, for reconstruction, interpolation, editing and latent diffusion."""
 

@@ -199,6 +199,29 @@ class TokenNetwork(Protocol):
         ...
 
 
+class ImageEncoder(Protocol):
+    """Images to sequences of vectors."""
+
+    length: int  # S, vectors of an image
+    width: int  # of each
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``images``: (N, C, H, W) on [-1, 1] -> (N, S, width)."""
+        ...
+
+
+class CaptionDecoder(Protocol):
+    """Tokens to logits of the ones after them, given the vectors of a picture."""
+
+    def forward(self, tokens: Tensor, seen: Tensor, cache: Any = None) -> Tensor:
+        """``tokens``: (N, T); ``seen``: (N, S, width) -> (N, T, outputs); ``cache``: what was read before."""
+        ...
+
+    def cache(self, num_rows: int, length: int) -> Any:
+        """An empty one, for ``num_rows`` rows of up to ``length`` tokens, which can be reordered."""
+        ...
+
+
 class UnmaskingSampler(Protocol):
     """Hidden tokens to tokens."""
 
@@ -234,4 +257,16 @@ class CaptionNetwork(Protocol):
 
     def forward(self, captions: Tensor) -> Tensor:
         """``captions``: (N, T) int64 words, filled up with 0 -> (N, width)."""
+        ...
+
+
+@runtime_checkable
+class SequenceSearch(Protocol):
+    """Logits to whole sequences, by looking ahead."""
+
+    def search(
+        self, first: Tensor, step: Callable[[Tensor, Tensor], Tensor], length: int, end: int, may_stop: bool
+    ) -> Tensor:
+        """``first``: (N, V), logits of the first token; ``step``: tokens (M,), and rows (M,) of its last call that they
+        follow -> logits (M, V). -> (N, length), filled up with ``end``."""
         ...

@@ -13,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from genlab.callbacks.caption_samples import CaptionSamples
 from genlab.callbacks.checkpoint import Checkpoints, NoCheckpoints
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.finite_guard import FiniteGuard
@@ -38,7 +39,7 @@ _PATIENCE = 10.0  # seconds for all steps of a batch size
 _BRISK = 0.1  # seconds; if steps take longer, larger batches are not faster
 _QUICKER = 1.1  # required speedup in examples per second before a larger batch is tried
 # Their cost is measured separately, since their frequency is known.
-_APART = (SampleGrid, TextSamples, PeriodicEvaluation, Checkpoints, Forecast, ProgressBar)
+_APART = (SampleGrid, TextSamples, CaptionSamples, PeriodicEvaluation, Checkpoints, Forecast, ProgressBar)
 
 
 @dataclass(frozen=True)

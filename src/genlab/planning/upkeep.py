@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from genlab.callbacks.caption_samples import CaptionSamples
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
@@ -36,7 +37,7 @@ class Upkeep:
 
 def measure_upkeep(trainer: pl.Trainer, model: Model, evaluation: Evaluation, callbacks: Sequence[Any]) -> Upkeep:
     """Measure the upkeep of a run with these callbacks. ``model``: on its device, some steps into its training."""
-    draws = evaluation.metrics or any(isinstance(c, SampleGrid | TextSamples) for c in callbacks)
+    draws = evaluation.metrics or any(isinstance(c, SampleGrid | TextSamples | CaptionSamples) for c in callbacks)
     sample = _seconds_a_sample(model, evaluation.batch_size) if draws and isinstance(model, GenerativeModel) else 0.0
     losses, answers = _losses(trainer, model), 0.0
     if evaluation.of_models:
@@ -50,7 +51,7 @@ def measure_upkeep(trainer: pl.Trainer, model: Model, evaluation: Evaluation, ca
     times = 0 if periodic is None else max(0, periodic.milestones.times - 1)
     few = 0 if periodic is None else periodic.num_samples
     grids = sum(c.milestones.times * c.rows * c.columns for c in callbacks if isinstance(c, SampleGrid))
-    grids += sum(c.milestones.times * c.count for c in callbacks if isinstance(c, TextSamples))
+    grids += sum(c.milestones.times * c.count for c in callbacks if isinstance(c, TextSamples | CaptionSamples))
     final = 0.0 if periodic is None else evaluation.num_seeds * one(evaluation.num_samples) + fixed
     return Upkeep(times * one(few), grids * sample, final)
 

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torchmetrics import Metric
 
 from genlab.budget import Budget
+from genlab.callbacks.caption_samples import CaptionSamples
 from genlab.callbacks.progress import ProgressBar
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
@@ -37,7 +38,7 @@ from genlab.logger.wandb_mode import choose_wandb_mode
 from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.milestones import Bands
-from genlab.model.base import GenerativeModel, Model
+from genlab.model.base import GenerativeModel, HasCaptionLikelihood, Model
 from genlab.model.condition_kind import Caption
 from genlab.model.elsewhere import leave_state_dict
 from genlab.model.network.image_size import ImageSizeError
@@ -263,12 +264,23 @@ def build_extractor(node: Any, config: Mapping[str, Any], run: Path | None = Non
 
 
 def check_callbacks(callbacks: Sequence[pl.Callback], model: Model) -> None:
-    """Raises ConfigError if a callback draws samples and the model cannot."""
+    """Raises ConfigError if a callback draws samples and the model cannot, or shows another kind of them."""
     for callback in callbacks:
-        if isinstance(callback, SampleGrid | TextSamples) and not isinstance(model, GenerativeModel):
+        if isinstance(callback, SampleGrid | TextSamples | CaptionSamples) and not isinstance(model, GenerativeModel):
             raise ConfigError(
                 f"callbacks: {type(callback).__name__} shows samples, and a {type(model).__name__} draws "
                 "none. Use callbacks=[no_samples]."
+            )
+        writes_captions = isinstance(model, HasCaptionLikelihood)
+        if isinstance(callback, SampleGrid | TextSamples) and writes_captions:
+            raise ConfigError(
+                f"callbacks: {type(callback).__name__} does not show captions, which a {type(model).__name__} "
+                "writes. Use callbacks=[captions]."
+            )
+        if isinstance(callback, CaptionSamples) and not writes_captions:
+            raise ConfigError(
+                f"callbacks: CaptionSamples shows captions, and a {type(model).__name__} writes none. "
+                "Use callbacks=[default]."
             )
 
 

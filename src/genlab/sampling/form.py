@@ -9,15 +9,19 @@ from torch import Tensor
 from genlab.model.base import Condition, GenerativeModel
 from genlab.sampling.examples import Column, Examples
 
-Typed = Mapping[str, Sequence[int | str] | None]  # values of label= and prompt=; None: not typed
+Typed = Mapping[str, Sequence[int | str] | None]  # values of label=, prompt= and image=; None: not typed
 
 
 class Form(Protocol):
     """Pictures, texts, or other outputs of a task. Made from a run's folder, without its data."""
 
     key: ClassVar[str]  # the column of examples
-    count: ClassVar[int]  # default number of samples
     suffix: ClassVar[str]  # of the default file
+
+    @property
+    def count(self) -> int:
+        """The default number of samples, known once the user's options are read."""
+        ...
 
     def content(self, samples: Tensor) -> Column:
         """Convert a model's output to the form that metrics and files use. On the CPU. Raises NumericsError if a value

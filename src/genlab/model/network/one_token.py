@@ -19,9 +19,9 @@ _SMALL = 2**20  # rows * width^2 below which what oneDNN does before it multipli
 
 
 def fits_one_token(network: "TokenTransformer") -> bool:
-    """Whether :class:`OneToken` can stand for ``network.forward`` now: it has no gradients, no dropout, and does not
-    gather weights that lie on several devices."""
-    if torch.is_grad_enabled() or (network.training and network.dropout):
+    """Whether :class:`OneToken` can stand for ``network.forward`` now: it has no gradients, no dropout, attends to
+    tokens alone, and does not gather weights that lie on several devices."""
+    if torch.is_grad_enabled() or (network.training and network.dropout) or network.seen_width is not None:
         return False
     return not isinstance(network.embedding.weight, DTensor)
 

@@ -31,6 +31,7 @@ class KeyValueCache:
         shape = (num_rows, network.num_kv_heads, length, network.head_width)
         self.keys = [torch.empty(shape, device=weight.device, dtype=weight.dtype) for _ in network.blocks]
         self.values = [torch.empty_like(keys) for keys in self.keys]
+        self.seen: dict[int, tuple[Tensor, Tensor]] = {}  # keys and values of what blocks also attend to
         self.used = 0  # tokens in it
         self.one_token: OneToken | None = None  # made when there is a first single one
 
@@ -40,6 +41,17 @@ class KeyValueCache:
         self.keys[block][:, :, self.used : end] = key
         self.values[block][:, :, self.used : end] = value
         return self.keys[block][:, :, :end], self.values[block][:, :, :end]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Row i becomes what row ``rows[i]`` was; ``rows``: (M,), of any number of rows. For beam search."""
+        if len(rows) == len(self.keys[0]):  # in place: what was made for single tokens looks at these tensors
+            for kept in (*self.keys, *self.values):
+                kept[:, :, : self.used] = kept[:, :, : self.used].index_select(0, rows)
+        else:
+            self.keys = [keys.index_select(0, rows) for keys in self.keys]
+            self.values = [values.index_select(0, rows) for values in self.values]
+            self.one_token = None
+        self.seen = {block: (k.index_select(0, rows), v.index_select(0, rows)) for block, (k, v) in self.seen.items()}
 
 
 class Attention(nn.Module):
@@ -77,8 +89,33 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
+class CrossAttention(nn.Module):
+    """Attention of tokens to vectors that come from elsewhere, such as those of a picture (Vaswani et al. 2017, section
+    3.2.3). All of these are seen by every token."""
+
+    def __init__(self, width: int, num_heads: int, seen_width: int, bias: bool):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(width, width, bias)
+        self.key_value = nn.Linear(seen_width, 2 * width, bias)
+        self.out = nn.Linear(width, width, bias)
+
+    def forward(self, x: Tensor, seen: Tensor, cache: KeyValueCache | None, block: int) -> Tensor:
+        """``x``: (N, T, width); ``seen``: (N, S, seen_width), whose keys and values are kept in ``cache``. -> like
+        ``x``."""
+        query = self.query(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (N, heads, T, d)
+        found = None if cache is None else cache.seen.get(block)
+        if found is None:
+            both = self.key_value(seen).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            found = both[0], both[1]  # (N, heads, S, d) each
+            if cache is not None:
+                cache.seen[block] = found
+        return self.out(attend(query, *found).transpose(1, 2).flatten(2))
+
+
 class Block(nn.Module):
-    """Attention, then a feed-forward network, each of normalized input and added to it (Xiong et al. 2020)."""
+    """Attention, then a feed-forward network, each of normalized input and added to it (Xiong et al. 2020); between
+    them, if there is one, attention to what is ``seen``."""
 
     def __init__(
         self,
@@ -87,17 +124,29 @@ class Block(nn.Module):
         feed_forward: nn.Module,
         norm: Callable[[int], nn.Module],
         dropout: float,
+        cross: CrossAttention | None = None,
     ):
         super().__init__()
         self.attention_norm, self.attention = norm(width), attention
+        self.cross_norm, self.cross = None if cross is None else norm(width), cross
         self.feed_forward_norm, self.feed_forward = norm(width), feed_forward
         self.dropout = dropout
 
     def forward(
-        self, x: Tensor, turns: Turns, causal: bool, mask: Tensor | None, cache: KeyValueCache | None, number: int
+        self,
+        x: Tensor,
+        turns: Turns,
+        causal: bool,
+        mask: Tensor | None,
+        cache: KeyValueCache | None,
+        number: int,
+        seen: Tensor | None = None,
     ) -> Tensor:
         mixed = self.attention(self.attention_norm(x), turns, causal, mask, self.dropout, cache, number)
         x = x + F.dropout(mixed, self.dropout, self.training)
+        if self.cross is not None and self.cross_norm is not None:
+            mixed = self.cross(self.cross_norm(x), seen, cache, number)
+            x = x + F.dropout(mixed, self.dropout, self.training)
         return x + F.dropout(self.feed_forward(self.feed_forward_norm(x)), self.dropout, self.training)
 
 
@@ -140,6 +189,7 @@ class TokenTransformer(nn.Module):
         zero_init: bool = False,
         logit_cap: float | None = None,  # c: logits become c tanh(logits / c), as in Gemma 2; None: as they are
         dropout: float = 0.0,
+        seen_width: int | None = None,  # of the vectors that every block also attends to; None: of no others
     ):
         """Raises ValueError: heads that do not divide the width, or each other."""
         super().__init__()
@@ -153,8 +203,16 @@ class TokenTransformer(nn.Module):
         self.logit_cap, self.dropout = logit_cap, dropout
         self.embedding = nn.Embedding(num_tokens, width)
         self.positions = positions(max_length=max_length, width=width, head_width=self.head_width)
+        self.seen_width = seen_width
         self.blocks = nn.ModuleList(
-            Block(width, Attention(width, num_heads, num_kv_heads, head_norm, bias), feed_forward(width), norm, dropout)
+            Block(
+                width,
+                Attention(width, num_heads, num_kv_heads, head_norm, bias),
+                feed_forward(width),
+                norm,
+                dropout,
+                None if seen_width is None else CrossAttention(width, num_heads, seen_width, bias),
+            )
             for _ in range(depth)
         )
         self.norm = norm(width)
@@ -175,31 +233,44 @@ class TokenTransformer(nn.Module):
         """An empty cache for ``num_rows`` texts of up to ``length`` tokens."""
         return KeyValueCache(self, num_rows, length)
 
-    def forward(self, tokens: Tensor, padding: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        padding: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        prefix: Tensor | None = None,
+        seen: Tensor | None = None,
+    ) -> Tensor:
         """Logits (N, T, num_outputs) at each of ``tokens`` (N, T).
 
         Args:
             padding: (N,), how many tokens at the beginning of each row are masked padding
             cache: keys and values of earlier tokens, which ``tokens`` follow; theirs are added
+            prefix: (N, P, width), vectors in the places before the first token, as if they were embeddings of tokens
+            seen: (N, S, seen_width), for a network that has such a width
         """
         before = 0 if cache is None else cache.used
         if cache is not None and before > 0 and tokens.shape[1] == 1 and fits_one_token(self):
             one_token = OneToken if tokens.device.type == "cpu" else OneTokenOfFixedShapes
             cache.one_token = cache.one_token or one_token(self, cache, padding)
             return cache.one_token(tokens)
-        positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
-        alone = padding is None and (before == 0 or tokens.shape[1] == 1)
-        mask = None if alone else self._mask(positions, before + tokens.shape[1], padding)
-        causal = self.causal and mask is None and tokens.shape[1] > 1  # a single token attends to all before it
+        x = self.embedding(tokens)
+        if prefix is not None:
+            x = torch.cat([prefix.to(x.dtype), x], dim=1)
+        length = x.shape[1]
+        positions = torch.arange(before, before + length, device=tokens.device)
+        alone = padding is None and (before == 0 or length == 1)
+        mask = None if alone else self._mask(positions, before + length, padding)
+        causal = self.causal and mask is None and length > 1  # a single token attends to all before it
         if padding is not None:
             positions = (positions - padding[:, None]).clamp(min=0)
-        x = F.dropout(self.positions.embed(self.embedding(tokens), positions), self.dropout, self.training)
+        x = F.dropout(self.positions.embed(x, positions), self.dropout, self.training)
         turns = self.positions.turns(positions)
         for number, block in enumerate(self.blocks):
-            x = block(x, turns, causal, mask, cache, number)
+            x = block(x, turns, causal, mask, cache, number, seen)
         if cache is not None:
-            cache.used += tokens.shape[1]
-        return self.logits(x)
+            cache.used += length
+        return self.logits(x[:, length - tokens.shape[1] :])
 
     def logits(self, x: Tensor) -> Tensor:
         """What the last block makes, (N, T, width) -> (N, T, num_outputs)."""

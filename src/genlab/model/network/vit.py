@@ -36,10 +36,10 @@ class ViT(nn.Module):
         if width % num_heads:
             raise ValueError(f"num_heads={num_heads} must divide width={width}.")
         self.shape, self.patch_size, self.width = tuple(shape), patch_size, width
-        self.num_patches = (height // patch_size) * (shape[2] // patch_size)
+        self.length = 1 + (height // patch_size) * (shape[2] // patch_size)  # vectors: the class token and P patches
         self.patches = nn.Conv2d(channels, width, patch_size, stride=patch_size)
         self.class_token = nn.Parameter(torch.empty(1, 1, width))
-        self.positions = nn.Parameter(torch.empty(1, 1 + self.num_patches, width))
+        self.positions = nn.Parameter(torch.empty(1, self.length, width))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(ViTBlock(width, num_heads, mlp_ratio, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=_EPSILON)
