@@ -321,6 +321,11 @@ JUDGE = (
     "data=digits",
     "model=classifier",
 )
+CAPTIONER = (
+    *("train", *SHORT, "data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_val=8", "model=captioner"),
+    *("model.encoder.width=8", "model.encoder.depth=1", "model.encoder.num_heads=1"),
+    *("model.decoder.width=8", "model.decoder.depth=1", "model.decoder.num_heads=1"),
+)
 COMPARED = ("evaluate", RANDOM, CACHE, "images=p", "reference=q")
 UNTOLD = ("train", *SHORT, CACHE, "data=text_file", "data.path=t.txt", "data.context=8", "data.limit=null")
 PROGRAMS = ("metrics=[pass_at_k]", "metrics.pass_at_k.problems=p.jsonl")
@@ -602,6 +607,49 @@ TRIED = (
         (*IMAGES[:-2], "data.bits=16", "data.channels=1", "model=vae"),
         ("model/likelihood=gaussian", "model=diffusion"),
         of_16_bits,
+    ),
+    Tried(
+        "model/captioner.py",
+        "needs pictures with captions, and the data have none",
+        (*(w for w in CAPTIONER if not w.startswith(("data.image", "data.max", "data.num"))), "data=digits"),
+        ("data=shapes",),
+    ),
+    Tried(
+        "callbacks/caption_samples.py",
+        "For no captions",
+        (*CAPTIONER, "callbacks.samples.times=1", "callbacks.samples.count=0"),
+        ("callbacks.samples.times=0",),
+    ),
+    Tried(
+        "run/assemble.py",
+        "does not show captions, which a",
+        (*CAPTIONER, "callbacks=[default]"),
+        ("callbacks=[captions]",),
+    ),
+    Tried(
+        "run/assemble.py",
+        "CaptionSamples shows captions, and a",
+        (*DIGITS, *MLP, "callbacks=[captions]"),
+        ("callbacks=[default]",),
+    ),
+    Tried(
+        "model/sampler/beam_search.py",
+        "must be 1 or more, length_penalty=",
+        (*CAPTIONER, "model.sampler.num_beams=0"),
+        ("+model.sampler.num_beams=1",),
+    ),
+    Tried(
+        "metrics/caption_perplexity.py",
+        "does not write captions",
+        (*SCENES, *MLP, "metrics=[caption_perplexity]"),
+        ("metrics=[]",),
+    ),
+    Tried("task/caption.py", "needs images with captions; the data are", (*DIGITS, *MLP, "task=caption"), ("-task",)),
+    Tried(
+        "task/caption.py",
+        "does not describe pictures. Use model=captioner",
+        (*SCENES, *MLP, "task=caption", "metrics=[cider]"),
+        ("-task metrics=[]",),
     ),
     Tried(
         "model/contrastive_text.py",
@@ -1064,6 +1112,22 @@ ELSEWHERE = (
     Elsewhere(
         "run/elsewhere.py", "so it needs your consent", "test_hub_parts.py::test_a_changed_part_ends_with_exit_code_3"
     ),
+    Elsewhere("run/start.py", "to put the weights into", "test_hub_networks.py::test_it_starts_nothing_else"),
+    Elsewhere(
+        "interop/unet2d_condition.py", "takes captions alone", "test_hub_networks.py::test_what_it_needs_is_said"
+    ),
+    Elsewhere(
+        "interop/unet2d_condition.py", "needs a text encoder:", "test_hub_networks.py::test_what_it_needs_is_said"
+    ),
+    Elsewhere(
+        "metrics/caption_perplexity.py",
+        "the data have no captions",
+        "test_captioning.py::test_a_perplexity_of_captions_needs_some",
+    ),
+    Elsewhere("sampling/captions.py", "out={}: ", "test_captioning.py::test_what_is_asked_of_it_is_a_picture"),
+    Elsewhere("sampling/captions.py", "image=picture.png", "test_captioning.py::test_what_is_asked_of_it_is_a_picture"),
+    Elsewhere("sampling/captions.py", "Leave task= out", "test_captioning.py::test_what_is_asked_of_it_is_a_picture"),
+    Elsewhere("sampling/texts.py", "continues text. Leave image=", "test_captioning.py::test_texts_take_no_picture"),
     Elsewhere(
         "run/start.py", "None of them fits", "test_start.py::test_weights_that_do_not_fit_come_with_a_remedy_that_works"
     ),

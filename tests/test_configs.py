@@ -136,7 +136,15 @@ def test_a_file_holds_values_and_plain_references(path: Path) -> None:
     assert all(re.fullmatch(r"\$\{[a-z_]+(\.[a-z_]+)*\}", reference) for reference in references), references
 
 
-NETWORK_SLOTS = ("encoder", "decoder", "generator", "discriminator", "ladder", "image_encoder", "text_encoder")  # roles of networks in a model
+NETWORK_SLOTS = (
+    "encoder",
+    "decoder",
+    "generator",
+    "discriminator",
+    "ladder",
+    "image_encoder",
+    "text_encoder",
+)  # roles of networks in a model
 
 
 def targets(node: Any, path: str) -> list[tuple[str, str]]:

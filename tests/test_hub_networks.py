@@ -11,6 +11,7 @@ import torch
 from genlab.errors import ConfigError
 from genlab.interop import unet2d_condition
 from genlab.interop.unet2d_condition import UNet2DCondition
+from genlab.model.condition_kind import Caption, Label
 from genlab.model.objective.noise_schedule import ScaledLinearBeta
 from genlab.run import run_folder
 from genlab.run.load import load_run
@@ -52,6 +53,15 @@ def test_it_starts_nothing_else(tmp_path: Path) -> None:
         ConfigError, match=r"the model has no UNet2DCondition to put the weights into. Use model/network"
     ):
         train("model=vae", f"start=hf:{tmp_path}", outputs=tmp_path / "runs")
+
+
+def test_what_it_needs_is_said() -> None:
+    """Before diffusers is looked for; the advice is what ``overrides`` below type."""
+    caption = {"caption": Caption(9, 5, ("", "a"))}
+    with pytest.raises(ValueError, match=r"takes captions alone\. Use model\.conditions=\[caption\]"):
+        UNet2DCondition((2, 8, 8), {"label": Label(3), **caption})
+    with pytest.raises(ValueError, match=r"needs a text encoder: \+model\.network\.caption_encoder=hf:"):
+        UNet2DCondition((2, 8, 8), caption)
 
 
 @pytest.fixture
