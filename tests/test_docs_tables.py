@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).parents[1]
 # Tables with numbers that no record of runs holds: of what, and what holds them instead.
 NOT_OF_RUNS = {
     "docs/text_to_image.md": "test_pages_have_the_numbers_of_their_record",
+    "docs/clip.md": "test_the_page_of_the_contrastive_judge_has_the_numbers_of_its_record",
     "docs/transfer.md": "test_pages_have_the_numbers_of_their_record",
     "docs/recipes.md": "tests/test_recipes.py",
     "docs/reliability.md": "printed by make faults and scripts/benchmark.py",
@@ -200,3 +201,13 @@ def test_pages_have_the_numbers_of_their_record(page: str, digits: int) -> None:
             for drawn in zip(*seeds.values(), strict=True)
         ]
         assert f"| {' | '.join(cells)} |" in text
+
+
+def test_the_page_of_the_contrastive_judge_has_the_numbers_of_its_record() -> None:
+    record = json.loads((REPOSITORY / "docs/measured/pages.json").read_text(encoding="utf-8"))["clip"]
+    text = (REPOSITORY / "docs/clip.md").read_text(encoding="utf-8")
+    for name, (found, chance) in record["retrieval"].items():
+        cells = [*(f"{share:.3f}" for share in found), ", ".join(f"{share:.3f}" for share in chance)]
+        assert f"| {name} | {' | '.join(cells)} |" in text
+    for score, recall in record["scores"].values():
+        assert f" | {score:.1f} | {recall:.3f} |" in text

@@ -18,7 +18,9 @@ from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.caption_retrieval import CaptionRetrieval
 from genlab.metrics.clip_score import CLIPScore
+from genlab.metrics.trained_clip import TrainedCLIP
 from genlab.model.augment.diffaugment import DiffAugment
+from genlab.model.condition_kind import Caption
 from genlab.model.contrastive_text import ContrastiveText
 from genlab.model.network.text_encoder import TextEncoder
 from genlab.model.network.vit import ViT
@@ -129,8 +131,20 @@ def test_other_words_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"it does not know 'red' and 1 more of the data's\. Name a run"):
         score(metric, real())
     metric.clip.caption = type(model.caption)(**{**vars(model.caption), "names": ()})  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="captions of a tokenizer cannot be judged"):
+    with pytest.raises(ConfigError, match="only captions of words can be judged"):
         score(metric, real())
+
+
+def test_captions_of_a_tokenizer_of_words_are_read_as_it_reads_them() -> None:
+    model = contrastive()
+    words = ["<nothing>", "red", "t-shirt", "cat"]
+    model.caption = Caption(size=4, length=3, names=words, tokenized=True)
+    judge = TrainedCLIP(model, "o")  # type: ignore[arg-type]
+    found = judge.texts(["Red T-shirt!", "cat, cat"], torch.device("cpu"))
+    with torch.no_grad():
+        torch.testing.assert_close(found, model.embed_captions(torch.tensor([[1, 2, 0], [3, 3, 0]])))
+    with pytest.raises(DataError, match="o cannot read 'a dog': unknown word 'a'"):
+        judge.texts(["a dog"], torch.device("cpu"))
 
 
 def test_a_class_is_read_in_the_words_that_it_knows() -> None:

@@ -1,5 +1,6 @@
 """A model of images and captions that was trained with genlab, as the CLIP of a metric."""
 
+import json
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor
 
 from genlab.data.base import DataSpec
+from genlab.data.captions import Coder
 from genlab.data.image import to_float
+from genlab.data.tokenizer.words import Words
 from genlab.errors import ConfigError, DataError
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
@@ -27,6 +30,10 @@ class TrainedCLIP:
         model.configure_model()
         self.network = model.eval().requires_grad_(False)
         self.shape, self.caption, self.option = tuple(model.shape), model.caption, option
+        if self.caption.tokenized and self.caption.names:  # the words are all that their tokenizer has learned
+            tokenizer = Words()
+            tokenizer.load_state(json.dumps({"words": list(self.caption.names[1:])}))
+            self.caption.use(Coder(tokenizer, self.caption.length))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -47,8 +54,8 @@ class TrainedCLIP:
             return
         if not self.caption.names or not theirs.names:
             raise ConfigError(
-                f"{self.option}: captions of a tokenizer cannot be judged: a run of contrastive_text keeps no "
-                "tokenizer. Leave it out of metrics=[...], or use data whose captions are words."
+                f"{self.option}: only captions of words can be judged, since a run of contrastive_text keeps no other "
+                "tokenizer. Leave it out of metrics=[...], or train both runs with data/tokenizer=words."
             )
         if strange := [word for word in theirs.names[1:] if word not in self.caption.names[1:]]:
             raise ConfigError(
