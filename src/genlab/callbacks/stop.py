@@ -26,9 +26,11 @@ def stopped_by(error: BaseException) -> Stopped | None:
     """The signal that caused ``error``: a library interrupted by :class:`Stopped` may raise an error of its own because
     of what it left half done. Storage errors are always reported as such."""
     met: BaseException | None = error
-    while met is not None and not isinstance(error, StorageError):
+    seen: list[BaseException] = []  # a chain of causes may lead back to itself
+    while met is not None and met not in seen and not isinstance(error, StorageError):
         if isinstance(met, Stopped):
             return met
+        seen.append(met)
         met = met.__cause__ or met.__context__
     return None
 

@@ -215,7 +215,9 @@ def fit(trainer: pl.Trainer, model: Model, data: DataModule, last: Path | None) 
         with enough_memory(lambda: _step(trainer, data), _smaller_batch(trainer, model, data)):
             trainer.fit(model, datamodule=data, ckpt_path=None if last is None else str(last), weights_only=True)
     except GenlabError as error:
-        raise plain_error(error) from error
+        if (plain := plain_error(error)) is error:
+            raise
+        raise plain from None
     except Exception as error:
         if last is None or started or is_of_the_group(error):
             raise
