@@ -28,7 +28,7 @@ SPEC = {
     "shape": [3, 32, 32],
     "vocab_size": None,
     "start_token": None,
-    "condition": {"label": {"size": 10, "names": []}, "caption": {"size": None, "length": None, "names": []}},
+    "condition": {"label": {"size": 10, "names": []}, "caption": {"size": 9, "length": 4, "names": []}},
 }
 
 
