@@ -48,7 +48,7 @@ def captioner(
         **more,
     )
     model.configure_model()
-    torch.manual_seed(1)
+    torch.manual_seed(17)  # with which greedy captions differ between pictures
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)
     return model.eval()
