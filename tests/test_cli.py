@@ -62,7 +62,7 @@ TRAINING = [
         "model.network._target_=genlab.model.sampler.heun.Heun",
         "error: model.network: genlab.model.sampler.heun.Heun does not fit here. This place needs a "
         "DenoisingNetwork, which has forward(x, noise_level, condition). "
-        "Use model/network=dit or dit_small or mlp or mmdit or unet or unet_large.",
+        "Use model/network=dit or dit_small or mlp or mmdit or unet or unet2d_condition or unet_large.",
     ),
     (
         "model.sampler._target_=genlab.model.network.dit.DiT",

@@ -100,7 +100,9 @@ def test_label(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("label", [-1, 10])
 def test_a_label_that_is_not_there(label: int, run: Path) -> None:
     with pytest.raises(ConfigError, match="must be a class from 0 to 9"):
-        sample_command.sample(config_of(run), run, n=1, seed=0, label=[label], prompt=None, batch_size=1, out=None)
+        sample_command.sample(
+            config_of(run), run, n=1, seed=0, label=[label], prompt=None, image=None, batch_size=1, out=None
+        )
 
 
 def test_another_sampler_and_guidance(run: Path, tmp_path: Path) -> None:

@@ -97,7 +97,17 @@ def test_what_trackers_receive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for entry in artifact.manifest.contents:
         (again / entry.path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(entry.local_path, again / entry.path)
-    sample(ConfigTree().change(written, [], []), again, n=1, seed=0, label=None, prompt=None, batch_size=1, out=None)
+    sample(
+        ConfigTree().change(written, [], []),
+        again,
+        n=1,
+        seed=0,
+        label=None,
+        prompt=None,
+        image=None,
+        batch_size=1,
+        out=None,
+    )
 
     events = reader.EventAccumulator(str(run / "tensorboard"))
     events.Reload()

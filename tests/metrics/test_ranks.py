@@ -35,6 +35,7 @@ from genlab.metrics.extractor.random_conv import RandomConv
 from genlab.metrics.mauve import Mauve
 from genlab.metrics.perceptual_path_length import PerceptualPathLength
 from genlab.metrics.perplexity import Perplexity
+from genlab.metrics.scene_captions import SceneCaptions
 from genlab.task.continue_text import ContinueText
 from genlab.task.generate import Generate
 from given_text import GivenText
@@ -90,6 +91,9 @@ def batches(metric: Any, real: bool, rank: int, world: int, shuffled: bool) -> I
         batch = {key: values for key, values in examples(real).items() if key in metric.reads | {"index", "label"}}
         if "caption" in batch:  # of some samples not that of their picture
             batch["image"] = torch.from_numpy(SCENES.table("train").images)[: COUNTS[real]] if real else _others()
+        if isinstance(metric, SceneCaptions):  # every other one is right
+            captions = examples(real)["caption"]
+            batch["text"] = captions if real else [captions[i - i % 2] for i in range(len(captions))]
         yield {key: v[rows] if isinstance(v, Tensor) else [v[row] for row in rows] for key, v in batch.items()}
 
 

@@ -24,6 +24,7 @@ from tiny_run import plain, shrunk
 
 TREE = ConfigTree()
 SPEC = Digits().spec.to_config()
+CAPTION = {"size": 9, "length": 5, "names": ["", *"abcdefgh"]}  # for families that need one
 
 
 def every_network() -> list[tuple[str, ...]]:
@@ -35,14 +36,14 @@ def every_network() -> list[tuple[str, ...]]:
         networks = [part for part in slots if any(_is_network(t) for _, t in TREE.targets(f"model.{part}"))]
         for part in networks:
             for option, kind in TREE.targets(f"model.{part}"):
-                if fits(resolve(kind, option), slots[part], partial=True):
+                if _is_network(kind) and fits(resolve(kind, option), slots[part], partial=True):
                     others = [p for p in networks if option in dict(TREE.targets(f"model.{p}"))]
                     found.setdefault(kind, (f"model={family}", *(f"model/{p}={option}" for p in others)))
     return sorted(set(found.values()))
 
 
 def _is_network(target: str) -> bool:
-    return target.startswith("genlab.model.network.")
+    return target.startswith("genlab.model.network.")  # those of other libraries are not genlab's to checkpoint
 
 
 def set_dropout(node: Any) -> None:
@@ -60,14 +61,15 @@ def model_of(*choices: str) -> tuple[Any, dict[str, Tensor]]:
         OmegaConf.update(config, path, value)
     set_dropout(config.model)
     config.spec = SPEC
+    config.spec.condition["caption"] = CAPTION
     config.run_dir, config.run_id = "", ""
     model = build(plain(config)["model"], Model, "model")
     torch.manual_seed(0)
     model.configure_model()
     for parameter in model.parameters():  # away from zeros, which hide most of a network
         nn.init.normal_(parameter, std=0.1)
-    images = torch.rand(4, *SPEC["shape"]) * 2 - 1
-    return model.train(), {"image": images, "label": torch.tensor([0, 1, 2, -1]), "index": torch.arange(4)}
+    batch = {"image": torch.rand(4, *SPEC["shape"]) * 2 - 1, "label": torch.tensor([0, 1, 2, -1])}
+    return model.train(), batch | {"index": torch.arange(4), "caption": torch.randint(1, 9, (4, 5))}
 
 
 def gradients(model: nn.Module, loss: Callable[[], Tensor]) -> tuple[list[Tensor | None], dict[str, Tensor]]:

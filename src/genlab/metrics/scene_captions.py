@@ -33,7 +33,7 @@ class SceneCaptions(CaptionMatch):
     }
 
     def compute(self) -> dict[str, Tensor]:
-        """All in [0, 1]; NaN, of scenes that there are none of. Raises DataError: no sample has a reference, or a
+        """All in [0, 1]; what there are no scenes of is left out. Raises DataError: no sample has a reference, or a
         reference is not a caption of ``data=shapes``."""
         right = self.matches()
         references = grouped(self.real_content, self.real_lengths, self.real_index)
@@ -59,11 +59,13 @@ class SceneCaptions(CaptionMatch):
             **{f"caption_{part}": objects[part] / len(right) for part in _PARTS},
             "held_out_scenes": _mean(list(held_out.values())),
         }
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+        kinds = {"caption_match_seen": False, "caption_match_held_out": True}
+        absent = {name for name, kind in kinds.items() if kind not in held_out.values()}
+        return {n: torch.tensor(value, dtype=torch.float64) for n, value in numbers.items() if n not in absent}
 
 
 def _mean(values: list[bool]) -> float:
-    return sum(values) / len(values) if values else float("nan")
+    return sum(values) / max(1, len(values))
 
 
 def _is_held_out(scene: Asked) -> bool:

@@ -104,10 +104,11 @@ def _name_judge(config: DictConfig) -> None:
 
 def _take_sizes(config: DictConfig) -> None:
     """``start=hf:<folder>`` gives the settings of a network of that folder's kind, unless they are there."""
-    start, network = OmegaConf.select(config, "start.where"), OmegaConf.select(config, "model.network")
-    if not isinstance(start, str) or not start.startswith(HUB) or not isinstance(network, DictConfig):
+    start, model = OmegaConf.select(config, "start.where"), config._get_node("model")
+    if not isinstance(start, str) or not start.startswith(HUB) or not isinstance(model, DictConfig):
         return
-    if "settings" not in network or network.settings is not None:
+    network = model._get_node("network") if "network" in model else None
+    if not isinstance(network, DictConfig) or "settings" not in network or network.settings is not None:
         return
     found = origin_of(start, "start").model()
     if found["_target_"] == network.get("_target_"):
