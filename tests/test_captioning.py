@@ -58,3 +58,12 @@ def test_a_perplexity_of_captions_needs_some() -> None:
 
     with pytest.raises(ConfigError, match=r"the data have no captions\. Leave it out of metrics=\[\.\.\.\]\."):
         CaptionPerplexity().check(Writes(), Digits())  # type: ignore[arg-type]
+
+
+def test_a_model_of_pictures_writes_none(tmp_path: Path) -> None:
+    """What is advised, ``model=captioner``, is the run above."""
+    typed = ("data=shapes", "data.image_size=16", "data.num_val=8", "model=vae", "budget.value=8", "task=caption")
+    with pytest.raises(
+        ConfigError, match=r"a VAE does not describe pictures\. Use model=captioner, or leave task= out"
+    ):
+        train(*typed, "metrics=[cider]", outputs=tmp_path)
