@@ -176,7 +176,24 @@ def test_no_picture_is_another_condition() -> None:
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+def test_word_dropout_hides_the_words_before_in_training_alone() -> None:
+    """All of them hidden: what the decoder says at every place after the start, of a caption that it is not told."""
+    model, images = captioner(word_dropout=1.0), pictures(2)
+    captions = torch.tensor([[1, 2, 3], [3, 0, 0]])
+    hidden = model.decoder(torch.full((2, LENGTH), WORDS), model.seen(images, 2)).log_softmax(dim=-1)
+    nats = -hidden.gather(2, captions[..., None])[..., 0]
+    expected = (nats[0].sum() + nats[1, :2].sum()) / 5
+    assert model.loss(captions, images, model.word_dropout).item() == pytest.approx(expected.item(), rel=1e-5)
+    batch = {"index": torch.arange(2), "caption": captions, **images}
+    assert model.losses(batch)["loss"].item() == pytest.approx(
+        -model.caption_log_probs(captions, images).sum().item() / 5, rel=1e-5
+    )
+    assert model.losses(batch)["loss"].item() != pytest.approx(expected.item(), rel=1e-3)
+
+
 def test_refusals() -> None:
+    with pytest.raises(ValueError, match="word_dropout=1.5 must be between 0 and 1"):
+        captioner(word_dropout=1.5)
     with pytest.raises(ValueError, match="a captioner needs pictures with captions, and the data have none"):
         Captioner(None, None, BeamSearch(), None, Constant(), SHAPE, {"caption": {"size": None}})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"pictures of shape \(3, 4, 4\): the model was trained on \(3, 8, 8\)"):

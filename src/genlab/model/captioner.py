@@ -47,10 +47,18 @@ class Captioner(GenerativeModel):
             str, Any
         ],  # the data's conditions by key, their ``spec.condition``, of which captions are learned
         condition_dropout: float = 0.0,  # share of training examples without their picture
+        word_dropout: float = 0.0,  # share of the words before that the decoder does not see in training
         seed: int = 0,
     ):
-        """Raises ValueError: the data have no captions; a share outside [0, 1]."""
+        """``word_dropout``: what is not seen of the words has to be read off the picture, so that the decoder relies less
+        on which words follow which in training (Bowman et al. 2016, section 3.1).
+
+        Raises ValueError: the data have no captions; a share outside [0, 1].
+        """
         super().__init__(seed, schedule)
+        if not 0 <= word_dropout <= 1:
+            raise ValueError(f"model.word_dropout={word_dropout} must be between 0 and 1.")
+        self.word_dropout = word_dropout
         if not told.get(CAPTION) or told[CAPTION].get("size") is None:
             raise ValueError(
                 "a captioner needs pictures with captions, and the data have none. Use data with captions, such as "
@@ -87,7 +95,7 @@ class Captioner(GenerativeModel):
         return self.make_optimizer(parameter_groups(self))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(batch[CAPTION], self.conditions.dropped(self.conditions.of(batch)))
+        loss = self.loss(batch[CAPTION], self.conditions.dropped(self.conditions.of(batch)), self.word_dropout)
         self.log("train/loss", loss, on_step=True, batch_size=len(batch["index"]))
         return loss
 
@@ -95,8 +103,8 @@ class Captioner(GenerativeModel):
         """With every picture in place."""
         return {"loss": self.loss(batch[CAPTION], self.conditions.of(batch))}
 
-    def loss(self, captions: Tensor, condition: Condition | None) -> Tensor:
-        nats, counts = self._nats(captions, self.seen(condition, len(captions)))
+    def loss(self, captions: Tensor, condition: Condition | None, word_dropout: float = 0.0) -> Tensor:
+        nats, counts = self._nats(captions, self.seen(condition, len(captions)), word_dropout)
         return nats.sum() / counts.sum().clamp_min(1)
 
     def seen(self, condition: Condition | None, rows: int) -> Tensor:
@@ -108,12 +116,16 @@ class Captioner(GenerativeModel):
         empty = self.conditions.kinds[KEY].is_nothing(images)[:, None, None]
         return torch.where(empty, self.nothing, self.encoder(images.nan_to_num()))
 
-    def _nats(self, captions: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def _nats(self, captions: Tensor, seen: Tensor, word_dropout: float = 0.0) -> tuple[Tensor, Tensor]:
         """Minus the log-probability of each token of captions (N, L), 0 after the end, and how many tokens each has:
         none, if it is empty. -> (N, L), (N,)."""
         start = captions.new_full((len(captions), 1), self.caption.size)
         before = torch.cat([start, captions[:, :-1]], dim=1)
-        logits = self.decoder(before, seen)
+        read = before
+        if word_dropout > 0:
+            dropped = torch.rand(before.shape, device=before.device) < word_dropout
+            read = before.masked_fill(dropped, self.caption.size)  # the token of the start stands for any word
+        logits = self.decoder(read, seen)
         nats = F.cross_entropy(logits.transpose(1, 2).float(), captions, reduction="none")
         written = (before != END) & (captions[:, :1] != END)  # each word, and the end after the last
         return nats * written, written.sum(dim=1)
