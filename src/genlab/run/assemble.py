@@ -28,6 +28,7 @@ from genlab.config.build import LATER, build, check, not_made, parameters, resol
 from genlab.config.tree import ConfigTree, resolved
 from genlab.data.base import DataModule, key_of, kind_of
 from genlab.data.captions import Coder
+from genlab.data.text import TextDataModule
 from genlab.data.tokenizer.base import CaptionTokenizer
 from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ResourceError
 from genlab.evaluation.evaluation import Evaluation
@@ -70,9 +71,9 @@ CHECKPOINTING = "activation_checkpointing"  # among the trainer's options, and n
 _OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "MASTER_ADDR")
 
 
-def check_config(config: DictConfig) -> None:
-    """All checks of a config that do not need the data. Raises ConfigError."""
-    adopt(config)
+def check_config(config: DictConfig, typed: Sequence[str] = ()) -> None:
+    """All checks of a config that do not need the data. ``typed``: this command's overrides. Raises ConfigError."""
+    adopt(config, typed)
     nodes = _known(config)
     remember(nodes)
     for path, kind in (("seed", int), ("outputs", str), ("dry_run", bool), ("rank_timeout", int)):
@@ -143,9 +144,11 @@ def _callback_slot(node: Mapping[str, Any]) -> Any:
     return Callable[..., pl.Callback] if is_partial else pl.Callback
 
 
-def build_data(config: DictConfig) -> DataModule:
-    """The datamodule; its spec goes into ``config.spec``."""
+def build_data(config: DictConfig, run: Path | None = None) -> DataModule:
+    """The datamodule; its spec goes into ``config.spec``. ``run``: one that keeps its tokenizer."""
     data: DataModule = build(resolved(config.data), DataModule, "data")
+    if run is not None and isinstance(data, TextDataModule) and (run / run_folder.TOKENIZER).is_file():
+        data.keep_tokenizer(read_text(run / run_folder.TOKENIZER))
     config.spec = data.spec.to_config()
     return data
 
