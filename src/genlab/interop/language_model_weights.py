@@ -32,8 +32,8 @@ _BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")  # of old
 
 
 def to_ours(tensors: Weights, config: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Float32, by our names. ``network``: the node for ``config``. Raises ValueError: a tensor is missing, has no place,
-    or another shape than ``config`` says."""
+    """Float32, by our names. ``network``: the node for ``config``. Raises ValueError: a tensor is missing, has no
+    place, or another shape than ``config`` says."""
     is_gpt2 = config["model_type"] == "gpt2"
     left = _without_prefix(tensors, "transformer." if is_gpt2 else "model.")
     if network["tied"]:

@@ -87,7 +87,7 @@ class ByteLevel(Tokenizer):
             raise DataError(f"this is not the state of a tokenizer ({' '.join(str(error).split())}).") from error
         if core is None:
             raise DataError(
-                "only byte-level tokenizers can be used, such as GPT-2's, Llama 3's and Qwen's; this one is of another kind."
+                "only byte-level tokenizers can be used, such as GPT-2's or Llama 3's; this one is of another kind."
             )
         special = {token["id"]: token["special"] for token in content["added_tokens"]}
         if self._end_token is not None and not special.get(core.token_to_id(self._end_token)):

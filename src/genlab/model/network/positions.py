@@ -120,7 +120,8 @@ def check_length(max_length: int, length: int | None) -> None:
     """Raises ValueError: a context of ``max_length`` tokens is longer than ``length``."""
     if length is not None and max_length > length:
         raise ValueError(
-            f"the network reads at most {length} tokens at once, and {max_length} are asked for. Use data.context={length}"
+            f"the network reads at most {length} tokens at once, and {max_length} are asked for. "
+            f"Use data.context={length}"
         )
 
 
