@@ -31,11 +31,12 @@ class GgufOrigin:
                 f"{option}={where}: there is no such file. Name a .gguf file that is there, or hf:<folder>."
             )
         try:
+            import accelerate  # noqa: F401
             import gguf  # noqa: F401
             import transformers  # noqa: F401
         except ImportError as error:
             raise ConfigError(
-                f"{option}={where}: a .gguf file needs packages: pip install transformers gguf"
+                f"{option}={where}: a .gguf file needs packages: pip install transformers gguf accelerate"
             ) from error
 
     def _read(self, read: Any) -> Any:

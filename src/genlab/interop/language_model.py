@@ -30,8 +30,6 @@ _FEED_FORWARD = "genlab.model.network.feed_forward"
 # Keys that say nothing about the function of the network: names, versions, tokens, training, and the form of outputs.
 _OTHER = frozenset(
     [
-        "_attn_implementation_autoset",
-        "_name_or_path",
         "architectures",
         "attention_dropout",
         "attn_pdrop",
@@ -118,7 +116,7 @@ def node(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     kind = config["model_type"]
     known = _OF_ALL | _OTHER | (_OF_GPT2 if kind == "gpt2" else _OF_LLAMA)
     for name, value in config.items():
-        if name not in known and value not in (None, False):
+        if name not in known and not name.startswith("_") and value not in (None, False):
             raise ValueError(f"{name}={json.dumps(value)[:80]} is not supported")
     architectures = config.get("architectures") or []
     if architectures and not any(str(name).endswith(("LMHeadModel", "ForCausalLM")) for name in architectures):
