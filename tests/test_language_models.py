@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 
 from genlab.checkpoint.tensors import tensors_in
 from genlab.cli import run as command_line
+from genlab.command import export
 from genlab.config.build import build
 from genlab.data.tokenizer.bytes import Bytes
 from genlab.data.tokenizer.characters import Characters
@@ -198,6 +200,23 @@ def test_what_has_no_equivalent_is_named() -> None:
             exported({**node, **other}, own, 9)
 
 
+def test_what_is_no_language_model_is_exported_as_a_file() -> None:
+    """In one line; the advice is what :func:`test_a_run_is_exported_as_a_file_to_start_from` types."""
+    text = {"modality": "text", "shape": [9]}
+    network = {"_target_": language_model.NETWORK, "logit_cap": 30.0}
+    told = {"_target_": "genlab.model.transformer.Transformer", "start_token": 0, "network": network}
+    for plain, said in (
+        ({"spec": {"modality": "image"}, "model": {"network": network}}, "holds no language model that transformers"),
+        (
+            {"spec": text, "model": {**told, "_target_": "genlab.model.masked.Masked"}},
+            "does not predict the next token",
+        ),
+        ({"spec": text, "model": told}, r"model\.network\.logit_cap=30\.0 of r has no equivalent there"),
+    ):
+        with pytest.raises(ConfigError, match=rf"format=transformers: .*{said}.* Use format=safetensors"):
+            export._for_transformers(plain, {}, None, Path("r"))
+
+
 @pytest.mark.matrix
 @torch.no_grad()
 @pytest.mark.parametrize("network", ["transformer", "llama", "gpt2"])
@@ -338,6 +357,11 @@ def test_what_is_typed_against_the_folder_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_gguf_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_gguf_file_needs_to_be_there_and_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["train", "model=transformer", "data=python_docs", f"start={tmp_path}/x.gguf", "logger=[none]"]
     with pytest.raises(ConfigError, match=r"there is no such file. Name a \.gguf file that is there"):
-        command_line(["train", "model=transformer", "data=python_docs", f"start={tmp_path}/x.gguf", "logger=[none]"])
+        command_line(typed)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(ConfigError, match="needs packages: pip install transformers gguf accelerate"):
+        command_line(typed)

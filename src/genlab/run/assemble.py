@@ -28,7 +28,6 @@ from genlab.config.build import LATER, build, check, not_made, parameters, resol
 from genlab.config.tree import ConfigTree, resolved
 from genlab.data.base import DataModule, key_of, kind_of
 from genlab.data.captions import Coder
-from genlab.data.text import TextDataModule
 from genlab.data.tokenizer.base import CaptionTokenizer
 from genlab.errors import CheckpointError, ConfigError, DataError, GenlabError, ResourceError
 from genlab.evaluation.evaluation import Evaluation
@@ -147,8 +146,9 @@ def _callback_slot(node: Mapping[str, Any]) -> Any:
 def build_data(config: DictConfig, run: Path | None = None) -> DataModule:
     """The datamodule; its spec goes into ``config.spec``. ``run``: one that keeps its tokenizer."""
     data: DataModule = build(resolved(config.data), DataModule, "data")
-    if run is not None and isinstance(data, TextDataModule) and (run / run_folder.TOKENIZER).is_file():
-        data.keep_tokenizer(read_text(run / run_folder.TOKENIZER))
+    kept = None if run is None else run / run_folder.TOKENIZER
+    if kept is not None and kept.is_file():
+        data.keep_tokenizer(read_text(kept))
     config.spec = data.spec.to_config()
     return data
 
