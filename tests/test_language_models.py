@@ -16,6 +16,7 @@ from genlab.checkpoint.tensors import tensors_in
 from genlab.cli import run as command_line
 from genlab.command import export
 from genlab.config.build import build
+from genlab.config.tree import ConfigTree
 from genlab.data.tokenizer.bytes import Bytes
 from genlab.data.tokenizer.characters import Characters
 from genlab.errors import CheckpointError, ConfigError, ResourceError
@@ -117,6 +118,24 @@ def test_what_is_exported_is_what_was_read(name: str, folder_of: Callable[[str],
     tokens = torch.randint(VOCABULARY, (2, LENGTH))
     assert config["model_type"] == MODELS[name][0].lower()
     torch.testing.assert_close(loaded(tokens).logits, model_of(name)(tokens).logits, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_default_network_is_exported(tmp_path: Path) -> None:
+    """As Qwen3, which normalizes queries and keys too."""
+    from safetensors.torch import save_file
+
+    node: Any = OmegaConf.to_container(ConfigTree().compose(["model=transformer"]).model.network)
+    node |= {"width": 16, "depth": 2, "num_heads": 4, "num_kv_heads": 2, "zero_init": False}
+    made: Any = build(node, Callable[..., TokenTransformer], "model.network")
+    network = made(num_tokens=VOCABULARY, num_outputs=VOCABULARY, max_length=LENGTH, causal=True).eval()
+    scrambled(network)
+    config, tensors = exported(node, network.state_dict(), LENGTH)
+    save_file({name: t.contiguous() for name, t in tensors.items()}, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True).eval()
+    tokens = torch.randint(VOCABULARY, (2, LENGTH))
+    torch.testing.assert_close(loaded(tokens).logits, network(tokens), rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
@@ -223,6 +242,7 @@ def test_what_is_no_language_model_is_exported_as_a_file() -> None:
 @pytest.mark.parametrize("tokenizer", ["bytes", "characters", "bpe"])
 def test_runs_from_nothing_are_exported(network: str, tokenizer: str, tmp_path: Path) -> None:
     choices = small("data=python_docs", "model=transformer", f"model/network={network}", f"data/tokenizer={tokenizer}")
+    choices += ("data.tokenizer.unknown=true",) if tokenizer == "characters" else ()
     train(*choices, "callbacks.samples=null", outputs=tmp_path / "runs")
     run = only_run(tmp_path / "runs")
     command_line(["export", f"run={run}", "format=transformers", f"out={tmp_path / 'out'}"])

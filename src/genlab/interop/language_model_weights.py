@@ -161,5 +161,5 @@ def to_llama(ours: Weights, depth: int, qkv: Sequence[int]) -> dict[str, Tensor]
                     theirs |= dict(zip(names, value.split(sizes), strict=True))
         norm = ours.get(f"blocks.{i}.attention.head_norm.weight")
         if norm is not None:
-            theirs |= {f"model.layers.{i}.self_attn.{one}_norm.weight": norm for one in "qk"}
+            theirs |= {f"model.layers.{i}.self_attn.{one}_norm.weight": norm.clone() for one in "qk"}
     return theirs

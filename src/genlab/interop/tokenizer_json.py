@@ -60,5 +60,5 @@ def _of_characters(tokenizer: Characters) -> dict[str, Any]:
     if tokenizer.unknown is not None:
         vocabulary[_UNKNOWN] = tokenizer.unknown
     splits = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
-    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": _UNKNOWN}
+    model: dict[str, Any] = {"type": "WordLevel", "vocab": vocabulary, "unk_token": _UNKNOWN}
     return _whole(model, splits, {"type": "Fuse"}, tokenizer.end)

@@ -224,6 +224,7 @@ class TokenTransformer(nn.Module):
         self.positions = positions(max_length=max_length, width=width, head_width=self.head_width)
         self.seen_width = seen_width
         windowed = range(depth) if windowed_blocks is None else windowed_blocks
+        self.windows = [window if number in windowed else None for number in range(depth)]  # of each block
         self.blocks = nn.ModuleList(
             Block(
                 width,
@@ -235,16 +236,16 @@ class TokenTransformer(nn.Module):
                     bias,
                     qkv_bias,
                     head_width,
-                    window if number in windowed else None,
+                    own_window,
                 ),
                 feed_forward(width),
                 norm,
                 dropout,
                 None if seen_width is None else CrossAttention(width, num_heads, seen_width, bias),
             )
-            for number in range(depth)
+            for own_window in self.windows
         )
-        self.has_windows = any(block.attention.window is not None for block in self.blocks)
+        self.has_windows = any(own_window is not None for own_window in self.windows)
         self.norm = norm(width)
         self.head = None if tied else nn.Linear(width, num_outputs, bias=False)
         self.initialize(0.0 if zero_init else 0.02 / math.sqrt(2 * depth))
@@ -298,7 +299,7 @@ class TokenTransformer(nn.Module):
         x = F.dropout(self.positions.embed(x, positions), self.dropout, self.training)
         turns = self.positions.turns(positions)
         for number, block in enumerate(self.blocks):
-            narrow = windows.get(block.attention.window)
+            narrow = windows.get(self.windows[number])
             if narrow is None:
                 x = block(x, turns, causal, mask, cache, number, seen)
             else:
@@ -316,9 +317,9 @@ class TokenTransformer(nn.Module):
     def _windows(self, positions: Tensor, length: int, padding: Tensor | None) -> dict[int | None, Tensor]:
         """By a block's window, where it is shorter than the ``length`` tokens so far: which of these those at
         ``positions`` (T,) see, (N or 1, 1, T, length)."""
-        windows = {block.attention.window for block in self.blocks}
-        all_so_far, found = torch.arange(length, device=positions.device), {}
-        for window in windows:
+        all_so_far = torch.arange(length, device=positions.device)
+        found: dict[int | None, Tensor] = {}
+        for window in {*self.windows}:
             if window is not None and window < length:
                 found[window] = self._mask(positions, length, padding) & (all_so_far > positions[:, None] - window)
         return found
