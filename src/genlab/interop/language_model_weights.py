@@ -58,8 +58,12 @@ def _without_prefix(tensors: Weights, prefix: str) -> dict[str, Tensor]:
 
 def _gpt2_shapes(vocabulary: int, network: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     width, hidden = network["width"], network["feed_forward"]["hidden"]
-    maps = {"attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width), "mlp.c_fc": (width, hidden),
-            "mlp.c_proj": (hidden, width)}  # fmt: skip
+    maps = {
+        "attn.c_attn": (width, 3 * width),
+        "attn.c_proj": (width, width),
+        "mlp.c_fc": (width, hidden),
+        "mlp.c_proj": (hidden, width),
+    }
     shapes: dict[str, tuple[int, ...]] = {
         "wte.weight": (vocabulary, width),
         "wpe.weight": (network["positions"]["length"], width),

@@ -27,8 +27,14 @@ def as_json(tokenizer: CaptionTokenizer) -> tuple[dict[str, Any], str | None]:
 
 
 def _whole(model: dict[str, Any], splits: Any, decoder: Any, end: int | None) -> dict[str, Any]:
-    special = {"content": END, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-               "special": True}  # fmt: skip
+    special = {
+        "content": END,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
     return {
         "version": "1.0",
         "truncation": None,
@@ -45,9 +51,18 @@ def _whole(model: dict[str, Any], splits: Any, decoder: Any, end: int | None) ->
 def _of_bytes() -> dict[str, Any]:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     vocabulary = {character: content[0] for character, content in characters_of_bytes().items()}
-    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-             "vocab": vocabulary | {END: Bytes.end}, "merges": []}  # fmt: skip
+    model: dict[str, Any] = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": vocabulary | {END: Bytes.end},
+        "merges": [],
+    }
     return _whole(model, byte_level, byte_level, Bytes.end)
 
 
