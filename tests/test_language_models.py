@@ -27,8 +27,9 @@ from genlab.interop.tokenizer_json import as_json
 from genlab.model.network.token_transformer import TokenTransformer
 from genlab.run import run_folder
 from genlab.run.load import load_run
+from genlab.run.origin import FileOrigin
 from hugging_face import scrambled
-from tiny_run import BARE_TEXT, only_run, small, train
+from tiny_run import BARE_TEXT, only_run, resume, small, train
 
 transformers = pytest.importorskip("transformers")
 VOCABULARY, LENGTH = 260, 40  # of 257 bytes, filled up, as published models are
@@ -188,10 +189,33 @@ def test_a_run_is_exported_for_transformers(run: Path, tmp_path: Path, capsys: p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+def test_a_run_goes_on_without_the_folder(run: Path, tmp_path: Path) -> None:
+    """Its config and its tokenizer are its own; and a file of an export starts another."""
+    moved = shutil.copytree(run, tmp_path / "run")
+    resume(moved, "budget.value=16")
+    assert json.loads((moved / run_folder.SUMMARY).read_text())["examples"] == 16
+    own = run_folder.read_config(moved)
+    assert own["data"]["tokenizer"]["vocab_size"] == VOCABULARY
+    assert own["model"]["network"]["windowed_blocks"] == [1, 2]
+
+
+def test_a_run_of_somebody_else_reads_no_folder(run: Path, tmp_path: Path) -> None:
+    """Not even one whose config says that it has not begun."""
+    moved = shutil.copytree(run, tmp_path / "run")
+    text = (moved / "config.yaml").read_text()
+    content = text.replace(run_folder.read_config(run)["start"]["sha256"], "null")
+    assert content != text
+    (moved / "config.yaml").write_text(content)
+    (moved / ".seal").unlink()
+    command_line(["export", f"run={moved}", "format=safetensors", f"out={tmp_path / 'out'}"])
+    assert (tmp_path / "out/model.safetensors").exists()
+
+
 def test_a_run_is_exported_as_a_file_to_start_from(run: Path, tmp_path: Path) -> None:
     command_line(["export", f"run={run}", "format=safetensors", f"out={tmp_path / 'out'}"])
     content = (tmp_path / "out/model.safetensors").read_bytes()
     theirs = tensors_in(content, tmp_path)
+    assert FileOrigin(str(tmp_path / "out/model.safetensors"), "start").model()["network"]["window"] == 6
     own = load_run(OmegaConf.create(run_folder.read_config(run)), run)[0].state_dict()
     assert {*theirs} == {*own}
     assert all(torch.equal(theirs[name], own[name]) for name in own)

@@ -110,6 +110,8 @@ def _take_sizes(config: DictConfig) -> None:
     start, model = OmegaConf.select(config, "start.where"), config._get_node("model")
     if not isinstance(start, str) or not start.startswith(HUB) or not isinstance(model, DictConfig):
         return
+    if config.start.get("sha256") is not None:  # a run that has begun
+        return
     network = model._get_node("network") if "network" in model else None
     if not isinstance(network, DictConfig) or "settings" not in network or network.settings is not None:
         return
