@@ -153,7 +153,7 @@ def test_a_window_hides_what_is_before_it_also_after_padding(folder_of: Callable
         network_of(HubOrigin(f"hf:{folder_of('mistral, a window')}", "start"), causal=False)
 
 
-START = (*BARE_TEXT, "data=python_docs", "model=transformer", "data.context=24", "budget.value=8", "data.limit=8",
+START = (*BARE_TEXT, "data=text_file", "model=transformer", "data.context=24", "budget.value=8", "data.limit=8",
          "callbacks.samples=null", "callbacks.ema=null", "model.optimizer.lr=0")  # fmt: skip
 
 
@@ -163,7 +163,14 @@ def run(folder_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     gone = tmp_path_factory.mktemp("gone")
     shutil.copytree(folder_of("qwen2, windows"), gone, dirs_exist_ok=True)
     outputs = tmp_path_factory.mktemp("runs")
-    made = train(*START, f"start=hf:{gone}", outputs=outputs)
+    (outputs / "text.txt").write_text("".join(f"{i} and {i * i}.\n" for i in range(200)))
+    made = train(
+        *START,
+        f"data.path={outputs / 'text.txt'}",
+        f"data.cache_dir={outputs / 'cache'}",
+        f"start=hf:{gone}",
+        outputs=outputs,
+    )
     shutil.rmtree(gone)
     return made
 
