@@ -167,7 +167,6 @@ def run(folder_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     made = train(
         *START,
         f"data.path={outputs / 'text.txt'}",
-        f"data.cache_dir={outputs / 'cache'}",
         f"start=hf:{gone}",
         outputs=outputs,
     )
