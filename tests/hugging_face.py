@@ -1,4 +1,4 @@
-"""Hugging Face's GPT-2 and Llama, and our network with the same weights: the names and the layout there, and ours."""
+"""Hugging Face's GPT-2 and Llama, and our network with the same weights."""
 
 from functools import partial
 from typing import Any
@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genlab.interop import language_model_weights
 from genlab.model.network.feed_forward import FeedForward, SwiGLU
 from genlab.model.network.positions import Learned, Rotary
 from genlab.model.network.token_transformer import TokenTransformer
@@ -20,79 +21,12 @@ SIZES = {"num_tokens": VOCABULARY, "num_outputs": VOCABULARY, "max_length": LENG
 GELU = partial(FeedForward, activation=nn.GELU(approximate="tanh"), bias=True)
 
 
-GPT2_BLOCK = {
-    "attention_norm": "ln_1",
-    "attention.qkv": "attn.c_attn",
-    "attention.out": "attn.c_proj",
-    "feed_forward_norm": "ln_2",
-    "feed_forward.expand": "mlp.c_fc",
-    "feed_forward.out": "mlp.c_proj",
-}  # its linear maps are stored transposed
-LLAMA_BLOCK = {
-    "attention_norm": ["input_layernorm"],
-    "attention.qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-    "attention.out": ["self_attn.o_proj"],
-    "feed_forward_norm": ["post_attention_layernorm"],
-    "feed_forward.gate_and_value": ["mlp.gate_proj", "mlp.up_proj"],
-    "feed_forward.out": ["mlp.down_proj"],
-}  # fused maps of ours are several there
-
-
-def from_gpt2(theirs: Weights, depth: int) -> Weights:
-    ours = {
-        "embedding.weight": theirs["transformer.wte.weight"],
-        "positions.table.weight": theirs["transformer.wpe.weight"],
-    }
-    ours |= {f"norm.{kind}": theirs[f"transformer.ln_f.{kind}"] for kind in ("weight", "bias")}
-    for i in range(depth):
-        for our_name, their_name in GPT2_BLOCK.items():
-            for kind in ("weight", "bias"):
-                value = theirs[f"transformer.h.{i}.{their_name}.{kind}"]
-                ours[f"blocks.{i}.{our_name}.{kind}"] = value.t() if value.ndim == 2 else value
-    return ours
-
-
 def to_gpt2(ours: Weights, depth: int) -> Weights:
-    theirs = {
-        "transformer.wte.weight": ours["embedding.weight"],
-        "transformer.wpe.weight": ours["positions.table.weight"],
-        "lm_head.weight": ours["embedding.weight"],
-    }
-    theirs |= {f"transformer.ln_f.{kind}": ours[f"norm.{kind}"] for kind in ("weight", "bias")}
-    for i in range(depth):
-        for our_name, their_name in GPT2_BLOCK.items():
-            for kind in ("weight", "bias"):
-                value = ours[f"blocks.{i}.{our_name}.{kind}"]
-                theirs[f"transformer.h.{i}.{their_name}.{kind}"] = value.t() if value.ndim == 2 else value
-    return theirs
+    return language_model_weights.to_gpt2(ours, depth)
 
 
-def from_llama(theirs: Weights, depth: int) -> Weights:
-    ours = {
-        "embedding.weight": theirs["model.embed_tokens.weight"],
-        "norm.weight": theirs["model.norm.weight"],
-        "head.weight": theirs["lm_head.weight"],
-    }
-    for i in range(depth):
-        for our_name, their_names in LLAMA_BLOCK.items():
-            parts = [theirs[f"model.layers.{i}.{name}.weight"] for name in their_names]
-            ours[f"blocks.{i}.{our_name}.weight"] = torch.cat(parts)
-    return ours
-
-
-def to_llama(ours: Weights, depth: int, like: Weights) -> Weights:
-    """``like``: says how long each part of a fused map is."""
-    theirs = {
-        "model.embed_tokens.weight": ours["embedding.weight"],
-        "model.norm.weight": ours["norm.weight"],
-        "lm_head.weight": ours["head.weight"],
-    }
-    for i in range(depth):
-        for our_name, their_names in LLAMA_BLOCK.items():
-            names = [f"model.layers.{i}.{name}.weight" for name in their_names]
-            parts = ours[f"blocks.{i}.{our_name}.weight"].split([len(like[name]) for name in names])
-            theirs |= dict(zip(names, parts, strict=True))
-    return theirs
+def to_llama(ours: Weights, depth: int) -> Weights:
+    return language_model_weights.to_llama(ours, depth, (32, 16, 16))
 
 
 def gpt2() -> tuple[Any, TokenTransformer]:
@@ -131,6 +65,9 @@ def same_weights(kind: str) -> tuple[Any, TokenTransformer]:
     torch.manual_seed(3)
     theirs, ours = gpt2() if kind == "gpt2" else llama()
     scrambled(theirs)
-    take = from_gpt2 if kind == "gpt2" else from_llama
-    ours.load_state_dict(take(theirs.state_dict(), DEPTH), strict=True)
+    take = language_model_weights.from_gpt2 if kind == "gpt2" else language_model_weights.from_llama
+    given = {name.removeprefix("transformer.").removeprefix("model."): t for name, t in theirs.state_dict().items()}
+    ours.load_state_dict(
+        {name: t for name, t in take(given, DEPTH).items() if kind != "gpt2" or name != "head.weight"}, strict=True
+    )
     return theirs, ours

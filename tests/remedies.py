@@ -1060,6 +1060,7 @@ TRIED = (
 
 
 OFFERED = (
+    Offered("interop/gguf.py", "are not read from .gguf files", "a file of such a model, and two packages"),
     Offered(
         "metrics/sandbox.py",
         "no process can be started",
@@ -1331,4 +1332,44 @@ ELSEWHERE = (
     ),
     Elsewhere("run/processes.py", "rank 0 died", "test_ddp.py::test_stop_and_resume"),
     Elsewhere("command/verify.py", "and look at {}/metrics.csv", "test_verify.py::test_a_sound_recipe_holds"),
+    Elsewhere(
+        "command/export.py",
+        "this folder is not empty. Name a new one",
+        "test_language_models.py::test_a_run_is_exported_for_transformers",
+    ),
+    Elsewhere(
+        "command/export.py",
+        "holds no language model that transformers knows",
+        "test_language_models.py::test_what_is_no_language_model_is_exported_as_a_file",
+    ),
+    Elsewhere(
+        "command/export.py",
+        "does not predict the next token",
+        "test_language_models.py::test_what_is_no_language_model_is_exported_as_a_file",
+    ),
+    Elsewhere(
+        "command/export.py",
+        "has no equivalent there",
+        "test_language_models.py::test_what_is_no_language_model_is_exported_as_a_file",
+    ),
+    Elsewhere(
+        "model/network/positions.py",
+        "tokens at once, and",
+        "test_language_models.py::test_what_is_typed_against_the_folder_is_refused",
+    ),
+    Elsewhere(
+        "run/language_model.py",
+        "a language model needs text",
+        "test_language_models.py::test_what_is_typed_against_the_folder_is_refused",
+    ),
+    Elsewhere(
+        "run/language_model.py",
+        "the network is that of start",
+        "test_language_models.py::test_what_is_typed_against_the_folder_is_refused",
+    ),
+    Elsewhere(
+        "run/language_model.py",
+        "has another vocabulary than the model in start",
+        "test_language_models.py::test_what_is_typed_against_the_folder_is_refused",
+    ),
 )

@@ -125,7 +125,7 @@ def test_a_portable_run_needs_no_folder(tower: Path, tmp_path: Path) -> None:
     ("config", "kind", "message"),
     [
         (None, ConfigError, r"there is no readable config\.json\. Known are CLIP's text tower"),
-        ({"model_type": "gpt2"}, ConfigError, r"a model of the kind gpt2 cannot be used\. Known are"),
+        ({"model_type": "mamba"}, ConfigError, r"a model of the kind mamba cannot be used\. Known are"),
         ({"_class_name": "AutoencoderKL"}, ConfigError, r"its config\.json does not fit \(it has no 'block_out_"),
         ({"model_type": "clip_text_model"}, ConfigError, r"has no tokenizer\.json"),
     ],

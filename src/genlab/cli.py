@@ -1,4 +1,4 @@
-"""The command line: ``genlab train|sample|evaluate|plan|verify|compare``, which train.py and scripts/ call too.
+"""The command line: ``genlab train|sample|evaluate|export|plan|verify|compare``, which train.py and scripts/ call too.
 
 One grammar everywhere, Hydra's ``name=value``. Every mistake in it is reported in one line, before a folder is made
 and, where possible, before torch is imported.
@@ -203,7 +203,7 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         from genlab.run.assemble import check_config
 
     try:
-        check_config(config)
+        check_config(config, overrides)
     except Misfit as error:
         fitting = [name for name, target in tree.targets(error.path) if _would_fit(name, target, error)]
         hint = f" Use {error.path.replace('.', '/')}={' or '.join(fitting)}." if fitting else ""
@@ -232,6 +232,12 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
 
         assert folder is not None
         sample(config, folder, **{name: options[name] for name in OPTIONS["sample"] if name != "run"})
+        return
+    if command == "export":
+        from genlab.command.export import export
+
+        assert folder is not None
+        export(config, folder, options["format"], options["out"])
         return
     from genlab.command.evaluate import evaluate_images, evaluate_run
 

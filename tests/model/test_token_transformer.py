@@ -36,7 +36,7 @@ def test_our_weights_go_into_transformers(kind: str) -> None:
     theirs, ours = gpt2() if kind == "gpt2" else llama()
     scrambled(ours)
     own = ours.state_dict()
-    theirs.load_state_dict(to_gpt2(own, DEPTH) if kind == "gpt2" else to_llama(own, DEPTH, theirs.state_dict()))
+    theirs.load_state_dict(to_gpt2(own, DEPTH) if kind == "gpt2" else to_llama(own, DEPTH))
     tokens = torch.randint(VOCABULARY, (5, LENGTH))
     torch.testing.assert_close(theirs(tokens).logits, ours(tokens), rtol=0, atol=1e-4)
 

@@ -46,7 +46,7 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
             config.metrics.bits_per_dim = OmegaConf.merge(config.metrics.get("bits_per_dim") or {}, node)
     if n is not None:
         config.evaluation.num_samples = n
-    data = build_data(config)
+    data = build_data(config, run)
     evaluation = build_evaluation(resolved(config), run)
     model, weights = load_run(config, run)
     if data.tokenizer is not None:

@@ -15,6 +15,7 @@ def usage() -> str:
             "  train -m   train many, one process each",
             "  sample     draw from a trained run",
             "  evaluate   measure a trained run",
+            "  export     write a run's weights for other programs",
             "  plan       find the model size for a time budget on this machine",
             "  verify     check a recipe against its bands",
             "  compare    put runs side by side",

@@ -41,6 +41,11 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "baselines": (False, "also score baselines without a model: noise, simple statistics, and real data"),
         "out": (None, "with images: a .json file for the numbers and their protocol"),
     },
+    "export": {
+        "run": (..., "the run whose weights are written, averaged where it has averages"),
+        "format": (..., "transformers: a folder that from_pretrained loads; safetensors: of any run"),
+        "out": (..., "the folder, a new one"),
+    },
     "verify": {
         "run": (None, "a run of a recipe: judged from its files if it is finished, else continued"),
     },
@@ -64,6 +69,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     },
 }
 
+FORMATS = ("transformers", "safetensors")  # of export
 OF_IMAGES = ("images", "reference", "out", "image_key", "on_bad")  # options of evaluate without a run
 
 
@@ -87,6 +93,7 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
     missing = [name for name, value in values.items() if value is ...]
     if missing:
         example = "outputs/<model>-<data>" + ("" if missing[0] == "runs" else "/<run>")
+        example = {"format": "transformers", "out": "exported"}.get(missing[0], example)
         raise ConfigError(f"{missing[0]} has no value. Set it: {missing[0]}={example}")
     return values, rest
 
@@ -100,6 +107,10 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     if name == "on_bad":
         if value not in ("stop", "skip"):
             raise ConfigError(f"on_bad must be stop or skip, got {value!r}.")
+        return value
+    if name == "format":
+        if value not in FORMATS:
+            raise ConfigError(f"format must be {' or '.join(FORMATS)}, got {value!r}.")
         return value
     if name in ("sort", "protocol", "image_key"):
         return str(value)

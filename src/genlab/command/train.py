@@ -130,7 +130,7 @@ def _train(
     stop: StopOnSignal,
     allow_changes: bool,
 ) -> None:
-    data = build_data(config)
+    data = build_data(config, run)
     clip_batch_size(config, data, overrides)
     if config.dry_run:
         try_out(config, data, fit)

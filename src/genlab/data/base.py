@@ -171,6 +171,9 @@ class DataModule(LightningDataModule, ABC):
         """The tokenizer, for data that are tokens or have captions of tokens: a run saves it."""
         return None
 
+    def keep_tokenizer(self, state: str) -> None:
+        """Use the tokenizer that a run keeps, if it was read from a file, which may be gone. Raises DataError."""
+
     @cached_property
     def fingerprint(self) -> dict[str, str]:
         """Hashes of the training data, by part, as they were at the first call: a run is continued with the same data.

@@ -18,6 +18,7 @@ from genlab.data.base import DataModule, DataSpec, KeyedDataset, Split
 from genlab.data.remembered import recall, remember
 from genlab.data.sampler import Keys
 from genlab.data.tokenizer.base import Tokenizer, UnknownCharacterError, place_of, unknown_of
+from genlab.data.tokenizer.pretrained import Pretrained
 from genlab.errors import ConfigError, DataError
 from genlab.files.paths import read_path
 from genlab.progress import progress
@@ -94,6 +95,11 @@ class TextDataModule(DataModule):
         self._tokens: dict[Split, np.ndarray] = {}
         self._hashes: dict[Split, str] = {}
         self._told = set[Split]()  # splits whose unknown characters were reported
+
+    def keep_tokenizer(self, state: str) -> None:
+        """Use the tokenizer that a run keeps, if it was read from a file, which may be gone. Raises DataError."""
+        if isinstance(self._tokenizer, Pretrained):
+            self._tokenizer.load_state(state)
 
     @abstractmethod
     def documents(self, split: Split) -> Iterable[str]:

@@ -70,9 +70,9 @@ CHECKPOINTING = "activation_checkpointing"  # among the trainer's options, and n
 _OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", "LSB_JOBID", "MASTER_ADDR")
 
 
-def check_config(config: DictConfig) -> None:
-    """All checks of a config that do not need the data. Raises ConfigError."""
-    adopt(config)
+def check_config(config: DictConfig, typed: Sequence[str] = ()) -> None:
+    """All checks of a config that do not need the data. ``typed``: this command's overrides. Raises ConfigError."""
+    adopt(config, typed)
     nodes = _known(config)
     remember(nodes)
     for path, kind in (("seed", int), ("outputs", str), ("dry_run", bool), ("rank_timeout", int)):
@@ -143,9 +143,12 @@ def _callback_slot(node: Mapping[str, Any]) -> Any:
     return Callable[..., pl.Callback] if is_partial else pl.Callback
 
 
-def build_data(config: DictConfig) -> DataModule:
-    """The datamodule; its spec goes into ``config.spec``."""
+def build_data(config: DictConfig, run: Path | None = None) -> DataModule:
+    """The datamodule; its spec goes into ``config.spec``. ``run``: one that keeps its tokenizer."""
     data: DataModule = build(resolved(config.data), DataModule, "data")
+    kept = None if run is None else run / run_folder.TOKENIZER
+    if kept is not None and kept.is_file():
+        data.keep_tokenizer(read_text(kept))
     config.spec = data.spec.to_config()
     return data
 

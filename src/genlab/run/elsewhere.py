@@ -9,7 +9,7 @@ part from a run is copied into ``parts/`` of the run that uses it; files and ``h
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -30,6 +30,7 @@ from genlab.model.base import ComparesCaptions, HasFeatures, HasLatent, HasToken
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
 from genlab.model.renamed_weights import renamed
 from genlab.run import run_folder
+from genlab.run.language_model import take_language_model
 from genlab.run.origin import FILE, HUB, Origin, file_of, is_a_reference, origin_of, weights_of
 
 UNKNOWN = "???"  # the hash of a part that was not read yet
@@ -48,14 +49,16 @@ Entry = Mapping[str, Any]
 # --- into the config --------------------------------------------------------------------------------------------------
 
 
-def adopt(config: DictConfig) -> None:
-    """Replace places of pretrained models by the models' nodes, and record the places in ``pretrained``.
+def adopt(config: DictConfig, typed: Sequence[str] = ()) -> None:
+    """Replace places of pretrained models by the models' nodes, and record the places in ``pretrained``. ``typed``: the
+    overrides of this command.
 
     Raises ConfigError: nothing is there, or a model that does not fit; CheckpointError: a part is named for a saved run
     that is not the one that its model was trained with.
     """
     _name_judge(config)
     _take_sizes(config)
+    take_language_model(config, typed)
     places = dict(_places(config))
     for path, (slot, value) in places.items():
         if isinstance(value, str):
@@ -106,6 +109,8 @@ def _take_sizes(config: DictConfig) -> None:
     """``start=hf:<folder>`` gives the settings of a network of that folder's kind, unless they are there."""
     start, model = OmegaConf.select(config, "start.where"), config._get_node("model")
     if not isinstance(start, str) or not start.startswith(HUB) or not isinstance(model, DictConfig):
+        return
+    if config.start.get("sha256") is not None:  # a run that has begun
         return
     network = model._get_node("network") if "network" in model else None
     if not isinstance(network, DictConfig) or "settings" not in network or network.settings is not None:

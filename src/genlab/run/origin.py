@@ -18,6 +18,7 @@ from genlab.run import run_folder
 
 HUB = "hf:"  # before a folder, or a name at the Hugging Face Hub
 FILE = ".safetensors"
+GGUF = ".gguf"  # a language model in one file, which transformers reads
 
 
 class Origin(Protocol):
@@ -46,6 +47,10 @@ def origin_of(where: str, option: str) -> Origin:
         from genlab.interop.origin import HubOrigin  # with its optional packages
 
         return HubOrigin(where, option)
+    if where.endswith(GGUF):
+        from genlab.interop.gguf import GgufOrigin
+
+        return GgufOrigin(where, option)
     if where.endswith(FILE):
         return FileOrigin(where, option)
     return RunOrigin(where, option)
@@ -53,7 +58,12 @@ def origin_of(where: str, option: str) -> Origin:
 
 def is_a_reference(where: str) -> bool:
     """Whether weights are only referenced; those of a run are copied, since it may be continued."""
-    return where.startswith(HUB) or where.endswith(FILE)
+    return is_of_another_library(where) or where.endswith(FILE)
+
+
+def is_of_another_library(where: str) -> bool:
+    """Whether a place holds a model of another library."""
+    return where.startswith(HUB) or where.endswith(GGUF)
 
 
 class RunOrigin:

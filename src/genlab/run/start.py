@@ -20,7 +20,7 @@ from genlab.model.base import Model
 from genlab.model.elsewhere import misfit, own_weights, prefixes, put_weights
 from genlab.model.freezing import like
 from genlab.model.renamed_weights import renamed
-from genlab.run.origin import HUB, Origin, RunOrigin, origin_of
+from genlab.run.origin import Origin, RunOrigin, is_of_another_library, origin_of
 
 OPTION = "start"
 
@@ -54,7 +54,7 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
         return None
     origin = origin_of(node["where"], OPTION)
     own = model.state_dict()
-    if node["where"].startswith(HUB):
+    if is_of_another_library(node["where"]):
         own, found = _of_a_part(model, origin, own, node["where"])
     else:
         found = renamed(own_weights(model, origin.weights()), own)
@@ -68,6 +68,8 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
     sha256 = sha256_of(as_bytes(taken, {}))
     frozen = f"; frozen: {', '.join(node['freeze'])}" if node["freeze"] else ""
     told = f"{_kind(origin)} weights of {node['where']}, {len(taken)} of {len(own)} tensors{frozen}"
+    if getattr(origin, "is_language_model", False):
+        told += "; texts are tokenized by its own tokenizer"
     return Start(taken, sha256, told)
 
 
@@ -85,7 +87,7 @@ def _of_a_part(
     if len(named) != 1:
         raise ConfigError(
             f"{OPTION}={where}: the model has no {target.rpartition('.')[2]} to put the weights into. Use "
-            "model/network=unet2d_condition, or name a run of the same model=."
+            "model/network=unet2d_condition, for a language model model=transformer, or name a run of the same model=."
         )
     beginning = f"{named[0]}."
     frozen = prefixes(model, getattr(model, "elsewhere", {}).values())

@@ -69,7 +69,11 @@ def _holds_mapping(value: Any) -> bool:
 
 def withhold_places(config: DictConfig) -> None:
     """Remove the places of pretrained parts from an untrusted run: nothing is read there, on this disk or from a hub,
-    unless it is typed now. Parts in the run's own folder are used."""
+    unless it is typed now. Parts in the run's own folder are used. What it started from is never read again."""
+    start = config.get("start")
+    if isinstance(start, DictConfig) and start.get("sha256") is None:
+        with open_dict(config):
+            config.start.sha256 = "unknown"
     pretrained: Any = OmegaConf.to_container(config.get("pretrained") or OmegaConf.create({}), resolve=False)
     for path, entry in pretrained.items():
         if isinstance(entry, Mapping) and isinstance(entry.get("where"), str):

@@ -40,6 +40,11 @@ class ByteLevel(Tokenizer):
         self._is_plain = True  # its rules, see are_plain
 
     @property
+    def end_token(self) -> str | None:
+        """The text of the token that ends a document."""
+        return self._end_token
+
+    @property
     def core(self) -> "tokenizers.Tokenizer":
         assert self._core is not None, "not trained yet"
         return self._core
@@ -81,7 +86,9 @@ class ByteLevel(Tokenizer):
         except Exception as error:  # the only kind that the package has
             raise DataError(f"this is not the state of a tokenizer ({' '.join(str(error).split())}).") from error
         if core is None:
-            raise DataError("only byte-level tokenizers can be used, such as GPT-2's; this one is of another kind.")
+            raise DataError(
+                "only byte-level tokenizers can be used, such as GPT-2's or Llama 3's; this one is of another kind."
+            )
         special = {token["id"]: token["special"] for token in content["added_tokens"]}
         if self._end_token is not None and not special.get(core.token_to_id(self._end_token)):
             names = ", ".join(token["content"] for token in content["added_tokens"] if token["special"])
@@ -114,11 +121,11 @@ def _is_byte_level(content: dict[str, Any]) -> bool:
     return "ByteLevel" in kinds and max(content["model"]["vocab"].values(), default=0) < _MOST_TOKENS
 
 
-def _bytes_by_character() -> dict[str, bytes]:
+def characters_of_bytes() -> dict[str, bytes]:
     """GPT-2's mapping of bytes to characters: visible ones unchanged, the others from U+0100 on."""
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in visible]
     return {chr(b): bytes([b]) for b in visible} | {chr(256 + i): bytes([byte]) for i, byte in enumerate(others)}
 
 
-_BYTES = _bytes_by_character()
+_BYTES = characters_of_bytes()

@@ -26,13 +26,23 @@ class Pretrained(ByteLevel):
         self,
         name: str,  # of a model at the Hub, like gpt2; or a tokenizer.json, or a folder that holds one
         end_token: str | None = "<|endoftext|>",  # at the end of a document; null: none
+        vocab_size: int | None = None,  # of the model, which may have tokens that no text has; null: as in the file
     ):
         super().__init__(end_token)
-        self.name = name
+        self.name, self._wanted = name, vocab_size
 
     def train(self, documents: Iterable[str]) -> None:
         """Only reads the file. Raises DataError if it is missing or of another kind."""
         assert self.core
+
+    def load_state(self, state: str) -> None:
+        """Raises DataError also if there are more tokens than ``vocab_size``."""
+        super().load_state(state)
+        if self._wanted is None:
+            return
+        if self._wanted < len(self._bytes):
+            raise DataError(f"it has {len(self._bytes)} tokens, and data.tokenizer.vocab_size={self._wanted}.")
+        self._bytes += [b""] * (self._wanted - len(self._bytes))
 
     @property
     def core(self) -> "tokenizers.Tokenizer":

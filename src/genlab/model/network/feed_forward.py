@@ -7,9 +7,16 @@ from torch import Tensor, nn
 class FeedForward(nn.Module):
     """Two linear maps around an activation (Vaswani et al. 2017, eq. 2)."""
 
-    def __init__(self, width: int, activation: nn.Module, expansion: float = 4.0, bias: bool = False):
+    def __init__(
+        self,
+        width: int,
+        activation: nn.Module,
+        expansion: float = 4.0,
+        bias: bool = False,
+        hidden: int | None = None,  # channels between the maps; None: expansion * width
+    ):
         super().__init__()
-        hidden = round(expansion * width)
+        hidden = round(expansion * width) if hidden is None else hidden
         self.expand = nn.Linear(width, hidden, bias)
         self.activation = activation
         self.out = nn.Linear(hidden, width, bias)
@@ -22,9 +29,15 @@ class FeedForward(nn.Module):
 class SwiGLU(nn.Module):
     """A linear map, gated by another through SiLU (Shazeer 2020, eq. 6)."""
 
-    def __init__(self, width: int, expansion: float = 8 / 3, bias: bool = False):
+    def __init__(
+        self,
+        width: int,
+        expansion: float = 8 / 3,
+        bias: bool = False,
+        hidden: int | None = None,  # channels between the maps; None: expansion * width, rounded to a multiple of 8
+    ):
         super().__init__()
-        hidden = round(expansion * width / 8) * 8
+        hidden = round(expansion * width / 8) * 8 if hidden is None else hidden
         self.gate_and_value = nn.Linear(width, 2 * hidden, bias)
         self.out = nn.Linear(hidden, width, bias)
 

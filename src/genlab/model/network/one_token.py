@@ -63,11 +63,12 @@ class OneToken:
                 query, key, value = attention.ask(block.attention_norm(x), turns)
                 attention.keys.select(2, place).copy_(key)
                 attention.values.select(2, place).copy_(value)
+                start = 0 if attention.window is None else max(0, place + 1 - attention.window)
                 if self.large:
                     with _torch_multiplies(True):
-                        mixed = attention.mix(query, place + 1, hidden)
+                        mixed = attention.mix(query, start, place + 1, hidden)
                 else:
-                    mixed = attention.mix(query, place + 1, hidden)
+                    mixed = attention.mix(query, start, place + 1, hidden)
                 x = x + attention.out(mixed)
                 x = x + block.feed_forward(block.feed_forward_norm(x))
             self.cache.used = place + 1
@@ -107,7 +108,8 @@ class OneTokenOfFixedShapes(OneToken):
             attention.keys.index_copy_(2, place, key[:, :, None])
             attention.values.index_copy_(2, place, value[:, :, None])
             query = query.view(attention.apart)
-            mixed = F.scaled_dot_product_attention(query, attention.keys, attention.values, attn_mask=seen)
+            near = seen if attention.window is None else seen & (self.places > place - attention.window)
+            mixed = F.scaled_dot_product_attention(query, attention.keys, attention.values, attn_mask=near)
             x = x + attention.out(mixed.reshape(attention.mixed))
             x = x + block.feed_forward(block.feed_forward_norm(x))
         return network.logits(x[:, None])
@@ -120,6 +122,7 @@ class _Attention:
         rows, kv_heads, _, head_width = keys.shape
         self.qkv, self.out = attention.qkv, attention.out
         self.head_norm = None if isinstance(attention.head_norm, nn.Identity) else attention.head_norm
+        self.window = attention.window
         self.keys, self.values = keys, values  # (N, kv heads, length, d)
         self.flat_keys, self.flat_values = keys.flatten(0, 1), values.flatten(0, 1)
         self.num_heads, self.num_asked = attention.num_heads, attention.num_heads + kv_heads
@@ -139,13 +142,13 @@ class _Attention:
             asked = turn(asked, (turns[0], turns[1]))
         return asked[:, : self.num_heads], asked[:, self.num_heads :], heads[:, self.num_asked :]
 
-    def mix(self, query: Tensor, end: int, hidden: Tensor | None) -> Tensor:
-        """Values of the tokens before ``end``. -> (N, width)."""
+    def mix(self, query: Tensor, start: int, end: int, hidden: Tensor | None) -> Tensor:
+        """Values of the tokens from ``start`` on, before ``end``. -> (N, heads * d)."""
         query = (query / self.scale).view(self.together)
-        scores = torch.bmm(query, self.flat_keys[:, :end].transpose(1, 2))
+        scores = torch.bmm(query, self.flat_keys[:, start:end].transpose(1, 2))
         if hidden is not None:
-            scores.view(*self.apart[:3], end).masked_fill_(hidden[..., :end], -torch.inf)
-        return torch.bmm(scores.softmax(dim=-1), self.flat_values[:, :end]).view(self.mixed)
+            scores.view(*self.apart[:3], end - start).masked_fill_(hidden[..., start:end], -torch.inf)
+        return torch.bmm(scores.softmax(dim=-1), self.flat_values[:, start:end]).view(self.mixed)
 
 
 def bare(module: nn.Module) -> Any:

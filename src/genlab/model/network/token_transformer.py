@@ -1,7 +1,7 @@
 """A transformer over tokens, with the parts that published models differ in: GPT-2, Llama, and what came since."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -55,16 +55,26 @@ class KeyValueCache:
 
 
 class Attention(nn.Module):
-    """Attention with, if wanted, fewer heads of keys and values than of queries (Ainslie et al. 2023), and queries and
-    keys normalized alike (Henry et al. 2020)."""
+    """Attention with, if wanted, fewer heads of keys and values than of queries (Ainslie et al. 2023), queries and keys
+    normalized alike (Henry et al. 2020), and a sliding window (Beltagy et al. 2020)."""
 
     def __init__(
-        self, width: int, num_heads: int, num_kv_heads: int, head_norm: Callable[[int], nn.Module] | None, bias: bool
+        self,
+        width: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_norm: Callable[[int], nn.Module] | None,
+        bias: bool,
+        qkv_bias: bool | None = None,  # of queries, keys and values; None: as ``bias``
+        head_width: int | None = None,  # None: width / num_heads
+        window: int | None = None,  # how many tokens a token sees, itself the last; None: all before it
     ):
         super().__init__()
-        self.num_heads, self.num_kv_heads, self.head_width = num_heads, num_kv_heads, width // num_heads
-        self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_width, bias)
-        self.out = nn.Linear(width, width, bias)
+        self.num_heads, self.num_kv_heads, self.window = num_heads, num_kv_heads, window
+        self.head_width = width // num_heads if head_width is None else head_width
+        qkv_bias = bias if qkv_bias is None else qkv_bias
+        self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_width, qkv_bias)
+        self.out = nn.Linear(num_heads * self.head_width, width, bias)
         self.head_norm = head_norm(self.head_width) if head_norm is not None else nn.Identity()
 
     def forward(
@@ -72,7 +82,7 @@ class Attention(nn.Module):
         x: Tensor,  # (N, T, width)
         turns: Turns,
         causal: bool,  # each token sees those up to it alone
-        mask: Tensor | None,  # (N, 1, T, S), true where a token may be seen; in place of ``causal``
+        mask: Tensor | None,  # (N or 1, 1, T, S), true where a token may be seen; in place of ``causal``
         dropout: float,
         cache: KeyValueCache | None,
         block: int,  # this one's number in the cache
@@ -190,31 +200,52 @@ class TokenTransformer(nn.Module):
         logit_cap: float | None = None,  # c: logits become c tanh(logits / c), as in Gemma 2; None: as they are
         dropout: float = 0.0,
         seen_width: int | None = None,  # of the vectors that every block also attends to; None: of no others
+        qkv_bias: bool | None = None,  # of queries, keys and values alone, as in Qwen2; None: as ``bias``
+        head_width: int | None = None,  # None: width / num_heads
+        window: int | None = None,  # tokens that a token sees, itself the last, as in Mistral; None: all before it
+        windowed_blocks: Sequence[int] | None = None,  # the blocks, from 0, that have the window; None: all
     ):
-        """Raises ValueError: heads that do not divide the width, or each other."""
+        """Raises ValueError: heads that do not divide the width, or each other; a window where it has no meaning."""
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if width % num_heads or num_heads % num_kv_heads:
+        if (head_width is None and width % num_heads) or num_heads % num_kv_heads:
             raise ValueError(
                 f"num_heads={num_heads} must divide width={width}, and num_kv_heads={num_kv_heads} num_heads."
             )
+        if head_width is not None and head_width < 1:
+            raise ValueError(f"head_width={head_width} must be 1 or more.")
+        if window is not None and (window < 1 or not causal):
+            raise ValueError(f"window={window} must be 1 or more, and is for networks that predict the next token.")
         self.num_outputs, self.max_length, self.causal = num_outputs, max_length, causal
-        self.num_kv_heads, self.head_width = num_kv_heads, width // num_heads
+        self.num_kv_heads = num_kv_heads
+        self.head_width = width // num_heads if head_width is None else head_width
         self.logit_cap, self.dropout = logit_cap, dropout
         self.embedding = nn.Embedding(num_tokens, width)
         self.positions = positions(max_length=max_length, width=width, head_width=self.head_width)
         self.seen_width = seen_width
+        windowed = range(depth) if windowed_blocks is None else windowed_blocks
+        self.windows = [window if number in windowed else None for number in range(depth)]  # of each block
         self.blocks = nn.ModuleList(
             Block(
                 width,
-                Attention(width, num_heads, num_kv_heads, head_norm, bias),
+                Attention(
+                    width,
+                    num_heads,
+                    num_kv_heads,
+                    head_norm,
+                    bias,
+                    qkv_bias,
+                    head_width,
+                    own_window,
+                ),
                 feed_forward(width),
                 norm,
                 dropout,
                 None if seen_width is None else CrossAttention(width, num_heads, seen_width, bias),
             )
-            for _ in range(depth)
+            for own_window in self.windows
         )
+        self.has_windows = any(own_window is not None for own_window in self.windows)
         self.norm = norm(width)
         self.head = None if tied else nn.Linear(width, num_outputs, bias=False)
         self.initialize(0.0 if zero_init else 0.02 / math.sqrt(2 * depth))
@@ -259,6 +290,7 @@ class TokenTransformer(nn.Module):
             x = torch.cat([prefix.to(x.dtype), x], dim=1)
         length = x.shape[1]
         positions = torch.arange(before, before + length, device=tokens.device)
+        windows = self._windows(positions, before + length, padding) if self.has_windows else {}
         alone = padding is None and (before == 0 or length == 1)
         mask = None if alone else self._mask(positions, before + length, padding)
         causal = self.causal and mask is None and length > 1  # a single token attends to all before it
@@ -267,7 +299,11 @@ class TokenTransformer(nn.Module):
         x = F.dropout(self.positions.embed(x, positions), self.dropout, self.training)
         turns = self.positions.turns(positions)
         for number, block in enumerate(self.blocks):
-            x = block(x, turns, causal, mask, cache, number, seen)
+            narrow = windows.get(self.windows[number])
+            if narrow is None:
+                x = block(x, turns, causal, mask, cache, number, seen)
+            else:
+                x = block(x, turns, False, narrow, cache, number, seen)
         if cache is not None:
             cache.used += length
         return self.logits(x[:, length - tokens.shape[1] :])
@@ -277,6 +313,16 @@ class TokenTransformer(nn.Module):
         weight = self.embedding.weight[: self.num_outputs] if self.head is None else self.head.weight
         logits = vocabulary_linear(self.norm(x), weight) if self.training else F.linear(self.norm(x), weight)
         return logits if self.logit_cap is None else self.logit_cap * torch.tanh(logits / self.logit_cap)
+
+    def _windows(self, positions: Tensor, length: int, padding: Tensor | None) -> dict[int | None, Tensor]:
+        """By a block's window, where it is shorter than the ``length`` tokens so far: which of these those at
+        ``positions`` (T,) see, (N or 1, 1, T, length)."""
+        all_so_far = torch.arange(length, device=positions.device)
+        found: dict[int | None, Tensor] = {}
+        for window in {*self.windows}:
+            if window is not None and window < length:
+                found[window] = self._mask(positions, length, padding) & (all_so_far > positions[:, None] - window)
+        return found
 
     def _mask(self, positions: Tensor, length: int, padding: Tensor | None) -> Tensor:
         """(N or 1, 1, T, length): which of all tokens so far those at ``positions`` (T,) see."""

@@ -1,0 +1,79 @@
+"""Tokenizers of genlab as tokenizer.json, the format of the package ``tokenizers``."""
+
+import json
+from typing import Any
+
+from genlab.data.tokenizer.base import CaptionTokenizer
+from genlab.data.tokenizer.byte_level import ByteLevel, characters_of_bytes
+from genlab.data.tokenizer.bytes import Bytes
+from genlab.data.tokenizer.characters import Characters
+
+END = "<|endoftext|>"
+_UNKNOWN = "\ufffd"
+
+
+def as_json(tokenizer: CaptionTokenizer) -> tuple[dict[str, Any], str | None]:
+    """The content of a tokenizer.json that gives the same tokens, and the end token, if there is one.
+
+    Raises ValueError, with the reason: it cannot be said in that format.
+    """
+    if isinstance(tokenizer, ByteLevel):
+        return json.loads(tokenizer.state()), tokenizer.end_token
+    if isinstance(tokenizer, Bytes):
+        return _of_bytes(), END
+    if isinstance(tokenizer, Characters):
+        return _of_characters(tokenizer), END if tokenizer.end is not None else None
+    raise ValueError(f"a tokenizer of the class {type(tokenizer).__name__} has no equivalent there")
+
+
+def _whole(model: dict[str, Any], splits: Any, decoder: Any, end: int | None) -> dict[str, Any]:
+    special = {
+        "content": END,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [] if end is None else [{"id": end, **special}],
+        "normalizer": None,
+        "pre_tokenizer": splits,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": model,
+    }
+
+
+def _of_bytes() -> dict[str, Any]:
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    vocabulary = {character: content[0] for character, content in characters_of_bytes().items()}
+    model: dict[str, Any] = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": vocabulary | {END: Bytes.end},
+        "merges": [],
+    }
+    return _whole(model, byte_level, byte_level, Bytes.end)
+
+
+def _of_characters(tokenizer: Characters) -> dict[str, Any]:
+    vocabulary = {character: number for number, character in enumerate(tokenizer.characters)}
+    if tokenizer.unknown is not None and _UNKNOWN in vocabulary:
+        raise ValueError("its characters contain U+FFFD, which stands for unknown ones")
+    if tokenizer.end is not None:
+        vocabulary[END] = tokenizer.end
+    if tokenizer.unknown is not None:
+        vocabulary[_UNKNOWN] = tokenizer.unknown
+    splits = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
+    model: dict[str, Any] = {"type": "WordLevel", "vocab": vocabulary, "unk_token": _UNKNOWN}
+    return _whole(model, splits, {"type": "Fuse"}, tokenizer.end)
