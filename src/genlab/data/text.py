@@ -64,6 +64,7 @@ class TextDataModule(DataModule):
     :mod:`genlab.data.array_cache`, under a hash of the text, so they are made once and again when the text changes.
     """
 
+    unit = "windows of text"  # an example
     learn_from: int | None = None  # number of first documents that the tokenizer learns from; None: all
 
     def __init__(
