@@ -231,7 +231,11 @@ def test_samples_are_written_in_one_room() -> None:
     """PNG files, arrays and texts of samples, and grids of them."""
     writers = {"save_grid", "save_png", "write_texts", "write_images", "np.savez"}
     found = {name for name, path in MODULES.items() if calls(path) & writers}
-    others = {"genlab.callbacks.samples", "genlab.callbacks.text_samples"}  # which hand theirs to the room
+    others = {
+        "genlab.callbacks.samples",
+        "genlab.callbacks.text_samples",
+        "genlab.callbacks.answer_samples",
+    }  # which hand theirs to the room
     assert {room(name) for name in found - others} == {"sampling"}
 
 

@@ -9,8 +9,8 @@ from genlab.callbacks.text_samples import TextSamples
 from genlab.data.conversation_data import ConversationData
 from genlab.files.atomic import prepare_folder
 from genlab.logger.isolated import IsolatedLogger
+from genlab.model.answering import answers
 from genlab.model.base import GenerativeModel, in_eval_mode
-from genlab.sampling.answers import answers, decoded
 from genlab.sampling.pictures import FOLDER
 from genlab.sampling.texts import write_texts
 
@@ -28,7 +28,7 @@ class AnswerSamples(TextSamples):
             found = [*answers(model, prompts, range(len(known)), self.seed, data.chat.end, len(known))]
         if not trainer.is_global_zero:
             return
-        said = decoded(data.tokenizer, [answer for batch in found for answer in batch])
+        said = [data.tokenizer.decode(answer) for batch in found for answer in batch]
         texts = [f"{_shown(one.prompt)}\nassistant: {answer}" for one, answer in zip(known, said, strict=True)]
         folder = Path(trainer.default_root_dir) / FOLDER
         prepare_folder(folder, folder.parent)

@@ -20,6 +20,7 @@ from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.files.regular_file import read_text
 from genlab.machine.memory import enough_memory
 from genlab.machine.quick_cpu import quick_cpu
+from genlab.model.answering import check_answers
 from genlab.model.base import Generates, GenerativeModel, in_eval_mode
 from genlab.model.float32 import exact_float32
 from genlab.redaction import for_terminal, one_line
@@ -27,7 +28,6 @@ from genlab.run import run_folder
 from genlab.run.assemble import load_tokenizer
 from genlab.run.cpu_choice import of_run
 from genlab.run.load import load_run
-from genlab.sampling.answers import check_answers
 from genlab.seeding import RandomStream
 
 NEW = "/new"

@@ -13,7 +13,6 @@ from genlab.config.differences import differences
 from genlab.config.overrides import line_of, name_of, parse
 from genlab.config.tree import FILLED_LATER, START, ConfigTree
 from genlab.data.base import DataModule
-from genlab.data.text import TextDataModule
 from genlab.errors import ConfigError
 from genlab.redaction import printable, redacted
 from genlab.trust.places import typed_config_dir
@@ -64,7 +63,7 @@ def _that_matter(plain: Mapping[str, Any], data: DataModule, parameters: int) ->
         if isinstance(node, Mapping) and "_target_" in node and name != "optimizer"  # it has a line of its own
     ]
     count, label = len(data.dataset("train")), data.spec.label
-    what = data.unit if isinstance(data, TextDataModule) else f"{spec['modality']}s"
+    what = data.unit
     shape = "x".join(map(str, spec["shape"]))
     classes = f", {label.size} classes" if label else ""
     optimizer = model.get("optimizer") or {}

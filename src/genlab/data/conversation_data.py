@@ -32,7 +32,6 @@ class ConversationData(TextDataModule):
     learnt and measured: those of answers with the token that ends them, or all.
     """
 
-    unit = "rows of conversations"
     counts_some = True  # a model's loss has to heed which predictions count
 
     def __init__(
@@ -68,6 +67,10 @@ class ConversationData(TextDataModule):
         self._asked_template, self.counted, self.packing = template, counted, packing
         self._known: dict[Split, Sequence[Conversation]] = {}
         self._in_rows: dict[Split, Rows] = {}
+
+    @property
+    def unit(self) -> str:
+        return "rows of conversations"
 
     @abstractmethod
     def conversations(self, split: Split) -> Sequence[Conversation]:

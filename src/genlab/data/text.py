@@ -64,7 +64,6 @@ class TextDataModule(DataModule):
     :mod:`genlab.data.array_cache`, under a hash of the text, so they are made once and again when the text changes.
     """
 
-    unit = "windows of text"  # an example
     learn_from: int | None = None  # number of first documents that the tokenizer learns from; None: all
 
     def __init__(
@@ -95,6 +94,10 @@ class TextDataModule(DataModule):
         self._tokens: dict[Split, np.ndarray] = {}
         self._hashes: dict[Split, str] = {}
         self._told = set[Split]()  # splits whose unknown characters were reported
+
+    @property
+    def unit(self) -> str:
+        return "windows of text"
 
     @abstractmethod
     def documents(self, split: Split) -> Iterable[str]:

@@ -10,9 +10,9 @@ from genlab.data.conversation_data import ConversationData
 from genlab.errors import ConfigError
 from genlab.machine.rank import rank, world
 from genlab.metrics.data_of import text_of
+from genlab.model.answering import answers, check_answers
 from genlab.model.base import GenerativeModel
 from genlab.progress import progress
-from genlab.sampling.answers import answers, check_answers, decoded
 
 
 def conversations_of(data: DataModule, metric: str) -> ConversationData:
@@ -48,6 +48,6 @@ def answered(
         drawn = answers(model, prompts, mine, seed, chat.end, batch_size)
         texts = []
         for batch in drawn:
-            texts += decoded(chat.tokenizer, batch)
+            texts += [chat.tokenizer.decode(answer) for answer in batch]
             advance(len(batch))
     yield from zip([known[i] for i in mine], texts, strict=True)

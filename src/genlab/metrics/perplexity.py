@@ -89,6 +89,7 @@ class Perplexity(Metric):
         self, model: Model, data: ConversationData, split: Split, batch_size: int, lengths: Tensor, extra: Tensor
     ) -> None:
         """Conversations one by one, and of each the predictions that count in training."""
+        assert isinstance(model, HasTokenLikelihood), "families that are trained on what counts give it"
         self._facts = {**self._facts, "counted": data.counted}
         for tokens, counted in counted_batches(*data.fitting(split), batch_size):
             log_prob = model.token_log_probs(tokens.to(model.device))  # type: ignore[operator]
@@ -119,11 +120,6 @@ class Perplexity(Metric):
         stride = self._stride(text)
         if isinstance(text, ConversationData) and stride < text.context:
             raise ConfigError(f"metrics.perplexity.stride={stride}: conversations are not cut into windows. Use null.")
-        if isinstance(text, ConversationData) and not isinstance(model, HasTokenLikelihood):
-            raise ConfigError(
-                f"metrics=perplexity: {type(model).__name__} gives no likelihood of single tokens, of which only those "
-                "of answers count. Leave it out of metrics=[...]."
-            )
         if stride < text.context and not isinstance(model, HasTokenLikelihood):
             raise ConfigError(
                 f"metrics.perplexity.stride={stride}: {type(model).__name__} gives no likelihood of single tokens. "

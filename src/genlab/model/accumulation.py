@@ -55,7 +55,7 @@ class Accumulation:
         predictions that count, if only some do."""
         scale = self.every / self.size
         if self.steps and self._counted is not None:
-            counted = self._counted.detach().double()
+            counted = self._counted.detach().clone()
             ranks = dist.get_world_size() if dist.is_initialized() else 1
             if ranks > 1:
                 dist.all_reduce(counted)

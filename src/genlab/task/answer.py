@@ -14,9 +14,9 @@ from genlab.data.conversation_data import ConversationData
 from genlab.data.tokenizer.base import CaptionTokenizer, Tokenizer
 from genlab.errors import ConfigError
 from genlab.machine.rank import rank
+from genlab.model.answering import answers, check_answers
 from genlab.model.base import GenerativeModel
 from genlab.progress import progress
-from genlab.sampling.answers import answers, check_answers, decoded
 from genlab.sampling.examples import Examples
 from genlab.sampling.texts import Texts
 from genlab.seeding import derive_seed
@@ -111,7 +111,7 @@ class Answer:
         texts: list[str] = []
         with progress(f"drawing {len(indices):,} answers", len(indices), quiet=rank() != 0) as advance:
             for found in answers(model, prompts, indices, seed, chat.end, batch_size):
-                texts += decoded(chat.tokenizer, found)
+                texts += [chat.tokenizer.decode(answer) for answer in found]
                 advance(len(found))
         return Examples({"text": texts})
 

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.data.tokenizer.base import Tokenizer
 from genlab.errors import ConfigError
 from genlab.model.base import Generates, GenerativeModel
 from genlab.model.float32 import exact_float32
@@ -57,8 +56,3 @@ def _until_all_end(tokens: Iterator[Tensor], rows: int, end: int) -> list[list[i
         if all(ended):
             break
     return found
-
-
-def decoded(tokenizer: Tokenizer, answers: Sequence[Sequence[int]]) -> list[str]:
-    """Their texts."""
-    return [tokenizer.decode(answer) for answer in answers]
