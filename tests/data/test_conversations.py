@@ -187,7 +187,7 @@ def test_the_template_of_a_tokenizers_folder(tmp_path: Path) -> None:
     eos = {"content": "<|im_end|>"}
     tokenizer = folder_of(tmp_path, chat_template=SIMPLE, eos_token=eos)
     found = template_of(None, tokenizer)
-    assert (found.source, found.variables["eos_token"], found.trusted) == (SIMPLE, "<|im_end|>", False)
+    assert (found.source, found.variables["eos_token"], found.is_built_in) == (SIMPLE, "<|im_end|>", False)
     named = [{"name": "tool_use", "template": ""}, {"name": "default", "template": SIMPLE}]
     assert template_of(None, folder_of(tmp_path, chat_template=named)).source == SIMPLE
     (tmp_path / "chat_template.jinja").write_text("newer")

@@ -44,9 +44,13 @@ class ChatTemplate:
     source: str
     variables: Mapping[str, str] = field(default_factory=dict)
     markers: tuple[str, ...] = ()  # special tokens that it needs
-    trusted: bool = False  # rendered in this process
     _render: template_inside.Renderer | None = field(default=None, repr=False, compare=False)
     _process: "_Process | None" = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_built_in(self) -> bool:
+        """Rendered in this process, since it is known to end."""
+        return self.source in {source for source, _ in BUILT_IN.values()}
 
     def rendered(self, messages: Sequence[Message], asked: Sequence[tuple[int, bool]]) -> list[str]:
         """The texts of the first ``count`` messages for each of ``asked``: (count, whether the beginning of an answer
@@ -55,7 +59,7 @@ class ChatTemplate:
         Raises:
             DataError: the template fails, does what templates may not do, or takes too long.
         """
-        if self.trusted:
+        if self.is_built_in:
             if self._render is None:
                 self._render = template_inside.renderer(self.source, dict(self.variables))
             return [self._render(messages[:count], generation) for count, generation in asked]
@@ -142,7 +146,7 @@ def template_of(asked: str | None, tokenizer: Tokenizer) -> ChatTemplate:
         asked = "chatml"
     if asked in BUILT_IN:
         source, markers = BUILT_IN[asked]
-        return ChatTemplate(asked, source, {"eos_token": _end_of(tokenizer)}, markers, trusted=True)
+        return ChatTemplate(asked, source, {"eos_token": _end_of(tokenizer)}, markers)
     if asked is not None:
         path = read_path(asked)
         if not path.is_file():
@@ -203,5 +207,5 @@ def of_state(state: str) -> ChatTemplate:
         assert isinstance(source, str)
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise DataError("this is not a chat template.") from error
-    is_ours = name in BUILT_IN and BUILT_IN[name][0] == source
-    return ChatTemplate(str(name), source, variables, BUILT_IN[name][1] if is_ours else (), trusted=is_ours)
+    markers = next((markers for own, markers in BUILT_IN.values() if own == source), ())
+    return ChatTemplate(str(name), source, variables, markers)
