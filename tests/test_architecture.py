@@ -172,6 +172,7 @@ def test_parts_of_a_model_never_meet(name: str) -> None:
 def test_metrics_and_callbacks_know_the_contract_of_models_and_no_model(name: str) -> None:
     models = {other for other in imported(name) if inside(other, "genlab.model")}
     contract = {
+        "genlab.model.answering",
         "genlab.model.base",
         "genlab.model.classes",
         "genlab.model.condition",

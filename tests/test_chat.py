@@ -14,6 +14,7 @@ from torch import Tensor
 
 from chats import SMALL, Given, chats, said
 from genlab import cli
+from genlab.checkpoint import read
 from genlab.command.chat import Talk, _answer
 from genlab.data.chat_template import template_of
 from genlab.data.chat_tokens import ChatTokens
@@ -29,7 +30,7 @@ from genlab.model.base import GenerativeModel
 from genlab.seeding import RandomStream
 from genlab.task.answer import Answer
 from text import text_file
-from tiny_run import only_run, train
+from tiny_run import only_run, start, train
 
 END = 258
 
@@ -154,6 +155,20 @@ def test_a_run_of_other_text_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     command = str(caught.value).rpartition("Use genlab ")[2].split()
     cli.run([*command, "model.sample_length=3"])
     assert only_run(tmp_path / "outputs") == other
+
+
+@pytest.mark.matrix
+def test_ranks_and_accumulated_batches_take_the_steps_of_one(tmp_path: Path) -> None:
+    """Two processes whose steps have two batches each, against one process and batches twice as large."""
+    given = ("model=transformer", *chats(tmp_path, 64), *SMALL, "metrics=[]", "model.optimizer.fused=false",
+             "data.packing=false", "model/schedule=constant")  # fmt: skip
+    alone = train(*given, "data.batch_size=8", outputs=tmp_path / "alone")
+    shared = ("trainer=ddp_cpu", "data.batch_size=4", "trainer.accumulate_grad_batches=2")
+    process = start(*given, *shared, outputs=tmp_path / "together")
+    assert process.wait(100) == 0
+    one, two = (read.newest(run).content["state_dict"] for run in (alone, only_run(tmp_path / "together")))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-5, rtol=1e-4)
 
 
 # --- answers that are measured ----------------------------------------------------------------------------------------
