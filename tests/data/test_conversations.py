@@ -335,3 +335,32 @@ def test_characters_without_tokens_are_reported_with_their_line(tmp_path: Path) 
     data = Conversations(Characters(), str(train), str(val), cache_dir=str(tmp_path / "c"))
     with pytest.raises(DataError, match=r"b\.jsonl, line 1: the vocabulary of \d+ has no '€'.*data/tokenizer=bytes"):
         _ = data.spec
+
+
+# A system message by default, as SmolLM2's has it; marks of what is generated, as transformers' masks need them.
+WITH_SYSTEM = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n'}}{% if message['role'] == 'assistant' %}{% generation %}"
+    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}{% else %}"
+    "{{ message['content'] + '<|im_end|>' + '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.matrix
+def test_tokens_and_answers_are_those_of_transformers(tmp_path: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    folder_of(tmp_path, chat_template=WITH_SYSTEM)
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), chat_template=WITH_SYSTEM)
+    chat = ChatTokens(template_of(None, Pretrained(str(tmp_path))), Pretrained(str(tmp_path)))
+    for messages in (said("a b", "a"), said("  é?\n\n", " 12 ", "user", "b\n"),
+                     [{"role": "system", "content": "x"}, *said("a", "b")]):  # fmt: skip
+        asked = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
+        wanted = theirs.apply_chat_template(messages, **asked)
+        tokens, is_answer = chat.conversation(messages, "here")
+        assert tokens.tolist() == wanted["input_ids"]
+        assert is_answer.astype(int).tolist() == wanted["assistant_masks"]
+        prompt = theirs.apply_chat_template(messages[:-1], tokenize=True, add_generation_prompt=True)
+        assert chat.prompt(messages[:-1], "here").tolist() == prompt["input_ids"]

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig
@@ -75,10 +75,9 @@ class Talk:
 
     def forgets(self, text: str) -> int:
         """Tokens of the conversation that the model does not see while it answers ``text``."""
-        assert isinstance(self.model, GenerativeModel)
+        model: Any = self.model
         length = len(self.chat.prompt([*self.messages, {"role": "user", "content": text}], "this conversation"))
-        seen: int = self.model.shape[0]  # type: ignore[attr-defined]
-        return max(0, length - seen)
+        return max(0, length - int(model.shape[0]))
 
 
 def chat(config: DictConfig, run: Path, system: str | None, seed: int) -> None:
