@@ -4,6 +4,7 @@ As a program it reads a line of JSON with the template and its variables, then o
 each with a line. It imports nothing of genlab, and the process that started it bounds its time.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -48,8 +49,7 @@ def renderer(source: str, variables: dict[str, Any]) -> Renderer:
     """A function of messages and whether what precedes an answer is to follow. Raises TemplateError: ``source`` is no
     template."""
     environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"])
-    for changing in ("lipsum",):
-        environment.globals.pop(changing)
+    environment.globals.pop("lipsum")  # these two give another text each time
     environment.filters.pop("random")
     environment.filters["tojson"] = _as_json
     environment.globals["raise_exception"] = _refuse
@@ -79,7 +79,8 @@ def cause_of(error: BaseException) -> str:
 def _serve() -> None:
     import resource
 
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    with contextlib.suppress(ValueError, OSError):  # not every system has this bound
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     render: Renderer | None = None
     for line in sys.stdin:
         given = json.loads(line)
