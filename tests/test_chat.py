@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +22,13 @@ from genlab.data.chat_tokens import ChatTokens
 from genlab.data.conversation import Conversation
 from genlab.data.reasoning_gym import ReasoningGym, _generated
 from genlab.data.tokenizer.bytes import Bytes
-from genlab.errors import ConfigError, DataError
+from genlab.errors import CheckpointError, ConfigError, DataError
 from genlab.metrics.answer_score import AnswerScore
 from genlab.metrics.exact_match import ExactMatch
 from genlab.metrics.held_out_answers import answered
 from genlab.model.answering import answers, check_answers
 from genlab.model.base import GenerativeModel
+from genlab.sampling.texts import BETWEEN
 from genlab.seeding import RandomStream
 from genlab.task.answer import Answer
 from text import text_file
@@ -146,6 +148,26 @@ def test_lines_of_a_pipe_are_answered(
     assert capsys.readouterr().out == drawn
     ask(run, b"", monkeypatch)
     assert capsys.readouterr().out == ""
+
+
+def test_a_sample_answers_its_prompt(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Up to its end, and no further; one that is shown while it is written is the same."""
+    typed = ["sample", f"run={run}", f"out={tmp_path / 'a.txt'}", "prompt=3?", "model.sample_length=400"]
+    cli.run([*typed, "n=3"])
+    several = (tmp_path / "a.txt").read_text().split(BETWEEN)
+    assert all(text.startswith("3?\n") for text in several)
+    assert len({*map(len, several)}) > 1
+    assert min(map(len, several)) < 400
+    cli.run(typed)
+    assert (tmp_path / "a.txt").read_text().removesuffix("\n") == several[0].removesuffix("\n")
+
+
+def test_a_template_that_is_damaged_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "chat_template.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"chat_template\.json does not hold the chat template of the run"):
+        ask(copy, b"a\n", monkeypatch)
 
 
 def test_a_run_of_other_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

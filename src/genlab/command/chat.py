@@ -12,22 +12,19 @@ from omegaconf import DictConfig
 from genlab import started_as
 from genlab.checkpoint import read
 from genlab.config.tree import resolved
-from genlab.data import chat_template
 from genlab.data.chat_tokens import ChatTokens
 from genlab.data.conversation import ANSWERS, Message
 from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
-from genlab.errors import CheckpointError, ConfigError, DataError
-from genlab.files.regular_file import read_text
+from genlab.errors import ConfigError, DataError
 from genlab.machine.memory import enough_memory
 from genlab.machine.quick_cpu import quick_cpu
 from genlab.model.answering import check_answers
 from genlab.model.base import Generates, GenerativeModel, in_eval_mode
 from genlab.model.float32 import exact_float32
 from genlab.redaction import for_terminal, one_line
-from genlab.run import run_folder
 from genlab.run.assemble import load_tokenizer
 from genlab.run.cpu_choice import of_run
-from genlab.run.load import load_run
+from genlab.run.load import load_run, load_template
 from genlab.seeding import RandomStream
 
 NEW = "/new"
@@ -85,7 +82,12 @@ def chat(config: DictConfig, run: Path, system: str | None, seed: int) -> None:
 
     Raises ConfigError: the run was not trained on conversations.
     """
-    template = template_in(run)
+    template = load_template(run)
+    if template is None:
+        raise ConfigError(
+            f"{run} was not trained on conversations, and would continue what you type in place of answering. Use "
+            f"{started_as.command('sample')} run={run}"
+        )
     model, _ = load_run(config, run)
     assert isinstance(model, GenerativeModel), "only such a model is trained on conversations"
     check_answers(model, "chat")
@@ -98,22 +100,6 @@ def chat(config: DictConfig, run: Path, system: str | None, seed: int) -> None:
         in_eval_mode(model),
     ):
         _converse(talk)
-
-
-def template_in(run: Path) -> chat_template.ChatTemplate:
-    """The chat template of a run. Raises ConfigError: it has none; CheckpointError: it cannot be read."""
-    path = run / run_folder.TEMPLATE
-    if not path.exists():
-        raise ConfigError(
-            f"{run} was not trained on conversations, and would continue what you type in place of answering. Use "
-            f"{started_as.command('sample')} run={run}"
-        )
-    try:
-        return chat_template.of_state(read_text(path))
-    except (OSError, ValueError, DataError) as error:
-        raise CheckpointError(
-            f"{path} does not hold the chat template of the run ({error}). Restore it, or start a new run."
-        ) from error
 
 
 def _converse(talk: Talk) -> None:
