@@ -1,5 +1,6 @@
 """Losses and likelihoods of the predictions that count, however they are spread over rows, batches and ranks."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -94,6 +95,10 @@ def test_a_network_that_knows_no_segments_is_refused(monkeypatch: pytest.MonkeyP
 # --- what counts ------------------------------------------------------------------------------------------------------
 
 
+def mean_of(model: Transformer, batch: dict[str, Tensor]) -> float:
+    return float(mean_by_hand(model, batch).detach())
+
+
 def mean_by_hand(model: Transformer, batch: dict[str, Tensor]) -> Tensor:
     """Over all predictions that count, conversation by conversation of unpacked rows."""
     logits = model.network(batch["tokens"][:, :-1])[batch["counted"]]
@@ -162,7 +167,7 @@ def test_validation_counts_the_same(data: Callable[..., Given]) -> None:
         datamodule=given, global_rank=0, strategy=SimpleNamespace(reduce=lambda value, reduce_op: value)
     )
     found = validation_losses(trainer, model)["loss"]
-    assert found == pytest.approx(float(mean_by_hand(model, rows(given))), rel=1e-5)
+    assert found == pytest.approx(mean_of(model, rows(given)), rel=1e-5)
 
 
 def test_perplexity_counts_the_same(data: Callable[..., Given]) -> None:
@@ -170,10 +175,10 @@ def test_perplexity_counts_the_same(data: Callable[..., Given]) -> None:
     batch = rows(data(packing=False))
     metric.measure(model, data(), "val", batch_size=3)
     found = metric.compute()
-    mean = mean_by_hand(model, batch)
-    assert float(found["perplexity"]) == pytest.approx(float(mean.exp()), rel=1e-4)
+    mean = mean_of(model, batch)
+    assert float(found["perplexity"]) == pytest.approx(math.exp(mean), rel=1e-4)
     counted = batch["tokens"][:, 1:][batch["counted"]]
-    bits = float(mean) * len(counted) / float(torch.tensor(2.0).log())
+    bits = mean * len(counted) / math.log(2)
     assert float(found["bits_per_byte"]) == pytest.approx(bits / int((counted < 256).sum()), rel=1e-4)
     with pytest.raises(ConfigError, match="conversations are not cut into windows"):
         Perplexity(stride=2).check(model, data())
