@@ -30,4 +30,6 @@ def check_segments(config: Mapping[str, Any], model: Model) -> None:
 
 
 def _says_what_counts(config: Mapping[str, Any]) -> bool:
+    if "data" not in config:  # a model is made again without them
+        return False
     return bool(getattr(resolve(config["data"]["_target_"], "data"), "counts_some", False))
