@@ -12,6 +12,7 @@ newest that fits; where there is none, one is trained first.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -237,6 +238,11 @@ def _make_inputs(folder: Path) -> None:
             shard.add(path, path.relative_to(folder / "pictures").as_posix())
     np.savez(folder / "samples.npz", images=draw.integers(0, 256, (100, 1, 16, 16), dtype=np.uint8))
     (folder / "book.txt").write_text("It was a dark and stormy night; the rain fell in torrents. " * 400)
+    asked = [(f"{i} + 1?", str(i + 1)) for i in range(100)]
+    roles = ("user", "assistant")
+    chats = [{"messages": [{"role": r, "content": c} for r, c in zip(roles, pair, strict=True)]} for pair in asked]
+    for name, rows in (("chats", chats), ("questions", [{"question": q, "answer": a} for q, a in asked])):
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def found_in(pages: list[str], rules: Rules) -> dict[str, list[Command]]:

@@ -18,8 +18,10 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from chats import lines, said
 from genlab.config.tree import ConfigTree
 from genlab.data.base import ConditionSpec, DataSpec
+from genlab.data.tokenizer.bpe import BPE
 from genlab.sampling.png import save_png
 from genlab.trust.own_runs import seal
 from stand_ins import clip_folder
@@ -75,6 +77,32 @@ def arrays() -> None:
     np.save("one.npy", noise(1, 16, 16, 3))
     np.save("labels.npy", np.arange(60) % 2)
     pictures("p", 12, (16, 16, 3))
+
+
+def conversations() -> None:
+    """Some, others in columns, templates that cannot be used, and the folder of a tokenizer without one."""
+    rows = [said(f"{i}", "b") for i in range(40)]
+    lines(({"messages": row} for row in rows), Path("c.jsonl"))
+    lines(({"q": row[0]["content"], "a": "b"} for row in rows), Path("columns.jsonl"))
+    lines([{"messages": said("a", "b")}] * 20, Path("same.jsonl"))
+    lines([{"messages": said("€", "b")}] * 3, Path("euro.jsonl"))
+    lines([{"prompt": "1", "answer": "b"}], Path("p.jsonl"))
+    Path("endless.jinja").write_text("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
+    Path("attribute.jinja").write_text("{{ messages.__class__ }}")
+    each = "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ eos_token }}{% endfor %}"
+    Path("endings.jinja").write_text(each.replace("{{ eos_token }}", ""))
+    Path("counts.jinja").write_text("{{ messages | length }} " + each)
+    Path("t.txt").write_text("some text " * 60)
+    for folder, marks in (("marked", ["<|im_start|>", "<|im_end|>"]), ("unmarked", [])):
+        tokenizer = BPE(300)
+        tokenizer.reserve(marks)
+        tokenizer.train(["user assistant"])
+        Path(folder).mkdir()
+        Path(folder, "tokenizer.json").write_text(tokenizer.state())
+
+
+def hasty(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("genlab.data.chat_template.SECONDS", 0.3)
 
 
 def oblong() -> None:
@@ -327,12 +355,139 @@ CAPTIONER = (
 )
 COMPARED = ("evaluate", RANDOM, CACHE, "images=p", "reference=q")
 UNTOLD = ("train", *SHORT, CACHE, "data=text_file", "data.path=t.txt", "data.context=8", "data.limit=null")
+CHATS = (
+    *("train", *SHORT, CACHE, "model=transformer", "data=conversations", "data.path=c.jsonl", "data.context=64"),
+    *("data.limit=null", "model.network.width=8", "model.network.num_heads=1", "model.network.depth=1"),
+)
+COLUMNS = (*(line.replace("c.jsonl", "columns.jsonl") for line in CHATS),)
 PROGRAMS = ("metrics=[pass_at_k]", "metrics.pass_at_k.problems=p.jsonl")
 GIVEN = ("evaluate", RANDOM, "data=digits", "metrics=[]")
 DRAW = "'model.optimizer.lr=tag(log, interval(1e-5, 1e-3))'"
 
 TRIED = (
     Tried("cli.py", " Use ", (*DIGITS, "model=flow", "model/network=mlp"), ("model/network=real_nvp",)),
+    Tried(
+        "data/chat_template.py",
+        "seconds for a conversation",
+        (*CHATS, "data.template=endless.jinja"),
+        ("data.template=chatml",),
+        conversations,
+        hasty,
+    ),
+    Tried(
+        "data/chat_template.py",
+        "Or use data.template=chatml",
+        (*CHATS, "data.template=attribute.jinja"),
+        ("data.template=chatml",),
+        conversations,
+    ),
+    Tried(
+        "data/chat_template.py",
+        "is neither a file nor one of",
+        (*CHATS, "data.template=chatlm"),
+        ("data.template=chatml",),
+        conversations,
+    ),
+    Tried(
+        "data/chat_template.py",
+        "has no chat template: neither",
+        (*CHATS, "data/tokenizer=gpt2", "data.tokenizer.name=marked"),
+        (
+            "data.template=plain",
+            "data.template=chatml",
+        ),
+        conversations,
+    ),
+    Tried(
+        "data/chat_tokens.py",
+        "the tokenizer has no special token",
+        (*CHATS, "data/tokenizer=gpt2", "data.tokenizer.name=unmarked", "data.template=chatml"),
+        ("data.template=plain",),
+        conversations,
+    ),
+    Tried(
+        "data/chat_tokens.py",
+        "ends no answer with a special token",
+        (*CHATS, "data.template=endings.jinja"),
+        ("data.template=chatml",),
+        conversations,
+    ),
+    Tried(
+        "data/chat_tokens.py",
+        "is not prefix-preserving",
+        (*CHATS, "data.template=counts.jinja"),
+        ("data.template=chatml",),
+        conversations,
+    ),
+    Tried(
+        "data/conversation.py",
+        "have one question in all",
+        (*(line.replace("c.jsonl", "same.jsonl") for line in CHATS),),
+        ("data.val_path=c.jsonl",),
+        conversations,
+    ),
+    Tried("data/conversation.py", "there are no messages", COLUMNS, ("data.prompt=q data.answer=a",), conversations),
+    Tried(
+        "data/conversations.py",
+        "a question needs an answer",
+        (*COLUMNS, "data.prompt=q"),
+        ("data.prompt=q data.answer=a",),
+        conversations,
+    ),
+    Tried(
+        "data/conversation_data.py",
+        "the training conversations have none",
+        (*CHATS, "data.val_path=euro.jsonl", "data/tokenizer=characters"),
+        (
+            "data/tokenizer=bytes",
+            "data.tokenizer.unknown=true",
+        ),
+        conversations,
+    ),
+    Tried(
+        "data/conversation_data.py",
+        "nothing is left to count",
+        (*CHATS, "data.context=8"),
+        ("data.context=64",),
+        conversations,
+    ),
+    Tried(
+        "metrics/answer_score.py",
+        "has no checker of answers",
+        (*CHATS, "metrics=[answer_score]"),
+        ("metrics=[exact_match]",),
+        conversations,
+    ),
+    Tried(
+        "metrics/exact_match.py",
+        "the data have no conversations to answer",
+        (*TEXT, "metrics=[exact_match]"),
+        ("metrics.exact_match.problems=p.jsonl",),
+        conversations,
+    ),
+    Tried(
+        "metrics/exact_match.py",
+        "is for a file of problems",
+        (*CHATS, "metrics=[exact_match]", "metrics.exact_match.num_samples=2"),
+        ("metrics.exact_match.num_samples=1",),
+        conversations,
+    ),
+    Tried(
+        "metrics/held_out_answers.py",
+        "is for conversations; the data are text",
+        (*TEXT, "metrics=[answer_score]"),
+        ("metrics=[perplexity]",),
+        conversations,
+    ),
+    Tried(
+        "run/counted.py",
+        "cannot be trained on conversations",
+        (*("model=masked" if line.startswith("model=") else line for line in CHATS),),
+        ("model=transformer",),
+        conversations,
+    ),
+    Tried("task/answer.py", "is for conversations; the data are", (*DIGITS, "task=answer"), ("-task",)),
+    Tried("task/answer.py", "has none. Use", (*TEXT, "task=answer"), ("task=continue_text",), conversations),
     Tried("config/tree.py", "Choose one that has: ", (*DIGITS, "model=gan", "model/network=mlp"), ("model=diffusion",)),
     Tried(
         "config/tree.py",
@@ -1088,6 +1243,12 @@ OFFERED = (
     ),
     Offered("launcher/ray.py", "Start one with ray start", "a Ray cluster"),
     Offered(
+        "data/reasoning_gym.py",
+        "are among the training problems too",
+        "a package that is not installed; test_chat.py has another in its place",
+        "data=reasoning_gym data.task=chain_sum data.num_train=2000 data.options={max_terms:2}",
+    ),
+    Offered(
         "machine/memory.py",
         "a smaller model, or",
         "a training of which one example fills the memory",
@@ -1103,6 +1264,17 @@ OFFERED = (
     Offered("command/verify.py", "Look at train/ and monitor/", "it names files to read, and no option"),
 )
 ELSEWHERE = (
+    Elsewhere(
+        "command/chat.py", "was not trained on conversations", "test_chat.py::test_a_run_of_other_text_is_refused"
+    ),
+    Elsewhere(
+        "run/counted.py",
+        "does not tell apart several conversations",
+        "model/test_counted.py::test_a_network_that_knows_no_segments_is_refused",
+    ),
+    Elsewhere(
+        "model/answering.py", "does not answer. Use", "test_chat.py::test_answers_end_at_their_end_in_any_batches"
+    ),
     Elsewhere(
         "run/elsewhere.py", "so it needs your consent", "test_hub_parts.py::test_a_changed_part_ends_with_exit_code_3"
     ),

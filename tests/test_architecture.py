@@ -172,6 +172,7 @@ def test_parts_of_a_model_never_meet(name: str) -> None:
 def test_metrics_and_callbacks_know_the_contract_of_models_and_no_model(name: str) -> None:
     models = {other for other in imported(name) if inside(other, "genlab.model")}
     contract = {
+        "genlab.model.answering",
         "genlab.model.base",
         "genlab.model.classes",
         "genlab.model.condition",
@@ -231,7 +232,11 @@ def test_samples_are_written_in_one_room() -> None:
     """PNG files, arrays and texts of samples, and grids of them."""
     writers = {"save_grid", "save_png", "write_texts", "write_images", "np.savez"}
     found = {name for name, path in MODULES.items() if calls(path) & writers}
-    others = {"genlab.callbacks.samples", "genlab.callbacks.text_samples"}  # which hand theirs to the room
+    others = {
+        "genlab.callbacks.samples",
+        "genlab.callbacks.text_samples",
+        "genlab.callbacks.answer_samples",
+    }  # which hand theirs to the room
     assert {room(name) for name in found - others} == {"sampling"}
 
 

@@ -9,6 +9,7 @@ from genlab.errors import ConfigError
 OWN = {
     "train": ("run=", "folder=", "allow_changes="),
     "sample": ("run=", "n=", "prompt=", "label=", "seed=", "out="),
+    "chat": ("run=", "system=", "seed="),
     "evaluate": ("run=", "images=", "reference=", "on_bad=", "image_key=", "n="),
     "export": ("run=", "format=", "out="),
     "verify": ("run=",),
@@ -46,7 +47,7 @@ def test_a_commands_own_options_and_flags_are_offered(command: str, offered) -> 
 def test_a_flag_that_is_not_offered_is_refused(command: str) -> None:
     for flag in FLAGS["train"] - FLAGS.get(command, FLAGS["train"] - {"--multirun"}):
         value = {"--cfg": ["job"], "--config-dir": ["."]}.get(flag, [])
-        needed = ["runs=x"] if command == "compare" else ["run=x"] if command == "sample" else []
+        needed = ["runs=x"] if command == "compare" else ["run=x"] if command in ("sample", "chat") else []
         with pytest.raises(ConfigError, match=r"-m sweeps over trainings|unknown option"):
             cli.run([command, flag, *value, *needed])
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from chats import chats
 from genlab.callbacks.stop import SIGNALS
 from genlab.checkpoint import read
 from genlab.command import train as train_command
@@ -30,6 +31,7 @@ VARIANTS = {
     "masked": ("model=masked", "model/optimizer=muon", "model.network.width=8", "model.network.depth=1",
                "model.network.num_heads=1", "model.optimizer.lr=0.1"),
 }  # fmt: skip
+VARIANTS["conversations"] = (*VARIANTS["text"], "trainer.accumulate_grad_batches=2")
 OF_TEXT = ("text", "masked")
 VARIANTS["captions"] = (*MLP, "data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_val=4",
                         "model.conditions=[label,caption]", "model.guidance=2.0")  # fmt: skip
@@ -39,7 +41,8 @@ STOPS = {"first step": 0, "second": 8, "mid-epoch": 16, "last of an epoch": 32, 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Any:
     text = text_file(tmp_path_factory.mktemp("data"))
-    return lambda variant: (*(text if variant in OF_TEXT else ()), *VARIANTS[variant], Order.OVERRIDE)
+    of_variants = {**dict.fromkeys(OF_TEXT, text), "conversations": chats(tmp_path_factory.mktemp("chats"), 60)}
+    return lambda variant: (*of_variants.get(variant, ()), *VARIANTS[variant], Order.OVERRIDE)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,17 @@ def state(run: Path) -> dict[str, Any]:
     """All that must be equal: everything in the newest checkpoint but the clock."""
     content = dict(read.newest(run).content)
     content["progress"] = content["progress"] | {"seconds": None}
-    kept = {"state_dict", "ema", "optimizer_states", "progress", "Digits", "Shapes", "TextFile", "global_step"}
+    kept = {
+        "state_dict",
+        "ema",
+        "optimizer_states",
+        "progress",
+        "Digits",
+        "Shapes",
+        "TextFile",
+        "global_step",
+        "Conversations",
+    }
     return {key: value for key, value in content.items() if key in kept}
 
 
@@ -71,12 +84,12 @@ PAIRS = [
     *(("dropout", stop) for stop in ("mid-epoch", "last of an epoch")),
     *(("accumulation", stop) for stop in STOPS),
     *((variant, stop) for variant in ("workers", "vae", "vq_vae") for stop in ("mid-epoch", "last of an epoch")),
-    *((variant, "mid-epoch") for variant in (*OF_TEXT, "captions")),
+    *((variant, "mid-epoch") for variant in (*OF_TEXT, "captions", "conversations")),
 ]
 # `make test` stops one variant everywhere, one where steps are put together, the others once; `make matrix` has all.
 QUICK = [("plain", stop) for stop in STOPS] + [("accumulation", "second"), ("accumulation", "last of an epoch")]
 QUICK += [("workers", "last of an epoch"), ("vae", "last of an epoch")]
-QUICK += [(variant, "mid-epoch") for variant in ("dropout", "vq_vae", *OF_TEXT, "captions")]
+QUICK += [(variant, "mid-epoch") for variant in ("dropout", "vq_vae", *OF_TEXT, "captions", "conversations")]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1,
 
 def bare(overrides: Sequence[str]) -> tuple[str, ...]:
     """What makes a run of the data that ``overrides`` choose tiny."""
-    lines = BARE_TEXT if "/callbacks: [text]" in _file("data", overrides) else BARE
+    writes = any(f"/callbacks: [{kind}]" in _file("data", overrides) for kind in ("text", "conversations"))
+    lines = BARE_TEXT if writes else BARE
     if "callbacks: [captions]" in _file("model", overrides):
         lines = BARE_CAPTIONS
     draws_nothing = "[no_samples]" in _file("model", overrides)

@@ -1,4 +1,5 @@
-"""The command line: ``genlab train|sample|evaluate|export|plan|verify|compare``, which train.py and scripts/ call too.
+"""The command line: ``genlab train|sample|chat|evaluate|export|plan|verify|compare``, which train.py and the files of
+scripts/ call too.
 
 One grammar everywhere, Hydra's ``name=value``. Every mistake in it is reported in one line, before a folder is made
 and, where possible, before torch is imported.
@@ -238,6 +239,12 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
 
         assert folder is not None
         export(config, folder, options["format"], options["out"])
+        return
+    if command == "chat":
+        from genlab.command.chat import chat
+
+        assert folder is not None
+        chat(config, folder, options["system"], options["seed"])
         return
     from genlab.command.evaluate import evaluate_images, evaluate_run
 

@@ -192,7 +192,7 @@ def test_word_dropout_hides_the_words_before_in_training_alone() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match="word_dropout=1.5 must be between 0 and 1"):
+    with pytest.raises(ValueError, match=r"word_dropout=1\.5 must be between 0 and 1"):
         captioner(word_dropout=1.5)
     with pytest.raises(ValueError, match="a captioner needs pictures with captions, and the data have none"):
         Captioner(None, None, BeamSearch(), None, Constant(), SHAPE, {"caption": {"size": None}})  # type: ignore[arg-type]

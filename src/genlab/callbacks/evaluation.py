@@ -19,7 +19,7 @@ from genlab.logger.tracking import better
 from genlab.machine.memory import enough_memory
 from genlab.machine.rank import rank
 from genlab.metrics.base import Direction
-from genlab.model.base import Model, in_eval_mode
+from genlab.model.base import COUNTED, Model, in_eval_mode
 from genlab.seeding import derive_seed
 
 
@@ -138,7 +138,8 @@ def _curves(losses: Mapping[str, float], result: Result) -> tuple[dict[str, floa
 
 @torch.no_grad()
 def validation_losses(trainer: Trainer, model: Model) -> dict[str, float]:
-    """Mean losses over the held-out split, over all ranks, with the same noise every time."""
+    """Mean losses over the held-out split, over all ranks, with the same noise every time: over examples, or over the
+    predictions that count, where only some do."""
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
     totals: dict[str, Tensor] = {}
     count = 0
@@ -148,7 +149,7 @@ def validation_losses(trainer: Trainer, model: Model) -> dict[str, float]:
             torch.manual_seed(derive_seed(model.seed, position, trainer.global_rank))
             batch = {key: values.to(model.device, non_blocking=True) for key, values in batch.items()}
             batch = datamodule.on_after_batch_transfer(batch, 0)
-            size = len(batch["index"])
+            size = int(batch[COUNTED].sum()) if COUNTED in batch else len(batch["index"])
             for name, value in model.losses(batch).items():
                 totals[name] = totals.get(name, torch.zeros((), device=model.device)) + value * size
             count += size

@@ -14,6 +14,7 @@ def usage() -> str:
             "  train      train a model and evaluate it",
             "  train -m   train many, one process each",
             "  sample     draw from a trained run",
+            "  chat       talk with a run that was trained on conversations",
             "  evaluate   measure a trained run",
             "  export     write a run's weights for other programs",
             "  plan       find the model size for a time budget on this machine",

@@ -27,6 +27,11 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
     },
+    "chat": {
+        "run": (..., "the run to talk with, trained on conversations"),
+        "system": (None, "a message of the role system, before the first line"),
+        "seed": (0, "the same lines get the same answers"),
+    },
     "evaluate": {
         "run": (None, "the run to evaluate"),
         "images": (None, "or images to measure without a model: a folder, a .npz or a .npy file"),
@@ -78,10 +83,11 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
     known = OPTIONS[command]
     values = {name: default for name, (default, _) in known.items()}
     rest = []
-    if "prompt" in known:  # free text, which is not parsed by Hydra's grammar
-        prompts = [text for text in overrides if text.startswith("prompt=")]
-        overrides = [text for text in overrides if text not in prompts]
-        values["prompt"] = next((text.removeprefix("prompt=") for text in reversed(prompts)), None)
+    for name in ("prompt", "system"):  # free text, which is not parsed by Hydra's grammar
+        if name in known:
+            typed = [text for text in overrides if text.startswith(f"{name}=")]
+            overrides = [text for text in overrides if text not in typed]
+            values[name] = next((text.removeprefix(f"{name}=") for text in reversed(typed)), None)
     for override in parse(overrides):
         name = str(override.key_or_group)
         if name not in known:

@@ -63,7 +63,7 @@ def _that_matter(plain: Mapping[str, Any], data: DataModule, parameters: int) ->
         if isinstance(node, Mapping) and "_target_" in node and name != "optimizer"  # it has a line of its own
     ]
     count, label = len(data.dataset("train")), data.spec.label
-    what = "windows of text" if spec["modality"] == "text" else f"{spec['modality']}s"
+    what = data.unit
     shape = "x".join(map(str, spec["shape"]))
     classes = f", {label.size} classes" if label else ""
     optimizer = model.get("optimizer") or {}

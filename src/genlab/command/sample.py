@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from genlab.checkpoint import read
 from genlab.config.build import build
 from genlab.config.tree import resolved
+from genlab.data.chat_tokens import ChatTokens
 from genlab.data.tokenizer.base import StreamDecoder
 from genlab.errors import ConfigError
 from genlab.files.atomic import prepare_file, prepare_folder
@@ -20,7 +21,8 @@ from genlab.model.condition import moved
 from genlab.redaction import for_terminal
 from genlab.run.assemble import load_tokenizer
 from genlab.run.cpu_choice import of_run
-from genlab.run.load import load_run
+from genlab.run.load import load_run, load_template
+from genlab.sampling.answered import Answered
 from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples, joined
 from genlab.sampling.form import Form
@@ -49,6 +51,9 @@ def sample(
     tokenizer = load_tokenizer(plain, read.newest(run), run) if plain["data"].get("tokenizer") else None
     task: Task = build(plain["task"], Task, "task")
     form = task.form(plain["spec"], tokenizer)
+    template = load_template(run)
+    if template is not None and isinstance(form, Texts):
+        form = Answered(ChatTokens(template, form.tokenizer))
     typed = form.read(model, {"label": label, "prompt": None if prompt is None else [prompt], "image": image}, run)
     n = n or form.count
     if out is None:
@@ -105,6 +110,8 @@ def _shown_while_written(model: Generates, form: Texts, typed: Condition, seed: 
     pieces: list[str] = []
     print(for_terminal("".join(row for (row,) in words.values())), end="", flush=True)
     for token in model.generate(condition, stream):
+        if int(token) == form.end:
+            break
         pieces.append(decoder.push(int(token)))
         print(for_terminal(pieces[-1]), end="", flush=True)
     pieces.append(decoder.finish())

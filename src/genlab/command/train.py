@@ -34,6 +34,7 @@ from genlab.command.final_numbers import cost_lines, floor_of, number_lines
 from genlab.command.overview import clip_batch_size, show
 from genlab.config.tree import resolved
 from genlab.data.base import DataModule
+from genlab.data.conversation_data import ConversationData
 from genlab.data.workers import plain_error
 from genlab.errors import CheckpointError, GenlabError
 from genlab.evaluation.evaluation import Evaluation
@@ -192,7 +193,8 @@ def _train(
         trainer = build_trainer(plain, model, callbacks, [metrics_file, *services], run_dir)
         if trainer.is_global_zero:
             learned = None if data.tokenizer is None else data.tokenizer.state()
-            told = run_folder.write_start(run_dir, plain, overrides, learned)
+            template = data.template.state() if isinstance(data, ConversationData) else None
+            told = run_folder.write_start(run_dir, plain, overrides, learned, template)
             print(for_terminal(f"run folder: {run_dir}"), flush=True)
             starts_processes = trainer.world_size > 1 or data.num_workers > 0  # better not beside a thread at work
             for service in services:
@@ -324,6 +326,8 @@ def _next(model: Model, run_dir: Path) -> str:
                 f"{started_as.command('train')}{typed_flags()} model=... data=... model.conditions=[caption] {judged}"
             )
         return f"{started_as.command('evaluate')}{typed_flags()} run={run_dir}"
+    if (run_dir / run_folder.TEMPLATE).exists():
+        return f"{started_as.command('chat')}{typed_flags()} run={run_dir}"
     asked = "n=64 seed=1"
     if isinstance(model, HasCaptionLikelihood):
         asked = "image=picture.png"

@@ -167,6 +167,11 @@ class DataModule(LightningDataModule, ABC):
         return self.dataset("train")
 
     @property
+    def unit(self) -> str:
+        """What an example is, several of them in words."""
+        return f"{self.spec.modality}s"
+
+    @property
     def tokenizer(self) -> CaptionTokenizer | None:
         """The tokenizer, for data that are tokens or have captions of tokens: a run saves it."""
         return None

@@ -96,6 +96,10 @@ class TextDataModule(DataModule):
         self._hashes: dict[Split, str] = {}
         self._told = set[Split]()  # splits whose unknown characters were reported
 
+    @property
+    def unit(self) -> str:
+        return "windows of text"
+
     def keep_tokenizer(self, state: str) -> None:
         """Use the tokenizer that a run keeps, if it was read from a file, which may be gone. Raises DataError."""
         if isinstance(self._tokenizer, Pretrained):

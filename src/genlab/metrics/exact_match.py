@@ -9,8 +9,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from genlab.data.base import DataModule, Split
+from genlab.data.conversation_data import ConversationData
 from genlab.errors import ConfigError
 from genlab.metrics.base import Direction
+from genlab.metrics.held_out_answers import answered, check_answered, conversations_of
 from genlab.metrics.problems import Problems, answers, check_answers, read_problems
 from genlab.model.base import GenerativeModel
 
@@ -18,7 +20,8 @@ from genlab.model.base import GenerativeModel
 class ExactMatch(Metric):
     """The share of answers that are the right one, letter for letter, spaces at either end aside: in [0, 1].
 
-    Problems are lines of JSON with ``prompt`` and ``answer``. The model continues the prompt with its sampler; for
+    Problems are held-out conversations, each asked without its last answer, which is the right one; or lines of JSON
+    with ``prompt`` and ``answer``, where the data are other text. The model continues the prompt with its sampler; for
     greedy decoding set ``model.sampler.temperature=0``. An answer ends at the end token or before one of ``stop``, or
     where the model's samples do. The mean over problems of that over their samples.
     """
@@ -28,7 +31,7 @@ class ExactMatch(Metric):
 
     def __init__(
         self,
-        problems: str,  # a file of JSON lines
+        problems: str | None = None,  # a file of JSON lines; None: the held-out conversations
         num_samples: int = 1,  # answers to each
         stop: Sequence[str] = ("\n",),
     ):
@@ -38,6 +41,7 @@ class ExactMatch(Metric):
             raise ConfigError(f"metrics.exact_match.num_samples must be a whole number >= 1, got {num_samples}.")
         self.path, self.num_samples, self.stop = problems, num_samples, tuple(stop)
         self._problems: Problems | None = None
+        self._asked = ""  # a hash of the problems
         self._seed = 0
         for name in ("right", "total"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -54,24 +58,42 @@ class ExactMatch(Metric):
         return {"exact_match": self.right / self.total}
 
     def settings(self) -> dict[str, int | float | str]:
-        asked = "" if self._problems is None else self._problems.sha256
-        return {"problems": asked, "num_samples": self.num_samples, "stop": repr(self.stop), "seed": self._seed}
+        return {"problems": self._asked, "num_samples": self.num_samples, "stop": repr(self.stop), "seed": self._seed}
 
     @torch.no_grad()
     def measure(self, model: GenerativeModel, data: DataModule, split: Split, batch_size: int, seed: int = 0) -> None:
         """Take in the answers to this rank's problems. The split is not used. Raises ConfigError as :meth:`check`."""
         self.check(model, data)
-        assert self._problems is not None
         self._seed = seed
+        if self._problems is None:
+            known = conversations_of(data, "exact_match")
+            self._asked = known.text_hash(split)[:16]
+            for conversation, answer in answered(model, known, split, None, batch_size, seed):
+                self.update([answer], conversation.answer)
+            return
+        self._asked = self._problems.sha256
         for i, given in answers(model, data, self._problems, self.num_samples, self.stop, batch_size, seed):
             self.update(given, self._problems.items[i]["answer"])
 
     def check(self, model: GenerativeModel, data: DataModule) -> None:
         """Raises ConfigError: the data or the model's samples are not text, or there is no file of problems; DataError:
         it has no problems."""
+        if self.path is None:
+            if not isinstance(data, ConversationData):
+                raise ConfigError(
+                    "metrics=exact_match: the data have no conversations to answer. Name a file of problems: "
+                    "metrics.exact_match.problems=file.jsonl"
+                )
+            if self.num_samples != 1:
+                raise ConfigError(
+                    f"metrics.exact_match.num_samples={self.num_samples} is for a file of problems; held-out "
+                    "conversations are answered once. Use metrics.exact_match.num_samples=1."
+                )
+            check_answered("exact_match", model, data)
+            return
         check_answers("exact_match", model, data)
         self._problems = read_problems(self.path, ("prompt", "answer"), "exact_match")
 
     def subject(self, model: GenerativeModel, split: Split) -> str:
-        """The file's name."""
-        return Path(self.path).stem
+        """The file's name, or the split."""
+        return split if self.path is None else Path(self.path).stem

@@ -1,6 +1,6 @@
 """Perplexity and bits per byte of held-out text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from genlab.data.base import DataModule, Split
+from genlab.data.conversation_data import ConversationData
 from genlab.data.text import TextDataModule
 from genlab.data.tokenizer.base import HasUnknown
 from genlab.errors import ConfigError
@@ -26,6 +27,8 @@ class Perplexity(Metric):
     before it in its window: at least ``context - stride`` of them, but for the first window. With a stride of the whole
     context, the default, every token counts as in training; a smaller one is slower and gives lower values. Sums are
     in float64 over all ranks, so nothing depends on batches or devices.
+
+    Of conversations, each on its own, the predictions that count in training are measured: those of answers.
 
     Where the tokenizer has a token for unknown characters, each of these also costs the bits that identify it, and
     counts with its own bytes, so the numbers are those of a lossless code for the text.
@@ -69,6 +72,9 @@ class Perplexity(Metric):
         self._facts = likelihood_settings(model)
         stride = self._stride(text)
         lengths, extra = self._cost_of_unknown(text, split)
+        if isinstance(text, ConversationData):
+            self._measure_counted(model, text, split, batch_size, lengths, extra)
+            return
         for window, new in batches(text.tokens(split), text.context, stride, batch_size):
             x = window.to(model.device)
             if stride == text.context:
@@ -78,6 +84,18 @@ class Perplexity(Metric):
             counted = window[:, -new:]
             nats = -log_prob.double() + extra[counted].sum(dim=1).to(log_prob.device)
             self.update(nats, len(window) * new, float(lengths[counted].sum()))
+
+    def _measure_counted(
+        self, model: Model, data: ConversationData, split: Split, batch_size: int, lengths: Tensor, extra: Tensor
+    ) -> None:
+        """Conversations one by one, and of each the predictions that count in training."""
+        assert isinstance(model, HasTokenLikelihood), "families that are trained on what counts give it"
+        self._facts = {**self._facts, "counted": data.counted}
+        for tokens, counted in counted_batches(*data.fitting(split), batch_size):
+            log_prob = model.token_log_probs(tokens.to(model.device))  # type: ignore[operator]
+            chosen = tokens[:, 1:][counted]
+            nats = extra[chosen].sum() - log_prob.cpu().double()[counted].sum()
+            self.update(nats, len(chosen), float(lengths[chosen].sum()))
 
     def _cost_of_unknown(self, data: TextDataModule, split: Split) -> tuple[Tensor, Tensor]:
         """(V,) float64: bytes that each token stands for in this split, and nats to identify its text.
@@ -100,6 +118,8 @@ class Perplexity(Metric):
         if not isinstance(model, HasLikelihood):
             raise ConfigError(f"metrics=perplexity: {type(model).__name__} has no likelihood.")
         stride = self._stride(text)
+        if isinstance(text, ConversationData) and stride < text.context:
+            raise ConfigError(f"metrics.perplexity.stride={stride}: conversations are not cut into windows. Use null.")
         if stride < text.context and not isinstance(model, HasTokenLikelihood):
             raise ConfigError(
                 f"metrics.perplexity.stride={stride}: {type(model).__name__} gives no likelihood of single tokens. "
@@ -111,6 +131,22 @@ class Perplexity(Metric):
 
     def _stride(self, data: TextDataModule) -> int:
         return data.context if self.stride is None else min(self.stride, data.context)
+
+
+def counted_batches(
+    sequences: Sequence[np.ndarray], counted: Sequence[np.ndarray], batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This rank's sequences (L,), those of similar length together: (N, T + 1) tokens, and (N, T) bool, which
+    predictions count; short ones are filled up with what does not count."""
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))[rank::world]
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        shape = (len(rows), len(sequences[rows[0]]))
+        tokens, chosen = np.zeros(shape, np.int64), np.zeros(shape, bool)
+        for i, row in enumerate(rows):
+            tokens[i, : len(sequences[row])], chosen[i, : len(sequences[row])] = sequences[row], counted[row]
+        yield torch.from_numpy(tokens), torch.from_numpy(chosen[:, 1:].copy())
 
 
 def batches(tokens: np.ndarray, context: int, stride: int, batch_size: int) -> Iterator[tuple[Tensor, int]]:

@@ -25,8 +25,10 @@ from genlab.model.renamed_weights import rename_loaded
 from genlab.seeding import RandomStream, derive_seed, seed_torch
 
 # The data by their key: image in [-1, 1] (N, C, H, W), tokens (N, T + 1), or another, as ``DataSpec.key`` says; index
-# (N,); and the conditions of each example by key: label (N,), caption (N, L).
+# (N,); and the conditions of each example by key: label (N,), caption (N, L). Tokens may come with ``counted`` (N, T)
+# bool, which predictions count, and ``segment`` (N, T + 1), which of several sequences of a row a token is of.
 Batch = Mapping[str, Tensor]
+COUNTED = "counted"
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]  # of parameters, or of groups of them
 
 
@@ -65,6 +67,7 @@ class Model(LightningModule, ABC):
     missing), so that a sharding strategy can place them. Everything else arrives built, through the constructor.
     """
 
+    counts_some: ClassVar[bool] = False  # whether its loss heeds COUNTED in batches
     kinds: ClassVar[frozenset[str]]  # kinds of data that it can be trained on: {"continuous"}, {"tokens"} or both
     key: str = "image"  # of the data in a batch; set from the data when a run is assembled
     gradient_clip_val: float | None = None  # for models that make their own optimizer steps; else the trainer has it

@@ -50,8 +50,8 @@ class Captioner(GenerativeModel):
         word_dropout: float = 0.0,  # share of the words before that the decoder does not see in training
         seed: int = 0,
     ):
-        """``word_dropout``: what is not seen of the words has to be read off the picture, so that the decoder relies less
-        on which words follow which in training (Bowman et al. 2016, section 3.1).
+        """``word_dropout``: words that are not seen have to be read off the picture, so that the decoder relies less on
+        which words follow which in training (Bowman et al. 2016, section 3.1).
 
         Raises ValueError: the data have no captions; a share outside [0, 1].
         """

@@ -17,6 +17,12 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(_widened(logits.flatten(0, 1)), targets.flatten())
 
 
+def counted_nats(logits: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
+    """The sum of the nats of those of ``targets`` (N, T) that are ``counted`` (N, T) bool: a scalar. Logits (N, T, V)
+    of others are left out before they are widened."""
+    return nats(logits[counted][None], targets[counted][None]).sum()
+
+
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Minus the log-probability of each of ``targets`` (N, T) under ``logits`` (N, T, V). -> (N, T), of float32 or
     finer."""

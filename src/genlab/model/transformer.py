@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.model.base import (
+    COUNTED,
     Batch,
     Condition,
     GenerativeModel,
@@ -16,7 +17,7 @@ from genlab.model.base import (
     OptimizerFactory,
 )
 from genlab.model.condition import Conditions
-from genlab.model.cross_entropy import cross_entropy, nats
+from genlab.model.cross_entropy import counted_nats, cross_entropy, nats
 from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
@@ -33,6 +34,7 @@ class Transformer(GenerativeModel):
     """
 
     kinds = frozenset({"continuous", "tokens"})
+    counts_some = True
     pixel_levels = 256  # gray levels in its likelihood
     network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
     view: TokenView
@@ -95,13 +97,26 @@ class Transformer(GenerativeModel):
         return self.make_optimizer(parameter_groups(self.network))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if COUNTED in batch:
+            total, number = self.counted_loss(batch)
+            self.log("train/loss", total / number, on_step=True, batch_size=len(batch["index"]))
+            return self.accumulation.shared(total, number, batch[COUNTED].numel())
         loss = self.loss(batch, self.conditions.dropped(self.conditions.of(batch)))
         self.log("train/loss", loss, on_step=True, batch_size=len(batch["index"]))
         return loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """With every condition in place."""
+        """With every condition in place. Of data that say which predictions count, their mean."""
+        if COUNTED in batch:
+            total, number = self.counted_loss(batch)
+            return {"loss": total / number}
         return {"loss": self.loss(batch, self.conditions.of(batch))}
+
+    def counted_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The nats of all predictions of a batch that count, and how many these are."""
+        tokens, counted, segment = batch[self.view.key], batch[COUNTED], batch.get("segment")
+        given = {} if segment is None else {"segment": segment[:, :-1]}
+        return counted_nats(self.network(tokens[:, :-1], **given), tokens[:, 1:], counted), counted.sum()
 
     def loss(self, batch: Batch, condition: Condition | None) -> Tensor:
         sequences = self.view.sequences(batch[self.view.key], condition)

@@ -44,6 +44,7 @@ from genlab.model.elsewhere import leave_state_dict
 from genlab.model.network.image_size import ImageSizeError
 from genlab.redaction import redacted, remember
 from genlab.run import run_folder
+from genlab.run.counted import check_counts, check_segments
 from genlab.run.cpu_choice import check_cpu
 from genlab.run.data_parallel import DataParallel, OwnSteps
 from genlab.run.elsewhere import JUDGE, METRICS, adopt, check_entries, put_part, weights_at
@@ -195,6 +196,7 @@ def trial_model(config: Mapping[str, Any], old_parts: bool = False) -> Model:
         fitting = [name for name, target in known if kind in getattr(resolve(target, name), "kinds", ())]
         hint = f" Use model={' or '.join(fitting)}." if fitting else ""
         raise ConfigError(f"{family.__name__} cannot be trained on {config['spec']['modality']} data.{hint}")
+    check_counts(config, family)
     model = _new_model(config, old_parts)
     check_model_bits(model, config["spec"])
     try:
@@ -208,6 +210,7 @@ def trial_model(config: Mapping[str, Any], old_parts: bool = False) -> Model:
         raise
     except Exception as error:  # shapes that do not fit, in a part's own code or in torch's
         raise not_made("model", error) from error
+    check_segments(config, model)
     return model
 
 

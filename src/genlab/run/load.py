@@ -7,7 +7,11 @@ from omegaconf import DictConfig
 
 from genlab.checkpoint import read
 from genlab.config.tree import resolved
+from genlab.data import chat_template
+from genlab.errors import CheckpointError, DataError
+from genlab.files.regular_file import read_text
 from genlab.model.base import Model
+from genlab.run import run_folder
 from genlab.run.assemble import build_model, load_tokenizer
 from genlab.run.elsewhere import put_parts
 
@@ -25,3 +29,17 @@ def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
     model.progress = last.progress
     use_gpu = torch.cuda.is_available() and plain["trainer"].get("accelerator") != "cpu"
     return model.to("cuda" if use_gpu else "cpu").eval(), weights
+
+
+def load_template(run: Path) -> chat_template.ChatTemplate | None:
+    """The chat template of a run; None: it was not trained on conversations. Raises CheckpointError if it cannot be
+    read."""
+    path = run / run_folder.TEMPLATE
+    if not path.exists():
+        return None
+    try:
+        return chat_template.of_state(read_text(path))
+    except (OSError, ValueError, DataError) as error:
+        raise CheckpointError(
+            f"{path} does not hold the chat template of the run ({error}). Restore it, or start a new run."
+        ) from error

@@ -7,6 +7,7 @@
     versions.json   code revision, package versions, hardware
     overrides.yaml  the choices and values typed, for continuing with another part
     tokenizer.json  of text: what the tokenizer has learned
+    chat_template.json  of conversations: how their messages become a text
     parts/          the weights of what was trained elsewhere, each named by its SHA-256
     metrics.csv, samples/, checkpoints/, summary.json
     .seal           that a command of this user wrote the config (see genlab.trust.own_runs)
@@ -49,8 +50,9 @@ _MOST_RUNS = 10_000  # looked at for a hint
 _MOST_NODES = 100_000  # in a file of a run; a config has some hundreds
 
 TOKENIZER = "tokenizer.json"
+TEMPLATE = "chat_template.json"
 SUMMARY = "summary.json"  # written last: only finished runs have it
-FILES = ("config.yaml", "overrides.yaml", "versions.json", "command.txt", TOKENIZER, SUMMARY, "metrics.csv")
+FILES = ("config.yaml", "overrides.yaml", "versions.json", "command.txt", TOKENIZER, TEMPLATE, SUMMARY, "metrics.csv")
 PARTS = "parts"  # pretrained parts
 FOLDERS = ("checkpoints", "samples", PARTS, "wandb", "tensorboard")  # that are written into
 
@@ -146,7 +148,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_start(
-    folder: Path, config: Mapping[str, Any], overrides: Sequence[str], tokenizer: str | None = None
+    folder: Path,
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    tokenizer: str | None = None,
+    template: str | None = None,
 ) -> dict[str, Any]:
     """What stands in the folder before the first step; what an earlier end of the run had left is no longer true.
 
@@ -162,6 +168,8 @@ def write_start(
     write_text(folder / "versions.json", json.dumps(known, indent=2))
     if tokenizer is not None:
         write_text(folder / TOKENIZER, tokenizer)
+    if template is not None:
+        write_text(folder / TEMPLATE, template)
     commands = folder / "command.txt"
     before = read_text(commands, errors="replace") if commands.exists() else ""
     write_text(commands, before + shlex.join(["python", *redacted(sys.argv)]) + "\n")

@@ -33,6 +33,7 @@ class Texts:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
+        self.end: int | None = None  # the token that ends a text; None: it has as many as the model writes
         self._prompt = ""  # as typed, with unknown characters
 
     def content(self, samples: Tensor) -> list[str]:

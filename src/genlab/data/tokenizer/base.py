@@ -2,8 +2,8 @@
 
 import codecs
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -38,6 +38,17 @@ class CaptionTokenizer(Protocol):
         return hashlib.blake2b(f"{type(self).__name__} {self.state()}".encode(), digest_size=8).hexdigest()
 
 
+END = "<|endoftext|>"  # how templates write the end token of tokenizers that are learned here
+
+
+class Special(NamedTuple):
+    """A special token: one that no text is encoded as, such as the mark before an answer."""
+
+    token: int
+    takes_space_before: bool = False  # white space beside it is part of it
+    takes_space_after: bool = False
+
+
 class Tokenizer(CaptionTokenizer, Protocol):
     """A tokenizer without loss: each token stands for certain bytes of UTF-8, independent of its neighbors."""
 
@@ -45,8 +56,16 @@ class Tokenizer(CaptionTokenizer, Protocol):
     def end(self) -> int | None:
         """The token that ends a document; None: documents are simply joined. Known once it has been trained."""
 
+    def special(self) -> Mapping[str, Special]:
+        """The special tokens by how a template writes them, the end token included. Known once it is trained."""
+        return {} if self.end is None else {END: Special(self.end)}
+
+    def reserve(self, tokens: Sequence[str]) -> None:
+        """Have these special tokens beside the end token. Called before training; a tokenizer that is not trained here
+        keeps those that it has, and one that cannot have any ignores it."""
+
     def bytes_of(self, token: int) -> bytes:
-        """The bytes of a token; none for the end token. Raises DataError for one outside of the vocabulary."""
+        """The bytes of a token; none for special ones. Raises DataError for one outside of the vocabulary."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text. Bytes that are not UTF-8, such as half a character, become U+FFFD."""

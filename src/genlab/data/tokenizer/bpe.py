@@ -1,12 +1,11 @@
 """Byte pair encoding, learned from the data."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from genlab.data.tokenizer.base import END
 from genlab.data.tokenizer.byte_level import ByteLevel, pieces
 from genlab.errors import ConfigError
-
-_END = "<|endoftext|>"
 
 
 class BPE(ByteLevel):
@@ -19,8 +18,12 @@ class BPE(ByteLevel):
     def __init__(self, vocab_size: int = 4096):  # with the 256 bytes and the end token
         if vocab_size < 257:
             raise ConfigError(f"data.tokenizer.vocab_size must be a whole number >= 257, got {vocab_size}.")
-        super().__init__(_END)
+        super().__init__(END)
         self._wanted = vocab_size
+        self._reserved: tuple[str, ...] = ()  # special tokens, before the end token
+
+    def reserve(self, tokens: Sequence[str]) -> None:
+        self._reserved = tuple(tokens)
 
     def train(self, documents: Iterable[str]) -> None:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -29,14 +32,17 @@ class BPE(ByteLevel):
         core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         core.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=self._wanted - 1,
+            vocab_size=self._wanted - 1 - len(self._reserved),
             min_frequency=2,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
         core.train_from_iterator((piece for document in documents for piece in pieces(document)), trainer)
-        core.add_special_tokens([_END])
+        core.add_special_tokens([*self._reserved, END])
         self.load_state(core.to_str())
 
     def state(self) -> str:
-        return super().state() if self._core else json.dumps({"vocab_size": self._wanted})
+        if self._core:
+            return super().state()
+        more = {"special": self._reserved} if self._reserved else {}
+        return json.dumps({"vocab_size": self._wanted, **more})

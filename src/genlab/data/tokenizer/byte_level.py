@@ -3,13 +3,13 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genlab.data.tokenizer.base import Tokenizer, outside, utf8
+from genlab.data.tokenizer.base import Special, Tokenizer, outside, utf8
 from genlab.data.tokenizer.rules import are_plain, check_rules, without_panics
 from genlab.errors import ConfigError, DataError
 
@@ -37,6 +37,7 @@ class ByteLevel(Tokenizer):
         self._end_token = end_token
         self._core: tokenizers.Tokenizer | None = None
         self._bytes: list[bytes] = []  # of each token
+        self._special: dict[str, Special] = {}
         self._is_plain = True  # its rules, see are_plain
 
     @property
@@ -56,6 +57,9 @@ class ByteLevel(Tokenizer):
     @property
     def end(self) -> int | None:
         return None if self._end_token is None else self.core.token_to_id(self._end_token)
+
+    def special(self) -> Mapping[str, Special]:
+        return self._special if self.core else {}
 
     def encode(self, text: str) -> np.ndarray:
         utf8(text)
@@ -106,6 +110,11 @@ class ByteLevel(Tokenizer):
                 self._bytes[token] = b"".join(_BYTES.get(character) or character.encode() for character in text)
             elif not special[token]:
                 self._bytes[token] = text.encode()
+        self._special = {
+            token["content"]: Special(token["id"], bool(token.get("lstrip")), bool(token.get("rstrip")))
+            for token in content["added_tokens"]
+            if token["special"]
+        }
         self._core = core
 
 

@@ -1,11 +1,11 @@
 """Characters as tokens."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from genlab.data.tokenizer.base import Tokenizer, UnknownCharacterError, outside
+from genlab.data.tokenizer.base import END, Special, Tokenizer, UnknownCharacterError, outside
 from genlab.errors import DataError
 
 _ALL_CHARACTERS = 0x110000 - 0x800  # of Unicode, surrogates left out
@@ -14,7 +14,7 @@ _ALL_CHARACTERS = 0x110000 - 0x800  # of Unicode, surrogates left out
 class Characters(Tokenizer):
     """The characters of the training split, sorted by code point, as in char-rnn and nanoGPT.
 
-    An end token follows them if the training split has more than one document.
+    An end token follows them if the training split has more than one document, and then other special tokens.
 
     With ``unknown`` the last token stands for every other character. It is decoded as U+FFFD. In likelihoods,
     :meth:`extra_bits` adds the bits to choose the character among all others.
@@ -25,6 +25,7 @@ class Characters(Tokenizer):
         self._characters: str | None = None
         self._has_end = False
         self._knows_unknown = unknown
+        self._reserved: tuple[str, ...] = ()  # special tokens, after the end token
 
     def train(self, documents: Iterable[str]) -> None:
         found, count = set[str](), 0
@@ -41,7 +42,15 @@ class Characters(Tokenizer):
 
     @property
     def vocab_size(self) -> int:
-        return len(self.characters) + self._has_end + self._knows_unknown
+        return len(self.characters) + self._has_end + len(self._reserved) + self._knows_unknown
+
+    def special(self) -> Mapping[str, Special]:
+        found = {} if self.end is None else {END: Special(self.end)}
+        first = len(self.characters) + self._has_end
+        return found | {text: Special(first + i) for i, text in enumerate(self._reserved)}
+
+    def reserve(self, tokens: Sequence[str]) -> None:
+        self._reserved = tuple(tokens)
 
     @property
     def unknown(self) -> int | None:
@@ -77,10 +86,11 @@ class Characters(Tokenizer):
             raise outside(token, self.vocab_size)
         if token == self.unknown:
             return "\ufffd".encode()
-        return self.characters[token].encode() if token != self.end else b""
+        return self.characters[token].encode() if token < len(self.characters) else b""
 
     def state(self) -> str:
-        more = {"unknown": True} if self._knows_unknown else {}
+        more: dict[str, object] = {"unknown": True} if self._knows_unknown else {}
+        more |= {"special": self._reserved} if self._reserved else {}
         return json.dumps({"characters": self._characters, "end": self._has_end, **more})
 
     def load_state(self, state: str) -> None:
@@ -89,8 +99,10 @@ class Characters(Tokenizer):
             is_ours = isinstance(content, dict) and content.get("unknown", False) is self._knows_unknown
             match content:
                 case {"characters": str(characters), "end": bool(end)} if is_ours and _is_sorted(characters):
-                    self._characters, self._has_end = characters, end
-                    return
+                    reserved = content.get("special", [])
+                    if isinstance(reserved, list) and all(isinstance(text, str) for text in reserved):
+                        self._characters, self._has_end, self._reserved = characters, end, tuple(reserved)
+                        return
         except ValueError:
             pass
         raise DataError("this is not the state of a tokenizer of characters.")

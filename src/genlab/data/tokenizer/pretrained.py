@@ -65,6 +65,23 @@ class Pretrained(ByteLevel):
             return path / _FILE
         return Path(self._from_the_hub())
 
+    @property
+    def end_token(self) -> str | None:
+        return self._end_token
+
+    def beside(self, name: str) -> Path | None:
+        """Another file of the same folder, or of the same model at the Hub; None: there is none."""
+        path = read_path(self.name)
+        if path.exists():
+            found = (path.parent if path.is_file() else path) / name
+            return found if found.is_file() else None
+        from huggingface_hub import hf_hub_download
+
+        try:
+            return Path(hf_hub_download(self.name, name, etag_timeout=_TIMEOUT))
+        except Exception:  # of many kinds: it is not there, or cannot be reached
+            return None
+
     def _from_the_hub(self) -> str:
         from huggingface_hub import HfApi, hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -125,6 +125,20 @@ def check_length(max_length: int, length: int | None) -> None:
         )
 
 
+def positions_within(segment: Tensor) -> Tensor:
+    """(N, T) numbers of the sequences that rows hold one after the other -> (N, T), each token's place in its own."""
+    places = torch.arange(segment.shape[1], device=segment.device)
+    begins = torch.ones_like(segment, dtype=torch.bool)
+    begins[:, 1:] = segment[:, 1:] != segment[:, :-1]
+    return places - torch.where(begins, places, 0).cummax(dim=1).values
+
+
+def within_segments(segment: Tensor, causal: bool) -> Tensor:
+    """(N, T) -> (N, 1, T, T) bool: which tokens of its own sequence a token sees; causal: up to itself."""
+    same = segment[:, :, None] == segment[:, None, :]
+    return (same.tril() if causal else same)[:, None]
+
+
 def turn(x: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
     """Queries or keys (N, heads, T, d), turned by the angles of :meth:`Rotary.turns`."""
     if turns is None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genlab.model.network.attention import attend
 from genlab.model.network.one_token import OneToken, OneTokenOfFixedShapes, fits_one_token
-from genlab.model.network.positions import turn
+from genlab.model.network.positions import positions_within, turn, within_segments
 
 Turns = tuple[Tensor, Tensor] | None
 
@@ -271,6 +271,7 @@ class TokenTransformer(nn.Module):
         cache: KeyValueCache | None = None,
         prefix: Tensor | None = None,
         seen: Tensor | None = None,
+        segment: Tensor | None = None,
     ) -> Tensor:
         """Logits (N, T, num_outputs) at each of ``tokens`` (N, T).
 
@@ -279,6 +280,8 @@ class TokenTransformer(nn.Module):
             cache: keys and values of earlier tokens, which ``tokens`` follow; theirs are added
             prefix: (N, P, width), vectors in the places before the first token, as if they were embeddings of tokens
             seen: (N, S, seen_width), for a network that has such a width
+            segment: (N, T), the number of the sequence that a token is of, where rows hold several one after the other:
+                none sees another, and positions begin anew; without a cache, a prefix or padding
         """
         before = 0 if cache is None else cache.used
         if cache is not None and before > 0 and tokens.shape[1] == 1 and fits_one_token(self):
@@ -296,6 +299,9 @@ class TokenTransformer(nn.Module):
         causal = self.causal and mask is None and length > 1  # a single token attends to all before it
         if padding is not None:
             positions = (positions - padding[:, None]).clamp(min=0)
+        if segment is not None:
+            mask, causal = within_segments(segment, self.causal), False
+            positions = positions_within(segment)
         x = F.dropout(self.positions.embed(x, positions), self.dropout, self.training)
         turns = self.positions.turns(positions)
         for number, block in enumerate(self.blocks):
