@@ -267,6 +267,20 @@ def test_settings_of_a_metric_that_the_id_leaves_out_are_compared_too(outputs: P
     assert [row["kid_digits64_1k"] for row in rows(outputs / "c")] == ["0.01", "0.03"]
 
 
+def test_draws_of_a_likelihood_count_where_both_models_have_them(outputs: Path) -> None:
+    """A VAE compares with a flow, which needs no importance samples, but not with one of other or unknown ones."""
+    without = {"metrics": {"bits_per_dim": {"num_images": 50}}}
+    with_draws = {"metrics": {"bits_per_dim": {"num_images": 50, "num_importance_samples": 32}}}
+    flow = make_run(outputs / "flow")
+    vae, older = (make_run(outputs / f"vae{i}", model__num_importance_samples=32, seed=i) for i in range(2))
+    add_evaluation(flow, {"bits_per_dim_exact_val_50": 1.5}, without)
+    add_evaluation(vae, {"bits_per_dim_bound_val_50": 2.5}, with_draws)
+    compare([str(flow), str(vae)], out=str(outputs / "c"))
+    assert [row["bits_per_dim_val_50"] for row in rows(outputs / "c")] == ["1.5", "2.5"]
+    add_evaluation(older, {"bits_per_dim_bound_val_50": 2.5}, without)
+    assert "num_importance_samples None, not 32" in refusal(vae, older)
+
+
 @pytest.mark.parametrize("key", ["reference_sha256", "num_reference"])
 def test_other_pictures_cannot_be_made_equal(outputs: Path, key: str) -> None:
     make_run(outputs / "a")

@@ -14,6 +14,8 @@ REMEDIES = {"num_samples": "n={}", "seed": "seed={}", "reference": "evaluation.r
 BY_CODE = (".dequantization",)  # no options: measuring again is enough
 OF_THE_DATA = ("reference_sha256", "num_reference", "shape", "reference_labels", "training_sha256", "heldout_sha256",
                "images_sha256", "labels_sha256", "names_sha256")  # fmt: skip
+# Draws that a family's likelihood is estimated from, as its model and its protocol call them; others have no draws.
+OF_SOME_FAMILIES = ("num_importance_samples", "num_likelihood_samples")
 CLASS_MIX = "class_mix"  # of the classes that samples are asked for; without one they came in turn
 UNEQUAL = "or see them side by side, marked, with allow_unequal=true"
 
@@ -59,11 +61,28 @@ def choose(runs: Sequence[Run], names: Sequence[str], protocol: str | None, allo
     best = protocol or max(shared or known, key=rank)
     ids = {i: best if best in runs[i].measurements else next(iter(runs[i].measurements)) for i in having}
     measured = {i: runs[i].measurements[key] for i, key in ids.items()}
-    standard = next(measured[i] for i in having if ids[i] == best)
-    unequal = {i: found for i in having if (found := differences(measured[i].protocol, standard.protocol))}
+    first = next(i for i in having if ids[i] == best)
+    standard = measured[first]
+    unequal = {i: found for i in having if (found := _unequal(runs, measured, i, first))}
     if unequal and not allow_unequal:
-        _refuse(runs, names, unequal, next(i for i in having if ids[i] == best))
+        _refuse(runs, names, unequal, first)
     return Chosen(measured, ids, standard, unequal)
+
+
+def _unequal(
+    runs: Sequence[Run], measured: Mapping[int, Measurement], i: int, standard: int
+) -> dict[str, tuple[Any, Any]]:
+    """The settings in which run ``i`` was measured otherwise than the ``standard``, but for those that the model of one
+    of the two does not have: bounds of two families are of two estimators anyway."""
+    return {
+        key: values
+        for key, values in differences(measured[i].protocol, measured[standard].protocol).items()
+        if _last(key) not in OF_SOME_FAMILIES
+        or all(
+            value is not None or _last(key) in runs[k].config["model"]
+            for k, value in zip((i, standard), values, strict=True)
+        )
+    }
 
 
 def described(found: Mapping[str, tuple[Any, Any]]) -> str:
