@@ -20,7 +20,7 @@ import math
 import re
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -226,14 +226,22 @@ def told_apart(source: str, metric: str, names: dict[str, str]) -> list[str]:
         return [f"{start}none is told apart in `{label}`."]
     assert all(pair.by_welch for pair in apart) or not any(pair.by_welch for pair in apart)
     test = "by Welch's test, which believes that seeds scatter normally" if apart[0].by_welch else "by permutation"
-    listed = "; ".join(in_words(pair, [names[row] for row in rows]) for pair in apart)
     verb = "is" if len(apart) == 1 else "are"
-    return [f"{start}{len(apart)} {verb} told apart in `{label}` {test}: {listed}. The others are not."]
+    listed = "; ".join(in_words(apart, [names[row] for row in rows]))
+    return [f"{start}{len(apart)} {verb} told apart in `{label}` {test}, at the level {LEVEL:g}: {listed}. "
+            "The others are not."]  # fmt: skip
 
 
-def in_words(pair: Pair, names: Sequence[str]) -> str:
-    low, high = (pair.a, pair.b) if pair.difference < 0 else (pair.b, pair.a)
-    return f"{names[low]} below {names[high]} (p = {pair.told:.2g}, level {LEVEL:g})"
+def in_words(apart: Sequence[Pair], names: Sequence[str]) -> Iterator[str]:
+    """For each row that is worse than others: which, and how likely such a difference is by chance."""
+    below: dict[int, list[Pair]] = {}
+    for pair in apart:
+        below.setdefault(pair.b if pair.difference < 0 else pair.a, []).append(pair)
+    for high, found in sorted(below.items(), key=lambda item: -len(item[1])):
+        others = [names[pair.a if pair.b == high else pair.b] for pair in found]
+        chances = sorted({f"{pair.told:.2g}" for pair in found}, key=float)
+        listed = ", ".join(others[:-1]) + " and " * (len(others) > 1) + others[-1]
+        yield f"{names[high]} above {listed} (p = {chances[0]}{f' to {chances[-1]}' * (len(chances) > 1)})"
 
 
 SHAKESPEARE = {
