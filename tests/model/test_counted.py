@@ -66,9 +66,12 @@ def test_positions_begin_anew() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("positions", [Rotary, Learned])
-def test_a_packed_row_has_the_logits_of_its_parts(positions: Any, data: Callable[..., Given]) -> None:
-    made = network(positions, num_tokens=VOCABULARY, num_outputs=VOCABULARY, max_length=200, causal=True)
+@pytest.mark.parametrize(("positions", "window"), [(Rotary, None), (Learned, None), (Rotary, 5)])
+def test_a_packed_row_has_the_logits_of_its_parts(
+    positions: Any, window: int | None, data: Callable[..., Given]
+) -> None:
+    sizes = {"num_tokens": VOCABULARY, "num_outputs": VOCABULARY, "max_length": 200}
+    made = network(positions, causal=True, window=window, windowed_blocks=[0], **sizes)
     batch = rows(data(context=199))
     assert len(batch["tokens"]) < len(CONVERSATIONS) / 2
     together = made(batch["tokens"], segment=batch["segment"])

@@ -293,14 +293,15 @@ class TokenTransformer(nn.Module):
             x = torch.cat([prefix.to(x.dtype), x], dim=1)
         length = x.shape[1]
         positions = torch.arange(before, before + length, device=tokens.device)
-        windows = self._windows(positions, before + length, padding) if self.has_windows else {}
         alone = padding is None and (before == 0 or length == 1)
         mask = None if alone else self._mask(positions, before + length, padding)
         causal = self.causal and mask is None and length > 1  # a single token attends to all before it
+        if segment is not None:
+            mask, causal = within_segments(segment, self.causal), False
+        windows = self._windows(positions, before + length, mask) if self.has_windows else {}
         if padding is not None:
             positions = (positions - padding[:, None]).clamp(min=0)
         if segment is not None:
-            mask, causal = within_segments(segment, self.causal), False
             positions = positions_within(segment)
         x = F.dropout(self.positions.embed(x, positions), self.dropout, self.training)
         turns = self.positions.turns(positions)
@@ -320,14 +321,15 @@ class TokenTransformer(nn.Module):
         logits = vocabulary_linear(self.norm(x), weight) if self.training else F.linear(self.norm(x), weight)
         return logits if self.logit_cap is None else self.logit_cap * torch.tanh(logits / self.logit_cap)
 
-    def _windows(self, positions: Tensor, length: int, padding: Tensor | None) -> dict[int | None, Tensor]:
+    def _windows(self, positions: Tensor, length: int, mask: Tensor | None) -> dict[int | None, Tensor]:
         """By a block's window, where it is shorter than the ``length`` tokens so far: which of these those at
-        ``positions`` (T,) see, (N or 1, 1, T, length)."""
-        all_so_far = torch.arange(length, device=positions.device)
+        ``positions`` (T,) see of what ``mask`` (N or 1, 1, T, length) lets them see. -> like ``mask``."""
+        seen = self._mask(positions, length, None) if mask is None else mask
         found: dict[int | None, Tensor] = {}
         for window in {*self.windows}:
             if window is not None and window < length:
-                found[window] = self._mask(positions, length, padding) & (all_so_far > positions[:, None] - window)
+                near = torch.arange(length, device=positions.device) > positions[:, None] - window  # (T, length)
+                found[window] = seen & near
         return found
 
     def _mask(self, positions: Tensor, length: int, padding: Tensor | None) -> Tensor:
