@@ -162,6 +162,15 @@ def test_a_sample_answers_its_prompt(run: Path, tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "a.txt").read_text().removesuffix("\n") == several[0].removesuffix("\n")
 
 
+def test_an_export_has_the_template_and_what_ends_an_answer(run: Path, tmp_path: Path) -> None:
+    cli.run(["export", f"run={run}", "format=transformers", f"out={tmp_path / 'out'}"])
+    template = json.loads((run / "chat_template.json").read_text())
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == template["source"]
+    tokens = json.loads((tmp_path / "out" / "tokenizer.json").read_text())["added_tokens"]
+    (end,) = (token["id"] for token in tokens if token["content"] == "<|im_end|>")
+    assert end in json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"]
+
+
 def test_a_template_that_is_damaged_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

@@ -293,13 +293,23 @@ def test_tokenizers_give_the_same_tokens_there() -> None:
     characters.train(["one\n\n two  ", "ü\r\nthree 😀"])
     unknown = Characters(unknown=True)
     unknown.train(["abc \n"])
-    for ours, texts in ((Bytes(), ["a\n ü  😀", " "]), (characters, ["two\n\n  ü 😀\r\n"]), (unknown, ["a\nb  zc"])):
+    marked = Bytes()
+    for tokenizer in (marked, unknown):
+        tokenizer.reserve(["<|im_start|>", "<|im_end|>"])
+    for ours, texts in ((Bytes(), ["a\n ü  😀", " "]), (characters, ["two\n\n  ü 😀\r\n"]), (unknown, ["a\nb  zc"]),
+                        (marked, ["a"])):  # fmt: skip
         core = Tokenizer.from_str(json.dumps(as_json(ours)[0]))
         for text in texts:
             ids = core.encode(text, add_special_tokens=False).ids
             assert np.array_equal(ids, ours.encode(text))
             assert core.decode(ids) == ours.decode(ids)
         assert core.get_vocab_size() == ours.vocab_size
+        assert {text: core.token_to_id(text) for text in ours.special()} == {
+            t: s.token for t, s in ours.special().items()
+        }
+        assert core.encode("".join(ours.special()), add_special_tokens=False).ids == [
+            s.token for s in ours.special().values()
+        ]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from genlab.checkpoint import read
 from genlab.checkpoint.tensors import as_bytes
 from genlab.config.tree import resolved
+from genlab.data.chat_tokens import ChatTokens
 from genlab.data.tokenizer.base import CaptionTokenizer
 from genlab.errors import ConfigError
 from genlab.files.atomic import partial_of, replace_folder, take_away, write_flushed, writing
@@ -21,9 +22,9 @@ from genlab.interop.language_model_export import exported
 from genlab.interop.tokenizer_json import as_json
 from genlab.redaction import for_terminal
 from genlab.run.assemble import load_tokenizer
-from genlab.run.load import load_run
+from genlab.run.load import load_run, load_template
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, CONFIG, TEMPLATE = "model.safetensors", "config.json", "chat_template.jinja"
 NETWORK = "network."  # before the names of its weights, in the state dict of a model
 
 
@@ -97,7 +98,12 @@ def _for_transformers(
         "model_max_length": config.get("max_position_embeddings", config.get("n_positions")),
         **({} if end_token is None else {"eos_token": end_token}),
     }
-    return {**files, "tokenizer.json": _json(content), "tokenizer_config.json": _json(settings)}, ""
+    files |= {"tokenizer.json": _json(content), "tokenizer_config.json": _json(settings)}
+    template = load_template(run)
+    if template is not None:  # of conversations, whose answers may end otherwise than a text
+        ends = sorted({ChatTokens(template, tokenizer).end, *([] if end is None else [end])})  # type: ignore[arg-type]
+        files |= {TEMPLATE: template.source.encode(), "generation_config.json": _json({"eos_token_id": ends})}
+    return files, ""
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

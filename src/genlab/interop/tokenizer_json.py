@@ -1,14 +1,14 @@
 """Tokenizers of genlab as tokenizer.json, the format of the package ``tokenizers``."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from genlab.data.tokenizer.base import CaptionTokenizer
+from genlab.data.tokenizer.base import END, CaptionTokenizer, Special
 from genlab.data.tokenizer.byte_level import ByteLevel, characters_of_bytes
 from genlab.data.tokenizer.bytes import Bytes
 from genlab.data.tokenizer.characters import Characters
 
-END = "<|endoftext|>"
 _UNKNOWN = "\ufffd"
 
 
@@ -20,26 +20,19 @@ def as_json(tokenizer: CaptionTokenizer) -> tuple[dict[str, Any], str | None]:
     if isinstance(tokenizer, ByteLevel):
         return json.loads(tokenizer.state()), tokenizer.end_token
     if isinstance(tokenizer, Bytes):
-        return _of_bytes(), END
+        return _of_bytes(tokenizer), END
     if isinstance(tokenizer, Characters):
         return _of_characters(tokenizer), END if tokenizer.end is not None else None
     raise ValueError(f"a tokenizer of the class {type(tokenizer).__name__} has no equivalent there")
 
 
-def _whole(model: dict[str, Any], splits: Any, decoder: Any, end: int | None) -> dict[str, Any]:
-    special = {
-        "content": END,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": True,
-    }
+def _whole(model: dict[str, Any], splits: Any, decoder: Any, special: Mapping[str, Special]) -> dict[str, Any]:
+    kind = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [] if end is None else [{"id": end, **special}],
+        "added_tokens": [{"id": found.token, "content": text, **kind} for text, found in special.items()],
         "normalizer": None,
         "pre_tokenizer": splits,
         "post_processor": None,
@@ -48,7 +41,7 @@ def _whole(model: dict[str, Any], splits: Any, decoder: Any, end: int | None) ->
     }
 
 
-def _of_bytes() -> dict[str, Any]:
+def _of_bytes(tokenizer: Bytes) -> dict[str, Any]:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     vocabulary = {character: content[0] for character, content in characters_of_bytes().items()}
     model: dict[str, Any] = {
@@ -60,20 +53,19 @@ def _of_bytes() -> dict[str, Any]:
         "fuse_unk": False,
         "byte_fallback": False,
         "ignore_merges": False,
-        "vocab": vocabulary | {END: Bytes.end},
+        "vocab": vocabulary | {text: found.token for text, found in tokenizer.special().items()},
         "merges": [],
     }
-    return _whole(model, byte_level, byte_level, Bytes.end)
+    return _whole(model, byte_level, byte_level, tokenizer.special())
 
 
 def _of_characters(tokenizer: Characters) -> dict[str, Any]:
     vocabulary = {character: number for number, character in enumerate(tokenizer.characters)}
     if tokenizer.unknown is not None and _UNKNOWN in vocabulary:
         raise ValueError("its characters contain U+FFFD, which stands for unknown ones")
-    if tokenizer.end is not None:
-        vocabulary[END] = tokenizer.end
+    vocabulary |= {text: found.token for text, found in tokenizer.special().items()}
     if tokenizer.unknown is not None:
         vocabulary[_UNKNOWN] = tokenizer.unknown
     splits = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
     model: dict[str, Any] = {"type": "WordLevel", "vocab": vocabulary, "unk_token": _UNKNOWN}
-    return _whole(model, splits, {"type": "Fuse"}, tokenizer.end)
+    return _whole(model, splits, {"type": "Fuse"}, tokenizer.special())
