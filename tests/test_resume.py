@@ -164,7 +164,7 @@ def test_a_signal_is_a_signal_whatever_a_library_makes_of_it(
 ) -> None:
     """OmegaConf, caught in the middle of a list, once stumbled over what was not in it yet."""
 
-    def stumble(config: Any) -> None:
+    def stumble(*_: Any) -> None:
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:
@@ -177,7 +177,7 @@ def test_a_signal_is_a_signal_whatever_a_library_makes_of_it(
 
 
 def test_a_full_disk_is_told_whatever_it_came_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stumble(config: Any) -> None:
+    def stumble(*_: Any) -> None:
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:

@@ -302,8 +302,8 @@ def test_files_that_are_no_byte_level_tokenizers_are_refused(saved: Path) -> Non
     assert "byte-level" in refusal(Pretrained(str(file)))
     tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0}, unk_token="[UNK]")).save(str(file))
     assert refusal(Pretrained(str(file))) == (
-        f"data.tokenizer.name={file}: only byte-level tokenizers can be used, such as GPT-2's; this one is of another "
-        "kind."
+        f"data.tokenizer.name={file}: only byte-level tokenizers can be used, such as GPT-2's or Llama 3's; this "
+        "one is of another kind."
     )
     file.write_text("{}")
     assert refusal(Pretrained(str(file))).startswith(f"data.tokenizer.name={file}: this is not the state of a token")

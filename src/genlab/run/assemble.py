@@ -113,15 +113,19 @@ def load_tokenizer(config: Mapping[str, Any], last: read.Saved, run: Path) -> Ca
             f"{run} has its own tokenizer, {own.rpartition('.')[2]}, and cannot use another. Leave data/tokenizer= out."
         )
     tokenizer: CaptionTokenizer = build(config["data"]["tokenizer"], CaptionTokenizer, "data.tokenizer")
-    path = run / run_folder.TOKENIZER
+    _give_tokenizer(run / run_folder.TOKENIZER, tokenizer.load_state)
+    read.check_same_tokenizer(last, tokenizer, run)
+    return tokenizer
+
+
+def _give_tokenizer(path: Path, take: Callable[[str], None]) -> None:
+    """Pass on what a run's tokenizer has learned. Raises CheckpointError: it cannot be read, or is not taken."""
     try:
-        tokenizer.load_state(read_text(path))
+        take(read_text(path))
     except (OSError, ValueError, RecursionError, DataError) as error:
         raise CheckpointError(
             f"{path} does not hold the tokenizer of the run ({error}). Restore it, or start a new run."
         ) from error
-    read.check_same_tokenizer(last, tokenizer, run)
-    return tokenizer
 
 
 def _known(node: Any) -> Any:
@@ -149,7 +153,7 @@ def build_data(config: DictConfig, run: Path | None = None) -> DataModule:
     data: DataModule = build(resolved(config.data), DataModule, "data")
     kept = None if run is None else run / run_folder.TOKENIZER
     if kept is not None and kept.is_file():
-        data.keep_tokenizer(read_text(kept))
+        _give_tokenizer(kept, data.keep_tokenizer)
     config.spec = data.spec.to_config()
     return data
 
