@@ -228,8 +228,10 @@ def told_apart(source: str, metric: str, names: dict[str, str]) -> list[str]:
     test = "by Welch's test, which believes that seeds scatter normally" if apart[0].by_welch else "by permutation"
     verb = "is" if len(apart) == 1 else "are"
     listed = "; ".join(in_words(apart, [names[row] for row in rows]))
-    return [f"{start}{len(apart)} {verb} told apart in `{label}` {test}, at the level {LEVEL:g}: {listed}. "
-            "The others are not."]  # fmt: skip
+    return [
+        f"{start}{len(apart)} {verb} told apart in `{label}` {test}, at the level {LEVEL:g}: {listed}. "
+        "The others are not."
+    ]
 
 
 def in_words(apart: Sequence[Pair], names: Sequence[str]) -> Iterator[str]:

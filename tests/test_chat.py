@@ -191,8 +191,15 @@ def test_a_run_of_other_text_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.matrix
 def test_ranks_and_accumulated_batches_take_the_steps_of_one(tmp_path: Path) -> None:
     """Two processes whose steps have two batches each, against one process and batches twice as large."""
-    given = ("model=transformer", *chats(tmp_path, 64), *SMALL, "metrics=[]", "model.optimizer.fused=false",
-             "data.packing=false", "model/schedule=constant")  # fmt: skip
+    given = (
+        "model=transformer",
+        *chats(tmp_path, 64),
+        *SMALL,
+        "metrics=[]",
+        "model.optimizer.fused=false",
+        "data.packing=false",
+        "model/schedule=constant",
+    )
     alone = train(*given, "data.batch_size=8", outputs=tmp_path / "alone")
     shared = ("trainer=ddp_cpu", "data.batch_size=4", "trainer.accumulate_grad_batches=2")
     process = start(*given, *shared, outputs=tmp_path / "together")

@@ -33,28 +33,56 @@ from tiny_run import BARE_TEXT, only_run, resume, small, train
 
 transformers = pytest.importorskip("transformers")
 VOCABULARY, LENGTH = 260, 40  # of 257 bytes, filled up, as published models are
-LLAMA = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 44, "num_hidden_layers": 3,
-         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": LENGTH, "bos_token_id": None,
-         "eos_token_id": 256}  # fmt: skip
-GPT2 = {"vocab_size": VOCABULARY, "n_positions": LENGTH, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 256,
-        "eos_token_id": 256}  # fmt: skip
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 16, "rope_theta": 500.0}  # fmt: skip
+LLAMA = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 44,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": LENGTH,
+    "bos_token_id": None,
+    "eos_token_id": 256,
+}
+GPT2 = {
+    "vocab_size": VOCABULARY,
+    "n_positions": LENGTH,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "bos_token_id": 256,
+    "eos_token_id": 256,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "rope_theta": 500.0,
+}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {**LLAMA, "rope_parameters": LLAMA3, "rms_norm_eps": 1e-3}),
     "llama, biases and wide heads": (
         "Llama",
-        {**LLAMA, "attention_bias": True, "mlp_bias": True, "head_dim": 12, "tie_word_embeddings": True,
-         "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}},
+        {
+            **LLAMA,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "head_dim": 12,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0},
+        },
     ),
     "mistral, a window": ("Mistral", {**LLAMA, "sliding_window": 5}),
     "qwen2": ("Qwen2", {**LLAMA, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
     "qwen2, windows": (
-        "Qwen2", {**LLAMA, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
+        "Qwen2",
+        {**LLAMA, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
     ),
     "gpt2": ("GPT2", {**GPT2, "n_inner": 50, "activation_function": "gelu", "layer_norm_epsilon": 1e-3}),
     "gpt2, untied": ("GPT2", {**GPT2, "tie_word_embeddings": False}),
-}  # fmt: skip
+}
 
 
 def model_of(name: str) -> Any:
@@ -153,8 +181,17 @@ def test_a_window_hides_what_is_before_it_also_after_padding(folder_of: Callable
         network_of(HubOrigin(f"hf:{folder_of('mistral, a window')}", "start"), causal=False)
 
 
-START = (*BARE_TEXT, "data=text_file", "model=transformer", "data.context=24", "budget.value=8", "data.limit=8",
-         "callbacks.samples=null", "callbacks.ema=null", "model.optimizer.lr=0")  # fmt: skip
+START = (
+    *BARE_TEXT,
+    "data=text_file",
+    "model=transformer",
+    "data.context=24",
+    "budget.value=8",
+    "data.limit=8",
+    "callbacks.samples=null",
+    "callbacks.ema=null",
+    "model.optimizer.lr=0",
+)
 
 
 @pytest.fixture(scope="module")
@@ -231,10 +268,15 @@ def test_a_run_is_exported_as_a_file_to_start_from(run: Path, tmp_path: Path) ->
 def test_what_has_no_equivalent_is_named() -> None:
     own = {"embedding.weight": torch.zeros(4, 8), "norm.weight": torch.ones(8)}
     node: dict[str, Any] = {
-        "_target_": language_model.NETWORK, "positions": {"_target_": "genlab.model.network.positions.Rotary"},
-        "norm": {"_target_": "torch.nn.RMSNorm", "eps": 1e-6}, "feed_forward": {"_target_": "a.SwiGLU"}, "width": 8,
-        "depth": 0, "num_heads": 2, "head_norm": None,
-    }  # fmt: skip
+        "_target_": language_model.NETWORK,
+        "positions": {"_target_": "genlab.model.network.positions.Rotary"},
+        "norm": {"_target_": "torch.nn.RMSNorm", "eps": 1e-6},
+        "feed_forward": {"_target_": "a.SwiGLU"},
+        "width": 8,
+        "depth": 0,
+        "num_heads": 2,
+        "head_norm": None,
+    }
     head_norm = {"_target_": "torch.nn.RMSNorm", "eps": 1e-6}
     assert exported({**node, "head_norm": head_norm}, own, 9)[0]["model_type"] == "qwen3"
     for other, said in (
@@ -296,8 +338,12 @@ def test_tokenizers_give_the_same_tokens_there() -> None:
     marked = Bytes()
     for tokenizer in (marked, unknown):
         tokenizer.reserve(["<|im_start|>", "<|im_end|>"])
-    for ours, texts in ((Bytes(), ["a\n ü  😀", " "]), (characters, ["two\n\n  ü 😀\r\n"]), (unknown, ["a\nb  zc"]),
-                        (marked, ["a"])):  # fmt: skip
+    for ours, texts in (
+        (Bytes(), ["a\n ü  😀", " "]),
+        (characters, ["two\n\n  ü 😀\r\n"]),
+        (unknown, ["a\nb  zc"]),
+        (marked, ["a"]),
+    ):
         core = Tokenizer.from_str(json.dumps(as_json(ours)[0]))
         for text in texts:
             ids = core.encode(text, add_special_tokens=False).ids
@@ -412,8 +458,18 @@ def test_what_is_typed_against_the_folder_is_refused(
 ) -> None:
     data = () if typed.startswith("data=") else ("data=python_docs",)
     with pytest.raises(ConfigError, match=said):
-        command_line(["train", "model=transformer", *data, f"start=hf:{folder_of('llama')}", "trainer=cpu",
-                      "logger=[none]", f"outputs={tmp_path}", typed])  # fmt: skip
+        command_line(
+            [
+                "train",
+                "model=transformer",
+                *data,
+                f"start=hf:{folder_of('llama')}",
+                "trainer=cpu",
+                "logger=[none]",
+                f"outputs={tmp_path}",
+                typed,
+            ]
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -295,8 +295,11 @@ def test_equal_questions_are_on_one_side() -> None:
     sides = [{one.question for one in part} for part in (train, val)]
     assert not sides[0] & sides[1]
     assert len(train) + len(val) == 200
-    assert {len([one for one in part if one.question == question]) for part, s in zip((train, val), sides, strict=True)
-            for question in s} == {4}  # fmt: skip
+    assert {
+        len([one for one in part if one.question == question])
+        for part, s in zip((train, val), sides, strict=True)
+        for question in s
+    } == {4}
     assert part_of(known[::-1], True, 0.2) == val[::-1]
 
 
@@ -355,8 +358,11 @@ def test_tokens_and_answers_are_those_of_transformers(tmp_path: Path) -> None:
     folder_of(tmp_path, chat_template=WITH_SYSTEM)
     theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), chat_template=WITH_SYSTEM)
     chat = ChatTokens(template_of(None, Pretrained(str(tmp_path))), Pretrained(str(tmp_path)))
-    for messages in (said("a b", "a"), said("  é?\n\n", " 12 ", "user", "b\n"),
-                     [{"role": "system", "content": "x"}, *said("a", "b")]):  # fmt: skip
+    for messages in (
+        said("a b", "a"),
+        said("  é?\n\n", " 12 ", "user", "b\n"),
+        [{"role": "system", "content": "x"}, *said("a", "b")],
+    ):
         asked = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
         wanted = theirs.apply_chat_template(messages, **asked)
         tokens, is_answer = chat.conversation(messages, "here")

@@ -62,8 +62,9 @@ def renderer(source: str, variables: dict[str, Any]) -> Renderer:
     return render
 
 
-def _as_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None,
-             sort_keys: bool = False) -> str:  # fmt: skip
+def _as_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
