@@ -5,11 +5,15 @@
 
 A row of a table is a configuration, its runs differ in their seed alone. It is named after the folder that the run
 folders lie in, which is the name of the sweep, or as ``--row`` says. Of each run are kept: overrides, seed, budget,
-metrics with the ids of their protocols, costs, revision and hardware. Nothing is built and nothing in a run is changed.
+metrics with the ids of their protocols, costs, revision and hardware; what evaluations with other settings of the
+model gave, such as another guidance; with ``--curve NAME`` also what was logged of a metric on the way. Nothing is
+built and nothing in a run is changed.
 """
 
 import argparse
+import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from genlab.errors import GenlabError
 from genlab.report.runs import Run, read_runs
 
 
-def record(runs: list[Run], about: str, row: str | None) -> dict[str, Any]:
+def record(runs: list[Run], about: str, row: str | None, curve: str | None = None) -> dict[str, Any]:
     """Raises SystemExit for a run that has not finished or repeats a seed."""
     baselines: dict[str, dict[str, float]] = {}
     kept: list[dict[str, Any]] = []
@@ -28,6 +32,8 @@ def record(runs: list[Run], about: str, row: str | None) -> dict[str, Any]:
         if run.costs is None or not run.measurements:
             sys.exit(f"error: {run.folder} has not finished ({run.state()}), or was never evaluated.")
         entry = {"row": row or run.folder.resolve().parent.name, "seed": run.seed, **described(run)}
+        if curve is not None:
+            entry["curve"] = logged(run, curve)
         if any((entry["row"], entry["seed"]) == (other["row"], other["seed"]) for other in kept):
             sys.exit(f"error: {run.folder}: there is a run of row {entry['row']} and seed {entry['seed']} already. "
                      "Leave one out, or give each configuration a folder of its own.")  # fmt: skip
@@ -46,9 +52,12 @@ def described(run: Run) -> dict[str, Any]:
     for measurement in run.measurements.values():  # that at the end of training first; later ones add to it
         metrics = rounded(measurement.values) | metrics
     ids: dict[str, str] = {}
+    changed = []
     for path in [run.folder / "summary.json", *sorted(run.folder.glob("evaluation-*.json"))]:
         report = json.loads(path.read_text(encoding="utf-8"))
-        if not report.get("changed"):
+        if report.get("changed"):
+            changed.append({"changed": report["changed"], "metrics": rounded(report["values"])})
+        else:
             ids = report.get("ids", {}) | ids
     currency, value = run.budget
     versions = run.folder / "versions.json"
@@ -60,7 +69,19 @@ def described(run: Run) -> dict[str, Any]:
         "metrics": metrics,
         "ids": {name: ids[name] for name in metrics if name in ids},
         "costs": rounded(run.costs or {}),
+        **({"changed": changed} if changed else {}),
     }
+
+
+def logged(run: Run, metric: str) -> list[tuple[int, float]]:
+    """What metrics.csv has of a metric whose name begins so: (examples, value) each, in order."""
+    with (run.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    name = next((name for name in rows[0] if re.fullmatch(rf"val/{metric}(_\d+k?)?", name)), None) if rows else None
+    if name is None:
+        sys.exit(f"error: {run.folder}: its metrics.csv has no column val/{metric}.")
+    found = [(int(float(row["progress/examples"])), float(row[name])) for row in rows if row[name]]
+    return [(examples, rounded({"": value})[""]) for examples, value in found]
 
 
 def rounded(values: dict[str, float]) -> dict[str, float]:
@@ -82,6 +103,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the record, a .json file")
     parser.add_argument("--about", default="", help="what was run, in a few words")
     parser.add_argument("--row", help="the name of the row, if all runs are of one configuration")
+    parser.add_argument("--curve", metavar="NAME", help="also keep what was logged of this metric, e.g. scene_accuracy")
     arguments = parser.parse_args()
     if arguments.out.suffix != ".json":
         parser.error(f"the last argument is the record to write, a .json file, not {arguments.out}")
@@ -90,7 +112,7 @@ def main() -> None:
     except GenlabError as error:
         sys.exit(f"error: {error}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text(record(found, arguments.about, arguments.row)), encoding="utf-8")
+    arguments.out.write_text(text(record(found, arguments.about, arguments.row, arguments.curve)), encoding="utf-8")
     print(f"wrote {arguments.out}: {len(found)} runs. Now: python scripts/docs_tables.py")
 
 
