@@ -30,8 +30,8 @@ of() {                            # examples, then overrides
   local codes="model.tokenizer=$PARTS/codes data.batch_size=32 model/optimizer=muon"
   local words="model.network.attends_to_words=true"
   case $1 in
-    transformer_codes) echo 75000 model=transformer "$codes" model.guidance=2 ;;
-    masked_codes)      echo 75000 model=masked "$codes" model.guidance=2 ;;
+    transformer_codes) echo 60000 model=transformer "$codes" model.guidance=2 ;;
+    masked_codes)      echo 60000 model=masked "$codes" model.guidance=2 ;;
     latent_diffusion)  echo 60000 model=latent_diffusion "model.autoencoder=$PARTS/latents" data.batch_size=32 model/network=dit \
                          model.network.patch_size=1 model.network.width=128 model.network.depth=6 model.network.num_heads=4 \
                          $words model.objective.p_mean=0 model.objective.p_std=1.4 model.guidance=2 ;;
@@ -62,7 +62,8 @@ one() {                           # a configuration: its seeds as a sweep, then 
   for run in "$ROOT/$name"/*/; do
     evaluated "$run" shuffled || "$PYTHON" scripts/evaluate.py run="$run" task.shuffled=true
     if [ "$name" = gan ]; then continue; fi
-    for strength in 1 4 8; do
+    evaluated "$run" NoGuidance || "$PYTHON" scripts/evaluate.py run="$run" model.guidance=1
+    for strength in 4 8; do
       evaluated "$run" "strength\": $strength" || "$PYTHON" scripts/evaluate.py run="$run" model.guidance="$strength"
     done
   done

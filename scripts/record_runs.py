@@ -56,7 +56,7 @@ def described(run: Run) -> dict[str, Any]:
     for path in [run.folder / "summary.json", *sorted(run.folder.glob("evaluation-*.json"))]:
         report = json.loads(path.read_text(encoding="utf-8"))
         if report.get("changed"):
-            changed.append({"changed": report["changed"], "metrics": rounded(report["values"])})
+            changed.append({"changed": report["changed"], "metrics": rounded(report["metrics"])})
         else:
             ids = report.get("ids", {}) | ids
     currency, value = run.budget
