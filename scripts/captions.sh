@@ -35,7 +35,7 @@ of() {                            # examples, then overrides
     latent_diffusion)  echo 60000 model=latent_diffusion "model.autoencoder=$PARTS/latents" data.batch_size=32 model/network=dit \
                          model.network.patch_size=1 model.network.width=128 model.network.depth=6 model.network.num_heads=4 \
                          $words model.objective.p_mean=0 model.objective.p_std=1.4 model.guidance=2 ;;
-    diffusion)         echo 120000 model=diffusion data.batch_size=32 model.network.patch_size=2 model.network.dropout=0 \
+    diffusion)         echo 160000 model=diffusion data.batch_size=32 model.network.patch_size=2 model.network.dropout=0 \
                          $words model.objective.p_mean=0.4 model.objective.p_std=1.5 model.guidance=2 ;;
     gan)               echo 400000 model=gan data.batch_size=64 ;;
     *) echo "error: there is no configuration '$1'." >&2; return 2 ;;
