@@ -111,14 +111,15 @@ def test_refuses(wrong: dict[str, object], message: str) -> None:
 def test_a_stem_of_convolutions_halves_the_image_and_knows_where_a_shape_is_moved_to() -> None:
     """A move by a whole patch moves what the stem makes by one place; linear patches and convolutions alike."""
     torch.manual_seed(0)
-    vit = ViT((3, 16, 24), patch_size=4, width=16, depth=1, num_heads=4, stem="convolutions")
-    image = torch.full((1, 3, 16, 24), -1.0)
-    image[:, :, 6:9, 5:9] = 1.0
+    vit = ViT((3, 16, 48), patch_size=4, width=16, depth=1, num_heads=4, stem="convolutions")
+    image = torch.full((1, 3, 16, 48), -1.0)
+    image[:, :, 6:9, 21:25] = 1.0
     with torch.no_grad():
         before, after = vit.patches(image), vit.patches(image.roll(4, dims=3))
-    assert before.shape == (1, 16, 4, 6)
-    torch.testing.assert_close(after[:, :, :, 2:5], before[:, :, :, 1:4])
-    assert vit(image).shape == (1, 1 + 4 * 6, 16)
+    assert before.shape == (1, 16, 4, 12)
+    torch.testing.assert_close(after[:, :, :, 4:9], before[:, :, :, 3:8])
+    assert not torch.allclose(after[:, :, :, 4:9], before[:, :, :, 4:9])
+    assert vit(image).shape == (1, 1 + 4 * 12, 16)
 
 
 @pytest.mark.parametrize(("patch_size", "width"), [(3, 16), (1, 16), (8, 20)])

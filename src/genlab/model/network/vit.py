@@ -91,8 +91,9 @@ class ViTBlock(nn.Module):
 
 def _convolutions(channels: int, width: int, patch_size: int) -> nn.Sequential:
     """The stem of Xiao et al. (2021, "Early Convolutions Help Transformers See Better", section 4), with group in place
-    of batch normalization: 3x3 convolutions that halve the image and double their channels, then a linear map.
-    All places share what is learned of edges and corners, so that shapes are told apart after fewer examples."""
+    of batch normalization: 3x3 convolutions that halve the image and double their channels, each followed by one that
+    does not, then a linear map. All places share what is learned of edges and corners, so that shapes are told apart
+    after fewer examples: at patches of 4, a vector has seen 19 pixels."""
     halvings = round(math.log2(patch_size))
     if halvings < 1 or 2**halvings != patch_size or width % 2**halvings:
         raise ValueError(
@@ -102,8 +103,9 @@ def _convolutions(channels: int, width: int, patch_size: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for step in range(halvings):
         wider = width // 2 ** (halvings - 1 - step)
-        layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1), group_norm(wider), nn.ReLU()]
-        channels = wider
+        for stride in (2, 1):
+            layers += [nn.Conv2d(channels, wider, 3, stride, padding=1), group_norm(wider), nn.ReLU()]
+            channels = wider
     return nn.Sequential(*layers, nn.Conv2d(width, width, 1))
 
 
