@@ -51,21 +51,31 @@ part() {                          # name, examples, overrides: an autoencoder, u
     $common budget.value="$(budget "$examples")" folder="$PARTS/$name"
 }
 
-evaluated() { grep -qs "$2" "$1"/evaluation-*.json; }
+evaluated() {                     # a run with other settings, unless it has been
+  local run=$1; shift
+  if grep -qsxF "$*" "$run/evaluated.txt"; then return; fi
+  "$PYTHON" scripts/evaluate.py run="$run" "$@"
+  echo "$*" >> "$run/evaluated.txt"
+}
 
-one() {                           # a configuration: its seeds as a sweep, then other guidance, and captions of others
-  local name=$1 examples overrides run strength
+one() {                           # a configuration: its seeds as a sweep, then other settings of the sampler
+  local name=$1 examples overrides run
   read -r examples overrides <<< "$(of "$name")"
   # shellcheck disable=SC2086
   "$PYTHON" train.py -m sweep.name="$name" $overrides $told seed="$SEEDS" $common budget.value="$(budget "$examples")" \
     outputs="$ROOT" launcher.slots=1
   for run in "$ROOT/$name"/*/; do
-    evaluated "$run" shuffled || "$PYTHON" scripts/evaluate.py run="$run" task.shuffled=true
-    if [ "$name" = gan ]; then continue; fi
-    evaluated "$run" NoGuidance || "$PYTHON" scripts/evaluate.py run="$run" model.guidance=1
-    for strength in 4 8; do
-      evaluated "$run" "strength\": $strength" || "$PYTHON" scripts/evaluate.py run="$run" model.guidance="$strength"
-    done
+    case $name in
+      gan) evaluated "$run" task.shuffled=true ;;
+      *_codes)
+        evaluated "$run" task.shuffled=true model.sampler.temperature=0.7
+        for strength in 1 2 4 8; do evaluated "$run" model.guidance=$strength model.sampler.temperature=0.7; done
+        ;;
+      *)
+        evaluated "$run" task.shuffled=true
+        for strength in 1 4 8; do evaluated "$run" model.guidance=$strength; done
+        ;;
+    esac
   done
 }
 
