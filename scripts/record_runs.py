@@ -6,7 +6,7 @@
 A row of a table is a configuration, its runs differ in their seed alone. It is named after the folder that the run
 folders lie in, which is the name of the sweep, or as ``--row`` says. Of each run are kept: overrides, seed, budget,
 metrics with the ids of their protocols, costs, revision and hardware; what evaluations with other settings of the
-model gave, such as another guidance; with ``--curve NAME`` also what was logged of a metric on the way. Nothing is
+model gave, such as another guidance, or with captions of other examples; with ``--curve NAME`` also what was logged of a metric on the way. Nothing is
 built and nothing in a run is changed.
 """
 
@@ -52,12 +52,14 @@ def described(run: Run) -> dict[str, Any]:
     for measurement in run.measurements.values():  # that at the end of training first; later ones add to it
         metrics = rounded(measurement.values) | metrics
     ids: dict[str, str] = {}
-    changed = []
+    others = []
     for path in [run.folder / "summary.json", *sorted(run.folder.glob("evaluation-*.json"))]:
         report = json.loads(path.read_text(encoding="utf-8"))
-        if report.get("changed"):
-            changed.append({"changed": report["changed"], "metrics": rounded(report["metrics"])})
-        else:
+        shuffled = report["protocol"].get("captions") == "of the next example"
+        if report.get("changed") or shuffled:
+            changed = report.get("changed", {})
+            others.append({"changed": changed, "shuffled": shuffled, "metrics": rounded(report["metrics"])})
+        if not report.get("changed"):
             ids = report.get("ids", {}) | ids
     currency, value = run.budget
     versions = run.folder / "versions.json"
@@ -69,7 +71,7 @@ def described(run: Run) -> dict[str, Any]:
         "metrics": metrics,
         "ids": {name: ids[name] for name in metrics if name in ids},
         "costs": rounded(run.costs or {}),
-        **({"changed": changed} if changed else {}),
+        **({"others": others} if others else {}),
     }
 
 
