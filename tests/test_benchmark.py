@@ -71,13 +71,16 @@ def test_sides_take_turns_and_may_time_themselves() -> None:
 def test_a_row_is_of_time_for_equal_work() -> None:
     from benchmarks.command import text
     from benchmarks.row import alone, as_record, row, table
-    from benchmarks.timing import Spent
+    from benchmarks.time_by_kind import KINDS, TimeByKind
+    from benchmarks.timing import Measured, Spent
 
-    measured = {"genlab": [Spent(2.0, 4.0)] * 3, "peer": [Spent(9.0, 8.0)] * 3}
+    measured = Measured({"genlab": [Spent(2.0, 4.0)] * 3, "peer": [Spent(9.0, 8.0)] * 3})
+    measured.by_kind["genlab"] = TimeByKind({kind: 1.0 if kind in ("attention", "other") else 0.0 for kind in KINDS})
     made = row("unet", "work", measured, "peer", "checked", unit="s", aim=2.0, floor=1.0, work_of_peer=1.5)
     assert (made.theirs, made.ours, made.ratio.median, made.wall.median) == (6.0, 2.0, 3.0, pytest.approx(4 / 3))
     late = alone("startup", "start", [7.0, 6.0, 8.0], "s", at_most=5)
-    head, first, second = table([made, late]).splitlines()
+    head, first, below, second = table([made, late]).splitlines()
+    assert below == "    attention 50%, other 50%"
     assert head.split() == ["work", "peer", "peer's", "genlab", "ratio", "[low,", "high]", "aim", "floor", "wall"]
     assert first.split() == [
         "work",
@@ -99,6 +102,7 @@ def test_a_row_is_of_time_for_equal_work() -> None:
     content = {"machine": "m", "rows": [as_record(made), as_record(late)], "skipped": []}
     kept = json.loads(text(dict(content)))
     assert kept["rows"][0]["ratio"] == {"median": 3.0, "low": 3.0, "high": 3.0, "coverage": 0.75}
+    assert kept["rows"][0]["facts"] == {"profile": {"attention": 0.5, "other": 0.5}}
     assert kept["rows"][1]["ours"] == 7.0
     assert "ratio" not in kept["rows"][1]
 
@@ -186,12 +190,14 @@ def test_what_is_asked_for_must_be_there(capsys: pytest.CaptureFixture[str]) -> 
 def test_what_genlab_sets_for_its_process_is_not_the_peers() -> None:
     """The library that multiplies matrices, as a stand-in for all of it."""
     from benchmarks.beside import beside
-    from benchmarks.timing import Spent
+    from benchmarks.timing import Measured, Spent
 
-    def work(begin) -> dict:
+    def work(begin) -> Measured:
         torch.set_float32_matmul_precision("medium")
         (peer,) = begin({"weight": torch.ones(2)}).values()
-        return {"genlab": [torch.get_float32_matmul_precision()], "peer": [peer(), peer()]}
+        measured = Measured({"genlab": [torch.get_float32_matmul_precision()], "peer": [peer(), peer()]})
+        measured.by_kind["genlab"] = "also what is kept beside the times"
+        return measured
 
     def peers(weights: dict) -> dict:
         assert torch.equal(weights["weight"], torch.ones(2))
@@ -200,6 +206,7 @@ def test_what_genlab_sets_for_its_process_is_not_the_peers() -> None:
 
     measured = beside(work, peers, "cpu")
     assert measured == {"genlab": ["medium"], "peer": [Spent(1.0, 2.0)] * 2}
+    assert measured.by_kind == {"genlab": "also what is kept beside the times"}
     assert torch.get_float32_matmul_precision() == "highest"
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         beside(lambda begin: 1 / 0, peers, "cpu")

@@ -10,7 +10,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -87,10 +87,10 @@ def kind_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class TimeByKind:
-    """Seconds of a step by kind, under the profiler. ``unknown``: those of operators that have no kind, by name."""
+    """Seconds of a step by kind, under the profiler. ``unknown``: names of operators that have no kind."""
 
     seconds: Mapping[str, float]
-    unknown: Mapping[str, float] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
 
     def __sub__(self, other: "TimeByKind") -> "TimeByKind":
         """What this one takes longer."""
@@ -124,7 +124,7 @@ def by_kind(ran: Iterable[Operator], seconds: float, steps: int = 1) -> TimeByKi
     ordered = sorted(ran, key=lambda one: (one.start, -one.end))
     backward = [one.start for one in ordered if one.name.startswith("autograd::engine::evaluate_function")]
     spent: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
-    unknown: Counter[str] = Counter()
+    unknown = set()
     calling: dict[int, list[tuple[int, str, str | None]]] = {}  # by thread, of each one that runs: end, kind, of all
     for one in ordered:
         callers = calling.setdefault(one.thread, [])
@@ -140,10 +140,10 @@ def by_kind(ran: Iterable[Operator], seconds: float, steps: int = 1) -> TimeByKi
             spent[callers[-1][1]] -= took
         callers.append((one.end, kind, of_all))
         if kind == OTHER:
-            unknown[one.name] += took
+            unknown.add(one.name)
     told = {kind: nanoseconds / 1e9 / steps for kind, nanoseconds in spent.items()}
     told[BETWEEN] += max(0.0, seconds / steps - sum(told.values()))
-    return TimeByKind(told, {name: nanoseconds / 1e9 / steps for name, nanoseconds in unknown.items()})
+    return TimeByKind(told, frozenset(unknown))
 
 
 def _within(starts: list[int], one: Operator) -> bool:
