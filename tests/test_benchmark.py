@@ -4,9 +4,14 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+
+from genlab.config.tree import ConfigTree, resolved
+from genlab.run.assemble import build_data, build_model
+from tiny_run import compose_small
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -107,6 +112,65 @@ def test_a_row_is_of_time_for_equal_work() -> None:
     assert "ratio" not in kept["rows"][1]
 
 
+def test_time_is_of_the_kind_of_the_operator_that_takes_it() -> None:
+    """By hand, in nanoseconds: what an operator calls is not its own, but for those that have a kind as a whole."""
+    from benchmarks.time_by_kind import Operator, by_kind
+
+    engine = "autograd::engine::evaluate_function: "
+    ran = [
+        Operator("aten::linear", 0, 100, 1),
+        Operator("aten::t", 10, 20, 1),
+        Operator("aten::addmm", 30, 90, 1),
+        Operator("_ChannelsLast", 100, 150, 1),  # Python, and operators that are all of its kind
+        Operator("aten::mul", 110, 140, 1),
+        Operator(f"{engine}_FusedBackward", 150, 190, 1),
+        Operator("aten::copy_", 160, 170, 1),
+        Operator("aten::relu", 105, 135, 2),  # of another thread, which nothing of the first calls
+        Operator("Optimizer.step#Muon.step", 200, 300, 1),  # calls for the step's gradient
+        Operator(f"{engine}AddBackward0", 210, 250, 1),
+        Operator("aten::add", 220, 240, 1),
+        Operator("Optimizer.step#Inner.step", 260, 290, 1),  # calls for nothing
+        Operator("aten::mm", 265, 285, 1),
+        Operator("never::heard_of", 300, 303, 1),
+    ]
+    found = by_kind(reversed(ran), seconds=500e-9, steps=1)
+    nanoseconds = {kind: round(seconds * 1e9) for kind, seconds in found.seconds.items() if seconds}
+    assert nanoseconds == {
+        "products and convolutions": 100 - 10,
+        "normalization": 50,
+        "attention": 40,
+        "elementwise and copies": 30 + 20,
+        "optimizer": 30,
+        "other": 3,
+        "Python and dispatch": 10 + (100 - 40 - 30) + (40 - 20) + (500 - 323),
+    }
+    assert sum(nanoseconds.values()) == 500
+    assert found.unknown == {"never::heard_of"}
+    assert sum(found.shares().values()) == pytest.approx(1, abs=0.004)
+    twice = by_kind(ran, seconds=1000e-9, steps=2)
+    assert twice.seconds["attention"] == pytest.approx(20e-9)
+    assert (found - twice).seconds["optimizer"] == pytest.approx(15e-9)
+
+
+@pytest.mark.parametrize("family", sorted(set(ConfigTree().groups()["model"]) - {"latent_diffusion"}))
+def test_every_operator_of_a_step_has_a_kind(family: str, tmp_path: Path) -> None:
+    """Of a batch's losses and gradients. A latent diffusion's are those of a diffusion."""
+    from benchmarks.time_by_kind import PRODUCTS, time_by_kind
+
+    config = compose_small(f"model={family}", "data.batch_size=4", outputs=tmp_path)
+    data = build_data(config)
+    config.run_dir = config.run_id = ""
+    model = build_model(resolved(config))
+    model.configure_model()
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+
+    found = time_by_kind(lambda: sum(model.losses(batch).values()).backward())
+    assert not found.unknown
+    assert found.seconds[PRODUCTS] > 0
+
+
 def test_operations_and_their_rate_are_those_of_products() -> None:
     from benchmarks.floor import matmul_rate, operations
 
@@ -132,8 +196,9 @@ def test_every_row_that_is_cheap_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without the peers of packages and folders: each is left out with a sentence, and the rest is measured."""
-    from benchmarks import command, gan, peers
+    from benchmarks import command, gan, large_inputs, peers
 
+    monkeypatch.setattr(large_inputs, "rows", lambda *_: ())  # processes of their own
     monkeypatch.setattr(gan, "KINDS", {"DCGAN": gan.KINDS["DCGAN"]})  # BigGAN takes seconds to begin
     real = peers.package
 
@@ -144,11 +209,14 @@ def test_every_row_that_is_cheap_runs(
 
     monkeypatch.setattr(peers, "package", package)
     record = tmp_path / "record.json"
-    parts = ["gpt", "dit", "unet", "gan", "vae", "decode", "fid", "overhead", "gpu"]
+    parts = ["gpt", "dit", "unet", "gan", "vae", "decode", "fid", "data", "overhead", "gpu"]
     command.main(None, [*parts, "--quick", "--json", str(record)])
     kept = json.loads(record.read_text())
-    assert {row["part"] for row in kept["rows"]} - {"overhead"} == {"gpt", "gan", "vae", "fid", "gpu"}
+    assert {row["part"] for row in kept["rows"]} - {"overhead"} == {"gpt", "gan", "vae", "fid", "data", "gpu"}
     assert all(row["agreement"] and row["ratio"]["low"] <= row["ratio"]["high"] for row in kept["rows"])
+    aims = [row for row in kept["rows"] if "aim" in row or "at_most" in row]
+    assert {row["part"] for row in aims if "profile" in row["facts"]} == {"gpt", "gan", "data", "overhead"}
+    assert all(row["facts"]["profile"].get("other", 0) < 0.02 for row in aims if "profile" in row["facts"])
     printed = capsys.readouterr().out
     assert all(row["work"] in printed for row in kept["rows"])
     for named in (
