@@ -1,8 +1,8 @@
 """Where the time of a step goes: shares by kind of work, from torch's profiler.
 
-In a pass of a few steps of its own, after those that are timed, since a profiler slows what it looks at: small operators
-and what is between them most. The time that an operator takes itself, without the operators that it calls, counts for
-its kind; what no operator takes is Python, and torch on its way from one operator to the next.
+In a pass of a few steps of its own, after those that are timed, since a profiler slows what it looks at, small
+operators and what is between them most. The time that an operator takes itself, without the operators that it calls,
+counts for its kind; what no operator takes is Python, and torch on its way from one operator to the next.
 """
 
 import re
@@ -34,19 +34,19 @@ WHOLES = {
 }
 # Other names of operators, without their namespace: regular expressions of the whole name; the first kind that fits.
 OPERATORS = {
-    PRODUCTS: r"""mm|addmm|bmm|baddbmm_?|addbmm|matmul|linear|mv|addmv_?|dot|outer|einsum|(linalg|_linalg|cholesky)_\w+
-        |(_|mkldnn_|thnn_|slow_)*conv\w*|mkldnn_\w+|_nnpack_available|svd|eig\w*""",
+    PRODUCTS: r"""mm|addmm|bmm|baddbmm_?|addbmm|matmul|linear|mv|addmv_?|v?dot|ger|outer|einsum
+        |(linalg|_linalg|cholesky)_\w+|(_|mkldnn_|thnn_|slow_)*conv\w*|mkldnn_\w+|_nnpack_available|svd|eig\w*""",
     RANDOM: r"""(rand|randn|randint|randperm)(_like)?|random_?|(normal|uniform|bernoulli|exponential)_?|multinomial
         |native_dropout\w*|dropout_?|feature_dropout""",
-    BETWEEN: r"""autograd::.*|torch::autograd::.*|\w*Backward\d*|_Gathered|_Chunked|Optimizer\..*|ProfilerStep.*|\[.*\]
-        |_?(unsafe_)?(view|reshape|expand|broadcast)\w*|_reshape_\w+|as_strided_?|t|numpy_T|m[TH]|transpose_?|permute|flatten
+    BETWEEN: r"""autograd::.*|torch::autograd::.*|\w*Backward\d*|_Gathered|_Chunked|Optimizer\..*|ProfilerStep.*
+        |enumerate\(DataLoader.*|\[.*\]|_?(unsafe_)?(view|reshape|expand|broadcast)\w*|_reshape_\w+|as_strided_?|t|numpy_T|m[TH]|matrix_H|transpose_?|permute|flatten
         |unflatten|(un)?squeeze_?|select|slice|narrow|(unsafe_|tensor_)?split\w*|(unsafe_)?chunk|unbind|unfold|movedim|diagonal
-        |detach_?|alias|lift_fresh\w*|resolve_\w+|result_type|item|is_\w+|_local_scalar_dense|set_|resize_(as_)?
+        |detach_?|alias|lift_fresh\w*|resolve_\w+|result_type|promote_types|item|is_\w+|_local_scalar_dense|set_|resize_(as_)?
         |(new_)?empty\w*|to|type_as|contiguous|_to_copy|_has_\w+|requires_grad_|real|equal|_version\w*|_cast_\w+|conj\w*
         |_conj\w*|size|stride|adjoint|refine_names|swapaxes|record_\w+""",
     NORMALIZATION: r"(linalg_)?(vector_)?norm|(std|var)(_mean)?|_?weight_norm\w*|rsqrt_?|_batch_norm_\w+",
-    ELEMENTWISE: r"""copy_|clone|(_|h|v)?cat|(v|h)?stack|concat|(fill|zero)_|(zeros|ones|full)(_like)?|new_(zeros|ones|full)
-        |scalar_tensor|arange|linspace|eye|(tril|triu)\w*|repeat\w*|_?index\w*|_unsafe_\w+|gather\w*|scatter\w*|take\w*
+    ELEMENTWISE: r"""copy_|clone|(_|h|v)?cat|(v|h)?stack|concat|(fill|zero)_|(zeros|ones|full)(_like)?
+        |new_(zeros|ones|full)|scalar_tensor|arange|linspace|eye|(tril|triu)\w*|repeat\w*|_?index\w*|_unsafe_\w+|gather\w*|scatter\w*|take\w*
         |embedding\w*|masked_\w+|where|flip|roll|pad|\w+_pad\w*|pixel_(un)?shuffle|tile|one_hot|nonzero\w*|\w*pool\w*
         |_?upsample\w*|interpolate|grid_sampler\w*|(add|sub|rsub|mul|div|remainder|fmod|floor_divide|divide|true_divide)_?
         |(pow|exp|exp2|expm1|log|log2|log10|log1p|sqrt|square|reciprocal|neg|abs|sign|sgn)_?|logaddexp\w*|\w*logsumexp\w*
