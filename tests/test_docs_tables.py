@@ -32,7 +32,11 @@ def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses look
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(REPOSITORY / "scripts"))  # as of a script that is run
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(REPOSITORY / "scripts"))
     return module
 
 
@@ -99,6 +103,57 @@ def test_a_record_and_the_comparison_beside_it_are_of_the_same_runs(name: str) -
 def fid(row: dict) -> float:
     (value,) = (float(value) for name, value in row.items() if re.fullmatch(r"fid_\w+_1k", name))
     return float(f"{value:.6g}")
+
+
+def test_a_record_of_another_machine_is_shown_and_says_what_stands_in_the_way(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a step of 100 ms, by the share that the aim allows: what the floor, a kind, and the rest leave of it."""
+
+    def row(work: str, ratio: float, floor: float, **kinds: float) -> dict:
+        shares = {"products and convolutions": kinds["products"], "Python and dispatch": kinds["python"]}
+        return {"part": "gpt", "work": work, "peer": "loop", "unit": "ms", "ours": 100.0, "theirs": 100 * ratio,
+                "ratio": {"median": ratio, "low": ratio, "high": ratio}, "aim": 1.25, "floor": floor,
+                "facts": {"profile": shares}}  # fmt: skip
+
+    rows = [
+        row("by floor", 1.0, 81, products=0.9, python=0.1),
+        row("by kind", 1.0, 60, products=0.9, python=0.1),
+        row("by rest", 1.0, 60, products=0.7, python=0.3),
+        row("met", 1.5, 60, products=0.7, python=0.3),
+    ]
+    late = {"part": "overhead", "work": "late", "peer": "loop", "unit": "us", "ours": 400.0, "theirs": 100.0,
+            "ratio": {"median": 0.25, "low": 0.2, "high": 0.3}, "at_most": 100,
+            "facts": {"profile": {"optimizer": -0.2, "Python and dispatch": 1.2}}}  # fmt: skip
+    bare = {key: value for key, value in late.items() if key not in ("at_most", "facts")}
+    content = {"machine": "a machine, avx9", "rows": [*rows, late, bare], "skipped": []}
+    (tmp_path / "benchmarks_other.json").write_text(json.dumps(content))
+    docs = tables.docs_benchmarks
+    monkeypatch.setattr(docs, "RECORD", tmp_path / "benchmarks_other.json")
+    monkeypatch.setattr(docs, "MEASURED", tmp_path)
+    shown = docs.other_machines()
+    assert shown[0] == "On a machine, avx9:"
+    assert "| by floor | loop | 1.00 (1.00 to 1.00) | 1.25 | 81% |" in shown
+    assert "| late | loop | 0.25 (0.20 to 0.30) | 100 us | |" in shown
+    monkeypatch.setattr(docs, "elsewhere", lambda: [])
+    table = docs.where_the_time_goes()
+    assert table[2].endswith("| may take | floor | products and convolutions | optimizer | Python and dispatch |")
+    assert "| by rest | loop | 1.00 | 1.25 | 80% | 60% | 70% | 0 | 30% |" in table
+    assert "| late | loop | 0.25 | 100 us | 25% | | 0 | −20% | 120% |" in table
+    assert len(table) == 4 + len(rows) + 1
+    told = [line.removesuffix(".") for line in docs.in_the_way()]
+    assert len(told) == 2 + 4  # all but the one that is met
+    assert told[2].endswith("of the step, of which the arithmetic alone, at the rate of a plain product, is 81%")
+    assert told[3].endswith("allows 80% of the step, and products and convolutions alone take 90%")
+    assert told[4].endswith("take 70%, the rest (Python and dispatch 30%) may take 33% of its time")
+    assert told[5].endswith("allows 25% of the step, and Python and dispatch alone take 120%")
+
+
+def test_kinds_of_time_are_those_of_the_benchmark(tables: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    from benchmarks.time_by_kind import KINDS
+
+    assert tables.docs_benchmarks.KINDS == KINDS
 
 
 def test_what_is_told_apart_is_what_the_comparison_says(tables: ModuleType) -> None:
