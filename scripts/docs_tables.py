@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import docs_benchmarks
+import docs_captions
 from docs_rows import MEASURED, REPOSITORY, row_of
 from genlab.report.significance import LEVEL, Pair, half_width, pairs
 
@@ -365,6 +366,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "shakespeare short": shakespeare_short,
     "shakespeare speed": shakespeare_speed,
     **docs_benchmarks.TABLES,
+    **docs_captions.TABLES,
 }  # fmt: skip
 
 _TABLE = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.S)

@@ -6,8 +6,8 @@
 A row of a table is a configuration, its runs differ in their seed alone. It is named after the folder that the run
 folders lie in, which is the name of the sweep, or as ``--row`` says. Of each run are kept: overrides, seed, budget,
 metrics with the ids of their protocols, costs, revision and hardware; what evaluations with other settings of the
-model gave, such as another guidance, or with captions of other examples; with ``--curve NAME`` also what was logged of a metric on the way. Nothing is
-built and nothing in a run is changed.
+model gave, such as another guidance, or with captions of other examples; with ``--curve NAME`` also what was logged of
+a metric on the way. Nothing is built and nothing in a run is changed.
 """
 
 import argparse
@@ -76,14 +76,14 @@ def described(run: Run) -> dict[str, Any]:
 
 
 def logged(run: Run, metric: str) -> list[tuple[int, float]]:
-    """What metrics.csv has of a metric whose name begins so: (examples, value) each, in order."""
+    """What metrics.csv has of a metric, of however many samples: (examples, value) each, in order."""
     with (run.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    name = next((name for name in rows[0] if re.fullmatch(rf"val/{metric}(_\d+k?)?", name)), None) if rows else None
-    if name is None:
+    names = [name for name in (rows[0] if rows else ()) if re.fullmatch(rf"val/{metric}(_\d+k?)?", name)]
+    if not names:
         sys.exit(f"error: {run.folder}: its metrics.csv has no column val/{metric}.")
-    found = [(int(float(row["progress/examples"])), float(row[name])) for row in rows if row[name]]
-    return [(examples, rounded({"": value})[""]) for examples, value in found]
+    found = [(row["progress/examples"], row[name]) for row in rows for name in names if row[name]]
+    return [(int(float(examples)), float(f"{float(value):.6g}")) for examples, value in found]
 
 
 def rounded(values: dict[str, float]) -> dict[str, float]:

@@ -221,6 +221,14 @@ def test_a_record_keeps_what_its_runs_were(tmp_path: Path) -> None:
             "baselines": {"floor": {"fid_digits64_1k": 0.76}},
         }
         (folder / "evaluation-abc.json").write_text(json.dumps(later))
+        told = later | {"metrics": {"fid_digits64_1k": 9.0}, "changed": {"model.guidance.strength": 4}}
+        (folder / "evaluation-abc-1.json").write_text(json.dumps(told))
+        captions = {"metrics": {"fid": {}}, "captions": "of the next example"}
+        control = later | {"metrics": {"fid_digits64_1k": 11.0}, "protocol": captions, "protocol_id": "xyz"}
+        (folder / "evaluation-xyz.json").write_text(json.dumps(control))
+        (folder / "metrics.csv").write_text(
+            "progress/examples,train/loss,val/fid_digits64_500,val/fid_digits64_1k\n256.0,1.5,,\n256.0,,7.0000001,\n512.0,,,1.25\n"
+        )
     content = json.loads(record.text(record.record(record.read_runs([str(tmp_path)]), "two runs", None)))
     assert [(run["row"], run["seed"]) for run in content["runs"]] == [("gan", 0), ("gan", 1)]
     first = content["runs"][0]
@@ -230,6 +238,15 @@ def test_a_record_keeps_what_its_runs_were(tmp_path: Path) -> None:
     assert first["overrides"] == ["model=gan", "seed=0"]
     assert first["costs"] == {"examples": 512, "seconds": 3.5}
     assert content["baselines"] == {"floor": {"fid_digits64_1k": 0.76}}
+    assert first["others"] == [
+        {"changed": {"model.guidance.strength": 4}, "shuffled": False, "metrics": {"fid_digits64_1k": 9}},
+        {"changed": {}, "shuffled": True, "metrics": {"fid_digits64_1k": 11}},
+    ]
+    runs = record.read_runs([str(tmp_path)])
+    curves = [run["curve"] for run in record.record(runs, "two runs", None, "fid_digits64")["runs"]]
+    assert curves == [[(256, 7), (512, 1.25)]] * 2
+    with pytest.raises(SystemExit, match="has no column val/kid"):
+        record.record(runs, "", None, "kid")
     found = record.read_runs([str(tmp_path / "runs/gan/trial0")])
     with pytest.raises(SystemExit, match="a run of row same and seed 0 already"):
         record.record(found * 2, "", "same")
@@ -244,6 +261,57 @@ def test_the_script_of_the_families_names_each_row_that_the_tables_have(tables: 
     named = re.findall(r"^    (\w+)\) +echo \d+ model=", path.read_text(), re.M)
     assert named == [row for row in named if row in tables.DIGITS]
     assert set(named) == set(tables.DIGITS)
+
+
+def test_the_script_of_captions_names_each_row_that_the_tables_have(tables: ModuleType) -> None:
+    path = REPOSITORY / "scripts" / "captions.sh"
+    assert subprocess.run(["bash", "-n", path]).returncode == 0
+    named = re.findall(r"^    (\w+)\) +echo \d+ model=", path.read_text(), re.M)
+    assert sorted(named) == sorted(tables.docs_captions.FAMILIES)
+
+
+def test_captions_are_scored_at_the_best_guidance_of_samples_drawn_alike(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = tables.docs_captions
+
+    def scores(all_of_it: float) -> dict[str, float]:
+        return {f"{part}_500": all_of_it for part in captions.PARTS}
+
+    def other(all_of_it: float, shuffled: bool = False, **changed: float | None) -> dict[str, object]:
+        paths = {"temperature": "model.sampler.temperature", "strength": "model.guidance.strength"}
+        named = {paths[name]: value for name, value in changed.items()}
+        return {"changed": named, "shuffled": shuffled, "metrics": scores(all_of_it)}
+
+    codes = {
+        "row": "transformer_codes",
+        "overrides": ["model=transformer", "model.guidance=2"],
+        "metrics": scores(0.9),  # of samples at a temperature of 1, which are left out
+        "curve": [[100, 0.1], [200, 0.2], [400, 0.4]],
+        "others": [
+            other(0.5, temperature=0.7),
+            other(0.75, temperature=0.7, strength=4),
+            other(0.25, temperature=0.7, strength=None),
+            other(0.0625, shuffled=True, temperature=0.7),
+        ],
+    }
+    gan = {"row": "gan", "overrides": ["model=gan"], "metrics": scores(0.3), "curve": [[100, 0.3]]}
+    gan["others"] = [other(0.03125, shuffled=True)]
+    (tmp_path / "captions.json").write_text(json.dumps({"runs": [gan, codes]}))
+    monkeypatch.setattr(captions, "MEASURED", tmp_path)
+    first, second = captions.families()[2:]
+    assert first == f"| transformer of codes | 4 |{' 0.750 |' * 8} 0.062 |"
+    assert second == f"| GAN (DCGAN) | – |{' 0.300 |' * 8} 0.031 |"
+    assert captions.guidance()[2:] == [
+        "| 1 | 0.250, 0.250 |",
+        "| 2 | 0.500, 0.500 |",
+        "| 4 | 0.750, 0.750 |",
+        "| 8 | – |",
+    ]
+    assert captions.budget()[2:] == [
+        "| transformer of codes | 0.100 | 0.200 | – | 0.400 |",
+        "| GAN (DCGAN) | – | – | – | 0.300 |",
+    ]
 
 
 @pytest.mark.parametrize(("page", "digits"), [("text_to_image", 3), ("transfer", 2)])
