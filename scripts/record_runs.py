@@ -64,7 +64,7 @@ def described(run: Run) -> dict[str, Any]:
     currency, value = run.budget
     versions = run.folder / "versions.json"
     return {
-        "overrides": yaml.safe_load((run.folder / "overrides.yaml").read_text(encoding="utf-8")),
+        "overrides": [anywhere(text) for text in yaml.safe_load((run.folder / "overrides.yaml").read_text("utf-8"))],
         "budget": {currency: value},
         "revision": json.loads(versions.read_text(encoding="utf-8")).get("revision") if versions.exists() else None,
         "protocol_id": next(iter(run.measurements)),
@@ -73,6 +73,13 @@ def described(run: Run) -> dict[str, Any]:
         "costs": rounded(run.costs or {}),
         **({"others": others} if others else {}),
     }
+
+
+def anywhere(override: str) -> str:
+    """An absolute path, which no other machine has, by its end: ``model.tokenizer=.../digits-parts/codes``."""
+    name, is_set, value = override.partition("=")
+    path = Path(value)
+    return f"{name}={'/'.join(('...', *path.parts[-2:]))}" if is_set and path.is_absolute() else override
 
 
 def logged(run: Run, metric: str) -> list[tuple[int, float]]:

@@ -205,7 +205,7 @@ def test_a_record_keeps_what_its_runs_were(tmp_path: Path) -> None:
             f"seed: {seed}\nmodel: {{_target_: m.GAN}}\ndata: {{_target_: d.Digits}}\n"
             "budget: {_target_: genlab.budget.Examples, value: 500}\n"
         )
-        (folder / "overrides.yaml").write_text(f"- model=gan\n- seed={seed}\n")
+        (folder / "overrides.yaml").write_text(f"- model=gan\n- model.part=/home/me/parts/codes\n- seed={seed}\n")
         summary = {
             "metrics": {"fid_digits64_1k": 1.23456789 + seed},
             "protocol": {"metrics": {"fid": {}}},
@@ -235,7 +235,7 @@ def test_a_record_keeps_what_its_runs_were(tmp_path: Path) -> None:
     assert first["metrics"] == {"fid_digits64_1k": 1.23457, "bits_per_dim_bound_val_100": 0.5}
     assert first["ids"] == {"fid_digits64_1k": "def", "bits_per_dim_bound_val_100": "ghi"}
     assert first["budget"] == {"examples": 500}
-    assert first["overrides"] == ["model=gan", "seed=0"]
+    assert first["overrides"] == ["model=gan", "model.part=.../parts/codes", "seed=0"]
     assert first["costs"] == {"examples": 512, "seconds": 3.5}
     assert content["baselines"] == {"floor": {"fid_digits64_1k": 0.76}}
     assert first["others"] == [
