@@ -25,7 +25,7 @@ PARTS = {
     "relation_accuracy": "relations",
 }
 STRENGTHS = (1, 2, 4, 8)
-SHARES = (0.25, 0.5, 0.75, 1.0)
+SHARES = (0.5, 1.0)
 
 
 def runs_of(row: str) -> list[dict[str, Any]]:
@@ -119,8 +119,47 @@ def on_the_way(row: str) -> Iterator[str]:
         yield f"{statistics.fmean(point[1] for point in near):.3f}" if fits else "–"
 
 
+# --- captions of pictures, docs/captioning.md, and a judge of them, docs/clip.md ---------------------------------------
+
+WRITERS = {"nearest_training_picture": "the nearest training picture's", "other_pictures": "another picture's: chance"}
+SCENES = {
+    "caption_match": "word for word",
+    "caption_match_seen": "seen",
+    "caption_match_held_out": "held out",
+    "caption_objects": "objects",
+    "caption_color": "color",
+    "caption_size": "size",
+    "caption_shape": "shape",
+}
+EMOJI = {"caption_match": "word for word", "bleu": "BLEU", "chrf": "chrF"}
+
+
+def captioning(name: str, columns: Mapping[str, str], places: int) -> list[str]:
+    """The captions of a trained model beside those of baselines."""
+    content = json.loads((MEASURED / f"{name}.json").read_text(encoding="utf-8"))
+    found = {"written by the captioner": [run["metrics"] for run in content["runs"]]}
+    found |= {label: [content["baselines"][who]] for who, label in WRITERS.items()}
+    lines = [row_of(["captions", *columns.values()]), "|---|" + "---:|" * len(columns)]
+    return [*lines, *(row_of([who, *(f"{mean(s, name):.{places}f}" for name in columns)]) for who, s in found.items())]
+
+
+def retrieval() -> list[str]:
+    """Recall of a judge on held-out pictures, beside that of a random order."""
+    (run,) = json.loads((MEASURED / "clip_emoji.json").read_text(encoding="utf-8"))["runs"]
+    lines = ["| | R@1 | R@5 | R@10 | random order: R@1, R@5, R@10 |", "|---|---:|---:|---:|---:|"]
+    for direction, label in {"image_to_text": "picture to caption", "text_to_image": "caption to picture"}.items():
+        found, chance = (
+            [f"{run['metrics'][f'{direction}{kind}_r{k}_val']:.3f}" for k in (1, 5, 10)] for kind in ("", "_chance")
+        )
+        lines.append(row_of([label, *found, ", ".join(chance)]))
+    return lines
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "captions families": families,
     "captions guidance": guidance,
     "captions budget": budget,
+    "captioning shapes": lambda: captioning("captioning_shapes", SCENES, 3),
+    "captioning emoji": lambda: captioning("captioning_emoji", EMOJI, 1),
+    "clip emoji": retrieval,
 }
