@@ -150,6 +150,7 @@ def test_time_is_of_the_kind_of_the_operator_that_takes_it() -> None:
     twice = by_kind(ran, seconds=1000e-9, steps=2)
     assert twice.seconds["attention"] == pytest.approx(20e-9)
     assert (found - twice).seconds["optimizer"] == pytest.approx(15e-9)
+    assert found.lasting(2.0).seconds["attention"] == pytest.approx(2 * 40 / 500)
 
 
 @pytest.mark.parametrize("family", sorted(set(ConfigTree().groups()["model"]) - {"latent_diffusion"}))
