@@ -20,6 +20,7 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from pytorch_lightning.trainer.connectors.logger_connector.result import _ResultCollection, _ResultMetric
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
@@ -51,6 +52,7 @@ class TrainingLoop(_TrainingEpochLoop):
 
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1):
         super().__init__(trainer, min_steps, max_steps)
+        self._results = _Logged(training=True)
         self._hooks: dict[str, list[Callable[..., Any]]] | None = None  # those that do something; None: Lightning's way
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
@@ -200,6 +202,23 @@ class TrainingLoop(_TrainingEpochLoop):
         found = getattr(model, hook)(*given)
         vars(model)["_current_fx_name"] = None
         return found
+
+
+class _Logged(_ResultCollection):
+    """Numbers that are logged, as Lightning keeps them. It sends each to its device again with every value, for which it
+    looks through all that it knows of the number; most are there."""
+
+    def __setitem__(self, key: str, number: _ResultMetric) -> None:
+        if type(number) is _ResultMetric:
+            number.__class__ = _LoggedNumber
+        super().__setitem__(key, number)
+
+
+class _LoggedNumber(_ResultMetric):
+    def to(self, *args: Any, **kwargs: Any) -> _ResultMetric:
+        tensors = [value for value in vars(self).values() if isinstance(value, Tensor)]
+        is_there = self.is_tensor and not kwargs and [tensor.device for tensor in tensors] == [*args] * len(tensors)
+        return self if is_there else super().to(*args, **kwargs)
 
 
 def _is_plain(trainer: Trainer, data_fetcher: _DataFetcher) -> bool:
