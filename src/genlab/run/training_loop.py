@@ -61,6 +61,8 @@ class TrainingLoop(_TrainingEpochLoop):
         if _is_plain(self.trainer, data_fetcher):
             data_fetcher._start_profiler = data_fetcher._stop_profiler = _nothing
             self._hooks = {hook: _doing_something(self.trainer, hook) for hook in _HOOKS}
+            self._model = self.trainer.lightning_module  # which Lightning looks for each time that it is asked
+            self._validates = self.trainer.enable_validation
             self._passes_number = is_param_in_hook_signature(
                 self.trainer.lightning_module.training_step, "batch_idx", min_args=2
             )
@@ -74,7 +76,7 @@ class TrainingLoop(_TrainingEpochLoop):
         if self._hooks is None or self.restarting:
             super().advance(data_fetcher)
             return
-        trainer, model, connector = self.trainer, self.trainer.lightning_module, self.trainer._logger_connector
+        trainer, model, connector = self.trainer, self._model, self.trainer._logger_connector
         assert isinstance(model, Model)
         self.val_loop.restarting = False
         batch, _, __ = next(data_fetcher)
@@ -113,7 +115,7 @@ class TrainingLoop(_TrainingEpochLoop):
         model.unlogged = None
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
-        if self._hooks is None or self._skip_next_val or self._should_check_val_fx(data_fetcher):
+        if self._hooks is None or self._skip_next_val or (self._validates and self._should_check_val_fx(data_fetcher)):
             super().on_advance_end(data_fetcher)
             return
         if self.trainer.lr_scheduler_configs:
@@ -191,13 +193,13 @@ class TrainingLoop(_TrainingEpochLoop):
         """The hook of all callbacks; of what is asked of the model too, where that only listens."""
         assert self._hooks is not None
         if hooks := self._hooks[hook]:
-            vars(self.trainer.lightning_module)["_current_fx_name"] = hook
+            vars(self._model)["_current_fx_name"] = hook
             for call in hooks:
                 call(*given)
-            vars(self.trainer.lightning_module)["_current_fx_name"] = None
+            vars(self._model)["_current_fx_name"] = None
 
     def _of_the_model(self, hook: str, *given: Any) -> Any:
-        model = self.trainer.lightning_module
+        model = self._model
         vars(model)["_current_fx_name"] = hook  # past nn.Module's own way of setting, which looks for parameters
         found = getattr(model, hook)(*given)
         vars(model)["_current_fx_name"] = None
