@@ -207,8 +207,8 @@ class TrainingLoop(_TrainingEpochLoop):
 
 
 class _Logged(_ResultCollection):
-    """Numbers that are logged, as Lightning keeps them. It sends each to its device again with every value, for which it
-    looks through all that it knows of the number; most are there."""
+    """Numbers that are logged, as Lightning keeps them. It sends each to its device again with every value, for which
+    it looks through all that it knows of the number; most are there."""
 
     def __setitem__(self, key: str, number: _ResultMetric) -> None:
         if type(number) is _ResultMetric:
