@@ -177,6 +177,12 @@ def test_operations_and_their_rate_are_those_of_products() -> None:
 
     a, b = torch.ones(3, 5), torch.ones(5, 7)
     assert operations(lambda: a @ b) == 2 * 3 * 5 * 7
+    with torch.inference_mode():
+        assert operations(lambda: torch.nn.functional.linear(a, b.T)) == 2 * 3 * 5 * 7
+        assert operations(lambda: torch.nn.functional.linear(a, b.T, torch.ones(7)).relu().softmax(-1)) == 2 * 3 * 5 * 7
+        query = torch.ones(1, 2, 4, 8)
+        attended = operations(lambda: torch.nn.functional.scaled_dot_product_attention(query, query, query))
+    assert attended == 2 * (2 * 2 * 4 * 4 * 8)
     assert matmul_rate(torch.float32, size=64, repeats=1) > 0
 
 
