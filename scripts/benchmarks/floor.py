@@ -44,10 +44,22 @@ def _now(device: str) -> float:
 
 def operations(run: Callable[[], Any]) -> float:
     """Floating-point operations of matrix products and convolutions of a call, as budgets count them."""
-    counter: Any = OperationCounter()
+    counter: Any = _Decomposing()
     with counter:
         run()
     return float(counter.total)
+
+
+class _Decomposing(OperationCounter):
+    """Counts in inference mode too, where a linear map arrives as a whole and not as its product."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.is_inference_mode_enabled():
+            with self:
+                made = func.decompose(*args, **(kwargs or {}))
+            if made is not NotImplemented:
+                return made
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def autocast(dtype: torch.dtype, device: str) -> AbstractContextManager[Any]:

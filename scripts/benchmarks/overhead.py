@@ -46,7 +46,11 @@ def over_a_bare_loop(options: Options) -> Iterator[Row | Skipped]:
     over = Measured(
         {name: [spent - alone for spent, alone in zip(values, bare, strict=True)] for name, values in measured.items()}
     )
-    over.by_kind = {name: kinds - measured.by_kind["bare loop"] for name, kinds in measured.by_kind.items()}
+    lasting = {
+        name: kinds.lasting(statistics.median(spent.cpu for spent in measured[name]))
+        for name, kinds in measured.by_kind.items()
+    }
+    over.by_kind = {name: kinds - lasting["bare loop"] for name, kinds in lasting.items()}
     alone = statistics.median(spent.cpu for spent in bare)
     yield row(
         "overhead",

@@ -96,6 +96,11 @@ class TimeByKind:
         """What this one takes longer."""
         return TimeByKind({kind: self.seconds[kind] - other.seconds[kind] for kind in KINDS}, self.unknown)
 
+    def lasting(self, seconds: float) -> "TimeByKind":
+        """The same shares of a step that takes so long without the profiler."""
+        scale = seconds / sum(self.seconds.values())
+        return TimeByKind({kind: scale * spent for kind, spent in self.seconds.items()}, self.unknown)
+
     def shares(self) -> dict[str, float]:
         """Of the whole; without kinds of less than a thousandth."""
         total = sum(self.seconds.values())
@@ -151,7 +156,7 @@ def _within(starts: list[int], one: Operator) -> bool:
     return place < len(starts) and starts[place] < one.end
 
 
-LEAST, MOST, SECONDS = 3, 20, 0.3  # steps of a profile, and how long they take where that is more than the least
+LEAST, MOST, SECONDS = 3, 50, 0.5  # steps of a profile, and how long they take where that is more than the least
 
 
 def time_by_kind(run: Callable[[], object]) -> TimeByKind:

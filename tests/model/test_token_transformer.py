@@ -75,7 +75,7 @@ def test_a_cache_changes_nothing(pair: tuple[Any, TokenTransformer], padded: boo
 
 @torch.no_grad()
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("kind", ["cpu", "few", "many", "fixed shapes"])
+@pytest.mark.parametrize("kind", ["cpu", "few", "by columns", "many", "fixed shapes"])
 def test_one_token_is_the_whole_text_again(
     pair: tuple[Any, TokenTransformer], kind: str, padded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +89,9 @@ def test_one_token_is_the_whole_text_again(
         return made[-1]
 
     monkeypatch.setattr(token_transformer, "OneToken", one_token)
-    monkeypatch.setattr(one_token_module, "_SMALL", {"few": 2**40, "many": 0}.get(kind, 2**20))
+    monkeypatch.setattr(one_token_module, "_SMALL", {"few": 2**40, "by columns": 2**40, "many": 0}.get(kind, 2**20))
+    monkeypatch.setattr(one_token_module, "_FEW", {"by columns": 1}.get(kind, 4))
+    monkeypatch.setattr(one_token_module, "_LONG", 1)
     tokens, padding = torch.randint(VOCABULARY, (3, 15)), torch.tensor([0, 2, 4]) if padded else None
     cache = ours.cache(3, LENGTH)
     for kept in (*cache.keys, *cache.values):
@@ -104,6 +106,10 @@ def test_one_token_is_the_whole_text_again(
         torch.set_float32_matmul_precision(precision)
     assert len(made) == 1
     assert cache.used == 15
+    asked, kept_weight = (network.blocks[0].attention.qkv.weight for network in (made[0].network, ours))
+    assert asked.is_contiguous() == (kind != "by columns")
+    assert kept_weight.is_contiguous()
+    assert torch.equal(asked, kept_weight)
     torch.testing.assert_close(logits, ours(tokens, padding)[:, 5:], rtol=0, atol=1e-4)
 
 

@@ -20,6 +20,7 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from pytorch_lightning.trainer.connectors.logger_connector.result import _ResultCollection, _ResultMetric
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
@@ -51,6 +52,7 @@ class TrainingLoop(_TrainingEpochLoop):
 
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1):
         super().__init__(trainer, min_steps, max_steps)
+        self._results = _Logged(training=True)
         self._hooks: dict[str, list[Callable[..., Any]]] | None = None  # those that do something; None: Lightning's way
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
@@ -59,6 +61,8 @@ class TrainingLoop(_TrainingEpochLoop):
         if _is_plain(self.trainer, data_fetcher):
             data_fetcher._start_profiler = data_fetcher._stop_profiler = _nothing
             self._hooks = {hook: _doing_something(self.trainer, hook) for hook in _HOOKS}
+            self._model = self.trainer.lightning_module  # which Lightning looks for each time that it is asked
+            self._validates = self.trainer.enable_validation
             self._passes_number = is_param_in_hook_signature(
                 self.trainer.lightning_module.training_step, "batch_idx", min_args=2
             )
@@ -72,7 +76,7 @@ class TrainingLoop(_TrainingEpochLoop):
         if self._hooks is None or self.restarting:
             super().advance(data_fetcher)
             return
-        trainer, model, connector = self.trainer, self.trainer.lightning_module, self.trainer._logger_connector
+        trainer, model, connector = self.trainer, self._model, self.trainer._logger_connector
         assert isinstance(model, Model)
         self.val_loop.restarting = False
         batch, _, __ = next(data_fetcher)
@@ -111,7 +115,7 @@ class TrainingLoop(_TrainingEpochLoop):
         model.unlogged = None
 
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
-        if self._hooks is None or self._skip_next_val or self._should_check_val_fx(data_fetcher):
+        if self._hooks is None or self._skip_next_val or (self._validates and self._should_check_val_fx(data_fetcher)):
             super().on_advance_end(data_fetcher)
             return
         if self.trainer.lr_scheduler_configs:
@@ -189,17 +193,34 @@ class TrainingLoop(_TrainingEpochLoop):
         """The hook of all callbacks; of what is asked of the model too, where that only listens."""
         assert self._hooks is not None
         if hooks := self._hooks[hook]:
-            vars(self.trainer.lightning_module)["_current_fx_name"] = hook
+            vars(self._model)["_current_fx_name"] = hook
             for call in hooks:
                 call(*given)
-            vars(self.trainer.lightning_module)["_current_fx_name"] = None
+            vars(self._model)["_current_fx_name"] = None
 
     def _of_the_model(self, hook: str, *given: Any) -> Any:
-        model = self.trainer.lightning_module
+        model = self._model
         vars(model)["_current_fx_name"] = hook  # past nn.Module's own way of setting, which looks for parameters
         found = getattr(model, hook)(*given)
         vars(model)["_current_fx_name"] = None
         return found
+
+
+class _Logged(_ResultCollection):
+    """Numbers that are logged, as Lightning keeps them. It sends each to its device again with every value, for which
+    it looks through all that it knows of the number; most are there."""
+
+    def __setitem__(self, key: str, number: _ResultMetric) -> None:
+        if type(number) is _ResultMetric:
+            number.__class__ = _LoggedNumber
+        super().__setitem__(key, number)
+
+
+class _LoggedNumber(_ResultMetric):
+    def to(self, *args: Any, **kwargs: Any) -> _ResultMetric:
+        tensors = [value for value in vars(self).values() if isinstance(value, Tensor)]
+        is_there = self.is_tensor and not kwargs and [tensor.device for tensor in tensors] == [*args] * len(tensors)
+        return self if is_there else super().to(*args, **kwargs)
 
 
 def _is_plain(trainer: Trainer, data_fetcher: _DataFetcher) -> bool:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _SMALL = 2**20  # rows * width^2 below which what oneDNN does before it multiplies takes longer than multiplying
 
+_FEW = 4  # rows from which on torch's own library multiplies quicker by a matrix that lies by columns
+_LONG = 16  # tokens that are worth laying it so
+
 
 def fits_one_token(network: "TokenTransformer") -> bool:
     """Whether :class:`OneToken` can stand for ``network.forward`` now: it has no gradients, no dropout, attends to
@@ -38,9 +41,10 @@ class OneToken:
         """``padding``: (N,), as ``forward`` takes it."""
         rows, _, length, _ = cache.keys[0].shape
         width, device = network.embedding.embedding_dim, network.embedding.weight.device
-        self.network: Any = bare(network)
         self.cache = cache
         self.small = device.type == "cpu" and (rows == 1 or rows * width**2 < _SMALL)
+        is_long = length - cache.used >= _LONG
+        self.network: Any = bare(network, by_columns=self.small and rows >= _FEW and is_long)
         self.large = device.type == "cpu" and not self.small
         self.places = torch.arange(length, device=device)  # of every token that there may be
         self.hidden = None if padding is None else (self.places < padding[:, None])[:, None, None]  # (N, 1, 1, length)
@@ -151,15 +155,19 @@ class _Attention:
         return torch.bmm(scores.softmax(dim=-1), self.flat_values[:, start:end]).view(self.mixed)
 
 
-def bare(module: nn.Module) -> Any:
+def bare(module: nn.Module, by_columns: bool = False) -> Any:
     """The same module, of the same tensors, for calls by the thousand: what ``nn.Module`` does to find a part of itself
-    and before it calls ``forward`` takes longer than the arithmetic of a few rows. One that has hooks keeps them."""
+    and before it calls ``forward`` takes longer than the arithmetic of a few rows. One that has hooks keeps them.
+
+    ``by_columns``: weights of linear maps are copies that lie in memory by columns."""
     if module._forward_hooks or module._forward_pre_hooks:
         return module
     kind = type(module)
     copy: Any = object.__new__(type(kind.__name__, (kind,), {"__call__": kind.forward}))
-    parts = {name: None if part is None else bare(part) for name, part in module._modules.items()}
+    parts = {name: None if part is None else bare(part, by_columns) for name, part in module._modules.items()}
     copy.__dict__.update(module.__dict__, _modules=parts, **module._parameters, **module._buffers, **parts)
+    if by_columns and kind is nn.Linear:
+        copy.__dict__["weight"] = module.weight.detach().t().contiguous().t()
     return copy
 
 
