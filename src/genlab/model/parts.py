@@ -186,6 +186,14 @@ class Sampler(Protocol):
         ...
 
 
+class Adapter(Protocol):
+    """What is trained in place of a network's own weights."""
+
+    def adapt(self, network: nn.Module) -> None:
+        """Freeze ``network``, in place, and add what is trained. Raises ConfigError: it finds nothing to add to."""
+        ...
+
+
 class TokenNetwork(Protocol):
     """Tokens to logits: of the one after each (causal), or of those that are hidden."""
 

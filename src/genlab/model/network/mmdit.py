@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.elsewhere import FROM_ELSEWHERE
+from genlab.model.fused_linear import FusedLinear
 from genlab.model.network.attention import attend
 from genlab.model.network.dit import NUM_FREQUENCY_FEATURES, check_sizes, grid_positions, modulate
 from genlab.model.network.embedding import (
@@ -125,7 +126,7 @@ class Stream(nn.Module):
         hidden = int(width * mlp_ratio)
         self.num_heads, self.is_read_alone = num_heads, is_read_alone
         self.modulation = nn.Linear(width, (2 if is_read_alone else 6) * width)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = FusedLinear(width, {"query": width, "key": width, "value": width})
         norm = (width // num_heads, 1e-6)
         self.query_norm = nn.RMSNorm(*norm) if qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(*norm) if qk_norm else nn.Identity()
