@@ -1,6 +1,7 @@
 """LoRA (Hu et al. 2021): low-rank updates of linear maps, trained in place of the maps themselves."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -9,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.errors import ConfigError
-from genlab.model.freezing import like
 from genlab.model.fused_linear import FusedLinear
 
 WHOLE = "whole"  # the one part of a map that is not fused
+_SHOWN = 12  # names in a message
 UPDATES = "updates"  # of the names of an adapter's weights: blocks.0.attention.qkv.updates.query.a
 
 
@@ -37,6 +38,8 @@ class LoRA:
             raise ValueError(f"rank={rank} must be 1 or more.")
         if not 0 < alpha < math.inf:
             raise ValueError(f"alpha={alpha} must be finite and above 0.")
+        if not targets:
+            raise ValueError("targets=[] names no map to adapt. Use targets=['*'] for all of them.")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout} must be at least 0 and below 1.")
         self.rank, self.dropout, self.targets = rank, dropout, tuple(targets)
@@ -49,9 +52,12 @@ class LoRA:
         """
         found = dict(_maps(network))
         known = [name for name, layer in found.items() for name in _names(name, parts_of(layer))]
-        for pattern in self.targets or ("",):
+        for pattern in self.targets:
             if not any(_matches(name, (pattern,)) for name in known):
-                raise ConfigError(f"model.adapter.targets: no linear map is called {pattern}.{like(pattern, known)}")
+                raise ConfigError(
+                    f"model.adapter.targets: no linear map of the network is called {pattern}. There are "
+                    f"{_some(known)}; * stands for any characters."
+                )
         network.requires_grad_(False)
         for name, layer in found.items():
             parts = parts_of(layer)
@@ -115,6 +121,12 @@ def _maps(network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
 
 def _names(name: str, parts: Mapping[str, int]) -> list[str]:
     return [name if part == WHOLE else f"{name}.{part}" for part in parts]
+
+
+def _some(names: Sequence[str]) -> str:
+    """Each kind once, whatever block it is in."""
+    kinds = [*dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names)]
+    return ", ".join([*kinds[:_SHOWN], "..."] if len(kinds) > _SHOWN else kinds) or "none at all"
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
