@@ -50,7 +50,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "run": (..., "the run whose weights are written, averaged where it has averages"),
         "format": (
             ...,
-            "transformers: a folder that from_pretrained loads; safetensors: of any run; peft: the adapter of a run",
+            "transformers: a folder that from_pretrained loads; safetensors: of any run; peft: an adapter",
         ),
         "out": (..., "the folder, a new one"),
     },

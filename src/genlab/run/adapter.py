@@ -33,7 +33,8 @@ def take_adapter(config: DictConfig, typed: Sequence[str]) -> None:
     if not isinstance(family, str) or "adapter" not in parameters(resolve(family, "model")):
         raise ConfigError(f"{OPTION}={where}: this model takes no adapter. Use model=transformer")
     node = PeftFolder(where, OPTION).node()
-    before: Any = OmegaConf.to_container(config.model).get("adapter") or {}
+    model: Any = OmegaConf.to_container(config.model)
+    before = model.get("adapter") or {}
     for override in parse(typed):
         path, _, name = name_of(override).rpartition(".")
         if path != "model.adapter":
@@ -64,9 +65,9 @@ def without_updates(
 
 def _adapter_of(model: Model) -> dict[str, Any]:
     return {
-        f"{name}.{part}": (update.scale, tuple(update.a.shape), tuple(update.b.shape))
+        f"{name}.{part}": (layer.scale, layer.in_features, layer.rank, layer.parts[part])
         for name, layer in adapted_maps(model)
-        for part, update in layer.updates.items()
+        for part in layer.updates
     }
 
 

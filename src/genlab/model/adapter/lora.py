@@ -78,7 +78,7 @@ class LoRALinear(nn.Linear):
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight = base.weight
         self.register_parameter("bias", base.bias)
-        self.parts, self.scale = parts_of(base), scale
+        self.parts, self.rank, self.scale = parts_of(base), rank, scale
         self.updates = nn.ModuleDict(
             {part: LowRank(base.weight, self.parts[part], rank, scale, dropout) for part in adapted}
         )
