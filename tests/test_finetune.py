@@ -1,10 +1,13 @@
 """Training that starts from a language model of transformers, in full and with an adapter: its steps are those of peft
 and transformers, and what it writes is what these load."""
 
+import importlib.util
 import json
 import math
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +17,28 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from chats import lines, said
+from chats import Given, lines, said
 from genlab.checkpoint import read
 from genlab.cli import run as command_line
 from genlab.command.train import Interrupted
+from genlab.data.conversation import Conversation
 from genlab.data.tokenizer.bytes import Bytes
-from genlab.errors import ConfigError
-from genlab.interop import peft as peft_folders
+from genlab.interop.origin import HubOrigin
 from genlab.interop.tokenizer_json import as_json
 from genlab.model.base import Model
+from genlab.model.network.feed_forward import SwiGLU
+from genlab.model.network.positions import Rotary
+from genlab.model.network.token_transformer import TokenTransformer
+from genlab.model.sampler.next_token import NextToken
+from genlab.model.schedule import Constant
+from genlab.model.transformer import Transformer
 from genlab.run import run_folder
 from genlab.run.load import load_run
+from genlab.run.origin import FileOrigin
 from test_ddp import finish
-from tiny_run import BARE_TEXT, SignalAt, only_run, resume, same, small, start, train
+from tiny_run import BARE_TEXT, SignalAt, only_run, resume, same, start, train
 
 WIDTH, HEADS, KV_HEADS, HIDDEN, DEPTH, VOCABULARY, CONTEXT = 32, 4, 2, 44, 2, 260, 64
 LLAMA = {
@@ -210,8 +220,8 @@ def beginning(kind: str, folders: Mapping[str, Path]) -> tuple[str, ...]:
 
 
 RECORDED: dict[str, list[float]] = {  # of peft 0.21 and transformers 5.24, by test_they_are_those_of_peft_itself
-    "full": [],
-    "lora": [],
+    "full": [5.529283, 5.2834759, 4.8686156, 4.4068699, 4.0190115],
+    "lora": [5.5308976, 5.4869962, 5.4912362, 5.4401727, 5.3938737],
 }
 
 
@@ -260,3 +270,189 @@ def test_they_are_those_of_peft_itself(kind: str, folders: dict[str, Path], tmp_
         losses.append(float(loss.detach()))
     assert losses == pytest.approx(Steps.losses(1), abs=1e-5)
     assert losses == pytest.approx(RECORDED[kind], abs=1e-5), [round(loss, 7) for loss in losses]
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("kind", RECORDED)
+def test_two_ranks_take_the_same_steps(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """However the predictions that count are spread over them."""
+    choices = (*sft(folders), *beginning(kind, folders))
+    alone = read.newest(train(*choices, outputs=tmp_path / "one"))
+    finish(start(*choices, "trainer=ddp_cpu", outputs=tmp_path / "two"))
+    together = read.newest(only_run(tmp_path / "two"))
+    assert together.progress.examples == alone.progress.examples
+    assert together.progress.flops == alone.progress.flops
+    for name, weight in alone.state.items():
+        torch.testing.assert_close(together.state[name], weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_the_end_of_an_answer_is_learnt(counts: bool, tmp_path: Path) -> None:
+    """After it a model ends; one that was trained without the ends that count would go on."""
+    given = Given([Conversation(tuple(said("a", "b")), "")], tmp_path, template="plain", packing=False, context=40)
+    batch = dict(given.dataset("train")[[(0, 0)]])
+    place = int((batch["tokens"][0, 1:] == Bytes.end).nonzero()[-1])
+    assert batch["counted"][0, place]
+    if not counts:
+        batch["counted"] = batch["counted"].clone()
+        batch["counted"][0, place] = False
+    torch.manual_seed(0)
+    network = partial(
+        TokenTransformer, positions=Rotary, norm=nn.RMSNorm, feed_forward=SwiGLU, width=16, depth=1, num_heads=2
+    )
+    optimizer = partial(torch.optim.AdamW, lr=1e-2)
+    model = Transformer(network, NextToken(), optimizer, Constant(), (40,), given.tokenizer.vocab_size, 0, {})
+    model.configure_model()
+    model.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    steps = model.configure_optimizers()
+    for _ in range(40):
+        model.accumulation.begin_batch()
+        steps.zero_grad()
+        model.backward(model.training_step(batch, 0))
+        model.on_after_backward()
+        steps.step()
+    chance = float(model.token_log_probs(batch["tokens"])[0, place].exp())
+    assert (chance > 0.9) if counts else (chance < 0.1)
+
+
+# --- a run with an adapter -------------------------------------------------------------------------------------------
+
+LORA = ("model/adapter=lora", "model.adapter.rank=2", "model.adapter.dropout=0.2", "budget.value=24")
+
+
+def averaging(folders: Mapping[str, Path]) -> tuple[str, ...]:
+    return tuple(choice for choice in sft(folders) if choice != "callbacks.ema=null")
+
+
+@pytest.fixture(scope="module")
+def tuned(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    outputs = tmp_path_factory.mktemp("tuned")
+    return train(*averaging(folders), *LORA, f"start=hf:{folders['base']}", outputs=outputs)
+
+
+def network_of(run: Path) -> Any:
+    model: Any = load_run(OmegaConf.create(run_folder.read_config(run)), run)[0]
+    return model.network
+
+
+TOKENS = torch.arange(40).view(2, 20) * 11 % 256
+
+
+@torch.no_grad()
+def far_from(folder: Path, network: Any) -> float:
+    """The largest difference of logits between a folder, in plain transformers, and our network."""
+    transformers = pytest.importorskip("transformers")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+    return float((loaded(TOKENS).logits - network(TOKENS)).abs().max())
+
+
+def test_a_checkpoint_has_the_base_and_a_state_of_the_updates_alone(tuned: Path, folders: dict[str, Path]) -> None:
+    last = read.newest(tuned)
+    updates = {name for name in last.state if ".updates." in name}
+    base = HubOrigin(f"hf:{folders['base']}", "start").weights()
+    assert {name for name in last.state if name not in updates} == {f"network.{name}" for name in base}
+    assert all(torch.equal(last.state[f"network.{name}"], value) for name, value in base.items())
+    assert {*last.content["ema"]} == updates
+    (optimizer,) = last.content["optimizer_states"]
+    assert len(optimizer["state"]) == len(updates) == 2 * 7 * DEPTH
+    assert all(bool(last.state[name].any()) for name in updates)
+
+
+def test_a_run_that_goes_on_needs_no_base_and_ends_the_same(
+    tuned: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Dropout of the updates included, and blocks that are computed twice from then on."""
+    copy = shutil.copytree(folders["base"], tmp_path / "copy")
+    with pytest.raises(Interrupted):
+        train(
+            *averaging(folders), *LORA, f"start=hf:{copy}", SignalAt.override(8), outputs=tmp_path / "stopped"
+        )  # fmt: skip
+    shutil.rmtree(copy)
+    run = only_run(tmp_path / "stopped")
+    resume(run, "trainer.activation_checkpointing=true")
+    for part in ("state_dict", "ema", "optimizer_states"):
+        assert same(read.newest(run).content[part], read.newest(tuned).content[part]), part
+
+
+def test_its_weights_are_merged_where_they_are_exported(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = network_of(tuned)
+    command_line(["export", f"run={tuned}", "format=transformers", f"out={tmp_path / 'merged'}"])
+    told = re.search(
+        r"merged: +the adapter, in float32; of 4,160 logits up to \S+, none differs by more than (\S+)$",
+        capsys.readouterr().out,
+        re.M,
+    )
+    assert told is not None
+    assert float(told[1]) < 1e-5
+    assert far_from(tmp_path / "merged", network) < 1e-5
+    command_line(["export", f"run={tuned}", "format=safetensors", f"out={tmp_path / 'file'}"])
+    described = FileOrigin(str(tmp_path / "file/model.safetensors"), "start")
+    assert described.model()["adapter"] is None
+    merged = {name.removeprefix("network."): value for name, value in described.weights().items()}
+    again = HubOrigin(f"hf:{tmp_path / 'merged'}", "start").weights()
+    assert {*merged} == {*again}
+    assert all(torch.equal(merged[name], value) for name, value in again.items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_an_adapter_is_written_and_read(
+    kind: str, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of GPT-2, where queries, keys and values have one; a run that starts from it begins where it ended."""
+    base = folders["base" if kind == "llama" else kind]
+    targets = "model.adapter.targets=[*.qkv.query,blocks.*.feed_forward.*,blocks.1.attention.out]"
+    run = train(*sft(folders), *LORA, targets, f"start=hf:{base}", outputs=tmp_path / "one")
+    command_line(["export", f"run={run}", "format=peft", f"out={tmp_path / 'adapter'}"])
+    assert f"base:       {base}" in capsys.readouterr().out
+    still = ("model.optimizer.lr=0", "budget.value=8", f"start.adapter={tmp_path / 'adapter'}")
+    again = train(*sft(folders), f"start=hf:{base}", *still, outputs=tmp_path / "two")
+    assert f"; adapter of {tmp_path / 'adapter'};" in capsys.readouterr().out
+    network = network_of(run)
+    torch.testing.assert_close(network_of(again)(TOKENS), network(TOKENS), rtol=0, atol=1e-5)
+    node = run_folder.read_config(again)["model"]["adapter"]
+    assert (node["rank"], node["alpha"], node["dropout"]) == (2, 16.0, 0.2)
+    assert {"blocks.1.attention.out"} <= {*node["targets"]}
+    if importlib.util.find_spec("peft") is not None:
+        assert in_peft(base, tmp_path / "adapter", network) < 1e-5
+
+
+def in_peft(base: Path, adapter: Path, network: Any) -> float:
+    """The largest difference of logits between an adapter, on its base in peft, and our network."""
+    import peft
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, local_files_only=True)
+    before = model(TOKENS).logits
+    loaded = peft.PeftModel.from_pretrained(model, adapter).eval()
+    assert float((loaded(TOKENS).logits - before).abs().max()) > 1e-3
+    return float((loaded(TOKENS).logits - network(TOKENS)).abs().max())
+
+
+@pytest.mark.matrix
+@torch.no_grad()
+@pytest.mark.parametrize("network", ["llama", "gpt2", "transformer"])
+def test_from_nothing_to_a_folder_of_transformers(network: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Trained on text, then on answers in full, then with an adapter, which is merged: also by a run that starts from
+    that one; and where peft is installed, the adapter on the exported run before."""
+    choices = ("model=transformer", f"model/network={network}", "model.network.width=32", "model.network.depth=2")
+    source = train(*BARE_TEXT, "data=python_docs", *choices, f"data.context={CONTEXT - 1}", outputs=tmp_path / "text")
+    tokens = ("data/tokenizer=bytes", f"model/network={network}", *choices[2:])
+    answers = train(*sft(folders), *tokens, f"start={source}", outputs=tmp_path / "answers")
+    run = train(*sft(folders), *tokens, *LORA, f"start={answers}", outputs=tmp_path / "adapted")
+    own = network_of(run)
+    assert float((own(TOKENS) - network_of(answers)(TOKENS)).abs().max()) > 1e-3
+    command_line(["export", f"run={run}", "format=transformers", f"out={tmp_path / 'merged'}"])
+    assert far_from(tmp_path / "merged", own) < 1e-5
+    still = ("model.optimizer.lr=0", "budget.value=8", f"start={run}")
+    merged = train(*sft(folders), *tokens, *still, outputs=tmp_path / "merged-run")
+    torch.testing.assert_close(network_of(merged)(TOKENS), own(TOKENS), rtol=0, atol=1e-5)
+    other = (*LORA, "model.adapter.rank=3")
+    again = train(*sft(folders), *tokens, *other, *still, outputs=tmp_path / "another")
+    torch.testing.assert_close(network_of(again)(TOKENS), own(TOKENS), rtol=0, atol=1e-5)
+    command_line(["export", f"run={run}", "format=peft", f"out={tmp_path / 'adapter'}"])
+    command_line(["export", f"run={answers}", "format=transformers", f"out={tmp_path / 'base'}"])
+    if importlib.util.find_spec("peft") is not None:
+        assert in_peft(tmp_path / "base", tmp_path / "adapter", own) < 1e-5
