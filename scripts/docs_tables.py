@@ -26,10 +26,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import docs_benchmarks
+import docs_captions
+from docs_rows import MEASURED, REPOSITORY, row_of
 from genlab.report.significance import LEVEL, Pair, half_width, pairs
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-MEASURED = REPOSITORY / "docs" / "measured"
 PAGES = ("README.md", "docs/*.md", "docs/reports/README.md")
 MINUS = "−"
 
@@ -162,10 +163,6 @@ def runs_table(
         cells = [column.cell(data, row, signs) for column, signs in zip(columns, marks, strict=True)]
         lines.append(row_of([rows.get(row) or baselines[row], *cells]))
     return lines
-
-
-def row_of(cells: Sequence[str]) -> str:
-    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
 
 
 # What the rows are called: names of configurations are those of the sweeps that scripts/families.sh runs.
@@ -319,71 +316,6 @@ def false_alarms() -> list[str]:
             f"(of 300 comparisons each; draws are {', '.join(kinds[:-1])}, and {kinds[-1]})."]  # fmt: skip
 
 
-OWN_TABLES = ("scale", "ddp")  # parts of the benchmark whose rows stand in tables of their own
-
-
-def measured_rows(*parts: str) -> list[dict[str, Any]]:
-    """Of scripts/benchmark.py, in its order; without ``parts`` those that have no table of their own."""
-    content = json.loads((MEASURED / "benchmarks.json").read_text(encoding="utf-8"))
-    rows: list[dict[str, Any]] = content["rows"]
-    return [row for row in rows if (row["part"] in parts if parts else row["part"] not in OWN_TABLES)]
-
-
-def scale() -> list[str]:
-    """A row for each size, whose time and memory are two of the record."""
-    lines = [
-        "| a training step | parameters | time | checkpointed | | memory | checkpointed | |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    rows = {row["work"]: row for row in measured_rows("scale")}
-    for work, row in rows.items():
-        if (memory := rows.get(f"{work}: memory")) is not None:
-            pairs_of = (
-                (
-                    f"{digits(r['ours'])} {r['unit']}",
-                    f"{digits(r['theirs'])} {r['unit']}",
-                    f"{r['ratio']['median']:.2f}",
-                )
-                for r in (row, memory)
-            )
-            parameters = f"{row['facts']['parameters'] / 1e6:.2f} M"
-            lines.append(row_of([work, parameters, *(cell for pair in pairs_of for cell in pair)]))
-    return lines
-
-
-def two_processes() -> list[str]:
-    lines = [
-        "| a training step | one process | each of two | ratio | of the wall's clock | aim |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for row in measured_rows("ddp"):
-        times = [f"{digits(row[key])} {row['unit']}" for key in ("theirs", "ours")]
-        ratios = [f"{r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})" for r in (row["ratio"], row["wall"])]
-        lines.append(row_of([row["work"], *times, *ratios, f"{row['aim']:g}" if "aim" in row else ""]))
-    return lines
-
-
-def benchmarks() -> list[str]:
-    """A row each of scripts/benchmark.py, in its order; what was not measured stands in the record."""
-    lines = ["| work | peer | peer's | genlab | ratio | aim | floor |", "|---|---|---:|---:|---:|---:|---:|"]
-    for row in measured_rows():
-        unit, ratio = row["unit"], row.get("ratio")
-        aim = f"{row['aim']:g}" if "aim" in row else f"{row['at_most']:g} {unit}" if "at_most" in row else ""
-        cells = [
-            row["work"],
-            row["peer"],
-            *(f"{digits(row[key])} {unit}" if key in row else "" for key in ("theirs", "ours")),
-        ]
-        told = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio else ""
-        lines.append(row_of([*cells, told, aim, f"{digits(row['floor'])} {unit}" if "floor" in row else ""]))
-    return lines
-
-
-def digits(value: float) -> str:
-    """Three that mean something."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
 def photographs() -> list[str]:
     data = record("photographs")
     (trained,) = data.rows["trained"]
@@ -433,9 +365,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "shakespeare": shakespeare,
     "shakespeare short": shakespeare_short,
     "shakespeare speed": shakespeare_speed,
-    "benchmarks": benchmarks,
-    "scale": scale,
-    "two processes": two_processes,
+    **docs_benchmarks.TABLES,
+    **docs_captions.TABLES,
 }  # fmt: skip
 
 _TABLE = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.S)

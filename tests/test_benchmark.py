@@ -4,9 +4,14 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+
+from genlab.config.tree import ConfigTree, resolved
+from genlab.run.assemble import build_data, build_model
+from tiny_run import compose_small
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -71,13 +76,16 @@ def test_sides_take_turns_and_may_time_themselves() -> None:
 def test_a_row_is_of_time_for_equal_work() -> None:
     from benchmarks.command import text
     from benchmarks.row import alone, as_record, row, table
-    from benchmarks.timing import Spent
+    from benchmarks.time_by_kind import KINDS, TimeByKind
+    from benchmarks.timing import Measured, Spent
 
-    measured = {"genlab": [Spent(2.0, 4.0)] * 3, "peer": [Spent(9.0, 8.0)] * 3}
+    measured = Measured({"genlab": [Spent(2.0, 4.0)] * 3, "peer": [Spent(9.0, 8.0)] * 3})
+    measured.by_kind["genlab"] = TimeByKind({kind: 1.0 if kind in ("attention", "other") else 0.0 for kind in KINDS})
     made = row("unet", "work", measured, "peer", "checked", unit="s", aim=2.0, floor=1.0, work_of_peer=1.5)
     assert (made.theirs, made.ours, made.ratio.median, made.wall.median) == (6.0, 2.0, 3.0, pytest.approx(4 / 3))
     late = alone("startup", "start", [7.0, 6.0, 8.0], "s", at_most=5)
-    head, first, second = table([made, late]).splitlines()
+    head, first, below, second = table([made, late]).splitlines()
+    assert below == "    attention 50%, other 50%"
     assert head.split() == ["work", "peer", "peer's", "genlab", "ratio", "[low,", "high]", "aim", "floor", "wall"]
     assert first.split() == [
         "work",
@@ -99,8 +107,68 @@ def test_a_row_is_of_time_for_equal_work() -> None:
     content = {"machine": "m", "rows": [as_record(made), as_record(late)], "skipped": []}
     kept = json.loads(text(dict(content)))
     assert kept["rows"][0]["ratio"] == {"median": 3.0, "low": 3.0, "high": 3.0, "coverage": 0.75}
+    assert kept["rows"][0]["facts"] == {"profile": {"attention": 0.5, "other": 0.5}}
     assert kept["rows"][1]["ours"] == 7.0
     assert "ratio" not in kept["rows"][1]
+
+
+def test_time_is_of_the_kind_of_the_operator_that_takes_it() -> None:
+    """By hand, in nanoseconds: what an operator calls is not its own, but for those that have a kind as a whole."""
+    from benchmarks.time_by_kind import Operator, by_kind
+
+    engine = "autograd::engine::evaluate_function: "
+    ran = [
+        Operator("aten::linear", 0, 100, 1),
+        Operator("aten::t", 10, 20, 1),
+        Operator("aten::addmm", 30, 90, 1),
+        Operator("_ChannelsLast", 100, 150, 1),  # Python, and operators that are all of its kind
+        Operator("aten::mul", 110, 140, 1),
+        Operator(f"{engine}_FusedBackward", 150, 190, 1),
+        Operator("aten::copy_", 160, 170, 1),
+        Operator("aten::relu", 105, 135, 2),  # of another thread, which nothing of the first calls
+        Operator("Optimizer.step#Muon.step", 200, 300, 1),  # calls for the step's gradient
+        Operator(f"{engine}AddBackward0", 210, 250, 1),
+        Operator("aten::add", 220, 240, 1),
+        Operator("Optimizer.step#Inner.step", 260, 290, 1),  # calls for nothing
+        Operator("aten::mm", 265, 285, 1),
+        Operator("never::heard_of", 300, 303, 1),
+    ]
+    found = by_kind(reversed(ran), seconds=500e-9, steps=1)
+    nanoseconds = {kind: round(seconds * 1e9) for kind, seconds in found.seconds.items() if seconds}
+    assert nanoseconds == {
+        "products and convolutions": 100 - 10,
+        "normalization": 50,
+        "attention": 40,
+        "elementwise and copies": 30 + 20,
+        "optimizer": 30,
+        "other": 3,
+        "Python and dispatch": 10 + (100 - 40 - 30) + (40 - 20) + (500 - 323),
+    }
+    assert sum(nanoseconds.values()) == 500
+    assert found.unknown == {"never::heard_of"}
+    assert sum(found.shares().values()) == pytest.approx(1, abs=0.004)
+    twice = by_kind(ran, seconds=1000e-9, steps=2)
+    assert twice.seconds["attention"] == pytest.approx(20e-9)
+    assert (found - twice).seconds["optimizer"] == pytest.approx(15e-9)
+
+
+@pytest.mark.parametrize("family", sorted(set(ConfigTree().groups()["model"]) - {"latent_diffusion"}))
+def test_every_operator_of_a_step_has_a_kind(family: str, tmp_path: Path) -> None:
+    """Of a batch's losses and gradients. A latent diffusion's are those of a diffusion."""
+    from benchmarks.time_by_kind import PRODUCTS, time_by_kind
+
+    config = compose_small(f"model={family}", "data.batch_size=4", outputs=tmp_path)
+    data = build_data(config)
+    config.run_dir = config.run_id = ""
+    model = build_model(resolved(config))
+    model.configure_model()
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+
+    found = time_by_kind(lambda: sum(model.losses(batch).values()).backward())
+    assert not found.unknown
+    assert found.seconds[PRODUCTS] > 0
 
 
 def test_operations_and_their_rate_are_those_of_products() -> None:
@@ -128,8 +196,9 @@ def test_every_row_that_is_cheap_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without the peers of packages and folders: each is left out with a sentence, and the rest is measured."""
-    from benchmarks import command, gan, peers
+    from benchmarks import command, gan, large_inputs, peers
 
+    monkeypatch.setattr(large_inputs, "rows", lambda *_: ())  # processes of their own
     monkeypatch.setattr(gan, "KINDS", {"DCGAN": gan.KINDS["DCGAN"]})  # BigGAN takes seconds to begin
     real = peers.package
 
@@ -140,11 +209,14 @@ def test_every_row_that_is_cheap_runs(
 
     monkeypatch.setattr(peers, "package", package)
     record = tmp_path / "record.json"
-    parts = ["gpt", "dit", "unet", "gan", "vae", "decode", "fid", "overhead", "gpu"]
+    parts = ["gpt", "dit", "unet", "gan", "vae", "decode", "fid", "data", "overhead", "gpu"]
     command.main(None, [*parts, "--quick", "--json", str(record)])
     kept = json.loads(record.read_text())
-    assert {row["part"] for row in kept["rows"]} - {"overhead"} == {"gpt", "gan", "vae", "fid", "gpu"}
+    assert {row["part"] for row in kept["rows"]} - {"overhead"} == {"gpt", "gan", "vae", "fid", "data", "gpu"}
     assert all(row["agreement"] and row["ratio"]["low"] <= row["ratio"]["high"] for row in kept["rows"])
+    aims = [row for row in kept["rows"] if "aim" in row or "at_most" in row]
+    assert {row["part"] for row in aims if "profile" in row["facts"]} == {"gpt", "gan", "data", "overhead"}
+    assert all(row["facts"]["profile"].get("other", 0) < 0.02 for row in aims if "profile" in row["facts"])
     printed = capsys.readouterr().out
     assert all(row["work"] in printed for row in kept["rows"])
     for named in (
@@ -186,12 +258,14 @@ def test_what_is_asked_for_must_be_there(capsys: pytest.CaptureFixture[str]) -> 
 def test_what_genlab_sets_for_its_process_is_not_the_peers() -> None:
     """The library that multiplies matrices, as a stand-in for all of it."""
     from benchmarks.beside import beside
-    from benchmarks.timing import Spent
+    from benchmarks.timing import Measured, Spent
 
-    def work(begin) -> dict:
+    def work(begin) -> Measured:
         torch.set_float32_matmul_precision("medium")
         (peer,) = begin({"weight": torch.ones(2)}).values()
-        return {"genlab": [torch.get_float32_matmul_precision()], "peer": [peer(), peer()]}
+        measured = Measured({"genlab": [torch.get_float32_matmul_precision()], "peer": [peer(), peer()]})
+        measured.by_kind["genlab"] = "also what is kept beside the times"
+        return measured
 
     def peers(weights: dict) -> dict:
         assert torch.equal(weights["weight"], torch.ones(2))
@@ -200,6 +274,7 @@ def test_what_genlab_sets_for_its_process_is_not_the_peers() -> None:
 
     measured = beside(work, peers, "cpu")
     assert measured == {"genlab": ["medium"], "peer": [Spent(1.0, 2.0)] * 2}
+    assert measured.by_kind == {"genlab": "also what is kept beside the times"}
     assert torch.get_float32_matmul_precision() == "highest"
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         beside(lambda begin: 1 / 0, peers, "cpu")

@@ -32,7 +32,11 @@ def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses look
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(REPOSITORY / "scripts"))  # as of a script that is run
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(REPOSITORY / "scripts"))
     return module
 
 
@@ -101,6 +105,57 @@ def fid(row: dict) -> float:
     return float(f"{value:.6g}")
 
 
+def test_a_record_of_another_machine_is_shown_and_says_what_stands_in_the_way(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a step of 100 ms, by the share that the aim allows: what the floor, a kind, and the rest leave of it."""
+
+    def row(work: str, ratio: float, floor: float, **kinds: float) -> dict:
+        shares = {"products and convolutions": kinds["products"], "Python and dispatch": kinds["python"]}
+        return {"part": "gpt", "work": work, "peer": "loop", "unit": "ms", "ours": 100.0, "theirs": 100 * ratio,
+                "ratio": {"median": ratio, "low": ratio, "high": ratio}, "aim": 1.25, "floor": floor,
+                "facts": {"profile": shares}}  # fmt: skip
+
+    rows = [
+        row("by floor", 1.0, 81, products=0.9, python=0.1),
+        row("by kind", 1.0, 60, products=0.9, python=0.1),
+        row("by rest", 1.0, 60, products=0.7, python=0.3),
+        row("met", 1.5, 60, products=0.7, python=0.3),
+    ]
+    late = {"part": "overhead", "work": "late", "peer": "loop", "unit": "us", "ours": 400.0, "theirs": 100.0,
+            "ratio": {"median": 0.25, "low": 0.2, "high": 0.3}, "at_most": 100,
+            "facts": {"profile": {"optimizer": -0.2, "Python and dispatch": 1.2}}}  # fmt: skip
+    bare = {key: value for key, value in late.items() if key not in ("at_most", "facts")}
+    content = {"machine": "a machine, avx9", "rows": [*rows, late, bare], "skipped": []}
+    (tmp_path / "benchmarks_other.json").write_text(json.dumps(content))
+    docs = tables.docs_benchmarks
+    monkeypatch.setattr(docs, "RECORD", tmp_path / "benchmarks_other.json")
+    monkeypatch.setattr(docs, "MEASURED", tmp_path)
+    shown = docs.other_machines()
+    assert shown[0] == "On a machine, avx9:"
+    assert "| by floor | loop | 1.00 (1.00 to 1.00) | 1.25 | 81% |" in shown
+    assert "| late | loop | 0.25 (0.20 to 0.30) | 100 us | |" in shown
+    monkeypatch.setattr(docs, "elsewhere", lambda: [])
+    table = docs.where_the_time_goes()
+    assert table[2].endswith("| may take | floor | products and convolutions | optimizer | Python and dispatch |")
+    assert "| by rest | loop | 1.00 | 1.25 | 80% | 60% | 70% | 0 | 30% |" in table
+    assert "| late | loop | 0.25 | 100 us | 25% | | 0 | −20% | 120% |" in table
+    assert len(table) == 4 + len(rows) + 1
+    told = [line.removesuffix(".") for line in docs.in_the_way()]
+    assert len(told) == 2 + 4  # all but the one that is met
+    assert told[2].endswith("of the step, of which the arithmetic alone, at the rate of a plain product, is 81%")
+    assert told[3].endswith("allows 80% of the step, and products and convolutions alone take 90%")
+    assert told[4].endswith("take 70%, the rest (Python and dispatch 30%) may take 33% of its time")
+    assert told[5].endswith("allows 25% of the step, and Python and dispatch alone take 120%")
+
+
+def test_kinds_of_time_are_those_of_the_benchmark(tables: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    from benchmarks.time_by_kind import KINDS
+
+    assert tables.docs_benchmarks.KINDS == KINDS
+
+
 def test_what_is_told_apart_is_what_the_comparison_says(tables: ModuleType) -> None:
     with (REPOSITORY / "docs/reports/digits/differences.csv").open(newline="", encoding="utf-8") as file:
         apart = [row for row in csv.DictReader(file)
@@ -150,7 +205,7 @@ def test_a_record_keeps_what_its_runs_were(tmp_path: Path) -> None:
             f"seed: {seed}\nmodel: {{_target_: m.GAN}}\ndata: {{_target_: d.Digits}}\n"
             "budget: {_target_: genlab.budget.Examples, value: 500}\n"
         )
-        (folder / "overrides.yaml").write_text(f"- model=gan\n- seed={seed}\n")
+        (folder / "overrides.yaml").write_text(f"- model=gan\n- model.part=/home/me/parts/codes\n- seed={seed}\n")
         summary = {
             "metrics": {"fid_digits64_1k": 1.23456789 + seed},
             "protocol": {"metrics": {"fid": {}}},
@@ -166,15 +221,32 @@ def test_a_record_keeps_what_its_runs_were(tmp_path: Path) -> None:
             "baselines": {"floor": {"fid_digits64_1k": 0.76}},
         }
         (folder / "evaluation-abc.json").write_text(json.dumps(later))
+        told = later | {"metrics": {"fid_digits64_1k": 9.0}, "changed": {"model.guidance.strength": 4}}
+        (folder / "evaluation-abc-1.json").write_text(json.dumps(told))
+        captions = {"metrics": {"fid": {}}, "captions": "of the next example"}
+        control = later | {"metrics": {"fid_digits64_1k": 11.0}, "protocol": captions, "protocol_id": "xyz"}
+        (folder / "evaluation-xyz.json").write_text(json.dumps(control))
+        (folder / "metrics.csv").write_text(
+            "progress/examples,train/loss,val/fid_digits64_500,val/fid_digits64_1k\n256.0,1.5,,\n256.0,,7.0000001,\n512.0,,,1.25\n"
+        )
     content = json.loads(record.text(record.record(record.read_runs([str(tmp_path)]), "two runs", None)))
     assert [(run["row"], run["seed"]) for run in content["runs"]] == [("gan", 0), ("gan", 1)]
     first = content["runs"][0]
     assert first["metrics"] == {"fid_digits64_1k": 1.23457, "bits_per_dim_bound_val_100": 0.5}
     assert first["ids"] == {"fid_digits64_1k": "def", "bits_per_dim_bound_val_100": "ghi"}
     assert first["budget"] == {"examples": 500}
-    assert first["overrides"] == ["model=gan", "seed=0"]
+    assert first["overrides"] == ["model=gan", "model.part=.../parts/codes", "seed=0"]
     assert first["costs"] == {"examples": 512, "seconds": 3.5}
     assert content["baselines"] == {"floor": {"fid_digits64_1k": 0.76}}
+    assert first["others"] == [
+        {"changed": {"model.guidance.strength": 4}, "shuffled": False, "metrics": {"fid_digits64_1k": 9}},
+        {"changed": {}, "shuffled": True, "metrics": {"fid_digits64_1k": 11}},
+    ]
+    runs = record.read_runs([str(tmp_path)])
+    curves = [run["curve"] for run in record.record(runs, "two runs", None, "fid_digits64")["runs"]]
+    assert curves == [[(256, 7), (512, 1.25)]] * 2
+    with pytest.raises(SystemExit, match="has no column val/kid"):
+        record.record(runs, "", None, "kid")
     found = record.read_runs([str(tmp_path / "runs/gan/trial0")])
     with pytest.raises(SystemExit, match="a run of row same and seed 0 already"):
         record.record(found * 2, "", "same")
@@ -189,6 +261,57 @@ def test_the_script_of_the_families_names_each_row_that_the_tables_have(tables: 
     named = re.findall(r"^    (\w+)\) +echo \d+ model=", path.read_text(), re.M)
     assert named == [row for row in named if row in tables.DIGITS]
     assert set(named) == set(tables.DIGITS)
+
+
+def test_the_script_of_captions_names_each_row_that_the_tables_have(tables: ModuleType) -> None:
+    path = REPOSITORY / "scripts" / "captions.sh"
+    assert subprocess.run(["bash", "-n", path]).returncode == 0
+    named = re.findall(r"^    (\w+)\) +echo \d+ model=", path.read_text(), re.M)
+    assert sorted(named) == sorted(tables.docs_captions.FAMILIES)
+
+
+def test_captions_are_scored_at_the_best_guidance_of_samples_drawn_alike(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions = tables.docs_captions
+
+    def scores(all_of_it: float) -> dict[str, float]:
+        return {f"{part}_500": all_of_it for part in captions.PARTS}
+
+    def other(all_of_it: float, shuffled: bool = False, **changed: float | None) -> dict[str, object]:
+        paths = {"temperature": "model.sampler.temperature", "strength": "model.guidance.strength"}
+        named = {paths[name]: value for name, value in changed.items()}
+        return {"changed": named, "shuffled": shuffled, "metrics": scores(all_of_it)}
+
+    codes = {
+        "row": "transformer_codes",
+        "overrides": ["model=transformer", "model.guidance=2"],
+        "metrics": scores(0.9),  # of samples at a temperature of 1, which are left out
+        "curve": [[100, 0.1], [200, 0.2], [400, 0.4]],
+        "others": [
+            other(0.5, temperature=0.7),
+            other(0.75, temperature=0.7, strength=4),
+            other(0.25, temperature=0.7, strength=None),
+            other(0.0625, shuffled=True, temperature=0.7),
+        ],
+    }
+    gan = {"row": "gan", "overrides": ["model=gan"], "metrics": scores(0.3), "curve": [[100, 0.3]]}
+    gan["others"] = [other(0.03125, shuffled=True)]
+    (tmp_path / "captions.json").write_text(json.dumps({"runs": [gan, codes]}))
+    monkeypatch.setattr(captions, "MEASURED", tmp_path)
+    first, second = captions.families()[2:]
+    assert first == f"| transformer of codes | 4 |{' 0.750 |' * 8} 0.062 |"
+    assert second == f"| GAN (DCGAN) | – |{' 0.300 |' * 8} 0.031 |"
+    assert captions.guidance()[2:] == [
+        "| 1 | 0.250, 0.250 |",
+        "| 2 | 0.500, 0.500 |",
+        "| 4 | 0.750, 0.750 |",
+        "| 8 | – |",
+    ]
+    assert captions.budget()[2:] == [
+        "| transformer of codes | 0.200 | 0.400 |",
+        "| GAN (DCGAN) | – | 0.300 |",
+    ]
 
 
 @pytest.mark.parametrize(("page", "digits"), [("text_to_image", 3), ("transfer", 2)])

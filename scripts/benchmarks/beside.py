@@ -16,19 +16,29 @@ from typing import Any
 import torch
 
 from benchmarks import product
+from benchmarks.time_by_kind import time_by_kind
 from benchmarks.timing import Measured, Side, in_turns, once
 
 Begin = Callable[[Any], Mapping[str, Side]]  # from what a model is, its weights or None to what peers do in a turn
 
 
 def in_turns_beside(
-    ours: Mapping[str, Side], theirs: Mapping[str, Side], rounds: int, seconds: float, device: str = "cpu"
+    ours: Mapping[str, Side],
+    theirs: Mapping[str, Side],
+    rounds: int,
+    seconds: float,
+    device: str = "cpu",
+    profiled: bool = True,
 ) -> Measured:
-    """As :func:`in_turns`, with genlab's sides under the settings of its commands."""
+    """As :func:`in_turns`, with genlab's sides under the settings of its commands. ``profiled``: on a CPU it is seen
+    afterwards where their time goes."""
 
     def work(begin: Begin) -> Measured:
         with product.settings(device):
-            return in_turns({**ours, **begin(None)}, rounds, seconds, device)
+            measured = in_turns({**ours, **begin(None)}, rounds, seconds, device)
+            if device == "cpu" and profiled:
+                measured.by_kind = {name: time_by_kind(run) for name, run in ours.items()}
+            return measured
 
     return beside(work, lambda _: theirs, device)
 
@@ -42,7 +52,8 @@ def training_beside(
     """
 
     if device == "cuda" or not apart:
-        return beside(lambda _: product.training_in_turns(overrides, peers, rounds, steps, device), peers, device)
+        here = partial(product.training_in_turns, overrides, peers, rounds, steps, device, peers_are_here=True)
+        return beside(lambda _: here(), peers, device)
 
     def work(begin: Begin) -> Measured:
         return product.training_in_turns(overrides, lambda model: begin(model.state_dict()), rounds, steps, device)
@@ -107,8 +118,8 @@ def _serve(asked: Connection, make_peers: Begin, device: str) -> Measured:
         elif kind == "turn":
             asked.send(once(sides[given], device))
         elif kind == "end":
-            measured: Measured = given
-            return measured
+            assert isinstance(given, Measured)
+            return given
         else:
             raise RuntimeError(f"genlab's side failed: {given}")
 

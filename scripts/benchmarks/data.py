@@ -37,7 +37,8 @@ def _epochs(options: Options, folder: Path, count: int, side: int) -> Iterator[R
         str(folder / "images"), val_root=str(folder / "images"), cache_dir=str(folder / "cache"), batch_size=batch
     )
     decoding = timed(lambda: data.check(1))  # once for all runs
-    data.trainer = SimpleNamespace(global_rank=0, world_size=1)  # type: ignore[assignment]
+    strategy = SimpleNamespace(root_device=torch.device(options.device))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, strategy=strategy)  # type: ignore[assignment]
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)])
     theirs = torch.utils.data.DataLoader(
         datasets.ImageFolder(str(folder / "images"), transform), batch, shuffle=True, drop_last=True

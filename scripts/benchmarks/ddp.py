@@ -47,7 +47,7 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
             return
     for work, (overrides, batch) in (TINY if options.quick else WORK).items():
         sides = (*TRAINERS, APART) if options.device == "cpu" else tuple(TRAINERS)
-        measured: Measured = {side: [] for side in sides}
+        measured = Measured({side: [] for side in sides})
         for number in range(options.rounds):
             for side in sides if number % 2 == 0 else reversed(sides):
                 ranks = spent_by(side, overrides, batch, options)

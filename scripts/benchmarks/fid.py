@@ -125,7 +125,7 @@ def compared(sides: Work, tolerances: dict[str, float]) -> dict[str, float]:
 def _timed(sides: Work, rounds: int) -> Measured:
     """On the CPU, where FID's matrix is computed."""
     peers_sides = {name: run for name, run in sides.items() if name != "genlab"}
-    return in_turns_beside({"genlab": sides["genlab"]}, peers_sides, rounds, seconds=0.0)
+    return in_turns_beside({"genlab": sides["genlab"]}, peers_sides, rounds, seconds=0.0, profiled=False)
 
 
 def fid_from_files(real: Path, fake: Path, weights: Path, cache: Path) -> Work:

@@ -43,9 +43,10 @@ def over_a_bare_loop(options: Options) -> Iterator[Row | Skipped]:
     network = ("model/network=mlp", "model.network.width=64", "model.network.depth=8")
     measured = _measured(options, network, batch=8, steps=options.size(80, 3), bare=True)
     bare = measured["bare loop"]
-    over = {
-        name: [spent - alone for spent, alone in zip(values, bare, strict=True)] for name, values in measured.items()
-    }
+    over = Measured(
+        {name: [spent - alone for spent, alone in zip(values, bare, strict=True)] for name, values in measured.items()}
+    )
+    over.by_kind = {name: kinds - measured.by_kind["bare loop"] for name, kinds in measured.by_kind.items()}
     alone = statistics.median(spent.cpu for spent in bare)
     yield row(
         "overhead",

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from benchmarks.time_by_kind import Recorder, steps_for, time_by_kind
 from benchmarks.timing import Measured, Spent, clock, once
 from genlab import cli
 from genlab.command import train
@@ -31,7 +32,8 @@ def settings(device: str) -> Iterator[None]:
 
 
 class InTurn(pl.Callback):
-    """Times a training's steps, and makes a step of each peer before each of them. Ends the training."""
+    """Times a training's steps, and makes a step of each peer before each of them; then, on a CPU, makes a few more to
+    see where their time goes. Ends the training."""
 
     def __init__(
         self,
@@ -39,12 +41,17 @@ class InTurn(pl.Callback):
         rounds: int,
         steps: int,
         device: str,
+        peers_are_here: bool = False,
         warm_up: int = 5,
     ):
-        """``peers``: from the model that is trained to what peers do in a step."""
+        """``peers``: from the model that is trained to what peers do in a step; ``peers_are_here``, in this process: it
+        is seen where their time goes too."""
         self.make_peers, self.rounds, self.steps, self.device, self.warm_up = peers, rounds, steps, device, warm_up
+        self.peers_are_here = peers_are_here
         self.begun = 0
-        self.measured: Measured = {}
+        self.measured = Measured()
+        self.recorder = Recorder()
+        self.looked_at = 0  # steps; once the recorder runs
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.peers = self.make_peers(pl_module)
@@ -61,11 +68,27 @@ class InTurn(pl.Callback):
                 spent = once(run, self.device)
                 if counted >= 0:
                     self.measured[name][counted // self.steps] += spent / self.steps
+        elif self.device == "cpu":
+            self._look(counted - self.rounds * self.steps)
         self.begun += 1
         self.began = clock(self.device)
 
+    def _look(self, steps: int) -> None:
+        """After ``steps`` that are not timed any more."""
+        if steps == 0:
+            self.looked_at = steps_for(self.measured["genlab"][-1].wall)
+            self.recorder.start()
+        elif steps == self.looked_at:
+            self.measured.by_kind["genlab"] = self.recorder.stop(steps)
+            if self.peers_are_here:
+                self.measured.by_kind |= {name: time_by_kind(run) for name, run in self.peers.items()}
+
+    @property
+    def is_over(self) -> bool:
+        return self.begun > self.warm_up + self.rounds * self.steps + self.looked_at
+
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        trainer.should_stop = self.begun > self.warm_up + self.rounds * self.steps
+        trainer.should_stop = self.is_over
 
 
 def training_in_turns(
@@ -74,9 +97,10 @@ def training_in_turns(
     rounds: int,
     steps: int,
     device: str = "cpu",
+    peers_are_here: bool = False,
 ) -> Measured:
     """A training by genlab's command, with a step of each peer between its steps. -> seconds a step."""
-    watch = InTurn(peers, rounds, steps, device)
+    watch = InTurn(peers, rounds, steps, device, peers_are_here)
     build_callbacks = train.build_callbacks
     train.build_callbacks = lambda *given: [watch, *build_callbacks(*given)]
     trainer = "trainer=cpu" if device == "cpu" else "trainer=gpu"
@@ -85,7 +109,7 @@ def training_in_turns(
             cli.run(["train", *TRAINS, trainer, f"outputs={Path(folder) / 'runs'}", *overrides])
     finally:
         train.build_callbacks = build_callbacks
-    assert watch.begun > watch.warm_up + rounds * steps, "the training ended before the benchmark did"
+    assert watch.is_over, "the training ended before the benchmark did"
     return watch.measured
 
 

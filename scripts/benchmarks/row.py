@@ -61,6 +61,8 @@ def row(
 
     if device == "cuda" and "flops" in facts:
         facts["mfu"] = utilization(facts["flops"], statistics.median(times(ours, "wall")))
+    if (aim is not None or at_most is not None) and ours in measured.by_kind:
+        facts["profile"] = measured.by_kind[ours].shares()
     main, scale = "wall" if device == "cuda" else "cpu", UNITS[unit]
     return Row(
         part=part,
@@ -131,13 +133,20 @@ def table(rows: Sequence[Row]) -> str:
     lines = [list(COLUMNS), *map(cells, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
     left = {0, 1}
-    return "\n".join(
+    told = [
         "  ".join(
             cell.ljust(width) if i in left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
-    )
+    ]
+    return "\n".join([told[0], *(f"{line}{profile_of(row)}" for line, row in zip(told[1:], rows, strict=True))])
+
+
+def profile_of(of: Row) -> str:
+    """A line below that of a row: where its time goes."""
+    shares = of.facts.get("profile", {})
+    return f"\n    {', '.join(f'{kind} {share:.0%}' for kind, share in shares.items())}" if shares else ""
 
 
 def as_record(of: Row | Skipped) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from benchmarks.beside import in_turns_beside
 from benchmarks.floor import matmul_rate, operations
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, alone, row
-from benchmarks.timing import Side, Spent, timed
+from benchmarks.timing import Measured, Side, Spent, timed
 from genlab.config.tree import resolved
 from genlab.run import run_folder
 from genlab.run.assemble import build_data, build_evaluation
@@ -50,7 +50,7 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
     flops = operations(network)
     sides: dict[str, Side] = {"genlab": ours, "the network alone": network}
     measured = in_turns_beside(sides, {}, options.rounds, options.seconds, options.device)
-    each = {name: [spent / evaluations for spent in values] for name, values in measured.items()}
+    each = Measured({name: [spent / evaluations for spent in values] for name, values in measured.items()})
     rate = matmul_rate(torch.float32, options.device)
     yield row(
         "sampling",
@@ -77,7 +77,7 @@ def quality(options: Options) -> Iterator[Row | Skipped]:
     yield row(
         "sampling",
         work,
-        {"genlab": [by_default[1]], f"{STEPS} steps": [of_steps[1]]},
+        Measured({"genlab": [by_default[1]], f"{STEPS} steps": [of_steps[1]]}),
         f"{STEPS} steps",
         f"FID {by_default[0]:.3f} by default, {of_steps[0]:.3f} at {STEPS} steps, of {COUNT} samples each",
         unit="s",

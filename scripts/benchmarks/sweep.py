@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks import many_trials
 from benchmarks.options import Options
 from benchmarks.row import Row, Skipped, alone, row
-from benchmarks.timing import Spent
+from benchmarks.timing import Measured, Spent
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = (
@@ -74,7 +74,7 @@ def _beside_trials_by_hand(trials: int) -> Iterator[Row | Skipped]:
     yield row(
         "sweep",
         f"{2 * trials} short trainings, each",
-        {"genlab": swept, "by hand": hand},
+        Measured({"genlab": swept, "by hand": hand}),
         "by hand",
         "the same trainings",
         unit="s",

@@ -5,9 +5,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from scipy.stats import binom
+
+from benchmarks.time_by_kind import TimeByKind
 
 LEVEL = 0.95
 
@@ -45,7 +48,14 @@ def timed(run: Callable[[], object], device: str = "cpu", calls: int = 1) -> Spe
 
 
 Side = Callable[[], object]
-Measured = dict[str, list[Spent]]  # by side, one for each round: seconds of a call
+
+
+class Measured(dict[str, list[Spent]]):
+    """By side, one for each round: seconds of a call. ``by_kind``: where they go, of sides that were looked at."""
+
+    def __init__(self, spent: Mapping[str, list[Spent]] = MappingProxyType({})):
+        super().__init__(spent)
+        self.by_kind: dict[str, TimeByKind] = {}
 
 
 def in_turns(
@@ -61,7 +71,7 @@ def in_turns(
     calls = {}
     for name, run in sides.items():
         calls[name] = max(1, math.ceil(seconds / slices / max(1e-6, once(run, device).wall)))
-    measured: Measured = {name: [] for name in sides}
+    measured = Measured({name: [] for name in sides})
     for number in range(rounds):
         spent = dict.fromkeys(sides, Spent(0.0, 0.0))
         for turn in range(slices):

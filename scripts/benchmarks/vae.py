@@ -43,6 +43,7 @@ def rows(options: Options) -> Iterator[Row | Skipped]:
         measured,
         "plain loop",
         told["agreement"],
+        aim=1.1,
         floor=told["flops"] / rate,
         device=options.device,
         flops=told["flops"],

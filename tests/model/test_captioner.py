@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.model.captioner import Captioner
+from genlab.model.guidance.classifier_free import ClassifierFree
 from genlab.model.network.caption_decoder import CrossAttentionDecoder, PrefixDecoder
 from genlab.model.network.feed_forward import FeedForward
 from genlab.model.network.positions import Learned
@@ -130,6 +131,43 @@ def test_a_wide_beam_is_an_exhaustive_search(decoder: Any, length_penalty: float
         assert torch.equal(model.sample(1, one)[0], best)
 
 
+@pytest.mark.parametrize("sampler", [NextToken(temperature=0), BeamSearch(num_beams=3**LENGTH)])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_guided_words_are_those_of_both_whole_passes(decoder: Any, sampler: Any) -> None:
+    """p(word | picture)^w / p(word)^(w - 1), word by word, by plain passes with and without the picture."""
+    strength = 8.0
+    guided = captioner(decoder, sampler, guidance=ClassifierFree(strength), condition_dropout=0.1)
+    images = pictures(8)
+    with torch.no_grad():
+        seen = guided.seen(images, 8)
+    nothing = guided.nothing.expand_as(seen)
+
+    @torch.no_grad()
+    def next_log_probs(words: Tensor, row: int) -> Tensor:
+        told, untold = (
+            guided.decoder(words, those[row : row + 1].expand(len(words), -1, -1)).log_softmax(dim=-1)
+            for those in (seen, nothing)
+        )
+        return (strength * told - (strength - 1) * untold).log_softmax(dim=-1)
+
+    found, every = guided.sample(8, images), every_caption()
+    before = torch.cat([torch.full((len(every), 1), WORDS), every[:, :-1]], dim=1)
+    counted = (every != 0).sum(dim=1) + 1
+    for row in range(8):
+        if isinstance(sampler, NextToken):
+            words = torch.full((1, 1), WORDS)
+            for _ in range(LENGTH):
+                words = torch.cat([words, next_log_probs(words, row)[:, -1:].argmax(dim=-1)], dim=1)
+            expected = words[0, 1:] * (words[0, 1:] != 0).cumprod(dim=0)
+        else:
+            nats = next_log_probs(before, row).gather(2, every[..., None])[..., 0]
+            nats = nats.masked_fill(torch.arange(LENGTH) >= counted[:, None], 0).sum(dim=1)
+            expected = every[(nats / counted.clamp(max=LENGTH)).argmax()]
+        assert torch.equal(found[row], expected)
+    if decoder is CrossAttentionDecoder:  # the random weights of the other write the same either way
+        assert not torch.equal(captioner(decoder, sampler).sample(8, images), found), "guidance matters"
+
+
 def test_a_beam_finds_what_greedy_misses() -> None:
     """The likeliest first word leads into a choice among many; the best sequence begins with another."""
     table = {(): [0.0, 0.55, 0.45], (1,): [0.4, 0.3, 0.3], (2,): [0.9, 0.05, 0.05]}
@@ -194,6 +232,8 @@ def test_word_dropout_hides_the_words_before_in_training_alone() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"word_dropout=1\.5 must be between 0 and 1"):
         captioner(word_dropout=1.5)
+    with pytest.raises(ValueError, match=r"strength=3\.0 needs a model trained with model\.condition_dropout above 0"):
+        captioner(guidance=ClassifierFree(3.0))
     with pytest.raises(ValueError, match="a captioner needs pictures with captions, and the data have none"):
         Captioner(None, None, BeamSearch(), None, Constant(), SHAPE, {"caption": {"size": None}})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"pictures of shape \(3, 4, 4\): the model was trained on \(3, 8, 8\)"):

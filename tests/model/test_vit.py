@@ -106,3 +106,23 @@ def test_tokens_are_patches_row_by_row() -> None:
 def test_refuses(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ViT(**{"shape": (3, 8, 8), "patch_size": 4, "width": 8, "depth": 1, "num_heads": 2, **wrong})  # type: ignore[arg-type]
+
+
+def test_a_stem_of_convolutions_halves_the_image_and_knows_where_a_shape_is_moved_to() -> None:
+    """A move by a whole patch moves what the stem makes by one place; linear patches and convolutions alike."""
+    torch.manual_seed(0)
+    vit = ViT((3, 16, 48), patch_size=4, width=16, depth=1, num_heads=4, stem="convolutions")
+    image = torch.full((1, 3, 16, 48), -1.0)
+    image[:, :, 6:9, 21:25] = 1.0
+    with torch.no_grad():
+        before, after = vit.patches(image), vit.patches(image.roll(4, dims=3))
+    assert before.shape == (1, 16, 4, 12)
+    torch.testing.assert_close(after[:, :, :, 4:9], before[:, :, :, 3:8])
+    assert not torch.allclose(after[:, :, :, 4:9], before[:, :, :, 4:9])
+    assert vit(image).shape == (1, 1 + 4 * 12, 16)
+
+
+@pytest.mark.parametrize(("patch_size", "width"), [(3, 16), (1, 16), (8, 20)])
+def test_a_stem_of_convolutions_needs_patches_that_halving_makes(patch_size: int, width: int) -> None:
+    with pytest.raises(ValueError, match=rf"patch_size={patch_size} must be 2, 4, 8, ..., and divide width={width}"):
+        ViT((3, 24, 24), patch_size=patch_size, width=width, num_heads=4, stem="convolutions")

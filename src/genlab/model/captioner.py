@@ -12,8 +12,9 @@ from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSch
 from genlab.model.condition import Conditions, kinds_of
 from genlab.model.condition_kind import Caption
 from genlab.model.condition_picture import KEY, Picture
+from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
-from genlab.model.parts import CaptionDecoder, ImageEncoder, SequenceSearch, TokenSampler
+from genlab.model.parts import CaptionDecoder, ImageEncoder, PredictionGuidance, SequenceSearch, TokenSampler
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
 
@@ -48,12 +49,16 @@ class Captioner(GenerativeModel):
         ],  # the data's conditions by key, their ``spec.condition``, of which captions are learned
         condition_dropout: float = 0.0,  # share of training examples without their picture
         word_dropout: float = 0.0,  # share of the words before that the decoder does not see in training
+        guidance: PredictionGuidance | None = None,  # None: captions by the conditional model itself
         seed: int = 0,
     ):
         """``word_dropout``: words that are not seen have to be read off the picture, so that the decoder relies less on
-        which words follow which in training (Bowman et al. 2016, section 3.1).
+        which words follow which in training (Bowman et al. 2016, section 3.1). ``guidance``: a strength of w writes by
+        p(word | picture)^w / p(word)^(w - 1), so that what a picture shows counts more than what captions usually say
+        (Kornblith et al. 2023, eq. 3); it needs ``condition_dropout``.
 
-        Raises ValueError: the data have no captions; a share outside [0, 1].
+        Raises ValueError: the data have no captions; a share outside [0, 1]; guidance of a model that has not learned
+        captions of no picture.
         """
         super().__init__(seed, schedule)
         if not 0 <= word_dropout <= 1:
@@ -68,6 +73,8 @@ class Captioner(GenerativeModel):
         assert isinstance(caption, Caption)
         self.caption = caption
         self.conditions = Conditions({KEY: Picture(tuple(shape))}, condition_dropout)
+        self.guidance = guidance or NoGuidance()
+        self.conditions.check_guided(self.guidance.strength)
         self.make_encoder, self.make_decoder = encoder, decoder
         self.sampler, self.make_optimizer = sampler, optimizer
         self.shape = tuple(shape)
@@ -155,7 +162,7 @@ class Captioner(GenerativeModel):
         generator = self.stream(num_samples, generator)
         if isinstance(self.sampler, SequenceSearch):
             self.conditions.check(condition)
-            return self._searched(self.sampler, self.seen(condition, num_samples))
+            return self._searched(self.sampler, self._seen_to_write(condition, num_samples))
         captions = torch.zeros(num_samples, self.caption.length, dtype=torch.long, device=self.device)
         for place, words in enumerate(self._drawn(self.sampler, condition, generator)):
             captions[:, place] = words
@@ -167,14 +174,13 @@ class Captioner(GenerativeModel):
         self.conditions.check(condition)
         rows, length = len(generator), self.caption.length
         uniform = generator.rand(length).unbind(dim=1)
-        seen = self.seen(condition, rows)
-        cache = self.decoder.cache(rows, length)
+        seen = self._seen_to_write(condition, rows)
+        cache = self.decoder.cache(len(seen), length)
         before = torch.full((rows, length + 1), -1, device=self.device)
         words = before.new_full((rows,), self.caption.size)
         ended = torch.zeros(rows, dtype=torch.bool, device=self.device)
         for place in range(length):
-            logits = self.decoder(words[:, None], seen, cache)[:, -1]
-            self.evaluations += rows
+            logits = self._next(words, seen, cache)
             words = sampler(logits, before[:, :place], uniform[place]).masked_fill(ended, END)
             before[:, place] = words
             ended = ended | (words == END)
@@ -184,16 +190,32 @@ class Captioner(GenerativeModel):
 
     def _searched(self, sampler: SequenceSearch, seen: Tensor) -> Tensor:
         cache = self.decoder.cache(len(seen), self.caption.length)
-
-        def read(words: Tensor) -> Tensor:
-            self.evaluations += len(words)
-            return self.decoder(words[:, None], seen, cache)[:, -1]  # type: ignore[no-any-return]
+        told = self._guided()
 
         def step(words: Tensor, rows: Tensor) -> Tensor:
             nonlocal seen
+            if told:
+                rows = torch.cat([rows, rows + len(seen) // 2])
             cache.reorder(rows)
             seen = seen.index_select(0, rows)
-            return read(words)
+            return self._next(words, seen, cache)
 
-        first = read(torch.full((len(seen),), self.caption.size, device=seen.device))
+        rows = len(seen) // (2 if told else 1)
+        first = self._next(torch.full((rows,), self.caption.size, device=seen.device), seen, cache)
         return sampler.search(first, step, self.caption.length, END, self.device_mesh is None)
+
+    def _guided(self) -> bool:
+        return self.guidance.strength != 1
+
+    def _seen_to_write(self, condition: Condition | None, rows: int) -> Tensor:
+        """What the decoder sees: (N, S, width); with guidance that of no picture first, 2N rows."""
+        seen = self.seen(condition, rows)
+        return torch.cat([self.nothing.expand_as(seen), seen]) if self._guided() else seen
+
+    def _next(self, words: Tensor, seen: Tensor, cache: Any) -> Tensor:
+        """Logits (N, V) of what follows ``words`` (N,)."""
+        self.evaluations += len(seen)
+        if not self._guided():
+            return self.decoder(words[:, None], seen, cache)[:, -1]  # type: ignore[no-any-return]
+        untold, told = self.decoder(words.repeat(2)[:, None], seen, cache)[:, -1].float().chunk(2)
+        return self.guidance.mix(untold.log_softmax(dim=-1), told.log_softmax(dim=-1))

@@ -1,6 +1,8 @@
 """A vision transformer: an image as a sequence of vectors, one for each patch and one for the whole."""
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +10,15 @@ from torch import Tensor, nn
 
 from genlab.model.network.attention import SelfAttention
 from genlab.model.network.feed_forward import FeedForward
+from genlab.model.network.group_norm import group_norm
 
 _EPSILON = 1e-6  # of layer norms, as in the published models
 _STD = 0.02  # of weights at the start
 
 
 class ViT(nn.Module):
-    """The encoder of Dosovitskiy et al. (2021, section 3.1): patches, embedded linearly, a class token before them,
-    learned positions, and pre-norm transformer blocks.
+    """The encoder of Dosovitskiy et al. (2021, section 3.1): patches, embedded linearly (or by a few convolutions), a
+    class token before them, learned positions, and pre-norm transformer blocks.
 
     Weights start normal with deviation 0.02, cut off at two deviations; biases start at zero.
     """
@@ -29,15 +32,19 @@ class ViT(nn.Module):
         num_heads: int = 4,
         mlp_ratio: float = 4.0,  # hidden units of a feed-forward network / width
         dropout: float = 0.0,  # of embeddings, and of what each block adds
+        stem: Literal["linear", "convolutions"] = "linear",  # how a patch becomes a vector
     ):
-        """Raises ValueError: patches that do not tile the image, or heads that do not divide the width."""
+        """Raises ValueError: patches that do not tile the image, heads that do not divide the width, or
+        convolutions for patches whose side is not 2, 4, 8, ..."""
         super().__init__()
         channels, height, _ = _checked_sides(shape, patch_size)
         if width % num_heads:
             raise ValueError(f"num_heads={num_heads} must divide width={width}.")
         self.shape, self.patch_size, self.width = tuple(shape), patch_size, width
         self.length = 1 + (height // patch_size) * (shape[2] // patch_size)  # vectors: the class token and P patches
-        self.patches = nn.Conv2d(channels, width, patch_size, stride=patch_size)
+        self.patches: nn.Module = nn.Conv2d(channels, width, patch_size, stride=patch_size)
+        if stem == "convolutions":
+            self.patches = _convolutions(channels, width, patch_size)
         self.class_token = nn.Parameter(torch.empty(1, 1, width))
         self.positions = nn.Parameter(torch.empty(1, self.length, width))
         self.dropout = nn.Dropout(dropout)
@@ -80,6 +87,26 @@ class ViTBlock(nn.Module):
         """(N, T, width) -> (N, T, width)."""
         x = x + F.dropout(self.attention(self.attention_norm(x)), self.dropout, self.training)
         return x + F.dropout(self.feed_forward(self.feed_forward_norm(x)), self.dropout, self.training)
+
+
+def _convolutions(channels: int, width: int, patch_size: int) -> nn.Sequential:
+    """The stem of Xiao et al. (2021, "Early Convolutions Help Transformers See Better", section 4), with group in place
+    of batch normalization: 3x3 convolutions that halve the image and double their channels, each followed by one that
+    does not, then a linear map. All places share what is learned of edges and corners, so that shapes are told apart
+    after fewer examples: at patches of 4, a vector has seen 19 pixels."""
+    halvings = round(math.log2(patch_size))
+    if halvings < 1 or 2**halvings != patch_size or width % 2**halvings:
+        raise ValueError(
+            f"stem=convolutions halves the image: patch_size={patch_size} must be 2, 4, 8, ..., and divide "
+            f"width={width}."
+        )
+    layers: list[nn.Module] = []
+    for step in range(halvings):
+        wider = width // 2 ** (halvings - 1 - step)
+        for stride in (2, 1):
+            layers += [nn.Conv2d(channels, wider, 3, stride, padding=1), group_norm(wider), nn.ReLU()]
+            channels = wider
+    return nn.Sequential(*layers, nn.Conv2d(width, width, 1))
 
 
 def _checked_sides(shape: Sequence[int], patch_size: int) -> tuple[int, int, int]:
