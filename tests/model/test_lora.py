@@ -217,7 +217,8 @@ def test_what_is_frozen_or_not_called_has_none() -> None:
         (
             {"targets": ["*.qkv", "*.q_proj"]},
             r"targets: no linear map of the network is called \*\.q_proj\. There are "
-            r"blocks\.\*\.attention\.qkv\.query, blocks\.\*\.attention\.qkv\.key, .*blocks\.\*\.feed_forward\.out; \* stands for any characters",
+            r"blocks\.\*\.attention\.qkv\.query, blocks\.\*\.attention\.qkv\.key, .*blocks\.\*\.feed_forward\.out; "
+            r"\* stands for any characters",
         ),
         ({"targets": ["head"]}, r"no linear map of the network is called head"),
         ({"targets": []}, r"targets=\[\] names no map to adapt\. Use targets=\['\*'\]"),

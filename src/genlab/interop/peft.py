@@ -30,7 +30,6 @@ _PARTS = {"attention.qkv": ("query", "key", "value"), "feed_forward.gate_and_val
 _QKV = ("attn.c_attn", "attention.qkv")  # of GPT-2, and ours
 # What changes the function beside rank, alpha and targets, and is not built: as it is where it does nothing.
 _OFF: Mapping[str, tuple[Any, ...]] = {
-    "alpha_pattern": ({},),
     "bias": ("none",),
     "layer_replication": (),
     "lora_bias": (),
@@ -71,6 +70,9 @@ class PeftFolder:
                     raise ValueError(f"{name}={json.dumps(content[name])[:60]} is not supported")
             if type(content["r"]) is not int or content["r"] < 1 or not isinstance(content["lora_alpha"], int | float):
                 raise ValueError(f"r={content['r']} and lora_alpha={content['lora_alpha']} are not a rank and a number")
+            patterns = content.get("rank_pattern") or {}, content.get("alpha_pattern") or {}
+            if patterns not in (({}, {}), _patterns(content["r"], content["lora_alpha"], content.get("use_rslora"))):
+                raise ValueError(f"rank_pattern and alpha_pattern {json.dumps(patterns)[:60]} are not supported")
         except (OSError, ValueError, KeyError, RecursionError) as error:
             said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise ConfigError(f"{self.option}={self.where}: its {CONFIG} cannot be used ({said}).") from error
@@ -167,9 +169,14 @@ def _unfused(a: Tensor, b: Tensor, rank: int) -> dict[str, tuple[Tensor, Tensor]
         return {name: (a.clone(), rows) for name, rows in zip(names, b.chunk(len(names)), strict=True)}
     pairs = [(some, rows) for some, rows in zip(a.chunk(len(names)), b.chunk(len(names)), strict=True)]
     own = [(some, rows[:, i * rank : (i + 1) * rank]) for i, (some, rows) in enumerate(pairs)]
-    if any(rows.abs().sum() != some.abs().sum() for (_, rows), (_, some) in zip(pairs, own, strict=True)):
+    if any(rows.count_nonzero() != some.count_nonzero() for (_, rows), (_, some) in zip(pairs, own, strict=True)):
         raise ValueError(f"rank_pattern: an update of {_QKV[0]} of rank {len(a)} is not supported beside r={rank}")
     return dict(zip(names, own, strict=True))
+
+
+def _patterns(rank: int, alpha: float, rslora: Any) -> tuple[dict[str, int], dict[str, float]]:
+    """Of :func:`_fused` updates: three times the rank, and an alpha with which its ratio to the rank is the same."""
+    return {_QKV[0]: 3 * rank}, {_QKV[0]: (math.sqrt(3) if rslora else 3.0) * alpha}
 
 
 def _fused(parts: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -225,7 +232,7 @@ def written(
             names = {part: their for one, part, their in _llama_names() if one == our}
             theirs |= {f"model.layers.{number}.{names[part]}": pair for part, pair in parts.items()}
     depth = sum(name.endswith("attention.qkv.weight") for name in network)
-    wider = math.sqrt(3) if adapter["rslora"] else 3.0  # so that alpha over the rank is the same
+    ranks, alphas = _patterns(rank, alpha, adapter["rslora"]) if fused else ({}, {})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -238,8 +245,8 @@ def written(
         "bias": "none",
         "fan_in_fan_out": is_gpt2,
         "inference_mode": True,
-        "rank_pattern": {_QKV[0]: 3 * rank} if fused else {},
-        "alpha_pattern": {_QKV[0]: wider * alpha} if fused else {},
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
     }
     tensors = {
         f"{_PREFIX}{name}.lora_{matrix}.weight": value.contiguous()
