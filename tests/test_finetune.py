@@ -380,7 +380,7 @@ def test_its_weights_are_merged_where_they_are_exported(
     network = network_of(tuned)
     command_line(["export", f"run={tuned}", "format=transformers", f"out={tmp_path / 'merged'}"])
     told = re.search(
-        r"merged: +the adapter, in float32; of 4,160 logits up to \S+, none differs by more than (\S+)$",
+        r"merged: +the adapter, in float32; of 4,160 outputs up to \S+, none differs by more than (\S+)$",
         capsys.readouterr().out,
         re.M,
     )

@@ -14,9 +14,9 @@ from genlab.errors import ConfigError
 from genlab.model.activation_checkpointing import checkpoint_blocks
 from genlab.model.adapter.lora import LoRA, LoRALinear, adapted_maps, adapter_names, merged
 from genlab.model.condition_kind import Label
-from genlab.model.fused_linear import FusedLinear
 from genlab.model.network.dit import DiT
 from genlab.model.network.feed_forward import SwiGLU
+from genlab.model.network.fused_linear import FusedLinear
 from genlab.model.network.mmdit import MMDiT
 from genlab.model.network.positions import Rotary
 from genlab.model.network.token_transformer import TokenTransformer

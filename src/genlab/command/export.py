@@ -24,11 +24,9 @@ from genlab.interop.language_model_export import exported
 from genlab.interop.tokenizer_json import as_json
 from genlab.model.adapter.lora import adapter_names, merged
 from genlab.model.base import Model
-from genlab.model.diffusion import Diffusion
 from genlab.model.elsewhere import put_weights
 from genlab.model.float32 import exact_float32
-from genlab.model.latent_diffusion import LatentDiffusion
-from genlab.model.transformer import Transformer
+from genlab.model.parts import TakesAdapter
 from genlab.redaction import for_terminal
 from genlab.run.adapter import NETWORK
 from genlab.run.assemble import load_tokenizer
@@ -36,7 +34,6 @@ from genlab.run.load import load_run, load_template, without_adapter
 from genlab.run.origin import HUB
 
 WEIGHTS, CONFIG, TEMPLATE = "model.safetensors", "config.json", "chat_template.jinja"
-_COMPARED = 16  # tokens whose logits are compared before and after a merge
 
 
 def export(config: DictConfig, run: Path, format: str, out: str) -> None:
@@ -80,27 +77,15 @@ def export(config: DictConfig, run: Path, format: str, out: str) -> None:
 def _difference(model: Model, plain: Model, weights: Mapping[str, Tensor]) -> str:
     """What the merged ``weights`` change, put into ``plain``, a model like ``model`` without its adapter."""
     put_weights(plain, weights)
+    plain.to(model.device).eval()
+    assert isinstance(model, TakesAdapter) and isinstance(plain, TakesAdapter)
     with torch.no_grad(), exact_float32(model.device):
-        before, after = _answer(model), _answer(plain.to(model.device).eval())
+        before, after = (each.outputs_of_random_inputs(torch.Generator().manual_seed(0)) for each in (model, plain))
     worst = float((after - before).abs().max())
-    what = "logits" if isinstance(model, Transformer) else "outputs of the network"
     return (
-        f"the adapter, in float32; of {before.numel():,} {what} up to {float(before.abs().max()):.3g}, none differs "
-        f"by more than {worst:.2g}"
+        f"the adapter, in float32; of {before.numel():,} outputs up to {float(before.abs().max()):.3g}, none differs by "
+        f"more than {worst:.2g}"
     )
-
-
-def _answer(model: Model) -> Tensor:
-    """Logits of a few tokens, or what a denoiser makes of noise."""
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(model, Transformer):
-        count, length = model.view.num_outputs, min(_COMPARED, model.view.length)
-        tokens = torch.randint(count, (1, length), generator=generator)
-        return model.network(tokens.to(model.device))  # type: ignore[no-any-return]
-    denoiser = model.diffusion if isinstance(model, LatentDiffusion) else model
-    assert isinstance(denoiser, Diffusion), "others take no adapter"
-    noise = torch.randn(2, *denoiser.shape, generator=generator).to(model.device)
-    return denoiser.denoiser(None)(noise, torch.ones(2, device=model.device))
 
 
 def _as_safetensors(

@@ -122,6 +122,11 @@ class Diffusion(GenerativeModel):
         first = next(iter(condition.values()))
         return self.guidance.guide(CountingDenoiser(self), condition, self.conditions.nothing(len(first), first.device))
 
+    def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:
+        """What the denoiser makes of noise: (2, *shape)."""
+        noise = torch.randn(2, *self.shape, generator=generator).to(self.device)
+        return self.denoiser(None)(noise, torch.ones(2, device=self.device))
+
     def log_likelihood(self, x: Tensor, condition: Condition | None = None, trace: Trace | None = None) -> Tensor:
         """Nats of each image of ``x`` (N, C, H, W), a density over dequantized images on [-1, 1], without guidance: of
         a discrete likelihood, an estimate of a bound. -> (N,).

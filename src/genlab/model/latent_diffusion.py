@@ -103,6 +103,10 @@ class LatentDiffusion(GenerativeModel):
         return loss
 
     @torch.no_grad()
+    def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:
+        """As of the diffusion model of latents."""
+        return self.diffusion.outputs_of_random_inputs(generator)
+
     def encode(self, batch: Batch) -> Tensor:
         """Latents (N, Z, h, w), as the autoencoder has them."""
         return self.autoencoder.encode(batch[self.key], self.known_to_autoencoder(self.conditions.of(batch)))

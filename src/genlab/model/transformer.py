@@ -127,6 +127,11 @@ class Transformer(GenerativeModel):
         logits = self.network(sequences[:, :-1])[:, given - 1 :]
         return cross_entropy(logits, sequences[:, given:])
 
+    def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:
+        """Logits of up to 16 tokens: (1, T, num_outputs)."""
+        tokens = torch.randint(self.view.num_outputs, (1, min(16, self.view.length)), generator=generator)
+        return self.network(tokens.to(self.device))  # type: ignore[no-any-return]
+
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:
         """Nats of each example: of images (N, C, H, W) on [-1, 1], dequantized or not, as a density that is constant on

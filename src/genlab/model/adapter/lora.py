@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.errors import ConfigError
-from genlab.model.fused_linear import FusedLinear
+from genlab.model.network.fused_linear import FusedLinear
 
 WHOLE = "whole"  # the one part of a map that is not fused
 _SHOWN = 12  # names in a message

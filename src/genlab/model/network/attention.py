@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from genlab.model.fused_linear import FusedLinear
+from genlab.model.network.fused_linear import FusedLinear
 
 _LONG = 512  # positions from which the fused kernel is the quicker one in bfloat16, too
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.fused_linear import FusedLinear
+from genlab.model.network.fused_linear import FusedLinear
 
 
 class FeedForward(nn.Module):

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.elsewhere import FROM_ELSEWHERE
-from genlab.model.fused_linear import FusedLinear
 from genlab.model.network.attention import attend
 from genlab.model.network.dit import NUM_FREQUENCY_FEATURES, check_sizes, grid_positions, modulate
 from genlab.model.network.embedding import (
@@ -19,6 +18,7 @@ from genlab.model.network.embedding import (
     Told,
     Words,
 )
+from genlab.model.network.fused_linear import FusedLinear
 
 
 class MMDiT(nn.Module):

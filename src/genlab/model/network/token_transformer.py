@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.fused_linear import FusedLinear, Unembedding
 from genlab.model.network.attention import attend
+from genlab.model.network.fused_linear import FusedLinear, Unembedding
 from genlab.model.network.one_token import OneToken, OneTokenOfFixedShapes, fits_one_token
 from genlab.model.network.positions import positions_within, turn, within_segments
 
