@@ -78,13 +78,14 @@ def _difference(model: Model, plain: Model, weights: Mapping[str, Tensor]) -> st
     """What the merged ``weights`` change, put into ``plain``, a model like ``model`` without its adapter."""
     put_weights(plain, weights)
     plain.to(model.device).eval()
-    assert isinstance(model, TakesAdapter) and isinstance(plain, TakesAdapter)
+    assert isinstance(model, TakesAdapter)
+    assert isinstance(plain, TakesAdapter)
     with torch.no_grad(), exact_float32(model.device):
         before, after = (each.outputs_of_random_inputs(torch.Generator().manual_seed(0)) for each in (model, plain))
     worst = float((after - before).abs().max())
     return (
-        f"the adapter, in float32; of {before.numel():,} outputs up to {float(before.abs().max()):.3g}, none differs by "
-        f"more than {worst:.2g}"
+        f"the adapter, in float32; of {before.numel():,} outputs up to {float(before.abs().max()):.3g}, none differs "
+        f"by more than {worst:.2g}"
     )
 
 
