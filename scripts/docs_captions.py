@@ -119,7 +119,7 @@ def on_the_way(row: str) -> Iterator[str]:
         yield f"{statistics.fmean(point[1] for point in near):.3f}" if fits else "–"
 
 
-# --- captions of pictures, docs/captioning.md, and a judge of them, docs/clip.md ---------------------------------------
+# --- captions of pictures, docs/captioning.md, and a judge of them, docs/clip.md --------------------------------------
 
 WRITERS = {"nearest_training_picture": "the nearest training picture's", "other_pictures": "another picture's: chance"}
 SCENES = {

@@ -225,7 +225,7 @@ def test_a_run_is_exported_for_transformers(run: Path, tmp_path: Path, capsys: p
     torch.testing.assert_close(model.network(tokens), loaded(tokens).logits, rtol=0, atol=1e-4)
     for wrong, said in (
         (f"out={tmp_path / 'out'}", "this folder is not empty. Name a new one: out="),
-        ("format=onnx", "format must be transformers or safetensors, got 'onnx'"),
+        ("format=onnx", "format must be transformers, safetensors or peft, got 'onnx'"),
     ):
         with pytest.raises(ConfigError, match=said):
             command_line(["export", f"run={run}", "format=transformers", f"out={tmp_path / 'new'}", wrong])

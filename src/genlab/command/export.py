@@ -9,27 +9,36 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from safetensors.torch import save
+from torch import Tensor
 
 from genlab.checkpoint import read
-from genlab.checkpoint.tensors import as_bytes
+from genlab.checkpoint.tensors import as_bytes, sha256_of
 from genlab.config.tree import resolved
 from genlab.data.chat_tokens import ChatTokens
 from genlab.data.tokenizer.base import CaptionTokenizer
 from genlab.errors import ConfigError
 from genlab.files.atomic import partial_of, replace_folder, take_away, write_flushed, writing
 from genlab.files.paths import read_path
+from genlab.interop import peft
 from genlab.interop.language_model_export import exported
 from genlab.interop.tokenizer_json import as_json
+from genlab.model.adapter.lora import adapter_names, merged
+from genlab.model.base import Model
+from genlab.model.elsewhere import put_weights
+from genlab.model.float32 import exact_float32
+from genlab.model.parts import TakesAdapter
 from genlab.redaction import for_terminal
+from genlab.run.adapter import NETWORK
 from genlab.run.assemble import load_tokenizer
-from genlab.run.load import load_run, load_template
+from genlab.run.load import load_run, load_template, without_adapter
+from genlab.run.origin import HUB
 
 WEIGHTS, CONFIG, TEMPLATE = "model.safetensors", "config.json", "chat_template.jinja"
-NETWORK = "network."  # before the names of its weights, in the state dict of a model
 
 
 def export(config: DictConfig, run: Path, format: str, out: str) -> None:
-    """Write a run's weights, its averages where it has any, into the new folder ``out``.
+    """Write a run's weights, its averages where it has any, into the new folder ``out``; those of an adapter merged
+    into the network's, or as ``peft`` by themselves.
 
     Raises:
         ConfigError: the folder is not empty, or a part of the model has no equivalent in transformers.
@@ -43,19 +52,45 @@ def export(config: DictConfig, run: Path, format: str, out: str) -> None:
     has_tokenizer = bool(plain["data"].get("tokenizer"))
     tokenizer = load_tokenizer(plain, read.newest(run), run) if has_tokenizer else None
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
-    if format == "transformers":
-        files, told = _for_transformers(plain, weights, tokenizer, run)
+    updates = adapter_names(model)
+    told = []
+    if format == "peft":
+        files, line = _for_peft(plain, weights, updates, run)
+        told.append(line)
     else:
-        files, told = _as_safetensors(plain, weights, tokenizer), ""
+        if updates:
+            weights = merged(model, weights)
+            plain = {**plain, "model": {**plain["model"], "adapter": None}}
+            told.append(f"merged:     {_difference(model, without_adapter(plain, run), weights)}")
+        if format == "transformers":
+            files, left_out = _for_transformers(plain, weights, tokenizer, run)
+            told += [f"tokenizer:  {left_out}"] if left_out else []
+        else:
+            files = _as_safetensors(plain, weights, tokenizer)
     _write(folder, files)
     kinds = {"ema": "averaged", "best": "best"}
     print(for_terminal(f"exported:   {kinds.get(kind, 'raw')} weights of {run} to {folder}"))
-    if told:
-        print(for_terminal(f"tokenizer:  {told}"))
+    for line in told:
+        print(for_terminal(line))
+
+
+def _difference(model: Model, plain: Model, weights: Mapping[str, Tensor]) -> str:
+    """What the merged ``weights`` change, put into ``plain``, a model like ``model`` without its adapter."""
+    put_weights(plain, weights)
+    plain.to(model.device).eval()
+    assert isinstance(model, TakesAdapter)
+    assert isinstance(plain, TakesAdapter)
+    with torch.no_grad(), exact_float32(model.device):
+        before, after = (each.outputs_of_random_inputs(torch.Generator().manual_seed(0)) for each in (model, plain))
+    worst = float((after - before).abs().max())
+    return (
+        f"the adapter, in float32; of {before.numel():,} outputs up to {float(before.abs().max()):.3g}, none differs "
+        f"by more than {worst:.2g}"
+    )
 
 
 def _as_safetensors(
-    plain: Mapping[str, Any], weights: Mapping[str, torch.Tensor], tokenizer: CaptionTokenizer | None
+    plain: Mapping[str, Any], weights: Mapping[str, Tensor], tokenizer: CaptionTokenizer | None
 ) -> dict[str, bytes]:
     """A file that ``start=`` takes, the config of the model and its data's shape, and what the tokenizer learned."""
     files = {
@@ -65,25 +100,57 @@ def _as_safetensors(
     return files if tokenizer is None else {**files, "tokenizer.json": tokenizer.state().encode()}
 
 
-def _for_transformers(
-    plain: Mapping[str, Any], weights: Mapping[str, torch.Tensor], tokenizer: CaptionTokenizer | None, run: Path
+def _for_peft(
+    plain: Mapping[str, Any], weights: Mapping[str, Tensor], updates: list[str], run: Path
 ) -> tuple[dict[str, bytes], str]:
+    """The adapter, and a line about the model that it is put on."""
+    if not updates:
+        raise ConfigError(
+            f"format=peft: {run} has no adapter (model/adapter=lora). Use format=transformers, or format=safetensors"
+        )
+    base = {name: value for name, value in weights.items() if name not in updates}
+    config, _ = _language_model(plain, base, run, "peft")
+    start = (plain.get("start") or {}).get("where") or ""
+    is_from_transformers = start.startswith(HUB)
+    files = peft.written(
+        plain["model"]["adapter"],
+        {name.removeprefix(NETWORK): weights[name] for name in updates},
+        {name.removeprefix(NETWORK): value for name, value in base.items()},
+        config["model_type"] == "gpt2",
+        start.removeprefix(HUB) if is_from_transformers else "",
+        sha256_of(as_bytes(base, {})),
+    )
+    if is_from_transformers:
+        return files, f"base:       {start.removeprefix(HUB)}"
+    return files, f"base:       {start}, which format=transformers writes as a folder"
+
+
+def _language_model(
+    plain: Mapping[str, Any], weights: Mapping[str, Tensor], run: Path, format: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The content of config.json, and the tensors by their names in transformers. Raises ConfigError."""
     node, spec = plain["model"].get("network"), plain["spec"]
     if not (isinstance(node, Mapping) and spec["modality"] == "text" and "start_token" in plain["model"]):
         raise ConfigError(
-            f"format=transformers: {run} holds no language model that transformers knows. Use format=safetensors"
+            f"format={format}: {run} holds no language model that transformers knows. Use format=safetensors"
         )
     own = {name.removeprefix(NETWORK): value for name, value in weights.items() if name.startswith(NETWORK)}
     if str(plain["model"]["_target_"]).rpartition(".")[2] != "Transformer":
         raise ConfigError(
-            f"format=transformers: the model of {run} does not predict the next token. Use format=safetensors"
+            f"format={format}: the model of {run} does not predict the next token. Use format=safetensors"
         )
     try:
-        config, tensors = exported(node, own, spec["shape"][0])
+        return exported(node, own, spec["shape"][0])
     except ValueError as error:
         raise ConfigError(
-            f"format=transformers: {error} of {run} has no equivalent there. Use format=safetensors"
+            f"format={format}: {error} of {run} has no equivalent there. Use format=safetensors"
         ) from error
+
+
+def _for_transformers(
+    plain: Mapping[str, Any], weights: Mapping[str, Tensor], tokenizer: CaptionTokenizer | None, run: Path
+) -> tuple[dict[str, bytes], str]:
+    config, tensors = _language_model(plain, weights, run, "transformers")
     assert tokenizer is not None, "text has one"
     end: int | None = getattr(tokenizer, "end", None)
     config |= {"bos_token_id": None, "eos_token_id": end, "pad_token_id": None, "torch_dtype": "float32"}

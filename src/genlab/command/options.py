@@ -48,7 +48,10 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     },
     "export": {
         "run": (..., "the run whose weights are written, averaged where it has averages"),
-        "format": (..., "transformers: a folder that from_pretrained loads; safetensors: of any run"),
+        "format": (
+            ...,
+            "transformers: a folder that from_pretrained loads; safetensors: of any run; peft: an adapter",
+        ),
         "out": (..., "the folder, a new one"),
     },
     "verify": {
@@ -74,7 +77,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     },
 }
 
-FORMATS = ("transformers", "safetensors")  # of export
+FORMATS = ("transformers", "safetensors", "peft")  # of export
 OF_IMAGES = ("images", "reference", "out", "image_key", "on_bad")  # options of evaluate without a run
 
 
@@ -116,7 +119,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return value
     if name == "format":
         if value not in FORMATS:
-            raise ConfigError(f"format must be {' or '.join(FORMATS)}, got {value!r}.")
+            raise ConfigError(f"format must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {value!r}.")
         return value
     if name in ("sort", "protocol", "image_key"):
         return str(value)

@@ -15,7 +15,7 @@ from genlab.errors import ConfigError
 _TEXTS = frozenset({
     "run", "runs", "folder", "out", "images", "reference", "sort", "protocol", "outputs", "root", "val_root", "path",
     "val_path", "label_path", "val_label_path", "cache_dir", "save_dir", "default_root_dir", "weights", "name",
-    "extractor", "autoencoder", "tokenizer", "start", "where",
+    "extractor", "autoencoder", "tokenizer", "start", "where", "adapter",
 })  # fmt: skip
 
 

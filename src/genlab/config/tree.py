@@ -213,12 +213,12 @@ class ConfigTree:
 
 def _begun(config: DictConfig, parsed: Sequence[Override]) -> tuple[DictConfig, list[Override]]:
     """``config`` with ``start=<place>`` applied, and the overrides without it. Raises ConfigError for
-    ``start.only`` and ``start.freeze`` without a place."""
+    ``start.only`` and others below it without a place."""
     typed = [override for override in parsed if name_of(override) == START and isinstance(override.value(), str)]
     if typed:
         config = deepcopy(config)
         with open_dict(config):
-            config[START] = {"where": typed[-1].value(), "only": None, "freeze": [], "sha256": None}
+            config[START] = {"where": typed[-1].value(), "only": None, "freeze": [], "adapter": None, "sha256": None}
     further = [override for override in parsed if name_of(override).startswith(f"{START}.")]
     if further and START in config and config[START] is None:
         raise ConfigError(f"{further[0].input_line} needs {START}=outputs/..., the run to start from.")

@@ -15,6 +15,7 @@ from genlab.model.float32 import exact_float32
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameters_for
 from genlab.model.parts import (
+    Adapter,
     Denoiser,
     DenoisesToTheEnd,
     DenoisingNetwork,
@@ -47,6 +48,7 @@ class Diffusion(GenerativeModel):
         conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
         condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples without their condition
         guidance: Guidance | None = None,  # None: samples of the conditional model itself
+        adapter: Adapter | None = None,  # trained in place of the network's own weights; None: these are trained
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
@@ -60,7 +62,7 @@ class Diffusion(GenerativeModel):
                 "the ODE, others' D is an expected image. Choose both or neither."
             )
         self.make_network, self.objective, self.sampler, self.make_optimizer = network, objective, sampler, optimizer
-        self.shape, self.compile_network = tuple(shape), compile
+        self.shape, self.adapter, self.compile_network = tuple(shape), adapter, compile
         self.register_module("network", None)
 
     def configure_model(self) -> None:
@@ -68,6 +70,8 @@ class Diffusion(GenerativeModel):
             return
         network = self.make_network(**told_to(self.make_network, self.conditions.kinds))
         assert isinstance(network, nn.Module)
+        if self.adapter is not None:
+            self.adapter.adapt(network)
         if self.compile_network:
             network.compile()
         if self.device_mesh is not None:
@@ -117,6 +121,11 @@ class Diffusion(GenerativeModel):
             return self.guidance.guide(CountingDenoiser(self), None, None)
         first = next(iter(condition.values()))
         return self.guidance.guide(CountingDenoiser(self), condition, self.conditions.nothing(len(first), first.device))
+
+    def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:
+        """What the denoiser makes of noise: (2, *shape)."""
+        noise = torch.randn(2, *self.shape, generator=generator).to(self.device)
+        return self.denoiser(None)(noise, torch.ones(2, device=self.device))
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None, trace: Trace | None = None) -> Tensor:
         """Nats of each image of ``x`` (N, C, H, W), a density over dequantized images on [-1, 1], without guidance: of

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from genlab.model.base import Batch, Condition, GenerativeModel, HasLatent, LearningRateSchedule, OptimizerFactory
 from genlab.model.diffusion import Diffusion
 from genlab.model.elsewhere import FROM_ELSEWHERE
-from genlab.model.parts import DenoisingNetwork, DenoisingObjective, Guidance, Sampler, kind_of_step
+from genlab.model.parts import Adapter, DenoisingNetwork, DenoisingObjective, Guidance, Sampler, kind_of_step
 from genlab.seeding import RandomStream
 
 _STD = 0.5  # about that of images in [-1, 1]
@@ -46,6 +46,7 @@ class LatentDiffusion(GenerativeModel):
         condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples without their condition
         guidance: Guidance | None = None,  # None: samples of the conditional model itself
         latent_scale: float | None = None,  # None: of the first batch; Stable Diffusion 1 and 2: 0.18215
+        adapter: Adapter | None = None,  # trained in place of the network's own weights; None: these are trained
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
@@ -69,6 +70,7 @@ class LatentDiffusion(GenerativeModel):
             conditions=conditions,
             condition_dropout=condition_dropout,
             guidance=guidance,
+            adapter=adapter,
             compile=compile,
             seed=seed,
         )
@@ -101,6 +103,10 @@ class LatentDiffusion(GenerativeModel):
         return loss
 
     @torch.no_grad()
+    def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:
+        """As of the diffusion model of latents."""
+        return self.diffusion.outputs_of_random_inputs(generator)
+
     def encode(self, batch: Batch) -> Tensor:
         """Latents (N, Z, h, w), as the autoencoder has them."""
         return self.autoencoder.encode(batch[self.key], self.known_to_autoencoder(self.conditions.of(batch)))

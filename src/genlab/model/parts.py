@@ -7,6 +7,7 @@ this before anything is built), so a network or an objective needs no base class
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from genlab.model.base import Condition
@@ -183,6 +184,23 @@ class Sampler(Protocol):
 
     def __call__(self, denoise: Denoiser, noise: Tensor, generator: RandomStream) -> Tensor:
         """``noise``: standard normal, (N, C, H, W). Returns data of that shape."""
+        ...
+
+
+class Adapter(Protocol):
+    """What is trained in place of a network's own weights."""
+
+    def adapt(self, network: nn.Module) -> None:
+        """Freeze ``network``, in place, and add what is trained. Raises ConfigError: it finds nothing to add to."""
+        ...
+
+
+@runtime_checkable
+class TakesAdapter(Protocol):
+    """A model whose network an adapter may be put on."""
+
+    def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:
+        """Of its network, for a few inputs: what may not change where the adapter is merged."""
         ...
 
 

@@ -21,7 +21,7 @@ from genlab.model.cross_entropy import counted_nats, cross_entropy, nats
 from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
-from genlab.model.parts import PredictionGuidance, TokenNetwork, TokenSampler
+from genlab.model.parts import Adapter, PredictionGuidance, TokenNetwork, TokenSampler
 from genlab.model.sharding import shard
 from genlab.model.tokens import TokenView, dequantized_to_batch, made, view_of
 from genlab.seeding import RandomStream
@@ -56,6 +56,7 @@ class Transformer(GenerativeModel):
         condition_dropout: float | Mapping[str, float] = 0.1,  # share of training examples without their condition
         guidance: PredictionGuidance | None = None,  # None: samples of the conditional model itself
         sample_length: int | None = None,  # tokens of a sample of text; None: as many as are seen at once
+        adapter: Adapter | None = None,  # trained in place of the network's own weights; None: these are trained
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
@@ -69,7 +70,7 @@ class Transformer(GenerativeModel):
         self.make_network, self.sampler, self.make_optimizer = network, sampler, optimizer
         self.shape, self.vocab_size, self.start_token = tuple(shape), vocab_size, start_token
         self.sample_length, self.compile_network = sample_length, compile
-        self.tokenizer = tokenizer
+        self.tokenizer, self.adapter = tokenizer, adapter
         self.likelihood_kind: Literal["exact", "bound"] = "exact" if tokenizer is None else "bound"
         self.register_module("network", None)
 
@@ -84,6 +85,8 @@ class Transformer(GenerativeModel):
             max_length=self.view.given_length - 1 + self.view.length,
             causal=True,
         )
+        if self.adapter is not None:
+            self.adapter.adapt(network)
         if self.compile_network:
             network.compile()
         if self.device_mesh is not None:
@@ -123,6 +126,11 @@ class Transformer(GenerativeModel):
         given = self.view.given_length
         logits = self.network(sequences[:, :-1])[:, given - 1 :]
         return cross_entropy(logits, sequences[:, given:])
+
+    def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:
+        """Logits of up to 16 tokens: (1, T, num_outputs)."""
+        tokens = torch.randint(self.view.num_outputs, (1, min(16, self.view.length)), generator=generator)
+        return self.network(tokens.to(self.device))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:

@@ -30,6 +30,7 @@ from genlab.model.base import ComparesCaptions, HasFeatures, HasLatent, HasToken
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
 from genlab.model.renamed_weights import renamed
 from genlab.run import run_folder
+from genlab.run.adapter import take_adapter
 from genlab.run.language_model import take_language_model
 from genlab.run.origin import FILE, HUB, Origin, file_of, is_a_reference, origin_of, weights_of
 
@@ -59,6 +60,7 @@ def adopt(config: DictConfig, typed: Sequence[str] = ()) -> None:
     _name_judge(config)
     _take_sizes(config)
     take_language_model(config, typed)
+    take_adapter(config, typed)
     places = dict(_places(config))
     for path, (slot, value) in places.items():
         if isinstance(value, str):

@@ -1,6 +1,8 @@
 """Loads the model of a trained run."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -29,6 +31,15 @@ def load_run(config: DictConfig, run: Path) -> tuple[Model, str]:
     model.progress = last.progress
     use_gpu = torch.cuda.is_available() and plain["trainer"].get("accelerator") != "cpu"
     return model.to("cuda" if use_gpu else "cpu").eval(), weights
+
+
+def without_adapter(plain: Mapping[str, Any], run: Path) -> Model:
+    """The model of a run's resolved config, whose adapter has been taken out: its parts from elsewhere have their
+    weights, the rest is random."""
+    model = build_model(plain)
+    model.configure_model()
+    put_parts(model, plain["pretrained"], run)
+    return model
 
 
 def load_template(run: Path) -> chat_template.ChatTemplate | None:

@@ -16,10 +16,12 @@ from pytorch_lightning import LightningModule, Trainer
 from genlab.checkpoint.tensors import as_bytes, sha256_of
 from genlab.config.build import check
 from genlab.errors import ConfigError
+from genlab.model.adapter.lora import adapter_names
 from genlab.model.base import Model
 from genlab.model.elsewhere import misfit, own_weights, prefixes, put_weights
 from genlab.model.freezing import like
 from genlab.model.renamed_weights import renamed
+from genlab.run.adapter import adapter_from, without_updates
 from genlab.run.origin import Origin, RunOrigin, is_of_another_library, origin_of
 
 OPTION = "start"
@@ -42,6 +44,12 @@ def check_start(node: Any) -> None:
         raise ConfigError(f"{OPTION} must be the folder of a run: {OPTION}=outputs/<model>-<data>/<run>")
     check(node.get("only"), Sequence[str] | None, f"{OPTION}.only")
     check(node.get("freeze"), Sequence[str] | None, f"{OPTION}.freeze")
+    check(node.get("adapter"), str | None, f"{OPTION}.adapter")
+
+
+def begins_elsewhere(config: Mapping[str, Any]) -> bool:
+    """Whether a new run of a resolved ``config`` has, or needs, weights that were trained before."""
+    return config.get(OPTION) is not None or config["model"].get("adapter") is not None
 
 
 def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
@@ -50,14 +58,22 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
     Raises ConfigError: there is no such run, its weights do not fit, or a pattern matches none.
     """
     node = config.get(OPTION)
+    updates = adapter_names(model)
+    if node is None and updates:
+        raise ConfigError(
+            f"model/adapter: an adapter is trained on weights that are there, and those here are random. Name some: "
+            f"{OPTION}=outputs/<model>-<data>/<run>"
+        )
     if node is None:
         return None
     origin = origin_of(node["where"], OPTION)
-    own = model.state_dict()
+    own, is_merged = model.state_dict(), False
     if is_of_another_library(node["where"]):
         own, found = _of_a_part(model, origin, own, node["where"])
     else:
-        found = renamed(own_weights(model, origin.weights()), own)
+        weights, is_merged = without_updates(origin, origin.weights(), model, not node.get("adapter"))
+        found = renamed(own_weights(model, weights), own)
+    own = {name: value for name, value in own.items() if name in found or name not in updates}  # new: as they are
     wanted = _named(node["only"], own)
     taken = {name: found[name] for name in wanted if name in found}
     wrong = misfit({name: own[name] for name in wanted}, taken if node["only"] else found)
@@ -65,9 +81,16 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
         raise ConfigError(
             f"{OPTION}={node['where']}: its weights are not those of this model ({wrong}). {_rest(own, found)}"
         )
+    number = len(taken)
+    if node.get("adapter"):
+        taken |= adapter_from(node["adapter"], taken, node["where"], model)
     sha256 = sha256_of(as_bytes(taken, {}))
     frozen = f"; frozen: {', '.join(node['freeze'])}" if node["freeze"] else ""
-    told = f"{_kind(origin)} weights of {node['where']}, {len(taken)} of {len(own)} tensors{frozen}"
+    told = f"{_kind(origin)} weights of {node['where']}, {number} of {len(own)} tensors{frozen}"
+    if is_merged:
+        told += "; its adapter is merged into them"
+    if node.get("adapter"):
+        told += f"; adapter of {node['adapter']}"
     if getattr(origin, "is_language_model", False):
         told += "; texts are tokenized by its own tokenizer"
     return Start(taken, sha256, told)

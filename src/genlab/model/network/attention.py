@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from genlab.model.network.fused_linear import FusedLinear
+
 _LONG = 512  # positions from which the fused kernel is the quicker one in bfloat16, too
 
 
@@ -86,7 +88,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = FusedLinear(width, {"query": width, "key": width, "value": width})
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(context_width, 2 * width)
+        self.key_value = FusedLinear(context_width, {"key": width, "value": width})
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, context: Tensor, seen: Tensor) -> Tensor:

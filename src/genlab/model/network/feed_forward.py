@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.model.network.fused_linear import FusedLinear
+
 
 class FeedForward(nn.Module):
     """Two linear maps around an activation (Vaswani et al. 2017, eq. 2)."""
@@ -38,7 +40,7 @@ class SwiGLU(nn.Module):
     ):
         super().__init__()
         hidden = round(expansion * width / 8) * 8 if hidden is None else hidden
-        self.gate_and_value = nn.Linear(width, 2 * hidden, bias)
+        self.gate_and_value = FusedLinear(width, {"gate": hidden, "value": hidden}, bias)
         self.out = nn.Linear(hidden, width, bias)
 
     def forward(self, x: Tensor) -> Tensor:

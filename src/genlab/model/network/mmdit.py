@@ -18,6 +18,7 @@ from genlab.model.network.embedding import (
     Told,
     Words,
 )
+from genlab.model.network.fused_linear import FusedLinear
 
 
 class MMDiT(nn.Module):
@@ -125,7 +126,7 @@ class Stream(nn.Module):
         hidden = int(width * mlp_ratio)
         self.num_heads, self.is_read_alone = num_heads, is_read_alone
         self.modulation = nn.Linear(width, (2 if is_read_alone else 6) * width)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = FusedLinear(width, {"query": width, "key": width, "value": width})
         norm = (width // num_heads, 1e-6)
         self.query_norm = nn.RMSNorm(*norm) if qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(*norm) if qk_norm else nn.Identity()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.model.network.attention import attend
+from genlab.model.network.fused_linear import FusedLinear, Unembedding
 from genlab.model.network.one_token import OneToken, OneTokenOfFixedShapes, fits_one_token
 from genlab.model.network.positions import positions_within, turn, within_segments
 
@@ -73,8 +74,9 @@ class Attention(nn.Module):
         self.num_heads, self.num_kv_heads, self.window = num_heads, num_kv_heads, window
         self.head_width = width // num_heads if head_width is None else head_width
         qkv_bias = bias if qkv_bias is None else qkv_bias
-        self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * self.head_width, qkv_bias)
-        self.out = nn.Linear(num_heads * self.head_width, width, bias)
+        queries, keys = num_heads * self.head_width, num_kv_heads * self.head_width
+        self.qkv = FusedLinear(width, {"query": queries, "key": keys, "value": keys}, qkv_bias)
+        self.out = nn.Linear(queries, width, bias)
         self.head_norm = head_norm(self.head_width) if head_norm is not None else nn.Identity()
 
     def forward(
@@ -107,7 +109,7 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.query = nn.Linear(width, width, bias)
-        self.key_value = nn.Linear(seen_width, 2 * width, bias)
+        self.key_value = FusedLinear(seen_width, {"key": width, "value": width}, bias)
         self.out = nn.Linear(width, width, bias)
 
     def forward(self, x: Tensor, seen: Tensor, cache: KeyValueCache | None, block: int) -> Tensor:
@@ -247,7 +249,7 @@ class TokenTransformer(nn.Module):
         )
         self.has_windows = any(own_window is not None for own_window in self.windows)
         self.norm = norm(width)
-        self.head = None if tied else nn.Linear(width, num_outputs, bias=False)
+        self.head = None if tied else Unembedding(width, num_outputs, bias=False)
         self.initialize(0.0 if zero_init else 0.02 / math.sqrt(2 * depth))
 
     def initialize(self, residual_std: float) -> None:

@@ -1,0 +1,171 @@
+"""LoRA (Hu et al. 2021): low-rank updates of linear maps, trained in place of the maps themselves."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genlab.errors import ConfigError
+from genlab.model.network.fused_linear import FusedLinear
+
+WHOLE = "whole"  # the one part of a map that is not fused
+_SHOWN = 12  # names in a message
+UPDATES = "updates"  # of the names of an adapter's weights: blocks.0.attention.qkv.updates.query.a
+
+
+class LoRA:
+    """Freezes a network, and adds to each map W of it that ``targets`` names the product of two small matrices:
+    W + alpha / rank * B A (eq. 3).
+
+    Each part of a fused map has its own A and B. A starts as a linear map of torch does, B at zero, so that the network
+    starts as it was.
+    """
+
+    def __init__(
+        self,
+        rank: int = 8,
+        alpha: float = 16.0,
+        dropout: float = 0.0,  # of what A reads
+        targets: Sequence[str] = ("*",),  # patterns of the names of maps in the network; * stands for any characters
+        rslora: bool = False,  # alpha / sqrt(rank) in place of alpha / rank (Kalajdzievski 2023)
+    ):
+        """Raises ValueError: an argument is outside its range."""
+        if rank < 1:
+            raise ValueError(f"rank={rank} must be 1 or more.")
+        if not 0 < alpha < math.inf:
+            raise ValueError(f"alpha={alpha} must be finite and above 0.")
+        if not targets:
+            raise ValueError("targets=[] names no map to adapt. Use targets=['*'] for all of them.")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout} must be at least 0 and below 1.")
+        self.rank, self.dropout, self.targets = rank, dropout, tuple(targets)
+        self.scale = alpha / math.sqrt(rank) if rslora else alpha / rank
+
+    def adapt(self, network: nn.Module) -> None:
+        """Freeze ``network``, in place, and put updates beside its maps, those of frozen parts excepted.
+
+        Raises ConfigError: one of the targets names no map.
+        """
+        found = dict(_maps(network))
+        known = [name for name, layer in found.items() for name in _names(name, parts_of(layer))]
+        for pattern in self.targets:
+            if not any(_matches(name, (pattern,)) for name in known):
+                raise ConfigError(
+                    f"model.adapter.targets: no linear map of the network is called {pattern}. There are "
+                    f"{_some(known)}; * stands for any characters."
+                )
+        network.requires_grad_(False)
+        for name, layer in found.items():
+            parts = parts_of(layer)
+            named = zip(parts, _names(name, parts), strict=True)
+            chosen = [part for part, full in named if _matches(full, self.targets)]
+            if chosen:
+                above, _, own = name.rpartition(".")
+                adapted = LoRALinear(layer, chosen, self.rank, self.scale, self.dropout)
+                network.get_submodule(above).register_module(own, adapted)
+
+
+class LoRALinear(nn.Linear):
+    """A linear map, whose weights keep their names, and updates of all or some of its parts."""
+
+    def __init__(self, base: nn.Linear, adapted: Sequence[str], rank: int, scale: float, dropout: float):
+        """``adapted``: those of :func:`parts_of` the map ``base`` that have an update."""
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.weight = base.weight
+        self.register_parameter("bias", base.bias)
+        self.parts, self.rank, self.scale = parts_of(base), rank, scale
+        self.updates = nn.ModuleDict(
+            {part: LowRank(base.weight, self.parts[part], rank, scale, dropout) for part in adapted}
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        unchanged = F.linear(input, self.weight, self.bias)
+        changes = [
+            self.updates[part](input) if part in self.updates else unchanged.new_zeros(*unchanged.shape[:-1], size)
+            for part, size in self.parts.items()
+        ]
+        return unchanged + (changes[0] if len(changes) == 1 else torch.cat(changes, dim=-1))
+
+
+class LowRank(nn.Module):
+    """x -> scale * B A x. ``like``: a weight with the input's channels, on the device and of the type wanted."""
+
+    def __init__(self, like: Tensor, out_features: int, rank: int, scale: float, dropout: float):
+        super().__init__()
+        self.scale, self.dropout = scale, dropout
+        self.a = nn.Parameter(like.new_empty(rank, like.shape[1]))
+        self.b = nn.Parameter(like.new_zeros(out_features, rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(F.dropout(x, self.dropout, self.training), self.a), self.b) * self.scale
+
+
+def parts_of(layer: nn.Linear) -> dict[str, int]:
+    """Channels of the output by part."""
+    return layer.parts if isinstance(layer, FusedLinear | LoRALinear) else {WHOLE: layer.out_features}
+
+
+def _maps(network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """Those that can be adapted. Classes of their own may read a weight without calling the map."""
+    for name, module in network.named_modules():
+        if type(module) in (nn.Linear, FusedLinear) and module.weight.requires_grad:  # type: ignore[union-attr]
+            yield name, module  # type: ignore[misc]
+
+
+def _names(name: str, parts: Mapping[str, int]) -> list[str]:
+    return [name if part == WHOLE else f"{name}.{part}" for part in parts]
+
+
+def _some(names: Sequence[str]) -> str:
+    """Each kind once, whatever block it is in."""
+    kinds = [*dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names)]
+    return ", ".join([*kinds[:_SHOWN], "..."] if len(kinds) > _SHOWN else kinds) or "none at all"
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    """Also a pattern of a fused map as a whole."""
+    return any(fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern) for pattern in patterns)
+
+
+def adapted_maps(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
+    for name, module in model.named_modules():
+        if isinstance(module, LoRALinear):
+            yield name, module
+
+
+def adapter_names(model: nn.Module) -> list[str]:
+    """The names of an adapter's weights in the state dict of ``model``; none: it has no adapter."""
+    return [
+        f"{name}.{UPDATES}.{part}.{matrix}"
+        for name, layer in adapted_maps(model)
+        for part in layer.updates
+        for matrix in "ab"
+    ]
+
+
+@torch.no_grad()
+def merged(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``weights``, a state dict of ``model``, with every update in the weights that it belongs to, computed in float32
+    or finer: the state dict of the same model without an adapter. ``model`` may be on the meta device."""
+    updates = set(adapter_names(model))
+    found = {name: value for name, value in weights.items() if name not in updates}
+    for name, layer in adapted_maps(model):
+        before = weights[f"{name}.weight"]
+        sums = _wide(before).clone()
+        for part, rows in zip(layer.parts, sums.split(list(layer.parts.values())), strict=True):
+            if part in layer.updates:
+                a, b = (_wide(weights[f"{name}.{UPDATES}.{part}.{matrix}"]) for matrix in "ab")
+                rows += layer.scale * (b @ a)
+        found[f"{name}.weight"] = sums.to(before.dtype)
+    return found
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
