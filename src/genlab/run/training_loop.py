@@ -217,7 +217,7 @@ class _Logged(_ResultCollection):
 
 
 class _LoggedNumber(_ResultMetric):
-    def to(self, *args: Any, **kwargs: Any) -> _ResultMetric:
+    def to(self, *args: Any, **kwargs: Any) -> _ResultMetric:  # type: ignore[override]
         tensors = [value for value in vars(self).values() if isinstance(value, Tensor)]
         is_there = self.is_tensor and not kwargs and [tensor.device for tensor in tensors] == [*args] * len(tensors)
         return self if is_there else super().to(*args, **kwargs)

@@ -167,6 +167,7 @@ def bare(module: nn.Module, by_columns: bool = False) -> Any:
     parts = {name: None if part is None else bare(part, by_columns) for name, part in module._modules.items()}
     copy.__dict__.update(module.__dict__, _modules=parts, **module._parameters, **module._buffers, **parts)
     if by_columns and kind is nn.Linear:
+        assert isinstance(module.weight, Tensor)
         copy.__dict__["weight"] = module.weight.detach().t().contiguous().t()
     return copy
 
