@@ -1265,6 +1265,46 @@ OFFERED = (
 )
 ELSEWHERE = (
     Elsewhere(
+        "command/export.py",
+        "has no adapter (model/adapter=lora)",
+        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "interop/peft.py",
+        "Name the folder of an adapter, as peft's save_pretrained",
+        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "run/adapter.py",
+        "this model takes no adapter. Use model=transformer",
+        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "run/adapter.py",
+        "it was trained on other weights than start=",
+        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "run/adapter.py",
+        "its base is {}, and not start=",
+        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "run/adapter.py",
+        "it is not of this model ({})",
+        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "run/start.py",
+        "those here are random. Name some",
+        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "model/adapter/lora.py",
+        "names no map to adapt. Use targets=",
+        "model/test_lora.py::test_what_cannot_be_is_refused",
+    ),
+    Elsewhere(
         "command/chat.py", "was not trained on conversations", "test_chat.py::test_a_run_of_other_text_is_refused"
     ),
     Elsewhere(

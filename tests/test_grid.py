@@ -43,10 +43,10 @@ Choice = tuple[str, ...]  # model=..., then model/<part>=... in order
 
 @cache
 def parts_of(family: str) -> dict[str, str]:
-    """The groups that a family chooses from, with its defaults."""
+    """The groups that a family chooses from, with its defaults; one that is null, an adapter, needs more."""
     entries = yaml.safe_load((PACKAGED / "model" / f"{family}.yaml").read_text())["defaults"]
     parts = (pair for entry in entries if isinstance(entry, dict) for pair in entry.items())
-    return {part: option for part, option in parts if not part.startswith("override ")}
+    return {part: option for part, option in parts if option is not None and not part.startswith("override ")}
 
 
 @cache

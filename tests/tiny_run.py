@@ -58,6 +58,8 @@ def bare(overrides: Sequence[str]) -> tuple[str, ...]:
     draws_nothing = "[no_samples]" in _file("model", overrides)
     if any(f"model={family}" in overrides for family in NEEDS_CAPTIONS) and not _file("data", overrides):
         lines = (*CAPTIONS, *lines[1:])
+    if {"model=captioner", "model/guidance=classifier_free"} <= {*overrides}:  # it begins without dropped pictures
+        lines = (*lines, "model.condition_dropout=0.1")
     return tuple(line for line in lines if not (draws_nothing and line.startswith("callbacks.samples.")))
 
 

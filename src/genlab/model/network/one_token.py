@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from genlab.model.network.fused_linear import FusedLinear
 from genlab.model.network.positions import turn
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def bare(module: nn.Module, by_columns: bool = False) -> Any:
     copy: Any = object.__new__(type(kind.__name__, (kind,), {"__call__": kind.forward}))
     parts = {name: None if part is None else bare(part, by_columns) for name, part in module._modules.items()}
     copy.__dict__.update(module.__dict__, _modules=parts, **module._parameters, **module._buffers, **parts)
-    if by_columns and kind is nn.Linear:
+    if by_columns and kind in (nn.Linear, FusedLinear):
         assert isinstance(module.weight, Tensor)
         copy.__dict__["weight"] = module.weight.detach().t().contiguous().t()
     return copy
