@@ -99,7 +99,9 @@ def _prepare(
         items = [Item(word, (one, other)) for word, one, other in zip(words, first, second, strict=True)]
         different = [item for item in items if _content(item.outputs[0], out) != _content(item.outputs[1], out)]
         if not different:
-            raise DataError(f"all {n} pairs of samples are equal: nothing can be compared. Name another run, or prompts.")
+            raise DataError(
+                f"all {n} pairs of samples are equal: nothing can be compared. Name another run, or prompts."
+            )
         if len(different) < n:
             print(f"{n - len(different)} of {n} pairs are left out: both samples are equal.")
         items = different

@@ -45,7 +45,9 @@ def read_prompts(path: Path) -> list[str]:
         raise DataError(f"prompts={path} cannot be read ({(error.strerror or str(error)).lower()}).") from error
     except UnicodeDecodeError as error:
         raise DataError(f"prompts={path} is not UTF-8 text. Save it as UTF-8.") from error
-    prompts = [_prompt(line, path, i) if path.suffix == ".jsonl" else line for i, line in enumerate(lines, 1) if line.strip()]
+    prompts = [
+        _prompt(line, path, i) if path.suffix == ".jsonl" else line for i, line in enumerate(lines, 1) if line.strip()
+    ]
     if not prompts:
         raise DataError(f"prompts={path} is empty. Write a prompt a line.")
     return prompts

@@ -237,7 +237,9 @@ def _facts(folder: Path) -> dict[str, Any]:
             and 1 <= len(facts["sources"]) <= 2
         )
     except FileNotFoundError as error:
-        raise ConfigError(f"{folder}: there is no feedback here (no {SESSION}). Name a folder that has some.") from error
+        raise ConfigError(
+            f"{folder}: there is no feedback here (no {SESSION}). Name a folder that has some."
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         sound = False
     if not sound:

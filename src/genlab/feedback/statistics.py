@@ -92,7 +92,9 @@ def lines(session: Session) -> list[str]:
     else:
         ties = sum(one.winner is None for one in first(session))
         if session.sources[0] != session.sources[-1]:
-            found.append(f"win rate of {session.sources[0]} over {session.sources[1]}: {win_rate(session)}, {ties} tied")
+            found.append(
+                f"win rate of {session.sources[0]} over {session.sources[1]}: {win_rate(session)}, {ties} tied"
+            )
         else:
             found.append(f"ties: {Share(ties, len(first(session)))}")
         found.append(f"left won (without bias: 50 %): {left_share(session)}")
