@@ -1,5 +1,5 @@
-"""The command line: ``genlab train|sample|chat|feedback|evaluate|export|plan|verify|compare``, which train.py and the files of
-scripts/ call too.
+"""The command line: ``genlab train|sample|chat|feedback|evaluate|export|plan|verify|compare``, which train.py and
+the files of scripts/ call too.
 
 One grammar everywhere, Hydra's ``name=value``. Every mistake in it is reported in one line, before a folder is made
 and, where possible, before torch is imported.

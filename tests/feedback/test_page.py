@@ -107,7 +107,7 @@ def test_a_full_disk_is_said_and_the_pair_stays(tmp_path: Path, monkeypatch: pyt
 def test_only_who_knows_the_token_gets_in(tmp_path: Path) -> None:
     with served(folder(tmp_path / "f", TEXTS)) as client:
         token = client.page.token
-        for path in ("/", "/state", f"/{token}", f"/{token[:-1]}/state", "/wrong/", f"//{token}/", f"/x/{token}/", "x"):
+        for path in ("/", "/state", f"/{token}", f"/{token[:-1]}/state", "/wrong/", f"/x/{token}/", "x"):
             assert client.ask("GET", path)[0] in (400, 404), path
         assert client.ask("POST", "/wrong/judge", json.dumps(choice(0)).encode())[0] == 404
         assert client.get("")[0] == client.get("page.js")[0] == client.get("page.css")[0] == 200
@@ -192,8 +192,8 @@ def test_pictures_are_shown_of_this_pair_alone(tmp_path: Path) -> None:
         assert [status for status, *_ in found] == [200, 200]
         assert {kind["content-type"] for *_, kind in found} == {"image/png"}
         assert found[0][1] != found[1][1]
-        for path in ("picture/1/0", "picture/0/2", "picture/0/-1", "picture/0/0/0", "picture/²/0", "picture/0"):
-            assert client.get(path.encode().decode("latin-1"))[0] == 404
+        for path in ("picture/1/0", "picture/0/2", "picture/0/-1", "picture/0/0/0", "picture/%C2%B2/0", "picture/0"):
+            assert client.get(path)[0] == 404
 
 
 def test_ratings(tmp_path: Path) -> None:

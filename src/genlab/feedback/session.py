@@ -1,5 +1,6 @@
 """A folder of feedback: what is judged, in which order, and the judgments so far."""
 
+import errno
 import json
 import os
 import random
@@ -91,7 +92,7 @@ class Session:
         self.items = _items(folder, 1 if self.rate else 2)
         self.showings = order(self.items, facts["seed"])
         self.judgments: list[Judgment] = []
-        for number, line in enumerate(_lines(folder / JUDGMENTS, folder, optional=True), 1):
+        for number, line in enumerate(_lines(folder / JUDGMENTS, folder), 1):
             self.judgments.append(self._read(line, number))
 
     @property
@@ -102,8 +103,8 @@ class Session:
     def judge(self, number: int, answer: Mapping[str, Any]) -> bool:
         """Add a judgment of showing ``number``: on disk when this returns. False if it has one, which stays.
 
-        Raises ValueError: it is not shown yet, or ``answer`` is not a judgment. StorageError: it cannot be written; then
-        there is none.
+        Raises ValueError: it is not shown yet, or ``answer`` is not a judgment. StorageError: it cannot be written, and
+        is not kept.
         """
         if number < len(self.judgments):
             return False
@@ -161,15 +162,15 @@ class Session:
         return judged
 
     def _append(self, line: str) -> None:
-        path = self.folder / JUDGMENTS
-        with writing(self.folder), open_to_append(path, self.folder) as file:
-            size = os.fstat(file.fileno()).st_size
+        with writing(self.folder), open_to_append(self.folder / JUDGMENTS, self.folder) as file:
+            descriptor, content = file.fileno(), line.encode()
+            size = os.fstat(descriptor).st_size
             try:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
+                if os.write(descriptor, content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(descriptor)
             except BaseException:
-                os.ftruncate(file.fileno(), size)  # a disk that is full: no half of a line
+                os.ftruncate(descriptor, size)  # no half of a line
                 raise
 
 
@@ -200,6 +201,7 @@ def create(folder: Path, facts: Mapping[str, Any], items: Sequence[Item]) -> Non
     that a folder without them is begun anew. Raises StorageError."""
     rows = "".join(json.dumps(_row(item), ensure_ascii=False) + "\n" for item in items)
     write_atomically(folder / ITEMS, lambda file: file.write(rows.encode("utf-8", "replace")))
+    write_atomically(folder / JUDGMENTS, lambda _: None)
     whole = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
     write_atomically(folder / SESSION, lambda file: file.write(whole.encode("utf-8", "replace")))
 
@@ -210,7 +212,8 @@ def is_begun(folder: Path) -> bool:
         return True
     if folder.is_dir():
         ours = re.compile(rf"{re.escape(LOCK)}|{ITEMS}|{PICTURES.format('[01]')}|\..*\.partial")
-        if other := sorted(path.name for path in folder.iterdir() if not ours.fullmatch(path.name)):
+        there = [path for path in folder.iterdir() if path.name != JUDGMENTS or path.stat().st_size]
+        if other := sorted(path.name for path in there if not ours.fullmatch(path.name)):
             raise ConfigError(f"out={folder}: the folder holds {other[0]}, and no feedback. Name a new one.")
     return False
 
@@ -272,13 +275,11 @@ def _row(item: Item) -> dict[str, Any]:
     return {"prompt": item.prompt, "outputs": outputs}
 
 
-def _lines(path: Path, root: Path, optional: bool = False) -> list[Any]:
+def _lines(path: Path, root: Path) -> list[Any]:
     try:
         text = read_text(path, root)
         return [json.loads(line) for line in text.split("\n") if line]
     except FileNotFoundError as error:
-        if optional:
-            return []
         raise DataError(f"{path} is gone. Put it back, or judge in a new folder.") from error
     except (OSError, ValueError, RecursionError) as error:
         cause = error.strerror if isinstance(error, OSError) and error.strerror else "is no JSON by lines"
