@@ -110,7 +110,8 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
         elif override.is_delete():
             raise ConfigError(f"{override.input_line}: nothing to delete, {name} is not a part of the config.")
         elif (command, name) == ("feedback", "run"):  # one, or two
-            typed_runs = override.value() if isinstance(override.value(), list) else [override.value()]
+            value = override.value()
+            typed_runs = value if isinstance(value, list) else [value]
             values[name] = [*(values[name] or []), *(_typed(name, one, ...) for one in typed_runs)]
         else:
             values[name] = _typed(name, override.value(), known[name][0])

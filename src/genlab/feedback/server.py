@@ -117,7 +117,7 @@ class _Request(BaseHTTPRequestHandler):
     def _checked(self) -> str:
         """The address below the token. A name that leads here, which is not this machine's, is another site's; so is
         another origin."""
-        if self.headers.get_all("Host") not in ([host] for host in self.server.hosts):
+        if self.headers.get_all("Host") not in [[host] for host in self.server.hosts]:
             raise Refused(403, "another host")
         origin = self.headers.get("Origin")
         own = [f"http://{host}" for host in self.server.hosts]
