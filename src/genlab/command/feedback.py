@@ -141,7 +141,7 @@ def _drawn(
         fewer = f"batch_size={max(1, batch_size // 2)}"
         inside.enter_context(enough_memory("while samples were drawn", fewer))
         inside.enter_context(in_eval_mode(model))
-        pictures = []
+        pictures: list[torch.Tensor] = []
         advance = inside.enter_context(progress(f"drawing {n} samples of {run}", n))
         for start in range(0, n, of_one):
             indices = range(start, min(start + of_one, n))
@@ -152,6 +152,7 @@ def _drawn(
             if texts:
                 outputs += [Output(source, i, str(text)) for i, text in zip(indices, content, strict=True)]
             else:
+                assert isinstance(content, torch.Tensor)
                 pictures.append(content)
                 outputs += [Output(source, i) for i in indices]
             captions = form.words(model, indices, typed).get("caption")
