@@ -43,11 +43,12 @@ ROOMS = {  # a folder of src/genlab, or a module beside them: what of the others
     "launcher": "errors redaction",
     "sweep": "errors former_names files redaction started_as config trust launcher",
     "report": "errors former_names files redaction progress started_as config logger",
+    "feedback": "errors files redaction",
 }
-_BELOW = {*ROOMS} - {"launcher", "sweep", "report"}
+_BELOW = {*ROOMS} - {"launcher", "sweep", "report", "feedback"}
 ROOMS |= {
     "run": " ".join(_BELOW),
-    "command": " ".join({*_BELOW, "run"}),
+    "command": " ".join({*_BELOW, "run", "feedback"}),
     "planning": " ".join({*_BELOW, "run", "command"}),
     "cli": " ".join({*ROOMS, "run", "command", "planning"}),
 }
@@ -63,6 +64,7 @@ LIGHT = (
     "launcher",
     "sweep",
     "report",
+    "feedback",
 )
 LOADERS = {  # what each may call; all look before they load
     MODULES["genlab.checkpoint.read"]: {"torch.load"},

@@ -148,7 +148,7 @@ SETTINGS = {"affine", "attends_to_words", "balanced", "balanced_classes", "batch
             "log_model", "nonnegative", "packing", "qk_norm", "qkv_bias", "rslora", "sample_pixels", "spectral_norm",
             "tags", "tf32", "tied", "tokenized", "unknown", "whole", "zero_init"}  # fmt: skip
 GRANTING_OPTIONS = {"allow_changes"}  # of a command: typed with each
-SHOWING_OPTIONS = {"allow_unequal", "baselines", "plots", "wandb"}
+SHOWING_OPTIONS = {"allow_unequal", "baselines", "plots", "rate", "wandb"}
 
 
 def test_every_argument_that_grants_something_is_known() -> None:

@@ -1,5 +1,5 @@
-"""The command line: ``genlab train|sample|chat|evaluate|export|plan|verify|compare``, which train.py and the files of
-scripts/ call too.
+"""The command line: ``genlab train|sample|chat|feedback|evaluate|export|plan|verify|compare``, which train.py and
+the files of scripts/ call too.
 
 One grammar everywhere, Hydra's ``name=value``. Every mistake in it is reported in one line, before a folder is made
 and, where possible, before torch is imported.
@@ -185,15 +185,16 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
     if command == "compare":
         _compare(options, [*flags, *overrides])
         return
+    if command == "feedback":
+        _feedback(tree, options, flags, overrides)
+        return
     if command == "evaluate":
         overrides = with_reference(options, overrides)
     config, saved_overrides = _config(tree, options.get("run"), overrides, command)
     if options.get("reference") is not None:
         config.data.root = options["reference"]
     if "--cfg" in flags:
-        from omegaconf import OmegaConf
-
-        print(OmegaConf.to_yaml(OmegaConf.create(redacted(OmegaConf.to_container(config)))))
+        _print_config(config)
         return
 
     check_complete(config)
@@ -264,14 +265,52 @@ def _sweep(flags: dict[str, str], overrides: list[str]) -> None:
     from genlab.sweep.plan import compose_sweep, read_plan
 
     if "--cfg" in flags:
-        from omegaconf import OmegaConf
-
-        config = compose_sweep(overrides, flags.get("--config-dir"))
-        print(OmegaConf.to_yaml(OmegaConf.create(redacted(OmegaConf.to_container(config)))))
+        _print_config(compose_sweep(overrides, flags.get("--config-dir")))
         return
     from genlab.sweep.loop import sweep
 
     sweep(read_plan(overrides, flags.get("--config-dir")))
+
+
+def _print_config(config: Any) -> None:
+    from omegaconf import OmegaConf
+
+    print(OmegaConf.to_yaml(OmegaConf.create(redacted(OmegaConf.to_container(config)))))
+
+
+def _feedback(tree: Any, options: dict[str, Any], flags: dict[str, str], overrides: list[str]) -> None:
+    """Of no run, one or two. Without a run only files are read, and torch is not imported."""
+    runs = options["run"] or []
+    if not runs and overrides:
+        name = overrides[0].lstrip("+").partition("=")[0]
+        raise ConfigError(
+            f"unknown option '{name}'.{did_you_mean(name, list(options))} Without run=, feedback takes: "
+            f"{', '.join(options)}."
+        )
+    from genlab.feedback.asked import check_options
+
+    check_options(options)
+    configs = [_config(tree, run, overrides, "feedback")[0] for run in runs]
+    if "--cfg" in flags:
+        for config in configs:
+            _print_config(config)
+        return
+    if not runs:
+        from genlab.feedback.show import go_on, report
+
+        if options["report"] is not None:
+            report(read_path(options["report"]), options["export"])
+        else:
+            go_on(read_path(options["out"]), options["port"])
+        return
+    ensure_home(str(configs[0].outputs))
+    with no_garbage_collection():
+        from genlab.run.assemble import check_config
+    for config in configs:
+        check_config(config, overrides)
+    from genlab.command.feedback import feedback
+
+    feedback(configs, [read_path(run) for run in runs], overrides, options)
 
 
 def _compare(options: dict[str, Any], others: list[str]) -> None:

@@ -15,6 +15,7 @@ def usage() -> str:
             "  train -m   train many, one process each",
             "  sample     draw from a trained run",
             "  chat       talk with a run that was trained on conversations",
+            "  feedback   a page on which people judge samples of one run, or of two",
             "  evaluate   measure a trained run",
             "  export     write a run's weights for other programs",
             "  plan       find the model size for a time budget on this machine",

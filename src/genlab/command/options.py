@@ -32,6 +32,18 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "system": (None, "a message of the role system, before the first line"),
         "seed": (0, "the same lines get the same answers"),
     },
+    "feedback": {
+        "run": (None, "the run whose samples people judge; written twice, the two that are compared"),
+        "prompts": (None, "a .txt file with a prompt a line, or a .jsonl file with a column prompt"),
+        "n": (None, "how many pairs, or ratings of each run. Default: one for each prompt; without prompts, 50"),
+        "seed": (0, "of the samples, and of which side each is shown on"),
+        "rate": (False, "rate single samples from 1 to 5, in place of comparing two"),
+        "batch_size": (64, "how many pictures are drawn at a time"),
+        "port": (0, "of the page, at 127.0.0.1. 0: any free one"),
+        "out": (None, "the folder of samples and judgments: a new one, or alone, one to go on with"),
+        "report": (None, "or a folder of which to print agreement, bias and win rate"),
+        "export": (None, "with report: a .jsonl file for the judgments as preference data"),
+    },
     "evaluate": {
         "run": (None, "the run to evaluate"),
         "images": (None, "or images to measure without a model: a folder, a .npz or a .npy file"),
@@ -97,6 +109,10 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
             rest.append(override.input_line or "")
         elif override.is_delete():
             raise ConfigError(f"{override.input_line}: nothing to delete, {name} is not a part of the config.")
+        elif (command, name) == ("feedback", "run"):  # one, or two
+            value = override.value()
+            typed_runs = value if isinstance(value, list) else [value]
+            values[name] = [*(values[name] or []), *(_typed(name, one, ...) for one in typed_runs)]
         else:
             values[name] = _typed(name, override.value(), known[name][0])
     missing = [name for name, value in values.items() if value is ...]
@@ -111,7 +127,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     """The value of a command's own option. Raises ConfigError if it is of another type."""
     if value is None and default in (None, ...):
         return default
-    if name in ("run", "folder", "out", "images", "reference"):
+    if name in ("run", "folder", "out", "images", "reference", "prompts", "report", "export"):
         return expanded(str(value))
     if name == "on_bad":
         if value not in ("stop", "skip"):
@@ -129,6 +145,8 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return _labels(value)
     if name == "image":
         return [str(one) for one in (value if isinstance(value, list) else [value])]
+    if (name, default) == ("port", 0) and type(value) is int and value > 65535:
+        raise ConfigError(f"port must be a whole number from 0 to 65535, got {value}.")
     if name in ("hours", "flops"):
         value = as_number(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -136,7 +154,8 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return float(value)
     value = as_count(value)
     kind, words = (bool, "true or false") if isinstance(default, bool) else (int, "a whole number")
-    lowest = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0, "examples": 1, "steps": 1}.get(name)
+    least = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0, "examples": 1, "steps": 1, "port": 0}
+    lowest = least.get(name)
     if lowest is not None:
         words = f"a whole number >= {lowest}"
     if type(value) is not kind or (lowest is not None and value < lowest):

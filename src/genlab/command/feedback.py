@@ -1,0 +1,180 @@
+"""``genlab feedback``: draw samples of one run or two, and show the page on which people judge them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from genlab.checkpoint import read
+from genlab.config.build import build
+from genlab.config.tree import resolved
+from genlab.data.chat_tokens import ChatTokens
+from genlab.errors import ConfigError, DataError
+from genlab.feedback.asked import read_prompts
+from genlab.feedback.session import PICTURES, Item, Output, check_asked, create, is_begun, lock
+from genlab.feedback.show import go_on
+from genlab.files.atomic import writing
+from genlab.files.paths import read_path
+from genlab.machine.memory import enough_memory
+from genlab.machine.quick_cpu import quick_cpu
+from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.progress import progress
+from genlab.run.assemble import load_tokenizer
+from genlab.run.cpu_choice import of_run
+from genlab.run.load import load_run, load_template
+from genlab.sampling.answered import Answered
+from genlab.sampling.draw import draws
+from genlab.sampling.examples import Examples
+from genlab.sampling.form import Form
+from genlab.sampling.pictures import Pictures
+from genlab.sampling.texts import Texts
+from genlab.task.base import Task
+
+COUNT = 50  # without prompts
+
+
+def feedback(
+    configs: Sequence[DictConfig], runs: Sequence[Path], overrides: Sequence[str], options: Mapping[str, Any]
+) -> None:
+    """Show the page of ``options["out"]``, with samples of ``runs`` that are drawn if they are not there.
+
+    A run alone is compared with itself, by another seed. Raises ConfigError: the folder is of something else, or a run
+    draws neither texts nor pictures.
+    """
+    out, prompts = read_path(options["out"]), None
+    if options["prompts"] is not None:
+        prompts = read_prompts(read_path(options["prompts"]))
+    n = options["n"] or (len(prompts) if prompts else COUNT)
+    asked = {
+        "runs": [str(run.resolve()) for run in runs],
+        "prompts": None if prompts is None else hashlib.sha256("\n".join(prompts).encode()).hexdigest(),
+        "n": n,
+        "seed": options["seed"],
+        "rate": options["rate"],
+        "settings": sorted(overrides),
+    }
+    if is_begun(out):
+        check_asked(out, asked)
+    else:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        held = lock(out)
+        try:
+            _prepare(configs, runs, prompts, n, out, asked, options["batch_size"])
+        finally:
+            held.release()
+    go_on(out, options["port"])
+
+
+def _prepare(
+    configs: Sequence[DictConfig],
+    runs: Sequence[Path],
+    prompts: Sequence[str] | None,
+    n: int,
+    out: Path,
+    asked: Mapping[str, Any],
+    batch_size: int,
+) -> None:
+    """Draw all samples, and write them and what is compared."""
+    seed, rate = asked["seed"], asked["rate"]
+    sources = [(*one, seed) for one in zip(configs, runs, strict=True)]
+    if len(sources) == 1 and not rate:
+        sources.append((*sources[0][:2], seed + 1))
+    kinds, columns = set(), []
+    for source, (config, run, own_seed) in enumerate(sources):
+        kind, outputs, words = _drawn(config, run, prompts, n, own_seed, source, out, batch_size)
+        kinds.add(kind)
+        columns.append((outputs, words))
+    if len(kinds) > 1:
+        raise ConfigError(f"{runs[0]} draws {kinds.pop()}s and {runs[1]} {kinds.pop()}s: name two of a kind.")
+    if rate:
+        items = [Item(words[i], (output,)) for outputs, words in columns for i, output in enumerate(outputs)]
+        items.sort(key=lambda item: _shuffled(seed, item.outputs[0]))
+    else:
+        (first, words), (second, _) = columns
+        items = [Item(word, (one, other)) for word, one, other in zip(words, first, second, strict=True)]
+        different = [item for item in items if _content(item.outputs[0], out) != _content(item.outputs[1], out)]
+        if not different:
+            raise DataError(
+                f"all {n} pairs of samples are equal: nothing can be compared. Name another run, or prompts."
+            )
+        if len(different) < n:
+            print(f"{n - len(different)} of {n} pairs are left out: both samples are equal.")
+        items = different
+    facts = {"kind": kinds.pop(), "sources": [str(run) for _, run, _ in sources], "rate": rate, "seed": seed}
+    create(out, {**facts, "asked": asked}, items)
+
+
+def _drawn(
+    config: DictConfig,
+    run: Path,
+    prompts: Sequence[str] | None,
+    n: int,
+    seed: int,
+    source: int,
+    out: Path,
+    batch_size: int,
+) -> tuple[str, list[Output], list[str | None]]:
+    """Samples 0 to ``n`` - 1 of a seed: their kind, what they are, and their prompts. Pictures are written."""
+    model, _ = load_run(config, run)
+    if not isinstance(model, GenerativeModel):
+        raise ConfigError(f"{run} holds a {type(model).__name__}, which does not draw samples. Name another run.")
+    plain = resolved(config)
+    tokenizer = load_tokenizer(plain, read.newest(run), run) if plain["data"].get("tokenizer") else None
+    task: Task = build(plain["task"], Task, "task")
+    form = task.form(plain["spec"], tokenizer)
+    template = load_template(run)
+    if template is not None and isinstance(form, Texts):
+        form = Answered(ChatTokens(template, form.tokenizer))
+    if not isinstance(form, Texts | Pictures):
+        raise ConfigError(f"{run} draws neither texts nor pictures, which are what is judged. Name another run.")
+    texts = isinstance(form, Texts)
+    of_one = 1 if texts and prompts else batch_size  # prompts differ in length
+    outputs: list[Output] = []
+    words: list[str | None] = []
+    with ExitStack() as inside:
+        inside.enter_context(quick_cpu(model.device.type == "cpu", **of_run(config)))
+        fewer = f"batch_size={max(1, batch_size // 2)}"
+        inside.enter_context(enough_memory("while samples were drawn", fewer))
+        inside.enter_context(in_eval_mode(model))
+        pictures: list[torch.Tensor] = []
+        advance = inside.enter_context(progress(f"drawing {n} samples of {run}", n))
+        for start in range(0, n, of_one):
+            indices = range(start, min(start + of_one, n))
+            told = None if prompts is None else [prompts[start % len(prompts)]] if texts else [*prompts]
+            typed = form.read(model, {"prompt": told}, run)
+            rows = torch.cat([*draws(model, indices, form.asked(model, indices, typed), seed, len(indices))])
+            content = form.content(rows)
+            if texts:
+                outputs += [Output(source, i, str(text)) for i, text in zip(indices, content, strict=True)]
+            else:
+                assert isinstance(content, torch.Tensor)
+                pictures.append(content)
+                outputs += [Output(source, i) for i in indices]
+            captions = form.words(model, indices, typed).get("caption")
+            advance(len(indices))
+            words += [prompts[i % len(prompts)] for i in indices] if prompts else captions or [None] * len(indices)
+        if not texts:
+            _write(form, torch.cat(pictures), out / PICTURES.format(source))
+    return "text" if texts else "image", outputs, words
+
+
+def _write(form: Form, pictures: Any, folder: Path) -> None:
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    form.write(Examples({form.key: pictures}), folder, 1)
+
+
+def _content(output: Output, out: Path) -> object:
+    if output.text is not None:
+        return output.text
+    return (out / PICTURES.format(output.source) / f"{output.number:06d}.png").read_bytes()
+
+
+def _shuffled(seed: int, output: Output) -> str:
+    """Runs are mixed, in an order that is a function of the seed."""
+    return hashlib.sha256(f"{seed} {output.source} {output.number}".encode()).hexdigest()

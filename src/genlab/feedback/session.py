@@ -1,0 +1,286 @@
+"""A folder of feedback: what is judged, in which order, and the judgments so far."""
+
+import errno
+import json
+import os
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from genlab.errors import ConfigError, DataError, StorageError
+from genlab.files.atomic import write_atomically, writing
+from genlab.files.lock import LOCK
+from genlab.files.regular_file import kind_of, open_to_append, read_bytes, read_text
+
+SESSION, ITEMS, JUDGMENTS = "session.json", "items.jsonl", "judgments.jsonl"
+PICTURES = "pictures-{}"  # of a source: a PNG for each item
+CHOICES = ("left", "right", "tie")
+RATINGS = range(1, 6)
+LONGEST_REMARK = 2000  # characters
+_AGAIN = 10  # one item of as many comes again
+_APART = 5  # items between, where there are enough
+_LONGEST = 24 * 3600.0  # seconds that are believed
+
+
+@dataclass(frozen=True)
+class Output:
+    """One side of a pair, or what is rated. ``text`` is None for a picture, which is a file."""
+
+    source: int  # whose it is, by its place in ``Session.sources``
+    number: int  # of the source's pictures
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    prompt: str | None
+    outputs: tuple[Output, ...]  # two that are compared, or one that is rated
+
+
+@dataclass(frozen=True)
+class Showing:
+    """An item on the page. ``sides``: places in ``Item.outputs``, left first."""
+
+    item: int
+    sides: tuple[int, ...]
+    again: bool
+
+
+@dataclass(frozen=True)
+class Judgment:
+    showing: Showing
+    winner: int | None  # a place in Item.outputs; None: a tie, or a rating
+    rating: int | None
+    seconds: float
+    remark: str
+
+
+def order(items: Sequence[Item], seed: int) -> list[Showing]:
+    """Each item once, and a tenth of them again, later and with sides swapped. The first side of an item is a function
+    of (seed, item)."""
+    n = len(items)
+    first = [_sides(item, random.Random(f"side {seed} {i}").random() < 0.5) for i, item in enumerate(items)]
+    shown = [(i, 0, Showing(i, sides, again=False)) for i, sides in enumerate(first)]
+    draw = random.Random(f"again {seed}")
+    for i in draw.sample(range(max(1, n - _APART)), round(n / _AGAIN) or 1) if n > 1 else ():
+        place = draw.randint(min(i + _APART, n - 1), n - 1)  # after this one
+        shown.append((place, 1 + i, Showing(i, first[i][::-1], again=True)))
+    return [showing for *_, showing in sorted(shown, key=lambda one: one[:2])]
+
+
+def _sides(item: Item, swapped: bool) -> tuple[int, ...]:
+    places = tuple(range(len(item.outputs)))
+    return places[::-1] if swapped else places
+
+
+class Session:
+    """Judgments of a folder, of which one process at a time adds to. Raises ConfigError if there is none, DataError if
+    a file of it is damaged."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        facts = _facts(folder)
+        self.sources: list[str] = [str(name) for name in facts["sources"]]
+        self.kind: Literal["text", "image"] = facts["kind"]
+        self.rate: bool = facts["rate"]
+        self.items = _items(folder, 1 if self.rate else 2)
+        self.showings = order(self.items, facts["seed"])
+        self.judgments: list[Judgment] = []
+        for number, line in enumerate(_lines(folder / JUDGMENTS, folder), 1):
+            self.judgments.append(self._read(line, number))
+
+    @property
+    def next(self) -> Showing | None:
+        """What is judged next; None: all is judged."""
+        return self.showings[len(self.judgments)] if len(self.judgments) < len(self.showings) else None
+
+    def judge(self, number: int, answer: Mapping[str, Any]) -> bool:
+        """Add a judgment of showing ``number``: on disk when this returns. False if it has one, which stays.
+
+        Raises ValueError: it is not shown yet, or ``answer`` is not a judgment. StorageError: it cannot be written, and
+        is not kept.
+        """
+        if number < len(self.judgments):
+            return False
+        showing = self.next
+        if number > len(self.judgments) or showing is None:
+            raise ValueError("this one is not shown yet")
+        judged = self._judged(showing, answer)
+        line = {"showing": number, **self._record(judged), "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        self._append(json.dumps(line, ensure_ascii=False) + "\n")
+        self.judgments.append(judged)
+        return True
+
+    def picture(self, output: Output) -> bytes:
+        return read_bytes(self.folder / PICTURES.format(output.source) / f"{output.number:06d}.png", self.folder)
+
+    def _judged(self, showing: Showing, answer: Mapping[str, Any]) -> Judgment:
+        choice, rating = answer.get("choice"), answer.get("rating")
+        if self.rate and (type(rating) is not int or rating not in RATINGS or choice is not None):
+            raise ValueError("a rating is a whole number from 1 to 5")
+        if not self.rate and (choice not in CHOICES or rating is not None):
+            raise ValueError(f"a choice is one of {', '.join(CHOICES)}")
+        remark, seconds = answer.get("remark", ""), answer.get("seconds")
+        if not isinstance(remark, str) or len(remark) > LONGEST_REMARK:
+            raise ValueError(f"a remark is a text of at most {LONGEST_REMARK:,} characters")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST:
+            raise ValueError("seconds is a number from 0 to a day")
+        winner = None if self.rate or choice == "tie" else showing.sides[CHOICES.index(str(choice))]
+        remark = remark.encode("utf-8", "replace").decode()  # halves of characters
+        return Judgment(showing, winner, rating, float(seconds), remark)
+
+    def _record(self, judged: Judgment) -> dict[str, Any]:
+        outputs = self.items[judged.showing.item].outputs
+        sides = [self.sources[outputs[side].source] for side in judged.showing.sides]
+        told: dict[str, Any] = {"item": judged.showing.item, "again": judged.showing.again}
+        if self.rate:
+            told |= {"of": sides[0], "rating": judged.rating}
+        else:
+            choice = "tie" if judged.winner is None else CHOICES[judged.showing.sides.index(judged.winner)]
+            told |= {"left": sides[0], "right": sides[1], "sides": [*judged.showing.sides], "choice": choice}
+        return told | {"seconds": judged.seconds, "remark": judged.remark}
+
+    def _read(self, line: Any, number: int) -> Judgment:
+        try:
+            showing = self.showings[number - 1]
+            if line["showing"] != number - 1 or line["item"] != showing.item:
+                raise ValueError("is of another order")
+            judged = self._judged(showing, line)
+            if any(line[name] != value for name, value in self._record(judged).items()):
+                raise ValueError("is of other runs")
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise DataError(
+                f"{self.folder / JUDGMENTS}, line {number}: not a judgment of what this folder shows "
+                f"({error or 'too many'}). Put the file back as it was, or judge in a new folder."
+            ) from error
+        return judged
+
+    def _append(self, line: str) -> None:
+        with writing(self.folder), open_to_append(self.folder / JUDGMENTS, self.folder) as file:
+            descriptor, content = file.fileno(), line.encode()
+            size = os.fstat(descriptor).st_size
+            try:
+                if os.write(descriptor, content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(descriptor)
+            except BaseException:
+                os.ftruncate(descriptor, size)  # no half of a line
+                raise
+
+
+def lock(folder: Path) -> FileLock:
+    """Hold a folder for one process; release it when done. Raises StorageError: another has it."""
+    if (kind := kind_of(folder / LOCK)) is not None:
+        raise StorageError(f"{folder / LOCK} is {kind}, not a lock file. Remove it.")
+    held = FileLock(folder / LOCK)
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise StorageError(f"another process shows the page of {folder}. Use that page, or stop it.") from error
+    return held
+
+
+def drop_torn_line(folder: Path) -> None:
+    """Cut off what a process that was killed had not written to its end: nobody was told that it is kept."""
+    path = folder / JUDGMENTS
+    if kind_of(path) is None and path.exists():
+        content = read_bytes(path, folder)
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            write_atomically(path, lambda file: file.write(content[:whole]))
+
+
+def create(folder: Path, facts: Mapping[str, Any], items: Sequence[Item]) -> None:
+    """Write what will be judged: ``facts`` (``kind``, ``sources``, ``rate``, ``seed``, and what was asked for) last, so
+    that a folder without them is begun anew. Raises StorageError."""
+    rows = "".join(json.dumps(_row(item), ensure_ascii=False) + "\n" for item in items)
+    write_atomically(folder / ITEMS, lambda file: file.write(rows.encode("utf-8", "replace")))
+    write_atomically(folder / JUDGMENTS, lambda _: None)
+    whole = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
+    write_atomically(folder / SESSION, lambda file: file.write(whole.encode("utf-8", "replace")))
+
+
+def is_begun(folder: Path) -> bool:
+    """Raises ConfigError: the folder holds something else."""
+    if (folder / SESSION).exists():
+        return True
+    if folder.is_dir():
+        ours = re.compile(rf"{re.escape(LOCK)}|{ITEMS}|{PICTURES.format('[01]')}|\..*\.partial")
+        there = [path for path in folder.iterdir() if path.name != JUDGMENTS or path.stat().st_size]
+        if other := sorted(path.name for path in there if not ours.fullmatch(path.name)):
+            raise ConfigError(f"out={folder}: the folder holds {other[0]}, and no feedback. Name a new one.")
+    return False
+
+
+def check_asked(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Raises ConfigError: the folder is of other runs, prompts or settings."""
+    there = _facts(folder).get("asked")
+    differs = sorted(name for name in asked if not isinstance(there, dict) or there.get(name) != asked[name])
+    if differs:
+        raise ConfigError(
+            f"out={folder} holds feedback on something else: {', '.join(differs)} differ. Name a new folder, or go on "
+            "with what it holds by out= alone."
+        )
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(read_text(folder / SESSION, folder))
+        sound = (
+            facts["kind"] in ("text", "image")
+            and type(facts["rate"]) is bool
+            and type(facts["seed"]) is int
+            and isinstance(facts["sources"], list)
+            and 1 <= len(facts["sources"]) <= 2
+        )
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{folder}: there is no feedback here (no {SESSION}). Name a folder that has some."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise DataError(f"{folder / SESSION} is damaged. Put it back as it was, or judge in a new folder.")
+    return dict(facts)
+
+
+def _items(folder: Path, outputs: int) -> list[Item]:
+    items = []
+    for number, row in enumerate(_lines(folder / ITEMS, folder), 1):
+        try:
+            found = tuple(Output(one["source"], one["number"], one.get("text")) for one in row["outputs"])
+            sound = len(found) == outputs and all(
+                one.source in (0, 1) and type(one.number) is int and isinstance(one.text, str | None) for one in found
+            )
+            items.append(Item(row["prompt"], found))
+            sound = sound and isinstance(row["prompt"], str | None)
+        except (KeyError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise DataError(f"{folder / ITEMS}, line {number}, is damaged. Put it back, or judge in a new folder.")
+    return items
+
+
+def _row(item: Item) -> dict[str, Any]:
+    outputs = [
+        {"source": one.source, "number": one.number} | ({} if one.text is None else {"text": one.text})
+        for one in item.outputs
+    ]
+    return {"prompt": item.prompt, "outputs": outputs}
+
+
+def _lines(path: Path, root: Path) -> list[Any]:
+    try:
+        text = read_text(path, root)
+        return [json.loads(line) for line in text.split("\n") if line]
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is gone. Put it back, or judge in a new folder.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else "is no JSON by lines"
+        raise DataError(f"{path} {cause}. Put it back as it was, or judge in a new folder.") from error
