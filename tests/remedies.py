@@ -1585,25 +1585,31 @@ ELSEWHERE = (
         "test_language_models.py::test_what_is_typed_against_the_folder_is_refused",
     ),
     Elsewhere(
-        "feedback/asked.py", "prints what is judged: leave", "feedback/test_session.py::test_what_does_not_go_together"
+        "feedback/asked.py",
+        "prints what is judged: leave",
+        "feedback/test_feedback_session.py::test_what_does_not_go_together",
     ),
     Elsewhere(
         "feedback/asked.py",
         "a folder for samples and judgments",
-        "feedback/test_session.py::test_what_does_not_go_together",
+        "feedback/test_feedback_session.py::test_what_does_not_go_together",
     ),
     Elsewhere(
-        "feedback/asked.py", "at most two are compared", "feedback/test_session.py::test_what_does_not_go_together"
+        "feedback/asked.py",
+        "at most two are compared",
+        "feedback/test_feedback_session.py::test_what_does_not_go_together",
     ),
-    Elsewhere("feedback/server.py", "which takes any free one", "feedback/test_page.py::test_a_port_that_is_taken"),
+    Elsewhere(
+        "feedback/server.py", "which takes any free one", "feedback/test_feedback_page.py::test_a_port_that_is_taken"
+    ),
     Elsewhere(
         "feedback/session.py",
         "holds feedback on something else",
-        "feedback/test_session.py::test_folders_of_something_else_are_refused",
+        "feedback/test_feedback_session.py::test_folders_of_something_else_are_refused",
     ),
     Elsewhere(
         "feedback/show.py",
         "preference data go into a .jsonl file",
-        "feedback/test_session.py::test_a_report_reads_files_alone",
+        "feedback/test_feedback_session.py::test_a_report_reads_files_alone",
     ),
 )
