@@ -23,6 +23,7 @@ PYTHON=${PYTHON:-python}
 export OMP_NUM_THREADS=1
 common="trainer=cpu logger=[none] budget=examples"
 told="data=shapes model.conditions=[caption] task=text_to_image metrics=[scene_accuracy] evaluation.num_samples=$N"
+told="$told callbacks.evaluation.times=5"
 
 budget() { awk -v n="$1" -v s="$SCALE" 'BEGIN { b = int(n * s); print (b < 64 ? 64 : b) }'; }
 
@@ -89,12 +90,13 @@ case ${1:-} in
   report) report ;;
   --one) one "$2" ;;
   *)
-    part codes 80000 model=vq_vae data.batch_size=32 model.quantizer.num_codes=512 &
-    part latents 50000 model=vae data.batch_size=64 model.beta=0.1 model/likelihood=squared_error &
-    wait %1; wait %2
     all="transformer_codes masked_codes latent_diffusion diffusion gan"
+    names=${1:-$all}
+    case $names in *_codes*) part codes 80000 model=vq_vae data.batch_size=32 model.quantizer.num_codes=512 & ;; esac
+    case $names in *latent*) part latents 50000 model=vae data.batch_size=64 model.beta=0.1 model/likelihood=squared_error & ;; esac
+    for job in $(jobs -p); do wait "$job"; done
     export ROOT PARTS SCALE SEEDS N PYTHON
     # Two configurations at a time, each with one seed after the other.
-    tr -s ' ' '\n' <<< "${1:-$all}" | xargs -P "$SLOTS" -I{} bash "$0" --one {}
+    tr -s ' ' '\n' <<< "$names" | xargs -P "$SLOTS" -I{} bash "$0" --one {}
     ;;
 esac

@@ -1267,37 +1267,37 @@ ELSEWHERE = (
     Elsewhere(
         "command/export.py",
         "has no adapter (model/adapter=lora)",
-        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+        "test_adapter_refused.py::test_what_does_not_fit_is_refused_with_what_does",
     ),
     Elsewhere(
         "interop/peft.py",
         "Name the folder of an adapter, as peft's save_pretrained",
-        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+        "test_adapter_refused.py::test_what_does_not_fit_is_refused_with_what_does",
     ),
     Elsewhere(
         "run/adapter.py",
         "this model takes no adapter. Use model=transformer",
-        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+        "test_adapter_refused.py::test_what_does_not_fit_is_refused_with_what_does",
     ),
     Elsewhere(
         "run/adapter.py",
         "it was trained on other weights than start=",
-        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+        "test_adapter_refused.py::test_what_does_not_fit_is_refused_with_what_does",
     ),
     Elsewhere(
         "run/adapter.py",
         "its base is {}, and not start=",
-        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+        "test_adapter_refused.py::test_what_does_not_fit_is_refused_with_what_does",
     ),
     Elsewhere(
         "run/adapter.py",
         "it is not of this model ({})",
-        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+        "test_adapter_refused.py::test_what_does_not_fit_is_refused_with_what_does",
     ),
     Elsewhere(
         "run/start.py",
         "those here are random. Name some",
-        "test_finetune.py::test_what_does_not_fit_is_refused_with_what_does",
+        "test_adapter_refused.py::test_what_does_not_fit_is_refused_with_what_does",
     ),
     Elsewhere(
         "model/adapter/lora.py",

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from chats import Given, lines, said
@@ -25,7 +25,6 @@ from genlab.cli import run as command_line
 from genlab.command.train import Interrupted
 from genlab.data.conversation import Conversation
 from genlab.data.tokenizer.bytes import Bytes
-from genlab.errors import ConfigError
 from genlab.interop.origin import HubOrigin
 from genlab.interop.tokenizer_json import as_json
 from genlab.model.base import Model
@@ -457,44 +456,3 @@ def test_from_nothing_to_a_folder_of_transformers(network: str, folders: dict[st
     command_line(["export", f"run={answers}", "format=transformers", f"out={tmp_path / 'base'}"])
     if importlib.util.find_spec("peft") is not None:
         assert in_peft(tmp_path / "base", tmp_path / "adapter", own) < 1e-5
-
-
-def refused(*typed: str) -> str:
-    """What a command that is refused says."""
-    with pytest.raises(ConfigError) as found:
-        command_line([*typed])
-    assert "\n" not in str(found.value)
-    return str(found.value)
-
-
-def test_what_does_not_fit_is_refused_with_what_does(tuned: Path, folders: dict[str, Path], tmp_path: Path) -> None:
-    """Of an adapter and its base, in one line each."""
-    base, adapter = folders["base"], tmp_path / "adapter"
-    command_line(["export", f"run={tuned}", "format=peft", f"out={adapter}"])
-    bare = ["train", *sft(folders), f"outputs={tmp_path / 'runs'}"]
-    assert "those here are random. Name some: start=" in refused(*bare, "data/tokenizer=bytes", *LORA)
-    said = refused(*bare, f"start=hf:{base}", f"start.adapter={tmp_path}")
-    assert "there is no adapter_config.json. Name the folder of an adapter" in said
-    whole = train(*sft(folders), f"start=hf:{base}", outputs=tmp_path / "whole")
-    said = refused("export", f"run={whole}", "format=peft", f"out={tmp_path / 'none'}")
-    assert "has no adapter (model/adapter=lora). Use format=transformers, or format=safetensors" in said
-    other = Path(shutil.copytree(base, tmp_path / "other"))
-    weights = load_file(other / "model.safetensors")
-    save_file({name: 2 * value for name, value in weights.items()}, other / "model.safetensors")
-    said = refused(*bare, f"start=hf:{other}", f"start.adapter={adapter}")
-    assert "it was trained on other weights than start=" in said
-    assert "Name its own base in start=" in said
-    said = refused("train", "model=vae", f"start={whole}", f"start.adapter={adapter}", "data=digits")
-    assert "this model takes no adapter. Use model=transformer" in said
-    content = load_file(adapter / "adapter_model.safetensors")
-    save_file(content, adapter / "adapter_model.safetensors")  # as peft writes it: without the hash of its base
-    settings = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": "me/other"}))
-    said = refused(*bare, f"start=hf:{base}", f"start.adapter={adapter}")
-    assert "its base is me/other, and not start=" in said
-    (adapter / "adapter_config.json").write_text(json.dumps(settings))
-    save_file(
-        {name: value[:, :-1].contiguous() for name, value in content.items()}, adapter / "adapter_model.safetensors"
-    )
-    said = refused(*bare, f"start=hf:{base}", f"start.adapter={adapter}")
-    assert "it is not of this model" in said

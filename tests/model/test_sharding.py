@@ -11,6 +11,7 @@ from test_transformer import network as token_network
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 
+from genlab.model.adapter.lora import LoRA
 from genlab.model.network.dit import DiT
 from genlab.model.network.token_transformer import TokenTransformer
 from genlab.model.network.unet import UNet
@@ -47,3 +48,20 @@ def test_blocks_are_sharded(mesh: DeviceMesh, network: Any) -> None:
     output = network(*given)
     torch.testing.assert_close(output, expected)
     output.square().mean().backward()
+
+
+def test_a_frozen_network_is_sharded_with_its_adapter(mesh: DeviceMesh) -> None:
+    network: Any = token_network(width=16)(num_tokens=9, num_outputs=7, max_length=8, causal=True)
+    LoRA(rank=2).adapt(network)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    tokens = torch.randint(9, (2, 8))
+    network(tokens).square().mean().backward()
+    expected = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
+    network.zero_grad()
+    shard(network, mesh)
+    network(tokens).square().mean().backward()
+    for name, p in network.named_parameters():
+        assert (p.grad is not None) == p.requires_grad == (name in expected)
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad.full_tensor(), expected[name])

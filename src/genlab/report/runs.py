@@ -193,7 +193,7 @@ def _as_told(config: dict[str, Any]) -> dict[str, Any]:
     told = {name: value for name, value in config.items() if name not in ("portable", "start")}
     start, pretrained = config.get("start"), config.get("pretrained")
     if isinstance(start, dict):
-        told["start"] = {name: start[name] for name in ("only", "freeze") if start.get(name)}
+        told["start"] = {name: start[name] for name in ("only", "freeze", "adapter") if start.get(name)}
         named = f"{str(start.get('sha256'))[:6]}-{Path(str(start.get('where'))).name}"  # two folders may have one name
         told["start"] = {"where": named, **told["start"]} if told["start"] else named
     if isinstance(pretrained, dict):
