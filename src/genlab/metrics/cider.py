@@ -7,11 +7,9 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from genlab.errors import DataError
-from genlab.metrics.base import Direction, MetricBatch
-from genlab.metrics.text_states import grouped, packed, texts_of, unpacked
+from genlab.metrics.base import Direction
+from genlab.metrics.compared_texts import ComparedTexts
 from genlab.metrics.words import words
 
 _N = 4  # words of the longest n-grams
@@ -21,7 +19,7 @@ _SCALE = 10.0
 Grams = Counter[tuple[str, ...]]
 
 
-class CIDEr(Metric):
+class CIDEr(ComparedTexts):
     """``cider_d``, from 0 to 10 and above only by rounding: the mean over pictures of the CIDEr-D of their caption
     (Vedantam et al. 2015, section 4 and eq. 5; the algorithm of the coco-caption toolkit).
 
@@ -34,43 +32,13 @@ class CIDEr(Metric):
     Treebank do that, which differs in what it does with hyphens and apostrophes.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"text"})
-    optional: ClassVar[frozenset[str]] = frozenset({"references"})
     directions: ClassVar[Mapping[str, Direction | None]] = {"cider_d": "higher"}
-    is_differentiable = False
-    full_state_update = False
-
-    real_content: list[Tensor]
-    real_lengths: list[Tensor]
-    real_index: list[Tensor]
-    fake_content: list[Tensor]
-    fake_lengths: list[Tensor]
-    fake_index: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        for side in ("real", "fake"):
-            for name in ("content", "lengths", "index"):
-                self.add_state(f"{side}_{name}", [], dist_reduce_fx="cat")
-
-    def update(self, batch: MetricBatch, real: bool) -> None:
-        """Takes ``text`` and ``index``; of the reference all ``references``, if there are any."""
-        texts, index = texts_of(batch, real)
-        content, lengths = packed(texts, index.device)
-        (self.real_content if real else self.fake_content).append(content)
-        (self.real_lengths if real else self.fake_lengths).append(lengths)
-        (self.real_index if real else self.fake_index).append(index)
 
     def compute(self) -> dict[str, Tensor]:
         """``cider_d``. Raises DataError if no sample has a reference."""
-        references = grouped(self.real_content, self.real_lengths, self.real_index)
-        samples = unpacked(self.fake_content, self.fake_lengths, self.fake_index)
-        places = [place for place in samples if place in references]
-        if not places:
-            raise DataError("no sample has a reference to compare it with.")
+        compared = self.compared().values()
         scores = cider_d(
-            [tokens(samples[place]) for place in places],
-            [[tokens(text) for text in references[place]] for place in places],
+            [tokens(text) for text, _ in compared], [[tokens(text) for text in own] for _, own in compared]
         )
         return {"cider_d": torch.tensor(sum(scores) / len(scores), dtype=torch.float64)}
 

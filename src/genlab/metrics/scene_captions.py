@@ -11,7 +11,6 @@ from genlab.data.scenes import HELD_OUT
 from genlab.errors import DataError
 from genlab.metrics.base import Direction
 from genlab.metrics.caption_match import CaptionMatch
-from genlab.metrics.text_states import grouped, unpacked
 
 _PARTS = ("color", "size", "shape")
 
@@ -35,15 +34,14 @@ class SceneCaptions(CaptionMatch):
     def compute(self) -> dict[str, Tensor]:
         """All in [0, 1]; what there are no scenes of is left out. Raises DataError: no sample has a reference, or a
         reference is not a caption of ``data=shapes``."""
-        right = self.matches()
-        references = grouped(self.real_content, self.real_lengths, self.real_index)
-        samples = unpacked(self.fake_content, self.fake_lengths, self.fake_index)
+        compared = self.compared()
+        right = {place: text in references for place, (text, references) in compared.items()}
         try:
-            truths = {place: parse(references[place][0]) for place in right}
+            truths = {place: parse(references[0]) for place, (_, references) in compared.items()}
         except ValueError as error:
             raise DataError(f"scene_captions reads captions of data=shapes: {error}") from error
         held_out = {place: _is_held_out(truth) for place, truth in truths.items()}
-        said = {place: _parsed(samples[place]) for place in right}
+        said = {place: _parsed(text) for place, (text, _) in compared.items()}
         objects = dict.fromkeys(_PARTS, 0.0)
         for place, truth in truths.items():
             for part in _PARTS:

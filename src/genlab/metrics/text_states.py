@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.data import dim_zero_cat
 
-from genlab.errors import DataError
-
 
 def packed(texts: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
     """N texts -> their bytes, uint8 (B,), and the length of each in bytes, int64 (N,)."""
@@ -25,19 +23,6 @@ def texts_of(batch: Mapping[str, Any], real: bool) -> tuple[list[str], Tensor]:
         return batch["text"], batch["index"]
     counts = torch.tensor([len(own) for own in batch["references"]], device=batch["index"].device)
     return [text for own in batch["references"] for text in own], batch["index"].repeat_interleave(counts)
-
-
-def paired(
-    samples: dict[int, str], references: Mapping[int, Sequence[str]]
-) -> tuple[list[str], list[list[str | None]]]:
-    """Samples that have references of the same place, and these, as sacrebleu takes them: lists of one reference for
-    each sample, with None for those that have fewer. Raises DataError if none has."""
-    places = [place for place in samples if place in references]
-    if not places:
-        raise DataError("no sample has a reference to compare it with.")
-    most = max(len(references[place]) for place in places)
-    rows = [[own[i] if i < len(own) else None for own in map(references.__getitem__, places)] for i in range(most)]
-    return [samples[place] for place in places], rows
 
 
 def unpacked(
