@@ -1,17 +1,13 @@
 """Answers during training: to the same held-out conversations, always from the same random numbers."""
 
-from pathlib import Path
-
 from pytorch_lightning import Trainer
 
 from genlab.callbacks.ema import averaged_weights
+from genlab.callbacks.periodic_samples import samples_folder, shown_by
 from genlab.callbacks.text_samples import TextSamples
 from genlab.data.conversation_data import ConversationData
-from genlab.files.atomic import prepare_folder
-from genlab.logger.isolated import IsolatedLogger
 from genlab.model.answering import answers
 from genlab.model.base import GenerativeModel, in_eval_mode
-from genlab.sampling.pictures import FOLDER
 from genlab.sampling.texts import write_texts
 
 
@@ -30,13 +26,9 @@ class AnswerSamples(TextSamples):
             return
         said = [data.tokenizer.decode(answer) for batch in found for answer in batch]
         texts = [f"{_shown(one.prompt)}\nassistant: {answer}" for one, answer in zip(known, said, strict=True)]
-        folder = Path(trainer.default_root_dir) / FOLDER
-        prepare_folder(folder, folder.parent)
-        write_texts(texts, folder / f"examples={model.progress.examples:012d}.txt")
-        for logger in trainer.loggers:
-            if isinstance(logger, IsolatedLogger):
-                step = trainer.fit_loop.epoch_loop._batches_that_stepped
-                logger.show_text("samples", texts, model.progress.examples, step)
+        write_texts(texts, samples_folder(trainer) / f"examples={model.progress.examples:012d}.txt")
+        for logger, step in shown_by(trainer):
+            logger.show_text("samples", texts, model.progress.examples, step)
 
 
 def _shown(messages: tuple[dict[str, str], ...]) -> str:

@@ -1,24 +1,18 @@
 """Sample grids during training, always from the same noise."""
 
-from pathlib import Path
-from typing import Any
-
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Trainer
 from torch import Tensor
 
-from genlab.callbacks.cadence import Cadence
-from genlab.callbacks.checkpoint import save_before
 from genlab.callbacks.ema import averaged_weights
-from genlab.files.atomic import prepare_folder
-from genlab.logger.isolated import IsolatedLogger
+from genlab.callbacks.periodic_samples import PeriodicSamples, samples_folder, shown_by
 from genlab.machine.memory import enough_memory
 from genlab.model.base import GenerativeModel, HasLatent
 from genlab.sampling.draw import asked_of, sample_images
 from genlab.sampling.latents import interpolations, reconstructions
-from genlab.sampling.pictures import FOLDER, captions_of, save_grid, write_captions
+from genlab.sampling.pictures import captions_of, save_grid, write_captions
 
 
-class SampleGrid(Callback):
+class SampleGrid(PeriodicSamples):
     """Writes ``samples/examples=N.png`` into the run folder, and to the loggers that show pictures.
 
     With labels, column c shows class c (modulo the classes, those without a training image left out); with captions,
@@ -37,21 +31,9 @@ class SampleGrid(Callback):
             )
         if count is not None:
             rows, columns = -(-count // max(1, columns)), min(count, columns)
-        self.milestones = Cadence(times)
+        super().__init__(times)
         self.rows, self.columns, self.seed = rows, columns, seed
         self.drawn: tuple[int, Tensor] | None = None  # examples seen at the last grid, and its samples
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GenerativeModel)
-        self.milestones.start(pl_module.progress.fraction)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, GenerativeModel)
-        if pl_module.at_optimizer_step(batch_idx) and self.milestones.reached(pl_module.progress.fraction):
-            save_before(trainer, pl_module)
-            self.show(trainer, pl_module)
 
     def show(self, trainer: Trainer, model: GenerativeModel) -> None:
         remedy = f"callbacks.samples.rows={max(1, self.rows // 2)}"
@@ -65,8 +47,7 @@ class SampleGrid(Callback):
                 grids["interpolations"] = interpolations(model, table, self.rows, self.columns)
         asked = model.conditions.words(asked_of(model, range(self.rows * self.columns)))
         if trainer.is_global_zero:
-            folder = Path(trainer.default_root_dir) / FOLDER
-            prepare_folder(folder, folder.parent)
+            folder = samples_folder(trainer)
             for name, images in grids.items():
                 prefix = "" if name == "samples" else f"{name}-"
                 file = f"{prefix}examples={model.progress.examples:012d}.png"
@@ -74,10 +55,8 @@ class SampleGrid(Callback):
                 save_grid(images, self.columns, path)
                 if name == "samples" and asked:
                     write_captions(asked, captions_of(path))
-                for logger in trainer.loggers:
-                    if isinstance(logger, IsolatedLogger):
-                        step = trainer.fit_loop.epoch_loop._batches_that_stepped
-                        logger.show_image(name, path, self._caption(name, model, asked), model.progress.examples, step)
+                for logger, step in shown_by(trainer):
+                    logger.show_image(name, path, self._caption(name, model, asked), model.progress.examples, step)
 
     def _caption(self, name: str, model: GenerativeModel, asked: list[str]) -> str:
         shown = {
