@@ -39,7 +39,7 @@ def runs(tmp_path: Path) -> Path:
         for rate in (0.1, 0.2):
             costs = {"evaluations_per_sample": 20 if rate == 0.1 else 1, "samples_per_second": 5 if rate == 0.1 else 99}
             made = make_run(tmp_path / "runs" / f"{rate}-{seed}", {"fid_digits64_1k": 10 * rate + seed / 10},
-                            costs=costs, seed=seed, model__optimizer__lr=rate, color=None)  # fmt: skip
+                            costs=costs, seed=seed, model__optimizer__lr=rate, color="red" if rate == 0.1 else None)  # fmt: skip
             write(made / "metrics.csv", rows(seed))
     return tmp_path / "runs"
 
@@ -63,6 +63,14 @@ def test_the_same_files_give_the_same_bytes(runs: Path, tmp_path: Path) -> None:
         elif path.parent.name == "plots":
             with Image.open(path) as picture:
                 assert picture.width > 1000
+
+
+def test_where_nothing_was_drawn_there_is_no_picture_of_samples(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make_run(tmp_path / f"runs/{seed}", {"perplexity_exact_val": 3.0 + seed}, seed=seed, color=None)
+    compare([str(tmp_path / "runs")], out=str(tmp_path / "a"))
+    assert not (tmp_path / "a/comparison.png").exists()
+    assert "comparison.png" not in (tmp_path / "a/comparison.md").read_text()
 
 
 def test_what_is_drawn_is_the_mean_over_seeds(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,7 @@ def compare(
         noted += [called.between_models()] if called.unnamed else []
         sections = [("Runs", where), ("Notes", noted)]
         tiles = [(table.names[row], _caption(table, first, row), done[groups[row][0]].grid) for row in ranked[:MOST]]
+        tiles = tiles if any(grid is not None for *_, grid in tiles) else []
     drawings = pictures([run.folder for run in [*done, *others]])
     left_out = [*found.left_out, *(run.logged.problem for run in runs if run.logged.problem), *drawings.unreadable]
     sections += [
