@@ -18,10 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "report"))
-from browser import Watched, axe, launched
 from synthetic_runs import make_sweep
 
+from browser import Watched, axe, launched
 from genlab.report.comparison import compare
 
 TIMES = 7  # loads that a median is of

@@ -17,11 +17,19 @@ from genlab.sampling.png import save_png
 RUNS = ("outputs/a", "outputs/b")
 
 
-def folder(path: Path, texts: Sequence[tuple[str, ...]], rate: bool = False, sources: Sequence[str] = RUNS) -> Path:
+def folder(
+    path: Path,
+    texts: Sequence[tuple[str, ...]],
+    rate: bool = False,
+    sources: Sequence[str] = RUNS,
+    prompts: Sequence[str] | None = None,
+) -> Path:
     """Pairs of texts, or texts to rate, of which the first of each is the first run's."""
     path.mkdir(parents=True, exist_ok=True)
     items = [
-        Item(f"prompt {i}", tuple(Output(source, i, text) for source, text in enumerate(pair)))
+        Item(
+            prompts[i] if prompts else f"prompt {i}", tuple(Output(source, i, text) for source, text in enumerate(pair))
+        )
         for i, pair in enumerate(texts)
     ]
     create(path, {"kind": "text", "sources": list(sources), "rate": rate, "seed": 0, "asked": {}}, items)

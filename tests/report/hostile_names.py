@@ -1,4 +1,4 @@
-"""Names and prompts of a stranger, and runs that are called so wherever a run can be called something."""
+"""Runs of a stranger, which are called so wherever a run can be called something."""
 
 import csv
 from pathlib import Path
@@ -6,48 +6,7 @@ from pathlib import Path
 import yaml
 from run_folders import add_evaluation, make_run, write
 
-NAMES = [
-    "<script>alert(1)</script>",
-    "</script><script>alert(2)</script>",
-    "<!--<script>",
-    "--><script>alert(3)</script>",
-    "]]><script>alert(4)</script>",
-    "</SCRIPT ><svg onload=alert(5)>",
-    "<img src=x onerror=alert(6)>",
-    "<svg/onload=alert(7)>",
-    "<iframe src='javascript:alert(8)'></iframe>",
-    "<iframe srcdoc='<script>alert(9)</script>'>",
-    "<body onload=alert(10)>",
-    "<details open ontoggle=alert(11)>",
-    "<a href=javascript:alert(12)>click</a>",
-    "<form action=https://example.org/><button>send",
-    "<meta http-equiv=refresh content='0;url=https://example.org/'>",
-    "<base href=https://example.org/>",
-    "<link rel=stylesheet href=https://example.org/x.css>",
-    "<style>*{display:none}</style>",
-    "</style><style>body{background:url(https://example.org/x)}",
-    "</title><script>alert(13)</script>",
-    "</textarea><script>alert(14)</script>",
-    "</noscript><script>alert(15)</script>",
-    "</table><h1>someone else</h1>",
-    '" onmouseover="alert(16)',
-    "' onfocus='alert(17)' autofocus='",
-    "`${alert(18)}`",
-    "{{ 7 * 7 }}{{ config.__class__ }}",
-    "{% for x in ().__class__.__base__.__subclasses__() %}{% endfor %}",
-    "{# nothing #}${7*7}#{7*7}",
-    "javascript:alert(19)",
-    "data:text/html,<script>alert(20)</script>",
-    "&lt;script&gt;alert(21)&lt;/script&gt;",
-    "&#60;img src=x onerror=alert(22)&#62;",
-    "\\u003cscript\\u003ealert(23)\\u003c/script\\u003e",
-    "expression(alert(24)); background: url(https://example.org/y)",
-    "\u202egnp.exe\u202c \u2066\u2067x\u2069",
-    "a\u2028b\u2029c\x00d\x1b[31me\x07",
-    "W" * 3000,
-    "__proto__",
-    "ﷺ 𒐫 e" + "\u0301" * 40 + " 👩‍👩‍👧‍👦 ‏עברית‎ <b>",
-]
+from hostile_texts import NAMES
 
 
 def make_hostile(folder: Path) -> None:

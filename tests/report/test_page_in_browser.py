@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Watched, axe, launched
 from hostile_names import NAMES, make_hostile
 from synthetic_runs import make_sweep
 
+from browser import Watched, axe, launched
 from genlab.report.comparison import compare
 
 
@@ -248,9 +248,7 @@ def test_axe_finds_nothing(browser: Any, report: Path, scheme: str) -> None:
         pytest.skip("needs axe-core: npm install axe-core, or name its axe.min.js in AXE")
     watched = Watched(browser, report, color_scheme=scheme)
     watched.scroll_through()
-    watched.page.evaluate(source.read_text())
-    found = watched.page.evaluate("axe.run()")
-    told = [f"{v['id']}: {node['html'][:120]}" for v in found["violations"] for node in v["nodes"]]
-    assert told == []
-    assert len(found["passes"]) > 20
+    violations, passes = watched.accessibility(source)
+    assert violations == []
+    assert passes > 20
     watched.close()

@@ -40,19 +40,22 @@ def axe() -> Path | None:
 
 
 class Watched:
-    """A page, and all that it said, asked for or popped up meanwhile."""
+    """A page of a file, or at an address, and all that it said, asked for elsewhere or popped up meanwhile."""
 
-    def __init__(self, browser: Any, path: Path, **options: Any):
+    def __init__(self, browser: Any, place: Path | str, **options: Any):
+        url = place if isinstance(place, str) else place.resolve().as_uri()
+        own = (url,) if isinstance(place, str) else ()  # what may be asked for begins so
         self.context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
         self.page = self.context.new_page()
         self.seen: list[str] = []
         self.page.on("console", lambda message: self.seen.append(f"console: {message.text}"))
         self.page.on("pageerror", lambda error: self.seen.append(f"error: {error}"))
         self.page.on("dialog", lambda dialog: (self.seen.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        self.page.on("request", lambda request: self._asked(request.url, path))
+        self.page.on("request", lambda request: self._asked(request.url, url, own))
         self.context.on("page", lambda page: self.seen.append(f"window: {page.url}"))
-        self.page.goto(path.resolve().as_uri())
-        self.until("performance.getEntriesByName('interactive').length > 0")
+        self.page.goto(url)
+        if isinstance(place, Path):
+            self.until("performance.getEntriesByName('interactive').length > 0")
 
     def until(self, expression: str) -> None:
         """Playwright's own waiting evaluates a string in the page, which its policy forbids."""
@@ -62,8 +65,8 @@ class Watched:
             self.page.wait_for_timeout(20)
         raise AssertionError(f"never: {expression}")
 
-    def _asked(self, url: str, path: Path) -> None:
-        if url != path.resolve().as_uri() and not url.startswith("data:image/webp;"):
+    def _asked(self, url: str, page: str, own: tuple[str, ...]) -> None:
+        if url != page and not url.startswith(("data:image/webp;", *own)):
             self.seen.append(f"request: {url[:200]}")
 
     def scroll_through(self) -> None:
@@ -77,6 +80,13 @@ class Watched:
                 scrollTo({ top: 0, behavior: "instant" });
             }"""
         )
+
+    def accessibility(self, source: Path) -> tuple[list[str], int]:
+        """What axe-core finds against the page, and how many of its rules the page passes."""
+        self.page.evaluate(source.read_text())
+        found = self.page.evaluate("axe.run()")
+        told = [f"{v['id']}: {node['html'][:120]}" for v in found["violations"] for node in v["nodes"]]
+        return told, len(found["passes"])
 
     def close(self) -> None:
         self.context.close()
