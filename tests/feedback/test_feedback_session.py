@@ -30,11 +30,11 @@ from genlab.feedback.statistics import Share, left_share, lines, self_agreement,
 TEXTS = [(f"one {i}", f"other {i}") for i in range(100)]
 
 
-def judged(path: Path, choose: object) -> Session:
+def judged(path: Path, choose: object, remark: str = "") -> Session:
     """``choose(showing, item)``: left, right or tie."""
     session = Session(path)
     while showing := session.next:
-        answer = {"choice": choose(showing), "seconds": 2.0}  # type: ignore[operator]
+        answer = {"choice": choose(showing), "seconds": 2.0, "remark": remark}  # type: ignore[operator]
         assert session.judge(len(session.judgments), answer)
     return Session(path)
 
@@ -117,12 +117,15 @@ def test_a_report_reads_files_alone(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
     path = folder(tmp_path / "f", TEXTS[:9])
-    judged(path, lambda _: "left")
+    judged(path, lambda _: "left", remark="é" * 100)
     whole = (path / JUDGMENTS).read_bytes()
-    for length in (len(whole) - 1, len(whole) - 30, 5, 0):
+    for length in (*range(len(whole) - 200, len(whole), 49), 5, 0):
         (path / JUDGMENTS).write_bytes(whole[:length])
+        kept = whole[:length].count(b"\n")
+        assert len(Session(path).judgments) == kept  # of a folder that is shown, or was
+        assert (path / JUDGMENTS).stat().st_size == length
         drop_torn_line(path)
-        assert len(Session(path).judgments) == whole[:length].count(b"\n")
+        assert (path / JUDGMENTS).read_bytes() == b"".join(whole.splitlines(keepends=True)[:kept])
 
 
 def damage(path: Path, name: str, old: str, new: str) -> None:

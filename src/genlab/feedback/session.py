@@ -276,9 +276,10 @@ def _row(item: Item) -> dict[str, Any]:
 
 
 def _lines(path: Path, root: Path) -> list[Any]:
+    """Of whole lines: one that is being written, or whose writer was killed, is none yet."""
     try:
-        text = read_text(path, root)
-        return [json.loads(line) for line in text.split("\n") if line]
+        content = read_bytes(path, root)
+        return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].decode().split("\n") if line]
     except FileNotFoundError as error:
         raise DataError(f"{path} is gone. Put it back, or judge in a new folder.") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -88,7 +88,7 @@ async function ask(address, options) {
   try {
     response = await fetch(address, options);
   } catch {
-    throw new Error("The program does not answer: nothing of this one is saved. Start it again, and open its new address.");
+    throw new Error("The program does not answer. Start it again, and open its new address: it asks what is not saved yet.");
   }
   if (!response.ok) throw new Error(await response.text());
   return response.json();
