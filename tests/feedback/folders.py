@@ -72,9 +72,9 @@ class Client:
     def get(self, path: str, **headers: str | None) -> tuple[int, bytes, dict[str, str]]:
         return self.ask("GET", f"/{self.page.token}/{path}", None, **headers)
 
-    def post(self, answer: Any, **headers: str | None) -> tuple[int, Any]:
+    def post(self, answer: Any, to: str = "judge", **headers: str | None) -> tuple[int, Any]:
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        status, content, _ = self.ask("POST", f"/{self.page.token}/judge", body, **headers)
+        status, content, _ = self.ask("POST", f"/{self.page.token}/{to}", body, **headers)
         return status, json.loads(content) if status == 200 else content.decode()
 
     def state(self) -> Any:

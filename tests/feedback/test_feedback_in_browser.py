@@ -89,6 +89,30 @@ def test_a_page_without_a_mouse_reaches_all_buttons(browser: Any, tmp_path: Path
     assert [judged.rating for judged in Session(path).judgments] == [4, 2]
 
 
+def test_the_last_judgment_is_taken_back_by_a_key(browser: Any, tmp_path: Path) -> None:
+    path = folder(tmp_path / "f", [("one", "other")])
+    with shown(browser, path) as (watched, _):
+        page, first = watched.page, texts(watched)
+        assert not page.is_visible("#undo")
+        for key in ("u", "Backspace", "button"):
+            page.keyboard.press("1")
+            ready(watched, 1)
+            assert page.is_visible("#finished")
+            page.locator("#undo").click() if key == "button" else page.keyboard.press(key)
+            ready(watched, 0)
+            assert texts(watched) == first
+        page.keyboard.press("r")
+        page.keyboard.type("bu")
+        page.keyboard.press("Backspace")
+        page.keyboard.type("y")
+        page.keyboard.press("Escape")
+        page.keyboard.press("0")
+        ready(watched, 1)
+    session = Session(path)
+    assert [(judged.winner, judged.remark) for judged in session.judgments] == [(None, "by")]
+    assert session.taken_back == 3
+
+
 def test_two_tabs_judge_each_pair_once(browser: Any, tmp_path: Path) -> None:
     path = folder(tmp_path / "f", [(f"one {i}", f"other {i}") for i in range(9)])
     with shown(browser, path) as (watched, client):

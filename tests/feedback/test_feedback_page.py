@@ -207,6 +207,34 @@ def test_ratings(tmp_path: Path) -> None:
     assert [judged.rating for judged in Session(path).judgments] == [4] * 5
 
 
+def test_the_last_judgment_is_taken_back(tmp_path: Path) -> None:
+    """By a line of its own: nothing is deleted."""
+    path = folder(tmp_path / "f", TEXTS)
+    with served(path) as client:
+        assert client.post({"showing": 0}, to="undo")[1]["showing"] == 0  # there is none yet
+        before = client.state()
+        client.post(choice(0, "left"))
+        client.post(choice(1, "right"))
+        assert client.post({"showing": 0}, to="undo")[1]["showing"] == 2  # of a tab that is behind
+        assert client.post({"showing": 1}, to="undo")[1]["showing"] == 1
+        assert client.post({"showing": 1}, to="undo")[1]["showing"] == 1  # pressed twice
+        again = client.post({"showing": 0}, to="undo")[1]
+        assert again == before
+        assert client.post({}, to="undo")[0] == client.post({"showing": -1}, to="undo")[0] == 400
+        assert client.post({"showing": 0}, to="undo", Origin="http://evil.example")[0] == 403
+        for number in range(22):
+            client.post(choice(number, "tie"))
+        assert "taken back and judged anew: 2" in client.state()["report"]
+        assert client.post({"showing": 21}, to="undo")[1]["showing"] == 21  # all was judged
+        client.post(choice(21, "right"))
+    rows = written(path)
+    assert [row.get("takes_back", row.get("choice")) for row in rows[:5]] == ["left", "right", 1, 0, "tie"]
+    assert len(rows) == 2 + 2 + 22 + 1 + 1
+    session = Session(path)
+    assert (len(session.judgments), session.taken_back) == (22, 3)
+    assert sum(judged.winner is None for judged in session.judgments) == 21
+
+
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     path = folder(tmp_path / "f", TEXTS)
     with served(path) as client:

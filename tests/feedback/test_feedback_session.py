@@ -141,6 +141,8 @@ def damage(path: Path, name: str, old: str, new: str) -> None:
         (JUDGMENTS, '"item": 0', '"item": 3'),
         (JUDGMENTS, "outputs/a", "outputs/c"),
         (JUDGMENTS, "{", "["),
+        (JUDGMENTS, '"showing": 3', '"takes_back": 1, "showing": 3'),
+        (JUDGMENTS, '"showing": 0', '"takes_back": -1, "showing": 0'),
         (JUDGMENTS, '"seconds": 2.0', '"seconds": NaN'),
         (ITEMS, '"source": 0', '"source": 7'),
         (ITEMS, '"number": 0', '"number": "../x"'),

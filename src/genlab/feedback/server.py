@@ -148,7 +148,7 @@ class _Request(BaseHTTPRequestHandler):
         raise Refused(404, "no such page")
 
     def _post(self, path: str) -> tuple[int, str, bytes]:
-        if path != "judge":
+        if path not in ("judge", "undo"):
             raise Refused(404, "no such page")
         answer = self._body()
         number = answer.pop("showing", None)
@@ -156,7 +156,10 @@ class _Request(BaseHTTPRequestHandler):
             raise Refused(400, "showing is not a number")
         try:
             with self.server.turn:
-                self.server.session.judge(number, answer)
+                if path == "undo":
+                    self.server.session.take_back(number)
+                else:
+                    self.server.session.judge(number, answer)
         except ValueError as error:
             raise Refused(400, str(error)) from error
         except StorageError as error:

@@ -22,6 +22,7 @@ SESSION, ITEMS, JUDGMENTS = "session.json", "items.jsonl", "judgments.jsonl"
 PICTURES = "pictures-{}"  # of a source: a PNG for each item
 CHOICES = ("left", "right", "tie")
 RATINGS = range(1, 6)
+TAKES_BACK = "takes_back"  # of a line that undoes the judgment before it
 LONGEST_REMARK = 2000  # characters
 _AGAIN = 10  # one item of as many comes again
 _APART = 5  # items between, where there are enough
@@ -91,9 +92,10 @@ class Session:
         self.rate: bool = facts["rate"]
         self.items = _items(folder, 1 if self.rate else 2)
         self.showings = order(self.items, facts["seed"])
-        self.judgments: list[Judgment] = []
+        self.judgments: list[Judgment] = []  # those that stand
+        self.taken_back = 0
         for number, line in enumerate(_lines(folder / JUDGMENTS, folder), 1):
-            self.judgments.append(self._read(line, number))
+            self._replay(line, number)
 
     @property
     def next(self) -> Showing | None:
@@ -112,9 +114,18 @@ class Session:
         if number > len(self.judgments) or showing is None:
             raise ValueError("this one is not shown yet")
         judged = self._judged(showing, answer)
-        line = {"showing": number, **self._record(judged), "time": datetime.now(UTC).isoformat(timespec="seconds")}
-        self._append(json.dumps(line, ensure_ascii=False) + "\n")
+        self._append({"showing": number, **self._record(judged)})
         self.judgments.append(judged)
+        return True
+
+    def take_back(self, number: int) -> bool:
+        """Take back the judgment of showing ``number``, which is judged anew: on disk, as a line of its own, when this
+        returns. False if it is not the last one. Raises StorageError: it cannot be written, and the judgment stands."""
+        if not self.judgments or number != len(self.judgments) - 1:
+            return False
+        self._append({TAKES_BACK: number})
+        self.judgments.pop()
+        self.taken_back += 1
         return True
 
     def picture(self, output: Output) -> bytes:
@@ -146,22 +157,31 @@ class Session:
             told |= {"left": sides[0], "right": sides[1], "sides": [*judged.showing.sides], "choice": choice}
         return told | {"seconds": judged.seconds, "remark": judged.remark}
 
-    def _read(self, line: Any, number: int) -> Judgment:
+    def _replay(self, line: Any, number: int) -> None:
+        """Line ``number`` of the file: a judgment, or one taken back."""
+        done = len(self.judgments)
         try:
-            showing = self.showings[number - 1]
-            if line["showing"] != number - 1 or line["item"] != showing.item:
+            if TAKES_BACK in line:
+                if not done or line[TAKES_BACK] != done - 1:
+                    raise ValueError("takes back another than the last")
+                self.judgments.pop()
+                self.taken_back += 1
+                return
+            showing = self.showings[done]
+            if line["showing"] != done or line["item"] != showing.item:
                 raise ValueError("is of another order")
             judged = self._judged(showing, line)
             if any(line[name] != value for name, value in self._record(judged).items()):
                 raise ValueError("is of other runs")
+            self.judgments.append(judged)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise DataError(
                 f"{self.folder / JUDGMENTS}, line {number}: not a judgment of what this folder shows "
                 f"({error or 'too many'}). Put the file back as it was, or judge in a new folder."
             ) from error
-        return judged
 
-    def _append(self, line: str) -> None:
+    def _append(self, row: Mapping[str, Any]) -> None:
+        line = json.dumps({**row, "time": datetime.now(UTC).isoformat(timespec="seconds")}, ensure_ascii=False) + "\n"
         with writing(self.folder), open_to_append(self.folder / JUDGMENTS, self.folder) as file:
             descriptor, content = file.fileno(), line.encode()
             size = os.fstat(descriptor).st_size

@@ -99,6 +99,8 @@ def lines(session: Session) -> list[str]:
             found.append(f"ties: {Share(ties, len(first(session)))}")
         found.append(f"left won (without bias: 50 %): {left_share(session)}")
     seconds = [one.seconds for one in judged]
+    if session.taken_back:
+        found.append(f"taken back and judged anew: {session.taken_back}")
     return [
         *found,
         f"same judgment when shown again: {self_agreement(session)}",

@@ -46,6 +46,7 @@ async function show(next) {
   get("agreement").textContent = of ? `same judgment when shown again: ${same} of ${of}` : "";
   const finished = state.showing == null;
   for (const id of ["sides", "choices", "remarks"]) get(id).hidden = finished;
+  get("undo").hidden = !state.done;
   get("finished").hidden = !finished;
   get("prompt").hidden = finished || !state.prompt;
   get("prompt").textContent = state.prompt ?? "";
@@ -58,6 +59,7 @@ async function show(next) {
       item.append(line);
       return item;
     }));
+    wait(false);
     return;
   }
   if (!get("choices").children.length) get("choices").append(...choices().map(([key, answer, text]) => {
@@ -94,13 +96,21 @@ async function ask(address, options) {
   return response.json();
 }
 
-async function judge(answer) {
+function judge(answer) {
   if (waiting || state.showing == null) return; // a double click
-  wait(true);
   const seconds = Math.min(86400, Math.round(performance.now() - since) / 1000);
-  const body = JSON.stringify({ showing: state.showing, ...answer, seconds, remark: get("remark").value });
+  send("judge", { showing: state.showing, ...answer, seconds, remark: get("remark").value });
+}
+
+function undo() {
+  if (!waiting && state.done) send("undo", { showing: state.done - 1 });
+}
+
+async function send(address, told) {
+  wait(true);
+  const headers = { "Content-Type": "application/json" };
   try {
-    const next = await ask("judge", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    const next = await ask(address, { method: "POST", headers, body: JSON.stringify(told) });
     problem("");
     await show(next);
   } catch (error) {
@@ -121,8 +131,14 @@ addEventListener("keydown", (event) => {
     get("remark").focus();
     return;
   }
+  if (event.key === "u" || event.key === "U" || event.key === "Backspace") {
+    event.preventDefault();
+    undo();
+    return;
+  }
   const found = choices().find(([key]) => key === event.key);
   if (found) judge(found[1]);
 });
 
+get("undo").addEventListener("click", undo);
 ask("state").then(show).catch((error) => problem(error.message));
