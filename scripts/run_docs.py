@@ -241,7 +241,9 @@ def _make_inputs(folder: Path) -> None:
     asked = [(f"{i} + 1?", str(i + 1)) for i in range(100)]
     roles = ("user", "assistant")
     chats = [{"messages": [{"role": r, "content": c} for r, c in zip(roles, pair, strict=True)]} for pair in asked]
-    for name, rows in (("chats", chats), ("questions", [{"question": q, "answer": a} for q, a in asked])):
+    judged = [{"prompt": q, "chosen": a, "rejected": f"not {a}"} for q, a in asked]
+    questions = [{"question": q, "answer": a} for q, a in asked]
+    for name, rows in (("chats", chats), ("questions", questions), ("judged", judged)):
         (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 

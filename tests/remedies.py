@@ -1600,6 +1600,11 @@ ELSEWHERE = (
         "feedback/test_feedback_session.py::test_what_does_not_go_together",
     ),
     Elsewhere(
+        "feedback/asked.py",
+        "is one folder: name a second one",
+        "feedback/test_feedback_session.py::test_what_does_not_go_together",
+    ),
+    Elsewhere(
         "feedback/server.py", "which takes any free one", "feedback/test_feedback_page.py::test_a_port_that_is_taken"
     ),
     Elsewhere(

@@ -298,7 +298,16 @@ def _feedback(tree: Any, options: dict[str, Any], flags: dict[str, str], overrid
     if not runs:
         from genlab.feedback.show import go_on, report
 
-        if options["report"] is not None:
+        if options["samples"]:
+            from genlab.feedback.stored import prepare_stored
+
+            prepare_stored(options)
+        if options["import"] is not None:
+            from genlab.feedback.imported import import_judgments
+
+            import_judgments(read_path(options["import"]), read_path(options["out"]))
+            report(read_path(options["out"]), None)
+        elif options["report"] is not None:
             report(read_path(options["report"]), options["export"])
         else:
             go_on(read_path(options["out"]), options["port"])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from genlab.feedback.server import Page
-from genlab.feedback.session import PICTURES, Item, Output, Session, create
+from genlab.feedback.session import PICTURES, VIDEOS, Item, Output, Session, create
 from genlab.sampling.png import save_png
 
 RUNS = ("outputs/a", "outputs/b")
@@ -33,6 +33,21 @@ def folder(
         for i, pair in enumerate(texts)
     ]
     create(path, {"kind": "text", "sources": list(sources), "rate": rate, "seed": 0, "asked": {}}, items)
+    return path
+
+
+WEBM = b"\x1aE\xdf\xa3"  # how such a file begins
+
+
+def videos(path: Path, contents: Sequence[tuple[bytes, bytes]]) -> Path:
+    """Pairs of .webm files."""
+    for source in (0, 1):
+        (path / VIDEOS.format(source)).mkdir(parents=True)
+        for i, pair in enumerate(contents):
+            (path / VIDEOS.format(source) / f"{i:06d}.webm").write_bytes(pair[source])
+    outputs = [(Output(0, i, suffix=".webm"), Output(1, i, suffix=".webm")) for i in range(len(contents))]
+    facts = {"kind": "video", "sources": list(RUNS), "rate": False, "seed": 0, "asked": {}}
+    create(path, facts, [Item(None, pair) for pair in outputs])
     return path
 
 

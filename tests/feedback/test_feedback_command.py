@@ -48,4 +48,4 @@ def test_pictures_of_two_runs_are_compared(tmp_path: Path) -> None:
     session = Session(tmp_path / "f")
     assert session.kind == "image"
     assert session.sources == [str(run) for run in runs]
-    assert {session.picture(output)[:4] for item in session.items for output in item.outputs} == {b"\x89PNG"}
+    assert {session.file(output)[:4] for item in session.items for output in item.outputs} == {b"\x89PNG"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from browser import Watched, axe, launched
-from feedback.folders import Client, folder, pictures, served
+from feedback.folders import WEBM, Client, folder, pictures, served, videos
 from genlab.feedback.session import Session
 from genlab.feedback.statistics import left_share, self_agreement, win_rate
 from hostile_texts import NAMES
@@ -157,6 +157,59 @@ def test_40_hostile_texts_do_nothing_and_are_shown(browser: Any, tmp_path: Path)
         page.wait_for_timeout(100)
     kept = [judged.remark for judged in Session(path).judgments]
     assert kept[:4] == NAMES[:4]
+
+
+RECORD = """async (shade) => {
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = 32;
+    const recorder = new MediaRecorder(canvas.captureStream(30), { mimeType: "video/webm;codecs=vp8" });
+    const parts = [];
+    recorder.ondataavailable = (event) => parts.push(event.data);
+    recorder.start();
+    for (let i = 0; i < 9; i++) {
+        canvas.getContext("2d").fillStyle = `rgb(${20 * i}, ${shade}, 0)`;
+        canvas.getContext("2d").fillRect(0, 0, 32, 32);
+        await new Promise((done) => setTimeout(done, 30));
+    }
+    await new Promise((done) => ((recorder.onstop = done), recorder.stop()));
+    return [...new Uint8Array(await new Blob(parts).arrayBuffer())];
+}"""
+
+
+def test_videos_play_and_are_judged(browser: Any, tmp_path: Path) -> None:
+    recording = browser.new_context().new_page()
+    first, second = (bytes(recording.evaluate(RECORD, shade)) for shade in (0, 200))
+    recording.context.close()
+    path = videos(tmp_path / "f", [(first, second), (second, first)])
+    with shown(browser, path, reduced_motion="no-preference") as (watched, _):
+        page = watched.page
+        assert page.locator(".side video.small").count() == 2
+        playing = "[...document.querySelectorAll('video')].map((video) => !video.paused)"
+        watched.until(f"{playing}.join() === 'true,true'")
+        watched.until("[...document.querySelectorAll('video')].every((video) => video.currentTime > 0)")
+        page.keyboard.press("p")
+        assert page.evaluate(playing) == [False, False]
+        page.keyboard.press("p")
+        watched.until(f"{playing}.join() === 'true,true'")
+        if (source := axe()) is not None:
+            assert watched.accessibility(source)[0] == []
+        for done in range(3):
+            page.keyboard.press("2")
+            ready(watched, done + 1)
+    assert len(Session(path).judgments) == 3
+    with shown(browser, videos(tmp_path / "still", [(first, second)]), reduced_motion="reduce") as (watched, _):
+        assert watched.page.evaluate(playing) == [False, False]
+
+
+def test_a_video_that_is_none_is_said(browser: Any, tmp_path: Path) -> None:
+    with served(videos(tmp_path / "f", [(WEBM, WEBM + b"x")])) as client:
+        watched = Watched(browser, client.page.url)
+        watched.until("!document.getElementById('problem').hidden")
+        assert "cannot be shown" in watched.page.inner_text("#problem")
+        watched.page.keyboard.press("1")
+        watched.page.wait_for_timeout(50)
+        assert client.state()["done"] == 0
+        watched.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

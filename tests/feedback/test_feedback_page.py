@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback.folders import Client, choice, folder, pictures, served
+from feedback.folders import WEBM, Client, choice, folder, pictures, served, videos
 from genlab.errors import ResourceError
 from genlab.feedback import server
 from genlab.feedback.server import LARGEST, Page
@@ -193,6 +193,31 @@ def test_pictures_are_shown_of_this_pair_alone(tmp_path: Path) -> None:
         assert {kind["content-type"] for *_, kind in found} == {"image/png"}
         assert found[0][1] != found[1][1]
         for path in ("picture/1/0", "picture/0/2", "picture/0/-1", "picture/0/0/0", "picture/%C2%B2/0", "picture/0"):
+            assert client.get(path)[0] == 404
+
+
+def test_videos_are_shown_by_parts(tmp_path: Path) -> None:
+    """Players ask for ranges of bytes (RFC 9110, 14)."""
+    contents = [(WEBM + bytes(range(100)), WEBM + bytes(range(100, 200))) for _ in range(3)]
+    with served(videos(tmp_path / "f", contents)) as client:
+        sides = client.state()["sides"]
+        assert [*sides[0]] == ["video"]
+        whole = [client.get(side["video"]) for side in sides]
+        assert sorted(content for _, content, _ in whole) == sorted(contents[0])
+        assert {kind["content-type"] for *_, kind in whole} == {"video/webm"}
+        content = whole[0][1]
+        for asked, told, start, end in (
+            ("bytes=0-", "bytes 0-103/104", 0, 104),
+            ("bytes=10-19", "bytes 10-19/104", 10, 20),
+            ("bytes=100-999", "bytes 100-103/104", 100, 104),
+            ("bytes=-5", "bytes 99-103/104", 99, 104),
+        ):
+            status, part, headers = client.get(sides[0]["video"], Range=asked)
+            assert (status, part, headers["content-range"]) == (206, content[start:end], told)
+        assert client.get(sides[0]["video"], Range="bytes=104-")[0] == 416
+        for other in ("bytes=-", "bytes=0-1,3-4", "lines=0-1", "bytes=x-", "bytes=9-3"):
+            assert client.get(sides[0]["video"], Range=other)[0] in (200, 416)
+        for path in ("picture/0/0", "video/1/0", "video/0/2", "video/0/..", "videos-0/000000.webm"):
             assert client.get(path)[0] == 404
 
 

@@ -1,6 +1,5 @@
 """``genlab feedback``: draw samples of one run or two, and show the page on which people judge them."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,9 +12,10 @@ from genlab.checkpoint import read
 from genlab.config.build import build
 from genlab.config.tree import resolved
 from genlab.data.chat_tokens import ChatTokens
-from genlab.errors import ConfigError, DataError
+from genlab.errors import ConfigError
 from genlab.feedback.asked import read_prompts
-from genlab.feedback.session import PICTURES, Item, Output, check_asked, create, is_begun, lock
+from genlab.feedback.begin import Column, arranged, begin, hash_of
+from genlab.feedback.session import PICTURES, Output, create
 from genlab.feedback.show import go_on
 from genlab.files.atomic import writing
 from genlab.files.paths import read_path
@@ -51,22 +51,13 @@ def feedback(
     n = options["n"] or (len(prompts) if prompts else COUNT)
     asked = {
         "runs": [str(run.resolve()) for run in runs],
-        "prompts": None if prompts is None else hashlib.sha256("\n".join(prompts).encode()).hexdigest(),
+        "prompts": hash_of(prompts),
         "n": n,
         "seed": options["seed"],
         "rate": options["rate"],
         "settings": sorted(overrides),
     }
-    if is_begun(out):
-        check_asked(out, asked)
-    else:
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-        held = lock(out)
-        try:
-            _prepare(configs, runs, prompts, n, out, asked, options["batch_size"])
-        finally:
-            held.release()
+    begin(out, asked, lambda: _prepare(configs, runs, prompts, n, out, asked, options["batch_size"]))
     go_on(out, options["port"])
 
 
@@ -84,27 +75,14 @@ def _prepare(
     sources = [(*one, seed) for one in zip(configs, runs, strict=True)]
     if len(sources) == 1 and not rate:
         sources.append((*sources[0][:2], seed + 1))
-    kinds, columns = set(), []
+    kinds, columns = set(), list[Column]()
     for source, (config, run, own_seed) in enumerate(sources):
         kind, outputs, words = _drawn(config, run, prompts, n, own_seed, source, out, batch_size)
         kinds.add(kind)
         columns.append((outputs, words))
     if len(kinds) > 1:
         raise ConfigError(f"{runs[0]} draws {kinds.pop()}s and {runs[1]} {kinds.pop()}s: name two of a kind.")
-    if rate:
-        items = [Item(words[i], (output,)) for outputs, words in columns for i, output in enumerate(outputs)]
-        items.sort(key=lambda item: _shuffled(seed, item.outputs[0]))
-    else:
-        (first, words), (second, _) = columns
-        items = [Item(word, (one, other)) for word, one, other in zip(words, first, second, strict=True)]
-        different = [item for item in items if _content(item.outputs[0], out) != _content(item.outputs[1], out)]
-        if not different:
-            raise DataError(
-                f"all {n} pairs of samples are equal: nothing can be compared. Name another run, or prompts."
-            )
-        if len(different) < n:
-            print(f"{n - len(different)} of {n} pairs are left out: both samples are equal.")
-        items = different
+    items = arranged(columns, rate, seed, out)
     facts = {"kind": kinds.pop(), "sources": [str(run) for _, run, _ in sources], "rate": rate, "seed": seed}
     create(out, {**facts, "asked": asked}, items)
 
@@ -167,14 +145,3 @@ def _write(form: Form, pictures: Any, folder: Path) -> None:
     with writing(folder):
         folder.mkdir(exist_ok=True)
     form.write(Examples({form.key: pictures}), folder, 1)
-
-
-def _content(output: Output, out: Path) -> object:
-    if output.text is not None:
-        return output.text
-    return (out / PICTURES.format(output.source) / f"{output.number:06d}.png").read_bytes()
-
-
-def _shuffled(seed: int, output: Output) -> str:
-    """Runs are mixed, in an order that is a function of the seed."""
-    return hashlib.sha256(f"{seed} {output.source} {output.number}".encode()).hexdigest()

@@ -34,6 +34,8 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     },
     "feedback": {
         "run": (None, "the run whose samples people judge; written twice, the two that are compared"),
+        "samples": (None, "or a folder of pictures, videos or texts; written twice: files of one name are compared"),
+        "import": (None, "or a .jsonl file of judgments: prompt, chosen, rejected; or prompt, completion, rating"),
         "prompts": (None, "a .txt file with a prompt a line, or a .jsonl file with a column prompt"),
         "n": (None, "how many pairs, or ratings of each run. Default: one for each prompt; without prompts, 50"),
         "seed": (0, "of the samples, and of which side each is shown on"),
@@ -109,7 +111,7 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
             rest.append(override.input_line or "")
         elif override.is_delete():
             raise ConfigError(f"{override.input_line}: nothing to delete, {name} is not a part of the config.")
-        elif (command, name) == ("feedback", "run"):  # one, or two
+        elif command == "feedback" and name in ("run", "samples"):  # one, or two
             value = override.value()
             typed_runs = value if isinstance(value, list) else [value]
             values[name] = [*(values[name] or []), *(_typed(name, one, ...) for one in typed_runs)]
@@ -127,7 +129,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     """The value of a command's own option. Raises ConfigError if it is of another type."""
     if value is None and default in (None, ...):
         return default
-    if name in ("run", "folder", "out", "images", "reference", "prompts", "report", "export"):
+    if name in ("run", "folder", "out", "images", "reference", "prompts", "report", "export", "samples", "import"):
         return expanded(str(value))
     if name == "on_bad":
         if value not in ("stop", "skip"):

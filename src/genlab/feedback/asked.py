@@ -13,18 +13,27 @@ _OF_RUNS = {"prompts": None, "n": None, "seed": 0, "rate": False}
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Raises ConfigError for options that do not go together."""
-    runs = options["run"] or []
+    runs, samples = options["run"] or [], options["samples"] or []
     if options["report"] is not None:
-        other = [name for name in ("run", "out") if options[name]]
+        other = [name for name in ("run", "samples", "import", "out") if options[name]]
         if other:
             raise ConfigError(f"report={options['report']} prints what is judged: leave {other[0]}= out.")
     elif options["export"] is not None:
         raise ConfigError(f"export={options['export']} goes with report=<folder>.")
     elif options["out"] is None:
         raise ConfigError("out has no value. Set it: out=feedback/first, a folder for samples and judgments.")
+    sources = [name for name in ("run", "samples", "import") if options[name]]
+    if len(sources) > 1:
+        raise ConfigError(f"{sources[0]}= and {sources[1]}= are two sources of what is judged: leave one out.")
     if len(runs) > 2:
         raise ConfigError(f"{len(runs)} runs: at most two are compared. Leave out run={runs[2]}.")
-    if not runs:
+    if len(samples) > 2:
+        raise ConfigError(f"{len(samples)} folders: at most two are compared. Leave out samples={samples[2]}.")
+    if len(samples) == 1 and not options["rate"]:
+        raise ConfigError(
+            f"samples={samples[0]} is one folder: name a second one, samples=..., or rate it by rate=true."
+        )
+    if not runs and not samples:
         typed = [name for name, default in _OF_RUNS.items() if options[name] != default]
         if typed:
             raise ConfigError(f"{typed[0]}={options[typed[0]]} goes with run=outputs/<model>-<data>/<run>.")

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from genlab.feedback.session import PICTURES, Output, Session
+from genlab.feedback.session import Output, Session, file_of
 from genlab.feedback.statistics import first, twice
 from genlab.files.atomic import prepare_file, write_atomically
 
 
 def export(session: Session, path: Path) -> tuple[int, int, int]:
     """Write ``prompt``, ``chosen`` and ``rejected`` of each pair; of ratings, ``prompt``, ``completion`` and
-    ``rating``. Pictures are named by their paths.
+    ``rating``. Pictures and videos are named by their paths.
 
     Returns the rows, and how many pairs are left out: ties, and those judged otherwise when they came again. Raises
     StorageError.
@@ -41,4 +41,4 @@ def _rows(session: Session, unsure: set[int]) -> Iterator[dict[str, Any]]:
 def _content(session: Session, output: Output) -> str:
     if output.text is not None:
         return output.text
-    return str((session.folder / PICTURES.format(output.source) / f"{output.number:06d}.png").resolve())
+    return str((session.folder / file_of(output)).resolve())

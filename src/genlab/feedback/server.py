@@ -7,15 +7,17 @@ when it is on disk.
 
 import hmac
 import json
+import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 from genlab.errors import ResourceError, StorageError
-from genlab.feedback.session import LONGEST_REMARK, RATINGS, Session
+from genlab.feedback.session import LONGEST_REMARK, RATINGS, TYPES, Session
 from genlab.feedback.statistics import lines, self_agreement
 
 ADDRESS = "127.0.0.1"
@@ -27,9 +29,11 @@ _FILES = {
     "icon.svg": ("icon.svg", "image/svg+xml"),
     "page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
+_PATHS = {"image": "picture", "video": "video"}
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+    "trusted-types 'none'"
 )
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
@@ -90,11 +94,26 @@ class Page(ThreadingHTTPServer):
         if (showing := session.next) is None:
             return told | {"showing": None, "report": lines(session)}
         item, number = session.items[showing.item], len(session.judgments)
+        where = _PATHS.get(session.kind)
         sides = [
-            {"picture": f"picture/{number}/{place}"} if session.kind == "image" else {"text": item.outputs[side].text}
+            {where: f"{where}/{number}/{place}"} if where else {"text": item.outputs[side].text}
             for place, side in enumerate(showing.sides)
         ]
         return told | {"showing": number, "prompt": item.prompt, "sides": sides}
+
+
+def part_of(content: bytes, asked: str | None) -> tuple[int, bytes, dict[str, str]]:
+    """Status, bytes and headers for the header ``Range``, which players of videos send. Other ranges than one of bytes
+    are not heeded (RFC 9110, 14.2)."""
+    found = re.fullmatch(r"bytes=(\d{0,12})-(\d{0,12})", asked or "", re.ASCII)
+    if not found or not (found[1] or found[2]):
+        return 200, content, {"Accept-Ranges": "bytes"}
+    size = len(content)
+    start = int(found[1]) if found[1] else max(0, size - int(found[2]))
+    end = min(size, int(found[2]) + 1) if found[1] and found[2] else size
+    if start >= end:
+        return 416, b"", {"Content-Range": f"bytes */{size}"}
+    return 206, content[start:end], {"Content-Range": f"bytes {start}-{end - 1}/{size}", "Accept-Ranges": "bytes"}
 
 
 class _Request(BaseHTTPRequestHandler):
@@ -113,7 +132,10 @@ class _Request(BaseHTTPRequestHandler):
             status, kind, content = act(self._checked())
         except Refused as error:
             status, kind, content = error.status, "text/plain; charset=utf-8", str(error).encode()
-        self._send(status, kind, content)
+        more: dict[str, str] = {}
+        if status == 200 and kind.startswith("video/"):
+            status, content, more = part_of(content, self.headers.get("Range"))
+        self._send(status, kind, content, more)
 
     def _checked(self) -> str:
         """The address below the token. A name that leads here, which is not this machine's, is another site's; so is
@@ -136,15 +158,15 @@ class _Request(BaseHTTPRequestHandler):
         if path == "state":
             return self._state()
         session, (first, *rest) = self.server.session, path.split("/")
-        if first == "picture" and len(rest) == 2 and session.kind == "image" and all(r.isascii() for r in rest):
+        if first == _PATHS.get(session.kind) and len(rest) == 2 and all(r.isascii() for r in rest):
             number, place = (int(r) if r.isdigit() and len(r) < 10 else -1 for r in rest)
             showing = session.next
             if showing is not None and number == len(session.judgments) and 0 <= place < len(showing.sides):
+                output = session.items[showing.item].outputs[showing.sides[place]]
                 try:
-                    picture = session.picture(session.items[showing.item].outputs[showing.sides[place]])
+                    return 200, TYPES[output.suffix], session.file(output)
                 except OSError as error:
-                    raise Refused(404, "the picture cannot be read") from error
-                return 200, "image/png", picture
+                    raise Refused(404, f"the {first} cannot be read") from error
         raise Refused(404, "no such page")
 
     def _post(self, path: str) -> tuple[int, str, bytes]:
@@ -187,9 +209,9 @@ class _Request(BaseHTTPRequestHandler):
             told = self.server.state()
         return 200, "application/json", json.dumps(told | {"ratings": [*RATINGS], "longest": LONGEST_REMARK}).encode()
 
-    def _send(self, status: int, kind: str, content: bytes) -> None:
+    def _send(self, status: int, kind: str, content: bytes, more: Mapping[str, str] = MappingProxyType({})) -> None:
         self.send_response(status)
-        for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(content))}.items():
+        for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(content)), **more}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

@@ -16,10 +16,18 @@ from filelock import FileLock, Timeout
 from genlab.errors import ConfigError, DataError, StorageError
 from genlab.files.atomic import write_atomically, writing
 from genlab.files.lock import LOCK
-from genlab.files.regular_file import kind_of, open_to_append, read_bytes, read_text
+from genlab.files.regular_file import LARGEST_PICTURE, kind_of, open_to_append, read_bytes, read_text
 
 SESSION, ITEMS, JUDGMENTS = "session.json", "items.jsonl", "judgments.jsonl"
-PICTURES = "pictures-{}"  # of a source: a PNG for each item
+PICTURES, VIDEOS = "pictures-{}", "videos-{}"  # of a source: a file for each item
+TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+}
 CHOICES = ("left", "right", "tie")
 RATINGS = range(1, 6)
 TAKES_BACK = "takes_back"  # of a line that undoes the judgment before it
@@ -31,11 +39,12 @@ _LONGEST = 24 * 3600.0  # seconds that are believed
 
 @dataclass(frozen=True)
 class Output:
-    """One side of a pair, or what is rated. ``text`` is None for a picture, which is a file."""
+    """One side of a pair, or what is rated. ``text`` is None for a picture or a video, which is a file."""
 
     source: int  # whose it is, by its place in ``Session.sources``
-    number: int  # of the source's pictures
+    number: int  # of the source's files
     text: str | None = None
+    suffix: str = ".png"  # of the file, a key of TYPES
 
 
 @dataclass(frozen=True)
@@ -58,18 +67,28 @@ class Judgment:
     showing: Showing
     winner: int | None  # a place in Item.outputs; None: a tie, or a rating
     rating: int | None
-    seconds: float
+    seconds: float | None  # None: it was imported
     remark: str
 
 
-def order(items: Sequence[Item], seed: int) -> list[Showing]:
-    """Each item once, and a tenth of them again, later and with sides swapped. The first side of an item is a function
-    of (seed, item)."""
+def kind_of_file(suffix: str) -> Literal["text", "image", "video"]:
+    return "text" if suffix not in TYPES else "video" if TYPES[suffix].startswith("video/") else "image"
+
+
+def file_of(output: Output) -> Path:
+    """Where a picture or a video lies in the folder."""
+    folder = VIDEOS if kind_of_file(output.suffix) == "video" else PICTURES
+    return Path(folder.format(output.source), f"{output.number:06d}{output.suffix}")
+
+
+def order(items: Sequence[Item], seed: int, again: bool = True) -> list[Showing]:
+    """Each item once, and a tenth of them ``again``, later and with sides swapped. The first side of an item is a
+    function of (seed, item)."""
     n = len(items)
     first = [_sides(item, random.Random(f"side {seed} {i}").random() < 0.5) for i, item in enumerate(items)]
     shown = [(i, 0, Showing(i, sides, again=False)) for i, sides in enumerate(first)]
     draw = random.Random(f"again {seed}")
-    for i in draw.sample(range(max(1, n - _APART)), round(n / _AGAIN) or 1) if n > 1 else ():
+    for i in draw.sample(range(max(1, n - _APART)), round(n / _AGAIN) or 1) if n > 1 and again else ():
         place = draw.randint(min(i + _APART, n - 1), n - 1)  # after this one
         shown.append((place, 1 + i, Showing(i, first[i][::-1], again=True)))
     return [showing for *_, showing in sorted(shown, key=lambda one: one[:2])]
@@ -88,10 +107,11 @@ class Session:
         self.folder = folder
         facts = _facts(folder)
         self.sources: list[str] = [str(name) for name in facts["sources"]]
-        self.kind: Literal["text", "image"] = facts["kind"]
+        self.kind: Literal["text", "image", "video"] = facts["kind"]
         self.rate: bool = facts["rate"]
-        self.items = _items(folder, 1 if self.rate else 2)
-        self.showings = order(self.items, facts["seed"])
+        self.imported = bool(facts.get("imported"))  # judged elsewhere
+        self.items = _items(folder, 1 if self.rate else 2, self.kind)
+        self.showings = order(self.items, facts["seed"], again=not self.imported)
         self.judgments: list[Judgment] = []  # those that stand
         self.taken_back = 0
         for number, line in enumerate(_lines(folder / JUDGMENTS, folder), 1):
@@ -114,7 +134,7 @@ class Session:
         if number > len(self.judgments) or showing is None:
             raise ValueError("this one is not shown yet")
         judged = self._judged(showing, answer)
-        self._append({"showing": number, **self._record(judged)})
+        self._append({"showing": number, **_record(judged, self.items, self.sources)})
         self.judgments.append(judged)
         return True
 
@@ -128,8 +148,9 @@ class Session:
         self.taken_back += 1
         return True
 
-    def picture(self, output: Output) -> bytes:
-        return read_bytes(self.folder / PICTURES.format(output.source) / f"{output.number:06d}.png", self.folder)
+    def file(self, output: Output) -> bytes:
+        """Of a picture or a video. Raises OSError."""
+        return read_bytes(self.folder / file_of(output), self.folder, LARGEST_PICTURE)
 
     def _judged(self, showing: Showing, answer: Mapping[str, Any]) -> Judgment:
         choice, rating = answer.get("choice"), answer.get("rating")
@@ -140,22 +161,11 @@ class Session:
         remark, seconds = answer.get("remark", ""), answer.get("seconds")
         if not isinstance(remark, str) or len(remark) > LONGEST_REMARK:
             raise ValueError(f"a remark is a text of at most {LONGEST_REMARK:,} characters")
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST:
+        if not (self.imported and seconds is None) and not _is_time(seconds):
             raise ValueError("seconds is a number from 0 to a day")
         winner = None if self.rate or choice == "tie" else showing.sides[CHOICES.index(str(choice))]
         remark = remark.encode("utf-8", "replace").decode()  # halves of characters
-        return Judgment(showing, winner, rating, float(seconds), remark)
-
-    def _record(self, judged: Judgment) -> dict[str, Any]:
-        outputs = self.items[judged.showing.item].outputs
-        sides = [self.sources[outputs[side].source] for side in judged.showing.sides]
-        told: dict[str, Any] = {"item": judged.showing.item, "again": judged.showing.again}
-        if self.rate:
-            told |= {"of": sides[0], "rating": judged.rating}
-        else:
-            choice = "tie" if judged.winner is None else CHOICES[judged.showing.sides.index(judged.winner)]
-            told |= {"left": sides[0], "right": sides[1], "sides": [*judged.showing.sides], "choice": choice}
-        return told | {"seconds": judged.seconds, "remark": judged.remark}
+        return Judgment(showing, winner, rating, None if seconds is None else float(seconds), remark)
 
     def _replay(self, line: Any, number: int) -> None:
         """Line ``number`` of the file: a judgment, or one taken back."""
@@ -171,7 +181,7 @@ class Session:
             if line["showing"] != done or line["item"] != showing.item:
                 raise ValueError("is of another order")
             judged = self._judged(showing, line)
-            if any(line[name] != value for name, value in self._record(judged).items()):
+            if any(line[name] != value for name, value in _record(judged, self.items, self.sources).items()):
                 raise ValueError("is of other runs")
             self.judgments.append(judged)
         except (ValueError, TypeError, KeyError, IndexError) as error:
@@ -192,6 +202,23 @@ class Session:
             except BaseException:
                 os.ftruncate(descriptor, size)  # no half of a line
                 raise
+
+
+def _is_time(seconds: Any) -> bool:
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds <= _LONGEST
+
+
+def _record(judged: Judgment, items: Sequence[Item], sources: Sequence[str]) -> dict[str, Any]:
+    """A judgment as its file has it."""
+    outputs = items[judged.showing.item].outputs
+    sides = [sources[outputs[side].source] for side in judged.showing.sides]
+    told: dict[str, Any] = {"item": judged.showing.item, "again": judged.showing.again}
+    if len(outputs) == 1:
+        told |= {"of": sides[0], "rating": judged.rating}
+    else:
+        choice = "tie" if judged.winner is None else CHOICES[judged.showing.sides.index(judged.winner)]
+        told |= {"left": sides[0], "right": sides[1], "sides": [*judged.showing.sides], "choice": choice}
+    return told | {"seconds": judged.seconds, "remark": judged.remark}
 
 
 def lock(folder: Path) -> FileLock:
@@ -216,14 +243,19 @@ def drop_torn_line(folder: Path) -> None:
             write_atomically(path, lambda file: file.write(content[:whole]))
 
 
-def create(folder: Path, facts: Mapping[str, Any], items: Sequence[Item]) -> None:
+def create(folder: Path, facts: Mapping[str, Any], items: Sequence[Item], judged: Sequence[Judgment] = ()) -> None:
     """Write what will be judged: ``facts`` (``kind``, ``sources``, ``rate``, ``seed``, and what was asked for) last, so
     that a folder without them is begun anew. Raises StorageError."""
-    rows = "".join(json.dumps(_row(item), ensure_ascii=False) + "\n" for item in items)
-    write_atomically(folder / ITEMS, lambda file: file.write(rows.encode("utf-8", "replace")))
-    write_atomically(folder / JUDGMENTS, lambda _: None)
+    _write_lines(folder / ITEMS, [_row(item) for item in items])
+    records = [_record(one, items, facts["sources"]) for one in judged]
+    _write_lines(folder / JUDGMENTS, [{"showing": number, **row} for number, row in enumerate(records)])
     whole = json.dumps(facts, ensure_ascii=False, indent=1) + "\n"
     write_atomically(folder / SESSION, lambda file: file.write(whole.encode("utf-8", "replace")))
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "replace")))
 
 
 def is_begun(folder: Path) -> bool:
@@ -231,7 +263,7 @@ def is_begun(folder: Path) -> bool:
     if (folder / SESSION).exists():
         return True
     if folder.is_dir():
-        ours = re.compile(rf"{re.escape(LOCK)}|{ITEMS}|{PICTURES.format('[01]')}|\..*\.partial")
+        ours = re.compile(rf"{re.escape(LOCK)}|{ITEMS}|{PICTURES.format('[01]')}|{VIDEOS.format('[01]')}|\..*\.partial")
         there = [path for path in folder.iterdir() if path.name != JUDGMENTS or path.stat().st_size]
         if other := sorted(path.name for path in there if not ours.fullmatch(path.name)):
             raise ConfigError(f"out={folder}: the folder holds {other[0]}, and no feedback. Name a new one.")
@@ -253,7 +285,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     try:
         facts = json.loads(read_text(folder / SESSION, folder))
         sound = (
-            facts["kind"] in ("text", "image")
+            facts["kind"] in ("text", "image", "video")
             and type(facts["rate"]) is bool
             and type(facts["seed"]) is int
             and isinstance(facts["sources"], list)
@@ -270,13 +302,20 @@ def _facts(folder: Path) -> dict[str, Any]:
     return dict(facts)
 
 
-def _items(folder: Path, outputs: int) -> list[Item]:
+def _items(folder: Path, outputs: int, kind: str) -> list[Item]:
     items = []
     for number, row in enumerate(_lines(folder / ITEMS, folder), 1):
         try:
-            found = tuple(Output(one["source"], one["number"], one.get("text")) for one in row["outputs"])
+            found = tuple(
+                Output(one["source"], one["number"], one.get("text"), one.get("suffix", ".png"))
+                for one in row["outputs"]
+            )
             sound = len(found) == outputs and all(
-                one.source in (0, 1) and type(one.number) is int and isinstance(one.text, str | None) for one in found
+                one.source in (0, 1)
+                and type(one.number) is int
+                and (isinstance(one.text, str) if kind == "text" else one.text is None)
+                and (kind == "text" or kind_of_file(one.suffix) == kind)
+                for one in found
             )
             items.append(Item(row["prompt"], found))
             sound = sound and isinstance(row["prompt"], str | None)
@@ -289,7 +328,8 @@ def _items(folder: Path, outputs: int) -> list[Item]:
 
 def _row(item: Item) -> dict[str, Any]:
     outputs = [
-        {"source": one.source, "number": one.number} | ({} if one.text is None else {"text": one.text})
+        {"source": one.source, "number": one.number}
+        | ({"suffix": one.suffix} if one.text is None else {"text": one.text})
         for one in item.outputs
     ]
     return {"prompt": item.prompt, "outputs": outputs}

@@ -97,10 +97,13 @@ def lines(session: Session) -> list[str]:
             )
         else:
             found.append(f"ties: {Share(ties, len(first(session)))}")
-        found.append(f"left won (without bias: 50 %): {left_share(session)}")
-    seconds = [one.seconds for one in judged]
+        if not session.imported:
+            found.append(f"left won (without bias: 50 %): {left_share(session)}")
     if session.taken_back:
         found.append(f"taken back and judged anew: {session.taken_back}")
+    if session.imported:
+        return found
+    seconds = [one.seconds for one in judged if one.seconds is not None]
     return [
         *found,
         f"same judgment when shown again: {self_agreement(session)}",

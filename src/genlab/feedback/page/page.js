@@ -3,7 +3,7 @@
 
 const get = (id) => document.getElementById(id);
 let state = null; // what is shown
-let waiting = true; // for the server, or for pictures: no judgment now
+let waiting = true; // for the server, or for pictures and videos: no judgment now
 let since = 0; // when it was shown
 
 const choices = () => (state.rate
@@ -27,7 +27,12 @@ function side(content, place) {
   box.dir = "auto";
   box.tabIndex = 0;
   box.setAttribute("aria-label", name);
-  if (content.picture == null) box.append(content.text);
+  if (content.video != null) {
+    const video = document.createElement("video");
+    Object.assign(video, { controls: true, loop: true, muted: true, playsInline: true, preload: "auto", src: content.video });
+    video.setAttribute("aria-label", `${name} video`);
+    box.append(video);
+  } else if (content.picture == null) box.append(content.text);
   else {
     const picture = document.createElement("img");
     picture.alt = `${name} picture`;
@@ -35,6 +40,27 @@ function side(content, place) {
     box.append(picture);
   }
   return box;
+}
+
+const videos = () => [...get("sides").querySelectorAll("video")];
+const play = (video) => video.play().catch(() => {}); // a browser may want to be asked by a key first
+
+function loaded(video) {
+  return new Promise((done, failed) => {
+    video.addEventListener("loadeddata", done);
+    video.addEventListener("error", failed);
+  });
+}
+
+// All stop, or all begin anew together.
+function playOrStop() {
+  const playing = videos().filter((video) => !video.paused);
+  for (const video of videos()) {
+    video.pause();
+    if (playing.length) continue;
+    video.currentTime = 0;
+    play(video);
+  }
 }
 
 async function show(next) {
@@ -47,6 +73,7 @@ async function show(next) {
   const finished = state.showing == null;
   for (const id of ["sides", "choices", "remarks"]) get(id).hidden = finished;
   get("undo").hidden = !state.done;
+  get("play").hidden = true;
   get("finished").hidden = !finished;
   get("prompt").hidden = finished || !state.prompt;
   get("prompt").textContent = state.prompt ?? "";
@@ -73,14 +100,16 @@ async function show(next) {
     return button;
   }));
   wait(true);
-  const pictures = [...get("sides").querySelectorAll("img")];
+  const pictures = [...get("sides").querySelectorAll("img, video")];
   try {
-    await Promise.all(pictures.map((picture) => picture.decode()));
+    await Promise.all(pictures.map((picture) => (picture.decode ? picture.decode() : loaded(picture))));
   } catch {
-    problem("A picture cannot be shown. Load the page again.");
+    problem("A sample cannot be shown. Load the page again.");
     return;
   }
-  for (const picture of pictures) picture.classList.toggle("small", picture.naturalWidth < 256);
+  for (const picture of pictures) picture.classList.toggle("small", (picture.naturalWidth ?? picture.videoWidth) < 256);
+  get("play").hidden = !videos().length;
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) for (const video of videos()) play(video);
   since = performance.now();
   wait(false);
 }
@@ -131,6 +160,10 @@ addEventListener("keydown", (event) => {
     get("remark").focus();
     return;
   }
+  if (event.key === "p" || event.key === "P") {
+    playOrStop();
+    return;
+  }
   if (event.key === "u" || event.key === "U" || event.key === "Backspace") {
     event.preventDefault();
     undo();
@@ -140,5 +173,6 @@ addEventListener("keydown", (event) => {
   if (found) judge(found[1]);
 });
 
+get("play").addEventListener("click", playOrStop);
 get("undo").addEventListener("click", undo);
 ask("state").then(show).catch((error) => problem(error.message));
