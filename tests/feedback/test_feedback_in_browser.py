@@ -240,11 +240,12 @@ def test_a_phone_scrolls_no_page_sideways(browser: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser: Any, tmp_path: Path, scheme: str) -> None:
-    """While texts are compared, while pictures are, and at the end; what it needs loaded is not the page's own."""
+    """While texts are compared or rated, while pictures are compared, and at the end."""
     source = axe()
     if source is None:
         pytest.skip("needs axe-core: npm install axe-core, or name its axe.min.js in AXE")
-    for path in (folder(tmp_path / "texts", [("one", "other")]), pictures(tmp_path / "pictures", 1)):
+    compared, rated = folder(tmp_path / "c", [("one", "other")]), folder(tmp_path / "r", [("one",)], rate=True)
+    for path in (compared, rated, pictures(tmp_path / "pictures", 1)):
         with served(path) as client:
             watched = Watched(browser, client.page.url, color_scheme=scheme)
             ready(watched, 0)

@@ -24,6 +24,7 @@ function side(content, place) {
   const box = document.createElement("section");
   const name = state.rate ? "Sample" : place ? "Right" : "Left";
   box.className = "side";
+  if (!state.rate) box.dataset.key = place + 1; // on a phone, left is above
   box.dir = "auto";
   box.tabIndex = 0;
   box.setAttribute("aria-label", name);
