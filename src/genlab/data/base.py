@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -140,6 +140,7 @@ class DataModule(LightningDataModule, ABC):
     """Examples by split, in an order that a resumed run continues exactly."""
 
     splits: tuple[Split, ...] = ("train", "val")  # the available ones
+    judged: ClassVar[str | None] = None  # what people said of examples: "preferences"; None: nothing
 
     def __init__(self, batch_size: int, num_workers: int = 0, limit: int | None = None, seed: int = 0):
         """

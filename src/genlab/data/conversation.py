@@ -109,14 +109,20 @@ def part_of(conversations: Sequence[Conversation], held_out: bool, val_fraction:
 def _messages(row: Mapping[str, Any], where: str) -> list[Message]:
     for name, role, content in _KEYS:
         if name in row:
-            rows = row[name]
-            if not isinstance(rows, list) or not rows or not all(isinstance(one, Mapping) for one in rows):
-                raise DataError(f"{where}: {name} is not a list of messages, each with {role} and {content}.")
-            return [_message(one, role, content, f"{where}: message {i}") for i, one in enumerate(rows, start=1)]
+            return read_messages(row[name], where, name, role, content)
     raise DataError(
         f"{where}: there are no messages (it has: {', '.join(map(str, row)) or 'nothing'}). For a question and its "
         "answer, name their columns: data.prompt=... data.answer=..."
     )
+
+
+def read_messages(
+    rows: Any, where: str, name: str = "messages", role: str = "role", content: str = "content"
+) -> list[Message]:
+    """Those of a column ``name``. Raises DataError: they are none; ``where`` they stand."""
+    if not isinstance(rows, list) or not rows or not all(isinstance(one, Mapping) for one in rows):
+        raise DataError(f"{where}: {name} is not a list of messages, each with {role} and {content}.")
+    return [_message(one, role, content, f"{where}: message {i}") for i, one in enumerate(rows, start=1)]
 
 
 def _message(message: Mapping[str, Any], role: str, content: str, where: str) -> Message:

@@ -14,7 +14,7 @@ from genlab.data.array_cache import cached_array, digest
 from genlab.data.base import DataSpec, KeyedDataset, Split
 from genlab.data.chat_template import ChatTemplate, template_of
 from genlab.data.chat_tokens import ChatTokens
-from genlab.data.conversation import Conversation
+from genlab.data.conversation import Conversation, Message
 from genlab.data.packing import Rows, packed
 from genlab.data.text import TextDataModule, start_token
 from genlab.data.tokenizer.base import Tokenizer, UnknownCharacterError
@@ -103,7 +103,7 @@ class ConversationData(TextDataModule):
 
     def documents(self, split: Split) -> Iterator[str]:
         """The texts of conversations without special tokens."""
-        reader = _reader_of(self.template)
+        reader = text_reader(self.template)
         return (reader.plain(one.messages, one.where) for one in self.known(split))
 
     def _hash_of_text(self, split: Split) -> str:
@@ -130,16 +130,17 @@ class ConversationData(TextDataModule):
         yield np.zeros(0, np.uint32)
         with progress(f"tokenizing {self.title(split)}", None) as advance:
             for conversation in self.known(split):
-                tokens, is_answer = self._encoded(conversation)
+                tokens, is_answer = self.encoded_messages(conversation.messages, conversation.where)
                 yield np.insert(tokens * 2 + is_answer, 0, len(tokens)).astype(np.uint32)
                 advance(1)
 
-    def _encoded(self, conversation: Conversation) -> tuple[np.ndarray, np.ndarray]:
+    def encoded_messages(self, messages: Sequence[Message], where: str) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (L,) and which belong to an answer (L,). Raises DataError: there is no token for a character."""
         try:
-            return self.chat.conversation(conversation.messages, conversation.where)
+            return self.chat.conversation(messages, where)
         except UnknownCharacterError as error:
             raise DataError(
-                f"{conversation.where}: {error.what}: the training conversations have none. Train with "
+                f"{where}: {error.what}: the training conversations have none. Train with "
                 "data/tokenizer=bytes, or data.tokenizer.unknown=true."
             ) from error
 
@@ -211,7 +212,7 @@ class ConversationData(TextDataModule):
         return "the training conversations" if split == "train" else "the held-out conversations"
 
 
-def _reader_of(template: ChatTemplate) -> ChatTokens:
+def text_reader(template: ChatTemplate) -> ChatTokens:
     """For texts that a tokenizer is still to be learned from: of its special tokens the texts alone are known."""
     from genlab.data.tokenizer.bytes import Bytes
 

@@ -61,7 +61,7 @@ class Conversations(ConversationData):
         if val_split is not None and (val_path is not None or not path.startswith(_HUB)):
             raise ConfigError(f"data.val_split={val_split} is of a data set of hf:... Leave it out.")
         self.path, self.val_path, self.val_fraction = path, val_path, val_fraction
-        self.columns = Columns(prompt, answer, system)
+        self.columns: Columns = Columns(prompt, answer, system)
         self.config, self.split, self.val_split, self.revision = config, split, val_split, revision
 
     def conversations(self, split: Split) -> Sequence[Conversation]:
