@@ -57,7 +57,10 @@ def test_a_row_may_have_texts_messages_or_whole_conversations() -> None:
         (pair("q", "a", "b", tie=1), r"^here: tie is 1, and not true or false"),
         (pair("q", "a", " "), r"^here: rejected: the answer \(message 2\) is empty"),
         (pair("q", "a", 3), r"^here: rejected is not a list of messages"),  # type: ignore[arg-type]
-        ({"chosen": said("q", "a"), "rejected": said("r", "a")}, r"do not answer the same prompt \(message 1 differs\)"),
+        (
+            {"chosen": said("q", "a"), "rejected": said("r", "a")},
+            r"do not answer the same prompt \(message 1 differs\)",
+        ),
         ({"chosen": said("q"), "rejected": said("q", "a")}, r"^here: chosen: the conversation has no answer"),
     ],
 )
