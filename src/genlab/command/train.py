@@ -62,6 +62,7 @@ from genlab.run.assemble import (
 from genlab.run.cpu_choice import computed_alike
 from genlab.run.dry_run import try_out
 from genlab.run.elsewhere import PutParts, check_parts, keep_old_parts, keep_parts
+from genlab.run.judged import check_tokens
 from genlab.run.processes import folder_of_all_ranks, is_of_the_group, one_fate
 from genlab.run.resume import ChangedOptimizer, check_changes, check_same_data, last_checkpoint, used_up
 from genlab.run.start import BeginFrom, begins_elsewhere, read_start
@@ -154,6 +155,8 @@ def _train(
     last = last_checkpoint(run, plain, data) if run is not None else None
     changed = {} if run is None else check_changes(run_folder.read_config(run), plain, run, allow_changes)
     other_data = [] if last is None or run is None else check_same_data(last, data, run, allow_changes)
+    if run is None:
+        check_tokens(plain, data)
     start = read_start(plain, trial_model(plain)) if run is None and begins_elsewhere(plain) else None
     if run is not None and trial.is_global_zero:
         check_parts(plain["pretrained"], run)

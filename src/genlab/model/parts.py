@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.model.base import Condition
+from genlab.model.objective.preference import Scored
 from genlab.seeding import RandomStream
 
 
@@ -39,6 +40,21 @@ class AdversarialObjective(Protocol):
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor: ...
 
     def generator_loss(self, fake_scores: Tensor) -> Tensor: ...
+
+
+class PreferenceObjective(Protocol):
+    """The losses of pairs of answers, of which the first is preferred."""
+
+    needs_reference: bool  # log-probabilities of a reference
+    needs_drift: bool  # an estimate of the KL divergence of the policy from the reference
+
+    def loss(self, chosen: Scored, rejected: Scored, drift: Tensor | None) -> Tensor:
+        """(N,) each -> (N,)."""
+        ...
+
+    def reward(self, scored: Scored) -> Tensor:
+        """(N,): what is larger for preferred answers."""
+        ...
 
 
 class DenoisingNetwork(Protocol):

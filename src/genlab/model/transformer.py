@@ -75,8 +75,11 @@ class Transformer(GenerativeModel):
         self.register_module("network", None)
 
     def configure_model(self) -> None:
-        if self.network is not None:
-            return
+        if self.network is None:
+            self.network = self.placed(self.new_network())
+
+    def new_network(self) -> Any:
+        """With random weights, and the adapter; and the view of what it predicts."""
         made(self.tokenizer)
         self.view = view_of(self.shape, self.vocab_size, self.start_token, self.conditions, self.tokenizer)
         network: Any = self.make_network(
@@ -87,11 +90,15 @@ class Transformer(GenerativeModel):
         )
         if self.adapter is not None:
             self.adapter.adapt(network)
+        return network
+
+    def placed(self, network: Any) -> Any:
+        """Compiled, and sharded, where that is asked for."""
         if self.compile_network:
             network.compile()
         if self.device_mesh is not None:
             shard(network, self.device_mesh)
-        self.network = network
+        return network
 
     def frozen(self) -> Iterable[nn.Module]:
         return () if self.tokenizer is None else (self.tokenizer,)  # type: ignore[return-value]

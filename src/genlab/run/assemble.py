@@ -48,6 +48,7 @@ from genlab.run.counted import check_counts, check_segments
 from genlab.run.cpu_choice import check_cpu
 from genlab.run.data_parallel import DataParallel, OwnSteps
 from genlab.run.elsewhere import JUDGE, METRICS, adopt, check_entries, put_part, weights_at
+from genlab.run.judged import check_judged, fits_judged
 from genlab.run.pixel_levels import check_model_bits
 from genlab.run.start import check_start
 from genlab.run.training_loop import TrainingLoop
@@ -197,9 +198,10 @@ def trial_model(config: Mapping[str, Any], old_parts: bool = False) -> Model:
     family = resolve(config["model"]["_target_"], "model")
     if kind not in getattr(family, "kinds", (kind,)):
         known = ConfigTree().targets("model")
-        fitting = [name for name, target in known if kind in getattr(resolve(target, name), "kinds", ())]
+        fitting = [name for name, target in known if _fits_data(resolve(target, name), kind, config)]
         hint = f" Use model={' or '.join(fitting)}." if fitting else ""
         raise ConfigError(f"{family.__name__} cannot be trained on {config['spec']['modality']} data.{hint}")
+    check_judged(config, family)
     check_counts(config, family)
     model = _new_model(config, old_parts)
     check_model_bits(model, config["spec"])
@@ -216,6 +218,10 @@ def trial_model(config: Mapping[str, Any], old_parts: bool = False) -> Model:
         raise not_made("model", error) from error
     check_segments(config, model)
     return model
+
+
+def _fits_data(family: Any, kind: str, config: Mapping[str, Any]) -> bool:
+    return kind in getattr(family, "kinds", ()) and fits_judged(config, family)
 
 
 def _how_to_resize(config: Mapping[str, Any], side: int) -> str:

@@ -28,6 +28,7 @@ from genlab.run.assemble import (
 )
 from genlab.run.cpu_choice import computed_alike
 from genlab.run.elsewhere import PutParts
+from genlab.run.judged import check_tokens
 from genlab.run.processes import RUN_DIR, folder_of_all_ranks
 from genlab.run.start import BeginFrom, begins_elsewhere, read_start
 from genlab.sampling.draw import asked_of
@@ -57,6 +58,7 @@ def try_out(config: DictConfig, data: DataModule, fit: Any) -> None:
         model, evaluation = build_model(plain, tokenizer=data.tokenizer), build_evaluation(plain)
         check_callbacks(build_callbacks(plain, evaluation), model)
         evaluation.check(model, data)
+        check_tokens(plain, data)
         start = read_start(plain, trial_model(plain)) if begins_elsewhere(plain) else None
         plain["budget"] = {"_target_": "genlab.budget.Examples", "value": 1}
         drawn = OneSample()

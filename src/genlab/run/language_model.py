@@ -12,7 +12,7 @@ from genlab.data.tokenizer.byte_level import ByteLevel
 from genlab.errors import ConfigError
 from genlab.run.origin import is_of_another_library, origin_of
 
-FAMILY = "genlab.model.transformer.Transformer"
+FAMILIES = ("genlab.model.transformer.Transformer", "genlab.model.preference.Preference")
 NETWORK = "genlab.model.network.token_transformer.TokenTransformer"
 _OF_TRAINING = ("dropout",)  # options of the network that do not change the function of the folder's
 _PARTS = ("positions", "norm", "feed_forward")
@@ -27,7 +27,7 @@ def take_language_model(config: DictConfig, typed: Sequence[str]) -> None:
     if not isinstance(start, str) or not is_of_another_library(start) or config.start.get("sha256") is not None:
         return
     if (
-        OmegaConf.select(config, "model._target_") != FAMILY
+        OmegaConf.select(config, "model._target_") not in FAMILIES
         or OmegaConf.select(config, "model.network._target_") != NETWORK
     ):
         return

@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 
 from genlab.checkpoint.tensors import as_bytes, sha256_of
-from genlab.config.build import check
+from genlab.config.build import check, resolve
 from genlab.errors import ConfigError
 from genlab.model.adapter.lora import adapter_names
 from genlab.model.base import Model
@@ -49,7 +49,11 @@ def check_start(node: Any) -> None:
 
 def begins_elsewhere(config: Mapping[str, Any]) -> bool:
     """Whether a new run of a resolved ``config`` has, or needs, weights that were trained before."""
-    return config.get(OPTION) is not None or config["model"].get("adapter") is not None
+    return config.get(OPTION) is not None or config["model"].get("adapter") is not None or _has_to_begin_trained(config)
+
+
+def _has_to_begin_trained(config: Mapping[str, Any]) -> bool:
+    return bool(getattr(resolve(config["model"]["_target_"], "model"), "begins_trained", False))
 
 
 def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
@@ -64,15 +68,20 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
             f"model/adapter: an adapter is trained on weights that are there, and those here are random. Name some: "
             f"{OPTION}=outputs/<model>-<data>/<run>"
         )
+    if node is None and model.begins_trained:
+        raise ConfigError(
+            f"a {type(model).__name__} learns on from a model that has been trained. Name its run: "
+            f"{OPTION}=outputs/<model>-<data>/<run>"
+        )
     if node is None:
         return None
     origin = origin_of(node["where"], OPTION)
-    own, is_merged = model.state_dict(), False
+    own, is_merged = _without_copies(model, model.state_dict()), False
     if is_of_another_library(node["where"]):
         own, found = _of_a_part(model, origin, own, node["where"])
     else:
         weights, is_merged = without_updates(origin, origin.weights(), model, not node.get("adapter"))
-        found = renamed(own_weights(model, weights), own)
+        found = _without_copies(model, renamed(own_weights(model, weights), own))
     own = {name: value for name, value in own.items() if name in found or name not in updates}  # new: as they are
     wanted = _named(node["only"], own)
     taken = {name: found[name] for name in wanted if name in found}
@@ -84,6 +93,12 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
     number = len(taken)
     if node.get("adapter"):
         taken |= adapter_from(node["adapter"], taken, node["where"], model)
+    taken |= {
+        f"{copy}{name.removeprefix(of)}": value
+        for copy, of in model.copies.items()
+        for name, value in list(taken.items())
+        if name.startswith(of)
+    }
     sha256 = sha256_of(as_bytes(taken, {}))
     frozen = f"; frozen: {', '.join(node['freeze'])}" if node["freeze"] else ""
     told = f"{_kind(origin)} weights of {node['where']}, {number} of {len(own)} tensors{frozen}"
@@ -96,6 +111,11 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
     return Start(taken, sha256, told)
 
 
+def _without_copies(model: Model, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those that do not begin as copies of others."""
+    return {name: value for name, value in weights.items() if not name.startswith(tuple(model.copies))}
+
+
 def _of_a_part(
     model: Model, origin: Origin, own: Mapping[str, torch.Tensor], where: str
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -106,6 +126,7 @@ def _of_a_part(
         name
         for name, module in model.named_modules()
         if f"{type(module).__module__}.{type(module).__qualname__}" == target
+        and not f"{name}.".startswith(tuple(model.copies))
     ]
     if len(named) != 1:
         raise ConfigError(

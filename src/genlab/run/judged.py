@@ -1,0 +1,76 @@
+"""Checks that a model learns from what people said of the data, and knows the tokens of the data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from genlab.config.build import build, resolve
+from genlab.data.base import DataModule
+from genlab.data.tokenizer.base import Tokenizer
+from genlab.data.tokenizer.byte_level import ByteLevel
+from genlab.errors import ConfigError, DataError
+from genlab.files.regular_file import read_text
+from genlab.run import run_folder
+from genlab.run.origin import RunOrigin, origin_of
+
+
+def check_judged(config: Mapping[str, Any], family: Any) -> None:
+    """Raises ConfigError: the family would ignore what the data say, or the data do not say what it learns from."""
+    if fits_judged(config, family):
+        return
+    if family.learns_from is None:
+        raise ConfigError(f"{family.__name__} cannot be trained on {_judged(config)}. Use model=preference.")
+    raise ConfigError(
+        f"a {family.__name__} learns from {family.learns_from}, and the data have none. Use data=preferences"
+    )
+
+
+def fits_judged(config: Mapping[str, Any], family: Any) -> bool:
+    if "data" not in config:  # a model is made again without them
+        return True
+    return bool(_judged(config) == getattr(family, "learns_from", None))
+
+
+def _judged(config: Mapping[str, Any]) -> Any:
+    return getattr(resolve(config["data"]["_target_"], "data"), "judged", None)
+
+
+def check_tokens(config: Mapping[str, Any], data: DataModule) -> None:
+    """For families that have to begin with a trained model. Raises ConfigError: it knows other tokens than those of
+    ``data``."""
+    start, family = config.get("start"), resolve(config["model"]["_target_"], "model")
+    if start is None or not getattr(family, "begins_trained", False):
+        return
+    origin = origin_of(start["where"], "start")
+    if not isinstance(origin, RunOrigin):
+        return  # a language model's tokenizer is in the config already
+    node = origin.config["data"].get("tokenizer")
+    if node is None:
+        raise ConfigError(f"start={start['where']}: its model knows no text. Name a run of model=transformer.")
+    theirs: Tokenizer = build(node, Tokenizer, "data.tokenizer")
+    path = origin.folder / run_folder.TOKENIZER
+    try:
+        theirs.load_state(read_text(path))
+    except (OSError, ValueError, RecursionError, DataError) as error:
+        raise ConfigError(f"start={start['where']}: {path} is not the tokenizer of the run ({error}).") from error
+    ours = data.tokenizer
+    assert isinstance(ours, Tokenizer)
+    if _meanings(ours) != _meanings(theirs):
+        raise ConfigError(
+            f"start={start['where']}: its model knows other tokens ({type(theirs).__name__}, {theirs.vocab_size:,}) than "
+            f"those of the data ({type(ours).__name__}, {ours.vocab_size:,}). {_remedy(origin, theirs)}"
+        )
+
+
+def _meanings(tokenizer: Tokenizer) -> Any:
+    """What each token stands for."""
+    return [tokenizer.bytes_of(token) for token in range(tokenizer.vocab_size)], dict(tokenizer.special())
+
+
+def _remedy(origin: RunOrigin, theirs: Tokenizer) -> str:
+    template = "" if "<|im_start|>" in theirs.special() else " data.template=plain"
+    if isinstance(theirs, ByteLevel):
+        return f"Use data/tokenizer=gpt2 data.tokenizer.name={origin.folder / run_folder.TOKENIZER}{template}"
+    name = type(theirs).__name__.lower()
+    if name == "bytes":
+        return f"Use data/tokenizer=bytes{template}"
+    return "Begin with a run of data/tokenizer=bytes."
