@@ -42,8 +42,8 @@ class PairColumns(Columns):
         lacking = [side for side in _SIDES if side not in row]
         if lacking:
             raise DataError(
-                f"{where}: there is no {lacking[0]} answer (it has: {', '.join(map(str, row)) or 'nothing'}). A line of "
-                "preferences has prompt, chosen and rejected."
+                f"{where}: there is no {lacking[0]} answer (it has: {', '.join(map(str, row)) or 'nothing'}). A line "
+                "of preferences has prompt, chosen and rejected."
             )
         tie = row.get("tie", False)
         if not isinstance(tie, bool):

@@ -39,8 +39,9 @@ class EncodedPair:
 
 
 class Preferences(Conversations):
-    """Rows of ``prompt``, ``chosen`` and ``rejected``, as TRL has them: texts, or lists of messages; ``tie: true`` where
-    neither is better. Held out are the rows of another file, or those whose prompt has a hash below ``val_fraction``.
+    """Rows of ``prompt``, ``chosen`` and ``rejected``, as TRL has them: texts, or lists of messages; ``tie: true``
+    where neither is better. Held out are the rows of another file, or those whose prompt has a hash below
+    ``val_fraction``.
 
     What counts is the answer after the prompt, with the token that ends it. As conversations, for metrics and samples,
     the data are the prompts with their chosen answers.
@@ -114,8 +115,8 @@ class Preferences(Conversations):
     def _tell_of(self, pairs: Sequence[Pair], what: str, of: int, split: Split) -> None:
         if pairs and os.environ.get("LOCAL_RANK", "0") == "0":
             _log.warning(
-                f"{len(pairs):,} of the {of:,} pairs of {self.title(split)} have {what}; the first is {pairs[0].where}: "
-                "they are left out."
+                f"{len(pairs):,} of the {of:,} pairs of {self.title(split)} have {what}; the first is {pairs[0].where}"
+                ": they are left out."
             )
 
     def documents(self, split: Split) -> Iterator[str]:
@@ -156,8 +157,8 @@ class Preferences(Conversations):
         if number and os.environ.get("LOCAL_RANK", "0") == "0":
             _log.warning(
                 f"{number:,} of the {len(whole):,} answers of {self.title(split)} end beyond data.context="
-                f"{self.context} tokens, the longest at {needed + 1:,}: they are cut. {lost:,} pairs that do not differ "
-                "before that are left out."
+                f"{self.context} tokens, the longest at {needed + 1:,}: they are cut. {lost:,} pairs that do not "
+                "differ before that are left out."
             )
         return kept
 

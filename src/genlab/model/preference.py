@@ -21,9 +21,10 @@ class Preference(Transformer):
     Objectives without a reference have none. Log-probabilities are sums over the tokens of an answer; those of a tie
     count half as chosen and half as rejected.
 
-    What is logged beside the loss, as means over pairs: ``accuracy``, the share of chosen answers with the larger implied
-    reward, and ``margin``, by how much; ``chosen`` and ``rejected``, the log-probabilities; and ``kl``, the divergence
-    of the policy from the reference in the prediction of the next token, over the places of both answers, in nats.
+    What is logged beside the loss, as means over pairs: ``accuracy``, the share of chosen answers with the larger
+    implied reward, and ``margin``, by how much; ``chosen`` and ``rejected``, the log-probabilities; and ``kl``, the
+    divergence of the policy from the reference in the prediction of the next token, over the places of both answers,
+    in nats.
     """
 
     kinds = frozenset({"tokens"})
@@ -101,8 +102,8 @@ class Preference(Transformer):
         return {"loss": loss, **told, **({} if divergence is None else {"kl": divergence})}
 
     def scored(self, tokens: Tensor, answer: Tensor) -> tuple[Scored, Tensor | None]:
-        """``tokens`` (M, T + 1), of which the predictions at ``answer`` (M, T) are those of an answer, by both networks;
-        and the mean divergence of their predictions."""
+        """``tokens`` (M, T + 1), of which the predictions at ``answer`` (M, T) are those of an answer, by both
+        networks; and the mean divergence of their predictions."""
         given, targets = tokens[:, :-1], tokens[:, 1:]
         logits = self.network(given)
         policy = -(nats(logits, targets) * answer).sum(dim=1)

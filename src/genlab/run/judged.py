@@ -1,7 +1,7 @@
 """Checks that a model learns from what people said of the data, and knows the tokens of the data."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from genlab.config.build import build, resolve
 from genlab.data.base import DataModule
@@ -52,12 +52,11 @@ def check_tokens(config: Mapping[str, Any], data: DataModule) -> None:
         theirs.load_state(read_text(path))
     except (OSError, ValueError, RecursionError, DataError) as error:
         raise ConfigError(f"start={start['where']}: {path} is not the tokenizer of the run ({error}).") from error
-    ours = data.tokenizer
-    assert isinstance(ours, Tokenizer)
+    ours = cast(Tokenizer, data.tokenizer)
     if _meanings(ours) != _meanings(theirs):
         raise ConfigError(
-            f"start={start['where']}: its model knows other tokens ({type(theirs).__name__}, {theirs.vocab_size:,}) than "
-            f"those of the data ({type(ours).__name__}, {ours.vocab_size:,}). {_remedy(origin, theirs)}"
+            f"start={start['where']}: its model knows other tokens ({type(theirs).__name__}, {theirs.vocab_size:,}) "
+            f"than those of the data ({type(ours).__name__}, {ours.vocab_size:,}). {_remedy(origin, theirs)}"
         )
 
 

@@ -50,8 +50,8 @@ class _LogRatios:
 
 
 class DPO(_LogRatios):
-    """-log sigmoid of the difference of rewards: the likelihood of preferences under Bradley and Terry's model (Rafailov
-    et al. 2023, eq. 7)."""
+    """-log sigmoid of the difference of rewards: the likelihood of preferences under Bradley and Terry's model
+    (Rafailov et al. 2023, eq. 7)."""
 
     def loss(self, chosen: Scored, rejected: Scored, drift: Tensor | None) -> Tensor:
         return -F.logsigmoid(self.margin(chosen, rejected))
@@ -65,8 +65,8 @@ class SLiC(_LogRatios):
 
 
 class RobustDPO(_LogRatios):
-    """DPO without its bias where a share ``noise`` of preferences was turned round at random (Ray Chowdhury et al. 2024,
-    eq. 12)."""
+    """DPO without its bias where a share ``noise`` of preferences was turned round at random (Ray Chowdhury et al.
+    2024, eq. 12)."""
 
     def __init__(self, beta: float = 0.1, noise: float = 0.1):  # share of wrong preferences
         """Raises ValueError: an argument is outside its range."""
@@ -127,8 +127,8 @@ class KTO(_LogRatios):
 
 
 class ORPO:
-    """Maximum likelihood of the chosen answer, a token, and -log sigmoid of the log of the odds ratio, of which the odds
-    are of the mean probability of a token (Hong et al. 2024, eqs. 3 to 7). Without a reference."""
+    """Maximum likelihood of the chosen answer, a token, and -log sigmoid of the log of the odds ratio, where odds are
+    of the mean probability of a token (Hong et al. 2024, eqs. 3 to 7). Without a reference."""
 
     needs_reference = False
     needs_drift = False
