@@ -145,7 +145,7 @@ class Preferences(Conversations):
         room = self.context + 1
         cut = [Answer(tokens[:room], counted[:room]) for tokens, counted in whole]
         pairs = cast(Sequence[Pair], self.known(split))
-        both = [EncodedPair(*answers, pair) for *answers, pair in zip(cut[::2], cut[1::2], pairs, strict=True)]
+        both = [EncodedPair(*three) for three in zip(cut[::2], cut[1::2], pairs, strict=True)]
         kept = [one for one in both if _differ(one)]
         number = sum(len(tokens) > room for tokens, _ in whole)
         lost, needed = len(both) - len(kept), max(len(tokens) for tokens, _ in whole) - 1

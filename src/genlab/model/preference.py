@@ -87,7 +87,7 @@ class Preference(Transformer):
     def _measured(self, batch: Batch, drift: Tensor | None) -> dict[str, Tensor]:
         """The loss and what is logged beside it, scalars."""
         scored, divergence = self.scored(batch["tokens"].flatten(0, 1), batch["answer"].flatten(0, 1))
-        chosen, rejected = (Scored(*(None if x is None else x[side::2] for x in scored)) for side in range(2))
+        chosen, rejected = scored.every_other(0), scored.every_other(1)
         loss = self.objective.loss(chosen, rejected, drift)
         turned = self.objective.loss(rejected, chosen, drift)
         loss = torch.where(batch["tie"], (loss + turned) / 2, loss).mean()

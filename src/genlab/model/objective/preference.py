@@ -21,6 +21,11 @@ class Scored(NamedTuple):
         assert self.reference is not None, "the model computes it for objectives that need it"
         return self.policy - self.reference
 
+    def every_other(self, first: int) -> "Scored":
+        """Every second answer, from ``first`` on."""
+        reference = None if self.reference is None else self.reference[first::2]
+        return Scored(self.policy[first::2], reference, self.length[first::2])
+
     @property
     def mean(self) -> Tensor:
         """Of the policy, a token: (N,)."""
