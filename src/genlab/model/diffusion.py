@@ -66,17 +66,24 @@ class Diffusion(GenerativeModel):
         self.register_module("network", None)
 
     def configure_model(self) -> None:
-        if self.network is not None:
-            return
+        if self.network is None:
+            self.network = self.placed(self.new_network())
+
+    def new_network(self) -> nn.Module:
+        """With random weights, and the adapter."""
         network = self.make_network(**told_to(self.make_network, self.conditions.kinds))
         assert isinstance(network, nn.Module)
         if self.adapter is not None:
             self.adapter.adapt(network)
+        return network
+
+    def placed(self, network: nn.Module) -> nn.Module:
+        """Compiled, and sharded, where that is asked for."""
         if self.compile_network:
             network.compile()
         if self.device_mesh is not None:
             shard(network, self.device_mesh)
-        self.network = network
+        return network
 
     def configure_optimizers(self) -> Optimizer:
         return self.make_optimizer(parameters_for(self.make_optimizer, self))

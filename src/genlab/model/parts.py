@@ -139,6 +139,15 @@ class DenoisingObjective(Protocol):
         ...
 
 
+class RatesExamples(DenoisingObjective, Protocol):
+    """A training loss that is a mean over examples, and that of each."""
+
+    def errors(self, network: nn.Module, x: Tensor, condition: Condition | None) -> Tensor:
+        """The loss of each of ``x`` (N, C, H, W), drawn from torch's global generators before the network is called.
+        -> (N,)."""
+        ...
+
+
 class ChangesCost(Protocol):
     """An objective whose loss needs a number of operations that depends on progress."""
 

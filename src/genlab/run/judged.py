@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from genlab.config.build import build, resolve
+from genlab.config.tree import ConfigTree
 from genlab.data.base import DataModule
 from genlab.data.tokenizer.base import Tokenizer
 from genlab.data.tokenizer.byte_level import ByteLevel
@@ -17,10 +18,13 @@ def check_judged(config: Mapping[str, Any], family: Any) -> None:
     """Raises ConfigError: the family would ignore what the data say, or the data do not say what it learns from."""
     if fits_judged(config, family):
         return
+    said = _judged(config)
     if family.learns_from is None:
-        raise ConfigError(f"{family.__name__} cannot be trained on {_judged(config)}. Use model=preference.")
+        families = [name for name, target in ConfigTree().targets("model") if _learns(target, name) == said]
+        raise ConfigError(f"{family.__name__} cannot be trained on {said}. Use model={' or '.join(families)}.")
+    fitting = [name for name, target in ConfigTree().targets("data") if _says(target, name) == family.learns_from]
     raise ConfigError(
-        f"a {family.__name__} learns from {family.learns_from}, and the data have none. Use data=preferences"
+        f"a {family.__name__} learns from {family.learns_from}, and the data have none. Use data={' or '.join(fitting)}"
     )
 
 
@@ -31,7 +35,15 @@ def fits_judged(config: Mapping[str, Any], family: Any) -> bool:
 
 
 def _judged(config: Mapping[str, Any]) -> Any:
-    return getattr(resolve(config["data"]["_target_"], "data"), "judged", None)
+    return _says(config["data"]["_target_"], "data")
+
+
+def _says(target: str, path: str) -> Any:
+    return getattr(resolve(target, path), "judged", None)
+
+
+def _learns(target: str, path: str) -> Any:
+    return getattr(resolve(target, path), "learns_from", None)
 
 
 def check_tokens(config: Mapping[str, Any], data: DataModule) -> None:

@@ -37,13 +37,21 @@ class DDPM:
 
     def loss(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None, progress: float) -> Tensor:
         """Weighted squared error, the mean over elements (Ho et al. 2020, eq. 14). ``x``: (N, ...). -> ()."""
+        return self._weighted(network, x, condition).mean()
+
+    def errors(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """The loss of each example. -> (N,)."""
+        return self._weighted(network, x, condition).flatten(1).mean(dim=1)
+
+    def _weighted(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """Of each element, like ``x``."""
         noise = torch.randn_like(x)
         step = torch.randint(self.num_steps, (len(x),))  # on the CPU, where the tables are
         alpha = beside(self.alphas[step].to(x.device), x)  # (N, 1, ...)
         sigma = beside(self.sigmas[step].to(x.device), x)
         output = network(alpha * x + sigma * noise, step.to(x.device) / self.num_steps, condition)
         error = output.to(x.dtype) - self.prediction.target(x, noise, alpha, sigma)
-        return (self.prediction.weight(alpha, sigma) * error**2).mean()
+        return self.prediction.weight(alpha, sigma) * error**2
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """D(x; sigma) at any noise level: ``x`` (N, ...) = clean + ``sigma`` (N,) * noise. -> like ``x``.

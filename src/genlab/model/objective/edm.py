@@ -21,11 +21,19 @@ class EDM:
 
     def loss(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None, progress: float) -> Tensor:
         """Eq. 2 with the weight of table 1, the mean over elements. ``x``: (N, ...). -> ()."""
+        return self._weighted(network, x, condition).mean()
+
+    def errors(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """The loss of each example. -> (N,)."""
+        return self._weighted(network, x, condition).flatten(1).mean(dim=1)
+
+    def _weighted(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """Of each element, like ``x``."""
         sigma = torch.exp(self.p_mean + self.p_std * torch.randn(len(x), device=x.device, dtype=x.dtype))
         noisy = x + beside(sigma, x) * torch.randn_like(x)
         weight = (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2  # (N,)
         error = self.denoise(network, noisy, sigma, condition) - x
-        return (beside(weight, x) * error**2).mean()
+        return beside(weight, x) * error**2
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """D(x; sigma), eq. 7 with table 1. ``x``: (N, ...) = clean + ``sigma`` (N,) * noise. -> like ``x``."""

@@ -23,10 +23,21 @@ class FlowMatching:
 
     def loss(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None, progress: float) -> Tensor:
         """Squared error of the velocity (Lipman et al. 2023, eq. 23), mean over elements. ``x``: (N, ...)."""
+        return F.mse_loss(*self._velocities(network, x, condition))
+
+    def errors(self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
+        """The loss of each example. -> (N,)."""
+        found, wanted = self._velocities(network, x, condition)
+        return (found - wanted).square().flatten(1).mean(dim=1)
+
+    def _velocities(
+        self, network: nn.Module, x: Tensor, condition: Mapping[str, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """The network's, and the true one, of points drawn for ``x``, like it."""
         noise = self.coupling(torch.randn_like(x), x)
         t = self.time_distribution(len(x), x.device).to(x.dtype)
         output = network(torch.lerp(noise, x, beside(t, x)), t, condition)
-        return F.mse_loss(output.to(x.dtype), x - noise)
+        return output.to(x.dtype), x - noise
 
     def denoise(self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """D(x; sigma): where the straight line from here ends. ``x``: (N, ...) = clean + ``sigma`` (N,) * noise.
