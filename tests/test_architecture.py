@@ -70,7 +70,12 @@ LOADERS = {  # what each may call; all look before they load
     MODULES["genlab.checkpoint.read"]: {"torch.load"},
     MODULES["genlab.metrics.extractor.weights"]: {"torch.load", "torch.jit.load"},
 }
-MADE_OF = {"genlab.model.latent_diffusion": {"genlab.model.diffusion"}}  # a family inside another, on other data
+# A family inside another, on other data; and those that train another further.
+MADE_OF = {
+    "genlab.model.latent_diffusion": {"genlab.model.diffusion"},
+    "genlab.model.diffusion_preference": {"genlab.model.diffusion"},
+    "genlab.model.preference": {"genlab.model.transformer"},
+}
 PARTS = ("network", "objective", "sampler", "guidance", "likelihood", "quantizer")
 
 

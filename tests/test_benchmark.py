@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from genlab.config.tree import ConfigTree, resolved
+from genlab.config.tree import resolved
 from genlab.run.assemble import build_data, build_model
-from tiny_run import compose_small
+from tiny_run import compose_small, families
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -153,7 +153,7 @@ def test_time_is_of_the_kind_of_the_operator_that_takes_it() -> None:
     assert found.lasting(2.0).seconds["attention"] == pytest.approx(2 * 40 / 500)
 
 
-@pytest.mark.parametrize("family", sorted(set(ConfigTree().groups()["model"]) - {"latent_diffusion"}))
+@pytest.mark.parametrize("family", sorted(set(families()) - {"latent_diffusion"}))
 def test_every_operator_of_a_step_has_a_kind(family: str, tmp_path: Path) -> None:
     """Of a batch's losses and gradients. A latent diffusion's are those of a diffusion."""
     from benchmarks.time_by_kind import PRODUCTS, time_by_kind

@@ -40,13 +40,23 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+TEXT = {"modality": "text", "shape": [32], "vocab_size": 300, "start_token": 256, "condition": {}}
+
+
+def judged_for(family: str) -> list[str]:
+    """The choice of data that a family needs, if it learns from judgments."""
+    wanted = getattr(resolve(dict(TREE.targets("model"))[family], family), "learns_from", None)
+    return [f"data={n}" for n, t in TREE.targets("data") if wanted and getattr(resolve(t, n), "judged", None) == wanted]
+
+
 def composed(*overrides: str, autoencoder: str = "") -> Any:
     """A checked config; what only a user can know (``???``) is any text, as it is for a path or a name."""
     config = TREE.compose(overrides)
     for key in missing(config):
         OmegaConf.update(config, key, autoencoder if key == "model.autoencoder" else "/given")
     check_config(config)
-    config.spec, config.run_dir, config.run_id = SPEC, "x", "x"
+    spec = TEXT if "data=preferences" in overrides else SPEC
+    config.spec, config.run_dir, config.run_id = spec, "x", "x"
     return resolved(config)
 
 
@@ -88,6 +98,10 @@ def test_every_option_composes_and_fits_its_place(group: str, option: str, autoe
             having = parts_of(next((c.removeprefix("model=") for c in above if c.startswith("model=")), "diffusion"))
             pair = [f"model/{part}=consistency" for part in ("objective", "sampler") if part in having]
             choices = [*pair, *(c for c in choices if c not in pair)]
+        if group.split("/")[0] == "model":
+            choices += judged_for(
+                next((c.removeprefix("model=") for c in choices if c.startswith("model=")), "diffusion")
+            )
         if group == "model/guidance" and "model=captioner" in above and option != "none":
             choices.append("model.condition_dropout=0.1")  # what is guided has learned captions of no picture
         try:

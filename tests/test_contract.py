@@ -22,9 +22,9 @@ from genlab.run import run_folder
 from genlab.run.load import load_run
 from test_ddp import finish
 from text import text_file
-from tiny_run import SignalAt, only_run, popen, resume, same, small, train
+from tiny_run import SignalAt, families, only_run, popen, resume, same, small, train
 
-FAMILIES = ConfigTree().groups()["model"]
+FAMILIES = families()
 STOPS = {"first_step": 0, "mid_epoch": 16, "last_of_an_epoch": 32}
 # Every family is stopped once by `make test`, in turn at each of these; `make matrix` has the other two.
 STOPPED = [

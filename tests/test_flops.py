@@ -16,14 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from genlab.budget import _FORMULAS, OperationCounter
 from genlab.callbacks.checkpoint import NoCheckpoints
 from genlab.command.train import fit
-from genlab.config.tree import PACKAGED, ConfigTree
+from genlab.config.tree import PACKAGED
 from genlab.model.base import Model
 from genlab.run import assemble
 from genlab.run.elsewhere import PutParts
-from tiny_run import compose_small, plain, train
+from tiny_run import compose_small, families, plain, train
 
 NEEDS_A_RUN = "autoencoder: ???"
-FAMILIES = ConfigTree().groups()["model"]
+FAMILIES = families()
 # A period of each: of a turn of both networks, a lazy penalty, gradients of gradients, batches that are put together.
 VARIANTS = [
     *((f"model={family}",) for family in FAMILIES),

@@ -29,13 +29,14 @@ from genlab.run.load import load_run
 from genlab.sampling.draw import sample_images
 from test_flops import run_of
 from text import text_file
-from tiny_run import answers, compose_small, plain, small, train
+from tiny_run import answers, compose_small, families, plain, small, train
 
 TREE = ConfigTree()
 GROUPS = TREE.groups()
-FAMILIES = GROUPS["model"]
+FAMILIES = families()
 ABROAD = {"unet2d_condition"}  # needs a folder of another library: tests/test_hub_networks.py
-STARTED = {"lora"}  # needs weights to begin with: tests/test_finetune.py, tests/test_image_adapters.py
+# Needs weights to begin with: tests/test_finetune.py, tests/test_image_adapters.py; of objectives tests/test_judged.py.
+STARTED = {"lora", "dpo", "ipo", "kto", "orpo", "robust", "simpo", "slic"}
 ONCE = {"unet_large", "shift"}  # seen once: slow, and of another family
 AUTOENCODER = ("model=vae", "model.latent_shape=[2,4,4]")  # of a map of latents, which every network can denoise
 WIDTHS = {"classifier": 10, "contrastive_text": 8}  # of the answers of families that draw nothing

@@ -146,7 +146,7 @@ SETTINGS = {"affine", "attends_to_words", "balanced", "balanced_classes", "batch
             "causal", "compile", "count", "download", "downsample", "flip", "folders_are_classes", "fresh",
             "has_segments", "interim_bfloat16", "is_first", "is_last", "is_read_alone", "likelihood_weighting",
             "log_model", "nonnegative", "packing", "qk_norm", "qkv_bias", "rslora", "sample_pixels", "spectral_norm",
-            "tags", "tf32", "tied", "tokenized", "unknown", "whole", "zero_init"}  # fmt: skip
+            "tags", "tf32", "tie", "tied", "tokenized", "unknown", "whole", "zero_init"}  # fmt: skip
 GRANTING_OPTIONS = {"allow_changes"}  # of a command: typed with each
 SHOWING_OPTIONS = {"allow_unequal", "baselines", "plots", "rate", "wandb"}
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import genlab
 from genlab.command import train as train_command
+from genlab.config.build import resolve
 from genlab.config.tree import PACKAGED, ConfigTree, check_complete
 from genlab.data.image import ImageDataModule, to_float
 from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasCaptionLikelihood, Model
@@ -47,6 +48,13 @@ NEEDS_CAPTIONS = ("contrastive_text",)
 # What makes a part small, by the name of the argument, wherever it stands below the model.
 SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1, "num_kv_heads": 1, "num_steps": 2,
          "latent_dim": 8, "shared_width": 4, "sample_length": 20, "num_likelihood_samples": 2}  # fmt: skip
+
+
+@cache
+def families() -> tuple[str, ...]:
+    """Those that are trained from nothing, on data that nobody has judged: tests/test_judged.py has the others."""
+    targets = ConfigTree().targets("model")
+    return tuple(name for name, target in targets if not resolve(target, name).begins_trained)  # type: ignore[attr-defined]
 
 
 def bare(overrides: Sequence[str]) -> tuple[str, ...]:

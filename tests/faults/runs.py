@@ -25,7 +25,7 @@ from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.config.build import resolve
 from genlab.config.tree import PACKAGED, ConfigTree
 from text import text_file
-from tiny_run import NEEDS_CAPTIONS, command, same, small
+from tiny_run import NEEDS_CAPTIONS, command, families, same, small
 
 # A grid and an evaluation halfway and at the end, a checkpoint after every step.
 EVENTFUL = ("callbacks.checkpoint.every_minutes=0", "callbacks.evaluation.times=2", "callbacks.samples.times=2",
@@ -39,10 +39,10 @@ SHARDED = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.precision=32-true
 
 @cache
 def variants() -> tuple[str, ...]:
-    """Every family of the config tree, on images and on text where it can be, and the consistency objective."""
+    """Every family that begins with nothing, on images and on text where it can be, and the consistency objective."""
     return tuple(
         name
-        for family in (*ConfigTree().groups()["model"], "consistency")
+        for family in (*families(), "consistency")
         for name in (family, *([f"{family}-text"] if "tokens" in kinds(family) else []))
     )
 

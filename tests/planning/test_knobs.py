@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from genlab.config.tree import ConfigTree, missing
 from genlab.planning.knobs import changed, find_knobs, plain, size_of
 from genlab.run.assemble import build_data, check_config, trial_model
-from tiny_run import NEEDS_CAPTIONS
+from tiny_run import NEEDS_CAPTIONS, families
 
 TREE = ConfigTree()
 
@@ -42,7 +42,7 @@ def test_they_are_what_they_are_called(choices: tuple[str, ...], expected: dict[
     assert knobs(*choices) == expected
 
 
-@pytest.mark.parametrize("family", TREE.groups()["model"])
+@pytest.mark.parametrize("family", families())
 def test_every_family_has_a_wider_and_a_narrower_one(family: str) -> None:
     if "model.autoencoder" in missing(TREE.compose([f"model={family}"])):
         pytest.skip("needs a run")

@@ -134,8 +134,8 @@ class ImagePreferences(ImageDataModule):
         found = os.path.relpath(os.path.realpath(path), os.path.realpath(read_path(self.root)))
         if found not in self._files:
             raise DataError(
-                f"{where}: {side} is {name[:200]}, which is no picture below {self.root}. Name the folder of all pictures: "
-                "data.root=/path/to/pictures."
+                f"{where}: {side} is {name[:200]}, which is no picture below {self.root}. Name the folder of all "
+                "pictures: data.root=/path/to/pictures."
             )
         return found
 

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from genlab.model.base import Batch, Condition, LearningRateSchedule, OptimizerFactory
 from genlab.model.diffusion import Diffusion
 from genlab.model.parts import Adapter, DenoisingNetwork, Guidance, RatesExamples, Sampler
+from genlab.seeding import seed_torch
 
 
 class DiffusionPreference(Diffusion):
-    """A diffusion model that has been trained (``start=``), and learns which of two pictures is preferred: Diffusion-DPO
-    (Wallace et al. 2023, eq. 14), with whatever objective it was trained with.
+    """A diffusion model that has been trained (``start=``), and learns which of two pictures is preferred:
+    Diffusion-DPO (Wallace et al. 2023, eq. 14), with whatever objective it was trained with.
 
     The implied reward of a picture is beta times how much smaller its denoising error is than that of the reference,
     the network as it was at the start: a frozen copy, never in training mode, which checkpoints hold. Both pictures of
-    a pair have the same noise level and noise, in both networks. Errors are means over elements, with the weights of the
-    objective, and differ by little, so ``beta`` is in the thousands; it is half of what the authors' code calls so. A
-    tie counts half as chosen and half as rejected.
+    a pair have the same noise level and noise, in both networks. Errors are means over elements, with the weights of
+    the objective, and differ by little, so ``beta`` is in the thousands; it is half of what the authors' code calls so.
+    A tie counts half as chosen and half as rejected.
 
     Logged beside the loss, as means over pairs: ``accuracy``, the share of chosen pictures with the larger implied
     reward; ``margin``, by how much; ``chosen`` and ``rejected``, by how much their errors have grown.
@@ -120,5 +121,5 @@ class DiffusionPreference(Diffusion):
 def drawing_from(seed: int, device: torch.device) -> Iterator[None]:
     """Torch's global generators start from ``seed`` inside, and afterwards go on where they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        seed_torch(seed)
         yield

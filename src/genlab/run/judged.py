@@ -53,7 +53,7 @@ def check_tokens(config: Mapping[str, Any], data: DataModule) -> None:
     if start is None or not getattr(family, "begins_trained", False):
         return
     origin = origin_of(start["where"], "start")
-    if not isinstance(origin, RunOrigin):
+    if not isinstance(origin, RunOrigin) or data.tokenizer is None:
         return  # a language model's tokenizer is in the config already
     node = origin.config["data"].get("tokenizer")
     if node is None:

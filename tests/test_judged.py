@@ -1,0 +1,180 @@
+"""Families that begin with a trained model and learn from judgments: what a run of any family promises, of each."""
+
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from genlab.checkpoint import read
+from genlab.cli import run as command_line
+from genlab.command.train import Interrupted
+from genlab.config.build import resolve
+from genlab.config.tree import ConfigTree
+from genlab.errors import ConfigError
+from genlab.run import run_folder
+from genlab.run.load import load_run
+from preferred import pairs
+from test_contract import state
+from test_ddp import finish
+from test_flops import run_of
+from test_grid import options
+from tiny_run import Fault, SignalAt, families, only_run, popen, resume, same, small, train
+
+FAMILIES = [name for name in ConfigTree().groups()["model"] if name not in families()]
+OBJECTIVES = [(f, o) for f in FAMILIES for o in options(f, "objective")[0]]
+DIGITS = ("model.conditions=[]", "model.condition_dropout=0")
+
+
+def pictures(folder: Path) -> tuple[str, ...]:
+    """The overrides that read 60 pairs of pictures, of which the brighter one is preferred."""
+    draw = np.random.default_rng(0)
+    (folder / "drawn").mkdir()
+    rows = []
+    for i in range(60):
+        names = [f"drawn/{i}-{side}.png" for side in "ab"]
+        drawn = sorted((draw.integers(0, 256, (16, 16), np.uint8) for _ in names), key=np.mean)
+        for name, pixels in zip(names, drawn, strict=True):
+            Image.fromarray(pixels).save(folder / name)
+        rows.append({"chosen": names[1], "rejected": names[0]})
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ("data=image_preferences", f"data.path={folder / 'pairs.jsonl'}", "data.channels=1",
+            f"data.cache_dir={folder / 'cache'}")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A family's overrides: its data, and the run that it begins with."""
+
+    @cache
+    def of(family: str) -> tuple[str, ...]:
+        folder = tmp_path_factory.mktemp(family)
+        if family == "diffusion_preference":
+            source = train(*small("model=diffusion", *DIGITS), outputs=folder / "source")
+            return (*pictures(folder), f"start={source}", *DIGITS)
+        text = folder / "text.txt"
+        text.write_text("what is asked, and what is answered. " * 200)
+        source = train(
+            *small("model=transformer", "data=text_file", f"data.path={text}", "data/tokenizer=bytes"),
+            "data.context=64", outputs=folder / "source",
+        )  # fmt: skip
+        return (*pairs(folder), f"start={source}", "data.template=plain")
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def overrides(given: Any) -> Any:
+    def of(family: str, *more: str) -> tuple[str, ...]:
+        return (*small(f"model={family}", *given(family), *more), "callbacks.samples.times=0")
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def never_stopped(overrides: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    @cache
+    def run(family: str) -> Path:
+        return train(*overrides(family), outputs=tmp_path_factory.mktemp(family))
+
+    return run
+
+
+def test_each_is_here() -> None:
+    assert FAMILIES == ["diffusion_preference", "preference"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stopped_and_continued(family: str, overrides: Any, never_stopped: Any, tmp_path: Path) -> None:
+    """Bit for bit, and without the run that it began with: a checkpoint has the reference."""
+    with pytest.raises(Interrupted):
+        train(*overrides(family), SignalAt.override(16), outputs=tmp_path)
+    run = only_run(tmp_path)
+    config = run_folder.read_config(run)
+    assert config["start"]["sha256"]
+    resume(run)
+    assert same(state(run), state(never_stopped(family)))
+
+
+@pytest.mark.matrix  # a process of its own, which nothing warns
+@pytest.mark.parametrize("family", FAMILIES)
+def test_killed_and_continued(family: str, overrides: Any, never_stopped: Any, tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text("import sys, json, tiny_run; tiny_run.train(*json.loads(sys.argv[1]), outputs=sys.argv[2])\n")
+    typed = [*overrides(family), "callbacks.checkpoint.every_seconds=0.001", Fault.override(0, "killed")]
+    process = popen([sys.executable, str(script), json.dumps(typed), str(tmp_path / "runs")])
+    assert process.wait(timeout=200) != 0
+    run = only_run(tmp_path / "runs")
+    resume(run, "~callbacks.fault")
+    assert same(state(run), state(never_stopped(family)))
+
+
+@pytest.mark.parametrize(("family", "objective"), OBJECTIVES)
+def test_each_objective_takes_two_steps_and_is_read_again(
+    family: str, objective: str, overrides: Any, tmp_path: Path
+) -> None:
+    run = train(*overrides(family, f"model/objective={objective}"), "budget.value=16", outputs=tmp_path)
+    model, _ = load_run(OmegaConf.create(run_folder.read_config(run)), run)
+    saved = read.newest(run).state
+    assert all(torch.isfinite(value).all() for value in saved.values() if value.is_floating_point())
+    begun = {name.partition(".")[0] for name in saved}
+    assert begun == {"network", "reference"} if model.copies else begun == {"network"}
+    if model.copies:
+        assert any(not torch.equal(saved[name], saved[f"network.{name.removeprefix('reference.')}"])
+                   for name in saved if name.startswith("reference."))  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_operations_are_counted(family: str, overrides: Any, tmp_path: Path) -> None:
+    """Those of the reference too: torch's counter has as many."""
+    model, steps = run_of((*overrides(family), "budget.value=64"), tmp_path)
+    assert model.progress.flops == steps.counter.get_total_flops() > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_needs_a_beginning_and_judgments(family: str, given: Any, tmp_path: Path) -> None:
+    data = [line for line in given(family) if line.startswith("data")]
+    bare = ["train", f"model={family}", "logger=[none]", f"outputs={tmp_path}"]
+    with pytest.raises(
+        ConfigError, match=r"learns on from a model that has been trained\. Name its run: start=outputs/"
+    ):
+        command_line([*bare, *data, *(DIGITS if family == "diffusion_preference" else ())])
+    others = "data=digits" if family == "diffusion_preference" else "data=python_docs"
+    wanted = data[0]
+    with pytest.raises(ConfigError, match=rf"learns from .*, and the data have none\. Use {wanted}$"):
+        command_line([*bare, others])
+    kind = "diffusion" if family == "diffusion_preference" else "transformer"
+    with pytest.raises(ConfigError, match=rf"cannot be trained on .*\. Use model={family}\.$"):
+        command_line(["train", f"model={kind}", *data, "logger=[none]", f"outputs={tmp_path}"])
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.matrix  # two processes that start anew
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_processes(family: str, overrides: Any, never_stopped: Any, tmp_path: Path) -> None:
+    """They train it together, through the same examples; of answers, where nothing is drawn, to the same weights."""
+    (tmp_path / "both.py").write_text(
+        "import genlab, json, sys, tiny_run\n"
+        'tiny_run.train(*json.loads(sys.argv[1]), "trainer=ddp_cpu", outputs=sys.argv[2])\n'
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+               str(tmp_path / "both.py"), json.dumps(overrides(family)), str(tmp_path / "runs")]  # fmt: skip
+    finish(popen(command), seconds=200)
+    together, alone = read.newest(only_run(tmp_path / "runs")), read.newest(never_stopped(family))
+    assert together.progress.examples == alone.progress.examples == 104
+    assert {k: v.shape for k, v in together.state.items()} == {k: v.shape for k, v in alone.state.items()}
+    for name, value in together.state.items():
+        if name.startswith("reference."):
+            assert torch.equal(value, alone.state[name])
+
+
+def test_the_class_says_what_it_learns_from() -> None:
+    targets = dict(ConfigTree().targets("model"))
+    for family in FAMILIES:
+        assert resolve(targets[family], family).learns_from  # type: ignore[attr-defined]
