@@ -1585,6 +1585,30 @@ ELSEWHERE = (
         "test_language_models.py::test_what_is_typed_against_the_folder_is_refused",
     ),
     Elsewhere(
+        "data/image_preferences.py",
+        "which is no picture below",
+        "data/test_image_preferences.py::test_absolute_names_may_lie_below_another_root",
+    ),
+    Elsewhere(
+        "data/image_preferences.py",
+        "and not a class from 0 to",
+        "data/test_image_preferences.py::test_a_row_that_is_no_pair_is_refused_by_its_line",
+    ),
+    Elsewhere(
+        "data/preferences.py",
+        "do not differ within data.context=",
+        "data/test_preferences.py::test_answers_are_cut_at_the_context",
+    ),
+    Elsewhere("run/judged.py", "cannot be trained on", "test_judged.py::test_it_needs_a_beginning_and_judgments"),
+    Elsewhere("run/judged.py", "and the data have none", "test_judged.py::test_it_needs_a_beginning_and_judgments"),
+    Elsewhere("run/judged.py", "its model knows no text", "test_judged.py::test_a_model_of_other_tokens_is_refused"),
+    Elsewhere("run/judged.py", "Use data/tokenizer=", "test_judged.py::test_a_model_of_other_tokens_is_refused"),
+    Elsewhere(
+        "run/start.py",
+        "learns on from a model that has been trained",
+        "test_judged.py::test_it_needs_a_beginning_and_judgments",
+    ),
+    Elsewhere(
         "feedback/asked.py",
         "prints what is judged: leave",
         "feedback/test_feedback_session.py::test_what_does_not_go_together",

@@ -1,6 +1,7 @@
 """Families that begin with a trained model and learn from judgments: what a run of any family promises, of each."""
 
 import json
+import signal
 import sys
 from functools import cache
 from pathlib import Path
@@ -25,11 +26,27 @@ from test_contract import state
 from test_ddp import finish
 from test_flops import run_of
 from test_grid import options
-from tiny_run import Fault, SignalAt, families, only_run, popen, resume, same, small, train
+from tiny_run import SignalAt, families, only_run, popen, resume, same, small, train
 
 FAMILIES = [name for name in ConfigTree().groups()["model"] if name not in families()]
 OBJECTIVES = [(f, o) for f in FAMILIES for o in options(f, "objective")[0]]
 DIGITS = ("model.conditions=[]", "model.condition_dropout=0")
+
+
+KILLED = """
+import genlab
+import json, os, signal, sys
+from pathlib import Path
+import tiny_run
+from genlab.budget import Budget
+begin = Budget.on_train_batch_start
+def killed(self, trainer, model, *rest):
+    if model.progress.examples == 48:
+        os.kill(os.getpid(), signal.SIGKILL)
+    begin(self, trainer, model, *rest)
+Budget.on_train_batch_start = killed
+tiny_run.train(*json.loads(sys.argv[1]), outputs=Path(sys.argv[2]))
+"""
 
 
 def pictures(folder: Path) -> tuple[str, ...]:
@@ -105,13 +122,14 @@ def test_stopped_and_continued(family: str, overrides: Any, never_stopped: Any, 
 @pytest.mark.matrix  # a process of its own, which nothing warns
 @pytest.mark.parametrize("family", FAMILIES)
 def test_killed_and_continued(family: str, overrides: Any, never_stopped: Any, tmp_path: Path) -> None:
-    script = tmp_path / "killed.py"
-    script.write_text("import sys, json, tiny_run; tiny_run.train(*json.loads(sys.argv[1]), outputs=sys.argv[2])\n")
-    typed = [*overrides(family), "callbacks.checkpoint.every_seconds=0.001", Fault.override(0, "killed")]
-    process = popen([sys.executable, str(script), json.dumps(typed), str(tmp_path / "runs")])
-    assert process.wait(timeout=200) != 0
+    (tmp_path / "killed.py").write_text(KILLED)
+    typed = [*overrides(family), "callbacks.checkpoint.every_minutes=0.0001"]
+    process = popen([sys.executable, str(tmp_path / "killed.py"), json.dumps(typed), str(tmp_path / "runs")])
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL, said
     run = only_run(tmp_path / "runs")
-    resume(run, "~callbacks.fault")
+    assert 0 < read.newest(run).progress.examples <= 48
+    resume(run)
     assert same(state(run), state(never_stopped(family)))
 
 
@@ -153,6 +171,17 @@ def test_it_needs_a_beginning_and_judgments(family: str, given: Any, tmp_path: P
     with pytest.raises(ConfigError, match=rf"cannot be trained on .*\. Use model={family}\.$"):
         command_line(["train", f"model={kind}", *data, "logger=[none]", f"outputs={tmp_path}"])
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_model_of_other_tokens_is_refused(given: Any, tmp_path: Path) -> None:
+    """Preferences are told in the tokens that the model knows; the advice is what works."""
+    typed = ["train", "model=preference", "logger=[none]", *given("preference"), f"outputs={tmp_path}"]
+    with pytest.raises(ConfigError, match=r"its model knows other tokens \(Bytes, 257\) than those of the data") as said:
+        command_line([*typed, "data/tokenizer=characters"])
+    assert str(said.value).endswith("Use data/tokenizer=bytes data.template=plain")
+    source = train(*small("model=vae"), outputs=tmp_path / "source")
+    with pytest.raises(ConfigError, match=r"its model knows no text\. Name a run of model=transformer\."):
+        command_line([*typed, f"start={source}"])
 
 
 @pytest.mark.matrix  # two processes that start anew
