@@ -176,7 +176,7 @@ def test_it_needs_a_beginning_and_judgments(family: str, given: Any, tmp_path: P
 def test_a_model_of_other_tokens_is_refused(given: Any, tmp_path: Path) -> None:
     """Preferences are told in the tokens that the model knows; the advice is what works."""
     typed = ["train", "model=preference", "logger=[none]", *given("preference"), f"outputs={tmp_path}"]
-    with pytest.raises(ConfigError, match=r"its model knows other tokens \(Bytes, 257\) than those of the data") as said:
+    with pytest.raises(ConfigError, match=r"its model knows other tokens \(Bytes, 257\) than those") as said:
         command_line([*typed, "data/tokenizer=characters"])
     assert str(said.value).endswith("Use data/tokenizer=bytes data.template=plain")
     source = train(*small("model=vae"), outputs=tmp_path / "source")

@@ -38,8 +38,9 @@ def runs(tmp_path: Path) -> Path:
     for seed in (0, 1):
         for rate in (0.1, 0.2):
             costs = {"evaluations_per_sample": 20 if rate == 0.1 else 1, "samples_per_second": 5 if rate == 0.1 else 99}
+            color = "red" if rate == 0.1 else None
             made = make_run(tmp_path / "runs" / f"{rate}-{seed}", {"fid_digits64_1k": 10 * rate + seed / 10},
-                            costs=costs, seed=seed, model__optimizer__lr=rate, color="red" if rate == 0.1 else None)  # fmt: skip
+                            costs=costs, seed=seed, model__optimizer__lr=rate, color=color)  # fmt: skip
             write(made / "metrics.csv", rows(seed))
     return tmp_path / "runs"
 
