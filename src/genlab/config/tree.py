@@ -67,7 +67,7 @@ class ConfigTree:
         return [(option, target) for option, target in found if target is not None]
 
     def _target(self, group: str, option: str) -> str | None:
-        """A file's own ``_target_``, or the one below its group's name, or that of the file beside it in its defaults."""
+        """A file's own ``_target_``, that below its group's name, or that of the file beside it in its defaults."""
         node: Any = OmegaConf.load(self._file(group, option))
         bases = [entry for entry in node.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
         inherited = next((target for base in bases if (target := self._target(group, base))), None)
