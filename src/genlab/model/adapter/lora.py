@@ -1,5 +1,5 @@
-"""LoRA (Hu et al. 2021): low-rank updates of linear maps, trained in place of the maps themselves; QLoRA (Dettmers et al.
-2023), where these have 8 or 4 bits."""
+"""LoRA (Hu et al. 2021): low-rank updates of linear maps, trained in place of the maps themselves; and QLoRA (Dettmers
+et al. 2023), where these have 8 or 4 bits."""
 
 import math
 import re

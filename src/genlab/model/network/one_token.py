@@ -172,7 +172,7 @@ def bare(module: nn.Module, by_columns: bool = False) -> Any:
     if by_columns and kind in (nn.Linear, FusedLinear):
         assert isinstance(module.weight, Tensor)
         copy.__dict__["weight"] = module.weight.detach().t().contiguous().t()
-    if kind is QuantizedWeight:
+    if isinstance(module, QuantizedWeight):
         copy.__dict__["kept"] = module.dense()
     return copy
 
