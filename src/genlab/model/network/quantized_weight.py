@@ -1,5 +1,6 @@
 """Weights of frozen linear maps in 8 or 4 bits, which are made floats again whenever they are multiplied by."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
@@ -81,6 +82,13 @@ class QuantizedWeight(nn.Module):
         if self.scales.dtype != before.dtype:
             self.scales.data = before.to(self.scales.device)
         return self
+
+
+def number_of_weights(module: nn.Module) -> int:
+    """Of the parameters; a quantized weight counts as one, in however many bits, and its scales do not."""
+    kept = [part for part in module.modules() if isinstance(part, QuantizedWeight)]
+    packed = {p for part in kept for p in part.parameters()}
+    return sum(p.numel() for p in module.parameters() if p not in packed) + sum(math.prod(part.shape) for part in kept)
 
 
 class _Product(torch.autograd.Function):
