@@ -15,10 +15,9 @@ from genlab.checkpoint import read
 from genlab.checkpoint.tensors import as_bytes, sha256_of
 from genlab.cli import run as command_line
 from genlab.command.train import Interrupted
-from genlab.errors import ConfigError
+from genlab.errors import CheckpointError
 from genlab.interop import gguf
 from genlab.interop.origin import HubOrigin
-from genlab.model.adapter.lora import dense
 from genlab.model.network.quantized_weight import quantize
 from genlab.run import run_folder
 from genlab.run.load import load_run
@@ -31,6 +30,7 @@ from tiny_run import SignalAt, only_run, resume, same, start, train
 
 NF4 = (*LORA, "model.adapter.quantization=nf4")
 MAPS = ("attention.qkv", "attention.out", "feed_forward.gate_and_value", "feed_forward.out")
+SMALL = ("model/network=llama", "model.network.width=32", "model.network.depth=2")
 STILL = ("model.optimizer.lr=0", "budget.value=8")
 
 
@@ -80,8 +80,9 @@ def test_a_run_that_goes_on_needs_no_base_and_ends_the_same(
         train(*averaging(folders), *NF4, f"start=hf:{copy}", SignalAt.override(8), outputs=tmp_path / "stopped")
     shutil.rmtree(copy)
     run = only_run(tmp_path / "stopped")
-    with pytest.raises(ConfigError, match=r"other settings: model\.adapter\.quantization nf4 -> int8\. Leave"):
-        resume(run, "model.adapter.quantization=int8")
+    for other in ("int8", "null"):
+        with pytest.raises(CheckpointError, match=r"made by another model \(network\.blocks\.0.*Change model\.\* back"):
+            resume(run, f"model.adapter.quantization={other}", allow_changes=True)
     resume(run, "trainer.activation_checkpointing=true")
     for part in ("state_dict", "ema", "optimizer_states"):
         assert same(read.newest(run).content[part], read.newest(tuned).content[part]), part
@@ -105,49 +106,44 @@ def test_it_is_merged_from_the_floats_of_the_base(
     again = base_of(tmp_path / "merged")
     assert {*described.weights()} == {*again}
     assert all(torch.equal(described.weights()[name], value) for name, value in again.items())
-    text = model.sample(2, {"prompt": TOKENS[:, :5]} if False else None)
-    assert text.shape[0] == 2
+    assert len(model.sample(2)) == 2
 
 
 @torch.no_grad()
-def test_other_runs_start_from_it(tuned: Path, folders: dict[str, Path], tmp_path: Path) -> None:
-    """With the same adapter and the same numbers, bit by bit; with another quantization, or none, from the sum."""
+def test_runs_start_from_runs(folders: dict[str, Path], tmp_path: Path) -> None:
+    """From one without an adapter; then from this one: with the same adapter and numbers bit by bit, with another
+    quantization, or none, from the sum."""
+    choices = (*sft(folders), "data/tokenizer=bytes", *SMALL)
+    source = train(*choices, "budget.value=8", outputs=tmp_path / "source")
+    tuned = train(*choices, *NF4, f"start={source}", outputs=tmp_path / "tuned")
     own = model_of(tuned)
     state, merged = own.state_dict(), own.network(TOKENS)
-    again = model_of(train(*sft(folders), *NF4, *STILL, f"start={tuned}", outputs=tmp_path / "same"))
+    weight = model_of(source).network.blocks[1].feed_forward.out.weight
+    assert torch.equal(own.network.blocks[1].feed_forward.out.quantized.numbers, quantize(weight, "nf4")[0])
+    again = model_of(train(*choices, *NF4, *STILL, f"start={tuned}", outputs=tmp_path / "same"))
     assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
-    whole = model_of(train(*sft(folders), *STILL, f"start={tuned}", outputs=tmp_path / "whole"))
+    whole = model_of(train(*choices, *STILL, f"start={tuned}", outputs=tmp_path / "whole"))
     torch.testing.assert_close(whole.network(TOKENS), merged, rtol=0, atol=1e-5)
     more = (*LORA, "model.adapter.quantization=int8", *STILL, f"start={tuned}")
-    eight = model_of(train(*sft(folders), *more, outputs=tmp_path / "eight"))
+    eight = model_of(train(*choices, *more, outputs=tmp_path / "eight"))
     assert 1e-5 < float((eight.network(TOKENS) - merged).abs().max()) < 0.1 * float(merged.abs().max())
     numbers = eight.network.blocks[0].attention.out.quantized
     expected = quantize(whole.network.blocks[0].attention.out.weight, "int8")
     assert torch.equal(numbers.numbers, expected[0])
 
 
-@torch.no_grad()
-def test_a_run_and_a_gguf_file_are_quantized(
-    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a folder of transformers is. What transformers reads of the file is taken from a folder here."""
-    base = base_of(folders["base"])
-    source = train(*sft(folders), *STILL, f"start=hf:{folders['base']}", outputs=tmp_path / "source")
+def test_a_gguf_file_is_quantized(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What transformers reads of it is taken from a folder here."""
 
     class OfFolder(HubOrigin):
         def __init__(self, where: str, option: str):
             super().__init__(f"hf:{folders['base']}", option)
 
     monkeypatch.setattr(gguf, "GgufOrigin", OfFolder)
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    for number, where in enumerate((source, tmp_path / "model.gguf")):
-        tokens = ("data/tokenizer=bytes", "model/network=llama", "model.network.width=32", "model.network.depth=2")
-        run = train(*sft(folders), *NF4, *STILL, f"start={where}", outputs=tmp_path / str(number)) if number else train(
-            *sft(folders), *NF4, *STILL, f"start={source}", outputs=tmp_path / "run")  # fmt: skip
-        state = read.newest(run).state
-        name = "network.blocks.1.feed_forward.out"
-        assert torch.equal(state[f"{name}.quantized.numbers"], quantize(base[f"{name}.weight"], "nf4")[0])
-        del tokens
+    run = train(*sft(folders), *NF4, *STILL, f"start={tmp_path / 'model.gguf'}", outputs=tmp_path / "runs")
+    state, name = read.newest(run).state, "network.blocks.1.feed_forward.out"
+    weight = base_of(folders["base"])[f"{name}.weight"]
+    assert torch.equal(state[f"{name}.quantized.numbers"], quantize(weight, "nf4")[0])
 
 
 @torch.no_grad()
@@ -161,7 +157,7 @@ def test_its_adapter_is_written_and_read(
     assert sha256_of(as_bytes(base_of(folders["base"]), {})) in content.decode("latin1")
     beginning = (f"start=hf:{folders['base']}", f"start.adapter={tmp_path / 'adapter'}")
     again = train(*sft(folders), *NF4, *STILL, *beginning, outputs=tmp_path / "again")
-    assert "; quantized;" in capsys.readouterr().out
+    assert "; quantized" in capsys.readouterr().out
     state, own = model_of(again).state_dict(), model_of(tuned).state_dict()
     assert all(torch.equal(state[name], value) for name, value in own.items())
     plain = model_of(train(*sft(folders), *STILL, *beginning, outputs=tmp_path / "plain"))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from test_lora import NETWORKS, TOKENS, scrambled, transformer
 from torch import Tensor, nn
 
 from genlab.errors import ConfigError
@@ -21,7 +22,6 @@ from genlab.model.network.quantized_weight import (
     number_of_weights,
     quantize,
 )
-from test_lora import NETWORKS, TOKENS, scrambled, transformer
 
 KINDS: tuple[Quantization, ...] = ("int8", "nf4")
 
@@ -263,5 +263,3 @@ def test_a_network_may_ask_for_the_weight() -> None:
 def test_what_has_no_maps_is_refused_as_without() -> None:
     with pytest.raises(ConfigError, match="There are none at all"):
         LoRA(quantization="nf4").adapt(nn.Sequential(nn.Conv2d(1, 1, 1)))
-
-
