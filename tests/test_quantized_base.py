@@ -1,4 +1,4 @@
-"""Runs with an adapter on a base in 8 or 4 bits: where its weights come from, that it goes on, and what it is merged to."""
+"""Runs with an adapter on a base in 8 or 4 bits: where its weights come from, that they go on, and what is merged."""
 
 import json
 import re
