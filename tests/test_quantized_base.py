@@ -99,7 +99,7 @@ def test_it_is_merged_from_the_floats_of_the_base(
                      re.M)  # fmt: skip
     assert told is not None
     assert float(told[1]) < 1e-5
-    assert far_from(tmp_path / "merged", model.network) < 1e-5
+    assert far_from(tmp_path / "merged", model.network) < 2e-5
     command_line(["export", f"run={tuned}", "format=safetensors", f"out={tmp_path / 'file'}"])
     described = FileOrigin(str(tmp_path / "file/model.safetensors"), "start")
     assert described.model()["adapter"] is None
@@ -156,9 +156,9 @@ def test_its_adapter_is_written_and_read(
     content = (tmp_path / "adapter/adapter_model.safetensors").read_bytes()
     assert sha256_of(as_bytes(base_of(folders["base"]), {})) in content.decode("latin1")
     beginning = (f"start=hf:{folders['base']}", f"start.adapter={tmp_path / 'adapter'}")
-    again = train(*sft(folders), *NF4, *STILL, *beginning, outputs=tmp_path / "again")
+    command_line(["train", *sft(folders), *NF4, *STILL, *beginning, f"outputs={tmp_path / 'again'}"])
     assert "; quantized" in capsys.readouterr().out
-    state, own = model_of(again).state_dict(), model_of(tuned).state_dict()
+    state, own = model_of(only_run(tmp_path / "again")).state_dict(), model_of(tuned).state_dict()
     assert all(torch.equal(state[name], value) for name, value in own.items())
     plain = model_of(train(*sft(folders), *STILL, *beginning, outputs=tmp_path / "plain"))
     assert all(torch.equal(plain.state_dict()[name], value) for name, value in own.items() if ".updates." in name)
@@ -184,7 +184,6 @@ def test_the_loss_is_near_that_of_floats(folders: dict[str, Path], tmp_path: Pat
         steps = "+callbacks.steps={_target_: test_finetune.Steps}"
         train(*sft(folders), *choices, steps, outputs=tmp_path / kind)
         found[kind] = torch.tensor(Steps.losses(1))
-    print(found)
     assert float(found["null"][0] - found["null"][-1]) > 0.1
     assert float((found["int8"] - found["null"]).abs().max()) < 0.01
     assert float((found["nf4"] - found["null"]).abs().max()) < 0.1
