@@ -109,6 +109,7 @@ def test_it_is_merged_from_the_floats_of_the_base(
     assert len(model.sample(2)) == 2
 
 
+@pytest.mark.matrix
 @torch.no_grad()
 def test_runs_start_from_runs(folders: dict[str, Path], tmp_path: Path) -> None:
     """From one without an adapter; then from this one: with the same adapter and numbers bit by bit, with another
