@@ -50,11 +50,16 @@ def test_blocks_are_sharded(mesh: DeviceMesh, network: Any) -> None:
     output.square().mean().backward()
 
 
-def test_a_frozen_network_is_sharded_with_its_adapter(mesh: DeviceMesh) -> None:
+@pytest.mark.parametrize("quantization", [None, "int8", "nf4"])
+def test_a_frozen_network_is_sharded_with_its_adapter(mesh: DeviceMesh, quantization: Any) -> None:
+    """Also numbers and scales in place of its weights."""
     network: Any = token_network(width=16)(num_tokens=9, num_outputs=7, max_length=8, causal=True)
-    LoRA(rank=2).adapt(network)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
+    LoRA(rank=2, quantization=quantization).adapt(network)
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
     tokens = torch.randint(9, (2, 8))
     network(tokens).square().mean().backward()
     expected = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}

@@ -22,7 +22,7 @@ from genlab.files.paths import read_path
 from genlab.interop import peft
 from genlab.interop.language_model_export import exported
 from genlab.interop.tokenizer_json import as_json
-from genlab.model.adapter.lora import adapter_names, merged
+from genlab.model.adapter.lora import adapter_names, dense, merged
 from genlab.model.base import Model
 from genlab.model.elsewhere import put_weights
 from genlab.model.float32 import exact_float32
@@ -31,7 +31,7 @@ from genlab.redaction import for_terminal
 from genlab.run.adapter import NETWORK
 from genlab.run.assemble import load_tokenizer
 from genlab.run.load import load_run, load_template, without_adapter
-from genlab.run.origin import HUB
+from genlab.run.origin import HUB, is_of_another_library
 
 WEIGHTS, CONFIG, TEMPLATE = "model.safetensors", "config.json", "chat_template.jinja"
 
@@ -55,7 +55,7 @@ def export(config: DictConfig, run: Path, format: str, out: str) -> None:
     updates = adapter_names(model)
     told = []
     if format == "peft":
-        files, line = _for_peft(plain, weights, updates, run)
+        files, line = _for_peft(plain, dense(model, weights), updates, run)
         told.append(line)
     else:
         if updates:
@@ -118,11 +118,20 @@ def _for_peft(
         {name.removeprefix(NETWORK): value for name, value in base.items()},
         config["model_type"] == "gpt2",
         start.removeprefix(HUB) if is_from_transformers else "",
-        sha256_of(as_bytes(base, {})),
+        _base_sha256(plain, base),
     )
     if is_from_transformers:
         return files, f"base:       {start.removeprefix(HUB)}"
     return files, f"base:       {start}, which format=transformers writes as a folder"
+
+
+def _base_sha256(plain: Mapping[str, Any], base: Mapping[str, Tensor]) -> str | None:
+    """Of the weights that the adapter is put on; None: it is not known, since they were quantized."""
+    if plain["model"]["adapter"].get("quantization") is None:
+        return sha256_of(as_bytes(base, {}))
+    start = plain["start"]
+    is_whole = is_of_another_library(start["where"]) and not (start["only"] or start.get("adapter"))
+    return str(start["sha256"]) if is_whole else None
 
 
 def _language_model(

@@ -47,6 +47,7 @@ from genlab.logger.metrics_file import MetricsFile
 from genlab.logger.tracking import kept_by_wandb
 from genlab.machine.memory import enough_memory, smaller_batch
 from genlab.model.base import Classifies, ComparesCaptions, Generates, GenerativeModel, HasCaptionLikelihood, Model
+from genlab.model.network.quantized_weight import number_of_weights
 from genlab.redaction import check_can_be_kept, for_terminal, redacted
 from genlab.run import run_folder
 from genlab.run.assemble import (
@@ -161,7 +162,7 @@ def _train(
     if run is not None and trial.is_global_zero:
         check_parts(plain["pretrained"], run)
     if trial.is_global_zero:
-        num_parameters = sum(p.numel() for p in sketch.parameters())
+        num_parameters = number_of_weights(sketch)
         show(config, data, num_parameters, overrides)  # everything is checked: from here on it runs
         if start is not None:
             print(for_terminal(f"start:      {start.told}"))
@@ -298,7 +299,7 @@ def finish(
         **final.report(),
         **asdict(model.progress),
         "wall_seconds": seconds,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": number_of_weights(model),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
     }
     run_folder.write_summary(run_dir, summary)

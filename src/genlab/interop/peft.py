@@ -115,6 +115,7 @@ class PeftFolder:
             "dropout": float(self.config.get("lora_dropout") or 0.0),
             "targets": _targets(self.weights()),
             "rslora": bool(self.config.get("use_rslora", False)),
+            "quantization": None,
         }
 
 
@@ -199,7 +200,7 @@ def written(
     network: Mapping[str, Tensor],
     is_gpt2: bool,
     base: str,
-    base_sha256: str,
+    base_sha256: str | None,
 ) -> dict[str, bytes]:
     """The files of the folder.
 
@@ -208,7 +209,7 @@ def written(
         weights: its weights, by their names in our network
         network: the weights of the network without it
         base: the folder, or the name, of the model that it is put on; "": unknown
-        base_sha256: of the base's weights here
+        base_sha256: of the base's weights here; None: not known
     """
     found: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}  # by our map: of its parts
     for name in weights:
@@ -253,7 +254,7 @@ def written(
         for name, pair in theirs.items()
         for matrix, value in zip("AB", pair, strict=True)
     }
-    description = {"format": "pt", "genlab": json.dumps({"base": base_sha256})}
+    description = {"format": "pt"} | ({} if base_sha256 is None else {"genlab": json.dumps({"base": base_sha256})})
     return {CONFIG: (json.dumps(config, indent=2) + "\n").encode(), WEIGHTS: save(tensors, description)}
 
 

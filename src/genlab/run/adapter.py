@@ -12,13 +12,13 @@ from genlab.config.build import build, parameters, resolve
 from genlab.config.overrides import name_of, parse
 from genlab.errors import ConfigError
 from genlab.interop.peft import PeftFolder
-from genlab.model.adapter.lora import UPDATES, adapted_maps, adapter_names, merged
+from genlab.model.adapter.lora import UPDATES, adapted_maps, adapter_names, merged, quantizations
 from genlab.model.base import Model
 from genlab.model.elsewhere import misfit
 from genlab.run.origin import HUB, Origin, RunOrigin
 
 OPTION = "start.adapter"
-_OWN = ("dropout",)  # options of the adapter that are the user's, also of one that has been trained
+_OWN = ("dropout", "quantization")  # options of the adapter that are the user's, also of one that has been trained
 NETWORK = "network."  # before the names of its weights, in the state dict of a model
 
 
@@ -51,7 +51,7 @@ def without_updates(
     origin: Origin, found: Mapping[str, Tensor], model: Model, trains_on: bool
 ) -> tuple[dict[str, Tensor], bool]:
     """The weights ``found`` at ``origin``, and whether an adapter of theirs was merged into them. ``trains_on``: not
-    one of the sizes and the scale of that of ``model``."""
+    one of the sizes, the scale and the quantization of that of ``model``."""
     if not any(f".{UPDATES}." in name for name in found):
         return dict(found), False
     node = origin.config["model"] if isinstance(origin, RunOrigin) else origin.model()
@@ -68,7 +68,7 @@ def _adapter_of(model: Model) -> dict[str, Any]:
         f"{name}.{part}": (layer.scale, layer.in_features, layer.rank, layer.parts[part])
         for name, layer in adapted_maps(model)
         for part in layer.updates
-    }
+    } | {name: weight.quantization for name, weight in quantizations(model).items()}
 
 
 def adapter_from(where: str, base: Mapping[str, Tensor], base_where: str, model: Model) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from genlab.config.build import build
 from genlab.config.tree import resolved
 from genlab.data.base import DataModule
 from genlab.model.base import GenerativeModel, in_eval_mode
+from genlab.model.network.quantized_weight import number_of_weights
 from genlab.run.assemble import (
     build_callbacks,
     build_evaluation,
@@ -75,7 +76,7 @@ def try_out(config: DictConfig, data: DataModule, fit: Any) -> None:
             trainer = build_trainer(plain | {"callbacks": {}}, model, callbacks, [], run_dir)
             fit(trainer, model, data, None)
     if trainer.is_global_zero:
-        parameters = sum(p.numel() for p in model.parameters())
+        parameters = number_of_weights(model)
         losses = ", ".join(
             f"{name} {value:.4f}" for name, value in trainer.callback_metrics.items() if name.startswith("train/")
         )

@@ -16,7 +16,7 @@ from pytorch_lightning import LightningModule, Trainer
 from genlab.checkpoint.tensors import as_bytes, sha256_of
 from genlab.config.build import check, resolve
 from genlab.errors import ConfigError
-from genlab.model.adapter.lora import adapter_names
+from genlab.model.adapter.lora import adapter_names, dense, quantizations, quantized
 from genlab.model.base import Model
 from genlab.model.elsewhere import misfit, own_weights, prefixes, put_weights
 from genlab.model.freezing import like
@@ -32,7 +32,7 @@ class Start:
     """Initial weights, by their names in the state dict of the new model."""
 
     weights: Mapping[str, torch.Tensor]
-    sha256: str  # of them
+    sha256: str  # of them, before any were quantized
     told: str  # what they are, in a line
 
 
@@ -76,12 +76,15 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
     if node is None:
         return None
     origin = origin_of(node["where"], OPTION)
-    own, is_merged = _without_copies(model, model.state_dict()), False
+    state, is_merged = {name: value.to("meta") for name, value in model.state_dict().items()}, False
+    kept, own = (_without_copies(model, each) for each in (state, dense(model, state)))
     if is_of_another_library(node["where"]):
         own, found = _of_a_part(model, origin, own, node["where"])
     else:
         weights, is_merged = without_updates(origin, origin.weights(), model, not node.get("adapter"))
-        found = _without_copies(model, renamed(own_weights(model, weights), own))
+        found = own_weights(model, weights)
+        own = kept if any(name in found for name in {*kept} - {*own}) else own  # of a run with the same numbers
+        found = _without_copies(model, renamed(found, own))
     own = {name: value for name, value in own.items() if name in found or name not in updates}  # new: as they are
     wanted = _named(node["only"], own)
     taken = {name: found[name] for name in wanted if name in found}
@@ -108,7 +111,9 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
         told += f"; adapter of {node['adapter']}"
     if getattr(origin, "is_language_model", False):
         told += "; texts are tokenized by its own tokenizer"
-    return Start(taken, sha256, told)
+    if quantizations(model):
+        told += "; quantized"
+    return Start(quantized(model, taken), sha256, told)
 
 
 def _without_copies(model: Model, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

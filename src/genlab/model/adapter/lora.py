@@ -1,9 +1,11 @@
-"""LoRA (Hu et al. 2021): low-rank updates of linear maps, trained in place of the maps themselves."""
+"""LoRA (Hu et al. 2021): low-rank updates of linear maps, trained in place of the maps themselves; and QLoRA (Dettmers
+et al. 2023), where these have 8 or 4 bits."""
 
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +13,11 @@ from torch import Tensor, nn
 
 from genlab.errors import ConfigError
 from genlab.model.network.fused_linear import FusedLinear
+from genlab.model.network.quantized_weight import Quantization, QuantizedWeight, dequantize, quantize
 
 WHOLE = "whole"  # the one part of a map that is not fused
 _SHOWN = 12  # names in a message
+QUANTIZED = "quantized"  # of the names of a weight's numbers and scales: blocks.0.attention.qkv.quantized.numbers
 UPDATES = "updates"  # of the names of an adapter's weights: blocks.0.attention.qkv.updates.query.a
 
 
@@ -32,6 +36,7 @@ class LoRA:
         dropout: float = 0.0,  # of what A reads
         targets: Sequence[str] = ("*",),  # patterns of the names of maps in the network; * stands for any characters
         rslora: bool = False,  # alpha / sqrt(rank) in place of alpha / rank (Kalajdzievski 2023)
+        quantization: Quantization | None = None,  # of the weights of all maps, those without an update too
     ):
         """Raises ValueError: an argument is outside its range."""
         if rank < 1:
@@ -42,7 +47,7 @@ class LoRA:
             raise ValueError("targets=[] names no map to adapt. Use targets=['*'] for all of them.")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout} must be at least 0 and below 1.")
-        self.rank, self.dropout, self.targets = rank, dropout, tuple(targets)
+        self.rank, self.dropout, self.targets, self.quantization = rank, dropout, tuple(targets), quantization
         self.scale = alpha / math.sqrt(rank) if rslora else alpha / rank
 
     def adapt(self, network: nn.Module) -> None:
@@ -63,20 +68,31 @@ class LoRA:
             parts = parts_of(layer)
             named = zip(parts, _names(name, parts), strict=True)
             chosen = [part for part, full in named if _matches(full, self.targets)]
-            if chosen:
+            if chosen or self.quantization is not None:
                 above, _, own = name.rpartition(".")
-                adapted = LoRALinear(layer, chosen, self.rank, self.scale, self.dropout)
+                adapted = LoRALinear(layer, chosen, self.rank, self.scale, self.dropout, self.quantization)
                 network.get_submodule(above).register_module(own, adapted)
 
 
 class LoRALinear(nn.Linear):
-    """A linear map, whose weights keep their names, and updates of all or some of its parts."""
+    """A linear map, whose weights keep their names unless they are quantized, and updates of all, some or none of its
+    parts."""
 
-    def __init__(self, base: nn.Linear, adapted: Sequence[str], rank: int, scale: float, dropout: float):
+    def __init__(
+        self,
+        base: nn.Linear,
+        adapted: Sequence[str],
+        rank: int,
+        scale: float,
+        dropout: float,
+        quantization: Quantization | None = None,
+    ):
         """``adapted``: those of :func:`parts_of` the map ``base`` that have an update."""
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
-        self.weight = base.weight
+        self.quantized = None if quantization is None else QuantizedWeight(base.weight, quantization)
+        if quantization is None:
+            self.weight = base.weight
         self.register_parameter("bias", base.bias)
         self.parts, self.rank, self.scale = parts_of(base), rank, scale
         self.updates = nn.ModuleDict(
@@ -85,12 +101,22 @@ class LoRALinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        unchanged = F.linear(input, self.weight, self.bias)
+        if self.quantized is None:
+            unchanged = F.linear(input, self.weight, self.bias)
+        else:
+            unchanged = self.quantized(input, self.bias)
+        if not self.updates:
+            return unchanged
         changes = [
             self.updates[part](input) if part in self.updates else unchanged.new_zeros(*unchanged.shape[:-1], size)
             for part, size in self.parts.items()
         ]
         return unchanged + (changes[0] if len(changes) == 1 else torch.cat(changes, dim=-1))
+
+    def __getattr__(self, name: str) -> Any:
+        """Networks ask for the type of ``weight``, and some for itself."""
+        found = self.__dict__.get("_modules", {}).get(QUANTIZED) if name == "weight" else None
+        return super().__getattr__(name) if found is None else found.dense()
 
 
 class LowRank(nn.Module):
@@ -150,11 +176,38 @@ def adapter_names(model: nn.Module) -> list[str]:
     ]
 
 
+def quantizations(model: nn.Module) -> dict[str, QuantizedWeight]:
+    """The quantized weights of ``model``, by the names of its maps."""
+    return {name: layer.quantized for name, layer in adapted_maps(model) if layer.quantized is not None}
+
+
+@torch.no_grad()
+def dense(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``weights``, a state dict of ``model``, with the weights of its maps as they are, in float32, where that model
+    has numbers and scales."""
+    found = dict(weights)
+    for name, own in quantizations(model).items():
+        numbers, scales = (found.pop(f"{name}.{QUANTIZED}.{part}") for part in ("numbers", "scales"))
+        found[f"{name}.weight"] = dequantize(numbers, scales, own.shape, own.quantization)
+    return found
+
+
+@torch.no_grad()
+def quantized(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``weights``, all or some of those of ``model``, with numbers and scales in place of those that it has so."""
+    found = dict(weights)
+    for name, own in quantizations(model).items():
+        if f"{name}.weight" in found:
+            both = quantize(found.pop(f"{name}.weight"), own.quantization)
+            found |= {f"{name}.{QUANTIZED}.{part}": x for part, x in zip(("numbers", "scales"), both, strict=True)}
+    return found
+
+
 @torch.no_grad()
 def merged(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``weights``, a state dict of ``model``, with every update in the weights that it belongs to, computed in float32
     or finer: the state dict of the same model without an adapter. ``model`` may be on the meta device."""
-    updates = set(adapter_names(model))
+    weights, updates = dense(model, weights), set(adapter_names(model))
     found = {name: value for name, value in weights.items() if name not in updates}
     for name, layer in adapted_maps(model):
         before = weights[f"{name}.weight"]

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from genlab.model.network.fused_linear import FusedLinear
 from genlab.model.network.positions import turn
+from genlab.model.network.quantized_weight import QuantizedWeight
 
 if TYPE_CHECKING:
     from genlab.model.network.token_transformer import Attention, KeyValueCache, TokenTransformer
@@ -160,7 +161,8 @@ def bare(module: nn.Module, by_columns: bool = False) -> Any:
     """The same module, of the same tensors, for calls by the thousand: what ``nn.Module`` does to find a part of itself
     and before it calls ``forward`` takes longer than the arithmetic of a few rows. One that has hooks keeps them.
 
-    ``by_columns``: weights of linear maps are copies that lie in memory by columns."""
+    Weights that are quantized are floats in it. ``by_columns``: those of linear maps are copies that lie in memory by
+    columns."""
     if module._forward_hooks or module._forward_pre_hooks:
         return module
     kind = type(module)
@@ -170,6 +172,8 @@ def bare(module: nn.Module, by_columns: bool = False) -> Any:
     if by_columns and kind in (nn.Linear, FusedLinear):
         assert isinstance(module.weight, Tensor)
         copy.__dict__["weight"] = module.weight.detach().t().contiguous().t()
+    if isinstance(module, QuantizedWeight):
+        copy.__dict__["kept"] = module.dense()
     return copy
 
 
