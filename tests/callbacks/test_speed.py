@@ -39,6 +39,13 @@ class Trained(Model):
         self.told = {name: float(value) for name, value in dictionary.items()}
 
 
+def test_a_machine_that_is_busy_elsewhere_has_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second passes between any two looks at the clock: one product is timed all the same."""
+    ticks = iter(range(100))
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    assert matmul_rate(torch.device("cpu"), torch.float32) > 0
+
+
 def test_shares_are_of_the_time_and_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps of 2 s, of which 0.5 s are waited, and 30 operations each, where 60 a second can be made."""
     clock = SimpleNamespace(perf_counter=lambda: model.step_began + 0.5)
