@@ -25,7 +25,7 @@ PARTS = {
     "relation_accuracy": "relations",
 }
 STRENGTHS = (1, 2, 4, 8)
-SHARES = (0.5, 1.0)
+SHARES = (0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
 
 
 def runs_of(row: str) -> list[dict[str, Any]]:
