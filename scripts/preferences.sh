@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The runs of docs/preferences.md, "Does it work?": answers and pictures that a scripted rater likes, and what was learned.
+# The runs of docs/preferences.md, "Does it work?": answers, and pictures, that a scripted rater likes.
 #
 #   bash scripts/preferences.sh                             # about half an hour of one CPU core
 #   SCALE=0.01 ROOT=/tmp/tried bash scripts/preferences.sh  # a hundredth of each budget
@@ -15,6 +15,7 @@ PYTHON=${PYTHON:-python}
 export OMP_NUM_THREADS=1
 common="trainer=cpu logger=[none] metrics=[] budget=examples callbacks.evaluation.times=0 callbacks.samples.times=0"
 
+mkdir -p "$ROOT"
 budget() { awk -v n="$1" -v s="$SCALE" 'BEGIN { b = int(n * s); print (b < 64 ? 64 : b) }'; }
 
 train() {                         # folder, overrides: a run, unless it is finished
@@ -26,24 +27,28 @@ train() {                         # folder, overrides: a run, unless it is finis
 }
 
 answers() {
-  local network="model/network=llama model.network.width=48 model.network.depth=3 model.sample_length=24"
-  local text="data/tokenizer=bytes data.template=plain data.context=40 data.batch_size=32"
-  for kind in clear noisy; do
-    [ -e "$ROOT/$kind/prompts.jsonl" ] ||
-      "$PYTHON" scripts/docs_rated_answers.py write "$ROOT/$kind" --noise "$([ $kind = noisy ] && echo 0.2 || echo 0)"
-  done
+  local own="data/tokenizer=bytes data.context=48 model.network.width=64 model.network.depth=2 model.network.num_heads=2"
+  own="$own model.sample_length=16"
+  [ -e "$ROOT/chats.jsonl" ] || "$PYTHON" scripts/docs_preferences.py conversations "$ROOT/chats.jsonl"
   # shellcheck disable=SC2086
-  train "$ROOT/taught" model=transformer data=conversations data.path="$ROOT/clear/chats.jsonl" data.packing=false $network $text \
-    model.optimizer.lr=3e-3 budget.value="$(budget 60000)"
+  train "$ROOT/answers" model=transformer data=conversations data.path="$ROOT/chats.jsonl" data.packing=false data.batch_size=64 $own \
+    budget.value="$(budget 12000)"
+  judged val held-out 0
+  judged train clear 0
+  judged train noisy 0.2
   for seed in ${SEEDS//,/ }; do
     for run in clear-dpo noisy-dpo noisy-robust; do
-      # shellcheck disable=SC2086
-      train "$ROOT/$run/$seed" model=preference model/objective="${run#*-}" data=preferences data.path="$ROOT/${run%-*}/pairs.jsonl" \
-        $network $text start="$ROOT/taught" model.optimizer.lr=3e-4 seed="$seed" budget.value="$(budget 6000)" \
-        $([ $run = noisy-robust ] && echo model.objective.noise=0.2)
-      echo "$run, seed $seed, kl $(kl "$ROOT/$run/$seed"): $("$PYTHON" scripts/docs_rated_answers.py compare "$ROOT/clear" "$ROOT/taught" "$ROOT/$run/$seed")"
+      # shellcheck disable=SC2046,SC2086
+      train "$ROOT/$run/$seed" model=preference model/objective="${run#*-}" data=preferences data.path="$ROOT/${run%-*}.jsonl" \
+        data.val_path="$ROOT/held-out.jsonl" data.batch_size=16 $own start="$ROOT/answers" model.optimizer.lr=5e-4 seed="$seed" \
+        budget.value="$(budget 3200)" $([ $run = noisy-robust ] && echo model.objective.noise=0.2)
+      echo "$run, seed $seed, kl $(kl "$ROOT/$run/$seed"): $("$PYTHON" scripts/docs_preferences.py compare "$ROOT/$run/$seed" "$ROOT/answers")"
     done
   done
+}
+
+judged() {                        # split, name, share of judgments that are turned round
+  [ -e "$ROOT/$2.jsonl" ] || "$PYTHON" scripts/docs_preferences.py judge "$ROOT/answers" "$1" "$ROOT/$2.jsonl" "$3"
 }
 
 kl() {                            # nats a token, the mean of the last ten steps that were logged
