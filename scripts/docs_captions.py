@@ -115,7 +115,7 @@ def on_the_way(row: str) -> Iterator[str]:
     runs = runs_of(row)
     for share in SHARES:
         near = [min(run["curve"], key=lambda point: abs(point[0] - share * run["curve"][-1][0])) for run in runs]
-        fits = all(abs(point[0] / run["curve"][-1][0] - share) < 0.05 for point, run in zip(near, runs, strict=True))
+        fits = all(abs(point[0] / run["curve"][-1][0] - share) < 0.03 for point, run in zip(near, runs, strict=True))
         yield f"{statistics.fmean(point[1] for point in near):.3f}" if fits else "–"
 
 

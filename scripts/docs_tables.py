@@ -28,6 +28,7 @@ from typing import Any
 
 import docs_benchmarks
 import docs_captions
+import docs_finetune
 from docs_rows import MEASURED, REPOSITORY, row_of
 from genlab.report.significance import LEVEL, Pair, half_width, pairs
 
@@ -367,6 +368,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "shakespeare speed": shakespeare_speed,
     **docs_benchmarks.TABLES,
     **docs_captions.TABLES,
+    **docs_finetune.TABLES,
 }  # fmt: skip
 
 _TABLE = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.S)

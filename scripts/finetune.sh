@@ -64,7 +64,12 @@ each() {                          # examples or flops
 }
 
 report() {
-  for unit in examples flops; do "$PYTHON" scripts/compare.py runs="$ROOT/$unit" out="$OUT/$unit"; done
+  for unit in examples flops; do
+    "$PYTHON" scripts/compare.py runs="$ROOT/$unit" out="$OUT/$unit"
+    "$PYTHON" scripts/record_runs.py "$ROOT/$unit" "docs/measured/finetune_$unit.json" \
+      --about "fine-tuning on Python's documentation, with an equal number of $unit"
+  done
+  "$PYTHON" scripts/docs_tables.py
 }
 
 case ${1:-} in
