@@ -1,6 +1,5 @@
 """What docs/preferences.md needs beside genlab's commands: a rater who likes bold digits, and what became of them.
 
-python scripts/docs_bold_digits.py real digits/                     # the real digits as PNG files
 python scripts/docs_bold_digits.py judge samples/ pairs.jsonl       # pairs of samples: more ink is preferred
 python scripts/docs_bold_digits.py compare before/ after/           # mean ink, and how often the later sample has more
 """
@@ -13,21 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from genlab.data.digits import Digits
-
 
 def ink(folder: Path) -> dict[Path, float]:
     """The mean brightness of each picture, in [0, 1]."""
     files = sorted(folder.glob("*.png"))
     return {file: float(np.asarray(Image.open(file).convert("L")).mean()) / 255 for file in files}
-
-
-def real(out: Path) -> None:
-    out.mkdir(parents=True)
-    data = Digits()
-    for split in ("train", "val"):
-        for i, image in enumerate(data.table(split).images):
-            Image.fromarray(image[0]).save(out / f"{split}-{i:06d}.png")
 
 
 def judge(samples: Path, out: Path, count: int, noise: float, seed: int) -> None:
@@ -51,8 +40,6 @@ def compare(before: Path, after: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("real")
-    one.add_argument("out", type=Path)
     one = commands.add_parser("judge")
     one.add_argument("samples", type=Path)
     one.add_argument("out", type=Path)
@@ -63,7 +50,7 @@ def main() -> None:
     one.add_argument("before", type=Path)
     one.add_argument("after", type=Path)
     options = vars(parser.parse_args())
-    {"real": real, "judge": judge, "compare": compare}[options.pop("command")](**options)
+    {"judge": judge, "compare": compare}[options.pop("command")](**options)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,6 @@ pictures() {
   local plain="model.conditions=[] model.condition_dropout=0"
   # shellcheck disable=SC2086
   train "$ROOT/base" model=diffusion data=digits $plain budget.value="$(budget 20000)"
-  [ -d "$ROOT/real" ] || "$PYTHON" scripts/docs_bold_digits.py real "$ROOT/real"
   [ -d "$ROOT/drawn" ] || "$PYTHON" scripts/sample.py run="$ROOT/base" n=1500 seed=1 out="$ROOT/drawn"
   [ -d "$ROOT/before" ] || "$PYTHON" scripts/sample.py run="$ROOT/base" n="$N" seed=2 out="$ROOT/before"
   for kind in bold noisy; do
@@ -82,7 +81,7 @@ pictures() {
 }
 
 measured() {                      # a folder of samples beside the real digits
-  "$PYTHON" scripts/evaluate.py images="$ROOT/$1" reference="$ROOT/real" metrics=[fid,precision_recall] metrics/extractor=digits
+  "$PYTHON" scripts/evaluate.py images="$ROOT/$1" data=digits metrics=[fid,precision_recall] metrics/extractor=digits
 }
 
 for part in $PARTS; do
