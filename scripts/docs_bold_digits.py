@@ -1,7 +1,7 @@
 """What docs/preferences.md needs beside genlab's commands: a rater who likes bold digits, and what became of them.
 
-python scripts/docs_bold_digits.py judge samples/ pairs.jsonl       # pairs of samples: more ink is preferred
-python scripts/docs_bold_digits.py compare before/ after/           # mean ink, and how often the later sample has more
+python scripts/docs_bold_digits.py judge samples/ pairs.jsonl       # more ink is preferred
+python scripts/docs_bold_digits.py compare before/ after/           # mean ink, and how often there is more
 """
 
 import argparse

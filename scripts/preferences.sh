@@ -63,13 +63,13 @@ pictures() {
   train "$ROOT/base" model=diffusion data=digits $plain budget.value="$(budget 20000)"
   [ -d "$ROOT/drawn" ] || "$PYTHON" scripts/sample.py run="$ROOT/base" n=1500 seed=1 out="$ROOT/drawn"
   [ -d "$ROOT/before" ] || "$PYTHON" scripts/sample.py run="$ROOT/base" n="$N" seed=2 out="$ROOT/before"
-  for kind in bold noisy; do
+  for kind in bold unsure; do
     [ -e "$ROOT/$kind.jsonl" ] ||
-      "$PYTHON" scripts/docs_bold_digits.py judge "$ROOT/drawn" "$ROOT/$kind.jsonl" --noise "$([ $kind = noisy ] && echo 0.2 || echo 0)"
+      "$PYTHON" scripts/docs_bold_digits.py judge "$ROOT/drawn" "$ROOT/$kind.jsonl" --noise "$([ $kind = unsure ] && echo 0.2 || echo 0)"
   done
   measured before
   for seed in ${SEEDS//,/ }; do
-    for kind in bold noisy; do
+    for kind in bold unsure; do
       # shellcheck disable=SC2086
       train "$ROOT/$kind-digits/$seed" model=diffusion_preference data=image_preferences data.path="$ROOT/$kind.jsonl" data.channels=1 $plain \
         start="$ROOT/base" seed="$seed" budget.value="$(budget 3000)"
