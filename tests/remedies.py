@@ -1603,7 +1603,9 @@ ELSEWHERE = (
     Elsewhere("run/judged.py", "and the data have none", "test_judged.py::test_it_needs_a_beginning_and_judgments"),
     Elsewhere("run/judged.py", "its model knows no text", "test_judged.py::test_a_model_of_other_tokens_is_refused"),
     Elsewhere(
-        "run/judged.py", "Use data/tokenizer=gpt2", "test_preferences.py::test_learned_tokens_are_taken_from_the_run"
+        "run/judged.py",
+        "Use data/tokenizer=gpt2",
+        "test_preference_runs.py::test_learned_tokens_are_taken_from_the_run",
     ),
     Elsewhere("run/judged.py", "Use data/tokenizer=bytes", "test_judged.py::test_a_model_of_other_tokens_is_refused"),
     Elsewhere(

@@ -253,6 +253,12 @@ def test_names_say_what_is_inside(name: str) -> None:
     assert not forbidden & set(name.split("."))
 
 
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Or pytest, which imports them by these, collects none of the second one's folder."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted({*names})
+
+
 def calls(path: Path) -> set[str]:
     return {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
 
