@@ -59,7 +59,7 @@ class Columns:
             messages = _messages(row, where)
         else:
             named = (("system", self.system), ("user", self.prompt), (ANSWERS, self.answer))
-            messages = [{"role": role, "content": _text(row, column, where)} for role, column in named if column]
+            messages = [{"role": role, "content": text_of(row, column, where)} for role, column in named if column]
             if self.system and not messages[0]["content"]:
                 del messages[0]
         return Conversation(checked(messages, where), where)
@@ -129,10 +129,11 @@ def _message(message: Mapping[str, Any], role: str, content: str, where: str) ->
     word = message.get(role)
     if word not in _ROLE_OF:
         raise DataError(f"{where} has the role {word!r}. The roles are {', '.join(ROLES)}.")
-    return {"role": _ROLE_OF[word], "content": _text(message, content, where)}
+    return {"role": _ROLE_OF[word], "content": text_of(message, content, where)}
 
 
-def _text(row: Mapping[str, Any], column: str, where: str) -> str:
+def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
+    """What stands in a column. Raises DataError: no text."""
     text = row.get(column)
     if not isinstance(text, str):
         raise DataError(f"{where}: there is no text in {column} (it has: {', '.join(map(str, row))}).")

@@ -1,6 +1,7 @@
 """Pairs of answers to one prompt, of which one was preferred, and how they are read from rows of a data set."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ class Pair(Conversation):
     rejected: tuple[Message, ...] = ()
     asked: int = 0  # messages of the prompt, with which both begin
     tie: bool = False  # neither is better
+    margin: float = 0.0  # by how much the chosen one is better, for reward models
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -29,13 +31,13 @@ class Pair(Conversation):
         return self.messages[self.asked :], self.rejected[self.asked :]
 
     def row(self) -> bytes:
-        return json.dumps([self.messages, self.rejected, self.asked, self.tie]).encode()
+        return json.dumps([self.messages, self.rejected, self.asked, self.tie, *([self.margin] if self.margin else [])]).encode()
 
 
 class PairColumns(Columns):
     """Rows as TRL has them: ``prompt``, ``chosen`` and ``rejected``, each a text or a list of messages. Without a
     prompt, or with a text as prompt beside whole conversations, it is the messages with which both begin. ``tie``,
-    where there is one, says that neither is better."""
+    where there is one, says that neither is better, and ``margin`` by how much the chosen one is, for reward models."""
 
     def read(self, row: Mapping[str, Any], where: str) -> Pair:
         """Raises DataError: the row is no pair; ``where`` it stands."""
@@ -48,6 +50,9 @@ class PairColumns(Columns):
         tie = row.get("tie", False)
         if not isinstance(tie, bool):
             raise DataError(f"{where}: tie is {tie!r}, and not true or false.")
+        margin = row.get("margin", 0.0)
+        if type(margin) not in (int, float) or not 0 <= margin < math.inf:
+            raise DataError(f"{where}: margin is {str(margin)[:50]!r}, and not a number of 0 or more.")
         chosen, rejected = (_messages(row, side, where) for side in _SIDES)
         if chosen[0]["role"] == ANSWERS:
             prompt = _prompt(row, where)
@@ -58,6 +63,7 @@ class PairColumns(Columns):
             rejected=checked(rejected, f"{where}: rejected"),
             asked=_in_common(chosen, rejected, where),
             tie=tie,
+            margin=float(margin),
         )
 
 

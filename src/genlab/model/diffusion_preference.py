@@ -30,7 +30,7 @@ class DiffusionPreference(Diffusion):
     reward; ``margin``, by how much; ``chosen`` and ``rejected``, by how much their errors have grown.
     """
 
-    learns_from = "judged pictures"
+    learns_from = frozenset({"judged pictures"})
     begins_trained = True
     reference: nn.Module  # made in configure_model
 

@@ -57,6 +57,19 @@ class PreferenceObjective(Protocol):
         ...
 
 
+class RewardObjective(Protocol):
+    """The losses of pairs by the difference of their two rewards."""
+
+    def loss(self, difference: Tensor, tie: Tensor, margin: Tensor) -> Tensor:
+        """``difference`` (N,): of the preferred one's reward and the other's; ``tie`` (N,) bool; ``margin`` (N,): by
+        how much one is better, 0 where nobody said. -> (N,)."""
+        ...
+
+    def probability(self, difference: Tensor) -> Tensor:
+        """(N,) -> (N,): that the first is preferred, if one of the two is."""
+        ...
+
+
 class DenoisingNetwork(Protocol):
     """Tensors to tensors of the same shape, given their noise level."""
 
@@ -239,6 +252,19 @@ class TokenNetwork(Protocol):
 
     def cache(self, num_rows: int, length: int) -> Any:
         """An empty one, for ``num_rows`` rows of up to ``length`` tokens."""
+        ...
+
+
+class TokenEncoder(TokenNetwork, Protocol):
+    """A token network that also gives what its logits are made from."""
+
+    width: int
+    head: Any  # the map to logits, a module; None: the embedding
+
+    def forward(
+        self, tokens: Tensor, padding: Tensor | None = None, cache: Any = None, hidden: bool = False
+    ) -> Tensor:
+        """``tokens``: (N, T) -> (N, T, outputs), or with ``hidden`` (N, T, width)."""
         ...
 
 

@@ -28,7 +28,7 @@ class Preference(Transformer):
     """
 
     kinds = frozenset({"tokens"})
-    learns_from = "preferences"
+    learns_from = frozenset({"preferences"})
     begins_trained = True
 
     def __init__(

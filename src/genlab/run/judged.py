@@ -19,19 +19,21 @@ def check_judged(config: Mapping[str, Any], family: Any) -> None:
     if fits_judged(config, family):
         return
     said = _judged(config)
-    if family.learns_from is None:
-        families = [name for name, target in ConfigTree().targets("model") if _learns(target, name) == said]
+    if not family.learns_from:
+        families = [name for name, target in ConfigTree().targets("model") if said in _learns(target, name)]
         raise ConfigError(f"{family.__name__} cannot be trained on {said}. Use model={' or '.join(families)}.")
-    fitting = [name for name, target in ConfigTree().targets("data") if _says(target, name) == family.learns_from]
+    fitting = [name for name, target in ConfigTree().targets("data") if _says(target, name) in family.learns_from]
     raise ConfigError(
-        f"a {family.__name__} learns from {family.learns_from}, and the data have none. Use data={' or '.join(fitting)}"
+        f"a {family.__name__} learns from {' or '.join(sorted(family.learns_from))}, and the data have none. "
+        f"Use data={' or '.join(fitting)}"
     )
 
 
 def fits_judged(config: Mapping[str, Any], family: Any) -> bool:
     if "data" not in config:  # a model is made again without them
         return True
-    return bool(_judged(config) == getattr(family, "learns_from", None))
+    said, wanted = _judged(config), getattr(family, "learns_from", frozenset())
+    return said in wanted if wanted else said is None
 
 
 def _judged(config: Mapping[str, Any]) -> Any:
@@ -43,14 +45,14 @@ def _says(target: str, path: str) -> Any:
 
 
 def _learns(target: str, path: str) -> Any:
-    return getattr(resolve(target, path), "learns_from", None)
+    return getattr(resolve(target, path), "learns_from", frozenset())
 
 
 def check_tokens(config: Mapping[str, Any], data: DataModule) -> None:
-    """For families that have to begin with a trained model. Raises ConfigError: it knows other tokens than those of
-    ``data``."""
+    """For families that learn from judgments, and begin with a trained model. Raises ConfigError: it knows other tokens
+    than those of ``data``."""
     start, family = config.get("start"), resolve(config["model"]["_target_"], "model")
-    if start is None or not getattr(family, "begins_trained", False):
+    if start is None or not getattr(family, "learns_from", None):
         return
     origin = origin_of(start["where"], "start")
     if not isinstance(origin, RunOrigin) or data.tokenizer is None:

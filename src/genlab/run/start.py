@@ -85,7 +85,8 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
         found = own_weights(model, weights)
         own = kept if any(name in found for name in {*kept} - {*own}) else own  # of a run with the same numbers
         found = _without_copies(model, renamed(found, own))
-    own = {name: value for name, value in own.items() if name in found or name not in updates}  # new: as they are
+    new = {name for name in own if name in updates or name.startswith(model.begins_new)}
+    own = {name: value for name, value in own.items() if name in found or name not in new}  # new: as they are
     wanted = _named(node["only"], own)
     taken = {name: found[name] for name in wanted if name in found}
     wrong = misfit({name: own[name] for name in wanted}, taken if node["only"] else found)

@@ -182,6 +182,9 @@ class TokenTransformer(nn.Module):
     or, with ``zero_init``, at zero, so that each block starts as the identity.
     """
 
+    width: int
+    head: nn.Module | None  # to logits; None: the embedding's weights are these
+
     def __init__(
         self,
         num_tokens: int,  # of the input
@@ -218,7 +221,7 @@ class TokenTransformer(nn.Module):
             raise ValueError(f"head_width={head_width} must be 1 or more.")
         if window is not None and (window < 1 or not causal):
             raise ValueError(f"window={window} must be 1 or more, and is for networks that predict the next token.")
-        self.num_outputs, self.max_length, self.causal = num_outputs, max_length, causal
+        self.num_outputs, self.max_length, self.causal, self.width = num_outputs, max_length, causal, width
         self.num_kv_heads = num_kv_heads
         self.head_width = width // num_heads if head_width is None else head_width
         self.logit_cap, self.dropout = logit_cap, dropout
@@ -271,15 +274,18 @@ class TokenTransformer(nn.Module):
         tokens: Tensor,
         padding: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        hidden: bool = False,
         prefix: Tensor | None = None,
         seen: Tensor | None = None,
         segment: Tensor | None = None,
     ) -> Tensor:
-        """Logits (N, T, num_outputs) at each of ``tokens`` (N, T).
+        """Logits (N, T, num_outputs) at each of ``tokens`` (N, T); with ``hidden``, what they are made from, normalized,
+        (N, T, width).
 
         Args:
             padding: (N,), how many tokens at the beginning of each row are masked padding
             cache: keys and values of earlier tokens, which ``tokens`` follow; theirs are added
+            hidden: see above; without a cache
             prefix: (N, P, width), vectors in the places before the first token, as if they were embeddings of tokens
             seen: (N, S, seen_width), for a network that has such a width
             segment: (N, T), the number of the sequence that a token is of, where rows hold several one after the other:
@@ -315,7 +321,8 @@ class TokenTransformer(nn.Module):
                 x = block(x, turns, False, narrow, cache, number, seen)
         if cache is not None:
             cache.used += length
-        return self.logits(x[:, length - tokens.shape[1] :])
+        x = x[:, length - tokens.shape[1] :]
+        return self.norm(x) if hidden else self.logits(x)
 
     def logits(self, x: Tensor) -> Tensor:
         """What the last block makes, (N, T, width) -> (N, T, num_outputs)."""

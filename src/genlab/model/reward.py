@@ -1,0 +1,202 @@
+"""Reward models of text: a transformer that scores an answer, trained on preferences or ratings."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory
+from genlab.model.optimizer.groups import parameter_groups
+from genlab.model.parts import Adapter, RewardObjective, TokenEncoder
+from genlab.model.sharding import shard
+from genlab.seeding import derive_seed, uniform_by_index
+
+_POISSON = (0.36787944, 0.73575888, 0.91969860, 0.98101184, 0.99634015, 0.99940582)  # P(X <= k) of a mean of 1
+
+
+class RewardModel(Model):
+    """The base class of reward models. A subclass says how one of them is made, and what it scores in a batch.
+
+    There are ``members`` of them, whose mean is the reward: an ensemble, each with a head of its own and, in training,
+    with each example as often as a resample of the data with replacement has it (Breiman 1996), a function of (seed,
+    member, example). A single one sees each example once.
+
+    * Of pairs the loss is the objective's, of the difference of two rewards (Christiano et al. 2017).
+    * Of ratings it is the squared error, on a scale from -1 to 1.
+
+    The head starts at zero, so that the first reward of everything is 0. What is logged beside the loss: of pairs
+    ``accuracy``, the share with the larger reward for the preferred one, ties left out; of an ensemble
+    ``disagreement``, the standard deviation of its members' differences, or of their rewards.
+    """
+
+    begins_new = ("head.",)
+    network: Any  # made in configure_model, as what follows
+    head: nn.Linear
+    others: nn.ModuleList  # members after the first
+
+    def __init__(
+        self,
+        objective: RewardObjective,
+        optimizer: OptimizerFactory,
+        schedule: LearningRateSchedule,
+        members: int,
+        seed: int,
+    ):
+        """Raises ValueError: there is no member."""
+        super().__init__(seed, schedule)
+        if members < 1:
+            raise ValueError(f"members={members} must be 1 or more.")
+        self.objective, self.make_optimizer, self.members = objective, optimizer, members
+        self.copies = {f"others.{i}.network.": "network." for i in range(members - 1)}
+        for name in ("network", "head", "others"):
+            self.register_module(name, None)
+
+    @abstractmethod
+    def new_network(self) -> tuple[nn.Module, int]:
+        """With random weights, and the number of features that it gives."""
+
+    @abstractmethod
+    def scored(self, member: "Member", batch: Batch) -> Tensor:
+        """The rewards of a batch by one of the members: (N,) of what is rated, (N, 2) of pairs, float32."""
+
+    def configure_model(self) -> None:
+        if self.network is not None:
+            return
+        made = [self._new_member() for _ in range(self.members)]
+        self.network, self.head = made[0].network, made[0].head
+        self.others = nn.ModuleList(made[1:])
+
+    def _new_member(self) -> "Member":
+        network, width = self.new_network()
+        head = nn.Linear(width, 1)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        if self.device_mesh is not None:
+            shard(network, self.device_mesh)
+            shard(head, self.device_mesh)
+        return Member(network, head)
+
+    def each(self) -> Iterator["Member"]:
+        """All members."""
+        yield Member(self.network, self.head)
+        yield from self.others  # type: ignore[misc]
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(parameter_groups(self))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        found = self._measured(batch, self._times(batch["index"]))
+        for name, value in found.items():
+            self.log(f"train/{name}", value.detach(), on_step=True, batch_size=len(batch["index"]))
+        return found["loss"]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        return self._measured(batch, None)
+
+    def _measured(self, batch: Batch, times: Tensor | None) -> dict[str, Tensor]:
+        """The loss and what is logged beside it, scalars. ``times`` (members, N): how often each sees an example."""
+        rewards = torch.stack([self.scored(member, batch) for member in self.each()])  # (members, N) or (members, N, 2)
+        if rewards.ndim == 2:
+            values, told = rewards, {}
+            loss = (values - batch["rating"]).square()
+        else:
+            values = rewards[..., 0] - rewards[..., 1]
+            margin = batch["margin"] if "margin" in batch else torch.zeros_like(values[0])
+            tie, margin = batch["tie"].expand_as(values), margin.expand_as(values)
+            loss = self.objective.loss(values, tie, margin)
+            better = values.detach().mean(dim=0)[~batch["tie"]] > 0
+            told = {"accuracy": better.float().sum() / max(1, len(better))}
+        if self.members > 1:
+            told["disagreement"] = values.detach().std(dim=0).mean()
+        return {"loss": (loss if times is None else times * loss).mean(), **told}
+
+    def _times(self, index: Tensor) -> Tensor | None:
+        if self.members == 1:
+            return None
+        numbers = index.cpu().numpy()
+        drawn = [uniform_by_index(derive_seed(self.seed, member), numbers) for member in range(self.members)]
+        limits = torch.tensor(_POISSON, dtype=torch.float64)
+        times = torch.stack([torch.bucketize(torch.from_numpy(own), limits, right=True) for own in drawn])
+        return times.float().to(index.device)
+
+    @torch.no_grad()
+    def rewards(self, batch: Batch) -> Tensor:
+        """Of all members, (members, N) or (members, N, 2)."""
+        return torch.stack([self.scored(member, batch) for member in self.each()])
+
+
+class Member(nn.Module):
+    """A network and its head."""
+
+    def __init__(self, network: Any, head: nn.Linear):
+        super().__init__()
+        self.network, self.head = network, head
+
+
+class Reward(RewardModel):
+    """A transformer with a value head, which reads the last token of an answer that counts: the one that ends it, if
+    the answer is not cut.
+
+    It begins with random weights or, with ``start=``, with those of a transformer that has been trained, whose map to
+    logits it does not use. With an adapter, that and the head are trained. Of texts the first ``shape`` tokens are
+    seen.
+    """
+
+    kinds = frozenset({"tokens"})
+    learns_from = frozenset({"preferences", "ratings"})
+    counts_some = True
+
+    def __init__(
+        self,
+        network: Callable[..., TokenEncoder],
+        objective: RewardObjective,
+        optimizer: OptimizerFactory,
+        schedule: LearningRateSchedule,
+        shape: Sequence[int],  # (T,), the tokens that are seen at once
+        vocab_size: int,
+        members: int = 1,  # of an ensemble
+        adapter: Adapter | None = None,  # trained in place of the network's own weights; None: these are trained
+        compile: bool = False,  # the networks, with torch.compile
+        seed: int = 0,
+    ):
+        """Raises ValueError: an argument is outside its range."""
+        super().__init__(objective, optimizer, schedule, members, seed)
+        self.make_network, self.shape, self.vocab_size = network, tuple(shape), vocab_size
+        self.adapter, self.compile_network = adapter, compile
+
+    def new_network(self) -> tuple[nn.Module, int]:
+        network: Any = self.make_network(
+            num_tokens=self.vocab_size, num_outputs=self.vocab_size, max_length=self.shape[0], causal=True
+        )
+        if network.head is not None:
+            network.head.requires_grad_(False)  # it is not used
+        if self.adapter is not None:
+            self.adapter.adapt(network)
+        if self.compile_network:
+            network.compile()
+        return network, network.width
+
+    def scored(self, member: Member, batch: Batch) -> Tensor:
+        if "last" in batch:
+            return self.score(member, batch["tokens"], batch["last"])
+        tokens = batch["tokens"][..., :-1]  # (N, 2, T)
+        return self.score(member, tokens.flatten(0, 1), last_counted(batch["answer"]).flatten()).view(-1, 2)
+
+    def score(self, member: Member, tokens: Tensor, last: Tensor, padding: Tensor | None = None) -> Tensor:
+        """The rewards of ``tokens`` (N, T), read at the places ``last`` (N,), which may be followed by anything; of
+        each row the first ``padding`` (N,) tokens are not seen. -> (N,), float32."""
+        states = member.network(tokens, padding, hidden=True)
+        read = states[torch.arange(len(states), device=states.device), last]
+        return member.head(read).float()[:, 0]
+
+
+def last_counted(answer: Tensor) -> Tensor:
+    """Of rows of T + 1 tokens, whether the prediction of each but the first is one of an answer, (..., T) bool -> the
+    place of the last of these among the first T tokens, (...); the last of all, if there is none."""
+    length = answer.shape[-1]
+    places = torch.arange(1, length, device=answer.device)
+    found = torch.where(answer[..., :-1], places, 0).amax(dim=-1)
+    return torch.where(found > 0, found, length - 1)
