@@ -1300,6 +1300,11 @@ ELSEWHERE = (
         "test_adapter_refused.py::test_what_does_not_fit_is_refused_with_what_does",
     ),
     Elsewhere(
+        "run/start.py",
+        "is merged, into all weights that it was trained on. Leave",
+        "test_preference_adapter_runs.py::test_an_adapter_of_peft_is_part_of_the_reference",
+    ),
+    Elsewhere(
         "model/adapter/lora.py",
         "names no map to adapt. Use targets=",
         "model/test_lora.py::test_what_cannot_be_is_refused",
