@@ -1241,6 +1241,20 @@ OFFERED = (
         "only a long training shows whether samples recover",
         "model=diffusion model.optimizer.lr=1e-4 model.guidance=1.0",
     ),
+    Offered(
+        "callbacks/preference_failures.py",
+        "Use a larger model.objective.beta (of ipo: model.objective.tau)",
+        "only a long training shows whether answers stay likely",
+        "model=preference data=preferences data.path=pairs.jsonl start=outputs/a/b model.objective.beta=0.3 "
+        "model.optimizer.lr=1e-5 budget.value=1000",
+    ),
+    Offered(
+        "callbacks/preference_failures.py",
+        "Use model/objective=dpo, which",
+        "only a long training shows whether answers stay likely",
+        "model=preference data=preferences data.path=pairs.jsonl start=outputs/a/b model/objective=dpo "
+        "model.optimizer.lr=1e-5 budget.value=1000",
+    ),
     Offered("launcher/ray.py", "Start one with ray start", "a Ray cluster"),
     Offered(
         "data/reasoning_gym.py",

@@ -23,9 +23,9 @@ class Preference(Transformer):
     tie count half as chosen and half as rejected.
 
     What is logged beside the loss, as means over pairs: ``accuracy``, the share of chosen answers with the larger
-    implied reward, and ``margin``, by how much; ``chosen`` and ``rejected``, the log-probabilities; and ``kl``, the
-    divergence of the policy from the reference in the prediction of the next token, over the places of both answers,
-    in nats.
+    implied reward, and ``margin``, by how much; ``chosen`` and ``rejected``, the log-probabilities, and
+    ``chosen_per_token``, that of a token; and ``kl``, the divergence of the policy from the reference in the prediction
+    of the next token, over the places of both answers, in nats.
     """
 
     kinds = frozenset({"tokens"})
@@ -102,6 +102,7 @@ class Preference(Transformer):
                 "accuracy": (margin > 0).float().mean(),
                 "margin": margin.mean(),
                 "chosen": chosen.policy.mean(),
+                "chosen_per_token": chosen.mean.mean(),
                 "rejected": rejected.policy.mean(),
             }
         return {"loss": loss, **told, **({} if divergence is None else {"kl": divergence})}
