@@ -146,6 +146,8 @@ def damage(path: Path, name: str, old: str, new: str) -> None:
         (JUDGMENTS, '"seconds": 2.0', '"seconds": NaN'),
         (ITEMS, '"source": 0', '"source": 7'),
         (ITEMS, '"number": 0', '"number": "../x"'),
+        (ITEMS, '"outputs"', '"label": -1, "outputs"'),
+        (ITEMS, '"outputs"', '"label": true, "outputs"'),
         (ITEMS, '"text": "one 0"', '"text": 3'),
         (ITEMS, '"text": "one 0"', '"suffix": ".svg"'),
         (ITEMS, '"text": "one 0"', '"suffix": []'),

@@ -3,13 +3,19 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from genlab.errors import DataError
 from genlab.feedback.session import Item, Output, check_asked, file_of, is_begun, lock
 from genlab.files.atomic import writing
 
-Column = tuple[Sequence[Output], Sequence[str | None]]  # what one source gave, and its prompts
+
+class Column(NamedTuple):
+    """What one source gave, and what for."""
+
+    outputs: Sequence[Output]
+    prompts: Sequence[str | None]
+    labels: Sequence[int | None]  # classes
 
 
 def begin(out: Path, asked: Mapping[str, Any], prepare: Callable[[], None]) -> None:
@@ -39,10 +45,16 @@ def arranged(columns: Sequence[Column], rate: bool, seed: int, out: Path) -> lis
     Raises DataError: no pair differs.
     """
     if rate:
-        items = [Item(words[i], (output,)) for outputs, words in columns for i, output in enumerate(outputs)]
+        items = [
+            Item(prompt, (output,), label) for column in columns for output, prompt, label in zip(*column, strict=True)
+        ]
         return sorted(items, key=lambda item: _shuffled(seed, item.outputs[0]))
-    (first, words), (second, _) = columns
-    items = [Item(word, (one, other)) for word, one, other in zip(words, first, second, strict=True)]
+    first, second = columns
+    labels = [one if one == other else None for one, other in zip(first.labels, second.labels, strict=True)]
+    items = [
+        Item(prompt, (one, other), label)
+        for prompt, one, other, label in zip(first.prompts, first.outputs, second.outputs, labels, strict=True)
+    ]
     different = [item for item in items if _content(item.outputs[0], out) != _content(item.outputs[1], out)]
     if not different:
         raise DataError(

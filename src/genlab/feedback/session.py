@@ -51,6 +51,7 @@ class Output:
 class Item:
     prompt: str | None
     outputs: tuple[Output, ...]  # two that are compared, or one that is rated
+    label: int | None = None  # the class that they were drawn for
 
 
 @dataclass(frozen=True)
@@ -317,8 +318,10 @@ def _items(folder: Path, outputs: int, kind: str) -> list[Item]:
                 and (kind == "text" or kind_of_file(one.suffix) == kind)
                 for one in found
             )
-            items.append(Item(row["prompt"], found))
+            label = row.get("label")
+            items.append(Item(row["prompt"], found, label))
             sound = sound and isinstance(row["prompt"], str | None)
+            sound = sound and (label is None or (type(label) is int and label >= 0))
         except (KeyError, TypeError, AttributeError):
             sound = False
         if not sound:
@@ -332,7 +335,8 @@ def _row(item: Item) -> dict[str, Any]:
         | ({"suffix": one.suffix} if one.text is None else {"text": one.text})
         for one in item.outputs
     ]
-    return {"prompt": item.prompt, "outputs": outputs}
+    label = {} if item.label is None else {"label": item.label}
+    return {"prompt": item.prompt, **label, "outputs": outputs}
 
 
 def _lines(path: Path, root: Path) -> list[Any]:
