@@ -50,7 +50,7 @@ def test_labels_are_exported_and_read(tmp_path: Path) -> None:
     folder, file = tmp_path / "f", tmp_path / "pairs.jsonl"
     cli.run(["feedback", f"run={run}", "n=24", f"out={folder}", "batch_size=9"])
     session = Session(folder)
-    assert [item.label for item in session.items] == [i % 10 for i in range(24)]
+    assert [item.classes for item in session.items] == [{"label": i % 10} for i in range(24)]
     assert {item.prompt for item in session.items} == {None}
     while session.next:
         assert session.judge(len(session.judgments), {"choice": "left", "seconds": 1.0, "remark": ""})
@@ -63,7 +63,7 @@ def test_labels_are_exported_and_read(tmp_path: Path) -> None:
     found = [int(x) for split in ("train", "val") for x in data.dataset(split)[keys(data, split)]["label"]]
     assert sorted(found) == sorted(row["label"] for row in rows)
     lines = [json.loads(line) for line in (folder / ITEMS).read_text().splitlines()]
-    before = [{name: value for name, value in line.items() if name != "label"} for line in lines]
+    before = [{name: value for name, value in line.items() if name != "classes"} for line in lines]
     (folder / ITEMS).write_text("".join(json.dumps(line) + "\n" for line in before))
     cli.run(["feedback", f"report={folder}", f"export={file}"])
     without = [json.loads(line) for line in file.read_text().splitlines()]
@@ -74,17 +74,18 @@ def keys(data: ImagePreferences, split: Split) -> list[tuple[int, int]]:
     return [(0, i) for i in range(len(data.dataset(split)))]
 
 
-def test_a_pair_of_two_classes_has_no_label(tmp_path: Path) -> None:
+def test_a_pair_of_two_classes_has_none(tmp_path: Path) -> None:
     """Runs may know other classes. What is rated has its own."""
+    of_each = [[{"label": 0}, {"label": 1}, {"label": 2}, {}], [{"label": 0}, {"label": 1}, {"label": 0}, {"label": 1}]]
     columns = [
-        Column([Output(source, i, f"{source} {i}") for i in range(4)], [None] * 4, labels)
-        for source, labels in enumerate(([0, 1, 2, None], [0, 1, 0, 1]))
+        Column([Output(source, i, f"{source} {i}") for i in range(4)], [None] * 4, classes)
+        for source, classes in enumerate(of_each)
     ]
-    assert [item.label for item in arranged(columns, False, 0, tmp_path)] == [0, 1, None, None]
-    rated = {
-        (item.outputs[0].source, item.outputs[0].number): item.label for item in arranged(columns, True, 0, tmp_path)
-    }
-    assert rated == {(s, i): label for s, column in enumerate(columns) for i, label in enumerate(column.labels)}
+    shared = [{"label": 0}, {"label": 1}, {}, {}]
+    assert [item.classes for item in arranged(columns, False, 0, tmp_path)] == shared
+    for item in arranged(columns, True, 0, tmp_path):
+        (output,) = item.outputs
+        assert item.classes == of_each[output.source][output.number]
 
 
 @pytest.mark.matrix

@@ -114,7 +114,7 @@ def _drawn(
     of_one = 1 if texts and prompts else batch_size  # prompts differ in length
     outputs: list[Output] = []
     words: list[str | None] = []
-    labels: list[int | None] = []
+    classes: list[dict[str, int]] = []
     with ExitStack() as inside:
         inside.enter_context(quick_cpu(model.device.type == "cpu", **of_run(config)))
         fewer = f"batch_size={max(1, batch_size // 2)}"
@@ -136,13 +136,12 @@ def _drawn(
                 pictures.append(content)
                 outputs += [Output(source, i) for i in indices]
             captions = form.words(model, indices, typed).get("caption")
-            of_class = model.conditions.label_of(condition)
-            labels += [None] * len(indices) if of_class is None else [x if x >= 0 else None for x in of_class.tolist()]
+            classes += model.conditions.classes(condition, len(indices))
             advance(len(indices))
             words += [prompts[i % len(prompts)] for i in indices] if prompts else captions or [None] * len(indices)
         if not texts:
             _write(form, torch.cat(pictures), out / PICTURES.format(source))
-    return "text" if texts else "image", Column(outputs, words, labels)
+    return "text" if texts else "image", Column(outputs, words, classes)
 
 
 def _write(form: Form, pictures: Any, folder: Path) -> None:

@@ -15,7 +15,7 @@ class Column(NamedTuple):
 
     outputs: Sequence[Output]
     prompts: Sequence[str | None]
-    labels: Sequence[int | None]  # classes
+    classes: Sequence[Mapping[str, int]]  # of each, by the key of the condition
 
 
 def begin(out: Path, asked: Mapping[str, Any], prepare: Callable[[], None]) -> None:
@@ -46,14 +46,16 @@ def arranged(columns: Sequence[Column], rate: bool, seed: int, out: Path) -> lis
     """
     if rate:
         items = [
-            Item(prompt, (output,), label) for column in columns for output, prompt, label in zip(*column, strict=True)
+            Item(prompt, (output,), classes)
+            for column in columns
+            for output, prompt, classes in zip(*column, strict=True)
         ]
         return sorted(items, key=lambda item: _shuffled(seed, item.outputs[0]))
     first, second = columns
-    labels = [one if one == other else None for one, other in zip(first.labels, second.labels, strict=True)]
+    shared = [dict(one.items() & other.items()) for one, other in zip(first.classes, second.classes, strict=True)]
     items = [
-        Item(prompt, (one, other), label)
-        for prompt, one, other, label in zip(first.prompts, first.outputs, second.outputs, labels, strict=True)
+        Item(prompt, (one, other), classes)
+        for prompt, one, other, classes in zip(first.prompts, first.outputs, second.outputs, shared, strict=True)
     ]
     different = [item for item in items if _content(item.outputs[0], out) != _content(item.outputs[1], out)]
     if not different:

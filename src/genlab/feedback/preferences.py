@@ -12,7 +12,8 @@ from genlab.files.atomic import prepare_file, write_atomically
 
 def export(session: Session, path: Path) -> tuple[int, int, int]:
     """Write ``prompt``, ``chosen`` and ``rejected`` of each pair; of ratings, ``prompt``, ``completion`` and
-    ``rating``; and the ``label`` that they were drawn for, if they were. Pictures and videos are named by their paths.
+    ``rating``; and the class that they were drawn for, if they were, by its key. Pictures and videos are named by their
+    paths.
 
     Returns the rows, and how many pairs are left out: ties, and those judged otherwise when they came again. Raises
     StorageError.
@@ -30,7 +31,7 @@ def export(session: Session, path: Path) -> tuple[int, int, int]:
 def _rows(session: Session, unsure: set[int]) -> Iterator[dict[str, Any]]:
     for judged in first(session):
         item = session.items[judged.showing.item]
-        told: dict[str, Any] = {"prompt": item.prompt or ""} | ({} if item.label is None else {"label": item.label})
+        told: dict[str, Any] = {**item.classes, "prompt": item.prompt or ""}
         if session.rate:
             yield told | {"completion": _content(session, item.outputs[0]), "rating": judged.rating}
         elif judged.winner is not None and judged.showing.item not in unsure:

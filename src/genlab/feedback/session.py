@@ -6,7 +6,7 @@ import os
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +51,7 @@ class Output:
 class Item:
     prompt: str | None
     outputs: tuple[Output, ...]  # two that are compared, or one that is rated
-    label: int | None = None  # the class that they were drawn for
+    classes: Mapping[str, int] = field(default_factory=dict)  # that they were drawn for, by the key of the condition
 
 
 @dataclass(frozen=True)
@@ -318,10 +318,10 @@ def _items(folder: Path, outputs: int, kind: str) -> list[Item]:
                 and (kind == "text" or kind_of_file(one.suffix) == kind)
                 for one in found
             )
-            label = row.get("label")
-            items.append(Item(row["prompt"], found, label))
+            classes = row.get("classes", {})
+            items.append(Item(row["prompt"], found, classes))
             sound = sound and isinstance(row["prompt"], str | None)
-            sound = sound and (label is None or (type(label) is int and label >= 0))
+            sound = sound and all(type(number) is int and number >= 0 for number in classes.values())
         except (KeyError, TypeError, AttributeError):
             sound = False
         if not sound:
@@ -335,8 +335,8 @@ def _row(item: Item) -> dict[str, Any]:
         | ({"suffix": one.suffix} if one.text is None else {"text": one.text})
         for one in item.outputs
     ]
-    label = {} if item.label is None else {"label": item.label}
-    return {"prompt": item.prompt, **label, "outputs": outputs}
+    classes = {"classes": dict(item.classes)} if item.classes else {}
+    return {"prompt": item.prompt, **classes, "outputs": outputs}
 
 
 def _lines(path: Path, root: Path) -> list[Any]:
