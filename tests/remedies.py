@@ -1241,6 +1241,20 @@ OFFERED = (
         "only a long training shows whether samples recover",
         "model=diffusion model.optimizer.lr=1e-4 model.guidance=1.0",
     ),
+    Offered(
+        "callbacks/preference_failures.py",
+        "Use a larger model.objective.beta (of ipo: model.objective.tau)",
+        "only a long training shows whether answers stay likely",
+        "model=preference data=preferences data.path=pairs.jsonl start=outputs/a/b model.objective.beta=0.3 "
+        "model.optimizer.lr=1e-5 budget.value=1000",
+    ),
+    Offered(
+        "callbacks/preference_failures.py",
+        "Use model/objective=dpo, which",
+        "only a long training shows whether answers stay likely",
+        "model=preference data=preferences data.path=pairs.jsonl start=outputs/a/b model/objective=dpo "
+        "model.optimizer.lr=1e-5 budget.value=1000",
+    ),
     Offered("launcher/ray.py", "Start one with ray start", "a Ray cluster"),
     Offered(
         "data/reasoning_gym.py",
@@ -1298,6 +1312,11 @@ ELSEWHERE = (
         "run/start.py",
         "those here are random. Name some",
         "test_adapter_refused.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "run/start.py",
+        "is merged, into all weights that it was trained on. Leave",
+        "test_preference_adapter_runs.py::test_an_adapter_of_peft_is_part_of_the_reference",
     ),
     Elsewhere(
         "model/adapter/lora.py",

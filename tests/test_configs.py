@@ -45,8 +45,8 @@ TEXT = {"modality": "text", "shape": [32], "vocab_size": 300, "start_token": 256
 
 def judged_for(family: str) -> list[str]:
     """The choice of data that a family needs, if it learns from judgments."""
-    wanted = getattr(resolve(dict(TREE.targets("model"))[family], family), "learns_from", None)
-    return [f"data={n}" for n, t in TREE.targets("data") if wanted and getattr(resolve(t, n), "judged", None) == wanted]
+    wanted = getattr(resolve(dict(TREE.targets("model"))[family], family), "learns_from", frozenset())
+    return [f"data={n}" for n, t in TREE.targets("data") if getattr(resolve(t, n), "judged", None) in wanted][:1]
 
 
 def composed(*overrides: str, autoencoder: str = "") -> Any:

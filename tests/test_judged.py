@@ -1,4 +1,4 @@
-"""Families that begin with a trained model and learn from judgments: what a run of any family promises, of each."""
+"""Families that learn from judgments: what a run of any family promises, of each."""
 
 import json
 import signal
@@ -29,6 +29,7 @@ from test_grid import options
 from tiny_run import SignalAt, families, only_run, popen, resume, same, small, train
 
 FAMILIES = [name for name in ConfigTree().groups()["model"] if name not in families()]
+BEGIN = [name for name in FAMILIES if resolve(dict(ConfigTree().targets("model"))[name], name).begins_trained]  # type: ignore[attr-defined]
 OBJECTIVES = [(f, o) for f in FAMILIES for o in options(f, "objective")[0]]
 DIGITS = ("model.conditions=[]", "model.condition_dropout=0")
 
@@ -75,6 +76,10 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if family == "diffusion_preference":
             source = train(*small("model=diffusion", *DIGITS), outputs=folder / "source")
             return (*pictures(folder), f"start={source}", *DIGITS)
+        if family == "image_reward":
+            return (*pictures(folder), "model.members=2")
+        if family == "reward":
+            return (*pairs(folder), "data.template=plain", "data.ties=half", "model.members=2")
         text = folder / "text.txt"
         text.write_text("what is asked, and what is answered. " * 200)
         source = train(
@@ -89,7 +94,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def overrides(given: Any) -> Any:
     def of(family: str, *more: str) -> tuple[str, ...]:
-        return (*small(f"model={family}", *given(family), *more), "callbacks.samples.times=0")
+        quiet = ("callbacks.samples.times=0",) if family in BEGIN else ()
+        return (*small(f"model={family}", *given(family), *more), *quiet)
 
     return of
 
@@ -104,7 +110,8 @@ def never_stopped(overrides: Any, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 def test_each_is_here() -> None:
-    assert FAMILIES == ["diffusion_preference", "preference"]
+    assert FAMILIES == ["diffusion_preference", "image_reward", "preference", "reward"]
+    assert BEGIN == ["diffusion_preference", "preference"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -114,7 +121,7 @@ def test_stopped_and_continued(family: str, overrides: Any, never_stopped: Any, 
         train(*overrides(family), SignalAt.override(16), outputs=tmp_path)
     run = only_run(tmp_path)
     config = run_folder.read_config(run)
-    assert config["start"]["sha256"]
+    assert family not in BEGIN or config["start"]["sha256"]
     resume(run)
     assert same(state(run), state(never_stopped(family)))
 
@@ -142,6 +149,9 @@ def test_each_objective_takes_two_steps_and_is_read_again(
     saved = read.newest(run).state
     assert all(torch.isfinite(value).all() for value in saved.values() if value.is_floating_point())
     begun = {name.partition(".")[0] for name in saved}
+    if family not in BEGIN:
+        assert begun == {"network", "head", "others"}
+        return
     assert begun == {"network", "reference"} if model.copies else begun == {"network"}
     if model.copies:
         assert any(not torch.equal(saved[name], saved[f"network.{name.removeprefix('reference.')}"])
@@ -155,20 +165,26 @@ def test_operations_are_counted(family: str, overrides: Any, tmp_path: Path) -> 
     assert model.progress.flops == steps.counter.get_total_flops() > 0
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_it_needs_a_beginning_and_judgments(family: str, given: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", BEGIN)
+def test_it_needs_a_beginning(family: str, given: Any, tmp_path: Path) -> None:
     data = [line for line in given(family) if line.startswith("data")]
-    bare = ["train", f"model={family}", "logger=[none]", f"outputs={tmp_path}"]
     with pytest.raises(
         ConfigError, match=r"learns on from a model that has been trained\. Name its run: start=outputs/"
     ):
-        command_line([*bare, *data, *(DIGITS if family == "diffusion_preference" else ())])
-    others = "data=digits" if family == "diffusion_preference" else "data=python_docs"
-    wanted = data[0]
-    with pytest.raises(ConfigError, match=rf"learns from .*, and the data have none\. Use {wanted}$"):
-        command_line([*bare, others])
-    kind = "diffusion" if family == "diffusion_preference" else "transformer"
-    with pytest.raises(ConfigError, match=rf"cannot be trained on .*\. Use model={family}\.$"):
+        command_line(["train", f"model={family}", "logger=[none]", f"outputs={tmp_path}", *data,
+                      *(DIGITS if family == "diffusion_preference" else ())])  # fmt: skip
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_needs_judgments(family: str, given: Any, tmp_path: Path) -> None:
+    data = [line for line in given(family) if line.startswith("data")]
+    of_pictures = family in ("diffusion_preference", "image_reward")
+    bare = ["train", f"model={family}", "logger=[none]", f"outputs={tmp_path}"]
+    with pytest.raises(ConfigError, match=rf"learns from .*, and the data have none\. Use (data=.* or )?{data[0]}( or .*)?$"):
+        command_line([*bare, "data=digits" if of_pictures else "data=python_docs"])
+    kind = "diffusion" if of_pictures else "transformer"
+    with pytest.raises(ConfigError, match=rf"cannot be trained on .*\. Use (model=.* or )?model={family}( or .*)?\.$"):
         command_line(["train", f"model={kind}", *data, "logger=[none]", f"outputs={tmp_path}"])
     assert not [*tmp_path.iterdir()]
 

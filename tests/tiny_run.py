@@ -52,9 +52,9 @@ SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1,
 
 @cache
 def families() -> tuple[str, ...]:
-    """Those that are trained from nothing, on data that nobody has judged: tests/test_judged.py has the others."""
+    """Those that learn from data that nobody has judged: tests/test_judged.py has the others."""
     targets = ConfigTree().targets("model")
-    return tuple(name for name, target in targets if not resolve(target, name).begins_trained)  # type: ignore[attr-defined]
+    return tuple(name for name, target in targets if not resolve(target, name).learns_from)  # type: ignore[attr-defined]
 
 
 def bare(overrides: Sequence[str]) -> tuple[str, ...]:

@@ -115,6 +115,15 @@ def test_who_is_not_told_is_told_what_one_held_out_example_has() -> None:
     assert some["label"].tolist() == [1, drawn["label"][1]]
 
 
+def test_classes_of_rows() -> None:
+    """Captions are none, and rows without one have none."""
+    both = Conditions({"label": LABEL, "caption": CAPTION})
+    asked = BATCH | {"label": torch.tensor([2, -1, 0])}
+    assert both.classes(asked, 3) == [{"label": 2}, {}, {"label": 0}]
+    assert both.classes({"caption": BATCH["caption"]}, 3) == both.classes(None, 3) == [{}, {}, {}]
+    assert Conditions({}).classes(None, 2) == [{}, {}]
+
+
 def test_what_cannot_be_is_refused() -> None:
     both = Conditions({"label": LABEL, "caption": CAPTION})
     for kinds, dropout, said in [

@@ -36,7 +36,8 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.inside: dict[str, list[str]] = {"script": [], "style": []}
-        self.cells: list[list[str]] = []  # of the first table
+        self.cells: list[list[str]] = []  # of all tables, by row
+        self.headers: list[str] = []  # texts of the cells among them that are headers
         self._open, self._in_cell = "", False
         self.feed(text)
         self.close()
@@ -57,6 +58,8 @@ class Page(HTMLParser):
             self._open = ""
         if tag in ("td", "th"):
             self._in_cell = False
+        if tag == "th":
+            self.headers.append(self.cells[-1][-1])
 
     def handle_data(self, data: str) -> None:
         if self._open:
@@ -116,6 +119,14 @@ def test_what_mattered_in_a_sweep_is_told(page: Page) -> None:
     assert shares == sorted(shares, reverse=True)
     assert [float(meter["value"] or "nan") for meter in page.of("meter")] == pytest.approx(shares, abs=6e-4)
     assert "What mattered: the share of fid_digits64_1k's variance" in page.text
+    assert {"setting", "share", "share as a bar"} <= {*page.headers}
+
+
+def test_every_header_of_a_table_has_a_text(page: Page, hostile: Page) -> None:
+    """Seen or not: it is what a screen reader says before a cell."""
+    for each in (page, hostile):
+        assert len(each.headers) == len(each.of("th")) > 3
+        assert all(header.strip() for header in each.headers)
 
 
 def test_its_policy_names_each_script_and_style_by_hash(page: Page) -> None:

@@ -1,4 +1,5 @@
-"""Warns of known training failures, with a remedy: a winning discriminator, mode collapse, exploding gradients."""
+"""Warns of known training failures, with a remedy: a winning discriminator, mode collapse, exploding gradients, and
+preferences that make all known answers unlikely."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from genlab.callbacks.diversity import classes_drawn, distance_ratio
+from genlab.callbacks.preference_failures import PreferenceFailures
 from genlab.callbacks.samples import SampleGrid
 from genlab.model.base import GenerativeModel, Model
 from genlab.sampling.draw import asked_of
@@ -23,7 +25,7 @@ _GROWTH = 10.0  # largest growth of a healthy gradient since the first step
 
 
 class FailureMonitor(Callback):
-    """Warns, once each and on one line, of three failures, and logs the values it uses under ``monitor/``.
+    """Warns, once each and on one line, of known failures, and logs the values it uses under ``monitor/``.
 
     * **The discriminator wins**: it classifies (nearly) all real and generated images correctly for long, so the
       generator's gradient vanishes (Arjovsky and Bottou 2017, arXiv:1701.04862, sec. 2). Measured by
@@ -36,6 +38,7 @@ class FailureMonitor(Callback):
       median, or ten times that of the very first step's, twice in a row, since once may be a bad batch. Or it is
       not finite, except under a loss scaler, which finds its scale that way. The norm is that of the unscaled gradient,
       and with sharded weights that of the first rank's shard.
+    * **Displacement and divergence**, of families that learn from preferences: :class:`PreferenceFailures`.
 
     At the start every discriminator wins, and an untrained model may draw blank images: neither is reported in the
     first ``grace`` of the budget, nor before ``grace_examples``.
@@ -53,11 +56,14 @@ class FailureMonitor(Callback):
         grace: float = 0.15,  # share of the budget in which only gradients are judged
         grace_examples: int = 10_000,  # the same, as a number of examples
         exploding: float = 100.0,  # times the usual norm of the gradient
+        chosen_fall: float = 1.0,  # nats that a token of chosen answers may lose, of preferences
+        divergence: float = 2.0,  # nats of a token that the policy may be from its reference
     ):
         self.pinned, self.window, self.alike = pinned, window, alike
         self.grace, self.grace_examples, self.exploding = grace, grace_examples, exploding
         self.accuracies = {"real": Average(window), "fake": Average(window)}
         self.gradients: dict[str, Norms] = {}  # by optimizer
+        self.preferences = PreferenceFailures(chosen_fall, divergence)
         self.said: set[str] = set()
         self._looks = 0  # at scores
         self._names: list[str] = []  # of the optimizers
@@ -113,10 +119,16 @@ class FailureMonitor(Callback):
     def note_step(self, trainer: Trainer, model: Model) -> None:
         """Log the values of the step that need no samples, once: also before it is saved for a sample grid."""
         looks = _looks(trainer)
-        if not trainer.is_global_zero or looks <= self._looks:
+        if not trainer.is_global_zero:
+            return
+        if model.learns_from and not self.preferences.knows_start:
+            self.preferences.add_first(model.latest(), model.progress.examples)
+        if looks <= self._looks:
             return
         self._looks = looks
         values = self.watch_discriminator(trainer, model)
+        for failure, sentence in self.preferences.look(trainer.callback_metrics, model.progress.examples).items():
+            self.say(failure, sentence)
         for name, norms in self.gradients.items():
             if norms.last is not None:
                 values[f"gradient_norm{f'_{name}' if name else ''}"] = norms.last
@@ -192,6 +204,7 @@ class FailureMonitor(Callback):
         return {
             "said": sorted(self.said),
             "looks": self._looks,
+            "preferences": self.preferences.state_dict(),
             "accuracies": {kind: vars(average).copy() for kind, average in self.accuracies.items()},
             "gradients": {name: vars(norms).copy() for name, norms in self.gradients.items()},
         }
@@ -200,6 +213,8 @@ class FailureMonitor(Callback):
         self.said, self._looks = set(state_dict["said"]), state_dict["looks"]
         for kind, values in state_dict["accuracies"].items():
             vars(self.accuracies[kind]).update(values, window=self.window)
+        if "preferences" in state_dict:
+            self.preferences.load_state_dict(state_dict["preferences"])
         for name, values in state_dict["gradients"].items():
             self.gradients[name] = Norms()
             vars(self.gradients[name]).update(values)

@@ -24,7 +24,7 @@ from genlab.interop.language_model_export import exported
 from genlab.interop.tokenizer_json import as_json
 from genlab.model.adapter.lora import adapter_names, dense, merged
 from genlab.model.base import Model
-from genlab.model.elsewhere import put_weights
+from genlab.model.elsewhere import copied, put_weights
 from genlab.model.float32 import exact_float32
 from genlab.model.parts import TakesAdapter
 from genlab.redaction import for_terminal
@@ -55,13 +55,15 @@ def export(config: DictConfig, run: Path, format: str, out: str) -> None:
     updates = adapter_names(model)
     told = []
     if format == "peft":
-        files, line = _for_peft(plain, dense(model, weights), updates, run)
+        files, line = _for_peft(plain, dense(model, weights), updates, run, model.base_is_reference)
         told.append(line)
     else:
         if updates:
-            weights = merged(model, weights)
+            base = {name: value for name, value in dense(model, weights).items() if name not in updates}
             plain = {**plain, "model": {**plain["model"], "adapter": None}}
-            told.append(f"merged:     {_difference(model, without_adapter(plain, run), weights)}")
+            without = without_adapter(plain, run)
+            weights = merged(model, weights) | (copied(without.copies, base) if model.base_is_reference else {})
+            told.append(f"merged:     {_difference(model, without, weights)}")
         if format == "transformers":
             files, left_out = _for_transformers(plain, weights, tokenizer, run)
             told += [f"tokenizer:  {left_out}"] if left_out else []
@@ -101,17 +103,18 @@ def _as_safetensors(
 
 
 def _for_peft(
-    plain: Mapping[str, Any], weights: Mapping[str, Tensor], updates: list[str], run: Path
+    plain: Mapping[str, Any], weights: Mapping[str, Tensor], updates: list[str], run: Path, merges: bool
 ) -> tuple[dict[str, bytes], str]:
-    """The adapter, and a line about the model that it is put on."""
+    """The adapter, and a line about the model that it is put on. ``merges``: that model has ``start.adapter`` in it."""
     if not updates:
         raise ConfigError(
             f"format=peft: {run} has no adapter (model/adapter=lora). Use format=transformers, or format=safetensors"
         )
     base = {name: value for name, value in weights.items() if name not in updates}
     config, _ = _language_model(plain, base, run, "peft")
-    start = (plain.get("start") or {}).get("where") or ""
-    is_from_transformers = start.startswith(HUB)
+    begun = plain.get("start") or {}
+    start, earlier = begun.get("where") or "", merges and begun.get("adapter")
+    is_from_transformers = start.startswith(HUB) and not earlier
     files = peft.written(
         plain["model"]["adapter"],
         {name.removeprefix(NETWORK): weights[name] for name in updates},
@@ -122,6 +125,8 @@ def _for_peft(
     )
     if is_from_transformers:
         return files, f"base:       {start.removeprefix(HUB)}"
+    if earlier:
+        return files, f"base:       {start} with the adapter {earlier} merged"
     return files, f"base:       {start}, which format=transformers writes as a folder"
 
 
@@ -144,7 +149,7 @@ def _language_model(
             f"format={format}: {run} holds no language model that transformers knows. Use format=safetensors"
         )
     own = {name.removeprefix(NETWORK): value for name, value in weights.items() if name.startswith(NETWORK)}
-    if str(plain["model"]["_target_"]).rpartition(".")[2] != "Transformer":
+    if str(plain["model"]["_target_"]).rpartition(".")[2] not in ("Transformer", "Preference"):
         raise ConfigError(
             f"format={format}: the model of {run} does not predict the next token. Use format=safetensors"
         )

@@ -77,9 +77,9 @@ def _prepare(
         sources.append((*sources[0][:2], seed + 1))
     kinds, columns = set(), list[Column]()
     for source, (config, run, own_seed) in enumerate(sources):
-        kind, outputs, words = _drawn(config, run, prompts, n, own_seed, source, out, batch_size)
+        kind, column = _drawn(config, run, prompts, n, own_seed, source, out, batch_size)
         kinds.add(kind)
-        columns.append((outputs, words))
+        columns.append(column)
     if len(kinds) > 1:
         raise ConfigError(f"{runs[0]} draws {kinds.pop()}s and {runs[1]} {kinds.pop()}s: name two of a kind.")
     items = arranged(columns, rate, seed, out)
@@ -96,8 +96,8 @@ def _drawn(
     source: int,
     out: Path,
     batch_size: int,
-) -> tuple[str, list[Output], list[str | None]]:
-    """Samples 0 to ``n`` - 1 of a seed: their kind, what they are, and their prompts. Pictures are written."""
+) -> tuple[str, Column]:
+    """Samples 0 to ``n`` - 1 of a seed: their kind, what they are, and what for. Pictures are written."""
     model, _ = load_run(config, run)
     if not isinstance(model, GenerativeModel):
         raise ConfigError(f"{run} holds a {type(model).__name__}, which does not draw samples. Name another run.")
@@ -114,6 +114,7 @@ def _drawn(
     of_one = 1 if texts and prompts else batch_size  # prompts differ in length
     outputs: list[Output] = []
     words: list[str | None] = []
+    classes: list[dict[str, int]] = []
     with ExitStack() as inside:
         inside.enter_context(quick_cpu(model.device.type == "cpu", **of_run(config)))
         fewer = f"batch_size={max(1, batch_size // 2)}"
@@ -125,7 +126,8 @@ def _drawn(
             indices = range(start, min(start + of_one, n))
             told = None if prompts is None else [prompts[start % len(prompts)]] if texts else [*prompts]
             typed = form.read(model, {"prompt": told}, run)
-            rows = torch.cat([*draws(model, indices, form.asked(model, indices, typed), seed, len(indices))])
+            condition = form.asked(model, indices, typed)
+            rows = torch.cat([*draws(model, indices, condition, seed, len(indices))])
             content = form.content(rows)
             if texts:
                 outputs += [Output(source, i, str(text)) for i, text in zip(indices, content, strict=True)]
@@ -134,11 +136,12 @@ def _drawn(
                 pictures.append(content)
                 outputs += [Output(source, i) for i in indices]
             captions = form.words(model, indices, typed).get("caption")
+            classes += model.conditions.classes(condition, len(indices))
             advance(len(indices))
             words += [prompts[i % len(prompts)] for i in indices] if prompts else captions or [None] * len(indices)
         if not texts:
             _write(form, torch.cat(pictures), out / PICTURES.format(source))
-    return "text" if texts else "image", outputs, words
+    return "text" if texts else "image", Column(outputs, words, classes)
 
 
 def _write(form: Form, pictures: Any, folder: Path) -> None:

@@ -3,13 +3,19 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from genlab.errors import DataError
 from genlab.feedback.session import Item, Output, check_asked, file_of, is_begun, lock
 from genlab.files.atomic import writing
 
-Column = tuple[Sequence[Output], Sequence[str | None]]  # what one source gave, and its prompts
+
+class Column(NamedTuple):
+    """What one source gave, and what for."""
+
+    outputs: Sequence[Output]
+    prompts: Sequence[str | None]
+    classes: Sequence[Mapping[str, int]]  # of each, by the key of the condition
 
 
 def begin(out: Path, asked: Mapping[str, Any], prepare: Callable[[], None]) -> None:
@@ -39,10 +45,18 @@ def arranged(columns: Sequence[Column], rate: bool, seed: int, out: Path) -> lis
     Raises DataError: no pair differs.
     """
     if rate:
-        items = [Item(words[i], (output,)) for outputs, words in columns for i, output in enumerate(outputs)]
+        items = [
+            Item(prompt, (output,), classes)
+            for column in columns
+            for output, prompt, classes in zip(*column, strict=True)
+        ]
         return sorted(items, key=lambda item: _shuffled(seed, item.outputs[0]))
-    (first, words), (second, _) = columns
-    items = [Item(word, (one, other)) for word, one, other in zip(words, first, second, strict=True)]
+    first, second = columns
+    shared = [dict(one.items() & other.items()) for one, other in zip(first.classes, second.classes, strict=True)]
+    items = [
+        Item(prompt, (one, other), classes)
+        for prompt, one, other, classes in zip(first.prompts, first.outputs, second.outputs, shared, strict=True)
+    ]
     different = [item for item in items if _content(item.outputs[0], out) != _content(item.outputs[1], out)]
     if not different:
         raise DataError(

@@ -12,7 +12,8 @@ from genlab.files.atomic import prepare_file, write_atomically
 
 def export(session: Session, path: Path) -> tuple[int, int, int]:
     """Write ``prompt``, ``chosen`` and ``rejected`` of each pair; of ratings, ``prompt``, ``completion`` and
-    ``rating``. Pictures and videos are named by their paths.
+    ``rating``; and the class that they were drawn for, if they were, by its key. Pictures and videos are named by their
+    paths.
 
     Returns the rows, and how many pairs are left out: ties, and those judged otherwise when they came again. Raises
     StorageError.
@@ -30,12 +31,12 @@ def export(session: Session, path: Path) -> tuple[int, int, int]:
 def _rows(session: Session, unsure: set[int]) -> Iterator[dict[str, Any]]:
     for judged in first(session):
         item = session.items[judged.showing.item]
-        prompt = {"prompt": item.prompt or ""}
+        told: dict[str, Any] = {**item.classes, "prompt": item.prompt or ""}
         if session.rate:
-            yield prompt | {"completion": _content(session, item.outputs[0]), "rating": judged.rating}
+            yield told | {"completion": _content(session, item.outputs[0]), "rating": judged.rating}
         elif judged.winner is not None and judged.showing.item not in unsure:
             chosen, rejected = item.outputs[judged.winner], item.outputs[1 - judged.winner]
-            yield prompt | {"chosen": _content(session, chosen), "rejected": _content(session, rejected)}
+            yield told | {"chosen": _content(session, chosen), "rejected": _content(session, rejected)}
 
 
 def _content(session: Session, output: Output) -> str:

@@ -6,7 +6,7 @@ import os
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +51,7 @@ class Output:
 class Item:
     prompt: str | None
     outputs: tuple[Output, ...]  # two that are compared, or one that is rated
+    classes: Mapping[str, int] = field(default_factory=dict)  # that they were drawn for, by the key of the condition
 
 
 @dataclass(frozen=True)
@@ -317,8 +318,10 @@ def _items(folder: Path, outputs: int, kind: str) -> list[Item]:
                 and (kind == "text" or kind_of_file(one.suffix) == kind)
                 for one in found
             )
-            items.append(Item(row["prompt"], found))
+            classes = row.get("classes", {})
+            items.append(Item(row["prompt"], found, classes))
             sound = sound and isinstance(row["prompt"], str | None)
+            sound = sound and all(type(number) is int and number >= 0 for number in classes.values())
         except (KeyError, TypeError, AttributeError):
             sound = False
         if not sound:
@@ -332,7 +335,8 @@ def _row(item: Item) -> dict[str, Any]:
         | ({"suffix": one.suffix} if one.text is None else {"text": one.text})
         for one in item.outputs
     ]
-    return {"prompt": item.prompt, "outputs": outputs}
+    classes = {"classes": dict(item.classes)} if item.classes else {}
+    return {"prompt": item.prompt, **classes, "outputs": outputs}
 
 
 def _lines(path: Path, root: Path) -> list[Any]:

@@ -118,7 +118,7 @@ def _column(
             (out / file_of(output)).parent.mkdir(exist_ok=True)
         write_atomically(out / file_of(output), partial(_put, content))
         outputs.append(output)
-    return outputs, words
+    return Column(outputs, words, [{}] * len(outputs))
 
 
 def _put(content: bytes, file: BinaryIO) -> None:

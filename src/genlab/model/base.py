@@ -72,6 +72,7 @@ class Model(LightningModule, ABC):
     learns_from: ClassVar[frozenset[str]] = frozenset()
     begins_trained: ClassVar[bool] = False  # whether a run has to begin with weights that were trained before
     begins_new: tuple[str, ...] = ()  # beginnings of names of weights that start= may lack
+    base_is_reference: bool = False  # whether its network without the adapter has to be what the run began with
     copies: Mapping[str, str] = {}  # beginnings of names of weights that start as copies, and of what they copy
     kinds: ClassVar[frozenset[str]]  # kinds of data that it can be trained on: {"continuous"}, {"tokens"} or both
     key: str = "image"  # of the data in a batch; set from the data when a run is assembled

@@ -89,6 +89,15 @@ class Conditions:
         names = [key for key, kind in self.kinds.items() if isinstance(kind, Label)]
         return condition.get(names[0]) if condition is not None and names else None
 
+    def classes(self, condition: Condition | None, rows: int) -> list[dict[str, int]]:
+        """The class of each of ``rows`` rows by key, where it has one."""
+        found: list[dict[str, int]] = [{} for _ in range(rows)]
+        for key, kind in self.kinds.items():
+            if isinstance(kind, Label) and condition is not None and key in condition:
+                for row, number in zip(found, condition[key].tolist(), strict=True):
+                    row.update({key: number} if number >= 0 else {})
+        return found
+
     def of_labels(self, label: Tensor) -> Condition:
         """Labels (N,) as a condition, for a model with labels only."""
         assert self.is_label_alone

@@ -64,6 +64,16 @@ def own_weights(model: nn.Module, state: Mapping[str, T]) -> dict[str, T]:
     return {name: value for name, value in state.items() if not name.startswith(beginnings)}
 
 
+def copied(copies: Mapping[str, str], weights: Mapping[str, T]) -> dict[str, T]:
+    """Those of ``weights`` that ``copies`` (``Model.copies``) says are copied, by the names of the copies."""
+    return {
+        f"{copy}{name.removeprefix(of)}": value
+        for copy, of in copies.items()
+        for name, value in weights.items()
+        if name.startswith(of)
+    }
+
+
 def misfit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str | None:
     """The first tensor that ``own`` and ``weights`` do not share, in a few words; None: they fit."""
     for name in [*own, *weights]:

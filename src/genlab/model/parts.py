@@ -5,6 +5,7 @@ this before anything is built), so a network or an objective needs no base class
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -230,6 +231,14 @@ class Adapter(Protocol):
 
     def adapt(self, network: nn.Module) -> None:
         """Freeze ``network``, in place, and add what is trained. Raises ConfigError: it finds nothing to add to."""
+        ...
+
+
+class SwitchableAdapter(Adapter, Protocol):
+    """An adapter without which the network is what it was before."""
+
+    def switched_off(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Inside the block ``network``, which has been adapted, is as it was before; afterwards as it is now."""
         ...
 
 

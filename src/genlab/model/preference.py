@@ -7,29 +7,31 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from genlab.model.base import Batch, LearningRateSchedule, OptimizerFactory
+from genlab.model.base import Batch, LearningRateSchedule, OptimizerFactory, in_eval_mode
 from genlab.model.cross_entropy import MOST, nats
 from genlab.model.objective.preference import Scored
-from genlab.model.parts import PreferenceObjective, TokenNetwork, TokenSampler
+from genlab.model.parts import PreferenceObjective, SwitchableAdapter, TokenNetwork, TokenSampler
 from genlab.model.transformer import Transformer
 
 
 class Preference(Transformer):
     """A transformer that has been trained (``start=``), and learns which of two answers to a prompt is preferred.
 
-    The reference is the network as it was at the start: a frozen copy, never in training mode, which checkpoints hold.
-    Objectives without a reference have none. Log-probabilities are sums over the tokens of an answer; those of a tie
-    count half as chosen and half as rejected.
+    The reference is the network as it was at the start: a frozen copy, never in training mode, which checkpoints hold;
+    of a network with an adapter, the same network in eval mode with the adapter switched off, of which there is no
+    copy. Objectives without a reference have none. Log-probabilities are sums over the tokens of an answer; those of a
+    tie count half as chosen and half as rejected.
 
     What is logged beside the loss, as means over pairs: ``accuracy``, the share of chosen answers with the larger
-    implied reward, and ``margin``, by how much; ``chosen`` and ``rejected``, the log-probabilities; and ``kl``, the
-    divergence of the policy from the reference in the prediction of the next token, over the places of both answers,
-    in nats.
+    implied reward, and ``margin``, by how much; ``chosen`` and ``rejected``, the log-probabilities, and
+    ``chosen_per_token``, that of a token; and ``kl``, the divergence of the policy from the reference in the prediction
+    of the next token, over the places of both answers, in nats.
     """
 
     kinds = frozenset({"tokens"})
     learns_from = frozenset({"preferences"})
     begins_trained = True
+    adapter: SwitchableAdapter | None
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class Preference(Transformer):
         vocab_size: int,
         start_token: int | None,  # first token of text without a prompt
         sample_length: int | None = None,  # tokens of an answer; None: as many as are seen at once
+        adapter: SwitchableAdapter | None = None,  # trained in place of the network's own weights; None: these are
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
@@ -57,18 +60,20 @@ class Preference(Transformer):
             told={},
             condition_dropout=0.0,
             sample_length=sample_length,
+            adapter=adapter,
             compile=compile,
             seed=seed,
         )
         self.objective = objective
-        self.copies = {"reference.": "network."} if objective.needs_reference else {}
+        self.base_is_reference = objective.needs_reference and adapter is not None
+        self.copies = {"reference.": "network."} if objective.needs_reference and adapter is None else {}
         self.register_module("reference", None)
 
     def configure_model(self) -> None:
         if self.network is not None:
             return
         network = self.new_network()
-        if self.objective.needs_reference:
+        if self.copies:
             self.reference = self.placed(copy.deepcopy(network).requires_grad_(False).eval())
         self.network = self.placed(network)
 
@@ -97,6 +102,7 @@ class Preference(Transformer):
                 "accuracy": (margin > 0).float().mean(),
                 "margin": margin.mean(),
                 "chosen": chosen.policy.mean(),
+                "chosen_per_token": chosen.mean.mean(),
                 "rejected": rejected.policy.mean(),
             }
         return {"loss": loss, **told, **({} if divergence is None else {"kl": divergence})}
@@ -108,12 +114,20 @@ class Preference(Transformer):
         logits = self.network(given)
         policy = -(nats(logits, targets) * answer).sum(dim=1)
         length = answer.sum(dim=1)
-        if self.reference is None:
+        if not self.objective.needs_reference:
             return Scored(policy, None, length), None
         with torch.no_grad():
-            theirs = self.reference(given)
+            theirs = self._reference_logits(given)
             reference = -(nats(theirs, targets) * answer).sum(dim=1)
             return Scored(policy, reference, length), _mean_divergence(logits[answer], theirs[answer])
+
+    @torch.no_grad()
+    def _reference_logits(self, given: Tensor) -> Tensor:
+        """``given`` (M, T) -> (M, T, V), of the network as it was at the start."""
+        if self.adapter is None:
+            return self.reference(given)  # type: ignore[no-any-return]
+        with in_eval_mode(self.network), self.adapter.switched_off(self.network):
+            return self.network(given)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _drift(self, batch: Batch, over_ranks: bool = False) -> Tensor | None:

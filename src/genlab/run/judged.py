@@ -21,11 +21,11 @@ def check_judged(config: Mapping[str, Any], family: Any) -> None:
     said = _judged(config)
     if not family.learns_from:
         families = [name for name, target in ConfigTree().targets("model") if said in _learns(target, name)]
-        raise ConfigError(f"{family.__name__} cannot be trained on {said}. Use model={' or '.join(families)}.")
+        raise ConfigError(f"{family.__name__} cannot be trained on {said}. Use model={' or model='.join(families)}.")
     fitting = [name for name, target in ConfigTree().targets("data") if _says(target, name) in family.learns_from]
     raise ConfigError(
         f"a {family.__name__} learns from {' or '.join(sorted(family.learns_from))}, and the data have none. "
-        f"Use data={' or '.join(fitting)}"
+        f"Use data={' or data='.join(fitting)}"
     )
 
 

@@ -16,9 +16,9 @@ from pytorch_lightning import LightningModule, Trainer
 from genlab.checkpoint.tensors import as_bytes, sha256_of
 from genlab.config.build import check, resolve
 from genlab.errors import ConfigError
-from genlab.model.adapter.lora import adapter_names, dense, quantizations, quantized
+from genlab.model.adapter.lora import adapter_names, dense, merged, quantizations, quantized
 from genlab.model.base import Model
-from genlab.model.elsewhere import misfit, own_weights, prefixes, put_weights
+from genlab.model.elsewhere import copied, misfit, own_weights, prefixes, put_weights
 from genlab.model.freezing import like
 from genlab.model.renamed_weights import renamed
 from genlab.run.adapter import adapter_from, without_updates
@@ -57,7 +57,8 @@ def _has_to_begin_trained(config: Mapping[str, Any]) -> bool:
 
 
 def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
-    """The initial weights of a resolved ``config``; None: random. ``model``: its own, on any device.
+    """The initial weights of a resolved ``config``; None: random. ``model``: its own, on any device. Where the network
+    without its adapter has to be what the run begins with, adapters that are there are merged.
 
     Raises ConfigError: there is no such run, its weights do not fit, or a pattern matches none.
     """
@@ -75,13 +76,19 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
         )
     if node is None:
         return None
+    if node.get("adapter") and node["only"] and model.base_is_reference:
+        raise ConfigError(
+            f"{OPTION}.only={node['only']}: the adapter of {OPTION}.adapter is merged, into all weights that it was "
+            "trained on. Leave start.only= out."
+        )
     origin = origin_of(node["where"], OPTION)
     state, is_merged = {name: value.to("meta") for name, value in model.state_dict().items()}, False
     kept, own = (_without_copies(model, each) for each in (state, dense(model, state)))
     if is_of_another_library(node["where"]):
         own, found = _of_a_part(model, origin, own, node["where"])
     else:
-        weights, is_merged = without_updates(origin, origin.weights(), model, not node.get("adapter"))
+        trains_on = not node.get("adapter") and not model.base_is_reference
+        weights, is_merged = without_updates(origin, origin.weights(), model, trains_on)
         found = own_weights(model, weights)
         own = kept if any(name in found for name in {*kept} - {*own}) else own  # of a run with the same numbers
         found = _without_copies(model, renamed(found, own))
@@ -97,19 +104,16 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
     number = len(taken)
     if node.get("adapter"):
         taken |= adapter_from(node["adapter"], taken, node["where"], model)
-    taken |= {
-        f"{copy}{name.removeprefix(of)}": value
-        for copy, of in model.copies.items()
-        for name, value in list(taken.items())
-        if name.startswith(of)
-    }
+        if model.base_is_reference:
+            taken = merged(model, taken)
+    taken |= copied(model.copies, taken)
     sha256 = sha256_of(as_bytes(taken, {}))
     frozen = f"; frozen: {', '.join(node['freeze'])}" if node["freeze"] else ""
     told = f"{_kind(origin)} weights of {node['where']}, {number} of {len(own)} tensors{frozen}"
     if is_merged:
         told += "; its adapter is merged into them"
     if node.get("adapter"):
-        told += f"; adapter of {node['adapter']}"
+        told += f"; adapter of {node['adapter']}{', merged' if model.base_is_reference else ''}"
     if getattr(origin, "is_language_model", False):
         told += "; texts are tokenized by its own tokenizer"
     if quantizations(model):

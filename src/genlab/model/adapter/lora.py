@@ -4,6 +4,7 @@ et al. 2023), where these have 8 or 4 bits."""
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -73,10 +74,24 @@ class LoRA:
                 adapted = LoRALinear(layer, chosen, self.rank, self.scale, self.dropout, self.quantization)
                 network.get_submodule(above).register_module(own, adapted)
 
+    @contextmanager
+    def switched_off(self, network: nn.Module) -> Iterator[None]:
+        """``network``, which has been adapted, is as it was before inside the block. What is trained stays so."""
+        layers = [layer for _, layer in adapted_maps(network)]
+        for layer in layers:
+            layer.is_on = False
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.is_on = True
+
 
 class LoRALinear(nn.Linear):
     """A linear map, whose weights keep their names unless they are quantized, and updates of all, some or none of its
     parts."""
+
+    is_on = True  # whether the updates are added
 
     def __init__(
         self,
@@ -105,7 +120,7 @@ class LoRALinear(nn.Linear):
             unchanged = F.linear(input, self.weight, self.bias)
         else:
             unchanged = self.quantized(input, self.bias)
-        if not self.updates:
+        if not self.updates or not self.is_on:
             return unchanged
         changes = [
             self.updates[part](input) if part in self.updates else unchanged.new_zeros(*unchanged.shape[:-1], size)
@@ -183,10 +198,12 @@ def quantizations(model: nn.Module) -> dict[str, QuantizedWeight]:
 
 @torch.no_grad()
 def dense(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``weights``, a state dict of ``model``, with the weights of its maps as they are, in float32, where that model
-    has numbers and scales."""
+    """``weights``, a state dict of ``model``, with the weights of its maps as they are, in float32, where there are
+    numbers and scales."""
     found = dict(weights)
     for name, own in quantizations(model).items():
+        if f"{name}.weight" in found:
+            continue
         numbers, scales = (found.pop(f"{name}.{QUANTIZED}.{part}") for part in ("numbers", "scales"))
         found[f"{name}.weight"] = dequantize(numbers, scales, own.shape, own.quantization)
     return found
