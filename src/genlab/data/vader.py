@@ -97,7 +97,8 @@ class Vader(Ratings):
                 f"cannot read {path} ({(error.strerror or str(error)).lower()}). Get the files: pip download --no-deps "
                 "--no-binary :all: vaderSentiment==3.3.2, and unpack additional_resources/hutto_ICWSM_2014.tar.gz in it."
             ) from error
-        rows = [line.split("\t", number - 1) for line in text.splitlines() if line.strip()]
+        lines = (line.removesuffix("\r") for line in text.split("\n"))  # other line ends of Unicode are characters here
+        rows = [line.split("\t", number - 1) for line in lines if line.strip()]
         wrong = next((i for i, row in enumerate(rows, start=1) if len(row) != number), None)
         if wrong is not None:
             raise DataError(f"{path}, line {wrong}: there are not {number} columns. Unpack the file again.")
