@@ -181,7 +181,9 @@ def test_it_needs_judgments(family: str, given: Any, tmp_path: Path) -> None:
     data = [line for line in given(family) if line.startswith("data")]
     of_pictures = family in ("diffusion_preference", "image_reward")
     bare = ["train", f"model={family}", "logger=[none]", f"outputs={tmp_path}"]
-    with pytest.raises(ConfigError, match=rf"learns from .*, and the data have none\. Use (data=.* or )?{data[0]}( or .*)?$"):
+    with pytest.raises(
+        ConfigError, match=rf"learns from .*, and the data have none\. Use (data=.* or )?{data[0]}( or .*)?$"
+    ):
         command_line([*bare, "data=digits" if of_pictures else "data=python_docs"])
     kind = "diffusion" if of_pictures else "transformer"
     with pytest.raises(ConfigError, match=rf"cannot be trained on .*\. Use (model=.* or )?model={family}( or .*)?\.$"):

@@ -77,7 +77,9 @@ def test_long_texts_are_cut_and_most_must_begin_in_time(tmp_path: Path, caplog: 
     assert int(batch["last"]) == 59
     asked = [row("ab", 1, prompt="?" * 90), row("cd", 2, prompt="!" * 90), row("ef", 2)]
     (tmp_path / "late").mkdir()
-    with pytest.raises(DataError, match=r"2 of the 3 texts .* beyond data\.context=60 tokens\. Use data\.context=\d+\.$"):
+    with pytest.raises(
+        DataError, match=r"2 of the 3 texts .* beyond data\.context=60 tokens\. Use data\.context=\d+\.$"
+    ):
         data(asked, tmp_path / "late").dataset("train")
 
 

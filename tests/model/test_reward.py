@@ -85,7 +85,9 @@ def test_rewards_of_exact_preferences_are_found() -> None:
         return objective.loss(difference, torch.full((6,), tie), torch.zeros(6, dtype=torch.float64))
 
     shares = {tie: (-likelihood(true, tie)).exp() for tie in (False, True)}
-    optimizer = torch.optim.LBFGS([found], max_iter=300, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [found], max_iter=300, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -141,7 +143,11 @@ def test_at_the_start_everything_has_a_reward_of_zero() -> None:
     reward, batch = model(members=2, trained=False), by_hand(VOCABULARY)
     assert not reward.rewards(batch).any()
     assert reward.losses(batch)["loss"].item() == pytest.approx(math.log(2))
-    rated = {"tokens": batch["tokens"][:, 0, :LENGTH], "last": torch.tensor([4, 4, 4]), "rating": torch.tensor([1.0, -1.0, 0.5])}
+    rated = {
+        "tokens": batch["tokens"][:, 0, :LENGTH],
+        "last": torch.tensor([4, 4, 4]),
+        "rating": torch.tensor([1.0, -1.0, 0.5]),
+    }
     assert reward.losses(rated)["loss"].item() == pytest.approx((1 + 1 + 0.25) / 3)
 
 

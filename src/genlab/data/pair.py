@@ -31,7 +31,8 @@ class Pair(Conversation):
         return self.messages[self.asked :], self.rejected[self.asked :]
 
     def row(self) -> bytes:
-        return json.dumps([self.messages, self.rejected, self.asked, self.tie, *([self.margin] if self.margin else [])]).encode()
+        known = [self.messages, self.rejected, self.asked, self.tie]
+        return json.dumps([*known, self.margin] if self.margin else known).encode()
 
 
 class PairColumns(Columns):

@@ -196,8 +196,9 @@ class Pairs(KeyedDataset):
 
     A batch has ``tokens`` (N, 2, T + 1) int64, chosen and rejected, each filled up with 0 after its end, and ``answer``
     (N, 2, T) bool, whether the prediction of token t + 1 is one of the answer; ``tie`` (N,) bool, that neither is
-    better; ``margin`` (N,) float32, by how much the first one is; and ``mismatched`` and ``mismatched_answer``, the same with the answers to another prompt, those of the next
-    pair that has one, so that no number of ranks changes them.
+    better; ``margin`` (N,) float32, by how much the chosen one is; and ``mismatched`` and ``mismatched_answer``, the
+    same with the answers to another prompt, those of the next pair that has one, so that no number of ranks changes
+    them.
     """
 
     def __init__(self, pairs: Sequence[EncodedPair], context: int):

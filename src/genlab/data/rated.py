@@ -59,13 +59,13 @@ class RatingColumns(Columns):
     def read(self, row: Mapping[str, Any], where: str) -> Rated:
         """Raises DataError: the row is no rated text; ``where`` it stands."""
         assert self.answer is not None
-        prompt = text_of(row, self.prompt, where) if self.prompt in row else ""
+        prompt = text_of(row, self.prompt, where) if self.prompt is not None and self.prompt in row else ""
         group = None if self.group is None else str(text_of(row, self.group, where))
         return rated(prompt, text_of(row, self.answer, where), self._said(row, where), group, self.limits, where)
 
     def _said(self, row: Mapping[str, Any], where: str) -> float | tuple[float, ...]:
-        found = row.get(self.rating)
-        each = found if isinstance(found, list) else [found]
+        found: Any = row.get(self.rating)
+        each: list[Any] = found if isinstance(found, list) else [found]
         if not each or not all(type(value) in (int, float) and math.isfinite(value) for value in each):
             raise DataError(
                 f"{where}: {self.rating} is {str(found)[:100]!r}, and neither a number nor a list of numbers (it has: "

@@ -32,9 +32,9 @@ class EncodedRating:
 
 
 class Ratings(Conversations):
-    """Rows of ``completion`` and ``rating``, and ``prompt`` where there is one, as the export of ``genlab feedback`` has
-    them. Held out are the rows of another file, or those whose group, prompt or, without either, text has a hash
-    below ``val_fraction``.
+    """Rows of ``completion`` and ``rating``, and ``prompt`` where there is one, as ``genlab feedback`` exports them.
+    Held out are the rows of another file, or those whose group, prompt or, without either, text has a hash below
+    ``val_fraction``.
 
     As conversations, for a tokenizer, the data are the prompts with their texts.
     """
@@ -141,8 +141,8 @@ class Ratings(Conversations):
 class RatedTexts(KeyedDataset):
     """Rated texts by (epoch, index) keys.
 
-    A batch has ``tokens`` (N, T) int64, T at most ``context``, filled up with 0 after their end; ``last`` (N,), the place of the last token
-    that counts; and ``rating`` (N,) float32, from -1 to 1.
+    A batch has ``tokens`` (N, T) int64, T at most ``context``, filled up with 0 after their end; ``last`` (N,), the
+    place of the last token that counts; and ``rating`` (N,) float32, from -1 to 1.
     """
 
     def __init__(self, encoded: Sequence[EncodedRating], context: int):

@@ -95,7 +95,8 @@ class Vader(Ratings):
         except OSError as error:
             raise DataError(
                 f"cannot read {path} ({(error.strerror or str(error)).lower()}). Get the files: pip download --no-deps "
-                "--no-binary :all: vaderSentiment==3.3.2, and unpack additional_resources/hutto_ICWSM_2014.tar.gz in it."
+                "--no-binary :all: vaderSentiment==3.3.2, and unpack the archive additional_resources/"
+                "hutto_ICWSM_2014.tar.gz that is in it."
             ) from error
         lines = (line.removesuffix("\r") for line in text.split("\n"))  # other line ends of Unicode are characters here
         rows = [line.split("\t", number - 1) for line in lines if line.strip()]

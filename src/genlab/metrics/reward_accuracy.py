@@ -18,9 +18,9 @@ from genlab.data.ratings import Ratings
 from genlab.errors import ConfigError
 from genlab.machine.rank import rank, world
 from genlab.metrics.base import Direction
+from genlab.metrics.extractor.precision import full_precision
 from genlab.metrics.text_baseline import accuracy_of_texts
 from genlab.model.base import Model
-from genlab.metrics.extractor.precision import full_precision
 from genlab.model.reward import RewardModel
 
 _BINS = 10
@@ -32,9 +32,10 @@ class RewardAccuracy(Metric):
     and ties of people are left out. Of ratings, over all pairs of texts whose mean ratings differ.
 
     Beside it, of pairs: ``calibration_error``, the mean distance of a predicted probability from how often it was
-    right, in ten bins of width 0.05 (Guo et al. 2017, eq. 3), and ``cross_entropy`` in nats. Of ratings, on their scale:
-    ``rating_rmse``, ``rating_correlation`` (of ranks), and ``rating_slope``, by how much people's ratings rise when the
-    predicted one rises by 1. Of an ensemble ``disagreement``, the standard deviation of its members.
+    right, in ten bins of width 0.05 (Guo et al. 2017, eq. 3), and ``cross_entropy`` in nats. Of ratings
+    ``rating_rmse``, on their scale, ``rating_correlation`` (of ranks), and ``rating_slope``, by how much people's
+    ratings rise when the predicted one rises by 1. Of an ensemble ``disagreement``, the standard deviation of its
+    members.
 
     What these have to be seen beside: ``longer_wins``, the accuracy of preferring the longer text; ``human_accuracy``,
     where each person's ratings are known, that of one person's rating against the mean of the others; and with
@@ -62,14 +63,15 @@ class RewardAccuracy(Metric):
     def __init__(self, baseline: bool = False):  # also of TF-IDF with a linear model; only of texts
         super().__init__()
         self.baseline = baseline
-        self._measured, self._beside, self._span = "", {}, 1.0  # span: ratings of a unit of reward
+        self._measured, self._span = "", 1.0  # span: ratings of a unit of reward
+        self._beside: dict[str, float] = {}
         self._probability: Any = None  # of a difference of rewards; None: ratings
         for name in ("rewards", "truth", "index"):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, rewards: Tensor, truth: Tensor, index: Tensor) -> None:
-        """Of pairs the differences of rewards (N, members) and whether one of the two was preferred (N,); of ratings the
-        rewards, and the mean ratings on the scale of rewards. ``index`` (N,): places in the split."""
+        """Of pairs the differences of rewards (N, members) and whether one of the two was preferred (N,); of ratings
+        the rewards, and the mean ratings on the scale of rewards. ``index`` (N,): places in the split."""
         self.rewards.append(rewards.double())
         self.truth.append(truth.double())
         self.index.append(index)

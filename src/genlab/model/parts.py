@@ -270,9 +270,7 @@ class TokenEncoder(TokenNetwork, Protocol):
     width: int
     head: Any  # the map to logits, a module; None: the embedding
 
-    def forward(
-        self, tokens: Tensor, padding: Tensor | None = None, cache: Any = None, hidden: bool = False
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, padding: Tensor | None = None, cache: Any = None, hidden: bool = False) -> Tensor:
         """``tokens``: (N, T) -> (N, T, outputs), or with ``hidden`` (N, T, width)."""
         ...
 

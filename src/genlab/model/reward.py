@@ -27,7 +27,8 @@ class RewardModel(Model):
     * Of pairs the loss is the objective's, of the difference of two rewards (Christiano et al. 2017).
     * Of ratings it is the squared error, on a scale from -1 to 1.
 
-    The head starts at zero, so that the first reward of everything is 0. What is logged beside the loss: of pairs
+    The head starts at zero, so that the first reward of everything is 0; with ``start=``, all members as the first one.
+    What is logged beside the loss: of pairs
     ``accuracy``, the share with the larger reward for the preferred one, ties left out; of an ensemble
     ``disagreement``, the standard deviation of its members' differences, or of their rewards.
     """
@@ -50,7 +51,7 @@ class RewardModel(Model):
         if members < 1:
             raise ValueError(f"members={members} must be 1 or more.")
         self.objective, self.make_optimizer, self.members = objective, optimizer, members
-        self.copies = {f"others.{i}.network.": "network." for i in range(members - 1)}
+        self.copies = {f"others.{i}.{part}.": f"{part}." for i in range(members - 1) for part in ("network", "head")}
         for name in ("network", "head", "others"):
             self.register_module(name, None)
 

@@ -32,7 +32,8 @@ def check_judged(config: Mapping[str, Any], family: Any) -> None:
 def fits_judged(config: Mapping[str, Any], family: Any) -> bool:
     if "data" not in config:  # a model is made again without them
         return True
-    said, wanted = _judged(config), getattr(family, "learns_from", frozenset())
+    wanted: frozenset[str] = getattr(family, "learns_from", frozenset())
+    said = _judged(config)
     return said in wanted if wanted else said is None
 
 

@@ -183,7 +183,7 @@ class TokenTransformer(nn.Module):
     """
 
     width: int
-    head: nn.Module | None  # to logits; None: the embedding's weights are these
+    head: nn.Linear | None  # to logits; None: the embedding's weights are these
 
     def __init__(
         self,
@@ -279,7 +279,7 @@ class TokenTransformer(nn.Module):
         seen: Tensor | None = None,
         segment: Tensor | None = None,
     ) -> Tensor:
-        """Logits (N, T, num_outputs) at each of ``tokens`` (N, T); with ``hidden``, what they are made from, normalized,
+        """Logits (N, T, num_outputs) at each of ``tokens`` (N, T); with ``hidden`` what they are made from, normalized:
         (N, T, width).
 
         Args:
