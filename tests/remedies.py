@@ -1618,8 +1618,33 @@ ELSEWHERE = (
         "do not differ within data.context=",
         "data/test_preferences.py::test_answers_are_cut_at_the_context",
     ),
-    Elsewhere("run/judged.py", "cannot be trained on", "test_judged.py::test_it_needs_a_beginning_and_judgments"),
-    Elsewhere("run/judged.py", "and the data have none", "test_judged.py::test_it_needs_a_beginning_and_judgments"),
+    Elsewhere(
+        "data/rated.py",
+        "give the scale",
+        "data/test_ratings.py::test_the_scale_and_the_column_that_are_advised_are_read",
+    ),
+    Elsewhere(
+        "data/rated.py",
+        "Name the column of ratings",
+        "data/test_ratings.py::test_the_scale_and_the_column_that_are_advised_are_read",
+    ),
+    Elsewhere(
+        "data/ratings.py",
+        "begin beyond data.context=",
+        "data/test_ratings.py::test_long_texts_are_cut_and_most_must_begin_in_time",
+    ),
+    Elsewhere(
+        "metrics/reward_accuracy.py",
+        "is not a reward model",
+        "metrics/test_reward_accuracy.py::test_it_is_for_reward_models_and_judged_texts",
+    ),
+    Elsewhere(
+        "metrics/reward_accuracy.py",
+        "nobody has judged the data",
+        "metrics/test_reward_accuracy.py::test_it_is_for_reward_models_and_judged_texts",
+    ),
+    Elsewhere("run/judged.py", "cannot be trained on", "test_judged.py::test_it_needs_judgments"),
+    Elsewhere("run/judged.py", "and the data have none", "test_judged.py::test_it_needs_judgments"),
     Elsewhere("run/judged.py", "its model knows no text", "test_judged.py::test_a_model_of_other_tokens_is_refused"),
     Elsewhere(
         "run/judged.py",
@@ -1630,7 +1655,7 @@ ELSEWHERE = (
     Elsewhere(
         "run/start.py",
         "learns on from a model that has been trained",
-        "test_judged.py::test_it_needs_a_beginning_and_judgments",
+        "test_judged.py::test_it_needs_a_beginning",
     ),
     Elsewhere(
         "feedback/asked.py",

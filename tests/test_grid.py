@@ -36,7 +36,7 @@ GROUPS = TREE.groups()
 FAMILIES = families()
 ABROAD = {"unet2d_condition"}  # needs a folder of another library: tests/test_hub_networks.py
 # Needs weights to begin with: tests/test_finetune.py, tests/test_image_adapters.py; of objectives tests/test_judged.py.
-STARTED = {"lora", "dpo", "ipo", "kto", "orpo", "robust", "simpo", "slic"}
+STARTED = {"lora", "dpo", "ipo", "kto", "orpo", "robust", "simpo", "slic", "bradley_terry", "rao_kupper"}
 ONCE = {"unet_large", "shift"}  # seen once: slow, and of another family
 AUTOENCODER = ("model=vae", "model.latent_shape=[2,4,4]")  # of a map of latents, which every network can denoise
 WIDTHS = {"classifier": 10, "contrastive_text": 8}  # of the answers of families that draw nothing

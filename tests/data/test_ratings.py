@@ -57,6 +57,14 @@ def test_what_is_no_rating_is_refused(wrong: dict[str, Any], message: str) -> No
         columns().read(wrong, "here")
 
 
+def test_the_scale_and_the_column_that_are_advised_are_read() -> None:
+    with pytest.raises(DataError) as refused:
+        columns().read(row("a", [3, 0, 7]), "here")
+    low, high = (float(word.partition("=")[2]) for word in str(refused.value).split()[-2:])
+    assert columns(limits=(low, high)).read(row("a", [3, 0, 7]), "here").ratings == (3, 0, 7)
+    assert columns(rating="stars").read({"completion": "a", "stars": 2}, "here").rating == 2
+
+
 def test_a_batch_has_the_rating_on_a_scale_and_the_place_of_the_last_token(tmp_path: Path) -> None:
     made = data([row("ab", 1), row("abcdef", 5, prompt="why"), row("abc", 2)], tmp_path)
     batch = made.dataset("train")[[(0, 0), (0, 1), (0, 2)]]
@@ -79,8 +87,10 @@ def test_long_texts_are_cut_and_most_must_begin_in_time(tmp_path: Path, caplog: 
     (tmp_path / "late").mkdir()
     with pytest.raises(
         DataError, match=r"2 of the 3 texts .* beyond data\.context=60 tokens\. Use data\.context=\d+\.$"
-    ):
+    ) as refused:
         data(asked, tmp_path / "late").dataset("train")
+    enough = int(str(refused.value).rpartition("=")[2].rstrip("."))
+    assert len(data(asked, tmp_path / "late", context=enough).dataset("train")) == 3
 
 
 def test_a_group_is_held_out_together(tmp_path: Path) -> None:

@@ -139,8 +139,9 @@ def test_it_is_for_reward_models_and_judged_texts(tmp_path: Path) -> None:
     metric, other = RewardAccuracy(), torch.nn.Linear(1, 1)
     with pytest.raises(ConfigError, match=r"a Linear is not a reward model\. Leave it out"):
         metric.check(other, ratings(tmp_path, rows))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"nobody has judged the data\. Use data=preferences or ratings\."):
+    with pytest.raises(ConfigError, match=r"nobody has judged the data\. Use data=preferences\."):
         metric.check(Told([[0.0]]), object())  # type: ignore[arg-type]
+    metric.check(Told([[0.0]]), pairs(tmp_path, [{"prompt": "a", "chosen": "b", "rejected": "c"}]))
 
 
 def test_the_id_names_the_data(tmp_path: Path) -> None:

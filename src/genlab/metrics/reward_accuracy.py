@@ -138,7 +138,7 @@ class RewardAccuracy(Metric):
                 "metrics=[...]."
             )
         if not isinstance(data, Ratings | Preferences | ImagePreferences):
-            raise ConfigError("metrics=reward_accuracy: nobody has judged the data. Use data=preferences or ratings.")
+            raise ConfigError("metrics=reward_accuracy: nobody has judged the data. Use data=preferences.")
         if self.baseline and isinstance(data, ImagePreferences):
             raise ConfigError(
                 "metrics.reward_accuracy.baseline: TF-IDF is of texts; the data are pictures. Leave it out."
