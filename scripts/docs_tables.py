@@ -29,6 +29,7 @@ from typing import Any
 import docs_benchmarks
 import docs_captions
 import docs_finetune
+import docs_rewards
 from docs_rows import MEASURED, REPOSITORY, row_of
 from genlab.report.significance import LEVEL, Pair, half_width, pairs
 
@@ -369,6 +370,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     **docs_benchmarks.TABLES,
     **docs_captions.TABLES,
     **docs_finetune.TABLES,
+    **docs_rewards.TABLES,
 }  # fmt: skip
 
 _TABLE = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.S)

@@ -14,10 +14,12 @@ from chats import SMALL, lines
 from genlab.checkpoint import read
 from genlab.cli import run as command_line
 from genlab.errors import ConfigError, DataError
+from genlab.interop.origin import HubOrigin
 from genlab.run.load import load_run
 from genlab.run.run_folder import read_config
 from preferred import pairs
 from test_ddp import finish
+from test_finetune import base_in
 from test_judged import pictures
 from tiny_run import only_run, start, train
 
@@ -126,6 +128,20 @@ def test_a_reward_model_goes_on_from_another(transformer: Path, tmp_path: Path) 
     after = state(train(*given, f"start={before}", "model.optimizer.lr=1e-9", outputs=tmp_path / "after"))
     first = read.newest(before).content["ema"]
     torch.testing.assert_close(after["head.weight"], first["head.weight"], rtol=0, atol=1e-6)
+
+
+def test_it_begins_with_a_language_model_of_transformers(tmp_path: Path) -> None:
+    """Its network and its tokenizer; with an adapter the network stays as it is, and the first reward is 0."""
+    base = base_in(tmp_path / "base")
+    given = (*rated(tmp_path, 60)[:4], "data.template=plain", "model=reward", f"start=hf:{base}", "model/adapter=lora",
+             "data.batch_size=8")  # fmt: skip
+    run = train(*given, "budget.value=16", outputs=tmp_path / "runs")
+    found, first = state(run), HubOrigin(f"hf:{base}", "start").weights()
+    kept = {name.removeprefix("network."): value for name, value in found.items() if name.startswith("network.")}
+    assert all(torch.equal(kept[name], value) for name, value in first.items())
+    assert found["head.weight"].any()
+    model, _ = load_run(OmegaConf.create(read_config(run)), run)
+    assert sum(p.requires_grad for p in model.network.parameters()) == sum(".updates." in name for name in kept)
 
 
 @pytest.mark.matrix  # two processes that start anew

@@ -12,7 +12,11 @@ from genlab.data.tokenizer.byte_level import ByteLevel
 from genlab.errors import ConfigError
 from genlab.run.origin import is_of_another_library, origin_of
 
-FAMILIES = ("genlab.model.transformer.Transformer", "genlab.model.preference.Preference")
+FAMILIES = (
+    "genlab.model.transformer.Transformer",
+    "genlab.model.preference.Preference",
+    "genlab.model.reward.Reward",
+)
 NETWORK = "genlab.model.network.token_transformer.TokenTransformer"
 _OF_TRAINING = ("dropout",)  # options of the network that do not change the function of the folder's
 _PARTS = ("positions", "norm", "feed_forward")
