@@ -14,15 +14,17 @@ from genlab.data.rated import Rated
 from genlab.data.ratings import Ratings
 from genlab.data.tokenizer.bytes import Bytes
 from genlab.errors import ConfigError
+from genlab.metrics import pair_accuracy as pairwise
 from genlab.metrics import reward_accuracy
-from genlab.metrics.reward_accuracy import RewardAccuracy, calibration_error, pair_accuracy
+from genlab.metrics.pair_accuracy import calibration_error, pair_accuracy
+from genlab.metrics.reward_accuracy import RewardAccuracy
 from genlab.metrics.text_baseline import accuracy_of_texts
 from genlab.model.objective.reward import BradleyTerry
 from genlab.model.reward import RewardModel
 
 
 def test_pairs_are_all_with_unequal_truth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reward_accuracy, "_AT_ONCE", 7)
+    monkeypatch.setattr(pairwise, "_AT_ONCE", 7)
     draw = np.random.default_rng(0)
     predicted, truth = draw.integers(0, 9, 40).astype(float), draw.integers(0, 5, 40).astype(float)
     right, number = 0.0, 0

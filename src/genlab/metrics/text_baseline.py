@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import torch
 
 from genlab.data.base import Split
 from genlab.data.preferences import Preferences
 from genlab.data.ratings import Ratings
+from genlab.metrics.pair_accuracy import pair_accuracy
 
 _ALPHA = 1.0  # of ridge regression
 _C = 10.0  # of logistic regression
@@ -19,11 +21,8 @@ def accuracy_of_texts(data: Ratings | Preferences) -> float:
 
 
 def _of_ratings(data: Ratings) -> float:
-    import torch
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
-
-    from genlab.metrics.reward_accuracy import pair_accuracy
 
     train, held_out = ([one.rated for one in data.encoded_ratings(split)] for split in ("train", "val"))
     words = TfidfVectorizer()
@@ -35,6 +34,7 @@ def _of_ratings(data: Ratings) -> float:
 
 
 def _of_pairs(data: Preferences) -> float:
+    from scipy.sparse import vstack
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
@@ -42,7 +42,6 @@ def _of_pairs(data: Preferences) -> float:
     sides = {split: _answers(data, split) for split in ("train", "val")}
     words.fit([text for side in sides["train"] for text in side])
     known, asked = (words.transform(sides[split][0]) - words.transform(sides[split][1]) for split in ("train", "val"))
-    from scipy.sparse import vstack
 
     number = known.shape[0]
     fitted = LogisticRegression(C=_C, fit_intercept=False, max_iter=1000)
