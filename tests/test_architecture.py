@@ -75,6 +75,8 @@ MADE_OF = {
     "genlab.model.latent_diffusion": {"genlab.model.diffusion"},
     "genlab.model.diffusion_preference": {"genlab.model.diffusion"},
     "genlab.model.preference": {"genlab.model.transformer"},
+    "genlab.model.reward": {"genlab.model.reward_model"},
+    "genlab.model.image_reward": {"genlab.model.reward_model"},
 }
 PARTS = ("network", "objective", "sampler", "guidance", "likelihood", "quantizer")
 

@@ -118,7 +118,7 @@ def refused(*typed: str, outputs: Path) -> str:
 def test_what_does_not_fit_is_refused_with_what_does(began: tuple[str, ...], tmp_path: Path, outputs: Path) -> None:
     *given, begin = began
     assert refused(*given, outputs=outputs).endswith("Name its run: start=outputs/<model>-<data>/<run>")
-    assert "Use model=preference." in refused(*given, "model=transformer", outputs=outputs)
+    assert "Use model=preference or model=reward." in refused(*given, "model=transformer", outputs=outputs)
     chats = ("data=conversations", "data.prompt=prompt", "data.answer=chosen")
     others = [word for word in given if word != "data=preferences"]
     assert refused(*others, *chats, begin, outputs=outputs).endswith("Use data=preferences")

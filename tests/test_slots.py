@@ -142,7 +142,7 @@ def _is_of_a_library(name: str) -> bool:
 
 # --- what grants something --------------------------------------------------------------------------------------------
 
-SETTINGS = {"affine", "attends_to_words", "balanced", "balanced_classes", "batch_norm", "bias", "blurred",
+SETTINGS = {"affine", "attends_to_words", "balanced", "balanced_classes", "baseline", "batch_norm", "bias", "blurred",
             "causal", "compile", "count", "download", "downsample", "flip", "folders_are_classes", "fresh",
             "has_segments", "interim_bfloat16", "is_first", "is_last", "is_read_alone", "likelihood_weighting",
             "log_model", "nonnegative", "packing", "qk_norm", "qkv_bias", "rslora", "sample_pixels", "spectral_norm",

@@ -20,7 +20,7 @@ from genlab.metrics.pair_accuracy import calibration_error, pair_accuracy
 from genlab.metrics.reward_accuracy import RewardAccuracy
 from genlab.metrics.text_baseline import accuracy_of_texts
 from genlab.model.objective.reward import BradleyTerry
-from genlab.model.reward import RewardModel
+from genlab.model.reward_model import RewardModel
 
 
 def test_pairs_are_all_with_unequal_truth(monkeypatch: pytest.MonkeyPatch) -> None:

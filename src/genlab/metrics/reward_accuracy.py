@@ -21,8 +21,7 @@ from genlab.metrics.base import Direction
 from genlab.metrics.extractor.precision import full_precision
 from genlab.metrics.pair_accuracy import calibration_error, pair_accuracy
 from genlab.metrics.text_baseline import accuracy_of_texts
-from genlab.model.base import Model
-from genlab.model.reward import RewardModel
+from genlab.model.base import GivesRewards, Model
 
 
 class RewardAccuracy(Metric):
@@ -111,7 +110,8 @@ class RewardAccuracy(Metric):
         """Take in this rank's share of the held-out split. The model is in eval mode. Raises ConfigError as
         :meth:`check` does."""
         self.check(model, data)
-        assert isinstance(model, RewardModel)
+        assert isinstance(model, GivesRewards)
+        assert isinstance(model, Model)
         rated = isinstance(data, Ratings)
         self._probability = None if rated else model.objective.probability
         self._span = (data.highest - data.lowest) / 2 if isinstance(data, Ratings) else 1.0
@@ -130,7 +130,7 @@ class RewardAccuracy(Metric):
 
     def check(self, model: Model, data: DataModule) -> None:
         """Raises ConfigError: the model does not give rewards, or nobody has judged the data."""
-        if not isinstance(model, RewardModel):
+        if not isinstance(model, GivesRewards):
             raise ConfigError(
                 f"metrics=reward_accuracy: a {type(model).__name__} is not a reward model. Leave it out of "
                 "metrics=[...]."

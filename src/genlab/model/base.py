@@ -376,6 +376,17 @@ class Classifies(HasFeatures, Protocol):
 
 
 @runtime_checkable
+class GivesRewards(Protocol):
+    """Models that say how good people find an example."""
+
+    objective: Any  # whose ``probability`` of a preference is that of a difference of rewards
+
+    def rewards(self, batch: Batch) -> Tensor:
+        """Of all members of an ensemble: (members, N) of what is rated, (members, N, 2) of pairs."""
+        ...
+
+
+@runtime_checkable
 class ComparesCaptions(Protocol):
     """Models that embed images and captions in one space, where a picture and its caption are near."""
 

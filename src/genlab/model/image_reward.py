@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from genlab.model.base import Batch, LearningRateSchedule, OptimizerFactory
 from genlab.model.parts import FeatureNetwork, RewardObjective
-from genlab.model.reward import Member, RewardModel
+from genlab.model.reward_model import Member, RewardModel
 
 
 class ImageReward(RewardModel):
