@@ -34,8 +34,14 @@ def rated(folder: Path, count: int = 400) -> tuple[str, ...]:
         text = draw.choice([*WORDS], 4)
         rows.append({"completion": " ".join(text), "rating": 3 + 0.5 * sum(WORDS[word] for word in text)})
     path = lines(rows, folder / "ratings.jsonl")
-    return ("data=ratings", f"data.path={path}", f"data.cache_dir={folder / 'cache'}", "data.context=48",
-            "data.template=plain", "model=reward")  # fmt: skip
+    return (
+        "data=ratings",
+        f"data.path={path}",
+        f"data.cache_dir={folder / 'cache'}",
+        "data.context=48",
+        "data.template=plain",
+        "model=reward",
+    )
 
 
 def measured(run: Path) -> dict[str, float]:
@@ -95,9 +101,17 @@ def test_a_reward_model_of_pictures_learns_what_is_preferred(tmp_path: Path) -> 
 def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("transformer")
     (folder / "t.txt").write_text("fine great poor awful tree day walk. " * 200)
-    return train("model=transformer", "data=text_file", f"data.path={folder / 't.txt'}", "data/tokenizer=bytes",
-                 "model.network.tied=false", *SMALL, "data.context=64", "budget.value=8",
-                 outputs=folder / "run")  # fmt: skip
+    return train(
+        "model=transformer",
+        "data=text_file",
+        f"data.path={folder / 't.txt'}",
+        "data/tokenizer=bytes",
+        "model.network.tied=false",
+        *SMALL,
+        "data.context=64",
+        "budget.value=8",
+        outputs=folder / "run",
+    )
 
 
 def state(run: Path) -> dict[str, torch.Tensor]:
@@ -106,8 +120,16 @@ def state(run: Path) -> dict[str, torch.Tensor]:
 
 def test_it_begins_with_a_trained_transformer(transformer: Path, tmp_path: Path) -> None:
     """Each member, and what the first step has not changed: the map to logits, and with an adapter the network."""
-    given = (*rated(tmp_path), *SMALL, "model.network.tied=false", f"start={transformer}", "model.members=2",
-             "budget.value=16", "data.batch_size=8", "model.network.dropout=0")  # fmt: skip
+    given = (
+        *rated(tmp_path),
+        *SMALL,
+        "model.network.tied=false",
+        f"start={transformer}",
+        "model.members=2",
+        "budget.value=16",
+        "data.batch_size=8",
+        "model.network.dropout=0",
+    )
     first = read.newest(transformer).content["ema"]
     run = train(*given, "model.optimizer.lr=1e-9", outputs=tmp_path / "whole")
     for name, value in state(run).items():
@@ -133,8 +155,14 @@ def test_a_reward_model_goes_on_from_another(transformer: Path, tmp_path: Path) 
 def test_it_begins_with_a_language_model_of_transformers(tmp_path: Path) -> None:
     """Its network and its tokenizer; with an adapter the network stays as it is, and the first reward is 0."""
     base = base_in(tmp_path / "base")
-    given = (*rated(tmp_path, 60)[:4], "data.template=plain", "model=reward", f"start=hf:{base}", "model/adapter=lora",
-             "data.batch_size=8")  # fmt: skip
+    given = (
+        *rated(tmp_path, 60)[:4],
+        "data.template=plain",
+        "model=reward",
+        f"start=hf:{base}",
+        "model/adapter=lora",
+        "data.batch_size=8",
+    )
     run = train(*given, "budget.value=16", outputs=tmp_path / "runs")
     found, first = state(run), HubOrigin(f"hf:{base}", "start").weights()
     kept = {name.removeprefix("network."): value for name, value in found.items() if name.startswith("network.")}
@@ -149,8 +177,15 @@ def test_it_begins_with_a_language_model_of_transformers(tmp_path: Path) -> None
 def test_two_ranks_take_the_same_steps(kind: str, tmp_path: Path) -> None:
     data: Any = rated(tmp_path) if kind == "ratings" else (*pairs(tmp_path), "model=reward", "data.template=plain")
     # A large eps: without it Adam divides by gradients that are next to nothing, of networks whose head begins at zero.
-    given = (*data, *SMALL, "model.network.dropout=0", "model.members=2", "budget.value=48", "data.batch_size=8",
-             "model.optimizer.eps=1e-3")  # fmt: skip
+    given = (
+        *data,
+        *SMALL,
+        "model.network.dropout=0",
+        "model.members=2",
+        "budget.value=48",
+        "data.batch_size=8",
+        "model.optimizer.eps=1e-3",
+    )
     alone = state(train(*given, outputs=tmp_path / "one"))
     finish(start(*given, "trainer=ddp_cpu", outputs=tmp_path / "two"))
     together = state(only_run(tmp_path / "two"))
@@ -168,8 +203,9 @@ def refused(*typed: str, outputs: Path) -> str:
 
 def test_what_does_not_fit_is_refused_in_a_line(transformer: Path, tmp_path: Path) -> None:
     data, outputs = rated(tmp_path), tmp_path / "out"
-    said = refused(*data, *SMALL, "model.network.tied=false", f"start={transformer}", "data/tokenizer=characters",
-                   outputs=outputs)  # fmt: skip
+    said = refused(
+        *data, *SMALL, "model.network.tied=false", f"start={transformer}", "data/tokenizer=characters", outputs=outputs
+    )
     assert "its model knows other tokens (Bytes, " in said
     assert "rating" in refused(*data, "data.rating=stars", outputs=outputs)
     assert "data.lowest=1 data.highest=" in refused(*data, "data.highest=3", outputs=outputs)

@@ -28,8 +28,16 @@ def network(tied: bool = False, **sizes: Any) -> TokenTransformer:
 def model(members: int = 1, seed: int = 0, trained: bool = True, objective: Any = None, tied: bool = False) -> Reward:
     """``trained``: with a head that is not zero."""
     torch.manual_seed(0)
-    made = Reward(partial(network, tied), objective or BradleyTerry(), partial(torch.optim.SGD, lr=0.1), Constant(),
-                  (LENGTH,), VOCABULARY, members=members, seed=seed)  # fmt: skip
+    made = Reward(
+        partial(network, tied),
+        objective or BradleyTerry(),
+        partial(torch.optim.SGD, lr=0.1),
+        Constant(),
+        (LENGTH,),
+        VOCABULARY,
+        members=members,
+        seed=seed,
+    )
     made.configure_model()
     for member in made.each():
         if trained:
