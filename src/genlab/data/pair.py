@@ -51,7 +51,7 @@ class PairColumns(Columns):
         tie = row.get("tie", False)
         if not isinstance(tie, bool):
             raise DataError(f"{where}: tie is {tie!r}, and not true or false.")
-        margin = row.get("margin", 0.0)
+        margin = 0.0 if row.get("margin") is None else row["margin"]
         if type(margin) not in (int, float) or not 0 <= margin < math.inf:
             raise DataError(f"{where}: margin is {str(margin)[:50]!r}, and not a number of 0 or more.")
         chosen, rejected = (_messages(row, side, where) for side in _SIDES)
