@@ -8,11 +8,12 @@ import math
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count, shape_wrapper
@@ -84,6 +85,7 @@ class Budget(Callback):
         self._kind = ""  # of the step being made
         self._counter: OperationCounter | None = None
         self._counting = ExitStack()
+        self._parts = 0.0  # of a step of a model that counts parts, on this rank
 
     @abstractmethod
     def used(self, progress: Progress) -> float:
@@ -99,12 +101,23 @@ class Budget(Callback):
         if self.ends_with(trainer, pl_module, batch, self._kind):
             pl_module.accumulation.end_run()
             self._kind = self._kind_of(pl_module, batch, batch_idx)
-        if self._kind not in self._flops:
-            self._counter = OperationCounter()
-            self._counting.enter_context(self._counter)
-            if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
-                # A frame that torch.compile meets under the counter is never compiled: this step it shall meet none.
-                self._counting.enter_context(torch.compiler.set_stance("force_eager"))
+        if pl_module.counts_parts:
+            self._parts, pl_module.counting = 0.0, self.part
+        elif self._kind not in self._flops:
+            self._counter = _enter_counter(self._counting)
+
+    @contextmanager
+    def part(self, kind: str) -> Iterator[None]:
+        """Adds the operations of what is done inside to those of the step. They are counted the first time; ``kind``
+        says all that they depend on."""
+        if kind not in self._flops:
+            with ExitStack() as counting:
+                counter = _enter_counter(counting)
+                yield
+            self._flops[kind] = float(counter.total)
+        else:
+            yield
+        self._parts += self._flops[kind]
 
     def ends_with(self, trainer: Trainer, model: Model, batch: Mapping[str, Any], kind: str) -> bool:
         """Whether this batch is the run's last one, as far as can be predicted. The seconds of a batch, and operations
@@ -135,7 +148,12 @@ class Budget(Callback):
             self._counter = None
         progress = pl_module.progress
         progress.examples += _size(batch) * trainer.world_size
-        progress.flops += self._flops[self._kind] * trainer.world_size
+        if pl_module.counts_parts:
+            operations = _over_ranks(trainer, self._parts)
+            progress.flops += operations
+            self._flops[self._kind] = operations / trainer.world_size  # a guess for the next one
+        else:
+            progress.flops += self._flops[self._kind] * trainer.world_size
         progress.seconds = self.agree(trainer, progress.seconds + time.perf_counter() - pl_module.step_began)
         progress.fraction = min(1.0, self.used(progress) / self.value)
         if trainer._logger_connector.should_update_logs:  # in the steps between, logging would cost most of all
@@ -159,6 +177,24 @@ class Budget(Callback):
     @property
     def state_key(self) -> str:
         return "Budget"  # a run may be continued under another budget
+
+
+def _enter_counter(stack: ExitStack) -> OperationCounter:
+    counter = OperationCounter()
+    stack.enter_context(counter)
+    if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
+        # A frame that torch.compile meets under the counter is never compiled: this step it shall meet none.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+    return counter
+
+
+def _over_ranks(trainer: Trainer, operations: float) -> float:
+    """The sum over all ranks, the same number on each."""
+    if trainer.world_size == 1:
+        return operations
+    total = torch.tensor(operations, dtype=torch.float64, device=trainer.strategy.root_device)
+    dist.all_reduce(total)
+    return float(total)
 
 
 def _size(batch: Mapping[str, Any]) -> int:

@@ -300,10 +300,10 @@ def test_root_needs_bubblewrap_or_a_word(
     monkeypatch.setattr(sandbox, "best_way", lambda: way)
     monkeypatch.setattr(os, "geteuid", lambda: user)
     if said is None:
-        check_sandbox(allow_root)
+        check_sandbox(allow_root, "metrics.pass_at_k")
         return
     with pytest.raises(ConfigError, match=said):
-        check_sandbox(allow_root)
+        check_sandbox(allow_root, "metrics.pass_at_k")
 
 
 def test_where_programs_see_this_users_files_it_is_said() -> None:

@@ -146,6 +146,7 @@ def _train(
     callbacks = build_callbacks(plain, evaluation)
     check_callbacks(callbacks, model)
     evaluation.check(model, data)
+    model.check_data(data)
     trial = build_trainer(
         plain, model, [NoCheckpoints()], [], Path()
     )  # refuses what is impossible, before there is a folder

@@ -16,6 +16,7 @@ from genlab.data.chat_template import ChatTemplate, template_of
 from genlab.data.chat_tokens import ChatTokens
 from genlab.data.conversation import Conversation, Message
 from genlab.data.packing import Rows, packed
+from genlab.data.prompted import Prompted
 from genlab.data.text import TextDataModule, start_token
 from genlab.data.tokenizer.base import Tokenizer, UnknownCharacterError
 from genlab.errors import ConfigError, DataError
@@ -65,12 +66,14 @@ class ConversationData(TextDataModule):
         if counted not in ("answers", "all"):
             raise ConfigError(f"data.counted must be answers or all, got {counted}.")
         self._asked_template, self.counted, self.packing = template, counted, packing
+        self.asks = False  # see ``ask``
         self._known: dict[Split, Sequence[Conversation]] = {}
+        self._prompts: dict[Split, list[np.ndarray]] = {}
         self._in_rows: dict[Split, Rows] = {}
 
     @property
     def unit(self) -> str:
-        return "rows of conversations"
+        return "prompts" if self.asks else "rows of conversations"
 
     @abstractmethod
     def conversations(self, split: Split) -> Sequence[Conversation]:
@@ -192,7 +195,27 @@ class ConversationData(TextDataModule):
                 * bool(lacking)
             )
 
+    def ask(self) -> None:
+        """From now on its examples are prompts alone, each that of a conversation's last answer."""
+        self.asks = True
+
+    def prompts(self, split: Split) -> list[np.ndarray]:
+        """The tokens (L,) that the last answers of the conversations of a split follow."""
+        if split not in self._prompts:
+            known = self.known(split)
+            self._prompts[split] = [self.chat.prompt(one.prompt, one.where) for one in known]
+        return self._prompts[split]
+
+    def longest_prompt(self) -> tuple[int, str]:
+        """In tokens, over both splits, and where it stands."""
+        found = [(len(prompt), split, i) for split in self.splits for i, prompt in enumerate(self.prompts(split))]
+        length, split, number = max(found, key=lambda one: one[0])
+        return length, self.known(split)[number].where
+
     def dataset(self, split: Split) -> KeyedDataset:
+        if self.asks:
+            prompts = self.prompts(split)
+            return Prompted(prompts[: self.limit] if split == "train" else prompts, split != "train")
         if split not in self._in_rows:
             tokens, counted = self.fitting(split)
             room = self.context + 1

@@ -122,7 +122,7 @@ class PassAtK(Metric):
                 "metrics=pass_at_k runs programs that the model writes. If they may run on this machine, set "
                 "metrics.pass_at_k.allow_code=true."
             )
-        check_sandbox(self.allow_root)
+        check_sandbox(self.allow_root, "metrics.pass_at_k")
         self._problems = read_problems(self.path, ("prompt", "entry_point", "test"), "pass_at_k")
 
     def subject(self, model: GenerativeModel, split: Split) -> str:

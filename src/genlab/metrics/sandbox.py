@@ -233,27 +233,28 @@ def best_way() -> Way | None:
     return next((way for way in get_args(Way) if works(way)), None)
 
 
-def check_sandbox(allow_root: bool) -> None:
-    """Raises ConfigError where programs cannot be run within bounds, or root would without bubblewrap."""
+def check_sandbox(allow_root: bool, option: str) -> None:
+    """Raises ConfigError where programs cannot be run within bounds, or root would without bubblewrap. ``option``: of
+    what would run them, as it is typed."""
+    group, _, name = option.rpartition(".")
+    what = f"{group.replace('.', '/')}={name}"
     if not sys.platform.startswith("linux"):
         raise ConfigError(
-            "metrics=pass_at_k limits programs by means that only Linux has. Leave it out of metrics=[...]."
+            f"{what} limits programs by means that only Linux has. Leave it out of {group.replace('.', '/')}=[...]."
         )
     is_root, way = os.geteuid() == 0, best_way()
     if way is None:
         raise ConfigError(
-            "metrics=pass_at_k cannot run programs within bounds here. Measure as another user than root "
-            "that may run this Python."
+            f"{what} cannot run programs within bounds here. Be another user than root that may run this Python."
             if is_root
-            else "metrics=pass_at_k cannot run programs within "
-            "bounds here: this Python does not start with -I. Leave it out of "
-            "metrics=[...]."
+            else f"{what} cannot run programs within bounds here: this Python does not start with -I. Leave it out of "
+            f"{group.replace('.', '/')}=[...]."
         )
     if is_root and way != "bubblewrap" and not allow_root:
         raise ConfigError(
-            "metrics=pass_at_k runs programs that the model writes, and root measures without bubblewrap to keep them "
-            "apart. Install it (apt install bubblewrap), or measure as another user. On a machine without "
-            "valuable data, set metrics.pass_at_k.allow_root=true."
+            f"{what} runs programs that the model writes, and root has no bubblewrap here to keep them apart. Install "
+            "it (apt install bubblewrap), or be another user. On a machine without valuable data, set "
+            f"{option}.allow_root=true."
         )
 
 

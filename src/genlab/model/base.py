@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
@@ -67,9 +67,11 @@ class Model(LightningModule, ABC):
     missing), so that a sharding strategy can place them. Everything else arrives built, through the constructor.
     """
 
+    counts_parts: ClassVar[bool] = False  # whether it says what its operations depend on, by ``counting``
     counts_some: ClassVar[bool] = False  # whether its loss heeds COUNTED in batches
     # What people have to have said of the data, one of these: {"preferences"}; empty: nothing.
     learns_from: ClassVar[frozenset[str]] = frozenset()
+    answers_prompts: ClassVar[bool] = False  # whether it is trained on the prompts of conversations alone
     begins_trained: ClassVar[bool] = False  # whether a run has to begin with weights that were trained before
     begins_new: tuple[str, ...] = ()  # beginnings of names of weights that start= may lack
     base_is_reference: bool = False  # whether its network without the adapter has to be what the run began with
@@ -91,6 +93,9 @@ class Model(LightningModule, ABC):
         # Is told the norm of a gradient that was clipped, and of which optimizer it is.
         self.sees_norm: Callable[[Tensor, Any], None] | None = None
         self.unlogged: dict[str, Unlogged] | None = None  # of a step that no logger looks at; None: one does
+        # Counts the operations of a part of a step, by what they depend on: for models whose steps differ in these. Such
+        # a model counts all of a step so.
+        self.counting: Callable[[str], AbstractContextManager[None]] = nullcontext
         self.step_began = 0.0  # time.perf_counter; waiting for data is part of the step
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -107,6 +112,9 @@ class Model(LightningModule, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The training losses of a batch without dropout, as scalars by name: what validation averages."""
+
+    def check_data(self, data: Any) -> None:
+        """Raises ConfigError: the data do not suit it, in a way that their spec does not say."""
 
     def step_kind(self, batch_idx: int) -> str:
         """The kind of the next training step: steps of one kind, on batches of one shape, need the same number of
@@ -383,6 +391,19 @@ class GivesRewards(Protocol):
 
     def rewards(self, batch: Batch) -> Tensor:
         """Of all members of an ensemble: (members, N) of what is rated, (members, N, 2) of pairs."""
+        ...
+
+
+@runtime_checkable
+class ScoresAnswers(Protocol):
+    """Reward models of text, as the reward of a policy."""
+
+    shape: tuple[int, ...]  # (T,), the tokens that are seen at once
+    members: int  # of the ensemble
+
+    def answer_rewards(self, tokens: Tensor, last: Tensor, padding: Tensor) -> Tensor:
+        """Of ``tokens`` (N, T), whose answers end at ``last`` (N,) and of which the first ``padding`` (N,) of a row are
+        not seen, by all members: (members, N)."""
         ...
 
 

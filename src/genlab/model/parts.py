@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from genlab.model.answers import Answers
 from genlab.model.base import Condition
 from genlab.model.objective.preference import Scored
 from genlab.seeding import RandomStream
@@ -55,6 +56,20 @@ class PreferenceObjective(Protocol):
 
     def reward(self, scored: Scored) -> Tensor:
         """(N,): what is larger for preferred answers."""
+        ...
+
+
+class AnswerReward(Protocol):
+    """How good answers are."""
+
+    weight: float  # in the sum of rewards; 0: it is measured, and not learnt from
+
+    def check(self, data: Any) -> None:
+        """Raises ConfigError: it cannot tell of these data."""
+        ...
+
+    def score(self, answers: Answers) -> Tensor:
+        """(M,), higher for better ones."""
         ...
 
 

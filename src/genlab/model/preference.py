@@ -1,6 +1,5 @@
 """Learning from preferences without a reward model: DPO and its relatives, for the token transformer."""
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -11,16 +10,14 @@ from genlab.model.base import Batch, LearningRateSchedule, OptimizerFactory, in_
 from genlab.model.cross_entropy import MOST, nats
 from genlab.model.objective.preference import Scored
 from genlab.model.parts import PreferenceObjective, SwitchableAdapter, TokenNetwork, TokenSampler
-from genlab.model.transformer import Transformer
+from genlab.model.reference import TrainedFurther
 
 
-class Preference(Transformer):
+class Preference(TrainedFurther):
     """A transformer that has been trained (``start=``), and learns which of two answers to a prompt is preferred.
 
-    The reference is the network as it was at the start: a frozen copy, never in training mode, which checkpoints hold;
-    of a network with an adapter, the same network in eval mode with the adapter switched off, of which there is no
-    copy. Objectives without a reference have none. Log-probabilities are sums over the tokens of an answer; those of a
-    tie count half as chosen and half as rejected.
+    Objectives without a reference have none. Log-probabilities are sums over the tokens of an answer; those of a tie
+    count half as chosen and half as rejected.
 
     What is logged beside the loss, as means over pairs: ``accuracy``, the share of chosen answers with the larger
     implied reward, and ``margin``, by how much; ``chosen`` and ``rejected``, the log-probabilities, and
@@ -28,10 +25,7 @@ class Preference(Transformer):
     of the next token, over the places of both answers, in nats.
     """
 
-    kinds = frozenset({"tokens"})
     learns_from = frozenset({"preferences"})
-    begins_trained = True
-    adapter: SwitchableAdapter | None
 
     def __init__(
         self,
@@ -57,28 +51,13 @@ class Preference(Transformer):
             shape,
             vocab_size,
             start_token,
-            told={},
-            condition_dropout=0.0,
-            sample_length=sample_length,
-            adapter=adapter,
-            compile=compile,
-            seed=seed,
+            sample_length,
+            adapter,
+            objective.needs_reference,
+            compile,
+            seed,
         )
         self.objective = objective
-        self.base_is_reference = objective.needs_reference and adapter is not None
-        self.copies = {"reference.": "network."} if objective.needs_reference and adapter is None else {}
-        self.register_module("reference", None)
-
-    def configure_model(self) -> None:
-        if self.network is not None:
-            return
-        network = self.new_network()
-        if self.copies:
-            self.reference = self.placed(copy.deepcopy(network).requires_grad_(False).eval())
-        self.network = self.placed(network)
-
-    def frozen(self) -> Iterable[nn.Module]:
-        return () if self.reference is None else (self.reference,)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         found = self._measured(batch, self._drift(batch, over_ranks=True))
@@ -117,17 +96,9 @@ class Preference(Transformer):
         if not self.objective.needs_reference:
             return Scored(policy, None, length), None
         with torch.no_grad():
-            theirs = self._reference_logits(given)
+            theirs = self.reference_logits(given)
             reference = -(nats(theirs, targets) * answer).sum(dim=1)
             return Scored(policy, reference, length), _mean_divergence(logits[answer], theirs[answer])
-
-    @torch.no_grad()
-    def _reference_logits(self, given: Tensor) -> Tensor:
-        """``given`` (M, T) -> (M, T, V), of the network as it was at the start."""
-        if self.adapter is None:
-            return self.reference(given)  # type: ignore[no-any-return]
-        with in_eval_mode(self.network), self.adapter.switched_off(self.network):
-            return self.network(given)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _drift(self, batch: Batch, over_ranks: bool = False) -> Tensor | None:

@@ -67,6 +67,11 @@ class Reward(RewardModel):
         read = states[torch.arange(len(states), device=states.device), last]
         return member.head(read).float()[:, 0]
 
+    def answer_rewards(self, tokens: Tensor, last: Tensor, padding: Tensor) -> Tensor:
+        """Of ``tokens`` (N, T), whose answers end at ``last`` (N,) and of which the first ``padding`` (N,) of a row are
+        not seen, by all members: (members, N)."""
+        return torch.stack([self.score(member, tokens, last, padding) for member in self.each()])
+
 
 def last_counted(answer: Tensor) -> Tensor:
     """Of rows of T + 1 tokens, whether the prediction of each but the first is one of an answer, (..., T) bool -> the

@@ -177,7 +177,13 @@ class Transformer(GenerativeModel):
 
     @torch.no_grad()
     def generate(self, condition: Condition | None, generator: RandomStream) -> Iterator[Tensor]:
-        """The tokens of ``len(generator)`` samples, one after the other: (N,) each.
+        """The tokens of ``len(generator)`` samples, one after the other: (N,) each."""
+        return (token for token, _ in self.drawn(condition, generator))
+
+    @torch.no_grad()
+    def drawn(self, condition: Condition | None, generator: RandomStream) -> Iterator[tuple[Tensor, Tensor]]:
+        """The tokens of ``len(generator)`` samples, one after the other, (N,) each, and the logits that each was drawn
+        from, (N, V), before the sampler changes them.
 
         Keys and values are cached, so that a token costs one pass over one token. Text longer than the network's
         context, including padding, continues from the second half of the context.
@@ -213,7 +219,7 @@ class Transformer(GenerativeModel):
             if padding is not None:
                 before[:, read] = token
             read += 1
-            yield token
+            yield token, logits
 
     def continuation_length(self, prompt_length: int) -> int:
         """Tokens of a sample of text."""

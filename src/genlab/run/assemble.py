@@ -48,7 +48,7 @@ from genlab.run.counted import check_counts, check_segments
 from genlab.run.cpu_choice import check_cpu
 from genlab.run.data_parallel import DataParallel, OwnSteps
 from genlab.run.elsewhere import JUDGE, METRICS, adopt, check_entries, put_part, weights_at
-from genlab.run.judged import check_judged, fits_judged
+from genlab.run.judged import ask_if_wanted, check_judged, fits_judged
 from genlab.run.pixel_levels import check_model_bits
 from genlab.run.start import check_start
 from genlab.run.training_loop import TrainingLoop
@@ -152,6 +152,7 @@ def _callback_slot(node: Mapping[str, Any]) -> Any:
 def build_data(config: DictConfig, run: Path | None = None) -> DataModule:
     """The datamodule; its spec goes into ``config.spec``. ``run``: one that keeps its tokenizer."""
     data: DataModule = build(resolved(config.data), DataModule, "data")
+    ask_if_wanted(config, data)
     kept = None if run is None else run / run_folder.TOKENIZER
     if kept is not None and kept.is_file():
         _give_tokenizer(kept, data.keep_tokenizer)

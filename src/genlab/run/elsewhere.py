@@ -26,7 +26,7 @@ from genlab.config.slots import needs
 from genlab.errors import CheckpointError, ConfigError
 from genlab.files.atomic import prepare_folder, write_atomically
 from genlab.metrics.extractor.classifier import ClassifierFeatures
-from genlab.model.base import ComparesCaptions, HasFeatures, HasLatent, HasTokens, Model
+from genlab.model.base import ComparesCaptions, HasFeatures, HasLatent, HasTokens, Model, ScoresAnswers
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
 from genlab.model.renamed_weights import renamed
 from genlab.run import run_folder
@@ -41,6 +41,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LACKS: dict[Any, tuple[str, str]] = {  # what an unsuitable model lacks, and models that have it
     HasLatent: ("has no latents with a spatial shape", "vae or vq_vae"),
     HasTokens: ("has no discrete tokens", "vq_vae"),
+    ScoresAnswers: ("gives no rewards for answers", "reward"),
     HasFeatures: ("has no features of images", "classifier or contrastive_text"),
     ComparesCaptions: ("does not compare images with captions", "contrastive_text"),
 }
@@ -134,6 +135,8 @@ def _below(node: Any, path: str) -> Iterator[tuple[str, tuple[Any, Any]]]:
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
         return
     if "_target_" not in node:
+        for key in map(str, node):
+            yield from _below(node._get_node(key), f"{path}.{key}")
         return
     try:
         kind = resolve(node._get_node("_target_")._value(), path)  # type: ignore[union-attr]

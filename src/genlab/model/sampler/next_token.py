@@ -31,6 +31,15 @@ class NextToken:
         self.temperature, self.top_k, self.top_p, self.min_p = temperature, top_k, top_p, min_p
         self.repetition_penalty = repetition_penalty
 
+    @property
+    def changes(self) -> str | None:
+        """The first setting, as it is typed, by which tokens are not drawn from a softmax of the logits; None: they
+        are."""
+        neutral = {"top_k": None, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+        changed = [name for name, value in neutral.items() if getattr(self, name) != value]
+        changed = ["temperature", *changed] if self.temperature == 0 else changed
+        return f"model.sampler.{changed[0]}={getattr(self, changed[0])}" if changed else None
+
     def __call__(self, logits: Tensor, before: Tensor, uniform: Tensor) -> Tensor:
         """``logits``: (N, V); ``before``: (N, T) tokens so far, -1 for none; ``uniform``: (N,) on [0, 1) -> (N,)."""
         logits = self.penalized(logits.float(), before)
