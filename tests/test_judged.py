@@ -1,4 +1,4 @@
-"""Families that learn from judgments: what a run of any family promises, of each."""
+"""Families that learn from judgments and rewards: what a run of any family promises, of each."""
 
 import json
 import signal
@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from chats import lines
 from genlab.checkpoint import read
 from genlab.cli import run as command_line
 from genlab.command.train import Interrupted
@@ -31,6 +32,9 @@ from tiny_run import SignalAt, families, only_run, popen, resume, same, small, t
 FAMILIES = [name for name in ConfigTree().groups()["model"] if name not in families()]
 BEGIN = [name for name in FAMILIES if resolve(dict(ConfigTree().targets("model"))[name], name).begins_trained]  # type: ignore[attr-defined]
 OBJECTIVES = [(f, o) for f in FAMILIES for o in options(f, "objective")[0]]
+# Of an answer, what it begins with decides: random networks are rewarded differently for their answers to one prompt.
+POLICY = ("model/rewards=[format]", 'model.rewards.format.pattern="[a-z ].*"', "model.answers=4", "model.sample_length=6",
+          "model.passes=2", "model.minibatches=2")  # fmt: skip
 DIGITS = ("model.conditions=[]", "model.condition_dropout=0")
 
 
@@ -66,6 +70,12 @@ def pictures(folder: Path) -> tuple[str, ...]:
             f"data.cache_dir={folder / 'cache'}")  # fmt: skip
 
 
+def asked(folder: Path) -> tuple[str, ...]:
+    """The overrides that read 60 prompts."""
+    path = lines(({"prompt": f"{i}?", "answer": f"{i}"} for i in range(60)), folder / "prompts.jsonl")
+    return ("data=prompts", f"data.path={path}", f"data.cache_dir={folder / 'cache'}", "data.context=64")
+
+
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A family's overrides: its data, and the run that it begins with."""
@@ -86,7 +96,10 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Any:
             *small("model=transformer", "data=text_file", f"data.path={text}", "data/tokenizer=bytes"),
             "data.context=64", outputs=folder / "source",
         )  # fmt: skip
-        return (*pairs(folder), f"start={source}", "data.template=plain")
+        begun = (f"start={source}", "data.template=plain")
+        if family == "policy":
+            return (*asked(folder), *begun, *POLICY)
+        return (*pairs(folder), *begun)
 
     return of
 
@@ -110,8 +123,8 @@ def never_stopped(overrides: Any, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 def test_each_is_here() -> None:
-    assert FAMILIES == ["diffusion_preference", "image_reward", "preference", "reward"]
-    assert BEGIN == ["diffusion_preference", "preference"]
+    assert FAMILIES == ["diffusion_preference", "image_reward", "policy", "preference", "reward"]
+    assert BEGIN == ["diffusion_preference", "policy", "preference"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -182,7 +195,7 @@ def test_it_needs_judgments(family: str, given: Any, tmp_path: Path) -> None:
     of_pictures = family in ("diffusion_preference", "image_reward")
     bare = ["train", f"model={family}", "logger=[none]", f"outputs={tmp_path}"]
     with pytest.raises(
-        ConfigError, match=rf"learns from .*, and the data have none\. Use (data=.* or )?{data[0]}( or .*)?$"
+        ConfigError, match=rf"(learns from .*|answers prompts), and the data have none\. Use (data=.* or )?{data[0]}( or .*)?$"
     ):
         command_line([*bare, "data=digits" if of_pictures else "data=python_docs"])
     kind = "diffusion" if of_pictures else "transformer"

@@ -146,7 +146,6 @@ def _train(
     callbacks = build_callbacks(plain, evaluation)
     check_callbacks(callbacks, model)
     evaluation.check(model, data)
-    model.check_data(data)
     trial = build_trainer(
         plain, model, [NoCheckpoints()], [], Path()
     )  # refuses what is impossible, before there is a folder
@@ -160,6 +159,7 @@ def _train(
     if run is None:
         check_tokens(plain, data)
     start = read_start(plain, trial_model(plain)) if run is None and begins_elsewhere(plain) else None
+    model.check_data(data)
     if run is not None and trial.is_global_zero:
         check_parts(plain["pretrained"], run)
     if trial.is_global_zero:

@@ -11,10 +11,11 @@ from genlab.model.answers import Answers
 
 
 class Checker:
-    """The score that the checker of the data gives an answer, in [0, 1]: of data=reasoning_gym and data=prompts."""
+    """The score that the checker of the data gives an answer, in [0, 1]: of data=reasoning_gym and data=prompts.
+    ``whole``: 1 for a full score and 0 for less, so that an answer that is right in part is worth nothing."""
 
-    def __init__(self, weight: float = 1.0):
-        self.weight = weight
+    def __init__(self, weight: float = 1.0, whole: bool = False):
+        self.weight, self.whole = weight, whole
 
     def check(self, data: Any) -> None:
         """Raises ConfigError: the data have no checker."""
@@ -31,4 +32,4 @@ class Checker:
         scores = [
             answers.data.score(one, text, answers.split) for one, text in zip(asked, answers.texts, strict=True)
         ]
-        return torch.tensor(scores)
+        return torch.tensor([float(score >= 1) for score in scores] if self.whole else scores)

@@ -59,9 +59,9 @@ def try_out(config: DictConfig, data: DataModule, fit: Any) -> None:
         model, evaluation = build_model(plain, tokenizer=data.tokenizer), build_evaluation(plain)
         check_callbacks(build_callbacks(plain, evaluation), model)
         evaluation.check(model, data)
-        model.check_data(data)
         check_tokens(plain, data)
         start = read_start(plain, trial_model(plain)) if begins_elsewhere(plain) else None
+        model.check_data(data)
         plain["budget"] = {"_target_": "genlab.budget.Examples", "value": 1}
         drawn = OneSample()
         callbacks: list[pl.Callback] = [PutParts(plain["pretrained"]), FiniteGuard()]
