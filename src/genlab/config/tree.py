@@ -158,7 +158,11 @@ class ConfigTree:
         return config
 
     def _takes_several(self, group: str) -> bool:
-        return isinstance(self._defaults(PACKAGED / f"{self.primary}.yaml").get(group), list)
+        """By the primary config, or by an option of the group above."""
+        above, _, name = group.rpartition("/")
+        files = [self._file(above, option) for option in self.groups().get(above, ())] if above else []
+        chosen = [self._defaults(PACKAGED / f"{self.primary}.yaml").get(group), *(self._defaults(f).get(name) for f in files)]
+        return any(isinstance(option, list) for option in chosen)
 
     def _is_replaced(self, override: Override, chosen: Sequence[str]) -> bool:
         """Whether an override belongs to a newly chosen part. A new choice of metrics keeps the extractor, for

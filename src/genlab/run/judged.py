@@ -23,7 +23,7 @@ def ask_if_wanted(config: Mapping[str, Any], data: DataModule) -> None:
     if not isinstance(data, ConversationData):
         fitting = [name for name, target in ConfigTree().targets("data") if _is_conversations(target, name)]
         raise ConfigError(
-            f"a {family.__name__} answers prompts, and the data have none. Use data={' or data='.join(fitting)}."  # type: ignore[union-attr]
+            f"a {family.__name__} answers prompts, and the data have none. Use data={' or data='.join(fitting)}"  # type: ignore[union-attr]
         )
     data.ask()
 
