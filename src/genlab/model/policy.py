@@ -377,9 +377,10 @@ class Policy(TrainedFurther):
         sums = {
             "reward": reward,
             **{name: values for name, values in rollout.told.items() if values.ndim},
-            "equal_groups": (groups == groups[:, :1]).all(dim=1).float(),
-            "distinct": torch.tensor(distinct, device=reward.device),
         }
+        if each > 1:
+            sums["equal_groups"] = (groups == groups[:, :1]).all(dim=1).float()
+            sums["distinct"] = torch.tensor(distinct, device=reward.device)
         both = total(torch.stack([torch.stack([x.double().sum(), x.new_tensor(len(x)).double()]) for x in sums.values()]))
         means = {name: (summed / number).float() for name, (summed, number) in zip(sums, both, strict=True)}
         gap = rollout.told["ratio_gap"].clone()
