@@ -132,9 +132,10 @@ class FailureMonitor(Callback):
         values = self.watch_discriminator(trainer, model)
         for failure, sentence in self.preferences.look(trainer.callback_metrics, model.progress.examples).items():
             self.say(failure, sentence)
-        judges = [name for name, reward in getattr(model, "rewards", {}).items() if not reward.weight]
-        latest = trainer.callback_metrics
-        for failure, sentence in self.policies.look(latest, model.progress.examples, judges).items():
+        judges = model.held_back()
+        for failure, sentence in self.policies.look(
+            trainer.callback_metrics, model.progress.examples, judges
+        ).items():
             self.say(failure, sentence)
         for name, norms in self.gradients.items():
             if norms.last is not None:

@@ -113,6 +113,10 @@ class Model(LightningModule, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The training losses of a batch without dropout, as scalars by name: what validation averages."""
 
+    def held_back(self) -> Sequence[str]:
+        """Rewards that it is measured by and does not learn from, as they are logged: train/reward_<name>."""
+        return ()
+
     def check_data(self, data: Any) -> None:
         """Raises ConfigError: the data do not suit it, in a way that their spec does not say."""
 

@@ -161,6 +161,10 @@ class Policy(TrainedFurther):
         for reward in self.rewards.values():
             reward.check(data)
 
+    def held_back(self) -> list[str]:
+        """The rewards with weight 0."""
+        return [name for name, reward in self.rewards.items() if not reward.weight]
+
     @property
     def limit(self) -> int:
         """Of the length of an answer, in tokens."""

@@ -92,7 +92,10 @@ class Divergence:
         _one_of("kl", estimator, ("k1", "k2", "k3"))
         _one_of("kl_in", stands_in, ("reward", "loss"))
         if stands_in == "loss" and estimator == "k1":
-            raise ValueError("kl=k1 in the loss has no gradient on average. Use kl_in=reward, or kl=k3.")
+            raise ValueError(
+                "kl=k1 in the loss has no gradient on average. Use model.objective.kl_in=reward, or "
+                "model.objective.kl=k3."
+            )
         self.beta, self.estimator, self.stands_in = beta, estimator, stands_in
 
     def costs(self, drawn: Drawn) -> Tensor:
