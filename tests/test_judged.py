@@ -33,8 +33,8 @@ FAMILIES = [name for name in ConfigTree().groups()["model"] if name not in famil
 BEGIN = [name for name in FAMILIES if resolve(dict(ConfigTree().targets("model"))[name], name).begins_trained]  # type: ignore[attr-defined]
 OBJECTIVES = [(f, o) for f in FAMILIES for o in options(f, "objective")[0]]
 # Of an answer, what it begins with decides: random networks are rewarded differently for their answers to one prompt.
-POLICY = ("model/rewards=[format]", 'model.rewards.format.pattern="[a-z ].*"', "model.answers=4", "model.sample_length=6",
-          "model.passes=2", "model.minibatches=2")  # fmt: skip
+POLICY = ("model/rewards=[format]", 'model.rewards.format.pattern="[a-z ].*"', "model.answers=4", "model.passes=2",
+          "model.sample_length=6", "model.minibatches=2")  # fmt: skip
 DIGITS = ("model.conditions=[]", "model.condition_dropout=0")
 
 

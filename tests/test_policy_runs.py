@@ -18,11 +18,13 @@ from genlab.cli import run as command_line
 from genlab.command import train as training
 from genlab.data.conversation import Conversation
 from genlab.errors import ConfigError, GenlabError
+from genlab.metrics.best_of_n import BestOfN
 from genlab.rewards.checker import Checker
 from genlab.rewards.doctests import Doctests, examples_in, program
 from genlab.rewards.judged import Judged
 from genlab.rewards.rules import Ended, Format, Length
 from preferred import pairs
+from remedies import root_without_bubblewrap
 from test_ddp import finish
 from tiny_run import only_run, popen, resume, same, start, train
 
@@ -137,7 +139,9 @@ def test_a_reward_model_judges_and_another_is_held_back(began: tuple[str, ...], 
     run = train(*began, "model/rewards=[judged,gold]", f"model.rewards.judged.model={judge}",
                 f"model.rewards.gold.model={judge}", "model.rewards.judged.caution=0.5", outputs=tmp_path)  # fmt: skip
     assert len([*(run / "parts").iterdir()]) == 1
-    assert {"train/reward", "train/reward_judged", "train/reward_gold", "train/kl", "val/reward_gold"} <= {*columns(run)}
+    assert {"train/reward", "train/reward_judged", "train/reward_gold", "train/kl", "val/reward_gold"} <= {
+        *columns(run)
+    }
     kept = read.newest(run).state
     assert {name.partition(".")[0] for name in kept} == {"network", "reference"}
     resume(run, "budget.value=40")
@@ -272,12 +276,20 @@ def test_what_does_not_fit_is_refused_with_what_does(
         begins(*began, *(word for word in typed if not word.startswith(f"{name}=")), remedy, outputs=outputs)
 
 
-def test_programs_need_permission(no_training: None, began: tuple[str, ...], tmp_path: Path, outputs: Path) -> None:
-    rows = lines(({"prompt": f"{ASKED}# {i}\n", "answer": "    return x + x\n"} for i in range(40)), tmp_path / "p.jsonl")
+def test_programs_need_permission(
+    no_training: None, began: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outputs: Path
+) -> None:
+    rows = lines(
+        ({"prompt": f"{ASKED}# {i}\n", "answer": "    return x + x\n"} for i in range(40)), tmp_path / "p.jsonl"
+    )
     typed = [*began, f"data.path={rows}", "data.context=160", "model/rewards=[doctests]"]
     said = refused(*typed, outputs=outputs)
     assert said.endswith("set model.rewards.doctests.allow_code=true.")
-    begins(*typed, "model.rewards.doctests.allow_code=true", "model.rewards.doctests.allow_root=true", outputs=outputs)
+    typed.append("model.rewards.doctests.allow_code=true")
+    root_without_bubblewrap(monkeypatch)
+    said = refused(*typed, outputs=outputs)
+    assert said.endswith("set model.rewards.doctests.allow_root=true.")
+    begins(*typed, "model.rewards.doctests.allow_root=true", outputs=outputs)
 
 
 def test_data_without_a_checker_and_judges_of_other_tokens_are_refused(
@@ -293,11 +305,28 @@ def test_data_without_a_checker_and_judges_of_other_tokens_are_refused(
     other_tokens = refused(*typed, *judged, "data/tokenizer=characters", outputs=outputs)
     assert "its model knows other tokens (Bytes, " in other_tokens
     assert "gives no rewards for answers. Name a run of model=reward." in refused(
-        *typed, "model/rewards=[judged]", f"model.rewards.judged.model={began[-1].removeprefix('start=')}", outputs=outputs
+        *typed,
+        "model/rewards=[judged]",
+        f"model.rewards.judged.model={began[-1].removeprefix('start=')}",
+        outputs=outputs,
     )
     said = refused(*typed, *judged, "data.context=128", "data.template=plain", outputs=outputs)
     assert "sees 64 tokens at once, and data.context=128. Use data.context=64." in said
     begins(*typed, *judged, "data.context=64", outputs=outputs)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("single")
+    return train("model=reward", *pairs(folder), "data.template=plain", *SMALL, "budget.value=8",
+                 outputs=folder / "runs")  # fmt: skip
+
+
+def test_caution_needs_an_ensemble(single: Path, began: tuple[str, ...], no_training: None, outputs: Path) -> None:
+    typed = [*began, "model/rewards=[judged]", f"model.rewards.judged.model={single}"]
+    said = refused(*typed, "model.rewards.judged.caution=1", outputs=outputs)
+    assert said.endswith("caution=1 needs a reward model of several members. Use model.rewards.judged.caution=0.")
+    begins(*typed, "model.rewards.judged.caution=0", outputs=outputs)
 
 
 # --- what is warned of ------------------------------------------------------------------------------------------------
@@ -334,3 +363,26 @@ def test_answers_without_an_end_are_warned_of() -> None:
     watch = PolicyFailures()
     said = [watch.look({"train/reward": float(i), "train/cut": 0.8}, i, ()) for i in range(5)][-1]
     assert "80% do not end within model.sample_length tokens" in said["cut answers"]
+
+
+# --- best of n --------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_and_the_most_frequent_of_n() -> None:
+    metric = BestOfN(n=4)
+    metric.update(["a", "b ", "b", "c"], [1.0, 0.25, 0.25, 0.0])
+    metric.update(["x", "y", "z", "w"], [0.0, 0.5, 0.0, 0.0])  # all once: the first
+    found = {name: float(value) for name, value in metric.compute().items()}
+    assert found == pytest.approx({"best_of_n": 0.75, "most_frequent_of_n": 0.125, "mean_of_n": 0.25,
+                                   "best_of_n_kl": 0.63629436})  # fmt: skip
+    with pytest.raises(ConfigError, match=r"metrics.best_of_n.n must be a whole number from 2 to 1024, got 1"):
+        BestOfN(n=1)
+
+
+def test_a_run_is_measured_by_the_best_of_its_answers(began: tuple[str, ...], tmp_path: Path) -> None:
+    """Answer j to problem i is one of the numbers that no other has: more of them are no worse."""
+    run = train(*began, *FORM, "metrics=[best_of_n]", "metrics.best_of_n.n=3", "metrics.best_of_n.whole=true",
+                outputs=tmp_path)  # fmt: skip
+    found = json.loads((run / "summary.json").read_text())["metrics"]
+    assert {name.rpartition("_3_val")[0] for name in found} == {*BestOfN.directions}
+    assert found["best_of_n_3_val"] >= found["mean_of_n_3_val"]

@@ -104,7 +104,9 @@ def test_an_answer_is_read_with_the_probability_that_it_was_drawn_with(data: Giv
         assert alone.answers.texts == found.answers.texts[12:]
         width = alone.drawn.log_prob.shape[1]
         kept = alone.drawn.counted
-        torch.testing.assert_close(found.drawn.log_prob[12:, :width][kept], alone.drawn.log_prob[kept], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            found.drawn.log_prob[12:, :width][kept], alone.drawn.log_prob[kept], atol=1e-5, rtol=0
+        )
         torch.testing.assert_close(found.drawn.reference[12:, :width][kept],  # type: ignore[index]
                                    alone.drawn.reference[kept], atol=1e-5, rtol=0)  # type: ignore[index]  # fmt: skip
 
@@ -138,7 +140,7 @@ def test_cut_answers_can_be_left_out(data: Given) -> None:
 
 
 def test_the_divergence_is_that_of_predictions(data: Given) -> None:
-    """Its mean over answers is that of the estimate from tokens, up to chance; a policy that is its reference has none."""
+    """Its mean over answers is that of the estimate from tokens, up to chance; a policy like its reference has none."""
     model = learner(data).eval()
     given = batch(data, 0).copy()
     found = model.rolled_out(given, stream(600), 600)
@@ -280,7 +282,9 @@ def test_the_reference_holds_it_back(data: Given) -> None:
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_reward_that_is_no_number_is_named(broken: float, data: Given) -> None:
     model = learner(data, rewards={"odd": Vowels(broken=broken)}).eval()
-    with pytest.raises(NumericsError, match=r"^model.rewards.odd gave (nan|inf) for an answer.* the prompt of line 1\."):
+    with pytest.raises(
+        NumericsError, match=r"^model.rewards.odd gave (nan|inf) for an answer.* the prompt of line 1\."
+    ):
         model.rolled_out(batch(data, 1), stream(2), 2)
 
 
@@ -309,7 +313,9 @@ def test_what_does_not_fit_is_refused(data: Given) -> None:
         learner(data, passes=0)
     learner(data, PPO(), answers=1).check_data(data)
     model = learner(data, minibatches=5)
-    with pytest.raises(ConfigError, match=r"model.minibatches=5 does not divide the 16 answers.*Use model.minibatches=4"):
+    with pytest.raises(
+        ConfigError, match=r"model.minibatches=5 does not divide the 16 answers.*Use model.minibatches=4"
+    ):
         model.check_data(data)
     model = learner(data, sample_length=90)
     with pytest.raises(ConfigError, match=r"do not fit after the longest prompt, .*line 3.*Use data.context="):

@@ -133,9 +133,7 @@ class FailureMonitor(Callback):
         for failure, sentence in self.preferences.look(trainer.callback_metrics, model.progress.examples).items():
             self.say(failure, sentence)
         judges = model.held_back()
-        for failure, sentence in self.policies.look(
-            trainer.callback_metrics, model.progress.examples, judges
-        ).items():
+        for failure, sentence in self.policies.look(trainer.callback_metrics, model.progress.examples, judges).items():
             self.say(failure, sentence)
         for name, norms in self.gradients.items():
             if norms.last is not None:

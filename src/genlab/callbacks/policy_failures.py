@@ -17,8 +17,8 @@ class PolicyFailures:
 
     * **Equal groups**: all answers to a prompt get the same reward, for every prompt, so that nothing is learnt.
     * **Cut answers**: most do not end within the limit of their length.
-    * **Over-optimization**: a judge that was held back finds answers worse again while the reward goes on rising (Gao et
-      al. 2022, arXiv:2210.10760): by more than twice the standard error of the difference.
+    * **Over-optimization**: a judge that was held back finds answers worse again while the reward goes on rising (Gao
+      et al. 2022, arXiv:2210.10760): by more than twice the standard error of the difference.
     """
 
     def __init__(self) -> None:
@@ -34,14 +34,15 @@ class PolicyFailures:
         found = {}
         if self._holds("equal", float(logged.get("train/equal_groups", 0.0)) >= _ALL):
             found["equal groups"] = (
-                f"nothing is learnt: at the last {_IN_A_ROW} looks, up to {examples:,} examples, all answers to a prompt "
-                "had the same reward. Use model.answers=16 or more, prompts that are answered rightly now and then, or a "
-                "reward that tells answers apart."
+                f"nothing is learnt: at the last {_IN_A_ROW} looks, up to {examples:,} examples, all answers to a "
+                "prompt had the same reward. Use model.answers=16 or more, prompts that are answered rightly now and "
+                "then, or a reward that tells answers apart."
             )
         if self._holds("cut", float(logged.get("train/cut", 0.0)) > _MOST):
             found["cut answers"] = (
                 f"most answers are cut: after {examples:,} examples {float(logged['train/cut']):.0%} do not end within "
-                "model.sample_length tokens. Use a larger one, or add a reward for an end: model/rewards=[checker,ended]."
+                "model.sample_length tokens. Use a larger one, or add a reward for an end: "
+                "model/rewards=[checker,ended]."
             )
         self._add("reward", float(logged["train/reward"]))
         for judge in judges:
@@ -50,8 +51,8 @@ class PolicyFailures:
                 if self._is_gamed(judge):
                     found[f"gamed {judge}"] = (
                         f"the reward is gamed: after {examples:,} examples {judge}, which is not learnt from, is "
-                        f"{mean(self.recent[judge]):.3g} and was {self.best[judge][0]:.3g}, while the reward has risen. "
-                        "Use a larger model.objective.beta, or a smaller budget.value."
+                        f"{mean(self.recent[judge]):.3g} and was {self.best[judge][0]:.3g}, while the reward has "
+                        "risen. Use a larger model.objective.beta, or a smaller budget.value."
                     )
         return found
 

@@ -172,7 +172,7 @@ class Policy(TrainedFurther):
 
     # --- training ---------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         with in_eval_mode(self):
             numbers = self.global_rank + self.trainer.world_size * torch.arange(len(batch["prompt"]))
             seeds = [
@@ -211,9 +211,7 @@ class Policy(TrainedFurther):
             for step in range(self.minibatches):
                 yield (step_of[places] == step).nonzero()[:, 0]
 
-    def _step(
-        self, optimizer: Any, answers: Answers, drawn: Drawn, lesson: Lesson, rows: Tensor
-    ) -> dict[str, Tensor]:
+    def _step(self, optimizer: Any, answers: Answers, drawn: Drawn, lesson: Lesson, rows: Tensor) -> dict[str, Tensor]:
         """A step of the optimizer on some answers; the loss, and the share of ratios that are clipped."""
         rows = rows.to(drawn.reward.device)
         counts = count(drawn.counted[rows], total)
@@ -326,7 +324,9 @@ class Policy(TrainedFurther):
                 score = reward.score(answers).to(answers.sequences.device, torch.float32)
             except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
                 cause = " ".join(str(error).split()) or type(error).__name__
-                raise NumericsError(f"model.rewards.{name} failed on an answer ({cause[:200]}). {_about(answers, 0)}")
+                raise NumericsError(
+                    f"model.rewards.{name} failed on an answer ({cause[:200]}). {_about(answers, 0)}"
+                ) from error
             if not score.isfinite().all():
                 wrong = int((~score.isfinite()).nonzero()[0, 0])
                 raise NumericsError(
@@ -385,7 +385,9 @@ class Policy(TrainedFurther):
         if each > 1:
             sums["equal_groups"] = (groups == groups[:, :1]).all(dim=1).float()
             sums["distinct"] = torch.tensor(distinct, device=reward.device)
-        both = total(torch.stack([torch.stack([x.double().sum(), x.new_tensor(len(x)).double()]) for x in sums.values()]))
+        both = total(
+            torch.stack([torch.stack([x.double().sum(), x.new_tensor(len(x)).double()]) for x in sums.values()])
+        )
         means = {name: (summed / number).float() for name, (summed, number) in zip(sums, both, strict=True)}
         gap = rollout.told["ratio_gap"].clone()
         if dist.is_initialized() and dist.get_world_size() > 1:
@@ -448,9 +450,8 @@ def joined(rollouts: Sequence[Rollout]) -> Rollout:
         found = [getattr(one, name) for one in drawn]
         width = length + (name == "value")
         fields[name] = None if found[0] is None else torch.cat([_filled(x, 0, width - x.shape[1]) for x in found])
-    together = drawn[0]._replace(
-        reward=torch.cat([one.reward for one in drawn]), ended=torch.cat([one.ended for one in drawn]), **fields
-    )
+    ends = {name: torch.cat([getattr(one, name) for one in drawn]) for name in ("reward", "ended")}
+    together = drawn[0]._replace(**ends, **fields)  # type: ignore[arg-type]
     told = {
         name: torch.cat([one.told[name] for one in rollouts]) if value.ndim else max(one.told[name] for one in rollouts)
         for name, value in rollouts[0].told.items()

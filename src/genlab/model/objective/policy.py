@@ -274,7 +274,10 @@ class PPO:
                 raise ValueError(f"{name}={share} must lie between 0 and 1.")
         self.divergence, self.clip = Divergence(beta, kl, "reward"), _positive("clip", clip)
         self.gamma, self.lam = gamma, lam
-        self.value_clip, self.value_weight = _positive("value_clip", value_clip), _positive("value_weight", value_weight)
+        self.value_clip, self.value_weight = (
+            _positive("value_clip", value_clip),
+            _positive("value_weight", value_weight),
+        )
         self.whiten = whiten
 
     @property
