@@ -17,7 +17,8 @@ from genlab.model.network.feed_forward import SwiGLU
 from genlab.model.network.positions import Rotary
 from genlab.model.network.token_transformer import TokenTransformer
 from genlab.model.objective.policy import GRPO, PPO, RLOO, Reinforce
-from genlab.model.policy import Policy, joined
+from genlab.model.policy import Policy
+from genlab.model.rollout import joined
 from genlab.model.sampler.next_token import NextToken
 from genlab.model.schedule import Constant
 from genlab.seeding import RandomStream

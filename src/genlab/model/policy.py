@@ -1,7 +1,7 @@
 """Language models that learn from the rewards of their own answers: PPO, GRPO and others."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,21 +12,15 @@ from genlab.errors import ConfigError, NumericsError
 from genlab.model.answers import Answers
 from genlab.model.base import Batch, LearningRateSchedule, OptimizerFactory, in_eval_mode
 from genlab.model.cross_entropy import MOST, nats
+from genlab.model.gathered import total
 from genlab.model.objective.policy import Drawn, Lesson, PolicyObjective, count
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import AnswerReward, SwitchableAdapter, TokenEncoder, TokenSampler
 from genlab.model.reference import TrainedFurther
+from genlab.model.rollout import Rollout, joined
 from genlab.seeding import RandomStream, derive_seed
 
 _ANSWERS, _ORDER = 1, 2  # keys of random numbers
-
-
-class Rollout(NamedTuple):
-    """M answers to prompts, as rewards and as objectives see them."""
-
-    answers: Answers
-    drawn: Drawn
-    told: dict[str, Tensor]  # what is logged of each, (M,) or a scalar
 
 
 class Policy(TrainedFurther):
@@ -407,14 +401,6 @@ _NEUTRAL = {
 }
 
 
-def total(x: Tensor) -> Tensor:
-    """The sum of a tensor over all processes."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        x = x.clone()
-        dist.all_reduce(x)
-    return x
-
-
 def divergence(policy: Tensor, reference: Tensor) -> Tensor:
     """KL of predictions, in nats, by their logits (M, L, V). -> (M, L)."""
     rows = max(1, MOST // (policy.shape[1] * policy.shape[2]))
@@ -423,45 +409,6 @@ def divergence(policy: Tensor, reference: Tensor) -> Tensor:
         p, q = ours.log_softmax(dim=-1), theirs.log_softmax(dim=-1)
         found.append((p.exp() * (p - q)).sum(dim=-1))
     return torch.cat(found)
-
-
-def joined(rollouts: Sequence[Rollout]) -> Rollout:
-    """Those of several batches as one, prompts and answers filled up to the longest."""
-    if len(rollouts) == 1:
-        return rollouts[0]
-    answers = [one.answers for one in rollouts]
-    drawn = [one.drawn for one in rollouts]
-    length = max(one.log_prob.shape[1] for one in drawn)
-    prompts = max(one.sequences.shape[1] - one.most for one in answers)
-    whole = Answers(
-        data=answers[0].data,
-        split=answers[0].split,
-        numbers=[number for one in answers for number in one.numbers],
-        texts=[text for one in answers for text in one.texts],
-        sequences=torch.cat([_filled(one.sequences, prompts - one.sequences.shape[1] + one.most, length - one.most)
-                             for one in answers]),
-        padding=torch.cat([one.padding + prompts - one.sequences.shape[1] + one.most for one in answers]),
-        length=torch.cat([one.length for one in answers]),
-        ended=torch.cat([one.ended for one in answers]),
-        limit=answers[0].limit,
-    )  # fmt: skip
-    fields = {}
-    for name in ("counted", "log_prob", "reference", "value"):
-        found = [getattr(one, name) for one in drawn]
-        width = length + (name == "value")
-        fields[name] = None if found[0] is None else torch.cat([_filled(x, 0, width - x.shape[1]) for x in found])
-    ends = {name: torch.cat([getattr(one, name) for one in drawn]) for name in ("reward", "ended")}
-    together = drawn[0]._replace(**ends, **fields)  # type: ignore[arg-type]
-    told = {
-        name: torch.cat([one.told[name] for one in rollouts]) if value.ndim else max(one.told[name] for one in rollouts)
-        for name, value in rollouts[0].told.items()
-    }
-    return Rollout(whole, together, told)
-
-
-def _filled(x: Tensor, before: int, after: int) -> Tensor:
-    """(M, T) with zeros before and after."""
-    return torch.nn.functional.pad(x, (before, after))
 
 
 def _about(answers: Answers, row: int) -> str:
