@@ -1,6 +1,7 @@
 """The tables and figures of docs/rlhf.md.
 
-python scripts/docs_rlhf.py loop FOLDER       # of scripts/loop_example.sh: a table, and FOLDER/gamed.png
+python scripts/docs_rlhf.py loop FOLDER         # of scripts/loop_example.sh: a table, and FOLDER/gamed.png
+python scripts/docs_rlhf.py last FOLDER RECORD  # adds what runs FOLDER/<row>/<seed> logged last to their record
 """
 
 import csv
@@ -158,6 +159,18 @@ NUMBERS = {
 LAST = {"kl": "KL, nats", "length": "tokens", "distinct": "different of 8"}
 
 
+def last(folder: Path, record: Path) -> None:
+    """The means of what the last ten steps of each run logged."""
+    content = json.loads(record.read_text(encoding="utf-8"))
+    for run in content["runs"]:
+        rows = _logged(folder / run["row"] / str(run["seed"]))
+        for name in LAST:
+            found = [float(row[f"train/{name}"]) for row in rows if row.get(f"train/{name}")]
+            if found:
+                run["metrics"][f"last_{name}"] = round(statistics.fmean(found[-10:]), 4)
+    record.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def problems() -> list[str]:
     """What learning from a checker is worth."""
     content = json.loads((MEASURED / "rlhf.json").read_text(encoding="utf-8"))
@@ -183,4 +196,7 @@ if __name__ == "__main__":
     from genlab.machine.torchvision_ops import install
 
     install()
-    loop(Path(sys.argv[2]))
+    if sys.argv[1] == "loop":
+        loop(Path(sys.argv[2]))
+    else:
+        last(Path(sys.argv[2]), Path(sys.argv[3]))
