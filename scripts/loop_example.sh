@@ -10,7 +10,7 @@ set -euo pipefail
 ROOT=${ROOT:-runs/loop}
 SCALE=${SCALE:-1}                 # of all budgets
 SEEDS=${SEEDS:-0,1,2}
-PAIRS=${PAIRS:-150}               # that the reward model learns from; the judge that is held back has all
+PAIRS=${PAIRS:-100}               # that the reward model learns from; the judge that is held back has all
 PYTHON=${PYTHON:-python}
 export OMP_NUM_THREADS=1
 own="trainer=cpu logger=[none] metrics=[] budget=examples callbacks.evaluation.times=0
@@ -40,7 +40,7 @@ train "$ROOT/answers" model=transformer $asked data.packing=false data.batch_siz
 # 2. Pairs of its answers, judged.
 judged train all
 judged val held-out
-head -n "$PAIRS" "$ROOT/all.jsonl" > "$ROOT/some.jsonl"
+grep '"tie": false' "$ROOT/all.jsonl" | head -n "$PAIRS" > "$ROOT/some.jsonl" || true
 
 for seed in ${SEEDS//,/ }; do
   # 3. A reward model of some of them, and one of all, which is held back.
