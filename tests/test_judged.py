@@ -31,7 +31,12 @@ from tiny_run import SignalAt, families, only_run, popen, resume, same, small, t
 
 FAMILIES = [name for name in ConfigTree().groups()["model"] if name not in families()]
 BEGIN = [name for name in FAMILIES if resolve(dict(ConfigTree().targets("model"))[name], name).begins_trained]  # type: ignore[attr-defined]
-OBJECTIVES = [(f, o) for f in FAMILIES for o in options(f, "objective")[0]]
+OFTEN = {"edm", "grpo", "ppo", "dpo", "kto", "orpo", "bradley_terry"}  # of a kind: the others are in the matrix
+OBJECTIVES = [
+    pytest.param(f, o, marks=[] if o in OFTEN else [pytest.mark.matrix])
+    for f in FAMILIES
+    for o in options(f, "objective")[0]
+]
 # Of an answer, what it begins with decides: random networks are rewarded differently for their answers to one prompt.
 POLICY = ("model/rewards=[format]", 'model.rewards.format.pattern="[a-z ].*"', "model.answers=4", "model.passes=2",
           "model.sample_length=6", "model.minibatches=2")  # fmt: skip

@@ -194,28 +194,21 @@ def stepped(model: Policy, *batches: dict[str, Tensor], every: int = 1) -> dict[
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("objective", [GRPO(), GRPO(aggregate="token"), RLOO(), Reinforce(), PPO()],
-                         ids=["grpo", "token", "rloo", "reinforce", "ppo"])  # fmt: skip
-def test_what_may_not_matter(objective: Any, data: Given) -> None:
-    """How many answers are in memory at a time, and whether a batch comes in two halves."""
+@pytest.mark.parametrize("objective", [GRPO(aggregate="token"), RLOO(), PPO()], ids=["token", "rloo", "ppo"])
+def test_how_many_answers_are_in_memory_does_not_matter(objective: Any, data: Given) -> None:
     given = {"passes": 2, "minibatches": 2, "lr": 1e-3}
     whole = stepped(learner(data, objective, **given), batch(data, 0, 1, 2, 3))
     some = stepped(learner(data, objective, rows_at_once=3, **given), batch(data, 0, 1, 2, 3))
-    halves = learner(data, objective, **given)
-    both = stepped(halves, batch(data, 0, 1), batch(data, 2, 3), every=2)
-    assert not halves.waiting
     for name, value in whole.items():
         torch.testing.assert_close(some[name], value, rtol=0, atol=2e-5, msg=name)
-        if name.split(".")[0] != "reference":
-            torch.testing.assert_close(value.isfinite(), torch.ones_like(value, dtype=torch.bool))
-    moved = {name for name, value in both.items() if not torch.equal(value, stepped(learner(data, objective))[name])}
-    assert moved
 
 
 def test_a_batch_in_two_halves_makes_the_step_of_the_whole(data: Given) -> None:
     """Of one pass: where answers go among steps depends on the examples seen, which a half has fewer of."""
     whole = stepped(learner(data, PPO(), lr=1e-3), batch(data, 0, 1, 2, 3))
-    both = stepped(learner(data, PPO(), lr=1e-3), batch(data, 0, 1), batch(data, 2, 3), every=2)
+    halves = learner(data, PPO(), lr=1e-3)
+    both = stepped(halves, batch(data, 0, 1), batch(data, 2, 3), every=2)
+    assert not halves.waiting
     for name, value in whole.items():
         torch.testing.assert_close(both[name], value, rtol=0, atol=2e-5, msg=name)
 
@@ -254,7 +247,16 @@ def test_joined_answers_keep_their_places(data: Given) -> None:
                                both.drawn.value[:, :-1][both.drawn.counted])  # type: ignore[index]  # fmt: skip
 
 
-@pytest.mark.parametrize("objective", [GRPO(0.0), RLOO(0.0), Reinforce(0.0), PPO(0.0)], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize(
+    "objective",
+    [
+        GRPO(0.0),
+        PPO(0.0),
+        pytest.param(RLOO(0.0), marks=pytest.mark.matrix),
+        pytest.param(Reinforce(0.0), marks=pytest.mark.matrix),
+    ],
+    ids=lambda o: type(o).__name__,
+)
 def test_it_learns_to_say_a(objective: Any, data: Given) -> None:
     model = learner(data, objective, answers=16, lr=2e-2)
     rewards = []
