@@ -386,3 +386,13 @@ def test_a_run_is_measured_by_the_best_of_its_answers(began: tuple[str, ...], tm
     found = json.loads((run / "summary.json").read_text())["metrics"]
     assert {name.rpartition("_3_val")[0] for name in found} == {*BestOfN.directions}
     assert found["best_of_n_3_val"] >= found["mean_of_n_3_val"]
+
+
+def test_what_does_not_change_a_run(began: tuple[str, ...], tmp_path: Path) -> None:
+    """Blocks that are computed twice; half precision trains too."""
+    whole = train(*began, *FORM, "budget.value=16", outputs=tmp_path / "whole")
+    twice = train(*began, *FORM, "budget.value=16", "trainer.activation_checkpointing=true", outputs=tmp_path / "twice")
+    assert same(state(twice), state(whole))
+    assert read.newest(twice).progress.flops == read.newest(whole).progress.flops
+    half = train(*began, *FORM, "budget.value=16", "trainer.precision=bf16-mixed", outputs=tmp_path / "half")
+    assert read.newest(half).progress.examples == 16

@@ -225,7 +225,8 @@ class Policy(TrainedFurther):
                 self.manual_backward(weight * loss * self.trainer.world_size)  # processes average their gradients
             losses.append(weight * loss.detach())
             clipped.append(weight * share.detach())
-        optimizer.step()
+        with self.counting("optimizer"):
+            optimizer.step()
         optimizer.zero_grad()
         both = total(torch.stack([torch.stack(losses).sum(), torch.stack(clipped).sum().float()]))
         return {"loss": both[0], "clipped": both[1]}
