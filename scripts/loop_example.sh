@@ -56,7 +56,7 @@ for seed in ${SEEDS//,/ }; do
       start="$ROOT/answers" model/rewards=[judged,gold] model.rewards.judged.model="$ROOT/reward-some/$seed" \
       model.rewards.gold.model="$ROOT/reward-all/$seed" model.optimizer.lr=5e-4 model.schedule.warmup=320 \
       trainer.gradient_clip_val=1.0 trainer.log_every_n_steps=1 callbacks.ema.half_life=1000 seed="$seed" \
-      $([ "${run%%-*}" = ppo ] && echo model.minibatches=4 model.passes=2) budget.value="$(budget 4800)"
+      $([ "${run%%-*}" = ppo ] && echo model.minibatches=4 model.passes=2) budget.value="$(budget 3200)"
   done
   train "$ROOT/dpo/$seed" model=preference data=preferences data.path="$ROOT/some.jsonl" data.val_path="$ROOT/held-out.jsonl" \
     data.batch_size=16 start="$ROOT/answers" model.sample_length=16 callbacks.samples.times=0 model.optimizer.lr=5e-4 seed="$seed" \
