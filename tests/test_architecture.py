@@ -74,6 +74,7 @@ LOADERS = {  # what each may call; all look before they load
 MADE_OF = {
     "genlab.model.latent_diffusion": {"genlab.model.diffusion"},
     "genlab.model.diffusion_preference": {"genlab.model.diffusion"},
+    "genlab.model.diffusion_policy": {"genlab.model.diffusion"},
     "genlab.model.preference": {"genlab.model.transformer"},
     "genlab.model.reward": {"genlab.model.reward_model"},
     "genlab.model.image_reward": {"genlab.model.reward_model"},
