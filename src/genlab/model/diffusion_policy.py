@@ -376,11 +376,10 @@ def standardised(reward: Tensor, groups: Tensor | None) -> Tensor:
     whole = (reward - reward.mean()) / (reward.std(correction=0) + _FLOOR)
     if groups is None:
         return whole
-    member = torch.zeros(len(reward), int(groups.max()) + 1, dtype=reward.dtype, device=reward.device)
-    member[torch.arange(len(reward), device=reward.device), groups] = 1
-    count = member.sum(dim=0)
-    gap = reward - (reward @ member / count)[groups]
-    std = (gap.square() @ member / count).sqrt()[groups]
+    empty = reward.new_zeros(int(groups.max()) + 1)
+    count = empty.index_add(0, groups, torch.ones_like(reward))
+    gap = reward - (empty.index_add(0, groups, reward) / count)[groups]
+    std = (empty.index_add(0, groups, gap.square()) / count).sqrt()[groups]
     return torch.where(count[groups] > 1, gap / (std + _FLOOR), whole)
 
 
