@@ -19,7 +19,7 @@ from genlab.model.sampler.ancestral import Ancestral
 from genlab.model.sampler.ddim import DDIM
 from genlab.model.sampler.grid import Karras
 from genlab.model.schedule import Constant
-from genlab.rewards.pictures import Brightness, JpegSize
+from genlab.rewards.pictures import Brightness, JpegSize, LabelProbability
 from genlab.seeding import RandomStream
 
 SHAPE = (1, 2, 2)
@@ -442,6 +442,29 @@ def test_noise_has_a_larger_jpeg_file_than_gray() -> None:
     assert float(JpegSize(quality=10).score(noise, None)[0]) < float(sizes[0])
     with pytest.raises(ConfigError, match="2 channels"):
         reward.check(SimpleNamespace(spec=SimpleNamespace(shape=(2, 4, 4))))
+
+
+def test_the_probability_of_the_label_by_hand() -> None:
+    class Classifier(nn.Module):
+        shape, num_classes = SHAPE, 3
+
+        def features(self, x: Tensor) -> Tensor:
+            return x.flatten(1)
+
+        def logits(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :3]
+
+    images, label = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0, -1])
+    log_prob = images.flatten(1)[:, :3].log_softmax(dim=1)
+    wanted = torch.stack([log_prob[0, 2], log_prob[1, 0], torch.zeros(())])
+    torch.testing.assert_close(LabelProbability(Classifier()).score(images, {"label": label}), wanted)
+    found = LabelProbability(Classifier(), logarithm=False).score(images, {"label": label})
+    torch.testing.assert_close(found[:2], wanted[:2].exp())
+    spec = SimpleNamespace(shape=SHAPE, condition={"label": SimpleNamespace(size=4)})
+    with pytest.raises(ConfigError, match=r"with 3 labels, the data have \(1, 2, 2\) with 4\. Name a run of model=classifier"):
+        LabelProbability(Classifier()).check(SimpleNamespace(spec=spec))
+    spec.condition["label"].size = 3
+    LabelProbability(Classifier()).check(SimpleNamespace(spec=spec))
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
