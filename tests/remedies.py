@@ -1246,6 +1246,12 @@ OFFERED = (
         "only a long training shows whether it is gamed",
         "model=policy data=prompts data.path=p.jsonl start=outputs/a/b model.objective.beta=0.1 budget.value=100",
     ),
+    Offered(
+        "model/diffusion_policy.py",
+        "cannot be sharded (trainer=fsdp)",
+        "several GPUs",
+        "model=diffusion_policy start=outputs/a/b trainer=ddp",
+    ),
     Offered("model/gan.py", "cannot be sharded (trainer=fsdp)", "several GPUs", "model=gan trainer=ddp"),
     Offered(
         "callbacks/failure_monitor.py",
@@ -1351,6 +1357,51 @@ ELSEWHERE = (
         "rewards/doctests.py",
         "runs programs that the model writes",
         "test_policy_runs.py::test_programs_need_permission",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "no reward has a weight",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "that a picture was drawn for, and the model has none",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "model.advantages=condition compares",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "this sampler draws nothing on its way",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "does not divide the {} samples",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "rewards/pictures.py",
+        "is outside 1 to 100",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "rewards/pictures.py",
+        "and a JPEG file has 1 or 3",
+        "model/test_diffusion_policy.py::test_noise_has_a_larger_jpeg_file_than_gray",
+    ),
+    Elsewhere(
+        "rewards/label.py",
+        "the classifier was trained on pictures of shape",
+        "model/test_diffusion_policy.py::test_the_probability_of_the_label_by_hand",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "That was a sample after {}",
+        "model/test_diffusion_policy.py::test_a_reward_that_fails_ends_the_run_in_a_line",
     ),
     Elsewhere(
         "command/export.py",

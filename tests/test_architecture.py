@@ -75,6 +75,7 @@ LOADERS = {  # what each may call; all look before they load
 MADE_OF = {
     "genlab.model.latent_diffusion": {"genlab.model.diffusion"},
     "genlab.model.diffusion_preference": {"genlab.model.diffusion"},
+    "genlab.model.diffusion_policy": {"genlab.model.diffusion"},
     "genlab.model.reference": {"genlab.model.transformer"},
     "genlab.model.reward": {"genlab.model.reward_model"},
     "genlab.model.image_reward": {"genlab.model.reward_model"},
@@ -214,6 +215,7 @@ NAMES_LABELS = (
     "genlab.config.renamed_options",
     "genlab.command.options",
     "genlab.command.sample",
+    "genlab.rewards.label",
     *(f"genlab.metrics.{name}" for name in OF_LABELS),
 )
 

@@ -122,12 +122,13 @@ class Diffusion(GenerativeModel):
         with exact_float32(self.device):  # or a sample depends on its batch
             return self.sampler(self.denoiser(condition), generator.randn(*self.shape), generator)
 
-    def denoiser(self, condition: Condition | None) -> Denoiser:
-        """D(x; sigma) under a condition, with the model's guidance."""
+    def denoiser(self, condition: Condition | None, network: nn.Module | None = None) -> Denoiser:
+        """D(x; sigma) under a condition, with the model's guidance. ``network``: another in place of its own."""
+        denoise = CountingDenoiser(self, network)
         if condition is None:
-            return self.guidance.guide(CountingDenoiser(self), None, None)
+            return self.guidance.guide(denoise, None, None)
         first = next(iter(condition.values()))
-        return self.guidance.guide(CountingDenoiser(self), condition, self.conditions.nothing(len(first), first.device))
+        return self.guidance.guide(denoise, condition, self.conditions.nothing(len(first), first.device))
 
     def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:
         """What the denoiser makes of noise: (2, *shape)."""
@@ -163,10 +164,10 @@ class Diffusion(GenerativeModel):
 
 
 class CountingDenoiser:
-    """D(x; sigma) of a model under any condition; its network is the model's. Counts the network's evaluations."""
+    """D(x; sigma) of a model under any condition, by its network or another one. Counts the network's evaluations."""
 
-    def __init__(self, model: Diffusion):
-        self.model, self.network = model, model.network
+    def __init__(self, model: Diffusion, network: nn.Module | None = None):
+        self.model, self.network = model, model.network if network is None else network
 
     def __call__(self, x: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
         self.model.evaluations += len(x)

@@ -73,6 +73,22 @@ class AnswerReward(Protocol):
         ...
 
 
+class PictureReward(Protocol):
+    """How good drawn pictures are."""
+
+    weight: float  # in the sum of rewards; 0: it is measured, and not learnt from
+    reads: frozenset[str]  # the keys of the condition that it looks at
+
+    def check(self, data: Any) -> None:
+        """Raises ConfigError: it cannot tell of pictures like these data."""
+        ...
+
+    def score(self, images: Tensor, condition: Condition | None) -> Tensor:
+        """``images``: (N, C, H, W) in [-1, 1]; ``condition``: what they were drawn for. -> (N,), higher for better
+        ones."""
+        ...
+
+
 class RewardObjective(Protocol):
     """The losses of pairs by the difference of their two rewards."""
 
@@ -238,6 +254,18 @@ class Sampler(Protocol):
 
     def __call__(self, denoise: Denoiser, noise: Tensor, generator: RandomStream) -> Tensor:
         """``noise``: standard normal, (N, C, H, W). Returns data of that shape."""
+        ...
+
+
+class StochasticSampler(Sampler, Protocol):
+    """A sampler each of whose steps, but for the last, draws from a Gaussian."""
+
+    num_steps: int
+    grid: Callable[[int], Tensor]  # of a number of steps: (num_steps + 1,) noise levels, descending, the last one 0
+
+    def transition(self, clean: Tensor, x: Tensor, t: float, s: float) -> tuple[Tensor, float]:
+        """The mean, like ``x``, and the standard deviation of a step from ``x`` (N, C, H, W) at level ``t`` to level
+        ``s``; ``clean`` is D(x; t)."""
         ...
 
 

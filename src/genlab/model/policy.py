@@ -1,6 +1,7 @@
 """Language models that learn from the rewards of their own answers: PPO, GRPO and others."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.errors import ConfigError, NumericsError
+from genlab.errors import ConfigError
 from genlab.model.answers import Answers
 from genlab.model.base import Batch, LearningRateSchedule, OptimizerFactory, in_eval_mode
 from genlab.model.cross_entropy import MOST, nats
@@ -17,6 +18,7 @@ from genlab.model.objective.policy import Drawn, Lesson, PolicyObjective, count
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import AnswerReward, SwitchableAdapter, TokenEncoder, TokenSampler
 from genlab.model.reference import TrainedFurther
+from genlab.model.rewarding import held_back, rewarded
 from genlab.model.rollout import Rollout, joined
 from genlab.seeding import RandomStream, derive_seed
 
@@ -98,7 +100,7 @@ class Policy(TrainedFurther):
                 f"answers={answers}: this objective compares answers to one prompt. Use model.answers=8, or "
                 "model/objective=reinforce."
             )
-        if not any(reward.weight for reward in rewards.values()):
+        if len(held_back(rewards)) == len(rewards):
             raise ValueError("no reward has a weight, so there is nothing to learn. Use model/rewards=[checker].")
         self.objective, self.rewards, self.num_answers = objective, dict(rewards), answers
         self.passes, self.minibatches, self.rows_at_once = passes, minibatches, rows_at_once
@@ -157,7 +159,7 @@ class Policy(TrainedFurther):
 
     def held_back(self) -> list[str]:
         """The rewards with weight 0."""
-        return [name for name, reward in self.rewards.items() if not reward.weight]
+        return held_back(self.rewards)
 
     @property
     def limit(self) -> int:
@@ -313,23 +315,8 @@ class Policy(TrainedFurther):
 
     def _rewarded(self, answers: Answers) -> tuple[Tensor, dict[str, Tensor]]:
         """The reward of each answer, (M,), and each of the rewards that it consists of."""
-        scores: dict[str, Tensor] = {}
-        for name, reward in self.rewards.items():
-            try:
-                score = reward.score(answers).to(answers.sequences.device, torch.float32)
-            except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
-                cause = " ".join(str(error).split()) or type(error).__name__
-                raise NumericsError(
-                    f"model.rewards.{name} failed on an answer ({cause[:200]}). {_about(answers, 0)}"
-                ) from error
-            if not score.isfinite().all():
-                wrong = int((~score.isfinite()).nonzero()[0, 0])
-                raise NumericsError(
-                    f"model.rewards.{name} gave {float(score[wrong])} for an answer. {_about(answers, wrong)}"
-                )
-            scores[name] = score
-        weighted = [reward.weight * scores[name] for name, reward in self.rewards.items() if reward.weight]
-        return torch.stack(weighted).sum(dim=0), scores
+        sequences = answers.sequences
+        return rewarded(self.rewards, (answers,), len(sequences), sequences.device, partial(_about, answers))
 
     def _read(
         self, sequences: Tensor, padding: Tensor, length: int, counted: Tensor

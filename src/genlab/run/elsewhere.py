@@ -26,7 +26,7 @@ from genlab.config.slots import needs
 from genlab.errors import CheckpointError, ConfigError
 from genlab.files.atomic import prepare_folder, write_atomically
 from genlab.metrics.extractor.classifier import ClassifierFeatures
-from genlab.model.base import ComparesCaptions, HasFeatures, HasLatent, HasTokens, Model, ScoresAnswers
+from genlab.model.base import Classifies, ComparesCaptions, HasFeatures, HasLatent, HasTokens, Model, ScoresAnswers
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
 from genlab.model.renamed_weights import renamed
 from genlab.run import run_folder
@@ -42,6 +42,7 @@ _LACKS: dict[Any, tuple[str, str]] = {  # what an unsuitable model lacks, and mo
     HasLatent: ("has no latents with a spatial shape", "vae or vq_vae"),
     HasTokens: ("has no discrete tokens", "vq_vae"),
     ScoresAnswers: ("gives no rewards for answers", "reward"),
+    Classifies: ("is not a classifier", "classifier"),
     HasFeatures: ("has no features of images", "classifier or contrastive_text"),
     ComparesCaptions: ("does not compare images with captions", "contrastive_text"),
 }

@@ -28,8 +28,12 @@ class Ancestral:
         sigmas = self.grid(self.num_steps).tolist()
         x = sigmas[0] * noise
         for t, s in pairwise(sigmas):
-            clean = denoise(x, x.new_full((len(x),), t))
-            x = clean + (s / t) ** 2 * (x - clean)
-            if s > 0:
-                x = x + s * math.sqrt(t**2 - s**2) / t * generator.randn_like(x)
+            x, std = self.transition(denoise(x, x.new_full((len(x),), t)), x, t, s)
+            if std > 0:
+                x = x + std * generator.randn_like(x)
         return x
+
+    def transition(self, clean: Tensor, x: Tensor, t: float, s: float) -> tuple[Tensor, float]:
+        """The mean, like ``x``, and the standard deviation of a step from ``x`` (N, C, H, W) at level ``t`` to level
+        ``s``; ``clean`` is D(x; t)."""
+        return clean + (s / t) ** 2 * (x - clean), s * math.sqrt(t**2 - s**2) / t

@@ -34,10 +34,14 @@ class DDIM:
         sigmas = self.grid(self.num_steps).tolist()
         x = sigmas[0] * noise
         for t, s in pairwise(sigmas):
-            clean = denoise(x, x.new_full((len(x),), t))
-            fresh = self.eta * s * math.sqrt(t**2 - s**2) / t  # standard deviation of new noise
-            kept = math.sqrt(s**2 - fresh**2)  # and of the noise that is in x already
-            x = clean + kept / t * (x - clean)
-            if fresh > 0:
-                x = x + fresh * generator.randn_like(x)
+            x, std = self.transition(denoise(x, x.new_full((len(x),), t)), x, t, s)
+            if std > 0:
+                x = x + std * generator.randn_like(x)
         return x
+
+    def transition(self, clean: Tensor, x: Tensor, t: float, s: float) -> tuple[Tensor, float]:
+        """The mean, like ``x``, and the standard deviation of a step from ``x`` (N, C, H, W) at level ``t`` to level
+        ``s``; ``clean`` is D(x; t)."""
+        fresh = self.eta * s * math.sqrt(t**2 - s**2) / t  # standard deviation of new noise
+        kept = math.sqrt(s**2 - fresh**2)  # and of the noise that is in x already
+        return clean + kept / t * (x - clean), fresh
