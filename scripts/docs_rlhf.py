@@ -145,8 +145,8 @@ def draw(root: Path, seeds: Sequence[str]) -> None:
 # --- problems with a checker ------------------------------------------------------------------------------------------
 
 LEARNT = {
-    "sft": "begun with: 500 answers",
-    "cont": "500 answers, as many FLOPs",
+    "sft": "begun with: 800 answers",
+    "cont": "800 answers, as many FLOPs more",
     "grpo": "GRPO",
     "rloo": "RLOO",
     "ppo": "PPO",
