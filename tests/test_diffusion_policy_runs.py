@@ -34,14 +34,15 @@ def classifiers(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     folder = tmp_path_factory.mktemp("classifiers")
     given = small("model=classifier", "data=digits", "model.network.channels=8")
     runs = [train(*given, f"seed={seed}", outputs=folder / str(seed)) for seed in (0, 1)]
-    return tuple(
-        f"model.rewards.{name}.model={run}" for name, run in zip(("label", "second_label"), runs, strict=True)
-    )
+    return tuple(f"model.rewards.{name}.model={run}" for name, run in zip(("label", "second_label"), runs, strict=True))
 
 
 @pytest.fixture(scope="module")
 def overrides(base: Path, classifiers: tuple[str, ...]) -> tuple[str, ...]:
-    return (*small("model=diffusion_policy", *DIGITS, f"start={base}", *REWARDS, *classifiers), "callbacks.samples.times=0")
+    return (
+        *small("model=diffusion_policy", *DIGITS, f"start={base}", *REWARDS, *classifiers),
+        "callbacks.samples.times=0",
+    )
 
 
 @pytest.fixture(scope="module")

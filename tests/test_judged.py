@@ -34,8 +34,8 @@ BEGIN = [name for name in FAMILIES if resolve(dict(ConfigTree().targets("model")
 # A model of the end of the ODE has a sampler of its own, which no policy can learn by.
 OBJECTIVES = [(f, o) for f in FAMILIES for o in options(f, "objective")[0] if o != "consistency"]
 # Of an answer, what it begins with decides: random networks are rewarded differently for their answers to one prompt.
-POLICY = ("model/rewards=[format]", 'model.rewards.format.pattern="[a-z ].*"', "model.answers=4", "model.sample_length=6",
-          "model.passes=2", "model.minibatches=2")  # fmt: skip
+POLICY = ("model/rewards=[format]", 'model.rewards.format.pattern="[a-z ].*"', "model.answers=4",
+          "model.sample_length=6", "model.passes=2", "model.minibatches=2")  # fmt: skip
 DRAWN = ("data=digits", "model/network=mlp", "model.network.width=8", "model.network.depth=1",
          "model/rewards=[brightness,jpeg_size]", "model.sampler.num_steps=3", "model.passes=2", "model.minibatches=2",
          "model.advantages=condition")  # fmt: skip

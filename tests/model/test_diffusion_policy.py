@@ -2,6 +2,7 @@
 
 import functools
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_a_rollout_is_a_sample_and_its_steps_have_the_probabilities_of_the_sampl
     assert found.states.shape == (5, 4, *SHAPE)
     assert found.log_prob.shape == (4, 4)
     levels = Karras()(5).tolist()
-    for step, (t, s) in enumerate(zip(levels[:4], levels[1:], strict=False)):
+    for step, (t, s) in enumerate(pairwise(levels[:5])):
         x = found.states[step]
         with torch.no_grad():
             both = [model.objective.denoise(model.network, x, torch.full((4,), t), one)
@@ -358,8 +359,13 @@ def test_a_sample_is_a_function_of_its_number() -> None:
     seen: dict[str, Tensor] = {}
     for name, sizes in (("whole", [8]), ("halves", [4, 4])):
         drawn: list[Tensor] = []
-        model = learner(rewards={"told": Given(lambda images, kept=drawn: kept.append(images) or images.flatten(1).sum(1))},
-                        optimizer=functools.partial(torch.optim.SGD, lr=0.0))  # fmt: skip
+
+        def seen_of(images: Tensor, kept: list[Tensor] = drawn) -> Tensor:
+            kept.append(images)
+            return images.flatten(1).sum(dim=1)
+
+        still = functools.partial(torch.optim.SGD, lr=0.0)
+        model = learner(rewards={"told": Given(seen_of)}, optimizer=still)
         for size in sizes:
             model.training_step(batch(size), 0)
             model.progress.examples += size
@@ -415,7 +421,9 @@ def test_minibatches_divide_the_batch() -> None:
 def test_a_reward_that_is_not_finite_ends_the_run(value: float) -> None:
     model = learner(rewards={"odd": Given(lambda images: torch.full((len(images),), value), weight=0.0),
                              "brightness": Brightness()})  # fmt: skip
-    with pytest.raises(NumericsError, match=rf"^model\.rewards\.odd gave {value} for a sample after 0 examples") as error:
+    with pytest.raises(
+        NumericsError, match=rf"^model\.rewards\.odd gave {value} for a sample after 0 examples"
+    ) as error:
         model.training_step(batch(4), 0)
     assert error.value.exit_code == 6
 
@@ -461,7 +469,9 @@ def test_the_probability_of_the_label_by_hand() -> None:
     found = LabelProbability(Classifier(), logarithm=False).score(images, {"label": label})
     torch.testing.assert_close(found[:2], wanted[:2].exp())
     spec = SimpleNamespace(shape=SHAPE, condition={"label": SimpleNamespace(size=4)})
-    with pytest.raises(ConfigError, match=r"with 3 labels, the data have \(1, 2, 2\) with 4\. Name a run of model=classifier"):
+    with pytest.raises(
+        ConfigError, match=r"with 3 labels, the data have \(1, 2, 2\) with 4\. Name a run of model=classifier"
+    ):
         LabelProbability(Classifier()).check(SimpleNamespace(spec=spec))
     spec.condition["label"].size = 3
     LabelProbability(Classifier()).check(SimpleNamespace(spec=spec))

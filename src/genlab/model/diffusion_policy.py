@@ -146,10 +146,13 @@ class DiffusionPolicy(Diffusion):
         self.levels: list[float] = sampler.grid(sampler.num_steps).tolist()
         self.random_steps = [(t, s) for t, s in pairwise(self.levels) if s > 0]
         nothing = torch.zeros(1)
-        if not self.random_steps or any(sampler.transition(nothing, nothing, t, s)[1] <= 0 for t, s in self.random_steps):
+        if not self.random_steps or any(
+            sampler.transition(nothing, nothing, t, s)[1] <= 0 for t, s in self.random_steps
+        ):
             raise ValueError(
-                "this sampler draws nothing on its way, so that a sample has no probability. Use model/sampler=ancestral "
-                "with model.sampler.num_steps=2 or more, or model/sampler=ddim with model.sampler.eta=1."
+                "this sampler draws nothing on its way, so that a sample has no probability. Use "
+                "model/sampler=ancestral with model.sampler.num_steps=2 or more, or model/sampler=ddim with "
+                "model.sampler.eta=1."
             )
         self.rewards = dict(rewards)
         self.passes, self.minibatches, self.clip = passes, minibatches, clip
@@ -280,7 +283,9 @@ class DiffusionPolicy(Diffusion):
         everyones = gathered(reward).view(world, -1).T.flatten()
         groups = None
         if self.advantages == "condition" and condition is not None:
-            told = torch.cat([value.flatten(1) if value.ndim > 1 else value[:, None] for value in condition.values()], 1)
+            told = torch.cat(
+                [value.flatten(1) if value.ndim > 1 else value[:, None] for value in condition.values()], 1
+            )
             told = gathered(told).unflatten(0, (world, -1)).transpose(0, 1).flatten(0, 1)
             groups = told.unique(dim=0, return_inverse=True)[1]
         advantage = standardised(everyones, groups).clamp(-self.advantage_clip, self.advantage_clip)
