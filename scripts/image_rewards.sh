@@ -9,14 +9,14 @@ set -euo pipefail
 ROOT=${ROOT:-runs/image_rewards}
 SCALE=${SCALE:-1}                 # of all budgets
 SEEDS=${SEEDS:-0,1,2}
-N=${N:-500}                       # samples of each evaluation on the way; the last one has twice as many
+N=${N:-400}                       # samples of each evaluation
 PYTHON=${PYTHON:-python}
 export OMP_NUM_THREADS=1
 common="data=digits trainer=cpu logger=[none] callbacks.samples.times=1"
 network="model/network=dit model.network.patch_size=4 model.network.width=64 model.network.depth=4 model.network.num_heads=2"
 sampler="model/sampler=ancestral model/sampler/grid=karras"
 short="model.sampler.num_steps=10 model.sampler.grid.sigma_min=0.02"
-metrics="metrics=[fid,precision_recall,label_accuracy] evaluation.num_samples=$((2 * N))"
+metrics="metrics=[fid,precision_recall,label_accuracy] evaluation.num_samples=$N"
 
 mkdir -p "$ROOT"
 budget() { awk -v n="$1" -v s="$SCALE" 'BEGIN { b = int(n * s); print (b < 64 ? 64 : b) }'; }
@@ -38,11 +38,11 @@ train "$ROOT/base" model=diffusion $network $sampler model.sampler.num_steps=20 
 # shellcheck disable=SC2086
 [ -e "$ROOT/before" ] || { "$PYTHON" scripts/evaluate.py run="$ROOT/base" $short $metrics && touch "$ROOT/before"; }
 policy="model=diffusion_policy $network $sampler $short $common $metrics data.batch_size=64 start=$ROOT/base callbacks.ema.half_life=256"
-policy="$policy callbacks.evaluation.num_samples=$N callbacks.evaluation.times=4 callbacks.evaluation.also_at=[0.02,0.1] trainer.log_every_n_steps=1"
+policy="$policy model.optimizer.lr=3e-4 callbacks.evaluation.num_samples=$N callbacks.evaluation.times=6 callbacks.evaluation.also_at=[0.02] trainer.log_every_n_steps=1"
 judged="model/rewards=[label,second_label] model.rewards.label.model=$ROOT/classifier-0 model.rewards.second_label.model=$ROOT/classifier-1"
 for seed in ${SEEDS//,/ }; do
   # shellcheck disable=SC2086
-  train "$ROOT/jpeg/$seed" $policy model.rewards.jpeg_size.weight=-1 seed="$seed" budget.value="$(budget 2560)"
+  train "$ROOT/jpeg/$seed" $policy model.rewards.jpeg_size.weight=-1 seed="$seed" budget.value="$(budget 1536)"
   # shellcheck disable=SC2086
-  train "$ROOT/label/$seed" $policy $judged seed="$seed" budget.value="$(budget 2560)"
+  train "$ROOT/label/$seed" $policy $judged seed="$seed" budget.value="$(budget 1536)"
 done
