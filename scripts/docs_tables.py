@@ -30,6 +30,7 @@ import docs_benchmarks
 import docs_captions
 import docs_finetune
 import docs_rewards
+import docs_rlhf
 from docs_rows import MEASURED, REPOSITORY, row_of
 from genlab.report.significance import LEVEL, Pair, half_width, pairs
 
@@ -371,6 +372,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     **docs_captions.TABLES,
     **docs_finetune.TABLES,
     **docs_rewards.TABLES,
+    **docs_rlhf.TABLES,
 }  # fmt: skip
 
 _TABLE = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.S)

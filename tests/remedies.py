@@ -452,6 +452,13 @@ TRIED = (
         conversations,
     ),
     Tried(
+        "metrics/best_of_n.py",
+        "has no checker of answers. Leave it out",
+        (*CHATS, "metrics=[best_of_n]"),
+        ("metrics=[]",),
+        conversations,
+    ),
+    Tried(
         "metrics/answer_score.py",
         "has no checker of answers",
         (*CHATS, "metrics=[answer_score]"),
@@ -1081,14 +1088,6 @@ TRIED = (
     ),
     Tried(
         "metrics/sandbox.py",
-        "and root measures without bubblewrap",
-        (*TEXT, *PROGRAMS, "metrics.pass_at_k.allow_code=true"),
-        ("metrics.pass_at_k.allow_root=true",),
-        problems,
-        root_without_bubblewrap,
-    ),
-    Tried(
-        "metrics/sandbox.py",
         "by means that only Linux has",
         (*TEXT, *PROGRAMS, "metrics.pass_at_k.allow_code=true"),
         ("metrics=[] -metrics.pass_at_k.problems -metrics.pass_at_k.allow_code",),
@@ -1222,6 +1221,37 @@ OFFERED = (
         "a user with as many processes as it may have; root, as which tests may run, has no such bound",
         "data=text_file metrics=[pass_at_k] metrics.pass_at_k.workers=1",
     ),
+    Offered(
+        "model/policy.py",
+        "cannot be sharded (trainer=fsdp)",
+        "several GPUs",
+        "model=policy data=prompts data.path=p.jsonl start=outputs/a/b trainer=ddp",
+    ),
+    Offered(
+        "callbacks/policy_failures.py",
+        "had the same reward",
+        "only a long training shows whether answers differ",
+        "model=policy data=prompts data.path=p.jsonl start=outputs/a/b model.answers=16",
+    ),
+    Offered(
+        "callbacks/policy_failures.py",
+        "most answers are cut",
+        "only a long training shows whether answers end",
+        "model=policy data=prompts data.path=p.jsonl start=outputs/a/b model/rewards=[checker,ended] "
+        "model.sample_length=200",
+    ),
+    Offered(
+        "callbacks/policy_failures.py",
+        "the reward is gamed",
+        "only a long training shows whether it is gamed",
+        "model=policy data=prompts data.path=p.jsonl start=outputs/a/b model.objective.beta=0.1 budget.value=100",
+    ),
+    Offered(
+        "model/diffusion_policy.py",
+        "cannot be sharded (trainer=fsdp)",
+        "several GPUs",
+        "model=diffusion_policy start=outputs/a/b trainer=ddp",
+    ),
     Offered("model/gan.py", "cannot be sharded (trainer=fsdp)", "several GPUs", "model=gan trainer=ddp"),
     Offered(
         "callbacks/failure_monitor.py",
@@ -1278,6 +1308,101 @@ OFFERED = (
     Offered("command/verify.py", "Look at train/ and monitor/", "it names files to read, and no option"),
 )
 ELSEWHERE = (
+    Elsewhere(
+        "model/objective/policy.py",
+        "kl=k1 in the loss has no gradient",
+        "test_policy_runs.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "model/policy.py",
+        "this objective compares answers to one prompt",
+        "test_policy_runs.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "model/policy.py",
+        "no reward has a weight",
+        "test_policy_runs.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "model/policy.py",
+        "do not fit after the longest prompt",
+        "test_policy_runs.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "model/policy.py",
+        "changes with what probability an answer is drawn",
+        "test_policy_runs.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "model/policy.py",
+        "does not divide the {} answers",
+        "test_policy_runs.py::test_what_does_not_fit_is_refused_with_what_does",
+    ),
+    Elsewhere(
+        "rewards/checker.py",
+        "has no checker of answers",
+        "test_policy_runs.py::test_data_without_a_checker_and_judges_of_other_tokens_are_refused",
+    ),
+    Elsewhere(
+        "rewards/judged.py",
+        "the reward model sees {} tokens",
+        "test_policy_runs.py::test_data_without_a_checker_and_judges_of_other_tokens_are_refused",
+    ),
+    Elsewhere(
+        "rewards/judged.py",
+        "needs a reward model of several members",
+        "test_policy_runs.py::test_caution_needs_an_ensemble",
+    ),
+    Elsewhere(
+        "rewards/doctests.py",
+        "runs programs that the model writes",
+        "test_policy_runs.py::test_programs_need_permission",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "no reward has a weight",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "that a picture was drawn for, and the model has none",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "model.advantages=condition compares",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "this sampler draws nothing on its way",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "does not divide the {} samples",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "rewards/pictures.py",
+        "is outside 1 to 100",
+        "test_diffusion_policy_runs.py::test_what_does_not_fit_is_refused_in_a_line",
+    ),
+    Elsewhere(
+        "rewards/pictures.py",
+        "and a JPEG file has 1 or 3",
+        "model/test_diffusion_policy.py::test_noise_has_a_larger_jpeg_file_than_gray",
+    ),
+    Elsewhere(
+        "rewards/label.py",
+        "the classifier was trained on pictures of shape",
+        "model/test_diffusion_policy.py::test_the_probability_of_the_label_by_hand",
+    ),
+    Elsewhere(
+        "model/diffusion_policy.py",
+        "That was a sample after {}",
+        "model/test_diffusion_policy.py::test_a_reward_that_fails_ends_the_run_in_a_line",
+    ),
     Elsewhere(
         "command/export.py",
         "has no adapter (model/adapter=lora)",

@@ -30,6 +30,7 @@ ROOMS = {  # a folder of src/genlab, or a module beside them: what of the others
     "milestones": "errors former_names files",
     "data": "errors files progress seeding",
     "model": "errors seeding",
+    "rewards": "errors data model metrics",
     "budget": "errors model",
     "metrics": "errors files progress seeding machine data model",
     "sampling": "errors files seeding data model",
@@ -75,7 +76,7 @@ MADE_OF = {
     "genlab.model.latent_diffusion": {"genlab.model.diffusion"},
     "genlab.model.diffusion_preference": {"genlab.model.diffusion"},
     "genlab.model.diffusion_policy": {"genlab.model.diffusion"},
-    "genlab.model.preference": {"genlab.model.transformer"},
+    "genlab.model.reference": {"genlab.model.transformer"},
     "genlab.model.reward": {"genlab.model.reward_model"},
     "genlab.model.image_reward": {"genlab.model.reward_model"},
 }
@@ -214,6 +215,7 @@ NAMES_LABELS = (
     "genlab.config.renamed_options",
     "genlab.command.options",
     "genlab.command.sample",
+    "genlab.rewards.label",
     *(f"genlab.metrics.{name}" for name in OF_LABELS),
 )
 

@@ -21,6 +21,7 @@ from test_grid import ABROAD
 TREE = ConfigTree()
 DOWNLOADED = ("inception", "vgg", "clip", "dinov2", "language_model")  # extractors
 OPTIONS = [(group, option) for group, options in TREE.groups().items() for option in options]
+NEED_A_JUDGE = [("model/rewards", "judged"), ("model/rewards", "gold")]  # a run: tests/test_policy_runs.py
 FILES = sorted(PACKAGED.rglob("*.yaml"))
 NAMES = [str(path.relative_to(PACKAGED)) for path in FILES]
 SPEC = {
@@ -45,7 +46,10 @@ TEXT = {"modality": "text", "shape": [32], "vocab_size": 300, "start_token": 256
 
 def judged_for(family: str) -> list[str]:
     """The choice of data that a family needs, if it learns from judgments."""
-    wanted = getattr(resolve(dict(TREE.targets("model"))[family], family), "learns_from", frozenset())
+    kind: Any = resolve(dict(TREE.targets("model"))[family], family)
+    if kind.answers_prompts:
+        return ["data=prompts"]
+    wanted = kind.learns_from
     return [f"data={n}" for n, t in TREE.targets("data") if getattr(resolve(t, n), "judged", None) in wanted][:1]
 
 
@@ -55,7 +59,7 @@ def composed(*overrides: str, autoencoder: str = "") -> Any:
     for key in missing(config):
         OmegaConf.update(config, key, autoencoder if key == "model.autoencoder" else "/given")
     check_config(config)
-    spec = TEXT if "data=preferences" in overrides else SPEC
+    spec = TEXT if {"data=preferences", "data=prompts"} & {*overrides} else SPEC
     config.spec, config.run_dir, config.run_id = spec, "x", "x"
     return resolved(config)
 
@@ -84,7 +88,7 @@ def parts_of(family: str) -> set[str]:
 LARGE = [
     pytest.param(g, o, id=f"{g}={o}", marks=[pytest.mark.matrix] if g.startswith("model/") else [])
     for g, o in OPTIONS
-    if o not in ABROAD
+    if o not in ABROAD and (g, o) not in NEED_A_JUDGE
 ]
 
 
@@ -93,7 +97,7 @@ def test_every_option_composes_and_fits_its_place(group: str, option: str, autoe
     """A part of a model is built too, and the networks on a device without memory. Where families share a slot's name,
     an option may be meant for one of them, and the others refuse it by type."""
     for above in parents(group, option):
-        choices = [*above, f"{group}={option}"]
+        choices = [*above, f"{group}=[{option}]" if group == "model/rewards" else f"{group}={option}"]
         if "consistency" in " ".join(choices):  # the one pair of parts that need each other
             having = parts_of(next((c.removeprefix("model=") for c in above if c.startswith("model=")), "diffusion"))
             pair = [f"model/{part}=consistency" for part in ("objective", "sampler") if part in having]
@@ -173,6 +177,7 @@ def targets(node: Any, path: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_targets_are_where_the_file_is(path: Path) -> None:
     """configs/X/Y/z.yaml names classes of genlab.X.Y, a module or a package; or of a third party, also in interop/.
+    Rewards of a model are a room of their own.
 
     Networks are named by their role: configs/model/encoder/z.yaml names a class of genlab.model.network."""
     group = path.parent.relative_to(PACKAGED).as_posix()
@@ -184,6 +189,8 @@ def test_targets_are_where_the_file_is(path: Path) -> None:
         package = place.split(".")[0] if is_global or group == "." else group.replace("/", ".")
         if group == "." and package == "evaluation":
             package = "evaluation.evaluation"
+        if group == "model/rewards":
+            package = "rewards"
         if group.rpartition("/")[2] in NETWORK_SLOTS:
             package = "model.network"
         assert target.startswith((f"genlab.{package}.", "genlab.interop.")), f"{target} is named in configs/{group}"

@@ -131,4 +131,6 @@ def test_what_does_not_fit_is_refused_in_a_line(base: Path, classifiers: tuple[s
     of_text = refused(*given, "model/rewards=[checker]", outputs=outputs)
     assert "This place needs a PictureReward" in of_text
     assert "model/rewards=" in refused(*given, "model.rewards.jpeg_size.weight=0", outputs=outputs)
+    by_condition = refused(*given, *bare, "model.advantages=condition", outputs=outputs)
+    assert by_condition.endswith("Use model.advantages=batch.")
     assert "quality=95" in refused(*given, "model.rewards.jpeg_size.quality=0", outputs=outputs)

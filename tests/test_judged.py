@@ -31,11 +31,16 @@ from tiny_run import SignalAt, families, only_run, popen, resume, same, small, t
 
 FAMILIES = [name for name in ConfigTree().groups()["model"] if name not in families()]
 BEGIN = [name for name in FAMILIES if resolve(dict(ConfigTree().targets("model"))[name], name).begins_trained]  # type: ignore[attr-defined]
-# A model of the end of the ODE has a sampler of its own, which no policy can learn by.
-OBJECTIVES = [(f, o) for f in FAMILIES for o in options(f, "objective")[0] if o != "consistency"]
+OFTEN = {"edm", "grpo", "ppo", "dpo", "kto", "orpo", "bradley_terry"}  # of a kind: the others are in the matrix
+OBJECTIVES = [
+    pytest.param(f, o, marks=[] if o in OFTEN else [pytest.mark.matrix])
+    for f in FAMILIES
+    for o in options(f, "objective")[0]
+    if o != "consistency"  # a model of the end of the ODE has a sampler of its own, which no policy can learn by
+]
 # Of an answer, what it begins with decides: random networks are rewarded differently for their answers to one prompt.
-POLICY = ("model/rewards=[format]", 'model.rewards.format.pattern="[a-z ].*"', "model.answers=4",
-          "model.sample_length=6", "model.passes=2", "model.minibatches=2")  # fmt: skip
+POLICY = ("model/rewards=[format]", 'model.rewards.format.pattern="[a-z ].*"', "model.answers=4", "model.passes=2",
+          "model.sample_length=6", "model.minibatches=2")  # fmt: skip
 DRAWN = ("data=digits", "model/network=mlp", "model.network.width=8", "model.network.depth=1",
          "model/rewards=[brightness,jpeg_size]", "model.sampler.num_steps=3", "model.passes=2", "model.minibatches=2",
          "model.advantages=condition")  # fmt: skip

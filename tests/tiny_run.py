@@ -52,7 +52,7 @@ SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1,
 
 @cache
 def families() -> tuple[str, ...]:
-    """Those that begin with nothing, and learn from data that nobody has judged: tests/test_judged.py has the others."""
+    """Those that begin with nothing, and learn from what nobody has judged: tests/test_judged.py has the others."""
     known: list[tuple[str, Any]] = [(name, resolve(target, name)) for name, target in ConfigTree().targets("model")]
     return tuple(name for name, family in known if not family.learns_from and not family.begins_trained)
 

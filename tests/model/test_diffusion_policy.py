@@ -20,7 +20,8 @@ from genlab.model.sampler.ancestral import Ancestral
 from genlab.model.sampler.ddim import DDIM
 from genlab.model.sampler.grid import Karras
 from genlab.model.schedule import Constant
-from genlab.rewards.pictures import Brightness, JpegSize, LabelProbability
+from genlab.rewards.label import LabelProbability
+from genlab.rewards.pictures import Brightness, JpegSize
 from genlab.seeding import RandomStream
 
 SHAPE = (1, 2, 2)
@@ -359,13 +360,8 @@ def test_a_sample_is_a_function_of_its_number() -> None:
     seen: dict[str, Tensor] = {}
     for name, sizes in (("whole", [8]), ("halves", [4, 4])):
         drawn: list[Tensor] = []
-
-        def seen_of(images: Tensor, kept: list[Tensor] = drawn) -> Tensor:
-            kept.append(images)
-            return images.flatten(1).sum(dim=1)
-
-        still = functools.partial(torch.optim.SGD, lr=0.0)
-        model = learner(rewards={"told": Given(seen_of)}, optimizer=still)
+        told = Given(lambda images, kept=drawn: kept.append(images) or images.flatten(1).sum(1))
+        model = learner(rewards={"told": told}, optimizer=functools.partial(torch.optim.SGD, lr=0.0))
         for size in sizes:
             model.training_step(batch(size), 0)
             model.progress.examples += size
@@ -422,7 +418,7 @@ def test_a_reward_that_is_not_finite_ends_the_run(value: float) -> None:
     model = learner(rewards={"odd": Given(lambda images: torch.full((len(images),), value), weight=0.0),
                              "brightness": Brightness()})  # fmt: skip
     with pytest.raises(
-        NumericsError, match=rf"^model\.rewards\.odd gave {value} for a sample after 0 examples"
+        NumericsError, match=rf"^model\.rewards\.odd gave {value}. That was a sample after 0 examples"
     ) as error:
         model.training_step(batch(4), 0)
     assert error.value.exit_code == 6
@@ -430,11 +426,11 @@ def test_a_reward_that_is_not_finite_ends_the_run(value: float) -> None:
 
 def test_a_reward_that_fails_ends_the_run_in_a_line() -> None:
     model = learner(rewards={"odd": Given(lambda images: images @ torch.zeros(3, 3))})
-    with pytest.raises(NumericsError, match=r"^model\.rewards\.odd failed on the samples after 0 examples \(") as error:
+    with pytest.raises(NumericsError, match=r"^model\.rewards\.odd failed \(") as error:
         model.training_step(batch(4), 0)
     assert "\n" not in str(error.value)
     model = learner(rewards={"odd": Given(lambda images: images)})
-    with pytest.raises(NumericsError, match=r"gave numbers of shape \(4, 1, 2, 2\) for 4 pictures"):
+    with pytest.raises(NumericsError, match=r"gave numbers of shape \(4, 1, 2, 2\) for 4: it has to give"):
         model.training_step(batch(4), 0)
 
 

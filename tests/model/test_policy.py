@@ -17,7 +17,8 @@ from genlab.model.network.feed_forward import SwiGLU
 from genlab.model.network.positions import Rotary
 from genlab.model.network.token_transformer import TokenTransformer
 from genlab.model.objective.policy import GRPO, PPO, RLOO, Reinforce
-from genlab.model.policy import Policy, joined
+from genlab.model.policy import Policy
+from genlab.model.rollout import joined
 from genlab.model.sampler.next_token import NextToken
 from genlab.model.schedule import Constant
 from genlab.seeding import RandomStream
@@ -104,7 +105,9 @@ def test_an_answer_is_read_with_the_probability_that_it_was_drawn_with(data: Giv
         assert alone.answers.texts == found.answers.texts[12:]
         width = alone.drawn.log_prob.shape[1]
         kept = alone.drawn.counted
-        torch.testing.assert_close(found.drawn.log_prob[12:, :width][kept], alone.drawn.log_prob[kept], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            found.drawn.log_prob[12:, :width][kept], alone.drawn.log_prob[kept], atol=1e-5, rtol=0
+        )
         torch.testing.assert_close(found.drawn.reference[12:, :width][kept],  # type: ignore[index]
                                    alone.drawn.reference[kept], atol=1e-5, rtol=0)  # type: ignore[index]  # fmt: skip
 
@@ -138,7 +141,7 @@ def test_cut_answers_can_be_left_out(data: Given) -> None:
 
 
 def test_the_divergence_is_that_of_predictions(data: Given) -> None:
-    """Its mean over answers is that of the estimate from tokens, up to chance; a policy that is its reference has none."""
+    """Its mean over answers is that of the estimate from tokens, up to chance; a policy like its reference has none."""
     model = learner(data).eval()
     given = batch(data, 0).copy()
     found = model.rolled_out(given, stream(600), 600)
@@ -191,28 +194,21 @@ def stepped(model: Policy, *batches: dict[str, Tensor], every: int = 1) -> dict[
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("objective", [GRPO(), GRPO(aggregate="token"), RLOO(), Reinforce(), PPO()],
-                         ids=["grpo", "token", "rloo", "reinforce", "ppo"])  # fmt: skip
-def test_what_may_not_matter(objective: Any, data: Given) -> None:
-    """How many answers are in memory at a time, and whether a batch comes in two halves."""
+@pytest.mark.parametrize("objective", [GRPO(aggregate="token"), RLOO(), PPO()], ids=["token", "rloo", "ppo"])
+def test_how_many_answers_are_in_memory_does_not_matter(objective: Any, data: Given) -> None:
     given = {"passes": 2, "minibatches": 2, "lr": 1e-3}
     whole = stepped(learner(data, objective, **given), batch(data, 0, 1, 2, 3))
     some = stepped(learner(data, objective, rows_at_once=3, **given), batch(data, 0, 1, 2, 3))
-    halves = learner(data, objective, **given)
-    both = stepped(halves, batch(data, 0, 1), batch(data, 2, 3), every=2)
-    assert not halves.waiting
     for name, value in whole.items():
         torch.testing.assert_close(some[name], value, rtol=0, atol=2e-5, msg=name)
-        if name.split(".")[0] != "reference":
-            torch.testing.assert_close(value.isfinite(), torch.ones_like(value, dtype=torch.bool))
-    moved = {name for name, value in both.items() if not torch.equal(value, stepped(learner(data, objective))[name])}
-    assert moved
 
 
 def test_a_batch_in_two_halves_makes_the_step_of_the_whole(data: Given) -> None:
     """Of one pass: where answers go among steps depends on the examples seen, which a half has fewer of."""
     whole = stepped(learner(data, PPO(), lr=1e-3), batch(data, 0, 1, 2, 3))
-    both = stepped(learner(data, PPO(), lr=1e-3), batch(data, 0, 1), batch(data, 2, 3), every=2)
+    halves = learner(data, PPO(), lr=1e-3)
+    both = stepped(halves, batch(data, 0, 1), batch(data, 2, 3), every=2)
+    assert not halves.waiting
     for name, value in whole.items():
         torch.testing.assert_close(both[name], value, rtol=0, atol=2e-5, msg=name)
 
@@ -251,7 +247,16 @@ def test_joined_answers_keep_their_places(data: Given) -> None:
                                both.drawn.value[:, :-1][both.drawn.counted])  # type: ignore[index]  # fmt: skip
 
 
-@pytest.mark.parametrize("objective", [GRPO(0.0), RLOO(0.0), Reinforce(0.0), PPO(0.0)], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize(
+    "objective",
+    [
+        GRPO(0.0),
+        PPO(0.0),
+        pytest.param(RLOO(0.0), marks=pytest.mark.matrix),
+        pytest.param(Reinforce(0.0), marks=pytest.mark.matrix),
+    ],
+    ids=lambda o: type(o).__name__,
+)
 def test_it_learns_to_say_a(objective: Any, data: Given) -> None:
     model = learner(data, objective, answers=16, lr=2e-2)
     rewards = []
@@ -280,7 +285,9 @@ def test_the_reference_holds_it_back(data: Given) -> None:
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_reward_that_is_no_number_is_named(broken: float, data: Given) -> None:
     model = learner(data, rewards={"odd": Vowels(broken=broken)}).eval()
-    with pytest.raises(NumericsError, match=r"^model.rewards.odd gave (nan|inf) for an answer.* the prompt of line 1\."):
+    with pytest.raises(
+        NumericsError, match=r"^model.rewards.odd gave (nan|inf)\. The answer was .* the prompt of line 1\."
+    ):
         model.rolled_out(batch(data, 1), stream(2), 2)
 
 
@@ -290,7 +297,7 @@ def test_a_reward_that_fails_is_named(data: Given) -> None:
             raise ZeroDivisionError("division by zero")
 
     model = learner(data, rewards={"odd": Fails()}).eval()
-    with pytest.raises(NumericsError, match=r"^model.rewards.odd failed on an answer \(division by zero\)"):
+    with pytest.raises(NumericsError, match=r"^model.rewards.odd failed \(division by zero\)"):
         model.rolled_out(batch(data, 1), stream(2), 2)
 
 
@@ -309,7 +316,9 @@ def test_what_does_not_fit_is_refused(data: Given) -> None:
         learner(data, passes=0)
     learner(data, PPO(), answers=1).check_data(data)
     model = learner(data, minibatches=5)
-    with pytest.raises(ConfigError, match=r"model.minibatches=5 does not divide the 16 answers.*Use model.minibatches=4"):
+    with pytest.raises(
+        ConfigError, match=r"model.minibatches=5 does not divide the 16 answers.*Use model.minibatches=4"
+    ):
         model.check_data(data)
     model = learner(data, sample_length=90)
     with pytest.raises(ConfigError, match=r"do not fit after the longest prompt, .*line 3.*Use data.context="):

@@ -1,8 +1,8 @@
 """Policy gradients, exactly: summed over all answers of a language small enough, in float64, without sampling.
 
 Eight tokens, up to three of them in an answer, of which token 0 ends it (or none does). A policy is a table of the
-logits of a token after none, one or two others. What an objective makes of a batch has an expectation, which is compared
-with the gradient of E[R] - beta KL(policy || reference).
+logits of a token after none, one or two others. What an objective makes of a batch has an expectation, which is
+compared with the gradient of E[R] - beta KL(policy || reference).
 """
 
 import math
@@ -48,7 +48,8 @@ class Language:
             self.counted[:, 1:] = (answers[:, :2] != 0).cumprod(dim=1) > 0
         self.ended = ((answers == 0) & self.counted).any(dim=1) if ends else torch.zeros(len(answers), dtype=torch.bool)
         self.places = torch.stack(
-            [torch.zeros(len(answers), dtype=torch.long), 1 + answers[:, 0], 9 + 8 * answers[:, 0] + answers[:, 1]], dim=1
+            [torch.zeros(len(answers), dtype=torch.long), 1 + answers[:, 0], 9 + 8 * answers[:, 0] + answers[:, 1]],
+            dim=1,
         )
         self.table = torch.randn(73, 8, dtype=torch.float64, generator=draw).requires_grad_()
         self.reference = self.tokens(torch.randn(73, 8, dtype=torch.float64, generator=draw))
@@ -211,7 +212,9 @@ def test_k2_is_right_for_one_token_and_k3_is_not() -> None:
     wanted = torch.autograd.grad((log_prob.exp() * (log_prob - reference)).sum(), logits, retain_graph=True)[0]
     found = {
         kl: torch.autograd.grad(
-            (log_prob.exp().detach() * estimate(kl, log_prob, reference)).sum(), logits, retain_graph=True  # type: ignore[arg-type]
+            (log_prob.exp().detach() * estimate(kl, log_prob, reference)).sum(),
+            logits,
+            retain_graph=True,  # type: ignore[arg-type]
         )[0]
         for kl in ("k1", "k2", "k3")
     }
@@ -259,7 +262,10 @@ def test_clipped_ppo_is_its_own_expectation_and_not_the_gradient() -> None:
     drawn = language.drawn(torch.arange(len(language.answers)), 1, before, value)
     advantage = lessons(objective, drawn).advantage
     ratio = (language.tokens(language.table) - old).exp()
-    up, down = torch.where(advantage > 0, ratio.clamp(max=1.1), ratio), torch.where(advantage < 0, ratio.clamp(min=0.9), ratio)
+    up, down = (
+        torch.where(advantage > 0, ratio.clamp(max=1.1), ratio),
+        torch.where(advantage < 0, ratio.clamp(min=0.9), ratio),
+    )
     smaller = torch.where(advantage > 0, up, down) * advantage * language.counted
     weight = language.probability(before).detach() / language.counted.sum(dim=1)
     wanted = torch.autograd.grad((weight[:, None] * smaller).sum(), language.table)[0]
@@ -304,8 +310,8 @@ def drawn(reward: list[float], counted: list[list[int]], **others: Any) -> Drawn
 
 
 # Of trl 1.16.0: `_compute_loss` of GRPOTrainer (loss_type grpo with scaled rewards, bnpo, dr_grpo without, of at most 8
-# tokens) and of RLOOTrainer (advantages as in its `_generate_and_score_completions`), given the batch of ``by_waves`` in
-# place of a model: the loss, and the norm of its gradient by the log-probabilities.
+# tokens) and of RLOOTrainer (advantages as in its `_generate_and_score_completions`), given the batch of ``by_waves``
+# in place of a model: the loss, and the norm of its gradient by the log-probabilities.
 RECORDED: tuple[tuple[Any, float, float], ...] = (
     (GRPO(0.04), 0.028123256561791283, 0.18937875354904105),
     (GRPO(0.04, aggregate="token"), 0.007756070819040756, 0.20091380275223616),

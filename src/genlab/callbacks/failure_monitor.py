@@ -1,5 +1,5 @@
-"""Warns of known training failures, with a remedy: a winning discriminator, mode collapse, exploding gradients, and
-preferences that make all known answers unlikely."""
+"""Warns of known training failures, with a remedy: a winning discriminator, mode collapse, exploding gradients,
+preferences that make all known answers unlikely, and rewards that teach nothing or are gamed."""
 
 import warnings
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from genlab.callbacks.diversity import classes_drawn, distance_ratio
+from genlab.callbacks.policy_failures import PolicyFailures
 from genlab.callbacks.preference_failures import PreferenceFailures
 from genlab.callbacks.samples import SampleGrid
 from genlab.model.base import GenerativeModel, Model
@@ -39,6 +40,7 @@ class FailureMonitor(Callback):
       not finite, except under a loss scaler, which finds its scale that way. The norm is that of the unscaled gradient,
       and with sharded weights that of the first rank's shard.
     * **Displacement and divergence**, of families that learn from preferences: :class:`PreferenceFailures`.
+    * **Equal groups, cut answers and over-optimization**, of those that learn from rewards: :class:`PolicyFailures`.
 
     At the start every discriminator wins, and an untrained model may draw blank images: neither is reported in the
     first ``grace`` of the budget, nor before ``grace_examples``.
@@ -64,6 +66,7 @@ class FailureMonitor(Callback):
         self.accuracies = {"real": Average(window), "fake": Average(window)}
         self.gradients: dict[str, Norms] = {}  # by optimizer
         self.preferences = PreferenceFailures(chosen_fall, divergence)
+        self.policies = PolicyFailures()
         self.said: set[str] = set()
         self._looks = 0  # at scores
         self._names: list[str] = []  # of the optimizers
@@ -128,6 +131,9 @@ class FailureMonitor(Callback):
         self._looks = looks
         values = self.watch_discriminator(trainer, model)
         for failure, sentence in self.preferences.look(trainer.callback_metrics, model.progress.examples).items():
+            self.say(failure, sentence)
+        judges = model.held_back()
+        for failure, sentence in self.policies.look(trainer.callback_metrics, model.progress.examples, judges).items():
             self.say(failure, sentence)
         for name, norms in self.gradients.items():
             if norms.last is not None:
@@ -205,6 +211,7 @@ class FailureMonitor(Callback):
             "said": sorted(self.said),
             "looks": self._looks,
             "preferences": self.preferences.state_dict(),
+            "policies": self.policies.state_dict(),
             "accuracies": {kind: vars(average).copy() for kind, average in self.accuracies.items()},
             "gradients": {name: vars(norms).copy() for name, norms in self.gradients.items()},
         }
@@ -215,6 +222,8 @@ class FailureMonitor(Callback):
             vars(self.accuracies[kind]).update(values, window=self.window)
         if "preferences" in state_dict:
             self.preferences.load_state_dict(state_dict["preferences"])
+        if "policies" in state_dict:
+            self.policies.load_state_dict(state_dict["policies"])
         for name, values in state_dict["gradients"].items():
             self.gradients[name] = Norms()
             vars(self.gradients[name]).update(values)

@@ -161,7 +161,10 @@ class ConfigTree:
         """By the primary config, or by an option of the group above."""
         above, _, name = group.rpartition("/")
         files = [self._file(above, option) for option in self.groups().get(above, ())] if above else []
-        chosen = [self._defaults(PACKAGED / f"{self.primary}.yaml").get(group), *(self._defaults(f).get(name) for f in files)]
+        chosen = [
+            self._defaults(PACKAGED / f"{self.primary}.yaml").get(group),
+            *(self._defaults(f).get(name) for f in files),
+        ]
         return any(isinstance(option, list) for option in chosen)
 
     def _is_replaced(self, override: Override, chosen: Sequence[str]) -> bool:

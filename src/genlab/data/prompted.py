@@ -13,8 +13,8 @@ from genlab.data.sampler import Keys
 class Prompted(KeyedDataset):
     """Prompts by (epoch, index) keys.
 
-    A batch has ``prompt`` (N, P) int64, -1 before those that are shorter than the longest; ``index`` (N,), the number of
-    the conversation in its split; and ``held_out`` (N,) bool, whether that is not the training split.
+    A batch has ``prompt`` (N, P) int64, -1 before those that are shorter than the longest; ``index`` (N,), the number
+    of the conversation in its split; and ``held_out`` (N,) bool, whether that is not the training split.
     """
 
     def __init__(self, prompts: Sequence[np.ndarray], held_out: bool):  # (L,) tokens of each

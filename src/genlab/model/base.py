@@ -93,9 +93,9 @@ class Model(LightningModule, ABC):
         # Is told the norm of a gradient that was clipped, and of which optimizer it is.
         self.sees_norm: Callable[[Tensor, Any], None] | None = None
         self.unlogged: dict[str, Unlogged] | None = None  # of a step that no logger looks at; None: one does
-        # Counts the operations of a part of a step, by what they depend on: for models whose steps differ in these. Such
-        # a model counts all of a step so.
-        self.counting: Callable[[str], AbstractContextManager[None]] = nullcontext
+        # Counts the operations of a part of a step, by what they depend on: for models whose steps differ in these.
+        # Such a model counts all of a step so.
+        self.counting: Callable[[str], AbstractContextManager[Any]] = nullcontext
         self.step_began = 0.0  # time.perf_counter; waiting for data is part of the step
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -112,6 +112,10 @@ class Model(LightningModule, ABC):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The training losses of a batch without dropout, as scalars by name: what validation averages."""
+
+    def held_back(self) -> Sequence[str]:
+        """Rewards that it is measured by and does not learn from, as they are logged: train/reward_<name>."""
+        return ()
 
     def check_data(self, data: Any) -> None:
         """Raises ConfigError: the data do not suit it, in a way that their spec does not say."""

@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.errors import ConfigError, GenlabError, NumericsError
+from genlab.errors import ConfigError
 from genlab.model.base import Batch, Condition, LearningRateSchedule, OptimizerFactory, in_eval_mode
 from genlab.model.diffusion import Diffusion
 from genlab.model.float32 import exact_float32
-from genlab.model.gathered import gathered
+from genlab.model.gathered import gathered, total
 from genlab.model.parts import (
     DenoisingNetwork,
     DenoisingObjective,
@@ -25,6 +25,7 @@ from genlab.model.parts import (
     StochasticSampler,
     SwitchableAdapter,
 )
+from genlab.model.rewarding import held_back, rewarded
 from genlab.seeding import RandomStream, derive_seed
 
 _SAMPLES = 1  # a key of random numbers
@@ -129,7 +130,7 @@ class DiffusionPolicy(Diffusion):
                 raise ValueError(f"model.{name}={value} must be finite and above 0.")
         if not 0 <= kl_weight < math.inf:
             raise ValueError(f"model.kl_weight={kl_weight} must be finite and not below 0.")
-        if not any(reward.weight for reward in rewards.values()):
+        if len(held_back(rewards)) == len(rewards):
             raise ValueError("no reward has a weight, so there is nothing to learn. Use model/rewards=[jpeg_size].")
         for name, reward in rewards.items():
             for key in sorted(reward.reads - set(self.conditions.kinds)):
@@ -181,6 +182,10 @@ class DiffusionPolicy(Diffusion):
         for reward in self.rewards.values():
             reward.check(data)
 
+    def held_back(self) -> list[str]:
+        """The rewards with weight 0."""
+        return held_back(self.rewards)
+
     def _check_minibatches(self, rows: int, of: str) -> None:
         if rows % self.minibatches:
             fitting = max(number for number in range(1, self.minibatches) if rows % number == 0)
@@ -191,7 +196,7 @@ class DiffusionPolicy(Diffusion):
 
     # --- training ---------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         rows = len(batch[self.key])
         self._check_minibatches(rows, f"{rows * self.trainer.world_size} on {self.trainer.world_size}")
         self.waiting.append(Asked(self.conditions.of(batch), rows, self.progress.examples))
@@ -335,32 +340,10 @@ class DiffusionPolicy(Diffusion):
     def rewarded(self, images: Tensor, condition: Condition | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The reward of pictures (N, C, H, W) in [-1, 1], (N,), and each of the rewards that it consists of. Raises
         NumericsError: one of them fails, or is not finite."""
-        scores: dict[str, Tensor] = {}
-        for name, reward in self.rewards.items():
-            try:
-                score = reward.score(images, condition).to(images.device, torch.float32)
-            except GenlabError:
-                raise
-            except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
-                cause = " ".join(str(error).split()) or type(error).__name__
-                raise NumericsError(
-                    f"model.rewards.{name} failed on the samples after {self.progress.examples:,} examples "
-                    f"({cause[:200]}). Mend it, or leave it out of model/rewards=."
-                ) from error
-            if score.shape != (len(images),):
-                raise NumericsError(
-                    f"model.rewards.{name} gave numbers of shape {tuple(score.shape)} for {len(images)} pictures: "
-                    "it has to give each one number."
-                )
-            if not score.isfinite().all():
-                wrong = float(score[~score.isfinite()][0])
-                raise NumericsError(
-                    f"model.rewards.{name} gave {wrong} for a sample after {self.progress.examples:,} examples. "
-                    "Mend it, or leave it out of model/rewards=."
-                )
-            scores[name] = score
-        weighted = [reward.weight * scores[name] for name, reward in self.rewards.items() if reward.weight]
-        return torch.stack(weighted).sum(dim=0), scores
+        told = (
+            f"That was a sample after {self.progress.examples:,} examples. Mend it, or leave it out of model/rewards=."
+        )
+        return rewarded(self.rewards, (images, condition), len(images), images.device, lambda row: told)
 
 
 def log_probability(x: Tensor, mean: Tensor, std: float) -> Tensor:
@@ -389,11 +372,7 @@ def standardised(reward: Tensor, groups: Tensor | None) -> Tensor:
 
 
 def _mean_over_ranks(x: Tensor) -> Tensor:
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        x = x.clone()
-        dist.all_reduce(x)
-        x = x / dist.get_world_size()
-    return x
+    return total(x) / (dist.get_world_size() if dist.is_initialized() else 1)
 
 
 def _joined(conditions: Sequence[Condition | None]) -> Condition | None:

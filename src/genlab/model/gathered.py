@@ -1,4 +1,4 @@
-"""Gathers rows from all ranks, with gradients."""
+"""Gathers rows from all ranks, with gradients, and sums over them."""
 
 from typing import Any
 
@@ -32,3 +32,11 @@ class _Gathered(torch.autograd.Function):
         slope = slopes[0].contiguous().clone()
         dist.all_reduce(slope)
         return slope[dist.get_rank() * ctx.count :][: ctx.count]
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of a tensor over all processes."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        x = x.clone()
+        dist.all_reduce(x)
+    return x

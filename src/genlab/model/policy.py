@@ -1,32 +1,28 @@
 """Language models that learn from the rewards of their own answers: PPO, GRPO and others."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.errors import ConfigError, NumericsError
+from genlab.errors import ConfigError
 from genlab.model.answers import Answers
 from genlab.model.base import Batch, LearningRateSchedule, OptimizerFactory, in_eval_mode
 from genlab.model.cross_entropy import MOST, nats
+from genlab.model.gathered import total
 from genlab.model.objective.policy import Drawn, Lesson, PolicyObjective, count
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import AnswerReward, SwitchableAdapter, TokenEncoder, TokenSampler
 from genlab.model.reference import TrainedFurther
+from genlab.model.rewarding import held_back, rewarded
+from genlab.model.rollout import Rollout, joined
 from genlab.seeding import RandomStream, derive_seed
 
 _ANSWERS, _ORDER = 1, 2  # keys of random numbers
-
-
-class Rollout(NamedTuple):
-    """M answers to prompts, as rewards and as objectives see them."""
-
-    answers: Answers
-    drawn: Drawn
-    told: dict[str, Tensor]  # what is logged of each, (M,) or a scalar
 
 
 class Policy(TrainedFurther):
@@ -104,7 +100,7 @@ class Policy(TrainedFurther):
                 f"answers={answers}: this objective compares answers to one prompt. Use model.answers=8, or "
                 "model/objective=reinforce."
             )
-        if not any(reward.weight for reward in rewards.values()):
+        if len(held_back(rewards)) == len(rewards):
             raise ValueError("no reward has a weight, so there is nothing to learn. Use model/rewards=[checker].")
         self.objective, self.rewards, self.num_answers = objective, dict(rewards), answers
         self.passes, self.minibatches, self.rows_at_once = passes, minibatches, rows_at_once
@@ -161,6 +157,10 @@ class Policy(TrainedFurther):
         for reward in self.rewards.values():
             reward.check(data)
 
+    def held_back(self) -> list[str]:
+        """The rewards with weight 0."""
+        return held_back(self.rewards)
+
     @property
     def limit(self) -> int:
         """Of the length of an answer, in tokens."""
@@ -168,7 +168,7 @@ class Policy(TrainedFurther):
 
     # --- training ---------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         with in_eval_mode(self):
             numbers = self.global_rank + self.trainer.world_size * torch.arange(len(batch["prompt"]))
             seeds = [
@@ -207,9 +207,7 @@ class Policy(TrainedFurther):
             for step in range(self.minibatches):
                 yield (step_of[places] == step).nonzero()[:, 0]
 
-    def _step(
-        self, optimizer: Any, answers: Answers, drawn: Drawn, lesson: Lesson, rows: Tensor
-    ) -> dict[str, Tensor]:
+    def _step(self, optimizer: Any, answers: Answers, drawn: Drawn, lesson: Lesson, rows: Tensor) -> dict[str, Tensor]:
         """A step of the optimizer on some answers; the loss, and the share of ratios that are clipped."""
         rows = rows.to(drawn.reward.device)
         counts = count(drawn.counted[rows], total)
@@ -229,7 +227,8 @@ class Policy(TrainedFurther):
                 self.manual_backward(weight * loss * self.trainer.world_size)  # processes average their gradients
             losses.append(weight * loss.detach())
             clipped.append(weight * share.detach())
-        optimizer.step()
+        with self.counting("optimizer"):
+            optimizer.step()
         optimizer.zero_grad()
         both = total(torch.stack([torch.stack(losses).sum(), torch.stack(clipped).sum().float()]))
         return {"loss": both[0], "clipped": both[1]}
@@ -316,21 +315,8 @@ class Policy(TrainedFurther):
 
     def _rewarded(self, answers: Answers) -> tuple[Tensor, dict[str, Tensor]]:
         """The reward of each answer, (M,), and each of the rewards that it consists of."""
-        scores: dict[str, Tensor] = {}
-        for name, reward in self.rewards.items():
-            try:
-                score = reward.score(answers).to(answers.sequences.device, torch.float32)
-            except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
-                cause = " ".join(str(error).split()) or type(error).__name__
-                raise NumericsError(f"model.rewards.{name} failed on an answer ({cause[:200]}). {_about(answers, 0)}")
-            if not score.isfinite().all():
-                wrong = int((~score.isfinite()).nonzero()[0, 0])
-                raise NumericsError(
-                    f"model.rewards.{name} gave {float(score[wrong])} for an answer. {_about(answers, wrong)}"
-                )
-            scores[name] = score
-        weighted = [reward.weight * scores[name] for name, reward in self.rewards.items() if reward.weight]
-        return torch.stack(weighted).sum(dim=0), scores
+        sequences = answers.sequences
+        return rewarded(self.rewards, (answers,), len(sequences), sequences.device, partial(_about, answers))
 
     def _read(
         self, sequences: Tensor, padding: Tensor, length: int, counted: Tensor
@@ -377,10 +363,13 @@ class Policy(TrainedFurther):
         sums = {
             "reward": reward,
             **{name: values for name, values in rollout.told.items() if values.ndim},
-            "equal_groups": (groups == groups[:, :1]).all(dim=1).float(),
-            "distinct": torch.tensor(distinct, device=reward.device),
         }
-        both = total(torch.stack([torch.stack([x.double().sum(), x.new_tensor(len(x)).double()]) for x in sums.values()]))
+        if each > 1:
+            sums["equal_groups"] = (groups == groups[:, :1]).all(dim=1).float()
+            sums["distinct"] = torch.tensor(distinct, device=reward.device)
+        both = total(
+            torch.stack([torch.stack([x.double().sum(), x.new_tensor(len(x)).double()]) for x in sums.values()])
+        )
         means = {name: (summed / number).float() for name, (summed, number) in zip(sums, both, strict=True)}
         gap = rollout.told["ratio_gap"].clone()
         if dist.is_initialized() and dist.get_world_size() > 1:
@@ -400,14 +389,6 @@ _NEUTRAL = {
 }
 
 
-def total(x: Tensor) -> Tensor:
-    """The sum of a tensor over all processes."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        x = x.clone()
-        dist.all_reduce(x)
-    return x
-
-
 def divergence(policy: Tensor, reference: Tensor) -> Tensor:
     """KL of predictions, in nats, by their logits (M, L, V). -> (M, L)."""
     rows = max(1, MOST // (policy.shape[1] * policy.shape[2]))
@@ -416,46 +397,6 @@ def divergence(policy: Tensor, reference: Tensor) -> Tensor:
         p, q = ours.log_softmax(dim=-1), theirs.log_softmax(dim=-1)
         found.append((p.exp() * (p - q)).sum(dim=-1))
     return torch.cat(found)
-
-
-def joined(rollouts: Sequence[Rollout]) -> Rollout:
-    """Those of several batches as one, prompts and answers filled up to the longest."""
-    if len(rollouts) == 1:
-        return rollouts[0]
-    answers = [one.answers for one in rollouts]
-    drawn = [one.drawn for one in rollouts]
-    length = max(one.log_prob.shape[1] for one in drawn)
-    prompts = max(one.sequences.shape[1] - one.most for one in answers)
-    whole = Answers(
-        data=answers[0].data,
-        split=answers[0].split,
-        numbers=[number for one in answers for number in one.numbers],
-        texts=[text for one in answers for text in one.texts],
-        sequences=torch.cat([_filled(one.sequences, prompts - one.sequences.shape[1] + one.most, length - one.most)
-                             for one in answers]),
-        padding=torch.cat([one.padding + prompts - one.sequences.shape[1] + one.most for one in answers]),
-        length=torch.cat([one.length for one in answers]),
-        ended=torch.cat([one.ended for one in answers]),
-        limit=answers[0].limit,
-    )  # fmt: skip
-    fields = {}
-    for name in ("counted", "log_prob", "reference", "value"):
-        found = [getattr(one, name) for one in drawn]
-        width = length + (name == "value")
-        fields[name] = None if found[0] is None else torch.cat([_filled(x, 0, width - x.shape[1]) for x in found])
-    together = drawn[0]._replace(
-        reward=torch.cat([one.reward for one in drawn]), ended=torch.cat([one.ended for one in drawn]), **fields
-    )
-    told = {
-        name: torch.cat([one.told[name] for one in rollouts]) if value.ndim else max(one.told[name] for one in rollouts)
-        for name, value in rollouts[0].told.items()
-    }
-    return Rollout(whole, together, told)
-
-
-def _filled(x: Tensor, before: int, after: int) -> Tensor:
-    """(M, T) with zeros before and after."""
-    return torch.nn.functional.pad(x, (before, after))
 
 
 def _about(answers: Answers, row: int) -> str:

@@ -1,12 +1,12 @@
 """Learning from preferences without a reward model: DPO and its relatives, for the token transformer."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from genlab.model.base import Batch, LearningRateSchedule, OptimizerFactory, in_eval_mode
+from genlab.model.base import Batch, LearningRateSchedule, OptimizerFactory
 from genlab.model.cross_entropy import MOST, nats
 from genlab.model.objective.preference import Scored
 from genlab.model.parts import PreferenceObjective, SwitchableAdapter, TokenNetwork, TokenSampler

@@ -29,7 +29,5 @@ class Checker:
         """(M,), in [0, 1]."""
         known = answers.data.known(answers.split)
         asked = [known[number] for number in answers.numbers]
-        scores = [
-            answers.data.score(one, text, answers.split) for one, text in zip(asked, answers.texts, strict=True)
-        ]
+        scores = [answers.data.score(one, text, answers.split) for one, text in zip(asked, answers.texts, strict=True)]
         return torch.tensor([float(score >= 1) for score in scores] if self.whole else scores)

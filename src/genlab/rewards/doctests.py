@@ -1,5 +1,6 @@
 """The reward of programs that pass the examples in their prompt."""
 
+import ast
 import doctest
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +12,7 @@ from genlab.errors import ConfigError
 from genlab.metrics.sandbox import Sandbox, check_sandbox
 from genlab.model.answers import Answers
 
+_DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _PROGRAM = """
 def run(code, examples):
     evaluate, execute, show = eval, exec, repr
@@ -77,9 +79,15 @@ def asked(conversation: Any) -> str:
 
 
 def examples_in(prompt: str) -> list[tuple[str, str]]:
-    """The expressions of the examples in a text, and what should come out."""
+    """The expressions of the examples in a text, and what should come out: in the docstrings of the head of a program,
+    or in any other text."""
     try:
-        found = doctest.DocTestParser().get_examples(prompt)
+        nodes = [node for node in ast.walk(ast.parse(prompt)) if isinstance(node, _DOCUMENTED)]
+        texts = [ast.get_docstring(node) or "" for node in nodes]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        texts = [prompt]
+    try:
+        found = [one for text in texts for one in doctest.DocTestParser().get_examples(text)]
     except ValueError:
         return []
     return [(one.source.strip(), one.want.strip()) for one in found]

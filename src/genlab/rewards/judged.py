@@ -25,7 +25,9 @@ class Judged:
         caution, and a single member."""
         assert isinstance(model, Model)
         if caution and model.members < 2:
-            raise ValueError(f"caution={caution} needs a reward model of several members. Use caution=0.")
+            raise ValueError(
+                f"caution={caution} needs a reward model of several members. Use model.rewards.judged.caution=0."
+            )
         model.configure_model()
         self.model: Any = model.eval().requires_grad_(False)
         self.weight, self.caution = weight, caution

@@ -92,7 +92,10 @@ class Divergence:
         _one_of("kl", estimator, ("k1", "k2", "k3"))
         _one_of("kl_in", stands_in, ("reward", "loss"))
         if stands_in == "loss" and estimator == "k1":
-            raise ValueError("kl=k1 in the loss has no gradient on average. Use kl_in=reward, or kl=k3.")
+            raise ValueError(
+                "kl=k1 in the loss has no gradient on average. Use model.objective.kl_in=reward, or "
+                "model.objective.kl=k3."
+            )
         self.beta, self.estimator, self.stands_in = beta, estimator, stands_in
 
     def costs(self, drawn: Drawn) -> Tensor:
@@ -271,7 +274,10 @@ class PPO:
                 raise ValueError(f"{name}={share} must lie between 0 and 1.")
         self.divergence, self.clip = Divergence(beta, kl, "reward"), _positive("clip", clip)
         self.gamma, self.lam = gamma, lam
-        self.value_clip, self.value_weight = _positive("value_clip", value_clip), _positive("value_weight", value_weight)
+        self.value_clip, self.value_weight = (
+            _positive("value_clip", value_clip),
+            _positive("value_weight", value_weight),
+        )
         self.whiten = whiten
 
     @property

@@ -1,0 +1,202 @@
+"""The tables and figures of docs/rlhf.md.
+
+python scripts/docs_rlhf.py loop FOLDER         # of scripts/loop_example.sh: a table, and FOLDER/gamed.png
+python scripts/docs_rlhf.py last FOLDER RECORD  # adds what runs FOLDER/<row>/<seed> logged last to their record
+"""
+
+import csv
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from docs_rows import MEASURED, row_of
+from genlab.report.significance import half_width
+
+POLICIES = ("grpo-0.3", "grpo-0.03", "grpo-0.003", "ppo-0.03")
+NAMES = {
+    "grpo-0.3": "GRPO, beta 0.3",
+    "grpo-0.03": "GRPO, beta 0.03",
+    "grpo-0.003": "GRPO, beta 0.003",
+    "ppo-0.03": "PPO, beta 0.03",
+}
+BEST_OF = (4, 16, 64)
+COLUMNS = ("wishes fulfilled, of 2", "reward model", "held-back judge", "KL, nats", "letters", "different answers")
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+class Judges:
+    """The rater, the reward model and the one that was held back, of a seed."""
+
+    def __init__(self, root: Path, seed: str):
+        from omegaconf import DictConfig
+
+        from genlab.run.assemble import build_data
+        from genlab.run.load import load_run
+        from genlab.run.run_folder import read_config
+
+        self.data: Any = build_data(DictConfig(read_config(root / "answers")))
+        self.models = {}
+        for name in ("some", "all"):
+            run = root / f"reward-{name}" / seed
+            self.models[name], _ = load_run(DictConfig(read_config(run)), run)
+
+    def rewards(self, name: str, said: Sequence[tuple[str, str]]) -> np.ndarray:
+        """(N,), of prompts and answers."""
+        import torch
+
+        found = []
+        for start in range(0, len(said), 256):
+            rows = [
+                self.data.chat.conversation(
+                    [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer or " "}], "an answer"
+                )[0]
+                for prompt, answer in said[start : start + 256]
+            ]
+            tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+            last = torch.zeros(len(rows), dtype=torch.long)
+            for i, row in enumerate(rows):
+                ends = np.flatnonzero(row == self.data.chat.end)
+                tokens[i, : len(row)], last[i] = torch.from_numpy(row), int(ends[-1]) if len(ends) else len(row) - 1
+            with torch.no_grad():
+                found.append(self.models[name].answer_rewards(tokens, last, torch.zeros_like(last)).mean(dim=0))
+        return torch.cat(found).numpy()
+
+    def row(self, said: Sequence[tuple[str, str]], divergence: float) -> list[float]:
+        """The values of ``COLUMNS``."""
+        from docs_preferences import score
+
+        texts = [answer for _, answer in said]
+        return [
+            float(np.mean([score(text) for text in texts])),
+            float(self.rewards("some", said).mean()),
+            float(self.rewards("all", said).mean()),
+            divergence,
+            float(np.mean([len(text) for text in texts])),
+            len({*texts}) / len(texts),
+        ]
+
+
+def loop(root: Path) -> None:
+    """Print the table, and draw the figure."""
+    from docs_preferences import answers_of
+
+    seeds = sorted(path.name for path in (root / "dpo").iterdir())
+    rows: dict[str, list[list[float]]] = {}
+    drawn = [answers_of(root / "answers", "val", 10 + i, root / "answers") for i in range(max(BEST_OF))]
+    for seed in seeds:
+        judges = Judges(root, seed)
+        rows.setdefault("the first model", []).append(judges.row(drawn[0], 0.0))
+        rewards = np.stack([judges.rewards("some", said) for said in drawn])
+        for n in BEST_OF:
+            best = rewards[:n].argmax(axis=0)
+            chosen = [drawn[k][i] for i, k in enumerate(best)]
+            rows.setdefault(f"best of {n}", []).append(judges.row(chosen, float(np.log(n) - (n - 1) / n)))
+        runs = [("dpo", "DPO, the same pairs"), *((run, NAMES[run]) for run in POLICIES)]
+        for run, name in runs:
+            said = answers_of(root / run / seed, "val", 3, root / "answers")
+            rows.setdefault(name, []).append(judges.row(said, _divergence(root / run / seed)))
+    print(row_of(["", *COLUMNS]))
+    print("|---|" + "---:|" * len(COLUMNS))
+    for name, found in rows.items():
+        print(row_of([name, *map(_mean, zip(*found, strict=True))]))
+    draw(root, seeds)
+
+
+def _divergence(run: Path) -> float:
+    """Of an answer, the mean over the last ten steps; of DPO nobody counts it by answers."""
+    found = [row["train/kl"] for row in _logged(run) if row.get("train/kl") and row.get("train/length")]
+    return float(np.mean([float(value) for value in found[-10:]])) if found else float("nan")
+
+
+def _logged(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def draw(root: Path, seeds: Sequence[str]) -> None:
+    """Both judges over the square root of the divergence (Gao et al. 2022, figure 1), of every policy."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panes = plt.subplots(1, len(POLICIES), figsize=(3 * len(POLICIES), 2.8), sharey=True, layout="constrained")
+    for pane, run in zip(panes, POLICIES, strict=True):
+        for seed in seeds:
+            rows = [row for row in _logged(root / run / seed) if row.get("train/reward_gold")]
+            root_kl = np.sqrt([float(row["train/kl"]) for row in rows])
+            for column, color, label in (("judged", "tab:orange", "reward model"), ("gold", "tab:blue", "held back")):
+                values = np.array([float(row[f"train/reward_{column}"]) for row in rows])
+                pane.plot(root_kl, values, ".", color=color, markersize=2, label=label if seed == seeds[0] else None)
+        pane.set_title(NAMES[run], fontsize=9)
+        pane.set_xlabel("√KL")
+    panes[0].set_ylabel("reward")
+    panes[0].legend(fontsize=8, markerscale=4)
+    figure.savefig(root / "gamed.png", dpi=110)
+
+
+# --- problems with a checker ------------------------------------------------------------------------------------------
+
+LEARNT = {
+    "sft": "begun with: 500 answers",
+    "cont": "500 answers, as many FLOPs",
+    "grpo": "GRPO",
+    "rloo": "RLOO",
+    "ppo": "PPO",
+}
+NUMBERS = {
+    "exact_match_val": "right",
+    "most_frequent_of_n_8_val": "most frequent of 8",
+    "best_of_n_8_val": "one of 8 is right",
+}
+LAST = {"kl": "KL, nats", "length": "tokens", "distinct": "different of 8"}
+
+
+def last(folder: Path, record: Path) -> None:
+    """The means of what the last ten steps of each run logged."""
+    content = json.loads(record.read_text(encoding="utf-8"))
+    for run in content["runs"]:
+        rows = _logged(folder / run["row"] / str(run["seed"]))
+        for name in LAST:
+            found = [float(row[f"train/{name}"]) for row in rows if row.get(f"train/{name}")]
+            if found:
+                run["metrics"][f"last_{name}"] = round(statistics.fmean(found[-10:]), 4)
+    record.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def problems() -> list[str]:
+    """What learning from a checker is worth."""
+    content = json.loads((MEASURED / "rlhf.json").read_text(encoding="utf-8"))
+    lines = [row_of(["", *NUMBERS.values(), *LAST.values()]), "|---|" + "---:|" * (len(NUMBERS) + len(LAST))]
+    for row, name in LEARNT.items():
+        runs = [run["metrics"] for run in content["runs"] if run["row"] == row]
+        cells = [_mean([run[number] for run in runs]) for number in NUMBERS]
+        last = [_mean([run[f"last_{n}"] for run in runs]) if f"last_{n}" in runs[0] else "" for n in LAST]
+        lines.append(row_of([name, *cells, *last]))
+    return lines
+
+
+def _mean(values: Sequence[Any]) -> str:
+    numbers = [float(value) for value in values]
+    if any(np.isnan(numbers)):
+        return ""
+    return f"{statistics.fmean(numbers):.2f}" + (f" ±{half_width(numbers):.2f}" if len(numbers) > 1 else "")
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {"rlhf": problems}
+
+if __name__ == "__main__":
+    from genlab.machine.torchvision_ops import install
+
+    install()
+    if sys.argv[1] == "loop":
+        loop(Path(sys.argv[2]))
+    else:
+        last(Path(sys.argv[2]), Path(sys.argv[3]))
