@@ -18,7 +18,11 @@ from genlab.report.significance import half_width
 RECORD = MEASURED / "image_rewards.json"
 IMAGES = REPOSITORY / "docs" / "images"
 METRICS = ("fid", "precision", "recall", "label_accuracy")  # of evaluations, whose names end with their numbers
-REWARDS = {"jpeg": ("jpeg_size",), "label": ("label", "second_label")}
+REWARDS = {
+    "jpeg": ("jpeg_size",),
+    "label-base": ("label", "second_label"),
+    "label-early": ("label", "second_label"),
+}
 NAMES = {
     "jpeg_size": "kilobytes of JPEG",
     "label": "classifier: nats of the label",
@@ -29,7 +33,7 @@ NAMES = {
     "recall": "recall",
     "label_accuracy": "label accuracy",
 }
-ROWS = {"jpeg": "small JPEG files", "label": "the asked label"}
+ROWS = {"jpeg": "small files", "label-base": "the label", "label-early": "the label, begun early"}
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
@@ -37,16 +41,16 @@ ROWS = {"jpeg": "small JPEG files", "label": "the asked label"}
 
 def record(root: Path) -> None:
     """What every run said on the way."""
-    before = max(root.glob("base/evaluation-*.json"), key=lambda path: path.stat().st_mtime)
     runs = [
         {"row": row, "seed": int(run.name), "points": _points(run, row)}
         for row in REWARDS
         for run in sorted((root / row).iterdir())
     ]
+    versions = json.loads((root / "label-early" / "0" / "versions.json").read_text(encoding="utf-8"))
     content = {
         "about": "digits: a diffusion model that learns from rewards of its samples, three seeds",
-        "hardware": json.loads((root / "base" / "versions.json").read_text())["hardware"],
-        "before": _named(json.loads(before.read_text())["metrics"]),
+        "hardware": "{cpu}, {cores} cores".format(**versions["hardware"]),
+        "revision": versions["revision"],
         "runs": runs,
     }
     text = json.dumps({**content, "runs": []}, indent=1).removesuffix("[]\n}")
@@ -111,7 +115,7 @@ def draw_curves() -> None:
     content = json.loads(RECORD.read_text(encoding="utf-8"))
     panes_of = {row: (*REWARDS[row], "fid", "recall") for row in ROWS}
     width = max(len(panes) for panes in panes_of.values())
-    figure, axes = plt.subplots(2, width, figsize=(3 * width, 4.6), layout="constrained")
+    figure, axes = plt.subplots(len(ROWS), width, figsize=(3 * width, 2.3 * len(ROWS)), layout="constrained")
     for line, (row, panes) in zip(axes, panes_of.items(), strict=True):
         for pane in line[len(panes) :]:
             pane.axis("off")
@@ -127,10 +131,10 @@ def draw_curves() -> None:
 
 
 def draw_digits(root: Path) -> None:
-    """Samples of the ten classes: before, and after each reward."""
+    """Samples of the ten classes: of the model that is begun with, and after each reward."""
     from PIL import Image
 
-    grids = [_grid(root / name, Image) for name in ("base", "jpeg/0", "label/0")]
+    grids = [_grid(root / name, Image) for name in ("base", "jpeg/1", "label-base/1", "early", "label-early/1")]
     gap = 6
     whole = Image.new("L", (grids[0].width, sum(grid.height + gap for grid in grids) - gap), 255)
     top = 0
@@ -141,9 +145,9 @@ def draw_digits(root: Path) -> None:
 
 
 def _grid(run: Path, image: Any) -> Any:
-    """The first three of eight rows of the last grid of a run."""
+    """The first two of eight rows of the last grid of a run."""
     picture = image.open(sorted((run / "samples").glob("*.png"))[-1]).convert("L")
-    return picture.crop((0, 0, picture.width, picture.height * 3 // 8))
+    return picture.crop((0, 0, picture.width, picture.height * 2 // 8))
 
 
 if __name__ == "__main__":

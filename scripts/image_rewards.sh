@@ -30,19 +30,21 @@ train() {                         # folder, overrides: a run, unless it is finis
 
 for seed in 0 1; do
   train "$ROOT/classifier-$seed" model=classifier data=digits trainer=cpu logger=[none] metrics=[accuracy] seed="$seed" \
-    budget.value="$(budget 27000)"
+    budget=seconds budget.value="$(awk -v s="$SCALE" 'BEGIN { print (s < 0.02 ? 1 : 60 * s) }')"
 done
-# shellcheck disable=SC2086
-train "$ROOT/base" model=diffusion $network $sampler model.sampler.num_steps=20 $common $metrics data.batch_size=64 \
-  callbacks.ema.half_life=20_000 budget.value="$(budget 200000)"
-# shellcheck disable=SC2086
-[ -e "$ROOT/before" ] || { "$PYTHON" scripts/evaluate.py run="$ROOT/base" $short $metrics && touch "$ROOT/before"; }
-policy="model=diffusion_policy $network $sampler $short $common $metrics data.batch_size=64 start=$ROOT/base callbacks.ema.half_life=256"
+for base in base early; do         # early: a model that is not done, and draws some labels wrong
+  # shellcheck disable=SC2086
+  train "$ROOT/$base" model=diffusion $network $sampler model.sampler.num_steps=20 $common $metrics data.batch_size=64 \
+    callbacks.ema.half_life=20_000 budget.value="$(budget $([ $base = base ] && echo 200000 || echo 50000))"
+done
+policy="model=diffusion_policy $network $sampler $short $common $metrics data.batch_size=64 callbacks.ema.half_life=256"
 policy="$policy model.optimizer.lr=3e-4 callbacks.evaluation.num_samples=$N callbacks.evaluation.times=6 callbacks.evaluation.also_at=[0.02] trainer.log_every_n_steps=1"
 judged="model/rewards=[label,second_label] model.rewards.label.model=$ROOT/classifier-0 model.rewards.second_label.model=$ROOT/classifier-1"
 for seed in ${SEEDS//,/ }; do
   # shellcheck disable=SC2086
-  train "$ROOT/jpeg/$seed" $policy model.rewards.jpeg_size.weight=-1 seed="$seed" budget.value="$(budget 1536)"
-  # shellcheck disable=SC2086
-  train "$ROOT/label/$seed" $policy $judged seed="$seed" budget.value="$(budget 1536)"
+  train "$ROOT/jpeg/$seed" $policy start="$ROOT/base" model.rewards.jpeg_size.weight=-1 seed="$seed" budget.value="$(budget 1536)"
+  for base in base early; do
+    # shellcheck disable=SC2086
+    train "$ROOT/label-$base/$seed" $policy start="$ROOT/$base" $judged seed="$seed" budget.value="$(budget 1536)"
+  done
 done
