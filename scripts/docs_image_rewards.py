@@ -35,6 +35,8 @@ NAMES = {
 }
 ROWS = {"jpeg": "small files", "label-base": "the label", "label-early": "the label, begun early"}
 
+DIGITS = {"jpeg_size": 3, "label": 3, "second_label": 3, "fid": 1}  # behind the point; else 2
+
 
 # --- the record -------------------------------------------------------------------------------------------------------
 
@@ -46,7 +48,7 @@ def record(root: Path) -> None:
         for row in REWARDS
         for run in sorted((root / row).iterdir())
     ]
-    versions = json.loads((root / "label-early" / "0" / "versions.json").read_text(encoding="utf-8"))
+    versions = json.loads((root / "jpeg" / "0" / "versions.json").read_text(encoding="utf-8"))
     content = {
         "about": "digits: a diffusion model that learns from rewards of its samples, three seeds",
         "hardware": "{cpu}, {cores} cores".format(**versions["hardware"]),
@@ -82,21 +84,22 @@ def _named(values: dict[str, float]) -> dict[str, float]:
 
 
 def image_rewards() -> list[str]:
-    """Each point of the curves, as means over seeds."""
+    """Every other point of the curves, as means over seeds."""
     content = json.loads(RECORD.read_text(encoding="utf-8"))
     columns = ("jpeg_size", "label", "second_label", "kl", *METRICS)
     lines = [row_of(["rewarded", "samples seen", *(NAMES[name] for name in columns)])]
     lines.append("|---|" + "---:|" * (1 + len(columns)))
     for row, name in ROWS.items():
         runs = [run["points"] for run in content["runs"] if run["row"] == row]
-        for points in zip(*runs, strict=True):
-            cells = [_mean([point[column] for point in points]) if column in points[0] else "" for column in columns]
+        for points in [*zip(*runs, strict=True)][::2]:
+            cells = [_mean([p[column] for p in points], column) if column in points[0] else "" for column in columns]
             lines.append(row_of([name, f"{points[0]['examples']:,.0f}", *cells]))
     return lines
 
 
-def _mean(values: Sequence[float]) -> str:
-    return f"{statistics.fmean(values):.3f} ±{half_width(values):.3f}"
+def _mean(values: Sequence[float], column: str) -> str:
+    digits = DIGITS.get(column, 2)
+    return f"{statistics.fmean(values):.{digits}f} ±{half_width(values):.{digits}f}"
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {"image rewards": image_rewards}
