@@ -29,6 +29,7 @@ from typing import Any
 import docs_benchmarks
 import docs_captions
 import docs_finetune
+import docs_image_rewards
 import docs_rewards
 import docs_rlhf
 from docs_rows import MEASURED, REPOSITORY, row_of
@@ -371,6 +372,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     **docs_benchmarks.TABLES,
     **docs_captions.TABLES,
     **docs_finetune.TABLES,
+    **docs_image_rewards.TABLES,
     **docs_rewards.TABLES,
     **docs_rlhf.TABLES,
 }  # fmt: skip
