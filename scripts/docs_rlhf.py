@@ -1,20 +1,19 @@
-"""The tables and figures of docs/rlhf.md.
+"""The table and the figure of scripts/loop_example.sh, for docs/rlhf.md.
 
 python scripts/docs_rlhf.py loop FOLDER         # of scripts/loop_example.sh: a table, and FOLDER/gamed.png
 python scripts/docs_rlhf.py last FOLDER RECORD  # adds what runs FOLDER/<row>/<seed> logged last to their record
 """
 
 import csv
-import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from docs_rows import MEASURED, row_of
+from docs_rows import row_of
 from genlab.report.significance import half_width
 
 POLICIES = ("grpo-0.3", "grpo-0.03", "grpo-0.003", "ppo-0.03")
@@ -142,47 +141,6 @@ def draw(root: Path, seeds: Sequence[str]) -> None:
     figure.savefig(root / "gamed.png", dpi=110)
 
 
-# --- problems with a checker ------------------------------------------------------------------------------------------
-
-LEARNT = {
-    "sft": "begun with: 800 answers",
-    "cont": "800 answers, as many FLOPs more",
-    "grpo": "GRPO",
-    "rloo": "RLOO",
-    "ppo": "PPO",
-}
-NUMBERS = {
-    "exact_match_val": "right",
-    "most_frequent_of_n_8_val": "most frequent of 8",
-    "best_of_n_8_val": "one of 8 is right",
-}
-LAST = {"kl": "KL, nats", "length": "tokens", "distinct": "different of 8"}
-
-
-def last(folder: Path, record: Path) -> None:
-    """The means of what the last ten steps of each run logged."""
-    content = json.loads(record.read_text(encoding="utf-8"))
-    for run in content["runs"]:
-        rows = _logged(folder / run["row"] / str(run["seed"]))
-        for name in LAST:
-            found = [float(row[f"train/{name}"]) for row in rows if row.get(f"train/{name}")]
-            if found:
-                run["metrics"][f"last_{name}"] = round(statistics.fmean(found[-10:]), 4)
-    record.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def problems() -> list[str]:
-    """What learning from a checker is worth."""
-    content = json.loads((MEASURED / "rlhf.json").read_text(encoding="utf-8"))
-    lines = [row_of(["", *NUMBERS.values(), *LAST.values()]), "|---|" + "---:|" * (len(NUMBERS) + len(LAST))]
-    for row, name in LEARNT.items():
-        runs = [run["metrics"] for run in content["runs"] if run["row"] == row]
-        cells = [_mean([run[number] for run in runs]) for number in NUMBERS]
-        last = [_mean([run[f"last_{n}"] for run in runs]) if f"last_{n}" in runs[0] else "" for n in LAST]
-        lines.append(row_of([name, *cells, *last]))
-    return lines
-
-
 def _mean(values: Sequence[Any]) -> str:
     numbers = [float(value) for value in values]
     if any(np.isnan(numbers)):
@@ -190,13 +148,8 @@ def _mean(values: Sequence[Any]) -> str:
     return f"{statistics.fmean(numbers):.2f}" + (f" ±{half_width(numbers):.2f}" if len(numbers) > 1 else "")
 
 
-TABLES: dict[str, Callable[[], list[str]]] = {"rlhf": problems}
-
 if __name__ == "__main__":
     from genlab.machine.torchvision_ops import install
 
     install()
-    if sys.argv[1] == "loop":
-        loop(Path(sys.argv[2]))
-    else:
-        last(Path(sys.argv[2]), Path(sys.argv[3]))
+    loop(Path(sys.argv[2]))

@@ -31,7 +31,6 @@ import docs_captions
 import docs_finetune
 import docs_image_rewards
 import docs_rewards
-import docs_rlhf
 from docs_rows import MEASURED, REPOSITORY, row_of
 from genlab.report.significance import LEVEL, Pair, half_width, pairs
 
@@ -374,7 +373,6 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     **docs_finetune.TABLES,
     **docs_image_rewards.TABLES,
     **docs_rewards.TABLES,
-    **docs_rlhf.TABLES,
 }  # fmt: skip
 
 _TABLE = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.S)
