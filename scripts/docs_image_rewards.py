@@ -36,6 +36,7 @@ NAMES = {
 ROWS = {"jpeg": "small files", "label-base": "the label", "label-early": "the label, begun early"}
 
 DIGITS = {"jpeg_size": 3, "label": 3, "second_label": 3, "fid": 1}  # behind the point; else 2
+SHOWN = (64, 512, 768, 1536)  # samples seen
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
@@ -84,14 +85,14 @@ def _named(values: dict[str, float]) -> dict[str, float]:
 
 
 def image_rewards() -> list[str]:
-    """Every other point of the curves, as means over seeds."""
+    """Some points of the curves, as means over seeds."""
     content = json.loads(RECORD.read_text(encoding="utf-8"))
     columns = ("jpeg_size", "label", "second_label", "kl", *METRICS)
     lines = [row_of(["rewarded", "samples seen", *(NAMES[name] for name in columns)])]
     lines.append("|---|" + "---:|" * (1 + len(columns)))
     for row, name in ROWS.items():
         runs = [run["points"] for run in content["runs"] if run["row"] == row]
-        for points in [*zip(*runs, strict=True)][::2]:
+        for points in [point for point in zip(*runs, strict=True) if point[0]["examples"] in SHOWN]:
             cells = [_mean([p[column] for p in points], column) if column in points[0] else "" for column in columns]
             lines.append(row_of([name, f"{points[0]['examples']:,.0f}", *cells]))
     return lines
@@ -137,7 +138,7 @@ def draw_digits(root: Path) -> None:
     """Samples of the ten classes: of the model that is begun with, and after each reward."""
     from PIL import Image
 
-    grids = [_grid(root / name, Image) for name in ("base", "jpeg/1", "label-base/1", "early", "label-early/1")]
+    grids = [_grid(root / name, Image) for name in ("base", "jpeg/1", "label-base/1")]
     gap = 6
     whole = Image.new("L", (grids[0].width, sum(grid.height + gap for grid in grids) - gap), 255)
     top = 0
@@ -148,9 +149,9 @@ def draw_digits(root: Path) -> None:
 
 
 def _grid(run: Path, image: Any) -> Any:
-    """The first two of eight rows of the last grid of a run."""
+    """The first three of eight rows of the last grid of a run."""
     picture = image.open(sorted((run / "samples").glob("*.png"))[-1]).convert("L")
-    return picture.crop((0, 0, picture.width, picture.height * 2 // 8))
+    return picture.crop((0, 0, picture.width, picture.height * 3 // 8))
 
 
 if __name__ == "__main__":

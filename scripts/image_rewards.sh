@@ -38,13 +38,16 @@ for base in base early; do         # early: a model that is not done, and draws 
     callbacks.ema.half_life=20_000 budget.value="$(budget $([ $base = base ] && echo 200000 || echo 50000))"
 done
 policy="model=diffusion_policy $network $sampler $short $common $metrics data.batch_size=64 callbacks.ema.half_life=256"
-policy="$policy model.optimizer.lr=3e-4 callbacks.evaluation.num_samples=$N callbacks.evaluation.times=6 callbacks.evaluation.also_at=[0.02] trainer.log_every_n_steps=1"
+policy="$policy model.optimizer.lr=3e-4 callbacks.evaluation.num_samples=$N callbacks.evaluation.also_at=[0.02] trainer.log_every_n_steps=1"
 judged="model/rewards=[label,second_label] model.rewards.label.model=$ROOT/classifier-0 model.rewards.second_label.model=$ROOT/classifier-1"
 for seed in ${SEEDS//,/ }; do
   # shellcheck disable=SC2086
-  train "$ROOT/jpeg/$seed" $policy start="$ROOT/base" model.rewards.jpeg_size.weight=-1 seed="$seed" budget.value="$(budget 1536)"
-  for base in base early; do
-    # shellcheck disable=SC2086
-    train "$ROOT/label-$base/$seed" $policy start="$ROOT/$base" $judged seed="$seed" budget.value="$(budget 1536)"
-  done
+  train "$ROOT/jpeg/$seed" $policy start="$ROOT/base" model.rewards.jpeg_size.weight=-1 seed="$seed" \
+    budget.value="$(budget 1536)" callbacks.evaluation.times=6
+  # shellcheck disable=SC2086
+  train "$ROOT/label-base/$seed" $policy start="$ROOT/base" $judged seed="$seed" \
+    budget.value="$(budget 1536)" callbacks.evaluation.times=6
+  # shellcheck disable=SC2086
+  train "$ROOT/label-early/$seed" $policy start="$ROOT/early" $judged seed="$seed" \
+    budget.value="$(budget 768)" callbacks.evaluation.times=3
 done
