@@ -23,7 +23,7 @@ NAMES = {
     "grpo-0.003": "GRPO, beta 0.003",
     "ppo-0.03": "PPO, beta 0.03",
 }
-BEST_OF = (4, 16, 64)
+BEST_OF = (4, 16)
 COLUMNS = ("wishes fulfilled, of 2", "reward model", "held-back judge", "KL, nats", "letters", "different answers")
 
 
@@ -55,7 +55,7 @@ class Judges:
             rows = [
                 self.data.chat.conversation(
                     [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer or " "}], "an answer"
-                )[0]
+                )[0][: self.data.context]
                 for prompt, answer in said[start : start + 256]
             ]
             tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
