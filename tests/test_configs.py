@@ -21,7 +21,9 @@ from test_grid import ABROAD
 TREE = ConfigTree()
 DOWNLOADED = ("inception", "vgg", "clip", "dinov2", "language_model")  # extractors
 OPTIONS = [(group, option) for group, options in TREE.groups().items() for option in options]
-NEED_A_JUDGE = [("model/rewards", "judged"), ("model/rewards", "gold")]  # a run: tests/test_policy_runs.py
+NEED_A_JUDGE = [
+    ("model/rewards", name) for name in ("judged", "gold", "label", "second_label")
+]  # a run of another family
 FILES = sorted(PACKAGED.rglob("*.yaml"))
 NAMES = [str(path.relative_to(PACKAGED)) for path in FILES]
 SPEC = {
