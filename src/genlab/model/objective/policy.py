@@ -4,9 +4,9 @@ All maximize E[R] - beta KL(policy || reference) for answers drawn from the poli
 reward with, in how the answers of a batch are weighed, and in where the divergence stands. There it is estimated from
 the tokens drawn, by d = log policy / reference (Schulman 2020): k1 = d, k2 = d^2 / 2, or k3 = exp(-d) - 1 + d.
 
-* ``in: reward``: each token's estimate is taken off the reward. With k1, the gradient is that of the divergence of
+* ``kl_in=reward``: each token's estimate is taken off the reward. With k1, the gradient is that of the divergence of
   whole answers.
-* ``in: loss``: it is added to the loss. The gradient of k2 and k3 is that of a token's divergence alone, of k3 even of
+* ``kl_in=loss``: it is added to the loss. The gradient of k2 and k3 is that of a token's divergence alone, of k3 even of
   that a biased one; that of k1 is 0 on average, so it is refused.
 """
 
