@@ -6,8 +6,8 @@ the tokens drawn, by d = log policy / reference (Schulman 2020): k1 = d, k2 = d^
 
 * ``kl_in=reward``: each token's estimate is taken off the reward. With k1, the gradient is that of the divergence of
   whole answers.
-* ``kl_in=loss``: it is added to the loss. The gradient of k2 and k3 is that of a token's divergence alone, of k3 even of
-  that a biased one; that of k1 is 0 on average, so it is refused.
+* ``kl_in=loss``: it is added to the loss. The gradient of k2 and k3 is that of a token's divergence alone, of k3 even
+  of that a biased one; that of k1 is 0 on average, so it is refused.
 """
 
 import math
