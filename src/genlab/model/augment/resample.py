@@ -35,7 +35,8 @@ def resample(images: Tensor, linear: Tensor, offset: Tensor) -> Tensor:
 
     Args:
         images: (N, C, H, W)
-        linear: (N, 2, 2), ``offset``: (N, 2): output pixel o, (x, y) from the center, shows input ``linear`` o + ``offset``
+        linear: (N, 2, 2): an output pixel o, (x, y) from the center, shows the input at ``linear`` o + ``offset``
+        offset: (N, 2), in pixels
 
     Returns:
         Like ``images``, differentiable with respect to them, twice too.
