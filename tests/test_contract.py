@@ -90,7 +90,7 @@ def state(run: Path) -> dict[str, Any]:
     """All of a checkpoint that training depends on, but for the clock and what callbacks say."""
     content = dict(read.newest(run).content)
     content["progress"] = content["progress"] | {"seconds": None}
-    kept = {"state_dict", "ema", "optimizer_states", "progress", "discriminator_steps_made"}
+    kept = {"state_dict", "ema", "optimizer_states", "progress", "discriminator_steps_made", "augment"}
     return {key: value for key, value in content.items() if key in kept}
 
 
@@ -200,6 +200,10 @@ ALIKE = {
                        "model.discriminator_optimizer.lr=0.1"),
     "wgan_gp": (*PLAIN_GAN, "model/objective=wgan_gp", "model.optimizer.lr=0.01",
                 "model.discriminator_optimizer.lr=0.01"),
+    # p changes with each step, and by the ranks' real images together
+    "ada": (*PLAIN_GAN, "model/augment=ada", "model.augment.p=0.5", "model.augment.interval=1",
+            "model.augment.kimg=0.1", "model.augment.groups=[blit,geometry,color,filter,noise,cutout]",
+            "model/objective/penalty=r1", "model.optimizer.lr=0.1", "model.discriminator_optimizer.lr=0.1"),
     "text": ("model=transformer", *SGD, "model.optimizer.lr=0.3", "model.network.zero_init=false",
              "model/schedule=constant", "metrics=[perplexity]"),
     "pairs": ("model=contrastive_text", *SGD, "model.optimizer.lr=0.1", "trainer.gradient_clip_val=1.0",

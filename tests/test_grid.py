@@ -82,6 +82,8 @@ def with_its_kind(parts: dict[str, str], changed: set[str]) -> dict[str, str] | 
 def choice_of(family: str, changed: dict[str, str]) -> Choice | None:
     """A family with some of its parts changed, or None if they exclude each other."""
     parts = with_its_kind(parts_of(family) | changed, set(changed))
+    if parts and (parts.get("objective"), parts.get("augment")) == ("wgan_gp", "ada"):  # its scores have no sign
+        return None
     return None if parts is None else (f"model={family}", *(f"model/{part}={o}" for part, o in parts.items()))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from genlab.model.augment.adaptive import AdaptiveAugmentation, adaptive
 from genlab.model.augment.diffaugment import Augmentation
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.condition import Conditions, told_to
@@ -36,7 +37,7 @@ class GAN(GenerativeModel):
         generator: Callable[..., Generator],
         discriminator: Callable[..., Discriminator],
         objective: AdversarialObjective,
-        augment: Augmentation,  # of what the discriminator sees
+        augment: Augmentation | AdaptiveAugmentation,  # of what the discriminator sees
         optimizer: OptimizerFactory,  # of the generator
         discriminator_optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
@@ -56,9 +57,16 @@ class GAN(GenerativeModel):
             )
         if truncation is not None and truncation <= 0:
             raise ValueError(f"model.truncation={truncation} must be above 0, or null.")
+        self.augment = adaptive(augment)
+        if self.augment.adapts and objective.undecided is None:
+            raise ValueError(
+                "model.augment adapts by the signs of scores, and scores of model.objective have no boundary between "
+                "real and generated. Use model/objective=non_saturating, or a fixed strength: "
+                "model.augment.target=null model.augment.p=0.2."
+            )
         self.make_generator, self.make_discriminator = generator, discriminator
         self.make_optimizer, self.make_discriminator_optimizer = optimizer, discriminator_optimizer
-        self.objective, self.augment = objective, augment
+        self.objective = objective
         self.shape, self.latent_dim = tuple(shape), latent_dim
         self.conditions = Conditions.told(told, conditions)
         self.latent_shape = (latent_dim,)
@@ -101,10 +109,11 @@ class GAN(GenerativeModel):
             for i in range(self.accumulation.size):
                 self.generator_turn(len(batch[self.key]), self.conditions.of(batch), i)
             self.step(generator_optimizer, self.generator)
+        self.log_all(**self.augment.end_step())
         self.steps_made += 1
 
     def step_kind(self, batch_idx: int) -> str:
-        kind = "discriminator" + " penalty" * self.is_penalized()
+        kind = "discriminator" + " augmented" * self.augment.acts + " penalty" * self.is_penalized()
         if not self.at_optimizer_step(batch_idx):
             return kind
         return f"{kind} step of {self.accumulation.size}" + " generator" * self.is_generators_turn()
@@ -122,6 +131,7 @@ class GAN(GenerativeModel):
         with torch.no_grad():
             fake = self.generator(draws.randn(self.latent_dim, len(real)), condition)
         real_scores, fake_scores = self.scores(real, condition, draws), self.scores(fake, condition, draws)
+        self.augment.observe(real_scores, self.objective.undecided)
         loss = self.objective.discriminator_loss(real_scores, fake_scores)
         self.log_all(discriminator_loss=loss, **self.accuracies(real_scores, fake_scores))
         if self.is_penalized():
@@ -224,10 +234,12 @@ class GAN(GenerativeModel):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["discriminator_steps_made"] = self.steps_made
+        checkpoint["augment"] = self.augment.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.steps_made = checkpoint["discriminator_steps_made"]
+        self.augment.load_state_dict(checkpoint.get("augment", {}))
 
 
 class Draws:
