@@ -1,6 +1,6 @@
-"""StyleGAN2 (Karras et al. 2020, arXiv:1912.04958): a mapping of noise to styles, and convolutions that styles modulate.
+"""StyleGAN2 (Karras et al. 2020, arXiv:1912.04958): noise is mapped to styles, which modulate convolutions.
 
-With the settings and the sizes of StyleGAN2-ADA (Karras et al. 2020, arXiv:2006.06676). Weights are equalized; feature
+With the settings and sizes of StyleGAN2-ADA (Karras et al. 2020, arXiv:2006.06676). Weights are equalized; feature
 maps are in the channels-last layout, in which the blurs are several times quicker on a CPU. A leaky rectifier commutes
 with positive factors, so its gain of sqrt(2), that of a residual branch and demodulation are one factor before it.
 """
@@ -96,8 +96,13 @@ class StyleGAN2Generator(nn.Module):
         return torch.cat([drawn, styles[:, count:]], dim=1)
 
     def synthesize(self, styles: Tensor, normal: Normal | None = None) -> Tensor:
-        """``styles``: (N, num_styles, W); ``normal``: draws the noise of pixels; None: it is constant. -> (N, C, H, W)."""
+        """``styles``: (N, num_styles, W); ``normal``: draws the noise of pixels; None: it is constant.
+        -> (N, C, H, W)."""
         return self.synthesis(styles, normal)
+
+    def stages(self) -> Sequence[nn.Module]:
+        """What is compiled, where it is asked for."""
+        return [self.mapping, self.synthesis]
 
 
 class Mapping(nn.Module):
@@ -255,7 +260,8 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, style: Tensor, normal: Normal | None, gain: float = 1.0) -> Tensor:
         """(N, in_channels, h, w), (N, style_width) -> (N, channels, side, side), times ``gain``."""
-        scale, weight, factor = self.style(style), self.weight, gain * RECTIFIER_GAIN
+        scale, factor = self.style(style), gain * RECTIFIER_GAIN
+        weight: Tensor = self.weight
         if x.dtype == torch.float16:  # sums stay within its range; what is divided out comes back with demodulation
             weight = weight / (math.sqrt(weight[0].numel()) * weight.abs().amax(dim=(1, 2, 3), keepdim=True))
             scale = scale / scale.abs().amax(dim=1, keepdim=True)
