@@ -40,8 +40,8 @@ class StyleGAN2Generator(nn.Module):
         shape: Sequence[int],  # of an image: (C, H, W)
         told: Told,  # the conditions by key
         latent_dim: int,
-        channels: int = 32768,  # of feature maps, times their side: 32768 / 32 = 1024 at 32x32
-        max_channels: int = 512,
+        channel_base: int = 32768,  # channels of feature maps, times their side: 32768 / 64 = 512 at 64x64
+        channel_max: int = 512,
         style_width: int = 512,
         mapping_layers: int = 8,
         mapping_lr: float = 0.01,  # how much slower the mapping learns
@@ -60,7 +60,7 @@ class StyleGAN2Generator(nn.Module):
                 raise ValueError(f"{name}={value} is outside [0, 1]. It is a share of the batches.")
         self.mapping = Mapping(told, latent_dim, style_width, mapping_layers, mapping_lr)
         self.synthesis = Synthesis(
-            shape, channels, max_channels, style_width, architecture, noise, half_resolutions, clamp
+            shape, channel_base, channel_max, style_width, architecture, noise, half_resolutions, clamp
         )
         self.num_styles = self.synthesis.num_styles
         self.style_mixing, self.psi, self.psi_layers = style_mixing, psi, psi_layers
@@ -153,8 +153,8 @@ class Synthesis(nn.Module):
     def __init__(
         self,
         shape: Sequence[int],
-        channels: int,
-        max_channels: int,
+        channel_base: int,
+        channel_max: int,
         style_width: int,
         architecture: Architecture,
         noise: bool,
@@ -163,7 +163,7 @@ class Synthesis(nn.Module):
     ):
         super().__init__()
         sides = resolutions(shape)
-        widths = {side: min(channels // side, max_channels) for side in sides}
+        widths = channels_of(sides, channel_base, channel_max)
         self.constant = nn.Parameter(torch.randn(widths[4], 4, 4))
         self.blocks = nn.ModuleList(
             SynthesisBlock(
@@ -218,7 +218,7 @@ class SynthesisBlock(nn.Module):
         """Features (N, in_channels, H/2, W/2), the image so far (N, C, H/2, W/2), or None, and styles (N, W), as many
         as it needs or more. -> features and image at twice the resolution."""
         style = iter(styles)
-        shortcut = None if self.beside is None else doubled(self.beside(x) * BRANCH_GAIN)
+        shortcut = None if self.beside is None else doubled(_on_branch(x, self.beside))
         if self.up is not None:
             x = self.up(x, next(style), normal)
         x = self.conv(x, next(style), normal, self.gain)
@@ -304,8 +304,8 @@ class StyleGAN2Discriminator(nn.Module):
         self,
         shape: Sequence[int],  # of an image: (C, H, W)
         told: Told,  # the conditions by key
-        channels: int = 32768,  # of feature maps, times their side
-        max_channels: int = 512,
+        channel_base: int = 32768,  # channels of feature maps, times their side
+        channel_max: int = 512,
         mapping_layers: int = 8,  # of conditions
         mapping_lr: float = 0.01,
         architecture: Architecture = "residual",
@@ -316,7 +316,7 @@ class StyleGAN2Discriminator(nn.Module):
         """Raises ValueError: the image is no square of side 8, 16, 32 ...; a value is out of its range."""
         super().__init__()
         sides = resolutions(shape)[::-1]
-        widths = {side: min(channels // side, max_channels) for side in sides}
+        widths = channels_of(sides, channel_base, channel_max)
         self.blocks = nn.ModuleList(
             DiscriminatorBlock(shape[0], widths[side], widths[side // 2], architecture, side == sides[0], clamp)
             for side in sides[:-1]
@@ -377,7 +377,7 @@ class DiscriminatorBlock(nn.Module):
         h = rectified(self.blur.convolve_halved, h, self.down, self.clamp, self.gain)
         if self.beside is None:
             return h
-        return F.conv2d(self.blur.halve(x), (self.beside.scaled_weight() * BRANCH_GAIN).to(x.dtype)) + h
+        return _on_branch(self.blur.halve(x), self.beside) + h
 
 
 def rectified(
@@ -394,6 +394,11 @@ def rectified(
     return _clamped(F.leaky_relu(x, SLOPE), clamp, gain)
 
 
+def _on_branch(x: Tensor, layer: EqualizedConv2d) -> Tensor:
+    """The branch of a block that goes around its convolutions: (N, in_channels, H, W) -> (N, channels, H, W)."""
+    return F.conv2d(x, (layer.scaled_weight() * BRANCH_GAIN).to(x.dtype))
+
+
 def resolutions(shape: Sequence[int]) -> list[int]:
     """The sides of feature maps for images (C, H, W): 4, 8, 16 ... Raises ValueError: there are none."""
     _, height, width = shape
@@ -402,6 +407,16 @@ def resolutions(shape: Sequence[int]) -> list[int]:
             f"StyleGAN2 draws squares whose side is 8, 16, 32, 64 or a higher power of two, got {height}x{width}.", 32
         )
     return [4 << i for i in range(height.bit_length() - 2)]
+
+
+def channels_of(sides: Sequence[int], base: int, most: int) -> dict[int, int]:
+    """The channels of feature maps by their side: base / side, and no more than ``most``. Raises ValueError: none."""
+    if min(base // max(sides), most) < 1:
+        raise ValueError(
+            f"channel_base={base} and channel_max={most} leave no channels at {max(sides)}x{max(sides)}. Use "
+            f"channel_base={16 * max(sides)} or more."
+        )
+    return {side: min(base // side, most) for side in sides}
 
 
 def half_dtype(device: torch.device) -> torch.dtype:
