@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from genlab.errors import ConfigError
 from genlab.model.condition_kind import Label
 from genlab.model.gan import slow_down
+from genlab.model.generator_penalty import PathLength
 from genlab.model.network.resample import Blur, doubled
 from genlab.model.network.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
-from genlab.model.objective.generator_penalty import PathLength
 from genlab.model.objective.penalty import R1
 from genlab.run import assemble
 from tiny_run import compose, plain, small
@@ -89,8 +89,8 @@ def test_scores_and_the_gradient_of_their_slope_are_those_of_their_authors(netwo
         lambda images: network(images, networks.condition), networks.images, networks.images, torch.zeros(4)
     )
     close(penalty, networks.expected["r1"])
-    first, second = network.blocks
-    weights = [first.from_colors.weight, first.conv.weight, second.down.weight, network.hidden.weight]  # type: ignore[union-attr]
+    coarse, fine = network.blocks
+    weights = [fine.from_colors.weight, fine.conv.weight, coarse.down.weight, network.hidden.weight]  # type: ignore[union-attr]
     slopes = torch.autograd.grad(penalty, weights)  # type: ignore[arg-type]
     close([(slope * wave(*slope.shape)).sum() for slope in slopes], networks.expected["r1_gradient"])
 

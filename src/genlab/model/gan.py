@@ -15,7 +15,7 @@ from genlab.model.augment.diffaugment import Augmentation
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.condition import Conditions, told_to
 from genlab.model.freezing import trained
-from genlab.model.objective.generator_penalty import GeneratorPenalty
+from genlab.model.generator_penalty import GeneratorPenalty, NoGeneratorPenalty
 from genlab.model.parts import AdversarialObjective, Discriminator, Generator, StyledGenerator
 from genlab.seeding import RandomStream, derive_seed, to_device
 
@@ -40,7 +40,6 @@ class GAN(GenerativeModel):
         generator: Callable[..., Generator],
         discriminator: Callable[..., Discriminator],
         objective: AdversarialObjective,
-        generator_penalty: GeneratorPenalty,
         augment: Augmentation | AdaptiveAugmentation,  # of what the discriminator sees
         optimizer: OptimizerFactory,  # of the generator
         discriminator_optimizer: OptimizerFactory,
@@ -50,6 +49,7 @@ class GAN(GenerativeModel):
         latent_dim: int = 128,  # numbers of noise that make an image
         conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
         discriminator_steps: int = 1,  # of the discriminator for one of the generator
+        generator_penalty: GeneratorPenalty | None = None,  # None: the generator has none
         lazy_steps: bool = False,  # penalties take steps of the optimizer by themselves, with smaller rates
         truncation: float | None = None,  # samples are made of noise within +- this (Brock et al. 2019); None: all
         compile: bool = False,  # both networks, with torch.compile
@@ -71,7 +71,8 @@ class GAN(GenerativeModel):
             )
         self.make_generator, self.make_discriminator = generator, discriminator
         self.make_optimizer, self.make_discriminator_optimizer = optimizer, discriminator_optimizer
-        self.objective, self.generator_penalty, self.lazy_steps = objective, generator_penalty, lazy_steps
+        self.objective, self.lazy_steps = objective, lazy_steps
+        self.generator_penalty: GeneratorPenalty = generator_penalty or NoGeneratorPenalty()
         self.shape, self.latent_dim = tuple(shape), latent_dim
         self.conditions = Conditions.told(told, conditions)
         self.latent_shape = (latent_dim,)

@@ -315,13 +315,13 @@ class StyleGAN2Discriminator(nn.Module):
     ):
         """Raises ValueError: the image is no square of side 8, 16, 32 ...; a value is out of its range."""
         super().__init__()
-        sides = resolutions(shape)[::-1]
+        sides = resolutions(shape)
         widths = channels_of(sides, channel_base, channel_max)
-        self.blocks = nn.ModuleList(
-            DiscriminatorBlock(shape[0], widths[side], widths[side // 2], architecture, side == sides[0], clamp)
-            for side in sides[:-1]
+        self.blocks = nn.ModuleList(  # the coarsest first: a network for other sides begins with the same
+            DiscriminatorBlock(shape[0], widths[side], widths[side // 2], architecture, side == sides[-1], clamp)
+            for side in sides[1:]
         )
-        self.in_half = [i < half_resolutions for i in range(len(self.blocks))]
+        self.in_half = [len(self.blocks) - i <= half_resolutions for i in range(len(self.blocks))]
         width = widths[4]
         self.from_colors = EqualizedConv2d(shape[0], width, 1) if architecture == "skip" else None
         self.deviation = MinibatchStd(group_size)
@@ -335,7 +335,7 @@ class StyleGAN2Discriminator(nn.Module):
         half = half_dtype(candidate.device)
         image, x = candidate.float().contiguous(memory_format=torch.channels_last), None
         with torch.autocast(candidate.device.type, enabled=False):
-            for block, in_half in zip(self.blocks, self.in_half, strict=True):
+            for block, in_half in zip(reversed(self.blocks), reversed(self.in_half), strict=True):
                 dtype = half if in_half else torch.float32
                 x = block(None if x is None else x.to(dtype), image.to(dtype))
                 if self.from_colors is not None:
@@ -352,22 +352,22 @@ class StyleGAN2Discriminator(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Two convolutions, of which the second halves the resolution. The first block of all reads pixels, with the
-    architecture ``skip`` every one does."""
+    """Two convolutions, of which the second halves the resolution. The finest block reads pixels, with the architecture
+    ``skip`` every one does."""
 
     def __init__(
-        self, colors: int, channels: int, out_channels: int, architecture: Architecture, is_first: bool,
+        self, colors: int, channels: int, out_channels: int, architecture: Architecture, is_finest: bool,
         clamp: float | None,
     ):  # fmt: skip
         super().__init__()
-        self.from_colors = EqualizedConv2d(colors, channels, 1) if is_first or architecture == "skip" else None
+        self.from_colors = EqualizedConv2d(colors, channels, 1) if is_finest or architecture == "skip" else None
         self.conv, self.down = EqualizedConv2d(channels, channels, 3), EqualizedConv2d(channels, out_channels, 3)
         residual = architecture == "residual"
         self.beside = EqualizedConv2d(channels, out_channels, 1, bias=False) if residual else None
         self.blur, self.clamp, self.gain = Blur(), clamp, BRANCH_GAIN if residual else 1.0
 
     def forward(self, x: Tensor | None, image: Tensor) -> Tensor:
-        """Features (N, channels, H, W), None in the first block, and the image (N, C, H, W) -> (N, out_channels, H/2,
+        """Features (N, channels, H, W), None in the finest block, and the image (N, C, H, W) -> (N, out_channels, H/2,
         W/2)."""
         if self.from_colors is not None:
             pixels = rectified(F.conv2d, image, self.from_colors, self.clamp)
