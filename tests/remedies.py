@@ -511,6 +511,18 @@ TRIED = (
         arrays,
     ),
     Tried("command/options.py", "has no value. Set it", ("compare", "sort=fid"), ("runs=outputs",)),
+    Tried(
+        "model/augment/ada.py",
+        "leaves nothing to augment by",
+        (*DIGITS, "model=gan", "model/augment=ada", "model.augment.groups=[]"),
+        ("model/augment=none -model.augment.groups", "model.augment.groups=[blit]"),
+    ),
+    Tried(
+        "model/gan.py",
+        "model.augment adapts by the signs of scores",
+        (*DIGITS, "model=gan", "model/augment=ada", "model/objective=wgan_gp"),
+        ("model/objective=non_saturating", "model.augment.target=null model.augment.p=0.2"),
+    ),
     Tried("sweep/space.py", "is named twice", ("train", "-m", "data=digits", "seed=0,1", "seed=2"), ("seed=0,1,2",)),
     Tried(
         "run/elsewhere.py",

@@ -294,24 +294,39 @@ def test_gray_images_have_no_hue_and_this_is_said_once(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize(
-    ("typed", "message"),
+    ("given", "message"),
     [
-        ("p=1.1", r"model.augment: p=1.1 is a probability: use a value from 0 to 1\."),
-        ("p=-0.1", r"p=-0.1 is a probability"),
-        ("target=1.0", r"target=1.0 is a mean of signs: use a value between -1 and 1, or null"),
-        ("target=-1", r"target=-1 is a mean of signs"),
-        ("kimg=0", r"kimg=0 must be above 0"),
-        ("interval=0", r"interval=0 must be >= 1"),
-        ("groups=[blit,fade]", r"groups must be a list of blit or geometry or color or filter or noise or cutout"),
-        ("groups=[]", r"Use model/augment=none"),
-        ("strength.hue=-1", r"model.augment.strength: hue=-1 must be >= 0: 1.0 is the paper's"),
-        ("shape=[4,16,16]", r"of 3 channels, or 1, and these have 4\. Use model.augment.groups=\[blit,geometry\]\."),
+        ({"p": 1.1}, r"p=1.1 is a probability: use a value from 0 to 1\."),
+        ({"p": -0.1}, r"p=-0.1 is a probability"),
+        ({"target": 1.0}, r"target=1.0 is a mean of signs: use a value between -1 and 1, or null"),
+        ({"target": -1.0}, r"target=-1.0 is a mean of signs"),
+        ({"kimg": 0}, r"kimg=0 must be above 0"),
+        ({"interval": 0}, r"interval=0 must be >= 1"),
+        (
+            {"groups": ["blit", "fade"]},
+            r"there is no 'fade'\. Use some of blit, geometry, color, filter, noise, cutout\.",
+        ),
+        ({"groups": []}, r"Use model/augment=none"),
+        ({"shape": (4, 8, 8)}, r"3 channels, or 1, and these have 4\. Use model.augment.groups=\[blit,geometry\]\."),
+        ({"shape": (2, 8, 8), "groups": ["color"]}, r"and these have 2\. Use model/augment=none\."),
     ],
 )
-def test_refused_in_a_sentence(typed: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message) as refused:
-        built(*GAN_RUN, f"model.augment.{typed}", outputs=tmp_path)
+def test_refused_in_a_sentence(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
+        ADA(**{"shape": (3, 8, 8)} | given)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("groups=[blit,fade]", r"groups must be a list of blit or geometry or color or filter or noise or cutout"),
+        ("strength.hue=-1", r"model.augment.strength: hue=-1 must be >= 0: 1.0 is the paper's"),
+    ],
+)
+def test_refused_where_it_is_typed(typed: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        built(*GAN_RUN, f"model.augment.{typed}", outputs=tmp_path)
 
 
 def test_critics_whose_scores_have_no_sign_need_a_fixed_p(tmp_path: Path) -> None:
