@@ -39,14 +39,14 @@ _NETWORKS = ("G", "D", "G_ema")
 _OTHERS = ("augment_pipe",)
 _CONSTRUCTOR_VERSION = 6
 _PROTOCOLS = range(3, 6)
-_MOST_INSTRUCTIONS = 1_000_000  # G, D and G_ema of 1024 x 1024 have 55,000
+_MOST_INSTRUCTIONS = 400_000  # G, D and G_ema of 1024 x 1024 have 55,000
 _MOST_NAMES = 20_000  # of tensors, parts and settings in a file
 _DEEPEST = 16  # networks in networks, settings in settings
 _MOST_DIMENSIONS = 8  # of a tensor
 _LARGEST_NUMBER = 1 << 40  # of numbers, in one dimension
 _PART = re.compile(r"[A-Za-z0-9_]{1,100}")
 
-_TORCH_MAGIC, _TORCH_PROTOCOL, _TORCH_PICKLE = 0x1950A86A20F9469CFC6C, 1001, range(2, 3)
+_TORCH_SAVE, _TORCH_PICKLE = [0x1950A86A20F9469CFC6C, 1001], range(2, 3)  # its magic number and version; protocol 2
 _LONGEST_HEADER = 4096  # bytes of a storage before its numbers
 _DTYPES = {
     "torch FloatStorage": torch.float32,
@@ -247,10 +247,8 @@ class _Values:
             raise Refused(f"has a storage that {error}") from error
         match parts:
             case [int(magic), int(version), {"little_endian": True}, _Stored() as stored, [str(key)]] if (
-                magic,
-                version,
-                key,
-            ) == (_TORCH_MAGIC, _TORCH_PROTOCOL, stored.key):
+                [magic, version] == _TORCH_SAVE and key == stored.key
+            ):
                 begin = stream.tell() + 8
             case _:
                 raise Refused("has a storage that is not one of torch.save, little-endian")
