@@ -246,9 +246,10 @@ class _Values:
         except Refused as error:
             raise Refused(f"has a storage that {error}") from error
         match parts:
-            case [int(magic), int(version), {"little_endian": True}, _Stored() as stored, [str(key)]] if (
-                [magic, version] == _TORCH_SAVE and key == stored.key
-            ):
+            case [int(magic), int(version), {"little_endian": True}, _Stored() as stored, [str(key)]] if [
+                magic,
+                version,
+            ] == _TORCH_SAVE and key == stored.key:
                 begin = stream.tell() + 8
             case _:
                 raise Refused("has a storage that is not one of torch.save, little-endian")

@@ -32,6 +32,7 @@ class GAN(GenerativeModel):
     kinds = frozenset({"continuous"})
     latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
     automatic_optimization = False
+    begins_new = ("generator_penalty.",)
     generator: nn.Module  # both made in configure_model
     discriminator: nn.Module
 
