@@ -35,6 +35,7 @@ from genlab.interop.inert_pickle import Budget, Maker, NameRefused, Refused, Set
 
 _READ = "Read are the .pkl files that NVlabs' stylegan2-ada-pytorch and stylegan3 save while they train"
 _NO_OBJECT = "has an object that is not described as one"
+_NO_STORAGE = "has a storage that is not one of torch.save, little-endian"
 _NETWORKS = ("G", "D", "G_ema")
 _OTHERS = ("augment_pipe",)
 _CONSTRUCTOR_VERSION = 6
@@ -245,13 +246,13 @@ class _Values:
             raise
         except Refused as error:
             raise Refused(f"has a storage that {error}") from error
-        match parts:
-            case [int(magic), int(version), {"little_endian": True}, _Stored() as stored, [str(key)]] if (
-                [magic, version] == _TORCH_SAVE and key == stored.key
-            ):
+        match parts[2:]:
+            case [{"little_endian": True}, _Stored() as stored, [str(key)]] if key == stored.key:
                 begin = stream.tell() + 8
             case _:
-                raise Refused("has a storage that is not one of torch.save, little-endian")
+                raise Refused(_NO_STORAGE)
+        if parts[:2] != _TORCH_SAVE:
+            raise Refused(_NO_STORAGE)
         held = int.from_bytes(content[begin - 8 : begin], "little")
         if held != stored.count or len(content) != begin + held * stored.dtype.itemsize:
             raise Refused("has a storage that claims more or fewer numbers than it holds")
@@ -271,7 +272,7 @@ class _Values:
 
     def _dtype(self, arguments: tuple[Any, ...]) -> _Dtype:
         match arguments:
-            case (str(code), False, True) if code in _SCALARS:
+            case (str(code), int(align), int(copy)) if code in _SCALARS and (align, copy) == (0, 1):  # or bools
                 return _Dtype(_SCALARS[code])
         raise Refused("has a dtype of numpy that is not of plain numbers, little-endian")
 
