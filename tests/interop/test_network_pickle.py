@@ -225,6 +225,7 @@ def views() -> dict[str, Tensor]:
         "repeated": numbers[3:5].expand(3, 2),
         "single": numbers[23],
         "none": numbers[:0].view(0, 3),
+        "none_of_many": torch.empty(10**5, 0, 3),
         "channels_last": numbers.view(1, 2, 3, 4).to(memory_format=torch.channels_last),
         "odd_strides": numbers.as_strided((1, 2), (17, 3), 4),
     }
@@ -387,7 +388,8 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {  # allowed names, with what 
     "strides of another number": (lambda: tensor((1, 1)), "2 dimensions with 1 strides"),
     "many dimensions": (lambda: tensor((1,) * 100, (1,) * 100), "100 dimensions"),
     "repeated without end": (lambda: tensor((1 << 20, 1 << 20), (0, 0)), "larger than the file"),
-    "nothing, many times": (lambda: tensor((0, 1 << 39), (0, 0)), "larger than the file"),
+    "larger than all memory": (lambda: tensor((1 << 30, 1 << 30), (0, 0)), "out of range"),
+    "nothing, many times": (lambda: tensor((0, 1 << 39, 1 << 39), (0, 0, 0)), "out of range"),
     "many small ones": (lambda: with_state(_buffers={str(n): tensor((999,), (0,)) for n in range(99)}), "larger than"),
     "hooks": (lambda: Call(torch._utils._rebuild_parameter, tensor(), True, [1]), "a parameter that is not descri"),
     "parameter of text": (lambda: Call(torch._utils._rebuild_parameter, "a", True, none()), "a parameter that is"),

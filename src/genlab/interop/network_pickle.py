@@ -44,7 +44,7 @@ _MOST_INSTRUCTIONS = 400_000  # G, D and G_ema of 1024 x 1024 have 55,000
 _MOST_NAMES = 20_000  # of tensors, parts and settings in a file
 _DEEPEST = 16  # networks in networks, settings in settings
 _MOST_DIMENSIONS = 8  # of a tensor
-_LARGEST_NUMBER = 1 << 40  # of numbers, in one dimension
+_LARGEST_NUMBER = 1 << 40  # in its shape, its strides, and the product of its shape
 _PART = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 _TORCH_SAVE, _TORCH_PICKLE = [0x1950A86A20F9469CFC6C, 1001], range(2, 3)  # its magic number and version; protocol 2
@@ -212,9 +212,10 @@ class _Values:
         """The tensor of this shape, in memory of its own. Only what it spans of the storage is copied."""
         if len(size) != len(stride) or len(size) > _MOST_DIMENSIONS:
             raise Refused(f"has a tensor of {len(size)} dimensions with {len(stride)} strides")
-        if not all(type(n) is int and 0 <= n <= _LARGEST_NUMBER for n in (offset, *size, *stride)):
+        plain = all(type(n) is int and 0 <= n <= _LARGEST_NUMBER for n in (offset, *size, *stride))
+        if not plain or math.prod(max(1, n) for n in size) > _LARGEST_NUMBER:
             raise Refused("has a tensor whose shape, strides or offset are out of range")
-        self.bytes_left -= math.prod(max(1, n) for n in size) * storage.dtype.itemsize
+        self.bytes_left -= math.prod(size) * storage.dtype.itemsize
         if self.bytes_left < 0:
             raise Refused("has tensors that are larger than the file")
         spanned = sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if 0 not in size else 0
