@@ -35,6 +35,7 @@ from genlab.interop.inert_pickle import Budget, Maker, NameRefused, Refused, Set
 
 _READ = "Read are the .pkl files that NVlabs' stylegan2-ada-pytorch and stylegan3 save while they train"
 _NO_OBJECT = "has an object that is not described as one"
+_NO_STORAGE = "has a storage that is not one of torch.save, little-endian"
 _NETWORKS = ("G", "D", "G_ema")
 _OTHERS = ("augment_pipe",)
 _CONSTRUCTOR_VERSION = 6
@@ -43,7 +44,7 @@ _MOST_INSTRUCTIONS = 400_000  # G, D and G_ema of 1024 x 1024 have 55,000
 _MOST_NAMES = 20_000  # of tensors, parts and settings in a file
 _DEEPEST = 16  # networks in networks, settings in settings
 _MOST_DIMENSIONS = 8  # of a tensor
-_LARGEST_NUMBER = 1 << 40  # of numbers, in one dimension
+_LARGEST_NUMBER = 1 << 40  # in its shape, its strides, and the product of its shape
 _PART = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 _TORCH_SAVE, _TORCH_PICKLE = [0x1950A86A20F9469CFC6C, 1001], range(2, 3)  # its magic number and version; protocol 2
@@ -211,9 +212,10 @@ class _Values:
         """The tensor of this shape, in memory of its own. Only what it spans of the storage is copied."""
         if len(size) != len(stride) or len(size) > _MOST_DIMENSIONS:
             raise Refused(f"has a tensor of {len(size)} dimensions with {len(stride)} strides")
-        if not all(type(n) is int and 0 <= n <= _LARGEST_NUMBER for n in (offset, *size, *stride)):
+        plain = all(type(n) is int and 0 <= n <= _LARGEST_NUMBER for n in (offset, *size, *stride))
+        if not plain or math.prod(max(1, n) for n in size) > _LARGEST_NUMBER:
             raise Refused("has a tensor whose shape, strides or offset are out of range")
-        self.bytes_left -= math.prod(max(1, n) for n in size) * storage.dtype.itemsize
+        self.bytes_left -= math.prod(size) * storage.dtype.itemsize
         if self.bytes_left < 0:
             raise Refused("has tensors that are larger than the file")
         spanned = sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if 0 not in size else 0
@@ -245,14 +247,13 @@ class _Values:
             raise
         except Refused as error:
             raise Refused(f"has a storage that {error}") from error
-        match parts:
-            case [int(magic), int(version), {"little_endian": True}, _Stored() as stored, [str(key)]] if [
-                magic,
-                version,
-            ] == _TORCH_SAVE and key == stored.key:
+        match parts[2:]:
+            case [{"little_endian": True}, _Stored() as stored, [str(key)]] if key == stored.key:
                 begin = stream.tell() + 8
             case _:
-                raise Refused("has a storage that is not one of torch.save, little-endian")
+                raise Refused(_NO_STORAGE)
+        if parts[:2] != _TORCH_SAVE:
+            raise Refused(_NO_STORAGE)
         held = int.from_bytes(content[begin - 8 : begin], "little")
         if held != stored.count or len(content) != begin + held * stored.dtype.itemsize:
             raise Refused("has a storage that claims more or fewer numbers than it holds")
@@ -272,7 +273,7 @@ class _Values:
 
     def _dtype(self, arguments: tuple[Any, ...]) -> _Dtype:
         match arguments:
-            case (str(code), False, True) if code in _SCALARS:
+            case (str(code), int(align), int(copy)) if code in _SCALARS and (align, copy) == (0, 1):  # or bools
                 return _Dtype(_SCALARS[code])
         raise Refused("has a dtype of numpy that is not of plain numbers, little-endian")
 
