@@ -116,7 +116,7 @@ class MinibatchStd(nn.Module):
         """Raises ValueError: ``group_size`` or ``num_maps`` is below 1."""
         super().__init__()
         if (group_size is not None and group_size < 1) or num_maps < 1:
-            raise ValueError(f"group_size={group_size} must be null or >= 1, and num_maps={num_maps} >= 1.")
+            raise ValueError(f"group_size={group_size} and num_maps={num_maps} must be whole numbers >= 1.")
         self.group_size, self.num_maps, self.epsilon = group_size, num_maps, epsilon
 
     def groups_of(self, count: int) -> int:
