@@ -511,6 +511,30 @@ TRIED = (
         arrays,
     ),
     Tried("command/options.py", "has no value. Set it", ("compare", "sort=fid"), ("runs=outputs",)),
+    Tried(
+        "model/augment/ada.py",
+        "leaves nothing to augment by",
+        (*DIGITS, "model=gan", "model/augment=ada", "model.augment.groups=[]"),
+        ("model/augment=none -model.augment.groups", "model.augment.groups=[blit]"),
+    ),
+    Tried(
+        "model/gan.py",
+        "model.augment adapts by the signs of scores",
+        (*DIGITS, "model=gan", "model/augment=ada", "model/objective=wgan_gp"),
+        ("model/objective=non_saturating", "model.augment.target=null model.augment.p=0.2"),
+    ),
+    Tried(
+        "model/gan.py",
+        "measures styles, and model/generator has none",
+        (*DIGITS, "model=gan", "model/generator_penalty=path_length"),
+        ("model/generator=stylegan2", "model/generator_penalty=none"),
+    ),
+    Tried(
+        "model/network/stylegan2.py",
+        "leave no channels at",
+        (*DIGITS, "model=stylegan2", "model.generator.channel_base=8"),
+        ("model.generator.channel_base=256",),
+    ),
     Tried("sweep/space.py", "is named twice", ("train", "-m", "data=digits", "seed=0,1", "seed=2"), ("seed=0,1,2",)),
     Tried(
         "run/elsewhere.py",
@@ -1308,6 +1332,11 @@ OFFERED = (
     Offered("command/verify.py", "Look at train/ and monitor/", "it names files to read, and no option"),
 )
 ELSEWHERE = (
+    Elsewhere(
+        "interop/stylegan2_pickle.py",
+        "its networks are others than this model's",
+        "model/test_stylegan2_pickle.py::test_a_run_begins_with_the_weights_of_a_file_and_says_what_it_needs",
+    ),
     Elsewhere(
         "model/objective/policy.py",
         "kl=k1 in the loss has no gradient",

@@ -67,7 +67,7 @@ VALUES = {"callbacks": "[default]", "cpu": "{}",
           "data": "digits", "dry_run": "true", "evaluation": "", "experiment": "vae_mnist_small",
           "logger": "[none]", "metrics": "[]", "milestones": "null", "model": "vae", "outputs": "x",
           "portable": "true", "profile": "true", "rank_timeout": "60", "seed": "1", "start": "null", "task": "generate",
-          "trainer": "cpu", "budget": "seconds", "debug": "overfit"}  # fmt: skip
+          "trainer": "cpu", "budget": "seconds", "debug": "overfit", "preset": "stylegan2_cifar"}  # fmt: skip
 
 
 def test_what_is_offered_is_accepted(offered, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
@@ -78,9 +78,15 @@ def test_what_is_offered_is_accepted(offered, monkeypatch: pytest.MonkeyPatch) -
     assert words <= {*VALUES}
     assert debugs
     assert "data.limit=" in options
-    choices = [f"{word}={VALUES[word]}" for word in sorted(words - {"debug", "experiment", "evaluation"})]
+    choices = [f"{word}={VALUES[word]}" for word in sorted(words - {"debug", "experiment", "evaluation", "preset"})]
     data = [f"{word}{'false' if word == 'data.flip=' else 2}" for word in options]
-    for typed in (choices, ["experiment=vae_mnist_small"], data, *([word] for word in debugs)):
+    for typed in (
+        choices,
+        ["experiment=vae_mnist_small"],
+        ["preset=stylegan2_cifar"],
+        data,
+        *([word] for word in debugs),
+    ):
         cli.run(["train", *typed, "--cfg", "job"])
 
 

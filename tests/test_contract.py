@@ -63,6 +63,18 @@ def toy_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# All that StyleGAN2 draws, each penalty in every other step.
+STYLES = (
+    "model/augment=ada",
+    "model.augment.p=0.5",
+    "model.augment.kimg=0.1",
+    "model.generator.style_mixing=0.9",
+    "model/generator_penalty=path_length",
+    "model.generator_penalty.every=2",
+    "model.objective.penalty.every=2",
+)
+
+
 @pytest.fixture(scope="module")
 def overrides(autoencoder: Path) -> Any:
     def of(family: str) -> tuple[str, ...]:
@@ -70,6 +82,7 @@ def overrides(autoencoder: Path) -> Any:
         # Some chance of everything that chance touches.
         chance = {
             "gan": ("model/augment=diffaugment", "model.discriminator_steps=2"),
+            "stylegan2": STYLES,
             "transformer": ("model/optimizer=muon", "model.network.dropout=0.3"),
         }
         return small(f"model={family}", *needed, *chance.get(family, ()))
@@ -90,7 +103,7 @@ def state(run: Path) -> dict[str, Any]:
     """All of a checkpoint that training depends on, but for the clock and what callbacks say."""
     content = dict(read.newest(run).content)
     content["progress"] = content["progress"] | {"seconds": None}
-    kept = {"state_dict", "ema", "optimizer_states", "progress", "discriminator_steps_made"}
+    kept = {"state_dict", "ema", "optimizer_states", "progress", "discriminator_steps_made", "augment"}
     return {key: value for key, value in content.items() if key in kept}
 
 
@@ -137,8 +150,8 @@ def test_what_a_family_is(family: str, never_stopped: Any) -> None:
 
 # What draws, where it is not called `network`; and what a sample costs: two steps of DPM-Solver, 16 x 16 pixels, two of
 # unmasking, an inverse and a denoising.
-DRAWS = {"gan": "generator", "vae": "decoder", "vq_vae": "decoder", "hierarchical_vae": "ladder",
-         "latent_diffusion": "diffusion.network", "captioner": "decoder"}  # fmt: skip
+DRAWS = {"gan": "generator", "stylegan2": "generator", "vae": "decoder", "vq_vae": "decoder",
+         "hierarchical_vae": "ladder", "latent_diffusion": "diffusion.network", "captioner": "decoder"}  # fmt: skip
 COST = {"diffusion": 2, "latent_diffusion": 2, "transformer": 256, "masked": 2, "flow": 2}
 
 
@@ -192,14 +205,23 @@ def run_config(run: Path) -> Any:
 # Noise, augmentation and penalties are of the global batch, so only rounding tells two ranks from one. Gradient descent
 # rather than Adam, which turns the rounding of a gradient near 0 into a step of full length.
 SGD = ("model.optimizer._target_=torch.optim.SGD", "~model.optimizer.betas", "~model.optimizer.fused")
+CRITIC_SGD = tuple(line.replace("optimizer", "discriminator_optimizer") for line in SGD)
 PLAIN_GAN = ("model=gan", "model/generator=dcgan", "model/discriminator=dcgan", "model/augment=diffaugment", *SGD,
-             *(line.replace("optimizer", "discriminator_optimizer") for line in SGD), "model.discriminator_steps=2",
+             *CRITIC_SGD, "model.discriminator_steps=2",
              "model.generator.batch_norm=false", "model.discriminator.batch_norm=false")  # fmt: skip
 ALIKE = {
     "non_saturating": (*PLAIN_GAN, "model/objective=non_saturating", "model.optimizer.lr=0.1",
                        "model.discriminator_optimizer.lr=0.1"),
     "wgan_gp": (*PLAIN_GAN, "model/objective=wgan_gp", "model.optimizer.lr=0.01",
                 "model.discriminator_optimizer.lr=0.01"),
+    # p changes with each step, and by the ranks' real images together
+    "ada": (*PLAIN_GAN, "model/augment=ada", "model.augment.p=0.5", "model.augment.interval=1",
+            "model.augment.kimg=0.1", "model.augment.groups=[blit,geometry,color,filter,noise,cutout]",
+            "model/objective/penalty=r1", "model.optimizer.lr=0.1", "model.discriminator_optimizer.lr=0.1"),
+    # groups of images, whose deviation it sees, are of one rank
+    "styles": ("model=stylegan2", *STYLES, *SGD, "~model.optimizer.eps", *CRITIC_SGD,
+               "~model.discriminator_optimizer.eps", "model.discriminator.group_size=1", "model.optimizer.lr=0.01",
+               "model.discriminator_optimizer.lr=0.01"),
     "text": ("model=transformer", *SGD, "model.optimizer.lr=0.3", "model.network.zero_init=false",
              "model/schedule=constant", "metrics=[perplexity]"),
     "pairs": ("model=contrastive_text", *SGD, "model.optimizer.lr=0.1", "trainer.gradient_clip_val=1.0",

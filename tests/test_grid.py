@@ -58,6 +58,9 @@ def class_of(family: str) -> Any:
     return resolve(family_class, "model")
 
 
+ALIKE = ("latent_diffusion", "stylegan2")  # their parts are those of diffusion and of gan
+
+
 @cache
 def options(family: str, part: str) -> tuple[list[str], list[str]]:
     """The options of a part that fit the family's slot, and those that do not."""
@@ -82,16 +85,20 @@ def with_its_kind(parts: dict[str, str], changed: set[str]) -> dict[str, str] | 
 def choice_of(family: str, changed: dict[str, str]) -> Choice | None:
     """A family with some of its parts changed, or None if they exclude each other."""
     parts = with_its_kind(parts_of(family) | changed, set(changed))
+    if parts and (parts.get("objective"), parts.get("augment")) == ("wgan_gp", "ada"):  # its scores have no sign
+        return None
+    if parts and parts.get("generator_penalty") == "path_length" and parts["generator"] != "stylegan2":  # has no styles
+        return None
     return None if parts is None else (f"model={family}", *(f"model/{part}={o}" for part, o in parts.items()))
 
 
 def combinations_of(family: str, pairs: bool) -> set[Choice]:
     """Every option of every part beside the defaults of the others; with ``pairs`` also every pair of options of two
-    parts, but for latent diffusion, whose parts are those of diffusion. Schedules meet no other part, and all families
+    parts, but for families whose parts are another's. Schedules meet no other part, and all families
     by one line of their base class: the first family stands for the others."""
     parts = [part for part in parts_of(family) if part != "schedule" or family == FAMILIES[0]]
     sets = [(part,) for part in parts]
-    if pairs and family != "latent_diffusion":
+    if pairs and family not in ALIKE:
         sets += combinations([part for part in parts if part != "schedule"], 2)  # type: ignore[arg-type]
     found = set()
     for chosen in sets:
@@ -112,7 +119,7 @@ def nested() -> list[Choice]:
         owners = {target: owner for owner, target in reversed(TREE.targets(f"model.{part}"))}
         for family, owner in product(FAMILIES, owners.values()):
             has = f"- {inner}:" in (PACKAGED / "model" / part / f"{owner}.yaml").read_text()
-            if has and family != "latent_diffusion" and part in parts_of(family) and owner in options(family, part)[0]:
+            if has and family not in ALIKE and part in parts_of(family) and owner in options(family, part)[0]:
                 choice = choice_of(family, {part: owner})
                 assert choice is not None
                 found += [(*choice, f"{group}={option}") for option in GROUPS[group]]

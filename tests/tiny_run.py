@@ -47,7 +47,8 @@ CAPTIONS = ("data=shapes", "data.image_size=16", "data.max_objects=1", "data.num
 NEEDS_CAPTIONS = ("contrastive_text",)
 # What makes a part small, by the name of the argument, wherever it stands below the model.
 SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1, "num_kv_heads": 1, "num_steps": 2,
-         "latent_dim": 8, "shared_width": 4, "sample_length": 20, "num_likelihood_samples": 2}  # fmt: skip
+         "latent_dim": 8, "shared_width": 4, "sample_length": 20, "num_likelihood_samples": 2, "style_width": 8,
+         "channel_base": 64, "channel_max": 8}  # fmt: skip
 
 
 @cache

@@ -162,7 +162,8 @@ class FailureMonitor(Callback):
                 "discriminator",
                 f"the discriminator wins: after {model.progress.examples:,} examples it is right about {real:.1%} of "
                 f"the real and {fake:.1%} of the generated images, so the generator learns little. Use "
-                "model/augment=diffaugment or model/objective/penalty=r1, or lower model.discriminator_optimizer.lr.",
+                "model/augment=diffaugment, model/augment=ada or model/objective/penalty=r1, or lower "
+                "model.discriminator_optimizer.lr.",
             )
         return {"accuracy_real": real, "accuracy_fake": fake}
 

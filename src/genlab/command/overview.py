@@ -17,7 +17,7 @@ from genlab.errors import ConfigError
 from genlab.redaction import printable, redacted
 from genlab.trust.places import typed_config_dir
 
-_PRESETS = ("experiment", "debug")  # the values that they set are listed one by one
+_PRESETS = ("experiment", "preset", "debug")  # the values that they set are listed one by one
 _WIDTH = 100  # characters
 _NOT_TOLD = (*FILLED_LATER, "outputs", START)  # shown in a line of their own
 _OF_THE_DATA = "model.told"  # filled in too, in a continued run

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,16 +10,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from genlab.model.augment.adaptive import AdaptiveAugmentation, adaptive
 from genlab.model.augment.diffaugment import Augmentation
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.condition import Conditions, told_to
 from genlab.model.freezing import trained
-from genlab.model.parts import AdversarialObjective, Discriminator, Generator
+from genlab.model.generator_penalty import GeneratorPenalty, NoGeneratorPenalty
+from genlab.model.parts import AdversarialObjective, Discriminator, Generator, StyledGenerator
 from genlab.seeding import RandomStream, derive_seed, to_device
 
 
 class GAN(GenerativeModel):
-    """DCGAN, SNGAN, BigGAN, WGAN-GP: each batch is a turn of the discriminator, every few of them also the generator's.
+    """DCGAN, SNGAN, BigGAN, WGAN-GP, StyleGAN2: each batch is a turn of the discriminator, every few of them also the
+    generator's.
 
     The only family with optimizer steps of its own, since two networks take turns. An example counts when the
     discriminator sees it. With accumulated gradients a turn of the discriminator takes several batches, and the
@@ -28,6 +32,7 @@ class GAN(GenerativeModel):
     kinds = frozenset({"continuous"})
     latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
     automatic_optimization = False
+    begins_new = ("generator_penalty.",)
     generator: nn.Module  # both made in configure_model
     discriminator: nn.Module
 
@@ -36,7 +41,7 @@ class GAN(GenerativeModel):
         generator: Callable[..., Generator],
         discriminator: Callable[..., Discriminator],
         objective: AdversarialObjective,
-        augment: Augmentation,  # of what the discriminator sees
+        augment: Augmentation | AdaptiveAugmentation,  # of what the discriminator sees
         optimizer: OptimizerFactory,  # of the generator
         discriminator_optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
@@ -45,6 +50,8 @@ class GAN(GenerativeModel):
         latent_dim: int = 128,  # numbers of noise that make an image
         conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
         discriminator_steps: int = 1,  # of the discriminator for one of the generator
+        generator_penalty: GeneratorPenalty | None = None,  # None: the generator has none
+        lazy_steps: bool = False,  # penalties take steps of the optimizer by themselves, with smaller rates
         truncation: float | None = None,  # samples are made of noise within +- this (Brock et al. 2019); None: all
         compile: bool = False,  # both networks, with torch.compile
         seed: int = 0,
@@ -56,15 +63,24 @@ class GAN(GenerativeModel):
             )
         if truncation is not None and truncation <= 0:
             raise ValueError(f"model.truncation={truncation} must be above 0, or null.")
+        self.augment = adaptive(augment)
+        if self.augment.adapts and objective.undecided is None:
+            raise ValueError(
+                "model.augment adapts by the signs of scores, and scores of model.objective have no boundary between "
+                "real and generated. Use model/objective=non_saturating, or a fixed strength: "
+                "model.augment.target=null model.augment.p=0.2."
+            )
         self.make_generator, self.make_discriminator = generator, discriminator
         self.make_optimizer, self.make_discriminator_optimizer = optimizer, discriminator_optimizer
-        self.objective, self.augment = objective, augment
+        self.objective, self.lazy_steps = objective, lazy_steps
+        self.generator_penalty: GeneratorPenalty = generator_penalty or NoGeneratorPenalty()
         self.shape, self.latent_dim = tuple(shape), latent_dim
         self.conditions = Conditions.told(told, conditions)
         self.latent_shape = (latent_dim,)
         self.discriminator_steps, self.truncation = discriminator_steps, truncation
         self.compile_networks = compile
         self.steps_made = 0  # of the discriminator
+        self.left_for_later: list[Callable[[], Tensor]] = []  # penalties that get a step by themselves
         self.register_module("generator", None)
         self.register_module("discriminator", None)
 
@@ -78,16 +94,26 @@ class GAN(GenerativeModel):
         discriminator = self.make_discriminator(**told_to(self.make_discriminator, kinds))
         assert isinstance(generator, nn.Module)
         assert isinstance(discriminator, nn.Module)
+        if self.generator_penalty.every and not isinstance(generator, StyledGenerator):
+            raise ValueError(
+                "model/generator_penalty=path_length measures styles, and model/generator has none. Use "
+                "model/generator=stylegan2, or model/generator_penalty=none."
+            )
         if self.compile_networks:
-            generator.compile()
-            discriminator.compile()
+            stages = generator.stages() if isinstance(generator, StyledGenerator) else [generator]
+            for part in (*stages, discriminator):
+                part.compile()
         self.generator, self.discriminator = generator, discriminator
 
     def configure_optimizers(self) -> list[Optimizer]:
-        return [
+        optimizers = [
             self.make_optimizer(trained(self.generator)),
             self.make_discriminator_optimizer(trained(self.discriminator)),
         ]
+        if self.lazy_steps:
+            for optimizer, penalty in zip(optimizers, [self.generator_penalty, self.objective.penalty], strict=True):
+                slow_down(optimizer, penalty.every)
+        return optimizers
 
     # --- training ---------------------------------------------------------------------------------------------------
 
@@ -97,17 +123,24 @@ class GAN(GenerativeModel):
         if not self.at_optimizer_step(batch_idx):
             return
         self.step(discriminator_optimizer, self.discriminator)
+        for penalty in self.left_for_later:
+            self.manual_backward(penalty())
+        if self.left_for_later:
+            self.step(discriminator_optimizer, self.discriminator)
+            self.left_for_later = []
         if self.is_generators_turn():
-            for i in range(self.accumulation.size):
-                self.generator_turn(len(batch[self.key]), self.conditions.of(batch), i)
-            self.step(generator_optimizer, self.generator)
+            self.generators_step(generator_optimizer, len(batch[self.key]), self.conditions.of(batch))
+        self.log_all(**self.augment.end_step())
         self.steps_made += 1
 
     def step_kind(self, batch_idx: int) -> str:
-        kind = "discriminator" + " penalty" * self.is_penalized()
+        kind = "discriminator" + " augmented" * self.augment.acts + " penalty" * self.is_penalized()
         if not self.at_optimizer_step(batch_idx):
             return kind
-        return f"{kind} step of {self.accumulation.size}" + " generator" * self.is_generators_turn()
+        kind += f" step of {self.accumulation.size}"
+        if not self.is_generators_turn():
+            return kind
+        return kind + " generator" + " and its penalty" * self.is_generator_penalized()
 
     def is_generators_turn(self) -> bool:
         return (self.steps_made + 1) % self.discriminator_steps == 0
@@ -116,18 +149,24 @@ class GAN(GenerativeModel):
         every = self.objective.penalty.every
         return every > 0 and self.steps_made % every == 0
 
+    def is_generator_penalized(self) -> bool:
+        """In the generator's turn: whether it is one of those with a penalty."""
+        every = self.generator_penalty.every
+        return every > 0 and self.steps_made // self.discriminator_steps % every == 0
+
     def discriminator_turn(self, real: Tensor, condition: Condition | None) -> None:
         """Add to the discriminator's gradients. ``real``: (N, C, H, W)."""
         draws = Draws(self, turn=0)
         with torch.no_grad():
-            fake = self.generator(draws.randn(self.latent_dim, len(real)), condition)
+            fake = self.generated(len(real), condition, draws)
         real_scores, fake_scores = self.scores(real, condition, draws), self.scores(fake, condition, draws)
+        self.augment.observe(real_scores, self.objective.undecided)
         loss = self.objective.discriminator_loss(real_scores, fake_scores)
         self.log_all(discriminator_loss=loss, **self.accuracies(real_scores, fake_scores))
-        if self.is_penalized():
-            penalty = self.penalty(real, fake, condition, draws)
-            self.log_all(discriminator_penalty=penalty)
-            loss = loss + penalty
+        if self.is_penalized() and self.lazy_steps:
+            self.left_for_later.append(partial(self.penalty, real, fake, condition, draws))
+        elif self.is_penalized():
+            loss = loss + self.penalty(real, fake, condition, draws)
         self.manual_backward(loss)
 
     def penalty(self, real: Tensor, fake: Tensor, condition: Condition | None, draws: "Draws") -> Tensor:
@@ -135,16 +174,59 @@ class GAN(GenerativeModel):
         with torch.autocast(real.device.type, enabled=False):
             uniform = draws.rand(1, len(real))[:, 0]
             seen = [self.augment(images.float(), lambda k: draws.rand(k, len(real))) for images in (real, fake)]
-            return self.objective.penalty.penalty(lambda images: self.discriminator(images, condition), *seen, uniform)
+            scores = partial(self.discriminator, condition=condition)
+            penalty = self.objective.penalty.penalty(scores, *seen, uniform)
+        self.log_all(discriminator_penalty=penalty)
+        return penalty
+
+    def generators_step(self, optimizer: Any, count: int, condition: Condition | None) -> None:
+        """A step of the generator, on as many passes of ``count`` images as there were batches."""
+        passes = range(self.accumulation.size)
+        for i in passes:
+            self.generator_turn(count, condition, i)
+            if self.is_generator_penalized() and not self.lazy_steps:
+                self.manual_backward(self.generators_penalty(count, condition, i))
+        self.step(optimizer, self.generator)
+        if self.is_generator_penalized() and self.lazy_steps:
+            for i in passes:
+                self.manual_backward(self.generators_penalty(count, condition, i))
+            self.step(optimizer, self.generator)
 
     def generator_turn(self, count: int, condition: Condition | None, turn: int) -> None:
         """Add to the generator's gradients, from ``count`` images. ``turn``: tells passes of one step apart."""
         draws = Draws(self, turn=1 + turn)
         with without_gradients(self.discriminator):
-            fake = self.generator(draws.randn(self.latent_dim, count), condition)
+            fake = self.generated(count, condition, draws)
             loss = self.objective.generator_loss(self.scores(fake, condition, draws))
             self.log_all(generator_loss=loss)
             self.manual_backward(loss)
+
+    def generators_penalty(self, count: int, condition: Condition | None, turn: int) -> Tensor:
+        """Of a share of ``count`` images, in float32."""
+        draws, count = Draws(self, turn=-1 - turn), max(1, count // self.generator_penalty.share)
+        few = None if condition is None else {key: value[:count] for key, value in condition.items()}
+        with torch.autocast(self.device.type, enabled=False):
+            styles = self.styles(count, few, draws)
+            images = self.generator.synthesize(styles, draws.normal(count))  # type: ignore[operator]
+            penalty = self.generator_penalty.penalty(images, styles, draws.normal(count))
+        self.log_all(generator_penalty=penalty)
+        return penalty
+
+    def generated(self, count: int, condition: Condition | None, draws: "Draws") -> Tensor:
+        """Images of training, (N, C, H, W)."""
+        if not isinstance(self.generator, StyledGenerator):
+            return self.generator(draws.randn(self.latent_dim, count), condition)
+        return self.generator.synthesize(self.styles(count, condition, draws), draws.normal(count))
+
+    def styles(self, count: int, condition: Condition | None, draws: "Draws") -> Tensor:
+        """Styles of training, (N, num_styles, W)."""
+        assert isinstance(self.generator, StyledGenerator)
+        styles = self.generator.map(draws.randn(self.latent_dim, count), condition)
+        self.generator.follow(styles.detach())
+        if self.generator.style_mixing == 0:
+            return styles
+        others = self.generator.map(draws.randn(self.latent_dim, count), condition)
+        return self.generator.mixed(styles, others, draws.of_batch(2))
 
     def scores(self, images: Tensor, condition: Condition | None, draws: "Draws") -> Tensor:
         """The discriminator's scores of augmented images. (N, C, H, W) -> (N,) float32."""
@@ -210,6 +292,8 @@ class GAN(GenerativeModel):
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images of noise ``z`` (N, latent_dim), without truncation. -> (N, C, H, W) in [-1, 1]."""
         self.conditions.check(condition)
+        if isinstance(self.generator, StyledGenerator):
+            return self.generator.synthesize(self.generator.map(z, condition))
         return self.generator(z, condition)
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
@@ -224,10 +308,12 @@ class GAN(GenerativeModel):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["discriminator_steps_made"] = self.steps_made
+        checkpoint["augment"] = self.augment.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.steps_made = checkpoint["discriminator_steps_made"]
+        self.augment.load_state_dict(checkpoint.get("augment", {}))
 
 
 class Draws:
@@ -236,6 +322,7 @@ class Draws:
     def __init__(self, model: GAN, turn: int):
         self.rank, self.world_size, self.device = model.global_rank, model.trainer.world_size, model.device
         self.generator = torch.Generator().manual_seed(derive_seed(model.seed, model.progress.examples, turn))
+        self.there: torch.Generator | None = None  # on the device, for many numbers
 
     def randn(self, width: int, count: int) -> Tensor:
         """Standard normal, (count, width): this rank's share of the global batch."""
@@ -245,6 +332,21 @@ class Draws:
         """Uniform on [0, 1), (count, width): this rank's share of the global batch."""
         return self._mine(torch.rand(count * self.world_size, width, generator=self.generator))
 
+    def of_batch(self, count: int) -> Tensor:
+        """Uniform on [0, 1), (count,): the same for the whole batch, on all ranks."""
+        return to_device(torch.rand(count, generator=self.generator), self.device)
+
+    def normal(self, count: int) -> Callable[..., Tensor]:
+        """Draws standard normal numbers (count, *shape), where they are used: those of pixels are many."""
+        if self.there is None:
+            self.there = torch.Generator(self.device).manual_seed(derive_seed(self.generator.initial_seed()))
+
+        def draw(*shape: int) -> Tensor:
+            rows = torch.randn(count * self.world_size, *shape, generator=self.there, device=self.device)
+            return rows[self.rank :: self.world_size]
+
+        return draw
+
     def _mine(self, rows: Tensor) -> Tensor:
         return to_device(rows[self.rank :: self.world_size], self.device)
 
@@ -253,6 +355,16 @@ def truncated_normal(uniform: Tensor, bound: float) -> Tensor:
     """Standard normal numbers given that they lie in [-bound, bound], from uniform ones in [0, 1)."""
     edge = torch.special.ndtr(torch.tensor(bound, dtype=torch.float64))
     return torch.special.ndtri((1 - edge) + uniform.double() * (2 * edge - 1)).to(uniform.dtype)
+
+
+def slow_down(optimizer: Optimizer, every: int) -> None:
+    """For one more step in every ``every``: the learning rate times c and betas to the power of c = every /
+    (every + 1), so that as much is learned in the same time (Karras et al. 2020, appendix B)."""
+    ratio = every / (every + 1) if every else 1.0
+    for group in optimizer.param_groups:
+        group["lr"] *= ratio
+        if "betas" in group:
+            group["betas"] = tuple(beta**ratio for beta in group["betas"])
 
 
 @contextmanager

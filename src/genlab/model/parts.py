@@ -4,7 +4,7 @@ A class fits a protocol if it has the protocol's methods with the same parameter
 this before anything is built), so a network or an objective needs no base class and no registration.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -22,6 +22,33 @@ class Generator(Protocol):
 
     def forward(self, noise: Tensor, condition: Condition | None) -> Tensor:
         """``noise``: (N, latent_dim), standard normal -> (N, C, H, W) in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class StyledGenerator(Protocol):
+    """A generator of two stages: noise to styles, one for each layer, and styles to images."""
+
+    style_mixing: float  # how often a batch of training has two styles; 0: never
+
+    def map(self, noise: Tensor, condition: Condition | None) -> Tensor:
+        """``noise``: (N, latent_dim), standard normal -> (N, num_styles, W)."""
+        ...
+
+    def mixed(self, styles: Tensor, others: Tensor, uniform: Tensor) -> Tensor:
+        """(N, num_styles, W) each, and two numbers in [0, 1) -> like them: others' from a layer on."""
+        ...
+
+    def follow(self, styles: Tensor) -> None:
+        """Have the average style follow those of a batch of training, (N, num_styles, W)."""
+        ...
+
+    def synthesize(self, styles: Tensor, normal: Callable[..., Tensor] | None = None) -> Tensor:
+        """``normal``: draws numbers (N, *shape); None: those of samples, which are constant. -> (N, C, H, W)."""
+        ...
+
+    def stages(self) -> Sequence[nn.Module]:
+        """What is compiled, where it is asked for."""
         ...
 
 

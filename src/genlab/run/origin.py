@@ -6,7 +6,7 @@ An origin gives the weights, the config node of their model, and their SHA-256.
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -19,6 +19,7 @@ from genlab.run import run_folder
 HUB = "hf:"  # before a folder, or a name at the Hugging Face Hub
 FILE = ".safetensors"
 GGUF = ".gguf"  # a language model in one file, which transformers reads
+PICKLE = ".pkl"  # StyleGAN2's networks, as their authors save them
 
 
 class Origin(Protocol):
@@ -41,6 +42,15 @@ class Origin(Protocol):
         ...
 
 
+@runtime_checkable
+class HasSettings(Protocol):
+    """An origin that says what its weights need of a config."""
+
+    def check_settings(self, config: Mapping[str, Any]) -> None:
+        """Raises ConfigError if the model of a resolved ``config`` is another than they need."""
+        ...
+
+
 def origin_of(where: str, option: str) -> Origin:
     """What ``where`` names, which stands at ``option``. Raises ConfigError: there is nothing."""
     if where.startswith(HUB):
@@ -51,6 +61,10 @@ def origin_of(where: str, option: str) -> Origin:
         from genlab.interop.gguf import GgufOrigin
 
         return GgufOrigin(where, option)
+    if where.endswith(PICKLE):
+        from genlab.interop.stylegan2_pickle import StyleGAN2Origin
+
+        return StyleGAN2Origin(where, option)
     if where.endswith(FILE):
         return FileOrigin(where, option)
     return RunOrigin(where, option)

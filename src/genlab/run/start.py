@@ -22,7 +22,7 @@ from genlab.model.elsewhere import copied, misfit, own_weights, prefixes, put_we
 from genlab.model.freezing import like
 from genlab.model.renamed_weights import renamed
 from genlab.run.adapter import adapter_from, without_updates
-from genlab.run.origin import Origin, RunOrigin, is_of_another_library, origin_of
+from genlab.run.origin import HasSettings, Origin, is_of_another_library, origin_of
 
 OPTION = "start"
 
@@ -87,6 +87,8 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
     if is_of_another_library(node["where"]):
         own, found = _of_a_part(model, origin, own, node["where"])
     else:
+        if isinstance(origin, HasSettings) and not node["only"]:
+            origin.check_settings(config)
         trains_on = not node.get("adapter") and not model.base_is_reference
         weights, is_merged = without_updates(origin, origin.weights(), model, trains_on)
         found = own_weights(model, weights)
@@ -160,8 +162,7 @@ def _named(patterns: Sequence[str] | None, own: Mapping[str, Any]) -> list[str]:
 
 
 def _kind(origin: Any) -> str:
-    kind = origin.kind if isinstance(origin, RunOrigin) else "raw"
-    return {"ema": "averaged", "best": "best"}.get(kind, "raw")
+    return {"ema": "averaged", "best": "best"}.get(getattr(origin, "kind", "raw"), "raw")
 
 
 def _rest(own: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> str:

@@ -36,13 +36,24 @@ class R1:
     Lazy (Karras et al. 2020, appendix B): it is computed only every ``every`` steps, with that much more weight.
     """
 
-    def __init__(self, gamma: float = 1.0, every: int = 16):
+    def __init__(
+        self,
+        gamma: float | None = 1.0,  # None: 0.0002 pixels / batch_size (Karras et al. 2020, arXiv:2006.06676, app. D)
+        every: int = 16,
+        batch_size: int | None = None,  # images of a step, where gamma is None
+    ):
+        """Raises ValueError: a value is out of its range, or gamma is to be found without the batch size."""
         if every < 1:
             raise ValueError(f"every must be a whole number >= 1, got {every}.")
-        self.gamma, self.every = gamma, every
+        if gamma is None and not batch_size:
+            raise ValueError("gamma=null is found from the batch size. Add batch_size=${data.batch_size}.")
+        self.gamma, self.every, self.batch_size = gamma, every, batch_size
 
     def penalty(self, discriminator: Scores, real: Tensor, fake: Tensor, uniform: Tensor) -> Tensor:
-        return self.every * self.gamma / 2 * squared_slope(discriminator, real).mean()
+        gamma = self.gamma
+        if gamma is None:
+            gamma = 0.0002 * real.shape[2] * real.shape[3] / (self.batch_size or 1)
+        return self.every * gamma / 2 * squared_slope(discriminator, real).mean()
 
 
 class GradientPenalty:
