@@ -227,7 +227,7 @@ def views() -> dict[str, Tensor]:
         "none": numbers[:0].view(0, 3),
         "none_of_many": torch.empty(10**5, 0, 3),
         "channels_last": numbers.view(1, 2, 3, 4).to(memory_format=torch.channels_last),
-        "odd_strides": numbers.as_strided((1, 2), (17, 3), 4),
+        "odd_strides": numbers.as_strided((1, 2), (17, 1), 4),
     }
 
 
@@ -306,7 +306,7 @@ def with_state(**changed: Any) -> Call:
 
 
 def text(word: str) -> bytes:
-    return b"X" + struct.pack("<I", len(word)) + word.encode()
+    return b"X" + struct.pack("<I", len(word.encode())) + word.encode()
 
 
 def ending(*opcodes: bytes) -> bytes:
@@ -399,6 +399,9 @@ CALLS: dict[str, tuple[Callable[[], Any], str]] = {  # allowed names, with what 
     "longer storage": (lambda: loaded(saved_storage(torch.ones(9)) + b"0"), "more or fewer numbers than it holds"),
     "storage that claims more": (lambda: loaded(claims(1 << 40)), "more or fewer numbers than it holds"),
     "storage that claims less than none": (lambda: loaded(claims(-1)), "more or fewer numbers than it holds"),
+    "storage of two counts": (lambda: loaded(replaced(saved_storage(torch.ones(2)), b"K\x02N", b"K\x03N")), "claims"),
+    "another file of torch": (lambda: loaded(replaced(saved_storage(torch.ones(2)), b"M\xe9\x03.", b"M\xe8\x03.")),
+                              "a storage that is not one of torch.save"),
     "big-endian storage": (lambda: loaded(replaced(saved_storage(torch.ones(2)), b"little_endianq\x02\x88",
                            b"little_endianq\x02\x89")), "not one of torch.save, little-endian"),
     "storage of another kind": (lambda: loaded(replaced(saved_storage(torch.ones(2)), b"FloatStorage", b"QInt8")),
@@ -527,6 +530,7 @@ OPCODES: dict[str, tuple[bytes, str]] = {  # written by hand
     "GLOBAL with spaces": (b"ctorch._utils \n_rebuild_tensor_v2\n", "names 'torch._utils. _rebuild_tensor_v2'"),
     "GLOBAL of nothing": (b"c\n\n", "names '.'"),
     "GLOBAL with an escape": (b"cos\n\x1b[2J\n", r"names 'os\.\\x1b\[2J'"),
+    "STACK_GLOBAL that turns the text": (text("os") + text("\u202esystem") + b"\x93", r"names 'os\.\\u202esystem'"),
     "long GLOBAL": (b"cos\n" + b"a" * 10**6 + b"\n", r"names 'os\.a+\.\.\.'"),
     "STACK_GLOBAL of parts": (text("posix") + text("system") + b"0\x93", r"\(POP\)"),
     "STACK_GLOBAL from the memo": (b"](" + text("posix") + put(998) + text("system") + put(999) + b"e"
