@@ -54,9 +54,9 @@ for seed in ${SEEDS//,/ }; do
     # shellcheck disable=SC2046,SC2086
     train "$ROOT/$run/$seed" model=policy model/objective="${run%%-*}" model.objective.beta="${run#*-}" $asked data.batch_size=32 \
       start="$ROOT/answers" model/rewards=[judged,gold] model.rewards.judged.model="$ROOT/reward-some/$seed" \
-      model.rewards.gold.model="$ROOT/reward-all/$seed" model.optimizer.lr=5e-4 model.schedule.warmup=320 \
+      model.rewards.gold.model="$ROOT/reward-all/$seed" model.schedule.warmup=320 \
       trainer.gradient_clip_val=1.0 trainer.log_every_n_steps=1 callbacks.ema.half_life=1000 seed="$seed" \
-      $([ "${run%%-*}" = ppo ] && echo model.minibatches=4 model.passes=2) budget.value="$(budget 3200)"
+      $([ "${run%%-*}" = ppo ] && echo model.optimizer.lr=1e-4 model.minibatches=4 model.passes=2 || echo model.optimizer.lr=5e-4) budget.value="$(budget 3200)"
   done
   train "$ROOT/dpo/$seed" model=preference data=preferences data.path="$ROOT/some.jsonl" data.val_path="$ROOT/held-out.jsonl" \
     data.batch_size=16 start="$ROOT/answers" model.sample_length=16 callbacks.samples.times=0 model.optimizer.lr=5e-4 seed="$seed" \

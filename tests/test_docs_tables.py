@@ -26,6 +26,7 @@ NOT_OF_RUNS = {
     "docs/reliability.md": "printed by make faults and scripts/benchmark.py",
     "docs/report.md": "printed by scripts/benchmark_report.py",
     "docs/metrics.md": "printed by scripts/benchmark_columns.py and scripts/benchmark.py",
+    "docs/stylegan2.md": "tests/test_presets.py, of settings",
     "docs/sweeps.md": "tests/sweep/test_pruning.py, of the curves that are replayed",
 }
 

@@ -1,5 +1,6 @@
 """Debug presets go with every model and kind of data, and dry_run=true with every trainer that a machine has."""
 
+import re
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from genlab.errors import ConfigError
 from genlab.run.assemble import check_config
 from test_lost_ranks import running
 from text import text_file
-from tiny_run import MLP, start, train
+from tiny_run import MLP, REPOSITORY, start, train
 
 TREE = ConfigTree()
 GROUPS = TREE.groups()
@@ -38,6 +39,22 @@ def test_every_preset_fits_every_model_on_every_kind_of_data(preset: str, model:
 def test_what_is_typed_of_a_callback_that_is_not_there_is_still_refused() -> None:
     with pytest.raises(ConfigError, match=r"unknown option 'callbacks.samples.times'"):
         TREE.compose(["debug=fast", "model=classifier", "callbacks.samples.times=1"])
+
+
+def test_the_page_of_stylegan2_has_the_settings_of_its_presets() -> None:
+    page = (REPOSITORY / "docs" / "stylegan2.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `stylegan2")]
+    named = {name: row for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert set(named) == set(GROUPS["preset"])
+    for name, row in named.items():
+        config = TREE.compose([f"preset={name}", "data=cifar10"])
+        check_config(config)
+        cells = [cell.strip() for cell in row.split("|")]
+        assert str(config.model.generator.channel_base) in cells[3]
+        assert config.model.discriminator.channel_base == config.model.generator.channel_base
+        gamma = config.model.objective.penalty.gamma
+        assert ("side² / batch" if gamma is None else f"{gamma:g}") in cells[4]
+        assert name == "stylegan2_cifar" or f"mapping of {config.model.generator.mapping_layers} layers" in cells[5]
 
 
 SMALL = {"transformer": ("model.network.width=8", "model.network.depth=1", "model.network.num_heads=1"),
