@@ -65,6 +65,7 @@ class GAN(GenerativeModel):
         self.discriminator_steps, self.truncation = discriminator_steps, truncation
         self.compile_networks = compile
         self.steps_made = 0  # of the discriminator
+        self.seen_in_batch = 0  # examples of a batch that earlier steps were made of, if it is divided into several
         self.register_module("generator", None)
         self.register_module("discriminator", None)
 
@@ -235,7 +236,9 @@ class Draws:
 
     def __init__(self, model: GAN, turn: int):
         self.rank, self.world_size, self.device = model.global_rank, model.trainer.world_size, model.device
-        self.generator = torch.Generator().manual_seed(derive_seed(model.seed, model.progress.examples, turn))
+        self.generator = torch.Generator().manual_seed(
+            derive_seed(model.seed, model.progress.examples + model.seen_in_batch, turn)
+        )
 
     def randn(self, width: int, count: int) -> Tensor:
         """Standard normal, (count, width): this rank's share of the global batch."""
