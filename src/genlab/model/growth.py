@@ -28,8 +28,8 @@ class Stage(NamedTuple):
 
 
 class ProgressiveGrowth:
-    """Growth from 4x4 by doubling: each resolution but the first is faded in over ``fade`` examples, and then stays as it
-    is for ``stable`` examples; the last one until the run ends.
+    """Growth from 4x4 by doubling: each resolution but the first is faded in over ``fade`` examples, and then stays as
+    it is for ``stable`` examples; the last one until the run ends.
 
     Nothing of the optimizers is reset when layers are added: the paper names no such reset. Those of layers that an
     image does not pass through make no step.

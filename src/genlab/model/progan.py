@@ -15,7 +15,7 @@ from genlab.model.parts import AdversarialObjective, GrowingDiscriminator, Growi
 from genlab.seeding import RandomStream
 
 
-class ProGAN(GAN):
+class ProgressiveGAN(GAN):
     """A GAN whose networks begin at 4x4 and double their resolution, each time fading in the new layers (Karras et al.
     2018).
 
