@@ -101,7 +101,7 @@ def test_groups_are_of_a_divisor(count: int, group_size: int | None, size: int) 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="lr_multiplier=0 must be above 0"):
         EqualizedLinear(2, 2, lr_multiplier=0)
-    with pytest.raises(ValueError, match="group_size=0 must be null or >= 1"):
+    with pytest.raises(ValueError, match="group_size=0 and num_maps=1 must be at least 1"):
         MinibatchStd(0)
 
 
