@@ -557,6 +557,18 @@ TRIED = (
         ("model/network=dit -model.network.channel_mult",),
     ),
     Tried(
+        "model/progan.py",
+        "a batch is divided into steps",
+        (*DIGITS, "model=progan", "data.batch_size=8", "model.growth.batch_size={8:3}"),
+        ("data.batch_size=9",),
+    ),
+    Tried(
+        "model/progan.py",
+        "makes several optimizer steps of a batch",
+        (*DIGITS, "model=progan", "model.growth.batch_size={8:4}", "trainer.accumulate_grad_batches=2"),
+        ("trainer.accumulate_grad_batches=1",),
+    ),
+    Tried(
         "model/network/unet.py",
         "Use fewer entries in model.network.channel_mult",
         (*DIGITS, "model/network=unet", "model.network.channel_mult=[1,1,1,1,1,1]"),
@@ -1277,6 +1289,9 @@ OFFERED = (
         "model=diffusion_policy start=outputs/a/b trainer=ddp",
     ),
     Offered("model/gan.py", "cannot be sharded (trainer=fsdp)", "several GPUs", "model=gan trainer=ddp"),
+    Offered(
+        "model/progan.py", "cannot be divided into the", "several devices", "model=progan model.growth.batch_size={8:8}"
+    ),
     Offered(
         "callbacks/failure_monitor.py",
         "the discriminator wins",

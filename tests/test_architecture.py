@@ -76,6 +76,7 @@ MADE_OF = {
     "genlab.model.latent_diffusion": {"genlab.model.diffusion"},
     "genlab.model.diffusion_preference": {"genlab.model.diffusion"},
     "genlab.model.diffusion_policy": {"genlab.model.diffusion"},
+    "genlab.model.progan": {"genlab.model.gan"},
     "genlab.model.reference": {"genlab.model.transformer"},
     "genlab.model.reward": {"genlab.model.reward_model"},
     "genlab.model.image_reward": {"genlab.model.reward_model"},

@@ -83,6 +83,7 @@ def overrides(autoencoder: Path) -> Any:
         chance = {
             "gan": ("model/augment=diffaugment", "model.discriminator_steps=2"),
             "stylegan2": STYLES,
+            "progan": ("model.growth.fade=24", "model.growth.stable=16"),
             "transformer": ("model/optimizer=muon", "model.network.dropout=0.3"),
         }
         return small(f"model={family}", *needed, *chance.get(family, ()))
@@ -150,7 +151,7 @@ def test_what_a_family_is(family: str, never_stopped: Any) -> None:
 
 # What draws, where it is not called `network`; and what a sample costs: two steps of DPM-Solver, 16 x 16 pixels, two of
 # unmasking, an inverse and a denoising.
-DRAWS = {"gan": "generator", "stylegan2": "generator", "vae": "decoder", "vq_vae": "decoder",
+DRAWS = {"gan": "generator", "stylegan2": "generator", "progan": "generator", "vae": "decoder", "vq_vae": "decoder",
          "hierarchical_vae": "ladder", "latent_diffusion": "diffusion.network", "captioner": "decoder"}  # fmt: skip
 COST = {"diffusion": 2, "latent_diffusion": 2, "transformer": 256, "masked": 2, "flow": 2}
 
@@ -222,6 +223,12 @@ ALIKE = {
     "styles": ("model=stylegan2", *STYLES, *SGD, "~model.optimizer.eps", *CRITIC_SGD,
                "~model.discriminator_optimizer.eps", "model.discriminator.group_size=1", "model.optimizer.lr=0.01",
                "model.discriminator_optimizer.lr=0.01"),
+    # The groups whose deviation is taken are the same: two images, every fourth of a batch. Where both are nearly alike
+    # its slope is steep, so that larger steps make more of rounding.
+    "progan": ("model=progan", "model.growth.fade=24", "model.growth.stable=16", "model.growth.batch_size={16:4}",
+               "model.discriminator.group_size=2", *SGD,
+               *(line.replace("optimizer", "discriminator_optimizer") for line in SGD), "model.optimizer.lr=0.001",
+               "model.discriminator_optimizer.lr=0.001"),
     "text": ("model=transformer", *SGD, "model.optimizer.lr=0.3", "model.network.zero_init=false",
              "model/schedule=constant", "metrics=[perplexity]"),
     "pairs": ("model=contrastive_text", *SGD, "model.optimizer.lr=0.1", "trainer.gradient_clip_val=1.0",

@@ -30,6 +30,7 @@ VARIANTS = [
     ("model=gan", "model/objective/penalty=r1", "model.objective.penalty.every=3", "model.discriminator_steps=2"),
     ("model=gan", "model/objective=wgan_gp"),
     ("model=gan", "trainer.accumulate_grad_batches=2", "model.discriminator_steps=2"),
+    ("model=progan", "model.growth.fade=16", "model.growth.stable=8"),  # all stages
     ("model=diffusion", "trainer.accumulate_grad_batches=2"),
     ("model=diffusion", "model/objective=consistency", "model/sampler=consistency"),
     ("model=latent_diffusion", "model/objective=consistency", "model/sampler=consistency"),
@@ -86,7 +87,7 @@ def test_a_period_of_steps_counts_as_by_torch_and_ends_a_run(
 ) -> None:
     file = PACKAGED / "model" / f"{variant[0].removeprefix('model=')}.yaml"
     given = (*variant, autoencoder) if NEEDS_A_RUN in file.read_text() else variant
-    batches = 7 if "model=gan" in variant else 4  # of 8 examples, 3 an epoch
+    batches = 7 if variant[0] in ("model=gan", "model=progan") else 4  # of 8 examples, 3 an epoch
     model, steps = run_of((*given, f"budget.value={8 * batches}"), tmp_path / "a")
     assert len(steps.counted) >= batches
     assert model.progress.flops == steps.counter.get_total_flops() > 0

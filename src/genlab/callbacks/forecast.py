@@ -10,7 +10,7 @@ from genlab.callbacks.caption_samples import CaptionSamples
 from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
-from genlab.model.base import GenerativeModel, Model, in_eval_mode
+from genlab.model.base import GenerativeModel, Grows, Model, in_eval_mode
 from genlab.sampling.draw import asked_of
 from genlab.seeding import RandomStream
 
@@ -38,6 +38,8 @@ class Forecast(Callback):
         assert isinstance(pl_module, Model)
         if self._said or not trainer.is_global_zero:
             return
+        if isinstance(pl_module, Grows) and not pl_module.is_grown:
+            return  # later steps take longer
         self._steps += 1
         now = pl_module.progress
         if self._steps <= _WARM_UP:

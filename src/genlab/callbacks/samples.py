@@ -6,7 +6,7 @@ from torch import Tensor
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.periodic_samples import PeriodicSamples, samples_folder, shown_by
 from genlab.machine.memory import enough_memory
-from genlab.model.base import GenerativeModel, HasLatent
+from genlab.model.base import GenerativeModel, Grows, HasLatent
 from genlab.sampling.draw import asked_of, sample_images
 from genlab.sampling.latents import interpolations, reconstructions
 from genlab.sampling.pictures import captions_of, save_grid, write_captions
@@ -68,4 +68,6 @@ class SampleGrid(PeriodicSamples):
             shown += f"; column c: class c (modulo {model.num_classes})"
         if name == "samples" and asked:
             shown += f", asked for: {' | '.join(asked)}"
+        if name == "samples" and isinstance(model, Grows):
+            shown += f", of {model.resolution}x{model.resolution} pixels"
         return f"after {model.progress.examples:,} examples: {shown}"

@@ -113,6 +113,9 @@ class Model(LightningModule, ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The training losses of a batch without dropout, as scalars by name: what validation averages."""
 
+    def at_full_cost(self) -> None:
+        """From now on make steps that cost what the dearest of a run do, for planning, which times the first ones."""
+
     def held_back(self) -> Sequence[str]:
         """Rewards that it is measured by and does not learn from, as they are logged: train/reward_<name>."""
         return ()
@@ -305,6 +308,14 @@ class Generates(Protocol):
     def generate(self, condition: Condition | None, generator: RandomStream) -> Iterator[Tensor]:
         """The tokens of ``len(generator)`` samples, one after the other: (N,) each."""
         ...
+
+
+@runtime_checkable
+class Grows(Protocol):
+    """Models whose samples grow in resolution over a run, and are enlarged to that of the data."""
+
+    resolution: int  # the side of samples now, before they are enlarged
+    is_grown: bool  # whether nothing grows from now on
 
 
 @runtime_checkable

@@ -81,6 +81,7 @@ class GAN(GenerativeModel):
         self.compile_networks = compile
         self.steps_made = 0  # of the discriminator
         self.left_for_later: list[Callable[[], Tensor]] = []  # penalties that get a step by themselves
+        self.seen_in_batch = 0  # examples of a batch that earlier steps were made of, if it is divided into several
         self.register_module("generator", None)
         self.register_module("discriminator", None)
 
@@ -321,7 +322,9 @@ class Draws:
 
     def __init__(self, model: GAN, turn: int):
         self.rank, self.world_size, self.device = model.global_rank, model.trainer.world_size, model.device
-        self.generator = torch.Generator().manual_seed(derive_seed(model.seed, model.progress.examples, turn))
+        self.generator = torch.Generator().manual_seed(
+            derive_seed(model.seed, model.progress.examples + model.seen_in_batch, turn)
+        )
         self.there: torch.Generator | None = None  # on the device, for many numbers
 
     def randn(self, width: int, count: int) -> Tensor:

@@ -60,6 +60,27 @@ class Discriminator(Protocol):
         ...
 
 
+class Growing(Protocol):
+    """A network for images of 4x4, 8x8 and so on, one at a time."""
+
+    levels: int  # how many resolutions there are
+    level: int  # the one now: 4 * 2^level
+    alpha: float  # the share of its layers in images, in [0, 1]; the rest are the next lower level's
+    is_fading: bool  # whether alpha is below 1
+
+    def grow(self, level: int, alpha: float) -> None:
+        """Set both. At level 0 alpha is 1."""
+        ...
+
+
+class GrowingGenerator(Growing, Generator, Protocol):
+    """Noise to images of the resolution of its level."""
+
+
+class GrowingDiscriminator(Growing, Discriminator, Protocol):
+    """Images of the resolution of its level to scores."""
+
+
 class AdversarialObjective(Protocol):
     """The losses of a discriminator and a generator, scalars of scores (N,)."""
 

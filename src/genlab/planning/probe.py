@@ -110,6 +110,7 @@ def _try(settings: Mapping[str, Any], batch_size: int, seconds: float, told: Con
         data: DataModule = build(config["data"], DataModule, "data")
         model, evaluation = build_model(config, tokenizer=data.tokenizer), build_evaluation(config)
         built = build_callbacks(config, evaluation)
+        model.at_full_cost()
         clock = StepClock(seconds, _PATIENCE)
         callbacks: list[pl.Callback] = [PutParts(config["pretrained"]), FiniteGuard(), SharedBuffers(), NoCheckpoints()]
         callbacks += [*(callback for callback in built if not isinstance(callback, _APART)), clock]

@@ -136,8 +136,8 @@ def _below(node: Any, path: str) -> Iterator[tuple[str, tuple[Any, Any]]]:
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
         return
     if "_target_" not in node:
-        for key in map(str, node):
-            yield from _below(node._get_node(key), f"{path}.{key}")
+        for key in node:  # may be a number
+            yield from _below(node._get_node(key), f"{path}.{key!s}")
         return
     try:
         kind = resolve(node._get_node("_target_")._value(), path)  # type: ignore[union-attr]

@@ -103,8 +103,8 @@ class MinibatchStd(nn.Module):
     collapsed ones (section 3).
 
     Images are grouped strided: with N images in groups of G, image i is in group i mod (N / G). Where ``group_size``
-    does not divide N, groups are of the largest divisor of N below it. Groups are of the images that one process
-    sees: on several ranks, of a rank's own.
+    does not divide N, groups are of the largest divisor of N below it. On several ranks groups are of a rank's own
+    images; they are those that one process would form if G times the ranks divides the global batch.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class MinibatchStd(nn.Module):
         """Raises ValueError: ``group_size`` or ``num_maps`` is below 1."""
         super().__init__()
         if (group_size is not None and group_size < 1) or num_maps < 1:
-            raise ValueError(f"group_size={group_size} and num_maps={num_maps} must be whole numbers >= 1.")
+            raise ValueError(f"group_size={group_size} and num_maps={num_maps} must be at least 1.")
         self.group_size, self.num_maps, self.epsilon = group_size, num_maps, epsilon
 
     def groups_of(self, count: int) -> int:

@@ -65,12 +65,17 @@ class Wasserstein:
 
     undecided: float | None = None  # only differences of scores have a meaning
 
-    def __init__(self, penalty: Penalty):
-        self.penalty = penalty
+    def __init__(self, penalty: Penalty, drift: float = 0.0):
+        """``drift``: pulls the scores of real images to 0, which their differences leave open (Karras et al. 2018,
+        appendix A.1). Raises ValueError if it is below 0."""
+        if drift < 0:
+            raise ValueError(f"drift={drift} must be >= 0.")
+        self.penalty, self.drift = penalty, drift
 
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-        """E[D(fake)] - E[D(real)], minus the estimated distance."""
-        return fake_scores.mean() - real_scores.mean()
+        """E[D(fake)] - E[D(real)], minus the estimated distance, + drift E[D(real)^2]."""
+        loss = fake_scores.mean() - real_scores.mean()
+        return loss + self.drift * real_scores.square().mean() if self.drift else loss
 
     def generator_loss(self, fake_scores: Tensor) -> Tensor:
         """-E[D(fake)]."""
