@@ -1,20 +1,31 @@
-"""The table and the figure of scripts/loop_example.sh, for docs/rlhf.md.
+"""The tables and figures of docs/rlhf.md, from the runs of scripts/policies.sh and scripts/loop_example.sh.
 
-python scripts/docs_rlhf.py loop FOLDER         # of scripts/loop_example.sh: a table, and FOLDER/gamed.png
-python scripts/docs_rlhf.py last FOLDER RECORD  # adds what runs FOLDER/<row>/<seed> logged last to their record
+python scripts/docs_rlhf.py record ROOT   # of scripts/policies.sh: docs/measured/policies.json and a figure
+python scripts/docs_rlhf.py loop ROOT     # of scripts/loop_example.sh: a table, and ROOT/gamed.png
 """
 
 import csv
+import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from docs_rows import row_of
+from docs_rows import MEASURED, REPOSITORY, row_of
 from genlab.report.significance import half_width
+
+RECORD = MEASURED / "policies.json"
+LEARNERS = {
+    "sft": "500 answers",
+    "continued": "the same, continued",
+    "grpo": "then the checker: GRPO",
+    "rloo": "then the checker: RLOO",
+    "ppo": "then the checker: PPO",
+}
+LAST = 20  # steps of the log whose mean is given for the end of a run
 
 POLICIES = ("grpo-0.3", "grpo-0.03", "grpo-0.003", "ppo-0.03")
 NAMES = {
@@ -25,6 +36,95 @@ NAMES = {
 }
 BEST_OF = (4, 16)
 COLUMNS = ("wishes fulfilled, of 2", "reward model", "held-back judge", "KL, nats", "letters", "different answers")
+
+
+# --- learning from a checker ------------------------------------------------------------------------------------------
+
+
+def record(root: Path) -> None:
+    """What every run of ``ROOT/<row>/<seed>`` measured, at its end and on the way."""
+    found = [(row, run) for row in LEARNERS for run in sorted((root / row).iterdir())]
+    runs = [{"row": row, "seed": int(run.name), **_measured(run)} for row, run in found]
+    versions = json.loads((root / "sft" / "0" / "versions.json").read_text(encoding="utf-8"))
+    content = {
+        "about": "sums of three numbers: answers, then a checker, three seeds",
+        "hardware": "{cpu}, {cores} cores".format(**versions["hardware"]),
+        "revision": versions["revision"],
+    }
+    text = json.dumps({**content, "runs": []}, indent=1).removesuffix("[]\n}")
+    lines = ",\n".join(f"  {json.dumps(run)}" for run in runs)
+    RECORD.write_text(f"{text}[\n{lines}\n ]\n}}\n", encoding="utf-8")
+    draw_policies()
+
+
+def _measured(run: Path) -> dict[str, Any]:
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    values = {"right": summary["metrics"]["exact_match_val"]}
+    for path in run.glob("evaluation-*.json"):
+        for name, value in json.loads(path.read_text(encoding="utf-8"))["metrics"].items():
+            if name.endswith("_of_n_8_val"):
+                values[name.removesuffix("_8_val")] = value
+    logged: dict[str, list[float]] = {"kl": [], "length": [], "entropy": []}
+    curve = []
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            for name, found in logged.items():
+                if line.get(f"train/{name}"):
+                    found.append(float(line[f"train/{name}"]))
+            if line.get("val/exact_match_val"):
+                curve.append([float(line["progress/flops"]), float(line["val/exact_match_val"])])
+    values |= {name: statistics.fmean(found[-LAST:]) for name, found in logged.items() if found}
+    rounded = {name: float(f"{value:.5g}") for name, value in values.items()}
+    cost = {"flops": float(f"{summary['flops']:.4g}"), "examples": summary["examples"]}
+    return {**cost, **rounded, "curve": [[float(f"{x:.4g}"), float(f"{y:.4g}")] for x, y in curve]}
+
+
+def policies() -> list[str]:
+    """Right answers to held-out problems, of one answer and of eight, and how far from the beginning."""
+    runs = json.loads(RECORD.read_text(encoding="utf-8"))["runs"]
+    columns = ("right", "best_of_n", "most_frequent_of_n", "kl", "length", "flops")
+    lines = [
+        row_of(["learned from", "right, %", "best of 8, %", "most frequent of 8, %", "KL, nats", "tokens", "FLOPs"]),
+        "|---|" + "---:|" * len(columns),
+    ]
+    for row, name in LEARNERS.items():
+        mine = [run for run in runs if run["row"] == row]
+        lines.append(row_of([name, *(_cell(mine, column) for column in columns)]))
+    return lines
+
+
+def _cell(runs: Sequence[dict[str, Any]], column: str) -> str:
+    if any(column not in run for run in runs):
+        return ""
+    values = [run[column] for run in runs]
+    if column == "flops":
+        return f"{statistics.fmean(values):.1e}"
+    scale, digits = (100, 1) if column not in ("kl", "length") else (1, 2)
+    return f"{scale * statistics.fmean(values):.{digits}f} ±{scale * half_width(values):.{digits}f}"
+
+
+def draw_policies() -> None:
+    """Right answers over FLOPs after the first model, of each seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    runs = json.loads(RECORD.read_text(encoding="utf-8"))["runs"]
+    began = {run["seed"]: run["right"] for run in runs if run["row"] == "sft"}
+    figure, pane = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for color, row in zip(("gray", "tab:blue", "tab:orange", "tab:green"), list(LEARNERS)[1:], strict=True):
+        for run in [run for run in runs if run["row"] == row]:
+            curve = [[0.0, began[run["seed"]]], *run["curve"]]
+            label = LEARNERS[row] if run["seed"] == 0 else None
+            pane.plot(*zip(*curve, strict=True), ".-", color=color, linewidth=1, label=label)
+    pane.set_xlabel("FLOPs after the first model")
+    pane.set_ylabel("right answers, held-out problems")
+    pane.legend(fontsize=8)
+    figure.savefig(REPOSITORY / "docs" / "images" / "policies.png", dpi=110)
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {"policies": policies}
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
@@ -152,4 +252,4 @@ if __name__ == "__main__":
     from genlab.machine.torchvision_ops import install
 
     install()
-    loop(Path(sys.argv[2]))
+    {"loop": loop, "record": record}[sys.argv[1]](Path(sys.argv[2]))

@@ -31,6 +31,7 @@ import docs_captions
 import docs_finetune
 import docs_image_rewards
 import docs_rewards
+import docs_rlhf
 from docs_rows import MEASURED, REPOSITORY, row_of
 from genlab.report.significance import LEVEL, Pair, half_width, pairs
 
@@ -372,6 +373,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     **docs_captions.TABLES,
     **docs_finetune.TABLES,
     **docs_image_rewards.TABLES,
+    **docs_rlhf.TABLES,
     **docs_rewards.TABLES,
 }  # fmt: skip
 

@@ -2,7 +2,7 @@
 # The whole loop from nothing to a table, docs/rlhf.md: a model answers, a rater with two wishes compares its answers, a
 # reward model learns from some of these pairs, policies learn from the reward model, and the rater judges them.
 #
-#   bash scripts/loop_example.sh                              # about half an hour of one CPU core
+#   bash scripts/loop_example.sh                              # about a quarter of an hour of one CPU core
 #   SCALE=0.02 ROOT=/tmp/tried bash scripts/loop_example.sh   # a fiftieth of each budget
 #
 # Repeating the command continues where it was interrupted, and runs nothing twice.
