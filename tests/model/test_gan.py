@@ -15,7 +15,8 @@ from genlab.checkpoint import read
 from genlab.errors import ConfigError
 from genlab.model.augment.diffaugment import DiffAugment
 from genlab.model.base import HasPrior
-from genlab.model.gan import GAN, truncated_normal
+from genlab.model.draws import truncated_normal
+from genlab.model.gan import GAN
 from genlab.model.objective.adversarial import NonSaturating
 from genlab.model.objective.penalty import R1
 from genlab.model.schedule import LinearDecay

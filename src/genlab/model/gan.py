@@ -14,10 +14,11 @@ from genlab.model.augment.adaptive import AdaptiveAugmentation, adaptive
 from genlab.model.augment.diffaugment import Augmentation
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.condition import Conditions, told_to
+from genlab.model.draws import Draws, truncated_normal
 from genlab.model.freezing import trained
 from genlab.model.generator_penalty import GeneratorPenalty, NoGeneratorPenalty
 from genlab.model.parts import AdversarialObjective, Discriminator, Generator, StyledGenerator
-from genlab.seeding import RandomStream, derive_seed, to_device
+from genlab.seeding import RandomStream, derive_seed
 
 
 class GAN(GenerativeModel):
@@ -157,7 +158,7 @@ class GAN(GenerativeModel):
 
     def discriminator_turn(self, real: Tensor, condition: Condition | None) -> None:
         """Add to the discriminator's gradients. ``real``: (N, C, H, W)."""
-        draws = Draws(self, turn=0)
+        draws = self.draws(0)
         with torch.no_grad():
             fake = self.generated(len(real), condition, draws)
         real_scores, fake_scores = self.scores(real, condition, draws), self.scores(fake, condition, draws)
@@ -170,7 +171,7 @@ class GAN(GenerativeModel):
             loss = loss + self.penalty(real, fake, condition, draws)
         self.manual_backward(loss)
 
-    def penalty(self, real: Tensor, fake: Tensor, condition: Condition | None, draws: "Draws") -> Tensor:
+    def penalty(self, real: Tensor, fake: Tensor, condition: Condition | None, draws: Draws) -> Tensor:
         """In float32, since gradients of gradients do not survive half precision."""
         with torch.autocast(real.device.type, enabled=False):
             uniform = draws.rand(1, len(real))[:, 0]
@@ -195,7 +196,7 @@ class GAN(GenerativeModel):
 
     def generator_turn(self, count: int, condition: Condition | None, turn: int) -> None:
         """Add to the generator's gradients, from ``count`` images. ``turn``: tells passes of one step apart."""
-        draws = Draws(self, turn=1 + turn)
+        draws = self.draws(1 + turn)
         with without_gradients(self.discriminator):
             fake = self.generated(count, condition, draws)
             loss = self.objective.generator_loss(self.scores(fake, condition, draws))
@@ -204,7 +205,7 @@ class GAN(GenerativeModel):
 
     def generators_penalty(self, count: int, condition: Condition | None, turn: int) -> Tensor:
         """Of a share of ``count`` images, in float32."""
-        draws, count = Draws(self, turn=-1 - turn), max(1, count // self.generator_penalty.share)
+        draws, count = self.draws(-1 - turn), max(1, count // self.generator_penalty.share)
         few = None if condition is None else {key: value[:count] for key, value in condition.items()}
         with torch.autocast(self.device.type, enabled=False):
             styles = self.styles(count, few, draws)
@@ -213,13 +214,13 @@ class GAN(GenerativeModel):
         self.log_all(generator_penalty=penalty)
         return penalty
 
-    def generated(self, count: int, condition: Condition | None, draws: "Draws") -> Tensor:
+    def generated(self, count: int, condition: Condition | None, draws: Draws) -> Tensor:
         """Images of training, (N, C, H, W)."""
         if not isinstance(self.generator, StyledGenerator):
             return self.generator(draws.randn(self.latent_dim, count), condition)
         return self.generator.synthesize(self.styles(count, condition, draws), draws.normal(count))
 
-    def styles(self, count: int, condition: Condition | None, draws: "Draws") -> Tensor:
+    def styles(self, count: int, condition: Condition | None, draws: Draws) -> Tensor:
         """Styles of training, (N, num_styles, W)."""
         assert isinstance(self.generator, StyledGenerator)
         styles = self.generator.map(draws.randn(self.latent_dim, count), condition)
@@ -229,7 +230,12 @@ class GAN(GenerativeModel):
         others = self.generator.map(draws.randn(self.latent_dim, count), condition)
         return self.generator.mixed(styles, others, draws.of_batch(2))
 
-    def scores(self, images: Tensor, condition: Condition | None, draws: "Draws") -> Tensor:
+    def draws(self, turn: int) -> Draws:
+        """Of a turn: the discriminator's is 0, the generator's passes and their penalties have others."""
+        seed = derive_seed(self.seed, self.progress.examples + self.seen_in_batch, turn)
+        return Draws(seed, self.global_rank, self.trainer.world_size, self.device)
+
+    def scores(self, images: Tensor, condition: Condition | None, draws: Draws) -> Tensor:
         """The discriminator's scores of augmented images. (N, C, H, W) -> (N,) float32."""
         return self.discriminator(self.augment(images, lambda k: draws.rand(k, len(images))), condition).float()
 
@@ -315,49 +321,6 @@ class GAN(GenerativeModel):
         super().on_load_checkpoint(checkpoint)
         self.steps_made = checkpoint["discriminator_steps_made"]
         self.augment.load_state_dict(checkpoint.get("augment", {}))
-
-
-class Draws:
-    """The random numbers of a turn: those of example i of the global batch are the same on any number of ranks."""
-
-    def __init__(self, model: GAN, turn: int):
-        self.rank, self.world_size, self.device = model.global_rank, model.trainer.world_size, model.device
-        self.generator = torch.Generator().manual_seed(
-            derive_seed(model.seed, model.progress.examples + model.seen_in_batch, turn)
-        )
-        self.there: torch.Generator | None = None  # on the device, for many numbers
-
-    def randn(self, width: int, count: int) -> Tensor:
-        """Standard normal, (count, width): this rank's share of the global batch."""
-        return self._mine(torch.randn(count * self.world_size, width, generator=self.generator))
-
-    def rand(self, width: int, count: int) -> Tensor:
-        """Uniform on [0, 1), (count, width): this rank's share of the global batch."""
-        return self._mine(torch.rand(count * self.world_size, width, generator=self.generator))
-
-    def of_batch(self, count: int) -> Tensor:
-        """Uniform on [0, 1), (count,): the same for the whole batch, on all ranks."""
-        return to_device(torch.rand(count, generator=self.generator), self.device)
-
-    def normal(self, count: int) -> Callable[..., Tensor]:
-        """Draws standard normal numbers (count, *shape), where they are used: those of pixels are many."""
-        if self.there is None:
-            self.there = torch.Generator(self.device).manual_seed(derive_seed(self.generator.initial_seed()))
-
-        def draw(*shape: int) -> Tensor:
-            rows = torch.randn(count * self.world_size, *shape, generator=self.there, device=self.device)
-            return rows[self.rank :: self.world_size]
-
-        return draw
-
-    def _mine(self, rows: Tensor) -> Tensor:
-        return to_device(rows[self.rank :: self.world_size], self.device)
-
-
-def truncated_normal(uniform: Tensor, bound: float) -> Tensor:
-    """Standard normal numbers given that they lie in [-bound, bound], from uniform ones in [0, 1)."""
-    edge = torch.special.ndtr(torch.tensor(bound, dtype=torch.float64))
-    return torch.special.ndtri((1 - edge) + uniform.double() * (2 * edge - 1)).to(uniform.dtype)
 
 
 def slow_down(optimizer: Optimizer, every: int) -> None:
