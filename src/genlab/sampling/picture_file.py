@@ -21,7 +21,7 @@ def read_picture(path: Path, shape: Sequence[int], bits: int, option: str) -> Te
         pixels = decode(path, (height, width), cast(Channels, channels), bits=cast(Bits, bits))
     except UnreadableImageError as error:
         raise DataError(f"{option}={path} is not a picture that can be read: {error}.") from error
-    return torch.from_numpy(pixels)
+    return torch.tensor(pixels)  # a copy: pixels that Pillow gives are not writable
 
 
 def on_white(picture: Tensor) -> Image.Image:

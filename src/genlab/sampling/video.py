@@ -1,6 +1,7 @@
 """Moving pictures: GIF files by Pillow, MP4 files by PyAV."""
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,7 +65,7 @@ def write_video(pictures: Iterable[Tensor], path: Path, fps: int) -> None:
 def _write_gif(pictures: Iterator[Tensor], file: BinaryIO, fps: int) -> None:
     frames = [enlarged(_with_palette(picture)) for picture in pictures]
     ends = [round(100 * i / fps) for i in range(len(frames) + 1)]  # in its hundredths of a second
-    durations = [10 * (end - start) for start, end in zip(ends, ends[1:], strict=False)]
+    durations = [10 * (end - start) for start, end in pairwise(ends)]
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 

@@ -26,7 +26,7 @@ def check_walk(model: GenerativeModel, form: Form, run: Path) -> None:
     if not (isinstance(model, HasPrior) and isinstance(form, Pictures)):
         raise ConfigError(
             f"{run} holds a {type(model).__name__}, which makes no pictures of a single latent with a normal prior, as "
-            "GAN, VAE and flow do: there is nothing to walk along. Leave frames= out, or name another run."
+            "GAN, VAE and flow do: nothing to walk along. Leave frames= and the .gif or .mp4 out, or name another run."
         )
 
 
@@ -58,8 +58,8 @@ def _along_noise(
     nearer = torch.where(t < 0.5, start, end)
 
     def draw(batch: slice) -> Tensor:
-        ends = [RandomStream.for_samples(seed, keys[batch].tolist(), model.device) for keys in (start, end)]
-        stream = Between(*ends, t[batch])
+        first, second = (RandomStream.for_samples(seed, keys[batch].tolist(), model.device) for keys in (start, end))
+        stream = Between(first, second, t[batch])
         rows = None if told is None else {key: values[nearer[batch].to(values.device)] for key, values in told.items()}
         return model.sample(len(stream), moved(rows, model.device), stream)
 
