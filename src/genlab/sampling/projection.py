@@ -1,6 +1,7 @@
 """Projection: the styles and the noise of pixels whose image is nearest to a picture (Karras et al. 2020,
 arXiv:1912.04958, section 5 and appendix D)."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -269,13 +270,14 @@ def destination(out: str) -> Path:
 def write(found: Projection, target: Tensor, told: dict[str, str], path: Path, bits: int = 8) -> Path:
     """Write the ``target`` (C, H, W), uint8 or uint16, and what was found beside it as a PNG; and styles (num_styles,
     W), noise of pixels ``noise.0`` (side, side) ... and ``distances`` as the .safetensors of that name, with
-    ``told`` as its metadata. Returns the latter's path. Raises StorageError."""
+    ``told`` as JSON in its metadata. Returns the latter's path. Raises StorageError."""
     result = to_pixels(found.image, bits)
     with writing(path.parent):
         save_grid(torch.cat([target[None], result]), 2, path)
     tensors = {"styles": found.styles[0], "distances": found.distances}
     tensors |= {f"noise.{i}": map[0] for i, map in enumerate(found.noise)}
-    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, told)
+    metadata = {"projection": json.dumps(told)}  # one: their order in the file is arbitrary
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
     beside = path.with_suffix(".safetensors")
     write_atomically(beside, lambda file: file.write(content))
     return beside
