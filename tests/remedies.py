@@ -1558,6 +1558,50 @@ ELSEWHERE = (
     ),
     Elsewhere("sampling/pictures.py", "out={}: ", "test_remedies.py::test_samples_go_where_it_is_advised"),
     Elsewhere("sampling/texts.py", "out={}: ", "test_remedies.py::test_samples_go_where_it_is_advised"),
+    Elsewhere(
+        "command/options.py", "finds one picture. Leave", "test_walks_and_projections.py::test_what_the_command_refuses"
+    ),
+    Elsewhere(
+        "command/options.py",
+        "is of a projection. Name a picture",
+        "test_walks_and_projections.py::test_what_the_command_refuses",
+    ),
+    Elsewhere(
+        "command/options.py",
+        "is of a walk. Say how long",
+        "test_walks_and_projections.py::test_what_the_command_refuses",
+    ),
+    Elsewhere("command/options.py", "Use n=2 or more", "test_walks_and_projections.py::test_what_the_command_refuses"),
+    Elsewhere(
+        "command/sample.py",
+        "Or leave features= out",
+        "test_walks_and_projections.py::test_a_missing_package_or_weights",
+    ),
+    Elsewhere(
+        "sampling/projection.py",
+        "has none. Use features=vgg",
+        "test_walks_and_projections.py::test_what_cannot_be_projected",
+    ),
+    Elsewhere(
+        "sampling/projection.py",
+        "Name a run of model=stylegan2",
+        "test_walks_and_projections.py::test_other_models_are_refused",
+    ),
+    Elsewhere(
+        "sampling/projection.py",
+        "Name the one of the picture",
+        "test_walks_and_projections.py::test_what_the_command_refuses",
+    ),
+    Elsewhere(
+        "sampling/projection.py",
+        "with a .safetensors beside it",
+        "test_walks_and_projections.py::test_what_the_command_refuses",
+    ),
+    Elsewhere("sampling/video.py", "shows at most", "test_walks_and_projections.py::test_what_the_command_refuses"),
+    Elsewhere("sampling/video.py", "a walk goes into", "test_walks_and_projections.py::test_what_the_command_refuses"),
+    Elsewhere(
+        "sampling/walk.py", "nothing to walk along", "test_walks_and_projections.py::test_other_models_are_refused"
+    ),
     Elsewhere("command/train.py", "saved. Continue with", "test_resume.py::test_bit_identical"),
     Elsewhere("command/train.py", "Evaluate with", "test_resume.py::test_signal_in_the_final_evaluation"),
     Elsewhere(

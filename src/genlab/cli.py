@@ -26,7 +26,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and Path(genlab.__file__).
 from genlab import __version__, started_as
 from genlab.command import terminal
 from genlab.command.help import command_help, sweep_help, usage
-from genlab.command.options import OF_IMAGES, OPTIONS, take_options, with_reference
+from genlab.command.options import OF_IMAGES, OPTIONS, sampled, take_options, with_reference
 from genlab.config.pointers import pointer_for
 from genlab.errors import ConfigError, GenlabError, ResourceError, StorageError, did_you_mean
 from genlab.files.paths import read_path
@@ -188,6 +188,8 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
     if command == "feedback":
         _feedback(tree, options, flags, overrides)
         return
+    if command == "sample":
+        sampled(options)
     if command == "evaluate":
         overrides = with_reference(options, overrides)
     config, saved_overrides = _config(tree, options.get("run"), overrides, command)

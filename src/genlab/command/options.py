@@ -1,6 +1,6 @@
 """The commands' own options beside the config, each with the type of its default."""
 
-from typing import Any
+from typing import Any, Literal
 
 from genlab.config.overrides import parse
 from genlab.config.quantities import as_count, as_number
@@ -26,6 +26,17 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "image": (None, "for a model that describes pictures: a picture, several ([a.png,b.png]) or a folder"),
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
+        "frames": (
+            None,
+            "a walk through n=8 samples: pictures from each to the next; out=x.gif or x.mp4 (with 30)",
+        ),
+        "fps": (None, "of a walk: pictures a second. Default: 30"),
+        "project": (None, "a picture, whose styles and noise are found: for StyleGAN2. Also a .safetensors"),
+        "steps": (None, "with project: how many steps of the search. Default: 1000, the paper's"),
+        "features": (
+            None,
+            "with project: what compares pictures: discriminator, the run's own, or vgg (LPIPS, 528 MB)",
+        ),
     },
     "chat": {
         "run": (..., "the run to talk with, trained on conversations"),
@@ -91,7 +102,12 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
     },
 }
 
+FEATURES = ("discriminator", "vgg")  # of sample project=...
 FORMATS = ("transformers", "safetensors", "peft")  # of export
+_PATHS = (
+    *("run", "folder", "out", "images", "reference", "prompts", "report", "export", "samples", "import"),
+    "project",
+)
 OF_IMAGES = ("images", "reference", "out", "image_key", "on_bad")  # options of evaluate without a run
 
 
@@ -129,8 +145,12 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     """The value of a command's own option. Raises ConfigError if it is of another type."""
     if value is None and default in (None, ...):
         return default
-    if name in ("run", "folder", "out", "images", "reference", "prompts", "report", "export", "samples", "import"):
+    if name in _PATHS:
         return expanded(str(value))
+    if name == "features":
+        if value not in FEATURES:
+            raise ConfigError(f"features must be {' or '.join(FEATURES)}, got {value!r}.")
+        return value
     if name == "on_bad":
         if value not in ("stop", "skip"):
             raise ConfigError(f"on_bad must be stop or skip, got {value!r}.")
@@ -157,6 +177,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     value = as_count(value)
     kind, words = (bool, "true or false") if isinstance(default, bool) else (int, "a whole number")
     least = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0, "examples": 1, "steps": 1, "port": 0}
+    least |= {"frames": 1, "fps": 1}
     lowest = least.get(name)
     if lowest is not None:
         words = f"a whole number >= {lowest}"
@@ -171,6 +192,27 @@ def _labels(value: Any) -> list[int | str]:
     if not labels or not all(type(label) in (int, str) for label in labels):
         raise ConfigError(f"label must be a class, by its number or name, or several: label=[1,2], got {value!r}.")
     return labels
+
+
+def sampled(options: dict[str, Any]) -> Literal["samples", "walk", "projection"]:
+    """What ``sample`` makes. Raises ConfigError for options that do not go together."""
+    given = [name for name in OPTIONS["sample"] if options.get(name) is not None]
+    is_video = str(options["out"] or "").lower().endswith((".gif", ".mp4"))
+    if options["project"] is not None:
+        for name in ("n", "frames", "fps"):
+            if name in given:
+                raise ConfigError(f"{name}={options[name]}: project=... finds one picture. Leave {name}= out.")
+        return "projection"
+    for name in ("steps", "features"):
+        if name in given:
+            raise ConfigError(f"{name}={options[name]} is of a projection. Name a picture: project=picture.png")
+    if "frames" not in given and not is_video:
+        if "fps" in given:
+            raise ConfigError(f"fps={options['fps']} is of a walk. Say how long it is: frames=30")
+        return "samples"
+    if options["n"] == 1:
+        raise ConfigError("n=1: a walk goes through two samples or more. Use n=2 or more.")
+    return "walk"
 
 
 def with_reference(options: dict[str, Any], overrides: list[str]) -> list[str]:

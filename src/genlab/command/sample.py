@@ -1,33 +1,44 @@
 """``genlab sample``: draw from a trained run, using nothing but its folder."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from genlab.checkpoint import read
+from genlab.command.options import sampled
 from genlab.config.build import build
 from genlab.config.tree import resolved
 from genlab.data.chat_tokens import ChatTokens
+from genlab.data.image import to_float, to_pixels
 from genlab.data.tokenizer.base import StreamDecoder
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, ResourceError
 from genlab.files.atomic import prepare_file, prepare_folder
+from genlab.files.paths import read_path
 from genlab.machine.memory import enough_memory
 from genlab.machine.quick_cpu import quick_cpu
 from genlab.model.base import Condition, Generates, GenerativeModel, in_eval_mode
 from genlab.model.condition import moved
+from genlab.model.parts import Adversarial
+from genlab.progress import progress
 from genlab.redaction import for_terminal
 from genlab.run.assemble import load_tokenizer
 from genlab.run.cpu_choice import of_run
 from genlab.run.load import load_run, load_template
+from genlab.sampling import projection
 from genlab.sampling.answered import Answered
 from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples, joined
 from genlab.sampling.form import Form
+from genlab.sampling.picture_file import read_picture
 from genlab.sampling.pictures import FOLDER as SAMPLES
+from genlab.sampling.pictures import Pictures
 from genlab.sampling.texts import Texts
+from genlab.sampling.video import FPS, check_video, video_destination, write_video
+from genlab.sampling.walk import FRAMES, KEYS, check_walk, walk
 from genlab.seeding import RandomStream
 from genlab.task.base import Task
 
@@ -42,8 +53,16 @@ def sample(
     image: Sequence[str] | None,
     batch_size: int,
     out: str | None,
+    frames: int | None = None,
+    fps: int | None = None,
+    project: str | None = None,
+    steps: int | None = None,
+    features: str | None = None,
 ) -> None:
-    """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written."""
+    """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written. Or
+    write a walk through them, of ``frames`` pictures from each to the next; or find the picture ``project``."""
+    made = sampled({"n": n, "out": out, "frames": frames, "fps": fps, "project": project, "steps": steps,
+                    "features": features})  # fmt: skip
     model, _ = load_run(config, run)
     if not isinstance(model, GenerativeModel):
         raise ConfigError(f"{run} holds a {type(model).__name__}, which does not draw samples. Name another run.")
@@ -55,31 +74,101 @@ def sample(
     if template is not None and isinstance(form, Texts):
         form = Answered(ChatTokens(template, form.tokenizer))
     typed = form.read(model, {"label": label, "prompt": None if prompt is None else [prompt], "image": image}, run)
-    n = n or form.count
-    if out is None:
-        told = "" if prompt is None else f"-prompt={_digest(prompt)}"
-        told += "" if image is None else f"-image={_digest(*image)}"
-        labels = model.conditions.label_of(typed) if label is not None else None
-        told += "" if labels is None else f"-label={','.join(map(str, labels.tolist()))}"
-        path = run / SAMPLES / f"seed={seed}-n={n}{told}{form.suffix}"
-        prepare_folder(path.parent, run)
-        prepare_file(path)
-    else:
-        path = form.destination(out)
-    fewer = f"batch_size={max(1, batch_size // 2)}"
+    told = "" if prompt is None else f"-prompt={_digest(prompt)}"
+    told += "" if image is None else f"-image={_digest(*image)}"
+    labels = model.conditions.label_of(typed) if label is not None else None
+    told += "" if labels is None else f"-label={','.join(map(str, labels.tolist()))}"
+    fewer = f"batch_size={max(1, batch_size // 2)}" if made != "projection" else "a machine with more"
     with (
         quick_cpu(model.device.type == "cpu", **of_run(config)),
         enough_memory("while samples were drawn", fewer),
         in_eval_mode(model),
     ):
-        if n == 1 and isinstance(form, Texts) and isinstance(model, Generates):
-            examples = _shown_while_written(model, form, typed, seed)
+        if made == "projection":
+            assert project is not None
+            _project(model, form, typed, run, told, project, steps or projection.STEPS, seed, features, out)
+        elif made == "walk":
+            _walk(model, form, typed, run, told, n or KEYS, frames or FRAMES, seed, batch_size, fps or FPS, out)
         else:
-            examples = _drawn(model, form, typed, n, seed, batch_size)
+            _sample(model, form, typed, run, told, n or form.count, seed, batch_size, out)
+
+
+def _path(run: Path, name: str) -> Path:
+    """Of a new file among the samples of a run."""
+    path = run / SAMPLES / name
+    prepare_folder(path.parent, run)
+    prepare_file(path)
+    return path
+
+
+def _sample(
+    model: GenerativeModel, form: Form, typed: Condition, run: Path, told: str, n: int, seed: int, batch_size: int,
+    out: str | None,
+) -> None:  # fmt: skip
+    path = _path(run, f"seed={seed}-n={n}{told}{form.suffix}") if out is None else form.destination(out)
+    if n == 1 and isinstance(form, Texts) and isinstance(model, Generates):
+        examples = _shown_while_written(model, form, typed, seed)
+    else:
+        examples = _drawn(model, form, typed, n, seed, batch_size)
     beside = form.write(examples, path, form.columns(model, n, typed))[1:]
     for other in beside:
         print(for_terminal(f"asked for: {other}"))
     print(for_terminal(f"{n} sample{'s' * (n > 1)}: {path}"))
+
+
+def _walk(
+    model: GenerativeModel, form: Form, typed: Condition, run: Path, told: str, n: int, frames: int, seed: int,
+    batch_size: int, fps: int, out: str | None,
+) -> None:  # fmt: skip
+    check_walk(model, form, run)
+    name = f"walk-seed={seed}-n={n}-frames={frames}{told}.gif"
+    path = _path(run, name) if out is None else video_destination(out)
+    check_video(path, fps)
+    with progress(f"drawing {n * frames:,} pictures", n * frames) as advance:
+
+        def pictures() -> Iterator[Tensor]:
+            for batch in walk(model, n, frames, seed, batch_size, typed):
+                yield from to_pixels(batch, 8).cpu()
+                advance(len(batch))
+
+        write_video(pictures(), path, fps)
+    print(for_terminal(f"a loop through {n} samples, of {n * frames} pictures: {path}"))
+
+
+def _project(
+    model: GenerativeModel, form: Form, typed: Condition, run: Path, told: str, picture: str, steps: int, seed: int,
+    features: str | None, out: str | None,
+) -> None:  # fmt: skip
+    projection.check(model, form, run, typed)
+    assert isinstance(model, Adversarial)
+    assert isinstance(form, Pictures)
+    target = read_picture(read_path(picture), model.shape, form.bits, "project")
+    condition = moved(typed or None, model.device)
+    distance = _distance_by(features, model, condition)
+    settings = {"distance": distance.name, "steps": str(steps), "seed": str(seed)}
+    name = f"projection-{_digest(target.numpy().tobytes().hex(), *settings.values(), told)}.png"
+    path = _path(run, name) if out is None else projection.destination(out)
+    with progress(f"looking for {picture}", steps) as advance:
+        found = projection.project(model, to_float(target[None]), steps, seed, condition, distance, advance)
+    first, last = found.distances[[0, -1]].tolist()
+    beside = projection.write(found, target, settings, path, form.bits)
+    print(for_terminal(f"distance ({distance.name}): {first:.4g} at the start, {last:.4g} in the end"))
+    print(for_terminal(f"styles and noise: {beside}"))
+    print(for_terminal(f"the picture, and what was found: {path}"))
+
+
+def _distance_by(features: str | None, model: Adversarial, condition: Condition | None) -> projection.Distance:
+    """What ``features=`` names. Raises ConfigError: it does not suit the model; ResourceError: weights are missing."""
+    if features != "vgg":
+        return projection.FeatureDistance(model.discriminator, condition)
+    if model.shape[0] not in (1, 3):
+        raise ConfigError("features=vgg compares gray and RGB, and the model has transparent pictures. Leave it out.")
+    from genlab.metrics.distance.lpips import LPIPS
+
+    try:
+        return LPIPS("vgg", at_most=256)
+    except ResourceError as error:
+        raise ResourceError(f"features=vgg: {error} Or leave features= out, for the run's discriminator.") from error
 
 
 def _digest(*typed: str) -> str:

@@ -288,12 +288,15 @@ class GAN(GenerativeModel):
         """
         self.conditions.check(condition)
         stream = self.stream(num_samples, generator)
-        if self.truncation is None:
-            noise = stream.randn(self.latent_dim)
-        else:
-            noise = truncated_normal(stream.rand(self.latent_dim), self.truncation)
+        noise = self.noise(stream)
         self.evaluations += num_samples
         return self.generator(noise, self.conditions.drawn(condition, stream))
+
+    def noise(self, stream: RandomStream) -> Tensor:
+        """The noise of samples, drawn from their stream: (N, latent_dim)."""
+        if self.truncation is None:
+            return stream.randn(self.latent_dim)
+        return truncated_normal(stream.rand(self.latent_dim), self.truncation)
 
     @torch.no_grad()
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:

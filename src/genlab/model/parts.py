@@ -43,12 +43,30 @@ class StyledGenerator(Protocol):
         """Have the average style follow those of a batch of training, (N, num_styles, W)."""
         ...
 
+    def truncated(self, styles: Tensor) -> Tensor:
+        """Styles (N, num_styles, W) as those of samples are: drawn toward the average, where that is set."""
+        ...
+
     def synthesize(self, styles: Tensor, normal: Callable[..., Tensor] | None = None) -> Tensor:
         """``normal``: draws numbers (N, *shape); None: those of samples, which are constant. -> (N, C, H, W)."""
         ...
 
     def stages(self) -> Sequence[nn.Module]:
         """What is compiled, where it is asked for."""
+        ...
+
+
+@runtime_checkable
+class Adversarial(Protocol):
+    """A family of two networks, of which the one may be a :class:`StyledGenerator`."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    latent_dim: int  # numbers of noise that make an image
+    shape: tuple[int, ...]  # of an image: (C, H, W)
+
+    def noise(self, stream: RandomStream) -> Tensor:
+        """The noise of samples, drawn from their stream: (N, latent_dim)."""
         ...
 
 

@@ -3,14 +3,13 @@
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from genlab.data.decode import Bits, Channels, UnreadableImageError, decode
 from genlab.data.image import to_float
 from genlab.data.image_files import list_images
 from genlab.errors import ConfigError, DataError
@@ -22,6 +21,7 @@ from genlab.model.condition_picture import KEY, Picture
 from genlab.sampling.asked import shown
 from genlab.sampling.examples import Examples
 from genlab.sampling.form import Typed
+from genlab.sampling.picture_file import on_white, read_picture
 from genlab.sampling.pictures import captions_of, write_captions
 from genlab.sampling.png import save_png
 
@@ -69,15 +69,8 @@ class Captions:
             )
         paths = [path for name in named for path in _files(name)]
         self._model, self._names, self.count = model, [str(path) for path in paths], len(paths)
-        self._pixels = torch.from_numpy(np.stack([self._decoded(path) for path in paths]))
+        self._pixels = torch.stack([read_picture(path, self.shape, self.bits, Picture.option) for path in paths])
         return {KEY: to_float(self._pixels)}
-
-    def _decoded(self, path: Path) -> np.ndarray:
-        channels, height, width = self.shape
-        try:
-            return decode(path, (height, width), cast(Channels, channels), bits=cast(Bits, self.bits))
-        except UnreadableImageError as error:
-            raise DataError(f"image={path} is not a picture that can be read: {error}.") from error
 
     def asked(self, model: GenerativeModel, indices: range, typed: Condition) -> Condition | None:
         return {key: values[torch.tensor(indices) % len(values)] for key, values in typed.items()} or None
@@ -145,21 +138,11 @@ def save_captioned(images: Tensor, captions: Sequence[str], columns: int, path: 
     draw = ImageDraw.Draw(grid)
     for number, (picture, lines) in enumerate(zip(pixels, wrapped, strict=True)):
         x, y = number % columns * (width + _GAP), number // columns * (height + below)
-        grid.paste(_tile(picture).resize((width, height), Image.Resampling.NEAREST), (x, y))
+        grid.paste(on_white(picture).resize((width, height), Image.Resampling.NEAREST), (x, y))
         for place, words in enumerate(lines):
             draw.text((x + 1, y + height + place * line), words, fill="black", font=font)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_png(np.asarray(grid), path)
-
-
-def _tile(picture: Tensor) -> Image.Image:
-    """(C, H, W) uint8 -> RGB, on white where it is transparent."""
-    pixels = picture.permute(1, 2, 0).numpy()
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    if image.mode in ("LA", "RGBA"):
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Draws samples, where sample i is a function of (seed, i) for any batch size, and chooses the conditions of grids."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -24,29 +24,41 @@ def draws(
 
     Where a GPU's memory does not hold ``batch_size`` of them at a time, half as many are tried: they are the same.
     """
-    start = 0
-    while start < len(indices):
-        batch = slice(start, start + batch_size)
+
+    def draw(batch: slice) -> Tensor:
         stream = RandomStream.for_samples(seed, indices[batch], model.device)
         told = None if condition is None else {key: values[batch] for key, values in condition.items()}
-        samples = _drawn(model, stream, told)
+        return model.sample(len(stream), moved(told, model.device), stream)
+
+    yield from in_batches(model, draw, len(indices), batch_size)
+
+
+def in_batches(
+    model: GenerativeModel, draw: Callable[[slice], Tensor], count: int, batch_size: int
+) -> Iterator[Tensor]:
+    """What ``draw`` makes of places 0 to ``count`` - 1 with a model, batch by batch, in exact float32; where a GPU's
+    memory does not hold ``batch_size`` of them at a time, half as many are tried."""
+    start = 0
+    while start < count:
+        batch = slice(start, min(start + batch_size, count))
+        samples = _drawn(model, draw, batch)
         if samples is not None:
-            start += len(stream)
+            start = batch.stop
             yield samples
         else:
             torch.cuda.empty_cache()
-            batch_size = len(stream) // 2
-            warnings.warn(f"a GPU holds fewer samples: {batch_size} are drawn at a time.", stacklevel=2)
+            batch_size = (batch.stop - start) // 2
+            warnings.warn(f"a GPU holds fewer samples: {batch_size} are drawn at a time.", stacklevel=3)
 
 
-def _drawn(model: GenerativeModel, stream: RandomStream, told: Condition | None) -> Tensor | None:
-    """The samples of a stream; None: two or more, for which a GPU's memory is too small."""
+def _drawn(model: GenerativeModel, draw: Callable[[slice], Tensor], batch: slice) -> Tensor | None:
+    """The samples of a batch; None: two or more, for which a GPU's memory is too small."""
     evaluations = model.evaluations
     try:
         with exact_float32(model.device):
-            return model.sample(len(stream), moved(told, model.device), stream)
+            return draw(batch)
     except torch.OutOfMemoryError:  # a GPU's
-        if len(stream) == 1:
+        if batch.stop - batch.start == 1:
             raise
         model.evaluations = evaluations  # of samples that are there
         return None

@@ -34,12 +34,14 @@ def interpolations(model: GenerativeModel, table: ImageTable, rows: int, columns
     return to_pixels(torch.stack(images, dim=1).flatten(0, 1), bits_of(table.images)).cpu()
 
 
-def slerp(start: Tensor, end: Tensor, t: float) -> Tensor:
+def slerp(start: Tensor, end: Tensor, t: float | Tensor) -> Tensor:
     """Spherical interpolation of the direction (Shoemake 1985), and linear interpolation of the length.
 
-    A straight path between normal latents would pass too close to 0. ``t``: 0 to 1. Like ``start``."""
+    A straight path between normal latents would pass too close to 0. ``t``: 0 to 1, of all rows, or (N,) of each.
+    Like ``start``."""
     a, b = start.flatten(1), end.flatten(1)
-    lengths = torch.lerp(a.norm(dim=1), b.norm(dim=1), t)[:, None]
+    t = torch.as_tensor(t, dtype=a.dtype, device=a.device).view(-1, 1)
+    lengths = torch.lerp(a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True), t)
     a, b = F.normalize(a), F.normalize(b)
     angle = (a * b).sum(dim=1, keepdim=True).clamp(-1, 1).acos()
     turned = torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b
