@@ -56,6 +56,11 @@ class GAN(GenerativeModel):
             )
         if truncation is not None and truncation <= 0:
             raise ValueError(f"model.truncation={truncation} must be above 0, or null.")
+        if compile and objective.penalty.every > 0:
+            raise ValueError(
+                "model.compile=true: torch does not compile gradients of gradients, which a penalty needs. Use "
+                "model.compile=false, or model/objective/penalty=none."
+            )
         self.make_generator, self.make_discriminator = generator, discriminator
         self.make_optimizer, self.make_discriminator_optimizer = optimizer, discriminator_optimizer
         self.objective, self.augment = objective, augment
