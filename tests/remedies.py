@@ -557,6 +557,12 @@ TRIED = (
         ("model/network=dit -model.network.channel_mult",),
     ),
     Tried(
+        "model/gan.py",
+        "torch does not compile gradients of gradients",
+        (*DIGITS, "model=stylegan2", "model/generator_penalty=path_length", "model.compile=true"),
+        ("model.compile=false", "model/generator_penalty=none"),
+    ),
+    Tried(
         "model/progan.py",
         "a batch is divided into steps",
         (*DIGITS, "model=progan", "data.batch_size=8", "model.growth.batch_size={8:3}"),

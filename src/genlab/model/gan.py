@@ -54,7 +54,7 @@ class GAN(GenerativeModel):
         generator_penalty: GeneratorPenalty | None = None,  # None: the generator has none
         lazy_steps: bool = False,  # penalties take steps of the optimizer by themselves, with smaller rates
         truncation: float | None = None,  # samples are made of noise within +- this (Brock et al. 2019); None: all
-        compile: bool = False,  # both networks, with torch.compile
+        compile: bool = False,  # the networks that have no penalty, with torch.compile
         seed: int = 0,
     ):
         super().__init__(seed, schedule)
@@ -70,6 +70,11 @@ class GAN(GenerativeModel):
                 "model.augment adapts by the signs of scores, and scores of model.objective have no boundary between "
                 "real and generated. Use model/objective=non_saturating, or a fixed strength: "
                 "model.augment.target=null model.augment.p=0.2."
+            )
+        if compile and objective.penalty.every and generator_penalty and generator_penalty.every:
+            raise ValueError(
+                "model.compile=true: torch does not compile gradients of gradients, which the penalties of both "
+                "networks need. Use model.compile=false, or model/generator_penalty=none."
             )
         self.make_generator, self.make_discriminator = generator, discriminator
         self.make_optimizer, self.make_discriminator_optimizer = optimizer, discriminator_optimizer
@@ -103,8 +108,10 @@ class GAN(GenerativeModel):
             )
         if self.compile_networks:
             stages = generator.stages() if isinstance(generator, StyledGenerator) else [generator]
-            for part in (*stages, discriminator):
+            for part in () if self.generator_penalty.every else stages:
                 part.compile()
+            if not self.objective.penalty.every:
+                discriminator.compile()
         self.generator, self.discriminator = generator, discriminator
 
     def configure_optimizers(self) -> list[Optimizer]:

@@ -46,7 +46,7 @@ class ProgressiveGAN(GAN):
         conditions: Sequence[str] | None = None,  # those that the model uses, e.g. [label,caption]; None: the label
         discriminator_steps: int = 1,  # of the discriminator for one of the generator
         truncation: float | None = None,  # samples are made of noise within +- this (Brock et al. 2019); None: all
-        compile: bool = False,  # both networks, with torch.compile
+        compile: bool = False,  # the networks that have no penalty, with torch.compile
         seed: int = 0,
     ):
         super().__init__(
