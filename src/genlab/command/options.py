@@ -31,7 +31,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
             "a walk through n=8 samples: pictures from each to the next; out=x.gif or x.mp4 (with 30)",
         ),
         "fps": (None, "of a walk: pictures a second. Default: 30"),
-        "project": (None, "a picture, whose styles and noise are found: for StyleGAN2. Also a .safetensors"),
+        "project": (None, "a picture, that a StyleGAN2 is to find: gives a .png of both, and a .safetensors"),
         "steps": (None, "with project: how many steps of the search. Default: 1000, the paper's"),
         "features": (
             None,
