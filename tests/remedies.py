@@ -515,7 +515,7 @@ TRIED = (
         "model/augment/ada.py",
         "leaves nothing to augment by",
         (*DIGITS, "model=gan", "model/augment=ada", "model.augment.groups=[]"),
-        ("model/augment=none -model.augment.groups", "model.augment.groups=[blit]"),
+        ("model/augment=none -model.augment.groups", "model.augment.groups=[blit,geometry]"),
     ),
     Tried(
         "model/gan.py",
@@ -533,7 +533,7 @@ TRIED = (
         "model/network/stylegan2.py",
         "leave no channels at",
         (*DIGITS, "model=stylegan2", "model.generator.channel_base=8"),
-        ("model.generator.channel_base=256",),
+        ("model.generator.channel_base=256 model.generator.channel_max=64",),
     ),
     Tried("sweep/space.py", "is named twice", ("train", "-m", "data=digits", "seed=0,1", "seed=2"), ("seed=0,1,2",)),
     Tried(

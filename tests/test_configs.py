@@ -110,6 +110,8 @@ def test_every_option_composes_and_fits_its_place(group: str, option: str, autoe
             )
         if group == "model/guidance" and "model=captioner" in above and option != "none":
             choices.append("model.condition_dropout=0.1")  # what is guided has learned captions of no picture
+        if (group, option) == ("model/generator_penalty", "path_length"):
+            choices.append("model/generator=stylegan2")  # whose styles it measures
         try:
             config = composed(*choices, autoencoder=autoencoder)
         except Misfit:

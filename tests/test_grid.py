@@ -85,7 +85,7 @@ def with_its_kind(parts: dict[str, str], changed: set[str]) -> dict[str, str] | 
 def choice_of(family: str, changed: dict[str, str]) -> Choice | None:
     """A family with some of its parts changed, or None if they exclude each other."""
     parts = with_its_kind(parts_of(family) | changed, set(changed))
-    if parts and (parts.get("objective"), parts.get("augment")) == ("wgan_gp", "ada"):  # its scores have no sign
+    if parts and parts.get("augment") == "ada" and parts["objective"].startswith("wgan"):  # its scores have no sign
         return None
     if parts and parts.get("generator_penalty") == "path_length" and parts["generator"] != "stylegan2":  # has no styles
         return None

@@ -41,7 +41,10 @@ class ADA:
         if unknown:
             raise ValueError(f"groups={list(groups)}: there is no '{unknown[0]}'. Use some of {', '.join(GROUPS)}.")
         if not groups:
-            raise ValueError("groups=[] leaves nothing to augment by. Use model/augment=none, or name some groups.")
+            raise ValueError(
+                "groups=[] leaves nothing to augment by. Use model/augment=none, or "
+                "model.augment.groups=[blit,geometry]."
+            )
         if not 0 <= p <= 1:
             raise ValueError(f"p={p} is a probability: use a value from 0 to 1.")
         if target is not None and not -1 < target < 1:
