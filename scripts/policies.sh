@@ -2,7 +2,7 @@
 # The runs of the table of docs/rlhf.md: sums of three numbers, of which 500 come with their answers, and 1,500 can be
 # checked. A model learns from the answers; then it learns from the checker, or goes on with the answers.
 #
-#   bash scripts/policies.sh                                    # about three hours of one CPU core; needs genlab[reasoning]
+#   bash scripts/policies.sh                                    # about four hours of one CPU core; needs genlab[reasoning]
 #   SCALE=0.01 ROOT=/tmp/tried bash scripts/policies.sh         # a hundredth of each budget
 #
 # Repeating the command continues where it was interrupted, and runs nothing twice.
@@ -39,7 +39,7 @@ best_of_n() {                     # of a finished run, unless it is known
 # shellcheck disable=SC2086
 for seed in ${SEEDS//,/ }; do
   sft="$ROOT/sft/$seed"
-  then="start=$sft seed=$seed budget=flops budget.value=$(flops 3.2e13)"
+  then="start=$sft seed=$seed budget=flops budget.value=$(flops 4.2e13)"
   train "$sft" $answers seed="$seed" budget=examples budget.value="$(examples 57000)"
   train "$ROOT/grpo/$seed" $policy $then model/objective=grpo model.optimizer.lr=2e-4 model.minibatches=2
   train "$ROOT/rloo/$seed" $policy $then model/objective=rloo model.optimizer.lr=4e-4

@@ -531,9 +531,9 @@ TRIED = (
     ),
     Tried(
         "model/network/stylegan2.py",
-        "leave no channels at",
+        "leaves no channels at",
         (*DIGITS, "model=stylegan2", "model.generator.channel_base=8"),
-        ("model.generator.channel_base=256 model.generator.channel_max=64",),
+        ("model.generator.channel_base=256 model.discriminator.channel_base=256",),
     ),
     Tried("sweep/space.py", "is named twice", ("train", "-m", "data=digits", "seed=0,1", "seed=2"), ("seed=0,1,2",)),
     Tried(

@@ -220,7 +220,7 @@ def test_the_weight_of_r1_can_be_found_from_size_and_batch() -> None:
         (["model.generator.style_mixing=2"], "style_mixing=2 is outside"),
         (
             ["model.discriminator.channel_base=8"],
-            "at 16x16. Use model.discriminator.channel_base=256",
+            "leaves no channels at 16x16. Use model.generator.channel_base=256",
         ),
         (["model/generator=dcgan", "model/generator_penalty=path_length"], "Use model/generator=stylegan2, or"),
         (["model/generator_penalty=path_length", "model.generator_penalty.every=0"], "every=0 and share=2 must be"),

@@ -163,7 +163,7 @@ class Synthesis(nn.Module):
     ):
         super().__init__()
         sides = resolutions(shape)
-        widths = channels_of(sides, channel_base, channel_max, "model.generator")
+        widths = channels_of(sides, channel_base, channel_max)
         self.constant = nn.Parameter(torch.randn(widths[4], 4, 4))
         self.blocks = nn.ModuleList(
             SynthesisBlock(
@@ -316,7 +316,7 @@ class StyleGAN2Discriminator(nn.Module):
         """Raises ValueError: the image is no square of side 8, 16, 32 ...; a value is out of its range."""
         super().__init__()
         sides = resolutions(shape)
-        widths = channels_of(sides, channel_base, channel_max, "model.discriminator")
+        widths = channels_of(sides, channel_base, channel_max)
         self.blocks = nn.ModuleList(  # the coarsest first: a network for other sides begins with the same
             DiscriminatorBlock(shape[0], widths[side], widths[side // 2], architecture, side == sides[-1], clamp)
             for side in sides[1:]
@@ -409,13 +409,14 @@ def resolutions(shape: Sequence[int]) -> list[int]:
     return [4 << i for i in range(height.bit_length() - 2)]
 
 
-def channels_of(sides: Sequence[int], base: int, most: int, owner: str) -> dict[int, int]:
-    """The channels of feature maps by their side: base / side, and no more than ``most``. Raises ValueError: none, of
-    the network at ``owner`` in the config."""
-    if min(base // max(sides), most) < 1:
+def channels_of(sides: Sequence[int], base: int, most: int) -> dict[int, int]:
+    """The channels of feature maps by their side: base / side, and no more than ``most``. Raises ValueError: none."""
+    if most < 1:
+        raise ValueError(f"channel_max={most} must be a whole number >= 1.")
+    if base < max(sides):
         raise ValueError(
-            f"channel_base={base} and channel_max={most} leave no channels at {max(sides)}x{max(sides)}. Use "
-            f"{owner}.channel_base={16 * max(sides)} {owner}.channel_max=64, or more."
+            f"channel_base={base} leaves no channels at {max(sides)}x{max(sides)}. Use "
+            f"model.generator.channel_base={16 * max(sides)} model.discriminator.channel_base={16 * max(sides)}, or more."
         )
     return {side: min(base // side, most) for side in sides}
 
