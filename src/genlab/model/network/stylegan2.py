@@ -413,10 +413,11 @@ def channels_of(sides: Sequence[int], base: int, most: int) -> dict[int, int]:
     """The channels of feature maps by their side: base / side, and no more than ``most``. Raises ValueError: none."""
     if most < 1:
         raise ValueError(f"channel_max={most} must be a whole number >= 1.")
-    if base < max(sides):
+    finest = max(sides)
+    if base < finest:
         raise ValueError(
-            f"channel_base={base} leaves no channels at {max(sides)}x{max(sides)}. Use "
-            f"model.generator.channel_base={16 * max(sides)} model.discriminator.channel_base={16 * max(sides)}, or more."
+            f"channel_base={base} leaves no channels at {finest}x{finest}. Use model.generator.channel_base={16 * finest} "
+            f"model.discriminator.channel_base={16 * finest}, or more."
         )
     return {side: min(base // side, most) for side in sides}
 
