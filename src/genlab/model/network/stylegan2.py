@@ -416,8 +416,8 @@ def channels_of(sides: Sequence[int], base: int, most: int) -> dict[int, int]:
     finest = max(sides)
     if base < finest:
         raise ValueError(
-            f"channel_base={base} leaves no channels at {finest}x{finest}. Use model.generator.channel_base={16 * finest} "
-            f"model.discriminator.channel_base={16 * finest}, or more."
+            f"channel_base={base} leaves no channels at {finest}x{finest}. Use "
+            f"model.generator.channel_base={16 * finest} model.discriminator.channel_base={16 * finest}, or more."
         )
     return {side: min(base // side, most) for side in sides}
 
