@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import signal
+from scipy import ndimage, signal
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure as of_library
 
@@ -114,3 +114,11 @@ def test_refusals() -> None:
     for options in ({"num_pairs": 0}, {"scales": 6}, {"scales": 0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             MSSSIM(**options)
+
+
+def test_equals_the_published_program() -> None:
+    """Recorded: Karras et al. 2018, metrics/ms_ssim.py, of these images of 128 pixels."""
+    rng = np.random.default_rng(0)
+    a, b = (ndimage.gaussian_filter(rng.normal(size=(2, 3, 128, 128)), (0, 0, 2, 2)) for _ in range(2))
+    a, b = (torch.from_numpy((110 + 300 * x).clip(0, 255).astype(np.uint8)).float() for x in (a, (a + b) / 2))
+    assert ms_ssim(a, b).tolist() == pytest.approx([0.676969, 0.653850], abs=2e-5)

@@ -76,6 +76,14 @@ def test_equals_the_definition(channels: int) -> None:
     assert min(expected) > 10
 
 
+def test_is_where_the_published_program_is() -> None:
+    """Recorded: means of 16 seeds of Karras et al. 2018, metrics/sliced_wasserstein.py, of which single ones deviate by
+    1.2, 0.5, 1.5 and 0.6."""
+    found = measured(images(64, 64), images(64, 64, 1, smooth=0.7), num_patches=128, num_directions=128)
+    for name, recorded in {"swd_64": 35.64, "swd_32": 23.08, "swd_16": 36.75, "swd": 31.82}.items():
+        assert found[name] == pytest.approx(recorded, rel=0.09)
+
+
 def test_the_pyramid_adds_up_to_the_image() -> None:
     image = images(2, 64).float()
     rebuilt = torch.zeros(2, 3, 16, 16)

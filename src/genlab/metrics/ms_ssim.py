@@ -74,7 +74,10 @@ class MSSSIM(Metric):
         self._kind = "of all" if (labels < 0).all() else "of one class"
         self._check_groups(groups)
         pairs = torch.from_numpy(random_pairs(groups, self.num_pairs, self.seed)).to(images.device)  # (P, 2)
-        similar = [ms_ssim(*(images[side].float() for side in chunk.T), self.scales) for chunk in pairs.split(_CHUNK)]
+        similar = [
+            ms_ssim(images[chunk[:, 0]].float(), images[chunk[:, 1]].float(), self.scales)
+            for chunk in pairs.split(_CHUNK)
+        ]
         return {"ms_ssim": torch.cat(similar).double().mean()}
 
     def settings(self) -> dict[str, int | float | str]:
