@@ -791,6 +791,24 @@ TRIED = (
         ("metrics/extractor=inception",),
     ),
     Tried(
+        "metrics/ms_ssim.py",
+        "Set metrics.ms_ssim.scales=",
+        (*DIGITS, *MLP, "metrics=[ms_ssim]"),
+        ("metrics.ms_ssim.scales=3",),
+    ),
+    Tried(
+        "metrics/ms_ssim.py",
+        "at least 2 samples, or of each class",
+        (*DIGITS, *MLP, "metrics=[ms_ssim]", "metrics.ms_ssim.scales=3", "evaluation.num_samples=5"),
+        ("evaluation.num_samples=40",),
+    ),
+    Tried(
+        "metrics/sliced_wasserstein.py",
+        "swd needs square images",
+        (*SCENES, *MLP, "data.image_size=48", "metrics=[swd]"),
+        ("metrics=[]",),
+    ),
+    Tried(
         "evaluation/pixels_allowed.py",
         "need gray or RGB images",
         (*IMAGES, "data.channels=4", RANDOM, "metrics=[fid]"),
@@ -1712,6 +1730,7 @@ ELSEWHERE = (
         "Say where yourself",
         "test_written_paths.py::test_a_path_that_is_typed_now_is_the_users_own",
     ),
+    Elsewhere("metrics/ms_ssim.py", "Leave it out of metrics=[...]", "metrics/test_ms_ssim.py::test_refusals"),
     Elsewhere(
         "metrics/inception_score.py",
         "Set metrics.inception_score.splits=1",

@@ -209,7 +209,7 @@ def test_reports_read_files_and_build_nothing(name: str) -> None:
 # Who may name a key of conditions: what they are, what embeds and classifies them, data that have them, and metrics
 # that are about labels; and the option of the command line.
 OF_LABELS = ("batches", "bootstrap", "class_balance", "class_variety", "classes", "classification_accuracy_score",
-             "clip_score", "intra_class_fid", "label_accuracy", "lpips_diversity")  # fmt: skip
+             "clip_score", "intra_class_fid", "label_accuracy", "lpips_diversity", "ms_ssim")  # fmt: skip
 NAMES_LABELS = (
     *(f"genlab.model.{name}" for name in ("condition", "condition_kind", "network", "classifier")),
     "genlab.data",

@@ -47,6 +47,11 @@ def composed(*overrides: str) -> Any:
     return deepcopy(_composed(*overrides))
 
 
+def side_of(data: Any) -> int:
+    """Pixels of an image; where nothing says so, CIFAR-10's."""
+    return int(data.get("image_size") or 28 + 2 * data.get("padding", 2))
+
+
 @cache
 def _composed(*overrides: str) -> Any:
     config = ConfigTree().compose(overrides)
@@ -57,7 +62,7 @@ def _composed(*overrides: str) -> Any:
     label = {"size": 10 if vocabulary is None else None, "names": []}
     config.spec = {
         "modality": "image" if vocabulary is None else "text",
-        "shape": [CHANNELS.get(config.data._target_, 3), *[28 + 2 * config.data.get("padding", 2)] * 2]
+        "shape": [CHANNELS.get(config.data._target_, 3), *[side_of(config.data)] * 2]
         if vocabulary is None
         else [config.data.context],
         "vocab_size": vocabulary,
@@ -144,13 +149,14 @@ def test_the_second_table_holds_every_recorded_band() -> None:
 
 
 def measured(config: dict[str, Any]) -> set[str]:
-    """FID's names, in the cheap evaluation and in the full one."""
+    """The names of what published figures are of, in the cheap evaluation and in the full one."""
     assert "fid" in config["metrics"]
     node = config["metrics"]["extractor"]
     kind = resolve(node["_target_"], "metrics.extractor")
     name = kind.name if hasattr(kind, "name") else build(node, FeatureExtractor, "metrics.extractor").name
     counts = (config["callbacks"]["evaluation"]["num_samples"], config["evaluation"]["num_samples"])
-    return {f"fid_{name}_{short(count)}" for count in counts}
+    of_pixels = {"swd", "ms_ssim"} & config["metrics"].keys()
+    return {f"{number}_{short(count)}" for count in counts for number in (f"fid_{name}", *of_pixels)}
 
 
 @pytest.mark.parametrize("name", FULL)

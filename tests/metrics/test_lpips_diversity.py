@@ -11,10 +11,11 @@ from torch import Tensor
 from torchmetrics.functional.image.lpips import _LPIPS
 
 from genlab.errors import DataError, ResourceError
+from genlab.metrics.classes import random_pairs
 from genlab.metrics.distance.lpips import LPIPS
 from genlab.metrics.distance.pixels import PixelDistance
 from genlab.metrics.extractor import weights as downloads
-from genlab.metrics.lpips_diversity import LPIPSDiversity, random_pairs
+from genlab.metrics.lpips_diversity import LPIPSDiversity
 from stand_ins import MAKERS, backbone, backbone_file
 
 

@@ -54,3 +54,9 @@ def members(real: Tensor, fake: Tensor, metric: str, least: int = 2) -> list[tup
             )
         found.append((places[0], places[1]))
     return found
+
+
+def random_pairs(groups: list[np.ndarray], count: int, seed: int) -> np.ndarray:
+    """Two different places of a group, of each group in turn. Groups: (n,), n >= 2. -> (count, 2)."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.choice(groups[i % len(groups)], 2, replace=False) for i in range(count)])

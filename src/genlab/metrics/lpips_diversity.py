@@ -11,7 +11,7 @@ from torchmetrics import Metric
 from genlab.data.image import to_float
 from genlab.errors import DataError
 from genlab.metrics.base import Direction, MetricBatch
-from genlab.metrics.classes import members
+from genlab.metrics.classes import members, random_pairs
 from genlab.metrics.distance.base import ImageDistance
 from genlab.metrics.ordered import in_order
 
@@ -96,9 +96,3 @@ class LPIPSDiversity(Metric):
             for chunk in pairs.split(_CHUNK)
         ]
         return torch.cat(distances).mean()
-
-
-def random_pairs(groups: list[np.ndarray], count: int, seed: int) -> np.ndarray:
-    """Two different places of a group, of each group in turn. Groups: (n,), n >= 2. -> (count, 2)."""
-    rng = np.random.default_rng(seed)
-    return np.stack([rng.choice(groups[i % len(groups)], 2, replace=False) for i in range(count)])
