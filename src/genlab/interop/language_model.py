@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from genlab.data.tokenizer.pretrained import token_before
 from genlab.errors import ConfigError
 from genlab.files.regular_file import read_text
 from genlab.interop import language_model_weights
@@ -307,9 +308,11 @@ def of_tokenizer(content: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
     end = config.get("eos_token_id", 50256 if config["model_type"] == "gpt2" else 2)
     end = end[0] if isinstance(end, list) and end else end
     named = added.get(end) if isinstance(end, int) else None
+    begin = token_before(content)
     return {
         "_target_": "genlab.data.tokenizer.pretrained.Pretrained",
         "name": "",
         "end_token": named["content"] if named is not None and named["special"] else None,
         "vocab_size": has,
+        **({} if begin is None else {"begin_token": begin}),
     }

@@ -56,8 +56,8 @@ class KeyValueCache:
 
 
 class Attention(nn.Module):
-    """Attention with, if wanted, fewer heads of keys and values than of queries (Ainslie et al. 2023), normalized queries
-    and keys (Henry et al. 2020), and a sliding window (Beltagy et al. 2020)."""
+    """Attention with, if wanted, fewer heads of keys and values than of queries (Ainslie et al. 2023), queries and keys
+    normalized, alike or apart (Henry et al. 2020), and a sliding window (Beltagy et al. 2020)."""
 
     def __init__(
         self,
