@@ -123,9 +123,9 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return make
 
 
-def network_of(origin: Any, causal: bool = True) -> TokenTransformer:
+def network_of(origin: Any, causal: bool = True, num: int = VOCABULARY) -> TokenTransformer:
     made: Any = build(origin.model(), Callable[..., TokenTransformer], "model.network")
-    network = made(num_tokens=VOCABULARY, num_outputs=VOCABULARY, max_length=LENGTH, causal=causal)
+    network = made(num_tokens=num, num_outputs=num, max_length=LENGTH, causal=causal)
     network.load_state_dict(origin.weights())
     return network.eval()
 
@@ -438,6 +438,17 @@ def test_damaged_folders_are_refused_in_a_line(folder: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"there is no readable config\.json"):
         HubOrigin(f"hf:{folder}", "start").model()
+
+
+def test_a_name_at_the_hub_that_is_not_here_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        ResourceError, match=r"^the model nobody/a-model is not here and the Hugging Face Hub cannot"
+    ) as e:
+        command_line(
+            ["train", "model=transformer", "data=python_docs", "start=hf:nobody/a-model", f"outputs={tmp_path}"]
+        )
+    assert "\n" not in str(e.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_in_several_files_are_read(folder: Path) -> None:
