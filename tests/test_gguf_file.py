@@ -69,7 +69,7 @@ def written(path: Path, model: Any, tokenizer: dict[str, Any]) -> Path:
     for name, value in model.state_dict().items():
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
         count = next((number for part, number in heads.items() if part in name), 0)
-        writer.add_tensor(their_name(name), np.ascontiguousarray((interleaved(value, count) if count else value)))
+        writer.add_tensor(their_name(name), np.ascontiguousarray(interleaved(value, count) if count else value))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
