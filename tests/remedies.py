@@ -1693,7 +1693,7 @@ ELSEWHERE = (
     Elsewhere(
         "data/tokenizer/byte_level.py",
         "has no special token",
-        "data/test_tokenizers.py::test_files_that_are_no_byte_level_tokenizers_are_refused",
+        "data/test_tokenizers.py::test_files_of_other_tokenizers_are_refused",
     ),
     Elsewhere(
         "data/tokenizer/pretrained.py", "there is no file", "data/test_tokenizers.py::test_names_that_lead_nowhere"

@@ -80,6 +80,18 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen2",
         {**LLAMA, "use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
     ),
+    "qwen3": ("Qwen3", {**LLAMA, "head_dim": 12, "tie_word_embeddings": True, "rms_norm_eps": 1e-3}),
+    "qwen3, biases and windows": (
+        "Qwen3",
+        {
+            **LLAMA,
+            "head_dim": 8,
+            "attention_bias": True,
+            "use_sliding_window": True,
+            "sliding_window": 6,
+            "max_window_layers": 1,
+        },
+    ),
     "gpt2": ("GPT2", {**GPT2, "n_inner": 50, "activation_function": "gelu", "layer_norm_epsilon": 1e-3}),
     "gpt2, untied": ("GPT2", {**GPT2, "tie_word_embeddings": False}),
 }
@@ -111,9 +123,9 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return make
 
 
-def network_of(origin: Any, causal: bool = True) -> TokenTransformer:
+def network_of(origin: Any, causal: bool = True, num: int = VOCABULARY) -> TokenTransformer:
     made: Any = build(origin.model(), Callable[..., TokenTransformer], "model.network")
-    network = made(num_tokens=VOCABULARY, num_outputs=VOCABULARY, max_length=LENGTH, causal=causal)
+    network = made(num_tokens=num, num_outputs=num, max_length=LENGTH, causal=causal)
     network.load_state_dict(origin.weights())
     return network.eval()
 
@@ -165,6 +177,8 @@ def test_the_default_network_is_exported(tmp_path: Path) -> None:
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True).eval()
     tokens = torch.randint(VOCABULARY, (2, LENGTH))
     torch.testing.assert_close(loaded(tokens).logits, network(tokens), rtol=0, atol=1e-4)
+    again = network_of(HubOrigin(f"hf:{tmp_path}", "start"))  # the circle is closed
+    torch.testing.assert_close(again(tokens), network(tokens), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -284,7 +298,7 @@ def test_what_has_no_equivalent_is_named() -> None:
         ({"norm": {"_target_": "torch.nn.LayerNorm"}}, r"model/network/norm \(LayerNorm\) beside positions that are"),
         ({"feed_forward": {"_target_": "a.FeedForward"}}, r"model/network/feed_forward \(FeedForward\)"),
         ({"window": 4, "windowed_blocks": [1]}, r"model\.network\.windowed_blocks without a qkv_bias"),
-        ({"window": 4, "head_norm": head_norm}, r"model\.network\.window beside normalized queries and keys"),
+        ({"qkv_bias": True, "head_norm": head_norm}, r"model\.network\.qkv_bias beside normalized queries and keys"),
         ({"positions": {"_target_": "a.Alibi"}}, r"model/network/positions \(Alibi\)"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -378,10 +392,13 @@ def config_with(folder: Path, **values: Any) -> None:
         ({"quantization_config": {"bits": 4}}, "quantization_config=.* is not supported"),
         ({"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2}}, "rope_type=dynamic is not suppo"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 2}}, "rope_type=yarn is not supported; default, linear"),
+        ({"model_type": "qwen3_moe"}, "of the kind qwen3_moe cannot be used"),
+        ({"model_type": "qwen3", "mlp_bias": True}, "mlp_bias is not supported in model_type=qwen3"),
+        ({"model_type": "qwen3", "rope_parameters": {"rope_type": "yarn", "factor": 4}}, "rope_type=yarn is not supp"),
         ({"hidden_act": "gelu"}, "hidden_act=gelu is not supported"),
         ({"embedding_multiplier": 12.0}, r"embedding_multiplier=12.0 is not supported"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "is not a model that predicts the next token"),
-        ({"model_type": "mamba"}, "of the kind mamba cannot be used. .* model_type llama, mistral, qwen2, gpt2"),
+        ({"model_type": "mamba"}, "of the kind mamba cannot be used. .* model_type llama, mistral, qwen2, qwen3, gpt2"),
         ({"hidden_size": "wide"}, "hidden_size=wide is not a whole number"),
     ],
 )
@@ -421,6 +438,17 @@ def test_damaged_folders_are_refused_in_a_line(folder: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"there is no readable config\.json"):
         HubOrigin(f"hf:{folder}", "start").model()
+
+
+def test_a_name_at_the_hub_that_is_not_here_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        ResourceError, match=r"^the model nobody/a-model is not here and the Hugging Face Hub cannot"
+    ) as e:
+        command_line(
+            ["train", "model=transformer", "data=python_docs", "start=hf:nobody/a-model", f"outputs={tmp_path}"]
+        )
+    assert "\n" not in str(e.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_in_several_files_are_read(folder: Path) -> None:

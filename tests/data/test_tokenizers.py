@@ -286,7 +286,7 @@ def test_special_tokens_stand_for_nothing_and_other_added_ones_for_their_text(sa
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_files_that_are_no_byte_level_tokenizers_are_refused(saved: Path) -> None:
+def test_files_of_other_tokenizers_are_refused(saved: Path) -> None:
     import tokenizers
 
     file = saved / "tokenizer.json"
@@ -299,11 +299,12 @@ def test_files_that_are_no_byte_level_tokenizers_are_refused(saved: Path) -> Non
     content = json.loads(file.read_text())
     content["model"]["vocab"]["zz"] = 4_000_000_000
     file.write_text(json.dumps(content))
-    assert "byte-level" in refusal(Pretrained(str(file)))
+    assert "it numbers its tokens up to more than 4,194,304." in refusal(Pretrained(str(file)))
     tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0}, unk_token="[UNK]")).save(str(file))
     assert refusal(Pretrained(str(file))) == (
-        f"data.tokenizer.name={file}: only byte-level tokenizers can be used, such as GPT-2's or Llama 3's; this "
-        "one is of another kind."
+        f"data.tokenizer.name={file}: this tokenizer cannot be used: it has to be byte-level, as GPT-2's and Llama 3's "
+        "are, or of SentencePiece, as Llama 2's is; and its model is WordPiece, without bytes for characters that have "
+        "no token."
     )
     file.write_text("{}")
     assert refusal(Pretrained(str(file))).startswith(f"data.tokenizer.name={file}: this is not the state of a token")

@@ -24,7 +24,7 @@ class AnswerSamples(TextSamples):
             found = [*answers(model, prompts, range(len(known)), self.seed, data.chat.end, len(known))]
         if not trainer.is_global_zero:
             return
-        said = [data.tokenizer.decode(answer) for batch in found for answer in batch]
+        said = [data.chat.answer(answer) for batch in found for answer in batch]
         texts = [f"{_shown(one.prompt)}\nassistant: {answer}" for one, answer in zip(known, said, strict=True)]
         write_texts(texts, samples_folder(trainer) / f"examples={model.progress.examples:012d}.txt")
         for logger, step in shown_by(trainer):

@@ -56,7 +56,7 @@ class Talk:
         asked = [*self.messages, {"role": "user", "content": text}]
         prompt = torch.from_numpy(self.chat.prompt(asked, "this conversation"))[None]
         stream = RandomStream.for_samples(self.seed, [self.answered], self.model.device)
-        decoder, pieces = StreamDecoder(self.chat.tokenizer), [""]
+        decoder, pieces = StreamDecoder(self.chat.tokenizer, int(prompt[0, -1])), [""]
         try:
             with exact_float32(self.model.device):
                 for token in self.model.generate({"prompt": prompt.to(self.model.device)}, stream):

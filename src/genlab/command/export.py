@@ -16,6 +16,7 @@ from genlab.checkpoint.tensors import as_bytes, sha256_of
 from genlab.config.tree import resolved
 from genlab.data.chat_tokens import ChatTokens
 from genlab.data.tokenizer.base import CaptionTokenizer
+from genlab.data.tokenizer.byte_level import ByteLevel
 from genlab.errors import ConfigError
 from genlab.files.atomic import partial_of, replace_folder, take_away, write_flushed, writing
 from genlab.files.paths import read_path
@@ -167,7 +168,8 @@ def _for_transformers(
     config, tensors = _language_model(plain, weights, run, "transformers")
     assert tokenizer is not None, "text has one"
     end: int | None = getattr(tokenizer, "end", None)
-    config |= {"bos_token_id": None, "eos_token_id": end, "pad_token_id": None, "torch_dtype": "float32"}
+    begin: int | None = getattr(tokenizer, "begin", None)
+    config |= {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": None, "torch_dtype": "float32"}
     files = {CONFIG: _json(config), WEIGHTS: save({n: t.contiguous() for n, t in tensors.items()}, {"format": "pt"})}
     try:
         content, end_token = as_json(tokenizer)
@@ -178,6 +180,7 @@ def _for_transformers(
         "clean_up_tokenization_spaces": False,
         "model_max_length": config.get("max_position_embeddings", config.get("n_positions")),
         **({} if end_token is None else {"eos_token": end_token}),
+        **({"bos_token": tokenizer.begin_token} if isinstance(tokenizer, ByteLevel) and begin is not None else {}),
     }
     files |= {"tokenizer.json": _json(content), "tokenizer_config.json": _json(settings)}
     template = load_template(run)

@@ -195,7 +195,7 @@ def _shown_while_written(model: Generates, form: Texts, typed: Condition, seed: 
     words = form.words(model, range(1), typed)
     stream = RandomStream.for_samples(seed, range(1), model.device)
     condition = moved(form.asked(model, range(1), typed), model.device)
-    decoder = StreamDecoder(form.tokenizer)
+    decoder = StreamDecoder(form.tokenizer, form.before)
     pieces: list[str] = []
     print(for_terminal("".join(row for (row,) in words.values())), end="", flush=True)
     for token in model.generate(condition, stream):

@@ -153,7 +153,8 @@ def template_of(asked: str | None, tokenizer: Tokenizer) -> ChatTemplate:
             raise ConfigError(
                 f"data.template={asked} is neither a file nor one of {', '.join(BUILT_IN)}. Use data.template=chatml."
             )
-        return ChatTemplate(str(path), _text(path), {"eos_token": _end_of(tokenizer), "bos_token": ""})
+        begin = (tokenizer.begin_token or "") if isinstance(tokenizer, Pretrained) else ""
+        return ChatTemplate(str(path), _text(path), {"eos_token": _end_of(tokenizer), "bos_token": begin})
     assert isinstance(tokenizer, Pretrained)
     return _of_folder(tokenizer)
 

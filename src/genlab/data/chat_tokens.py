@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from genlab.data.conversation import ANSWERS, Message
 from genlab.data.tokenizer.base import Special, Tokenizer
 from genlab.errors import ConfigError, DataError
 
+_TEXT = Special(-1)  # what is text, where a special token could be
 _SHOWN = 20  # characters of a difference
 _PRIVATE = range(0xF0000, 0xFFFFE)  # code points that stand for others for a while
 
@@ -62,6 +64,15 @@ class ChatTokens:
         """(L,) int64: the tokens that an answer follows."""
         text, answers, back = self._laid_out(messages, where, asked=True)
         return np.concatenate([ids for ids, _ in self._pieces(text, answers, back)])
+
+    @cached_property
+    def asks(self) -> int:
+        """The token that answers follow."""
+        return int(self.prompt([{"role": "user", "content": "a"}], "a trial")[-1])
+
+    def answer(self, tokens: Sequence[int]) -> str:
+        """The text of an answer."""
+        return self.tokenizer.decode(tokens, self.asks)
 
     def plain(self, messages: Sequence[Message], where: str) -> str:
         """The text of a conversation without its special tokens, which a tokenizer is learned from."""
@@ -127,24 +138,28 @@ class ChatTokens:
         self, text: str, answers: Sequence[tuple[int, int]], back: dict[int, int]
     ) -> Iterator[tuple[np.ndarray, bool]]:
         """Tokens piece by piece, and whether it belongs to an answer."""
-        yield np.zeros(0, np.int64), False
-        place = 0
-        for start, stop in answers:
-            yield from ((ids, False) for ids in self._encoded(text[place:start], back))
-            yield from ((ids, True) for ids in self._encoded(text[start:stop], back))
-            place = stop
-        yield from ((ids, False) for ids in self._encoded(text[place:], back))
+        begin = self.tokenizer.begin
+        adds = begin is not None and self.template.is_built_in  # others write it themselves
+        yield np.array([begin] if adds else [], dtype=np.int64), False
+        places = [0, *(place for answer in answers for place in answer), len(text)]
+        before: Special | None = None
+        for number, (start, stop) in enumerate(pairwise(places)):
+            place = start
+            for match in self._found(text[start:stop]):
+                found = self.special[match[0]]
+                plain = text[place : start + match.start()]
+                yield self._plain(plain, before, found, back), number % 2 == 1
+                yield np.array([found.token]), number % 2 == 1
+                place, before = start + match.end(), found
+            yield self._plain(text[place:stop], before, _TEXT, back), number % 2 == 1
+            before = _TEXT if place < stop else before
 
-    def _encoded(self, text: str, back: dict[int, int]) -> Iterator[np.ndarray]:
-        place, before = 0, Special(-1)
-        for match in self._found(text):
-            found = self.special[match[0]]
-            yield self._plain(text[place : match.start()], before, found, back)
-            yield np.array([found.token])
-            place, before = match.end(), found
-        yield self._plain(text[place:], before, Special(-1), back)
-
-    def _plain(self, text: str, before: Special, after: Special, back: dict[int, int]) -> np.ndarray:
-        text = text.lstrip() if before.takes_space_after else text
-        text = text.rstrip() if after.takes_space_before else text
-        return self.tokenizer.encode(text.translate(back)) if text else np.zeros(0, np.int64)
+    def _plain(self, text: str, before: Special | None, after: Special, back: dict[int, int]) -> np.ndarray:
+        """The tokens of text between others; ``before`` is None where it begins the whole."""
+        text = text.lstrip() if before is not None and before.takes_space_after else text
+        text = (text.rstrip() if after.takes_space_before else text).translate(back)
+        if not text:
+            return np.zeros(0, np.int64)
+        if before is None:
+            return self.tokenizer.encode(text)
+        return self.tokenizer.encode_within(text, after_special=before is not _TEXT)

@@ -157,8 +157,8 @@ class TextDataModule(DataModule):
         return self._tokenizer
 
     def tokens(self, split: Split) -> np.ndarray:
-        """(L,) uint16, or uint32 where there are more tokens than that: the documents of a split, the end token after
-        each if there is one. Mapped from the cache.
+        """(L,) uint16, or uint32 where there are more tokens than that: the documents of a split, each with the begin
+        token before it and the end token after it, where there are such. Mapped from the cache.
 
         Raises:
             DataError: there is too little text for one window, or the tokenizer has no token for some of it.
@@ -221,9 +221,12 @@ class TextDataModule(DataModule):
         return f"{place_of(document, position)} of a document of {self.title(split)}"
 
     def encode(self, document: str) -> np.ndarray:
-        """(L,) int64: its tokens, and the end token if there is one. An empty document has neither."""
-        tokens, end = self.tokenizer.encode(document), self.tokenizer.end
-        return tokens if end is None or not document else np.append(tokens, end)
+        """(L,) int64: its tokens between the begin token and the end token, if there are such. An empty document has
+        neither."""
+        if not document:
+            return self.tokenizer.encode(document)
+        around = [[] if token is None else [token] for token in (self.tokenizer.begin, self.tokenizer.end)]
+        return np.concatenate([around[0], self.tokenizer.encode(document), around[1]]).astype(np.int64)
 
     def dataset(self, split: Split) -> KeyedDataset:
         if split == "val":
@@ -240,7 +243,9 @@ class TextDataModule(DataModule):
 
 
 def start_token(tokenizer: Tokenizer) -> int:
-    """The first token without a prompt: the end token, else that of a new line, else 0."""
+    """The first token without a prompt: the begin token, else the end token, else that of a new line, else 0."""
+    if tokenizer.begin is not None:
+        return tokenizer.begin
     if tokenizer.end is not None:
         return tokenizer.end
     return next((token for token in range(tokenizer.vocab_size) if tokenizer.bytes_of(token) == b"\n"), 0)

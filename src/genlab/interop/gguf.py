@@ -90,9 +90,11 @@ class GgufOrigin:
         if not file.is_file():
             from transformers import AutoTokenizer
 
-            state = self._read(AutoTokenizer.from_pretrained).backend_tokenizer.to_str()
+            made = json.loads(self._read(AutoTokenizer.from_pretrained).backend_tokenizer.to_str())
+            has = self.config["vocab_size"]  # transformers adds tokens of its own, which the network does not know
+            made["added_tokens"] = [token for token in made["added_tokens"] if token["id"] < has]
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, lambda out: out.write(state.encode()))
+            write_atomically(file, lambda out: out.write(json.dumps(made).encode()))
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             return {**language_model.of_tokenizer(content, self.config), "name": str(file)}

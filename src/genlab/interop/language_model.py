@@ -1,4 +1,4 @@
-"""Causal language models of transformers as :class:`TokenTransformer`: Llama, Mistral, Qwen2 and GPT-2.
+"""Causal language models of transformers as :class:`TokenTransformer`: Llama, Mistral, Qwen2, Qwen3 and GPT-2.
 
 What changes the function is read from config.json, with transformers' defaults where a key is missing; what is not
 built, and a key that is not known, is refused by its name.
@@ -11,13 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
+from genlab.data.tokenizer.pretrained import token_before
 from genlab.errors import ConfigError
 from genlab.files.regular_file import read_text
 from genlab.interop import language_model_weights
 from genlab.model.network.token_transformer import TokenTransformer
 
 NETWORK = f"{TokenTransformer.__module__}.{TokenTransformer.__qualname__}"
-KINDS = ("llama", "mistral", "qwen2", "gpt2")  # of model_type
+KINDS = ("llama", "mistral", "qwen2", "qwen3", "gpt2")  # of model_type
 ACTIVATIONS: dict[str, dict[str, Any]] = {  # of GPT-2's layout, by their names there
     "gelu_new": {"_target_": "torch.nn.GELU", "approximate": "tanh"},
     "gelu_pytorch_tanh": {"_target_": "torch.nn.GELU", "approximate": "tanh"},
@@ -166,12 +167,15 @@ def _llama(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"hidden_act={config['hidden_act']} is not supported")
     num_heads = _size(config, "num_attention_heads")
     width = _size(config, "hidden_size")
-    head_width = _size(config, "head_dim", width // num_heads)
-    o_bias = kind == "llama" and bool(config.get("attention_bias", False))
-    if kind != "llama" and (config.get("attention_bias") or config.get("mlp_bias")):
-        raise ValueError(f"attention_bias and mlp_bias are not supported in model_type={kind}")
+    head_width = _size(config, "head_dim", 128 if kind == "qwen3" else width // num_heads)
+    for name, known in (("attention_bias", ("llama", "qwen3")), ("mlp_bias", ("llama",))):
+        if config.get(name) and kind not in known:
+            raise ValueError(f"{name} is not supported in model_type={kind}")
     window, windowed = _windows(config, kind, depth)
-    longest = {"llama": 2048, "mistral": 131072, "qwen2": 32768}[kind]
+    longest = {"llama": 2048, "mistral": 131072, "qwen2": 32768, "qwen3": 32768}[kind]
+    norm = {"_target_": "torch.nn.RMSNorm", "_partial_": True, "eps": float(config.get("rms_norm_eps", 1e-6))}
+    missing = "num_key_value_heads" not in config  # null is as many as of queries
+    kv_heads = {"mistral": 8, "qwen2": 32, "qwen3": 32}.get(kind, num_heads) if missing else num_heads
     return {
         "_target_": NETWORK,
         "_partial_": True,
@@ -181,19 +185,20 @@ def _llama(config: Mapping[str, Any]) -> dict[str, Any]:
             **_rope(config),
             "length": _size(config, "max_position_embeddings", longest),
         },
-        "norm": {"_target_": "torch.nn.RMSNorm", "_partial_": True, "eps": float(config.get("rms_norm_eps", 1e-6))},
+        "norm": norm,
         "feed_forward": {
             "_target_": f"{_FEED_FORWARD}.SwiGLU",
             "_partial_": True,
             "hidden": _size(config, "intermediate_size"),
             "bias": bool(config.get("mlp_bias", False)),
         },
-        "head_norm": None,
+        "head_norm": dict(norm) if kind == "qwen3" else None,
+        **({"own_key_norm": True} if kind == "qwen3" else {}),
         "width": width,
         "depth": depth,
         "num_heads": num_heads,
-        "num_kv_heads": _size(config, "num_key_value_heads", 8 if kind == "mistral" else num_heads),
-        "bias": o_bias,
+        "num_kv_heads": _size(config, "num_key_value_heads", kv_heads),
+        "bias": bool(config.get("attention_bias", False)),
         "qkv_bias": True if kind == "qwen2" else None,
         "head_width": None if head_width * num_heads == width else head_width,
         "window": window,
@@ -205,7 +210,7 @@ def _llama(config: Mapping[str, Any]) -> dict[str, Any]:
 def _windows(config: Mapping[str, Any], kind: str, depth: int) -> tuple[int | None, list[int] | None]:
     """The sliding window, and the blocks that have it where not all do."""
     window = config.get("sliding_window", 4096 if kind != "llama" else None)
-    if kind == "qwen2" and not config.get("use_sliding_window", False):
+    if kind in ("qwen2", "qwen3") and not config.get("use_sliding_window", False):
         window = None
     types = config.get("layer_types")
     if window is None:
@@ -303,9 +308,11 @@ def of_tokenizer(content: Mapping[str, Any], config: Mapping[str, Any]) -> dict[
     end = config.get("eos_token_id", 50256 if config["model_type"] == "gpt2" else 2)
     end = end[0] if isinstance(end, list) and end else end
     named = added.get(end) if isinstance(end, int) else None
+    begin = token_before(content)
     return {
         "_target_": "genlab.data.tokenizer.pretrained.Pretrained",
         "name": "",
         "end_token": named["content"] if named is not None and named["special"] else None,
         "vocab_size": has,
+        **({} if begin is None else {"begin_token": begin}),
     }

@@ -138,10 +138,10 @@ def _kind(
     if head_norm is not None:
         if _class(head_norm) != "RMSNorm" or _eps(head_norm) != eps:
             raise ValueError(f"model.network.head_norm ({_class(head_norm)}, of another kind or eps than the norm)")
-        if mlp_bias or qkv_bias != out_bias or window is not None:
-            name = "window" if window is not None else "feed_forward.bias" if mlp_bias else "qkv_bias"
+        if mlp_bias or qkv_bias != out_bias:
+            name = "feed_forward.bias" if mlp_bias else "qkv_bias"
             raise ValueError(f"model.network.{name} beside normalized queries and keys (head_norm)")
-        return "qwen3", {"attention_bias": qkv_bias}
+        return "qwen3", {"attention_bias": qkv_bias, **_of_windows(network)}
     if window is None and qkv_bias == out_bias:
         return "llama", {"attention_bias": qkv_bias, "mlp_bias": mlp_bias}
     if mlp_bias or out_bias:
@@ -151,12 +151,17 @@ def _kind(
         if windowed is not None:
             raise ValueError("model.network.windowed_blocks without a qkv_bias")
         return "mistral", {"sliding_window": window}
+    return "qwen2", _of_windows(network)
+
+
+def _of_windows(network: Mapping[str, Any]) -> dict[str, Any]:
+    """What Qwen's config.json says of them."""
+    window, windowed, depth = network.get("window"), network.get("windowed_blocks"), network["depth"]
     if window is None:
-        return "qwen2", {"use_sliding_window": False}
-    depth = network["depth"]
+        return {"use_sliding_window": False}
     windows = range(depth) if windowed is None else windowed
     types = ["sliding_attention" if number in windows else "full_attention" for number in range(depth)]
-    return "qwen2", {"use_sliding_window": True, "sliding_window": window, "layer_types": types}
+    return {"use_sliding_window": True, "sliding_window": window, "layer_types": types}
 
 
 def _eps(norm: Mapping[str, Any]) -> float:

@@ -28,6 +28,7 @@ LLAMA_BLOCK = {
     "feed_forward.gate_and_value": ["mlp.gate_proj", "mlp.up_proj"],
     "feed_forward.out": ["mlp.down_proj"],
 }
+QUERY_KEY_NORMS = {"attention.head_norm": "self_attn.q_norm", "attention.key_norm": "self_attn.k_norm"}  # of Qwen3
 _BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")  # of older versions
 
 
@@ -94,6 +95,8 @@ def _llama_shapes(vocabulary: int, network: Mapping[str, Any]) -> dict[str, tupl
     shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (vocabulary, width), "norm.weight": (width,)}
     for i in range(network["depth"]):
         shapes |= {f"layers.{i}.{norm}.weight": (width,) for norm in ("input_layernorm", "post_attention_layernorm")}
+        if network["head_norm"] is not None:
+            shapes |= {f"layers.{i}.{norm}.weight": (head_width,) for norm in QUERY_KEY_NORMS.values()}
         for name, (shape, bias) in maps.items():
             shapes |= {f"layers.{i}.{name}.weight": shape}
             shapes |= {f"layers.{i}.{name}.bias": shape[:1]} if bias else {}
@@ -142,6 +145,9 @@ def from_llama(theirs: Weights, depth: int) -> dict[str, Tensor]:
                 parts = [theirs.get(f"layers.{i}.{name}.{kind}") for name in their_names]
                 if parts[0] is not None:
                     ours[f"blocks.{i}.{our_name}.{kind}"] = torch.cat([part for part in parts if part is not None])
+        for our_name, their_name in QUERY_KEY_NORMS.items():
+            if (norm := theirs.get(f"layers.{i}.{their_name}.weight")) is not None:
+                ours[f"blocks.{i}.{our_name}.weight"] = norm
     return ours
 
 
@@ -163,7 +169,9 @@ def to_llama(ours: Weights, depth: int, qkv: Sequence[int]) -> dict[str, Tensor]
                     sizes = list(qkv) if count == 3 else [len(value) // count] * count
                     names = [f"model.layers.{i}.{name}.{kind}" for name in their_names]
                     theirs |= dict(zip(names, value.split(sizes), strict=True))
-        norm = ours.get(f"blocks.{i}.attention.head_norm.weight")
-        if norm is not None:
-            theirs |= {f"model.layers.{i}.self_attn.{one}_norm.weight": norm.clone() for one in "qk"}
+        both = ours.get(f"blocks.{i}.attention.head_norm.weight")
+        if both is not None:
+            for our_name, their_name in QUERY_KEY_NORMS.items():
+                own = ours.get(f"blocks.{i}.{our_name}.weight", both)
+                theirs[f"model.layers.{i}.{their_name}.weight"] = own.clone()
     return theirs

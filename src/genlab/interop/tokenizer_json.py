@@ -8,6 +8,7 @@ from genlab.data.tokenizer.base import END, CaptionTokenizer, Special
 from genlab.data.tokenizer.byte_level import ByteLevel, characters_of_bytes
 from genlab.data.tokenizer.bytes import Bytes
 from genlab.data.tokenizer.characters import Characters
+from genlab.data.tokenizer.pretrained import token_before
 
 _UNKNOWN = "\ufffd"
 
@@ -18,12 +19,28 @@ def as_json(tokenizer: CaptionTokenizer) -> tuple[dict[str, Any], str | None]:
     Raises ValueError, with the reason: it cannot be said in that format.
     """
     if isinstance(tokenizer, ByteLevel):
-        return json.loads(tokenizer.state()), tokenizer.end_token
+        return _with_begin(json.loads(tokenizer.state()), tokenizer), tokenizer.end_token
     if isinstance(tokenizer, Bytes):
         return _of_bytes(tokenizer), END
     if isinstance(tokenizer, Characters):
         return _of_characters(tokenizer), END if tokenizer.end is not None else None
     raise ValueError(f"a tokenizer of the class {type(tokenizer).__name__} has no equivalent there")
+
+
+def _with_begin(content: dict[str, Any], tokenizer: ByteLevel) -> dict[str, Any]:
+    """The rules of a tokenizer, which put there before a text what is put here."""
+    token = tokenizer.begin_token
+    if token_before(content) == token:
+        return content
+    begin = {"SpecialToken": {"id": token, "type_id": 0}}
+    one, two = ({"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB"))
+    ends = {
+        "type": "TemplateProcessing",
+        "single": [begin, one],
+        "pair": [begin, one, two],
+        "special_tokens": {token: {"id": token, "ids": [tokenizer.begin], "tokens": [token]}},
+    }
+    return {**content, "post_processor": None if token is None else ends}
 
 
 def _whole(model: dict[str, Any], splits: Any, decoder: Any, special: Mapping[str, Special]) -> dict[str, Any]:

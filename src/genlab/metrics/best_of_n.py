@@ -100,7 +100,7 @@ class BestOfN(Metric):
         texts: list[str] = []
         with progress(f"answering {len(mine):,} times", len(mine), quiet=rank() != 0) as advance:
             for batch in answers(model, prompts, numbered, seed, chat.end, batch_size):
-                texts += [chat.tokenizer.decode(answer) for answer in batch]
+                texts += [chat.answer(answer) for answer in batch]
                 advance(len(batch))
         for start in range(0, len(mine), self.n):
             given = texts[start : start + self.n]

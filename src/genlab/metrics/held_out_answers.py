@@ -48,6 +48,6 @@ def answered(
         drawn = answers(model, prompts, mine, seed, chat.end, batch_size)
         texts = []
         for batch in drawn:
-            texts += [chat.tokenizer.decode(answer) for answer in batch]
+            texts += [chat.answer(answer) for answer in batch]
             advance(len(batch))
     yield from zip([known[i] for i in mine], texts, strict=True)

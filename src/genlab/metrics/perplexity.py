@@ -30,6 +30,9 @@ class Perplexity(Metric):
 
     Of conversations, each on its own, the predictions that count in training are measured: those of answers.
 
+    A begin token before each document, where the tokenizer has one, is given and not predicted, so it costs nothing and
+    is no byte; a model that has no likelihood of single tokens predicts it.
+
     Where the tokenizer has a token for unknown characters, each of these also costs the bits that identify it, and
     counts with its own bytes, so the numbers are those of a lossless code for the text.
     """
@@ -75,15 +78,18 @@ class Perplexity(Metric):
         if isinstance(text, ConversationData):
             self._measure_counted(model, text, split, batch_size, lengths, extra)
             return
+        begin = text.tokenizer.begin if isinstance(model, HasTokenLikelihood) else None
+        by_token = stride < text.context or begin is not None
         for window, new in batches(text.tokens(split), text.context, stride, batch_size):
-            x = window.to(model.device)
-            if stride == text.context:
-                log_prob = model.log_likelihood(x)  # type: ignore[operator]
+            x, counted = window.to(model.device), window[:, -new:]
+            predicted = torch.ones_like(counted, dtype=torch.bool) if begin is None else counted != begin
+            if by_token:
+                log_prob = (model.token_log_probs(x)[:, -new:] * predicted.to(x.device)).sum(dim=1)  # type: ignore[operator]
             else:
-                log_prob = model.token_log_probs(x)[:, -new:].sum(dim=1)  # type: ignore[operator]
-            counted = window[:, -new:]
+                log_prob = model.log_likelihood(x)  # type: ignore[operator]
             nats = -log_prob.double() + extra[counted].sum(dim=1).to(log_prob.device)
-            self.update(nats, len(window) * new, float(lengths[counted].sum()))
+            added = text.tokenizer.added_spaces(counted.numpy(), window[:, -new - 1 : -1].numpy())
+            self.update(nats, int(predicted.sum()), float(lengths[counted].sum()) - added)
 
     def _measure_counted(
         self, model: Model, data: ConversationData, split: Split, batch_size: int, lengths: Tensor, extra: Tensor
@@ -95,7 +101,8 @@ class Perplexity(Metric):
             log_prob = model.token_log_probs(tokens.to(model.device))  # type: ignore[operator]
             chosen = tokens[:, 1:][counted]
             nats = extra[chosen].sum() - log_prob.cpu().double()[counted].sum()
-            self.update(nats, len(chosen), float(lengths[chosen].sum()))
+            added = data.tokenizer.added_spaces(chosen.numpy(), tokens[:, :-1][counted].numpy())
+            self.update(nats, len(chosen), float(lengths[chosen].sum()) - added)
 
     def _cost_of_unknown(self, data: TextDataModule, split: Split) -> tuple[Tensor, Tensor]:
         """(V,) float64: bytes that each token stands for in this split, and nats to identify its text.

@@ -78,7 +78,7 @@ def answers(
     """
     tokenizer = text_of(data, "pass_at_k").tokenizer
     mine = range(rank(), len(problems.items), world())
-    prompts = {i: tokenizer.encode(problems.items[i]["prompt"]) for i in mine}
+    prompts = {i: tokenizer.prompt(problems.items[i]["prompt"]) for i in mine}
     if not all(len(prompt) for prompt in prompts.values()):
         raise DataError("a problem has an empty prompt.")
     asked = sorted(((i, j) for i in mine for j in range(num_samples)), key=lambda pair: (len(prompts[pair[0]]), pair))
@@ -89,7 +89,8 @@ def answers(
             stream = RandomStream.for_samples(seed, [i * num_samples + j for i, j in batch], model.device)
             tokens = model.sample(len(batch), {"prompt": prompt}, stream).cpu()
             for (i, _), row in zip(batch, tokens.tolist(), strict=True):
-                found[i].append(up_to(tokenizer.decode(_until(row, tokenizer.end)), stop))
+                text = tokenizer.decode(_until(row, tokenizer.end), int(prompts[i][-1]))
+                found[i].append(up_to(text, stop))
             advance(len(batch))
     yield from found.items()
 

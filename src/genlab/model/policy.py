@@ -270,7 +270,7 @@ class Policy(TrainedFurther):
             split="val" if bool(batch["held_out"][0]) else "train",
             numbers=batch["index"].repeat_interleave(each).tolist(),
             texts=[
-                data.chat.tokenizer.decode(row[: size - end])
+                data.chat.answer(row[: size - end])
                 for row, size, end in zip(tokens.tolist(), length.tolist(), ended.long().tolist(), strict=True)
             ],
             sequences=torch.cat([prompts.clamp(min=0), tokens], dim=1),

@@ -20,7 +20,7 @@ class Answered(Texts):
 
     def content(self, samples: Tensor) -> list[str]:
         rows = (row[: row.index(self.end)] if self.end in row else row for row in samples.cpu().tolist())
-        return [self.tokenizer.decode(row) for row in rows]
+        return [self.tokenizer.decode(row, self.before) for row in rows]
 
     def read(self, model: GenerativeModel, typed: Typed, run: Path) -> Condition:
         """``prompt``, (1, P) tokens of a conversation. Raises ConfigError for a character that the run has no token
@@ -30,4 +30,5 @@ class Answered(Texts):
         question = self._prompt
         self._prompt = f"{question}\n"
         asked = self.chat.prompt([{"role": "user", "content": question}], "the prompt")
+        self.before = int(asked[-1])
         return {"prompt": torch.from_numpy(asked)[None]}

@@ -34,11 +34,12 @@ class Texts:
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
         self.end: int | None = None  # the token that ends a text; None: it has as many as the model writes
+        self.before: int | None = None  # the token that samples follow; None: they begin a text
         self._prompt = ""  # as typed, with unknown characters
 
     def content(self, samples: Tensor) -> list[str]:
         """Tokens (N, T), without their prompts, decoded."""
-        return [self.tokenizer.decode(row) for row in samples.cpu().tolist()]
+        return [self.tokenizer.decode(row, self.before) for row in samples.cpu().tolist()]
 
     def read(self, model: GenerativeModel, typed: Typed, run: Path) -> Condition:
         """``prompt``, (1, P) tokens. Raises ConfigError for a character that the run has no token for."""
@@ -50,6 +51,7 @@ class Texts:
         if not self._prompt:
             return {}
         tokens = torch.from_numpy(self._encoded(self._prompt))
+        self.before = int(tokens[-1]) if len(tokens) else None
         unknown = unknown_of(self.tokenizer)
         if unknown is not None and (count := int((tokens == unknown).sum())):
             _log.warning(
@@ -60,7 +62,7 @@ class Texts:
 
     def _encoded(self, prompt: str) -> np.ndarray:
         try:
-            return self.tokenizer.encode(prompt)
+            return self.tokenizer.prompt(prompt)
         except UnknownCharacterError as error:
             raise ConfigError(f"prompt: {error} Leave it out of the prompt.") from error
 

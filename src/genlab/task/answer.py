@@ -111,7 +111,7 @@ class Answer:
         texts: list[str] = []
         with progress(f"drawing {len(indices):,} answers", len(indices), quiet=rank() != 0) as advance:
             for found in answers(model, prompts, indices, seed, chat.end, batch_size):
-                texts += [chat.tokenizer.decode(answer) for answer in found]
+                texts += [chat.answer(answer) for answer in found]
                 advance(len(found))
         return Examples({"text": texts})
 

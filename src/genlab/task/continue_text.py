@@ -84,8 +84,12 @@ class ContinueText:
         return sized
 
     def reference(self) -> Examples:
-        tokens = self.windows(self.split)[:, self.prompt_length :]
-        return Examples.of(self.length, text=[self.data.tokenizer.decode(row) for row in tokens.tolist()])
+        return Examples.of(self.length, text=self._after_prompts(self.windows(self.split)))
+
+    def _after_prompts(self, windows: np.ndarray) -> list[str]:
+        """The texts of windows (N, prompt_length + length) without their prompts."""
+        place, rows = self.prompt_length, windows.tolist()
+        return [self.data.tokenizer.decode(row[place:], row[place - 1] if place else None) for row in rows]
 
     def reference_hash(self) -> str:
         """A hash of the text, and of the positions of its windows."""
@@ -143,7 +147,7 @@ class ContinueText:
         rngs = [np.random.default_rng(derive_seed(seed, kind)) for kind in range(2)]
         tokenizer = self.data.tokenizer
         drawn = unigrams(self.data, (self.count, self.length), rngs[0])
-        real = [tokenizer.decode(row) for row in self.windows("train")[:, self.prompt_length :].tolist()]
+        real = self._after_prompts(self.windows("train"))
         texts = {
             "random_tokens": [tokenizer.decode(row) for row in drawn.tolist()],
             "shuffled_words": [shuffled(text, rngs[1]) for text in real],

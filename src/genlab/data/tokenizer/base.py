@@ -50,7 +50,13 @@ class Special(NamedTuple):
 
 
 class Tokenizer(CaptionTokenizer, Protocol):
-    """A tokenizer without loss: each token stands for certain bytes of UTF-8, independent of its neighbors."""
+    """A tokenizer without loss: each token stands for certain bytes of UTF-8, independent of its neighbors; but for a
+    space that some add where a text begins."""
+
+    @property
+    def begin(self) -> int | None:
+        """The token before a document and before a prompt, which is given and never predicted; None: there is none."""
+        return None
 
     @property
     def end(self) -> int | None:
@@ -64,16 +70,37 @@ class Tokenizer(CaptionTokenizer, Protocol):
         """Have these special tokens beside the end token. Called before training; a tokenizer that is not trained here
         keeps those that it has, and one that cannot have any ignores it."""
 
+    def encode_within(self, text: str, after_special: bool) -> np.ndarray:
+        """(L,) int64: the tokens of a text where it does not begin a document, but follows a special token, or other
+        text. Raises as :meth:`encode` does."""
+        return self.encode(text)
+
+    def prompt(self, text: str) -> np.ndarray:
+        """(L,) int64: the tokens of a text that is to be continued, after the begin token, if there is one. Raises as
+        :meth:`encode` does."""
+        return np.array([*([] if self.begin is None else [self.begin]), *self.encode(text)], dtype=np.int64)
+
     def bytes_of(self, token: int) -> bytes:
         """The bytes of a token; none for special ones. Raises DataError for one outside of the vocabulary."""
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text. Bytes that are not UTF-8, such as half a character, become U+FFFD."""
-        return b"".join(self.bytes_of(int(token)) for token in tokens).decode("utf-8", "replace")
+    def bytes_after(self, token: int, before: int | None) -> bytes:
+        """Those of a token that follows the token ``before`` (None: that begins a text), without an added space."""
+        return self.bytes_of(token)
+
+    def decode(self, tokens: Sequence[int], before: int | None = None) -> str:
+        """The text of tokens that follow the token ``before``; None: that begin a text. Bytes that are not UTF-8, such
+        as half a character, become U+FFFD."""
+        found = [int(token) for token in tokens]
+        both = zip(found, [before, *found], strict=False)
+        return b"".join(self.bytes_after(token, previous) for token, previous in both).decode("utf-8", "replace")
 
     def byte_lengths(self) -> np.ndarray:
         """(V,) int64: the bytes that each token stands for, for bits per byte."""
         return np.array([len(self.bytes_of(token)) for token in range(self.vocab_size)], dtype=np.int64)
+
+    def added_spaces(self, tokens: np.ndarray, before: np.ndarray) -> int:
+        """How many of ``tokens`` (...) have a space that the tokenizer added, by those that they follow (...)."""
+        return 0
 
 
 class UnknownCharacterError(DataError):
@@ -104,13 +131,16 @@ def unknown_of(tokenizer: Tokenizer) -> int | None:
 class StreamDecoder:
     """Decodes tokens one by one. A character is returned when its last byte is there."""
 
-    def __init__(self, tokenizer: Tokenizer):
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, before: int | None = None):
+        """``before``: the token that the first one follows; None: it begins a text."""
+        self._tokenizer, self._before = tokenizer, before
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """The text that this token completes; maybe none."""
-        return self._decoder.decode(self._tokenizer.bytes_of(token))
+        found = self._tokenizer.bytes_after(token, self._before)
+        self._before = token
+        return self._decoder.decode(found)
 
     def finish(self) -> str:
         """The rest: nothing, or U+FFFD for an incomplete character."""

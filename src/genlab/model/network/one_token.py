@@ -127,7 +127,7 @@ class _Attention:
     def __init__(self, attention: "Attention", keys: Tensor, values: Tensor):
         rows, kv_heads, _, head_width = keys.shape
         self.qkv, self.out = attention.qkv, attention.out
-        self.head_norm = None if isinstance(attention.head_norm, nn.Identity) else attention.head_norm
+        self.normalized = None if isinstance(attention.head_norm, nn.Identity) else attention.normalized
         self.window = attention.window
         self.keys, self.values = keys, values  # (N, kv heads, length, d)
         self.flat_keys, self.flat_values = keys.flatten(0, 1), values.flatten(0, 1)
@@ -142,8 +142,8 @@ class _Attention:
         """(N, width) -> queries (N, heads, d), and the token's keys and values (N, kv heads, d)."""
         heads = self.qkv(x).view(self.heads)
         asked = heads[:, : self.num_asked]
-        if self.head_norm is not None:
-            asked = self.head_norm(asked)
+        if self.normalized is not None:
+            asked = self.normalized(asked)
         if turns is not None:
             asked = turn(asked, (turns[0], turns[1]))
         return asked[:, : self.num_heads], asked[:, self.num_heads :], heads[:, self.num_asked :]

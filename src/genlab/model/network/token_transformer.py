@@ -57,7 +57,7 @@ class KeyValueCache:
 
 class Attention(nn.Module):
     """Attention with, if wanted, fewer heads of keys and values than of queries (Ainslie et al. 2023), queries and keys
-    normalized alike (Henry et al. 2020), and a sliding window (Beltagy et al. 2020)."""
+    normalized, alike or apart (Henry et al. 2020), and a sliding window (Beltagy et al. 2020)."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class Attention(nn.Module):
         qkv_bias: bool | None = None,  # of queries, keys and values; None: as ``bias``
         head_width: int | None = None,  # None: width / num_heads
         window: int | None = None,  # how many tokens a token sees, itself the last; None: all before it
+        own_key_norm: bool = False,  # keys have a norm of their own, of the kind of ``head_norm``
     ):
         super().__init__()
         self.num_heads, self.num_kv_heads, self.window = num_heads, num_kv_heads, window
@@ -78,6 +79,7 @@ class Attention(nn.Module):
         self.qkv = FusedLinear(width, {"query": queries, "key": keys, "value": keys}, qkv_bias)
         self.out = nn.Linear(queries, width, bias)
         self.head_norm = head_norm(self.head_width) if head_norm is not None else nn.Identity()
+        self.key_norm = head_norm(self.head_width) if head_norm is not None and own_key_norm else None
 
     def forward(
         self,
@@ -91,7 +93,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         heads = self.qkv(x).unflatten(2, (-1, self.head_width)).transpose(1, 2)  # (N, of all three, T, d)
         asked, value = heads.split((self.num_heads + self.num_kv_heads, self.num_kv_heads), dim=1)
-        query, key = turn(self.head_norm(asked), turns).split((self.num_heads, self.num_kv_heads), dim=1)
+        query, key = turn(self.normalized(asked), turns).split((self.num_heads, self.num_kv_heads), dim=1)
         if cache is not None:
             key, value = cache.append(block, key, value)
         if self.num_kv_heads < self.num_heads:
@@ -99,6 +101,13 @@ class Attention(nn.Module):
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
         mixed = attend(query, key, value, causal, mask, dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def normalized(self, asked: Tensor) -> Tensor:
+        """Queries, then keys, along dimension 1: (N, heads of both, ..., d) -> the same."""
+        if self.key_norm is None:
+            return self.head_norm(asked)  # type: ignore[no-any-return]
+        query, key = asked.split((self.num_heads, self.num_kv_heads), dim=1)
+        return torch.cat([self.head_norm(query), self.key_norm(key)], dim=1)
 
 
 class CrossAttention(nn.Module):
@@ -209,8 +218,10 @@ class TokenTransformer(nn.Module):
         head_width: int | None = None,  # None: width / num_heads
         window: int | None = None,  # tokens that a token sees, itself the last, as in Mistral; None: all before it
         windowed_blocks: Sequence[int] | None = None,  # the blocks, from 0, that have the window; None: all
+        own_key_norm: bool = False,  # head_norm has other weights for keys than for queries, as in Qwen3
     ):
-        """Raises ValueError: heads that do not divide the width, or each other; a window where it has no meaning."""
+        """Raises ValueError: heads that do not divide the width, or each other; a window, or a norm of keys, where it
+        has no meaning."""
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         if (head_width is None and width % num_heads) or num_heads % num_kv_heads:
@@ -221,6 +232,8 @@ class TokenTransformer(nn.Module):
             raise ValueError(f"head_width={head_width} must be 1 or more.")
         if window is not None and (window < 1 or not causal):
             raise ValueError(f"window={window} must be 1 or more, and is for networks that predict the next token.")
+        if own_key_norm and head_norm is None:
+            raise ValueError("own_key_norm=true is of a head_norm, and there is none.")
         self.num_outputs, self.max_length, self.causal, self.width = num_outputs, max_length, causal, width
         self.num_kv_heads = num_kv_heads
         self.head_width = width // num_heads if head_width is None else head_width
@@ -242,6 +255,7 @@ class TokenTransformer(nn.Module):
                     qkv_bias,
                     head_width,
                     own_window,
+                    own_key_norm,
                 ),
                 feed_forward(width),
                 norm,
