@@ -278,6 +278,7 @@ class TokenTransformer(nn.Module):
         prefix: Tensor | None = None,
         seen: Tensor | None = None,
         segment: Tensor | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
         """Logits (N, T, num_outputs) at each of ``tokens`` (N, T); with ``hidden`` what they are made from, normalized:
         (N, T, width).
@@ -290,6 +291,7 @@ class TokenTransformer(nn.Module):
             seen: (N, S, seen_width), for a network that has such a width
             segment: (N, T), the number of the sequence that a token is of, where rows hold several one after the other:
                 none sees another, and positions begin anew; without a cache, a prefix or padding
+            at: (N, K), the places among ``tokens`` that are answered, in place of all T; without a cache
         """
         before = 0 if cache is None else cache.used
         if cache is not None and before > 0 and tokens.shape[1] == 1 and fits_one_token(self):
@@ -322,6 +324,8 @@ class TokenTransformer(nn.Module):
         if cache is not None:
             cache.used += length
         x = x[:, length - tokens.shape[1] :]
+        if at is not None:
+            x = x.take_along_dim(at[:, :, None], dim=1)  # (N, K, width)
         return self.norm(x) if hidden else self.logits(x)
 
     def logits(self, x: Tensor) -> Tensor:
