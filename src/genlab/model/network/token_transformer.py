@@ -275,10 +275,10 @@ class TokenTransformer(nn.Module):
         padding: Tensor | None = None,
         cache: KeyValueCache | None = None,
         hidden: bool = False,
+        at: Tensor | None = None,
         prefix: Tensor | None = None,
         seen: Tensor | None = None,
         segment: Tensor | None = None,
-        at: Tensor | None = None,
     ) -> Tensor:
         """Logits (N, T, num_outputs) at each of ``tokens`` (N, T); with ``hidden`` what they are made from, normalized:
         (N, T, width).
@@ -287,11 +287,11 @@ class TokenTransformer(nn.Module):
             padding: (N,), how many tokens at the beginning of each row are masked padding
             cache: keys and values of earlier tokens, which ``tokens`` follow; theirs are added
             hidden: see above; without a cache
+            at: (N, K), the places among ``tokens`` that are answered, in place of all T; without a cache
             prefix: (N, P, width), vectors in the places before the first token, as if they were embeddings of tokens
             seen: (N, S, seen_width), for a network that has such a width
             segment: (N, T), the number of the sequence that a token is of, where rows hold several one after the other:
                 none sees another, and positions begin anew; without a cache, a prefix or padding
-            at: (N, K), the places among ``tokens`` that are answered, in place of all T; without a cache
         """
         before = 0 if cache is None else cache.used
         if cache is not None and before > 0 and tokens.shape[1] == 1 and fits_one_token(self):
