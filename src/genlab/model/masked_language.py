@@ -54,7 +54,7 @@ class MaskedLanguage(Model):
                 f"model.mlm_probability={mlm_probability:g} must be above 0 and below 1: some tokens are predicted "
                 "from the others. Use model.mlm_probability=0.15"
             )
-        if min(mask_replace_prob, random_replace_prob) < 0 or mask_replace_prob + random_replace_prob > 1:
+        if not (min(mask_replace_prob, random_replace_prob) >= 0 and mask_replace_prob + random_replace_prob <= 1):
             raise ValueError(
                 f"model.mask_replace_prob={mask_replace_prob:g} and random_replace_prob={random_replace_prob:g} must "
                 "be 0 or more, and at most 1 together."
