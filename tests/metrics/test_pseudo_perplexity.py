@@ -70,9 +70,11 @@ def test_some_windows_are_spread_over_the_text() -> None:
 
 @contextmanager
 def on_rank(number: int, of: int) -> Iterator[None]:
-    with mock.patch.object(pseudo_perplexity, "rank", lambda: number):
-        with mock.patch.object(pseudo_perplexity, "world", lambda: of):
-            yield
+    with (
+        mock.patch.object(pseudo_perplexity, "rank", return_value=number),
+        mock.patch.object(pseudo_perplexity, "world", return_value=of),
+    ):
+        yield
 
 
 @pytest.mark.parametrize("count", [None, 10, 5])

@@ -1,5 +1,5 @@
-"""The network without causality, beside ESM of transformers, which is bidirectional, pre-norm and rotary (Lin et al. 2022):
-the same weights give the same hidden states, and the same losses of masked tokens."""
+"""The network without causality, beside ESM of transformers, which is bidirectional, pre-norm and rotary (Lin et al.
+2022): the same weights give the same hidden states, and the same losses of masked tokens."""
 
 from functools import partial
 from typing import Any

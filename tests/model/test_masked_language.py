@@ -96,7 +96,7 @@ def test_some_tokens_are_chosen_and_some_are_not(length: int, probability: float
     """Also where the share of a row rounds to none or to all: there is something to predict, and to predict it from."""
     model = language(length, mlm_probability=probability)
     assert model.chosen_count(length) == count
-    shown, places = model.corrupted(text(5, length), draws())
+    _, places = model.corrupted(text(5, length), draws())
     assert places.shape == (5, count)
     assert torch.isfinite(model.losses({"tokens": text(5, length + 1)})["loss"])
 

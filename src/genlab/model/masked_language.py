@@ -26,8 +26,8 @@ class MaskedLanguage(Model):
     were chosen.
 
     It is no generative model: neither a likelihood nor samples follow from predictions of 15 % of the tokens. It gives
-    features of tokens, pseudo-likelihoods, and fills in what is masked. Random numbers are a function of (seed, examples
-    seen, place in the global batch), so they are the same on any number of ranks.
+    features of tokens, pseudo-likelihoods, and fills in what is masked. Random numbers are a function of (seed,
+    examples seen, place in the global batch), so they are the same on any number of ranks.
     """
 
     kinds = frozenset({"tokens"})

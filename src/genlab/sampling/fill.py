@@ -17,7 +17,7 @@ def read_masked(prompt: str | None, tokenizer: Tokenizer, context: int) -> tuple
     """A text in which each ``[MASK]`` stands for one token, as tokens (1, T), and where it is masked (1, T). Raises
     ConfigError: nothing is masked, the text is longer than ``context`` tokens, or has a character without a token."""
     if prompt is None or MASK not in prompt:
-        raise ConfigError(f'the model fills in masked tokens. Type a text with some: prompt="the [MASK]ext"')
+        raise ConfigError('the model fills in masked tokens. Type a text with some: prompt="the [MASK]ext"')
     tokens: list[int] = []
     masked: list[bool] = []
     for number, part in enumerate(prompt.split(MASK)):
@@ -28,13 +28,15 @@ def read_masked(prompt: str | None, tokenizer: Tokenizer, context: int) -> tuple
         tokens += [*([0] * (number > 0)), *found]
         masked += [*([True] * (number > 0)), *([False] * len(found))]
     if len(tokens) > context:
-        raise ConfigError(f"prompt: the text has {len(tokens)} tokens, and the model sees {context} at once. Shorten it.")
+        raise ConfigError(
+            f"prompt: the text has {len(tokens)} tokens, and the model sees {context} at once. Shorten it."
+        )
     return torch.tensor([tokens]), torch.tensor([masked])
 
 
 def filled_in(model: FillsIn, tokenizer: Tokenizer, tokens: Tensor, masked: Tensor) -> Iterator[str]:
-    """Lines to show: the text (1, T) filled in, and of each masked place the most likely tokens, given the text with all
-    of them masked."""
+    """Lines to show: the text (1, T) filled in, and of each masked place the most likely tokens, given the text with
+    all of them masked."""
     filled, logits = model.fill(tokens, masked)
     yield tokenizer.decode(filled[0].tolist())
     for number, row in enumerate(logits[masked].softmax(dim=1), 1):  # (V,)
