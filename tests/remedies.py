@@ -332,6 +332,7 @@ TEXT = (
     "model.network.num_heads=1",
     "model.network.depth=1",
 )
+MASKED_LANGUAGE = (*(line for line in TEXT if not line.startswith("callbacks.samples")), "model=masked_language")
 TEXTS = (
     "train",
     *SHORT,
@@ -871,6 +872,34 @@ TRIED = (
         "needs captions, and the data have none",
         (*JUDGE[:-2], "model=contrastive_text", "data=digits"),
         ("data=shapes +data.image_size=16",),
+    ),
+    Tried(
+        "model/masked_language.py",
+        "must be above 0 and below 1: some tokens are predicted",
+        (*MASKED_LANGUAGE, "model.mlm_probability=1"),
+        ("model.mlm_probability=0.15",),
+        text,
+    ),
+    Tried(
+        "model/masked_language.py",
+        "is a single one",
+        (*MASKED_LANGUAGE, "data.context=1"),
+        ("data.context=64",),
+        text,
+    ),
+    Tried(
+        "metrics/pseudo_perplexity.py",
+        "does not predict a token from both sides",
+        (*TEXT, "metrics=[pseudo_perplexity]"),
+        ("metrics=[perplexity]",),
+        text,
+    ),
+    Tried(
+        "metrics/pseudo_perplexity.py",
+        "conversations are not cut into windows",
+        (*TEXT[:3], "model=transformer", "data=conversations", "data.path=c.jsonl", "metrics=[pseudo_perplexity]"),
+        ("metrics=[]",),
+        conversations,
     ),
     Tried(
         "metrics/retrieval.py",
@@ -1596,6 +1625,16 @@ ELSEWHERE = (
         "test_walks_and_projections.py::test_what_the_command_refuses",
     ),
     Elsewhere("command/options.py", "Use n=2 or more", "test_walks_and_projections.py::test_what_the_command_refuses"),
+    Elsewhere(
+        "command/sample.py",
+        "fills in one text",
+        "test_masked_language_runs.py::test_what_cannot_be_filled_in_is_refused",
+    ),
+    Elsewhere(
+        "sampling/fill.py",
+        "fills in masked tokens. Type a text",
+        "test_masked_language_runs.py::test_masked_tokens_are_filled_in",
+    ),
     Elsewhere(
         "command/sample.py",
         "Or leave features= out",

@@ -47,11 +47,13 @@ TEXT = {"modality": "text", "shape": [32], "vocab_size": 300, "start_token": 256
 
 
 def judged_for(family: str) -> list[str]:
-    """The choice of data that a family needs, if it learns from judgments."""
+    """The choice of data that a family needs, if it learns from judgments, or from text alone."""
     kind: Any = resolve(dict(TREE.targets("model"))[family], family)
     if kind.answers_prompts:
         return ["data=prompts"]
     wanted = kind.learns_from
+    if not wanted and kind.kinds == {"tokens"}:
+        return ["data=python_docs"]
     return [f"data={n}" for n, t in TREE.targets("data") if getattr(resolve(t, n), "judged", None) in wanted][:1]
 
 
@@ -61,7 +63,7 @@ def composed(*overrides: str, autoencoder: str = "") -> Any:
     for key in missing(config):
         OmegaConf.update(config, key, autoencoder if key == "model.autoencoder" else "/given")
     check_config(config)
-    spec = TEXT if {"data=preferences", "data=prompts"} & {*overrides} else SPEC
+    spec = TEXT if {"data=preferences", "data=prompts", "data=python_docs"} & {*overrides} else SPEC
     config.spec, config.run_dir, config.run_id = spec, "x", "x"
     return resolved(config)
 

@@ -15,7 +15,7 @@ from tiny_run import MLP, REPOSITORY, start, train
 
 TREE = ConfigTree()
 GROUPS = TREE.groups()
-OF_TEXT = ("transformer", "masked")
+OF_TEXT = ("transformer", "masked", "masked_language")
 PAIRS = [(model, data) for model in GROUPS["model"] for data in ("digits", "text_file")]
 PRODUCT = [(preset, *pair) for preset in GROUPS["debug"] for pair in PAIRS if pair[1] == "digits" or pair[0] in OF_TEXT]
 
@@ -32,7 +32,9 @@ def test_every_preset_fits_every_model_on_every_kind_of_data(preset: str, model:
     check_config(config)
     if preset == "fast":
         shown = config.callbacks.get("samples")
-        assert (shown is None) == (model in ("classifier", "contrastive_text", "image_reward", "reward"))
+        assert (shown is None) == (
+            model in ("classifier", "contrastive_text", "image_reward", "masked_language", "reward")
+        )
         assert shown is None or (shown.times, shown.count) == (1, 4)
 
 

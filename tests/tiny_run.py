@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -19,8 +20,15 @@ import genlab
 from genlab.command import train as train_command
 from genlab.config.build import resolve
 from genlab.config.tree import PACKAGED, ConfigTree, check_complete
-from genlab.data.image import ImageDataModule, to_float
-from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasCaptionLikelihood, Model
+from genlab.data.image import to_float
+from genlab.model.base import (
+    Classifies,
+    ComparesCaptions,
+    GenerativeModel,
+    HasCaptionLikelihood,
+    HasPseudoLikelihood,
+    Model,
+)
 from genlab.run import run_folder
 from genlab.run.assemble import check_config
 from genlab.sampling.draw import sample_images
@@ -45,6 +53,7 @@ BARE_TEXT = (*SHORT, "data.context=16", "callbacks.samples.count=2")
 # Scenes with captions, for families that are trained on nothing else.
 CAPTIONS = ("data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_val=8")
 NEEDS_CAPTIONS = ("contrastive_text",)
+NEEDS_TEXT = ("masked_language",)
 # What makes a part small, by the name of the argument, wherever it stands below the model.
 SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1, "num_kv_heads": 1, "num_steps": 2,
          "latent_dim": 8, "shared_width": 4, "sample_length": 20, "num_likelihood_samples": 2, "style_width": 8,
@@ -67,6 +76,8 @@ def bare(overrides: Sequence[str]) -> tuple[str, ...]:
     draws_nothing = "[no_samples]" in _file("model", overrides)
     if any(f"model={family}" in overrides for family in NEEDS_CAPTIONS) and not _file("data", overrides):
         lines = (*CAPTIONS, *lines[1:])
+    if any(f"model={family}" in overrides for family in NEEDS_TEXT) and not _file("data", overrides):
+        lines = ("data=python_docs", *BARE_TEXT)
     if {"model=captioner", "model/guidance=classifier_free"} <= {*overrides}:  # it begins without dropped pictures
         lines = (*lines, "model.condition_dropout=0.1")
     return tuple(line for line in lines if not (draws_nothing and line.startswith("callbacks.samples.")))
@@ -135,8 +146,12 @@ def resume(run: Path, *overrides: str, allow_changes: bool = False) -> None:
     train_command.train(config, [*typed, *overrides], run, allow_changes=allow_changes)
 
 
-def answers(model: Model, data: ImageDataModule) -> Tensor:
-    """What a model that was trained on ``data`` is for: four samples, or captions, logits or vectors of images."""
+def answers(model: Model, data: Any) -> Tensor:
+    """What a model that was trained on ``data`` is for: four samples, or captions, logits or vectors of images, or
+    probabilities of tokens."""
+    if isinstance(model, HasPseudoLikelihood):
+        tokens = data.tokens("val")[: 4 * data.context].astype(np.int64).reshape(4, data.context)
+        return model.pseudo_log_probs(torch.from_numpy(tokens))
     if isinstance(model, HasCaptionLikelihood):
         assert isinstance(model, GenerativeModel)
         pictures = {"image": to_float(torch.from_numpy(data.table("val").images[:4]))}

@@ -25,7 +25,7 @@ from genlab.checkpoint.write import AtomicCheckpointIO
 from genlab.config.build import resolve
 from genlab.config.tree import PACKAGED, ConfigTree
 from text import text_file
-from tiny_run import NEEDS_CAPTIONS, command, families, same, small
+from tiny_run import NEEDS_CAPTIONS, NEEDS_TEXT, command, families, same, small
 
 # A grid and an evaluation halfway and at the end, a checkpoint after every step.
 EVENTFUL = ("callbacks.checkpoint.every_minutes=0", "callbacks.evaluation.times=2", "callbacks.samples.times=2",
@@ -43,7 +43,7 @@ def variants() -> tuple[str, ...]:
     return tuple(
         name
         for family in (*families(), "consistency")
-        for name in (family, *([f"{family}-text"] if "tokens" in kinds(family) else []))
+        for name in (family, *([f"{family}-text"] if {"tokens", "continuous"} <= kinds(family) else []))
     )
 
 
@@ -81,10 +81,11 @@ class Runs:
         else:
             choices = (f"model={family}",)
         written = "" if family == "consistency" else (PACKAGED / "model" / f"{family}.yaml").read_text()
-        if "[no_samples]" in written:  # it judges images, and makes none
+        if "[no_samples]" in written:  # it makes none
             silent = (line for line in EVENTFUL if not line.startswith("callbacks.samples."))
-            judged = "metrics=[retrieval]" if family in NEEDS_CAPTIONS else "metrics=[accuracy]"
-            return (*small(*choices), *silent, judged)
+            judged = "retrieval" if family in NEEDS_CAPTIONS else "accuracy"
+            judged = "pseudo_perplexity" if family in NEEDS_TEXT else judged
+            return (*small(*choices), *silent, f"metrics=[{judged}]")
         if "callbacks: [captions]" in written:
             return (*small(*choices), *EVENTFUL, "metrics=[cider]")
         if "tokens" in kinds(family):  # it draws pixel by pixel

@@ -42,7 +42,7 @@ OTHER = {"num_images": 7, "split": "train", "tokenize": "char", "penalty": 0.3, 
          "stop": ["x"], "splits": 2, "subset_size": 9, "num_subsets": 3, "seed": 9, "num_pairs": 9, "num_clusters": 7,
          "scale": 2.0, "explained": 0.5, "restarts": 2, "num_heldout": 9, "seconds": 1.0, "memory_mb": 99, "stride": 3,
          "pool": 7, "num_problems": 9, "epsilon": 0.1, "baseline": True, "discard": 0.2, "whole": True,
-         "num_patches": 9, "num_directions": 9, "scales": 2, "distance": PixelDistance()}  # fmt: skip
+         "num_patches": 9, "num_directions": 9, "scales": 2, "num_windows": 9, "distance": PixelDistance()}  # fmt: skip
 # Of no number: pictures, speed, permission, which numbers there are. Files and networks are hashed once they are read.
 FREE = {"closest", "workers", "allow_code", "allow_root", "k", "problems", "model"}
 

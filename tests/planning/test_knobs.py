@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from genlab.config.tree import ConfigTree, missing
 from genlab.planning.knobs import changed, find_knobs, plain, size_of
 from genlab.run.assemble import build_data, check_config, trial_model
-from tiny_run import NEEDS_CAPTIONS, families
+from tiny_run import NEEDS_CAPTIONS, NEEDS_TEXT, families
 
 TREE = ConfigTree()
 
@@ -46,7 +46,8 @@ def test_they_are_what_they_are_called(choices: tuple[str, ...], expected: dict[
 def test_every_family_has_a_wider_and_a_narrower_one(family: str) -> None:
     if "model.autoencoder" in missing(TREE.compose([f"model={family}"])):
         pytest.skip("needs a run")
-    of = config(f"model={family}", *(["data=shapes"] if family in (*NEEDS_CAPTIONS, "captioner") else []))
+    captioned = ["data=shapes"] if family in (*NEEDS_CAPTIONS, "captioner") else []
+    of = config(f"model={family}", *captioned, *(["data=python_docs"] if family in NEEDS_TEXT else []))
     found = find_knobs(of)
     half, same, double = (size_of(of, found, width, 1) for width in (0.5, 1, 2))
     assert half is not None

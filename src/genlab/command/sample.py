@@ -1,8 +1,9 @@
 """``genlab sample``: draw from a trained run, using nothing but its folder."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from omegaconf import DictConfig
@@ -14,13 +15,13 @@ from genlab.config.build import build
 from genlab.config.tree import resolved
 from genlab.data.chat_tokens import ChatTokens
 from genlab.data.image import to_float, to_pixels
-from genlab.data.tokenizer.base import StreamDecoder
+from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
 from genlab.errors import ConfigError, ResourceError
 from genlab.files.atomic import prepare_file, prepare_folder
 from genlab.files.paths import read_path
 from genlab.machine.memory import enough_memory
 from genlab.machine.quick_cpu import quick_cpu
-from genlab.model.base import Condition, Generates, GenerativeModel, in_eval_mode
+from genlab.model.base import Condition, FillsIn, Generates, GenerativeModel, Model, in_eval_mode
 from genlab.model.condition import moved
 from genlab.model.parts import Adversarial
 from genlab.progress import progress
@@ -32,6 +33,7 @@ from genlab.sampling import projection
 from genlab.sampling.answered import Answered
 from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples, joined
+from genlab.sampling.fill import filled_in, read_masked
 from genlab.sampling.form import Form
 from genlab.sampling.picture_file import read_picture
 from genlab.sampling.pictures import FOLDER as SAMPLES
@@ -64,6 +66,10 @@ def sample(
     made = sampled({"n": n, "out": out, "frames": frames, "fps": fps, "project": project, "steps": steps,
                     "features": features})  # fmt: skip
     model, _ = load_run(config, run)
+    if isinstance(model, FillsIn):
+        given = {"n": n, "label": label, "image": image, "out": out, "frames": frames, "project": project}
+        _fill(model, config, run, prompt, given)
+        return
     if not isinstance(model, GenerativeModel):
         raise ConfigError(f"{run} holds a {type(model).__name__}, which does not draw samples. Name another run.")
     plain = resolved(config)
@@ -91,6 +97,20 @@ def sample(
             _walk(model, form, typed, run, told, n or KEYS, frames or FRAMES, seed, batch_size, fps or FPS, out)
         else:
             _sample(model, form, typed, run, told, n or form.count, seed, batch_size, out)
+
+
+def _fill(model: FillsIn, config: DictConfig, run: Path, prompt: str | None, given: Mapping[str, object]) -> None:
+    """Print ``prompt`` with its masked tokens filled in. Raises ConfigError: nothing is masked, or other options are
+    ``given``."""
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{name}=...: the model of {run} fills in one text. Leave {name}= out.")
+    tokenizer = cast(Tokenizer, load_tokenizer(resolved(config), read.newest(run), run))  # text has one
+    assert isinstance(model, Model)
+    tokens, masked = (each.to(model.device) for each in read_masked(prompt, tokenizer, model.shape[0]))
+    with quick_cpu(model.device.type == "cpu", **of_run(config)), in_eval_mode(model):
+        for line in filled_in(model, tokenizer, tokens, masked):
+            print(for_terminal(line))
 
 
 def _path(run: Path, name: str) -> Path:

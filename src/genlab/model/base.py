@@ -337,6 +337,27 @@ class HasTokenLikelihood(Protocol):
 
 
 @runtime_checkable
+class HasPseudoLikelihood(Protocol):
+    """Text models that know a token from those on both sides of it."""
+
+    def pseudo_log_probs(self, tokens: Tensor) -> Tensor:
+        """Nats of each token of text (N, T) given all others of its row. -> (N, T)."""
+        ...
+
+
+@runtime_checkable
+class FillsIn(HasPseudoLikelihood, Protocol):
+    """Text models that fill in masked tokens."""
+
+    shape: tuple[int, ...]  # (T,), the tokens that are seen at once
+
+    def fill(self, tokens: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+        """``tokens`` (N, T), whatever they are where ``masked`` (N, T) is true -> the same with likely ones there, and
+        the logits (N, T, V) of all tokens with what is masked still masked."""
+        ...
+
+
+@runtime_checkable
 class HasCaptionLikelihood(Protocol):
     """Models with likelihoods of captions given pictures."""
 

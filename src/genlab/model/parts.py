@@ -384,6 +384,22 @@ class TokenEncoder(TokenNetwork, Protocol):
         ...
 
 
+class PlacedTokenEncoder(TokenEncoder, Protocol):
+    """A token encoder that answers at some places alone, so that a large vocabulary costs little."""
+
+    def forward(
+        self,
+        tokens: Tensor,
+        padding: Tensor | None = None,
+        cache: Any = None,
+        hidden: bool = False,
+        at: Tensor | None = None,
+    ) -> Tensor:
+        """``tokens``: (N, T) -> (N, T, outputs), or with ``hidden`` (N, T, width); with places ``at`` (N, K), of each
+        row those K, in place of T."""
+        ...
+
+
 class ImageEncoder(Protocol):
     """Images to sequences of vectors."""
 

@@ -289,6 +289,7 @@ class TokenTransformer(nn.Module):
         padding: Tensor | None = None,
         cache: KeyValueCache | None = None,
         hidden: bool = False,
+        at: Tensor | None = None,
         prefix: Tensor | None = None,
         seen: Tensor | None = None,
         segment: Tensor | None = None,
@@ -300,6 +301,7 @@ class TokenTransformer(nn.Module):
             padding: (N,), how many tokens at the beginning of each row are masked padding
             cache: keys and values of earlier tokens, which ``tokens`` follow; theirs are added
             hidden: see above; without a cache
+            at: (N, K), the places among ``tokens`` that are answered, in place of all T; without a cache
             prefix: (N, P, width), vectors in the places before the first token, as if they were embeddings of tokens
             seen: (N, S, seen_width), for a network that has such a width
             segment: (N, T), the number of the sequence that a token is of, where rows hold several one after the other:
@@ -336,6 +338,8 @@ class TokenTransformer(nn.Module):
         if cache is not None:
             cache.used += length
         x = x[:, length - tokens.shape[1] :]
+        if at is not None:
+            x = x.take_along_dim(at[:, :, None], dim=1)  # (N, K, width)
         return self.norm(x) if hidden else self.logits(x)
 
     def logits(self, x: Tensor) -> Tensor:
