@@ -54,7 +54,7 @@ class BYOL(nn.Module):
         return _module(self.make_predictor(self.out, out=self.out))
 
     def loss(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
-        student, teacher = F.normalize(student.float(), dim=-1), F.normalize(teacher.float(), dim=-1)
+        student, teacher = F.normalize(_fine(student), dim=-1), F.normalize(_fine(teacher), dim=-1)
         cosines = torch.einsum("vnd,gnd->vgn", student, teacher).mean(dim=2)  # (V, G)
         return 2 * mean_of_different(2 - 2 * cosines)
 
@@ -116,17 +116,17 @@ class DINO(nn.Module):
         return last if progress >= self.warmup else first + (last - first) * progress / self.warmup
 
     def loss(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
-        target = ((teacher.float() - self.center) / self.teacher_temperature(progress)).softmax(dim=-1)
-        log_probability = (student.float() / self.student_temperature).log_softmax(dim=-1)
+        target = ((_fine(teacher) - self.center) / self.teacher_temperature(progress)).softmax(dim=-1)
+        log_probability = (_fine(student) / self.student_temperature).log_softmax(dim=-1)
         return mean_of_different(-torch.einsum("vnd,gnd->vgn", log_probability, target).mean(dim=2))
 
     @torch.no_grad()
     def follow(self, teacher: Tensor) -> None:
         """Move the center towards the mean of what the teacher has said of a batch, on all ranks (eq. 4)."""
-        scores = teacher.float().flatten(0, 1)  # (G N, D)
-        count = torch.full((1,), float(len(scores)), device=scores.device)
+        scores = _fine(teacher).flatten(0, 1)  # (G N, D)
+        count = torch.full((1,), float(len(scores)), dtype=scores.dtype, device=scores.device)
         sums = total(torch.cat([scores.sum(dim=0), count]))
-        self.center.lerp_(sums[:-1] / sums[-1], 1 - self.center_momentum)
+        self.center.lerp_((sums[:-1] / sums[-1]).to(self.center.dtype), 1 - self.center_momentum)
 
     def held(self, projector: nn.Module, progress: float) -> Iterable[nn.Parameter]:
         return projector.last.parameters() if progress < self.held_share else ()  # type: ignore[operator, union-attr]
@@ -139,6 +139,11 @@ def mean_of_different(table: Tensor) -> Tensor:
     assert views > 1, "one view has no other"
     same = torch.eye(views, seen, dtype=torch.bool, device=table.device)
     return table.masked_fill(same, 0.0).sum() / (views * seen - seen)
+
+
+def _fine(x: Tensor) -> Tensor:
+    """In float32 or finer."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _module(head: Head) -> nn.Module:
