@@ -21,7 +21,7 @@ class Head(Protocol):
         ...
 
 
-class PrototypeHead(Head, Protocol):
+class ScoresPrototypes(Head, Protocol):
     """Features to scores of prototypes, by a last layer that can be held as it is."""
 
     last: nn.Module
@@ -79,7 +79,7 @@ class DINO(nn.Module):
 
     def __init__(
         self,
-        projector: Callable[..., PrototypeHead],
+        projector: Callable[..., ScoresPrototypes],
         prototypes: int = 65536,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,  # after the warm-up
