@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genlab.config.build import fits
 from genlab.model.momentum import cosine_momentum, follow
-from genlab.model.network.mlp_head import MLPHead
+from genlab.model.network.projector import Projector
 from genlab.model.network.prototype_head import PrototypeHead
 from genlab.model.objective.distillation import BYOL, DINO, mean_of_different
 from genlab.model.parts import DistillationObjective
@@ -26,8 +26,15 @@ def dino(**options: Any) -> DINO:
     return DINO(head, **{"prototypes": 12, "held": 0.0} | options)
 
 
-def byol(predictor: Callable[..., Any] = partial(MLPHead, width=32)) -> BYOL:
-    return BYOL(partial(MLPHead, width=32), predictor, out=8)
+HEAD = partial(Projector, widths=(32, 8), last_norm=False)
+
+
+def byol(predictor: Callable[..., Any] = HEAD) -> BYOL:
+    return BYOL(HEAD, predictor)
+
+
+class WithoutPredictor(nn.Identity):
+    num_outputs = 8
 
 
 def scores(count: int, phase: float) -> Tensor:
@@ -163,7 +170,7 @@ def trained(objective: Any, momentum: float = 0.9) -> tuple[Tensor, Tensor]:
     """Heads alone, of 16 vectors with noise. -> the last loss, and what the teacher says of two views (2, 16, D)."""
     torch.manual_seed(0)
     images = torch.randn(16, 8)
-    student, predictor = objective.projector(8), objective.predictor()
+    student, predictor = objective.projector(8), objective.predictor(8)
     teacher = copy.deepcopy(student).requires_grad_(False)
     optimizer = torch.optim.SGD([*student.parameters(), *predictor.parameters()], lr=0.5, momentum=0.9)
     for step in range(100):
@@ -191,7 +198,7 @@ def test_centering_keeps_dino_from_naming_one_prototype(center_momentum: float, 
 
 @pytest.mark.parametrize("collapses", [False, True])
 def test_the_predictor_and_a_slow_teacher_keep_byol_from_one_vector(collapses: bool) -> None:
-    _, said = trained(byol(lambda *_, **__: nn.Identity()), momentum=0.0) if collapses else trained(byol())
+    _, said = trained(byol(WithoutPredictor), momentum=0.0) if collapses else trained(byol())
     units = F.normalize(said, dim=-1)
     of_others = (units[0].mean(dim=0) * units[1].mean(dim=0)).sum()
     assert (of_others > 0.98) if collapses else (of_others < 0.7 < 0.9 < (units[0] * units[1]).sum(dim=1).mean())
@@ -212,8 +219,7 @@ def test_they_fit_the_slot() -> None:
     (partial(dino, warmup=1.5), r"warmup=1\.5 must be in \[0, 1\]"),
     (partial(dino, center_momentum=-0.1), r"center_momentum=-0\.1 must be in"),
     (partial(dino, held=2.0), r"held=2\.0 must be in"),
-    (partial(BYOL, MLPHead, MLPHead, out=0), "out=0 must be 1 or more"),
-    (partial(MLPHead, 4, out=4, width=0), "width=0 must be 1 or more"),
+    (lambda: byol(partial(Projector, widths=(4,))).predictor(8), r"predictor has 4 outputs.*predictor\.widths with 8"),
     (partial(PrototypeHead, 4, out=4, bottleneck=0), "bottleneck=0 must be 1 or more"),
 ])  # fmt: skip
 def test_bad_values(make: Callable[[], Any], message: str) -> None:

@@ -15,7 +15,7 @@ from genlab.errors import ConfigError
 from genlab.model.augment.views import IndependentViews, View
 from genlab.model.base import Classifies, GenerativeModel, HasFeatures
 from genlab.model.momentum import cosine_momentum
-from genlab.model.network.mlp_head import MLPHead
+from genlab.model.network.projector import Projector
 from genlab.model.network.prototype_head import PrototypeHead
 from genlab.model.network.resnet import ResNet
 from genlab.model.objective.distillation import BYOL, DINO
@@ -28,7 +28,7 @@ CROPS = IndependentViews(View(scale=(0.5, 1.0), jitter=0.0, blur=0.0))
 
 
 def byol() -> BYOL:
-    return BYOL(partial(MLPHead, width=16), partial(MLPHead, width=16), out=8)
+    return BYOL(*[partial(Projector, widths=(16, 8), last_norm=False)] * 2)
 
 
 def dino(**options: Any) -> DINO:
@@ -122,7 +122,9 @@ def test_the_last_layer_of_dino_does_not_move_while_it_is_held() -> None:
 def test_gains_and_biases_do_not_decay(objective: Any) -> None:
     made = model(objective())
     made.make_optimizer = lambda p: torch.optim.AdamW(p, weight_decay=0.3)
-    decay = {id(p): group["weight_decay"] for group in made.configure_optimizers().param_groups for p in group["params"]}
+    decay = {
+        id(p): group["weight_decay"] for group in made.configure_optimizers().param_groups for p in group["params"]
+    }
     assert {decay[id(p)] for p in made.student.parameters() if p.ndim > 1} == {0.3}
     assert {decay[id(p)] for p in made.student.parameters() if p.ndim < 2} == {0.0}
 
@@ -160,7 +162,7 @@ def test_averages_are_of_the_student_with_the_statistics_of_its_norms() -> None:
     made = model(encoder=Dropped)
     names = {name for name, _ in made.averaged()}
     assert all(name.startswith("student.") for name in names)
-    assert {"student.encoder.norm.running_mean", "student.predictor.norm.running_var"} <= names
+    assert {"student.encoder.norm.running_mean", "student.predictor.layers.1.running_var"} <= names
     assert names <= set(made.state_dict())
     assert {name for name, _ in made.named_parameters() if name.startswith("student.")} <= names
 
@@ -179,7 +181,7 @@ def test_an_image_has_its_own_views_wherever_it_stands(objective: Any) -> None:
 
 def test_views_change_from_step_to_step() -> None:
     made, batch = model().eval(), images()
-    losses = [made.compared(batch["image"], batch["index"], examples)[0] for examples in (0, 0, 4)]
+    losses = [made.compared(batch["image"], batch["index"], examples).loss for examples in (0, 0, 4)]
     assert losses[0] == losses[1] != losses[2]
 
 
@@ -190,10 +192,10 @@ def test_small_views_are_the_students_alone(objective: Any) -> None:
     seen: list[tuple[str, int]] = []
     for name, encoder in (("teacher", made.encoder), ("student", made.student.encoder)):
         encoder.register_forward_pre_hook(lambda _, given, name=name: seen.append((name, given[0].shape[-1])))
-    loss, said = made.compared(batch["image"], batch["index"], 0)
+    said = made.compared(batch["image"], batch["index"], 0)
     assert seen == [("teacher", 8)] * 2 + [("student", 8)] * 2 + [("student", 4)] * 3
-    assert len(said) == 2
-    assert torch.isfinite(loss)
+    assert len(said.teacher) == 2
+    assert torch.isfinite(said.loss)
 
 
 # --- ranks ------------------------------------------------------------------------------------------------------------

@@ -74,16 +74,16 @@ def test_all_of_an_image_in_its_own_size_is_the_image() -> None:
 @pytest.mark.parametrize("sides", [(32, 32), (20, 60), (60, 20)], ids=str)
 def test_parts_are_distributed_as_those_of_torchvision(sides: tuple[int, int]) -> None:
     scale, ratio = (0.3, 1.0), (0.75, 4 / 3)
-    numbers = torch.rand(4000, 22, generator=torch.Generator().manual_seed(3))
+    numbers = torch.rand(800, 22, generator=torch.Generator().manual_seed(3))
     mine = rectangles(sides, numbers, scale, ratio)
     torch.manual_seed(4)
     blank = torch.zeros(1, *sides)
-    theirs = torch.tensor([RandomResizedCrop.get_params(blank, list(scale), list(ratio)) for _ in range(4000)]).float()
+    theirs = torch.tensor([RandomResizedCrop.get_params(blank, list(scale), list(ratio)) for _ in range(800)]).float()
     assert bool((mine[:, :2] >= 0).all() and (mine[:, :2] + mine[:, 2:] <= torch.tensor(sides)).all())
     assert torch.equal(mine, mine.round())
-    error = (mine.var(dim=0) / 4000 + theirs.var(dim=0) / 4000).sqrt()
+    error = (mine.var(dim=0) / 800 + theirs.var(dim=0) / 800).sqrt()
     assert bool(((mine.mean(dim=0) - theirs.mean(dim=0)).abs() <= 4.5 * error + 1e-3).all())
-    assert torch.allclose(mine.std(dim=0), theirs.std(dim=0), rtol=0.1, atol=1e-3)
+    assert torch.allclose(mine.std(dim=0), theirs.std(dim=0), rtol=0.2, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -187,15 +187,33 @@ class FeatureNetwork(Protocol):
         ...
 
 
+class ProjectorNetwork(Protocol):
+    """Features to vectors that a self-supervised loss compares. Made for a number of features, ``num_features``."""
+
+    num_outputs: int
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``features``: (N, num_features) -> (N, num_outputs) float32."""
+        ...
+
+
+class ViewObjective(Protocol):
+    """The loss of two views of each image of a batch."""
+
+    def loss(self, first: Tensor, second: Tensor) -> Tensor:
+        """Vectors (N, D) of each image's views, of all ranks together, float32 -> a scalar."""
+        ...
+
+
 class DistillationObjective(Protocol):
     """What a student learns of a momentum teacher: the heads on top of both encoders, and the loss."""
 
     def projector(self, num_features: int) -> nn.Module:
-        """(N, num_features) -> (N, D), of the student and of the teacher."""
+        """(N, num_features) -> (N, num_outputs), of the student and of the teacher."""
         ...
 
-    def predictor(self) -> nn.Module:
-        """(N, D) -> (N, D), of the student alone; ``nn.Identity``: none."""
+    def predictor(self, num_outputs: int) -> nn.Module:
+        """(N, num_outputs) -> (N, num_outputs), of the student alone; ``nn.Identity``: none."""
         ...
 
     def loss(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:

@@ -3,21 +3,22 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from genlab.errors import ConfigError
 from genlab.model.augment.views import Views, numbers_by_index
+from genlab.model.averages import running_statistics
 from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory
 from genlab.model.momentum import cosine_momentum, follow
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import DistillationObjective, FeatureNetwork
 from genlab.model.sharding import shard
-
-_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+from genlab.model.spread import log_spread
 
 
 class SelfDistillation(Model):
@@ -34,7 +35,7 @@ class SelfDistillation(Model):
       in validation needs.
     * No gradient goes to the teacher. It has no dropout. Its batch norms normalize by the batch that it sees, as the
       student's do, and the statistics that they keep of it are its own, not averages of the student's.
-    * Each view passes the networks on its own, so that batch norms see one view at a time.
+    * Each view passes the networks on its own, so that batch norms, which are over all ranks, see one at a time.
     * Views are a function of (seed, examples seen, index of the image); in validation of (seed, index).
     """
 
@@ -72,8 +73,10 @@ class SelfDistillation(Model):
         if self.encoder is not None:
             return
         encoder: Any = self.make_encoder()
-        projector = self.objective.projector(encoder.num_features)
-        student = Student(copy.deepcopy(encoder), copy.deepcopy(projector), self.objective.predictor())
+        projector: Any = self.objective.projector(encoder.num_features)
+        student = Student(
+            copy.deepcopy(encoder), copy.deepcopy(projector), self.objective.predictor(projector.num_outputs)
+        )
         teacher = encoder.requires_grad_(False), projector.requires_grad_(False)
         parts = (*teacher, student.encoder, student.projector, student.predictor)
         if self.compile_networks:
@@ -91,17 +94,14 @@ class SelfDistillation(Model):
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for module in chain.from_iterable(part.modules() for part in self.frozen()):
-            if isinstance(module, _BATCH_NORM):
+            if isinstance(module, _BatchNorm):
                 module.train(mode)
         return self
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
         """The student's weights, and the statistics of its batch norms, which go with them."""
         yield from super().averaged()
-        for name, module in self.student.named_modules(prefix="student"):
-            if isinstance(module, _BATCH_NORM) and module.running_mean is not None:
-                yield f"{name}.running_mean", module.running_mean
-                yield f"{name}.running_var", module.running_var  # type: ignore[misc]
+        yield from running_statistics(self.student, "student")
 
     def configure_optimizers(self) -> Optimizer:
         optimizer = self.make_optimizer(parameter_groups(self.student))
@@ -124,32 +124,44 @@ class SelfDistillation(Model):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x = batch[self.key]
         if len(x) < 2:
-            raise ConfigError("self-distillation needs two images or more on each device. Use a larger data.batch_size.")
-        loss, scores = self.compared(x, batch["index"], self.progress.examples)
-        self.objective.follow(scores)
-        self.log("train/loss", loss, on_step=True, batch_size=len(x))
+            raise ConfigError(
+                "self-distillation needs two images or more on each device. Use a larger data.batch_size."
+            )
+        said = self.compared(x, batch["index"], self.progress.examples)
+        self.objective.follow(said.teacher)
+        self.log("train/loss", said.loss, on_step=True, batch_size=len(x))
         self.log("train/teacher_momentum", self.momentum_now, on_step=True, batch_size=len(x))
-        return loss
+        log_spread(self, said.features)
+        return said.loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """As in training, with the same views in every validation; nothing is updated."""
-        return {"loss": self.compared(batch[self.key], batch["index"], examples=0)[0]}
+        return {"loss": self.compared(batch[self.key], batch["index"], examples=0).loss}
 
-    def compared(self, x: Tensor, index: Tensor, examples: int) -> tuple[Tensor, Tensor]:
-        """The loss of images (N, C, H, W), whose views are those of their ``index`` (N,) after ``examples``; and what the
-        teacher says of the global views, (G, N, D)."""
+    def compared(self, x: Tensor, index: Tensor, examples: int) -> "Said":
+        """Of images (N, C, H, W), whose views are those of their ``index`` (N,) after ``examples``."""
         uniform = numbers_by_index(self.seed, examples, index)
         views = list(self.views(x, uniform))  # G of (N, C, H, W)
         with torch.no_grad():
-            teacher = torch.stack([self.projector(self.encoder(view)) for view in views])
+            features = [self.encoder(view) for view in views]
+            teacher = torch.stack([self.projector(f) for f in features])
         if self.views.num_local:
             views += list(self.views.local(x, uniform))
         student = torch.stack([self.student(view) for view in views])  # (V, N, D)
-        return self.objective.loss(student, teacher, self.progress.fraction), teacher
+        with torch.autocast(x.device.type, enabled=False):
+            return Said(self.objective.loss(student, teacher, self.progress.fraction), teacher, features[0])
 
     def features(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) on [-1, 1] -> (N, num_features) float32, of the teacher's encoder."""
         return self.encoder(x).float()  # type: ignore[no-any-return]
+
+
+class Said(NamedTuple):
+    """Of a batch."""
+
+    loss: Tensor  # a scalar
+    teacher: Tensor  # what the teacher says of the views that it sees, (G, N, D)
+    features: Tensor  # of its encoder, of the first view, (N, num_features)
 
 
 class Student(nn.Module):

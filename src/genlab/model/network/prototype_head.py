@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.model.network.batch_norm import BatchNorm
+
 _STD = 0.02  # of the weights of hidden layers at the start
 
 
@@ -17,16 +19,17 @@ class PrototypeHead(nn.Module):
         out: int,  # prototypes
         width: int = 2048,  # of the hidden layers
         bottleneck: int = 256,
-        batch_norm: bool = False,  # in the hidden layers
+        batch_norm: bool = False,  # in the hidden layers, over all ranks
     ):
         """Raises ValueError: a size is below 1."""
         super().__init__()
         if min(width, bottleneck) < 1:
             raise ValueError(f"width={width} and bottleneck={bottleneck} must be 1 or more.")
+        self.num_outputs = out
         layers: list[nn.Module] = []
         for inputs in (num_features, width):
             layers += [nn.Linear(inputs, width, bias=not batch_norm)]
-            layers += [nn.BatchNorm1d(width), nn.GELU()] if batch_norm else [nn.GELU()]
+            layers += [BatchNorm(width), nn.GELU()] if batch_norm else [nn.GELU()]
         self.hidden = nn.Sequential(*layers, nn.Linear(width, bottleneck))
         self.last = UnitRows(bottleneck, out)
         for module in self.hidden:

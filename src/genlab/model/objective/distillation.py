@@ -1,6 +1,6 @@
 """Losses of self-distillation: a student predicts, of each view, what its momentum teacher says of the others.
 
-``student`` and ``teacher`` are what they say of the views: (V, N, D) and (G, N, D), of which the teacher sees the first G.
+``student`` and ``teacher`` are what they say of the views: (V, N, D) and (G, N, D). The teacher sees the first G.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,13 +16,15 @@ from genlab.model.gathered import total
 class Head(Protocol):
     """Features to what a loss compares."""
 
+    num_outputs: int  # D
+
     def forward(self, features: Tensor) -> Tensor:
         """(N, num_features) -> (N, D)."""
         ...
 
 
 class ScoresPrototypes(Head, Protocol):
-    """Features to scores of prototypes, by a last layer that can be held as it is."""
+    """A head whose last layer can be held as it is."""
 
     last: nn.Module
 
@@ -35,23 +37,22 @@ class BYOL(nn.Module):
     Of more than two views it is twice the mean over pairs of different views, which of two is the paper's sum.
     """
 
-    def __init__(
-        self,
-        projector: Callable[..., Head],
-        predictor: Callable[..., Head],
-        out: int = 256,  # D, numbers of a vector that is compared
-    ):
-        """Raises ValueError: no numbers."""
+    def __init__(self, projector: Callable[..., Head], predictor: Callable[..., Head]):
         super().__init__()
-        if out < 1:
-            raise ValueError(f"out={out} must be 1 or more.")
-        self.make_projector, self.make_predictor, self.out = projector, predictor, out
+        self.make_projector, self.make_predictor = projector, predictor
 
     def projector(self, num_features: int) -> nn.Module:
-        return _module(self.make_projector(num_features, out=self.out))
+        return _module(self.make_projector(num_features))
 
-    def predictor(self) -> nn.Module:
-        return _module(self.make_predictor(self.out, out=self.out))
+    def predictor(self, num_outputs: int) -> nn.Module:
+        """Raises ValueError: it has other outputs than the projector."""
+        predictor = self.make_predictor(num_outputs)
+        if predictor.num_outputs != num_outputs:
+            raise ValueError(
+                f"the predictor has {predictor.num_outputs} outputs, which are compared with {num_outputs} of the "
+                f"projector. End model.objective.predictor.widths with {num_outputs}."
+            )
+        return _module(predictor)
 
     def loss(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
         student, teacher = F.normalize(_fine(student), dim=-1), F.normalize(_fine(teacher), dim=-1)
@@ -107,7 +108,7 @@ class DINO(nn.Module):
     def projector(self, num_features: int) -> nn.Module:
         return _module(self.make_projector(num_features, out=self.prototypes))
 
-    def predictor(self) -> nn.Module:
+    def predictor(self, num_outputs: int) -> nn.Module:
         return nn.Identity()
 
     def teacher_temperature(self, progress: float) -> float:
