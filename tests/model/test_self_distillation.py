@@ -269,6 +269,12 @@ def test_bad_values(options: dict[str, Any], message: str) -> None:
         model(**options)
 
 
+def test_small_views_are_refused_where_the_encoder_takes_one_size() -> None:
+    views = IndependentViews(View(), small=View(size=4), num_local=2)
+    with pytest.raises(ConfigError, match=r"4 x 4 pixels, and a Dropped takes .*Use model\.views\.num_local=0, or mod"):
+        model(encoder=Dropped, views=views)
+
+
 def test_a_single_image_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"needs two images or more on each device\. Use a larger data\.batch_size"):
         model().training_step(images(1), 0)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from genlab.errors import ConfigError
 from genlab.model.augment.views import Views, numbers_by_index
 from genlab.model.averages import running_statistics
-from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory
+from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory, in_eval_mode
 from genlab.model.momentum import cosine_momentum, follow
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import DistillationObjective, FeatureNetwork
@@ -73,6 +73,8 @@ class SelfDistillation(Model):
         if self.encoder is not None:
             return
         encoder: Any = self.make_encoder()
+        if self.views.num_local:
+            self.check_small_views(encoder)
         projector: Any = self.objective.projector(encoder.num_features)
         student = Student(
             copy.deepcopy(encoder), copy.deepcopy(projector), self.objective.predictor(projector.num_outputs)
@@ -87,6 +89,20 @@ class SelfDistillation(Model):
                 if any(True for _ in part.parameters()):
                     shard(part, self.device_mesh)
         self.encoder, self.projector, self.student = *teacher, student
+
+    def check_small_views(self, encoder: nn.Module) -> None:
+        """Raises ConfigError: the encoder takes no images of their size."""
+        device = next(encoder.parameters()).device
+        with torch.device("cpu"):  # networks may be made without memory
+            size = self.views.local(torch.zeros(1, *self.shape), lambda k: torch.zeros(1, k)).shape[2:]
+        try:
+            with torch.no_grad(), in_eval_mode(encoder):
+                encoder(torch.zeros(2, *size, device=device))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"small views are {size[1]} x {size[2]} pixels, and a {type(encoder).__name__} takes images of the "
+                "size of the data alone. Use model.views.num_local=0, or model/encoder=resnet."
+            ) from error
 
     def frozen(self) -> Iterable[nn.Module]:
         return () if self.encoder is None else (self.encoder, self.projector)

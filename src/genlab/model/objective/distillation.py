@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.errors import ConfigError
 from genlab.model.gathered import total
 
 
@@ -45,10 +46,10 @@ class BYOL(nn.Module):
         return _module(self.make_projector(num_features))
 
     def predictor(self, num_outputs: int) -> nn.Module:
-        """Raises ValueError: it has other outputs than the projector."""
+        """Raises ConfigError: it has other outputs than the projector."""
         predictor = self.make_predictor(num_outputs)
         if predictor.num_outputs != num_outputs:
-            raise ValueError(
+            raise ConfigError(
                 f"the predictor has {predictor.num_outputs} outputs, which are compared with {num_outputs} of the "
                 f"projector. End model.objective.predictor.widths with {num_outputs}."
             )
