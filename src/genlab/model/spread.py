@@ -26,8 +26,8 @@ def effective_rank(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def log_spread(model: Model, features: Tensor) -> None:
-    """Log both, in steps that a logger looks at, of one view of the images of this rank, (N, D): ``train/feature_std`` and
-    ``train/effective_rank``, which the monitor of failures reads."""
+    """Log both for a failure monitor, in steps that a logger looks at, as ``train/feature_std`` and
+    ``train/effective_rank``. ``features``: (N, D), of one view of this rank's images."""
     if model.unlogged is not None or len(features) < 2:
         return
     rows = features.detach()[:_MOST_ROWS].float()
