@@ -16,7 +16,14 @@ import torch
 from genlab.checkpoint import read
 from genlab.command.train import Interrupted
 from genlab.config.tree import ConfigTree
-from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasCaptionLikelihood, HasLikelihood
+from genlab.model.base import (
+    Classifies,
+    ComparesCaptions,
+    GenerativeModel,
+    HasCaptionLikelihood,
+    HasFeatures,
+    HasLikelihood,
+)
 from genlab.model.guidance.classifier_free import ClassifierFree
 from genlab.run import run_folder
 from genlab.run.load import load_run
@@ -129,7 +136,10 @@ def test_what_a_family_is(family: str, never_stopped: Any) -> None:
         assert model.embed_images(images).shape == model.embed_captions(captions).shape == (3, model.width)
         return
     if not isinstance(model, GenerativeModel):
-        assert isinstance(model, Classifies)
+        if not isinstance(model, Classifies):
+            assert isinstance(model, HasFeatures)
+            assert model.features(torch.zeros(3, 1, 16, 16)).ndim == 2
+            return
         assert model.logits(torch.zeros(3, 1, 16, 16)).shape == (3, 10)
         return
     if isinstance(model, HasCaptionLikelihood):
@@ -233,6 +243,11 @@ ALIKE = {
              "model/schedule=constant", "metrics=[perplexity]"),
     "pairs": ("model=contrastive_text", *SGD, "model.optimizer.lr=0.1", "trainer.gradient_clip_val=1.0",
               "model/schedule=constant", "metrics=[retrieval]"),
+    "byol": ("model=self_distillation", *SGD, "model.optimizer.lr=0.1", "model/schedule=constant",
+             "model/encoder=resnet18", "model.momentum=0.9"),
+    "dino": ("model=self_distillation", "model/objective=dino", *SGD, "model.optimizer.lr=0.1",
+             "model/schedule=constant", "model/encoder=resnet18", "model/views=dino", "model.views.num_local=1",
+             "model.momentum=0.9", "model.objective.held=0.2", "model.objective.projector.batch_norm=true"),
 }  # fmt: skip
 TRAIN_ALL = """
 import genlab

@@ -20,7 +20,7 @@ from genlab.command import train as train_command
 from genlab.config.build import resolve
 from genlab.config.tree import PACKAGED, ConfigTree, check_complete
 from genlab.data.image import ImageDataModule, to_float
-from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasCaptionLikelihood, Model
+from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasCaptionLikelihood, HasFeatures, Model
 from genlab.run import run_folder
 from genlab.run.assemble import check_config
 from genlab.sampling.draw import sample_images
@@ -48,7 +48,7 @@ NEEDS_CAPTIONS = ("contrastive_text",)
 # What makes a part small, by the name of the argument, wherever it stands below the model.
 SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1, "num_kv_heads": 1, "num_steps": 2,
          "latent_dim": 8, "shared_width": 4, "sample_length": 20, "num_likelihood_samples": 2, "style_width": 8,
-         "channel_base": 64, "channel_max": 8}  # fmt: skip
+         "channel_base": 64, "channel_max": 8, "widths": [8, 4], "prototypes": 16, "bottleneck": 4}  # fmt: skip
 
 
 @cache
@@ -143,10 +143,12 @@ def answers(model: Model, data: ImageDataModule) -> Tensor:
         return model.sample(4, pictures, RandomStream.for_samples(1, range(4)))
     if isinstance(model, GenerativeModel):
         return sample_images(model, range(4), seed=1)
-    assert isinstance(model, Classifies | ComparesCaptions)
+    assert isinstance(model, HasFeatures)
     with torch.no_grad():
         images = to_float(torch.from_numpy(data.table("val").images[:4]))
-        return model.logits(images) if isinstance(model, Classifies) else model.embed_images(images)
+        if isinstance(model, ComparesCaptions):
+            return model.embed_images(images)
+        return model.logits(images) if isinstance(model, Classifies) else model.features(images)
 
 
 def only_run(outputs: Path) -> Path:
