@@ -91,6 +91,7 @@ def overrides(autoencoder: Path) -> Any:
             "gan": ("model/augment=diffaugment", "model.discriminator_steps=2"),
             "stylegan2": STYLES,
             "progan": ("model.growth.fade=24", "model.growth.stable=16"),
+            "contrastive": ("model/encoder=resnet18",),
             "transformer": ("model/optimizer=muon", "model.network.dropout=0.3"),
         }
         return small(f"model={family}", *needed, *chance.get(family, ()))
@@ -136,9 +137,9 @@ def test_what_a_family_is(family: str, never_stopped: Any) -> None:
         assert model.embed_images(images).shape == model.embed_captions(captions).shape == (3, model.width)
         return
     if not isinstance(model, GenerativeModel):
+        assert isinstance(model, HasFeatures)
         if not isinstance(model, Classifies):
-            assert isinstance(model, HasFeatures)
-            assert model.features(torch.zeros(3, 1, 16, 16)).ndim == 2
+            assert model.features(torch.zeros(3, 1, 16, 16)).shape == (3, model.encoder.num_features)
             return
         assert model.logits(torch.zeros(3, 1, 16, 16)).shape == (3, 10)
         return
@@ -248,6 +249,9 @@ ALIKE = {
     "dino": ("model=self_distillation", "model/objective=dino", *SGD, "model.optimizer.lr=0.1",
              "model/schedule=constant", "model/encoder=resnet18", "model/views=dino", "model.views.num_local=1",
              "model.momentum=0.9", "model.objective.held=0.2", "model.objective.projector.batch_norm=true"),
+    # views are of an image's index, and batch norm and negatives of both ranks
+    "views": ("model=contrastive", "model/encoder=resnet18", *SGD, "model.optimizer.lr=0.01",
+              "model/schedule=constant"),
 }  # fmt: skip
 TRAIN_ALL = """
 import genlab

@@ -40,7 +40,10 @@ STARTED = {"lora", "dpo", "ipo", "kto", "orpo", "robust", "simpo", "slic", "brad
            "grpo", "dr_grpo", "rloo", "reinforce", "ppo"}  # fmt: skip
 ONCE = {"unet_large", "shift"}  # seen once: slow, and of another family
 AUTOENCODER = ("model=vae", "model.latent_shape=[2,4,4]")  # of a map of latents, which every network can denoise
-WIDTHS = {"classifier": 10, "contrastive_text": 8}  # of the answers of families that draw nothing
+WIDTHS = {
+    "classifier": 10,
+    "contrastive_text": 8,
+}  # of the answers of families that draw nothing; else of their features
 Choice = tuple[str, ...]  # model=..., then model/<part>=... in order
 
 
@@ -185,11 +188,6 @@ def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Choice:
     return ("data=array", f"data.path={path}", f"data.cache_dir={path.parent}", "metrics/extractor=random")
 
 
-def width_of(model: Any, family: str) -> int:
-    """Of the answers of a model that draws nothing: those of a self-supervised one are its encoder's features."""
-    return WIDTHS.get(family) or int(model.encoder.num_features)
-
-
 @pytest.mark.parametrize("choice", GRID, ids=[name(choice) for choice in (*SINGLE, *PAIRS)])
 def test_two_steps_then_the_same_answers_after_a_reload(
     choice: Choice, autoencoder: str, tiny_images: Choice, tmp_path: Path
@@ -219,7 +217,8 @@ def test_two_steps_then_the_same_answers_after_a_reload(
     if isinstance(model, HasCaptionLikelihood):
         answer: tuple[int, ...] = (data.spec.condition["caption"].length,)
     else:
-        answer = data.spec.shape if isinstance(model, GenerativeModel) else (width_of(model, family_of(choice)),)
+        widths = WIDTHS.get(family_of(choice)) or model.encoder.num_features
+        answer = data.spec.shape if isinstance(model, GenerativeModel) else (widths,)
     assert before.shape == (4, *answer)
     assert torch.equal(answers(again, data), before)
 

@@ -30,7 +30,7 @@ SHAPE = (3, 6, 6)
 def model(views: Any = None, objective: Any = None, **options: Any) -> Contrastive:
     torch.manual_seed(0)
     made = Contrastive(
-        partial(ResNet18, SHAPE, width=2, num_blocks=(1, 1)), partial(Projector, widths=(8, 6)),
+        partial(ResNet18, SHAPE, width=2, stages=(1, 1)), partial(Projector, widths=(8, 6)),
         views or IndependentViews(View()), objective or NTXent(), lambda p: torch.optim.SGD(p, lr=0.1), Constant(),
         SHAPE, **options,
     )  # fmt: skip

@@ -1,5 +1,5 @@
 """Warns of known training failures, with a remedy: a winning discriminator, mode collapse, exploding gradients,
-preferences that make all known answers unlikely, rewards that teach nothing or are gamed, and features that collapse."""
+preferences that make all known answers unlikely, rewards that teach nothing or are gamed, features that collapse."""
 
 import warnings
 from collections.abc import Mapping

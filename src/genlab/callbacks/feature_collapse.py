@@ -14,8 +14,8 @@ class FeatureCollapse:
 
     * **Complete collapse**: all images have nearly the same features. Their deviation, of unit vectors, is below a
       twentieth of that of vectors that point everywhere alike (Chen and He 2021, arXiv:2011.10566, section 4.1).
-    * **Dimensional collapse**: features vary in few directions (Jing et al. 2022, arXiv:2110.09348). Their effective rank
-      is below a twentieth of the largest that they could have in a batch, and below 2 at least.
+    * **Dimensional collapse**: features vary in few directions (Jing et al. 2022, arXiv:2110.09348). Their effective
+      rank is below 2, or below a twentieth of the largest that those of a batch can have.
     """
 
     def __init__(self) -> None:

@@ -221,8 +221,8 @@ class DistillationObjective(Protocol):
         ``progress`` in [0, 1]. -> a scalar."""
         ...
 
-    def follow(self, teacher: Tensor) -> None:
-        """Take in what the teacher has said in a training step, (G, N, D)."""
+    def follow(self, mean: Tensor) -> None:
+        """Take in the mean of what the teacher has said in a training step, over all views and ranks, (D,)."""
         ...
 
     def held(self, projector: nn.Module, progress: float) -> Iterable[nn.Parameter]:

@@ -14,6 +14,7 @@ from genlab.errors import ConfigError
 from genlab.model.augment.views import Views, numbers_by_index
 from genlab.model.averages import running_statistics
 from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory, in_eval_mode
+from genlab.model.gathered import gathered
 from genlab.model.momentum import cosine_momentum, follow
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import DistillationObjective, FeatureNetwork
@@ -144,7 +145,7 @@ class SelfDistillation(Model):
                 "self-distillation needs two images or more on each device. Use a larger data.batch_size."
             )
         said = self.compared(x, batch["index"], self.progress.examples)
-        self.objective.follow(said.teacher)
+        self.objective.follow(gathered(said.teacher.mean(dim=(0, 1))[None]).mean(dim=0))
         self.log("train/loss", said.loss, on_step=True, batch_size=len(x))
         self.log("train/teacher_momentum", self.momentum_now, on_step=True, batch_size=len(x))
         log_spread(self, said.features)

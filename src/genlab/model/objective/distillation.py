@@ -10,9 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.errors import ConfigError
-from genlab.model.gathered import total
-
 
 class Head(Protocol):
     """Features to what a loss compares."""
@@ -46,10 +43,10 @@ class BYOL(nn.Module):
         return _module(self.make_projector(num_features))
 
     def predictor(self, num_outputs: int) -> nn.Module:
-        """Raises ConfigError: it has other outputs than the projector."""
+        """Raises ValueError: it has other outputs than the projector."""
         predictor = self.make_predictor(num_outputs)
         if predictor.num_outputs != num_outputs:
-            raise ConfigError(
+            raise ValueError(
                 f"the predictor has {predictor.num_outputs} outputs, which are compared with {num_outputs} of the "
                 f"projector. End model.objective.predictor.widths with {num_outputs}."
             )
@@ -60,8 +57,8 @@ class BYOL(nn.Module):
         cosines = torch.einsum("vnd,gnd->vgn", student, teacher).mean(dim=2)  # (V, G)
         return 2 * mean_of_different(2 - 2 * cosines)
 
-    def follow(self, teacher: Tensor) -> None:
-        """It has nothing that depends on what the teacher has said before."""
+    def follow(self, mean: Tensor) -> None:
+        """Nothing of it depends on what the teacher has said before."""
 
     def held(self, projector: nn.Module, progress: float) -> Iterable[nn.Parameter]:
         return ()
@@ -123,12 +120,9 @@ class DINO(nn.Module):
         return mean_of_different(-torch.einsum("vnd,gnd->vgn", log_probability, target).mean(dim=2))
 
     @torch.no_grad()
-    def follow(self, teacher: Tensor) -> None:
-        """Move the center towards the mean of what the teacher has said of a batch, on all ranks (eq. 4)."""
-        scores = _fine(teacher).flatten(0, 1)  # (G N, D)
-        count = torch.full((1,), float(len(scores)), dtype=scores.dtype, device=scores.device)
-        sums = total(torch.cat([scores.sum(dim=0), count]))
-        self.center.lerp_((sums[:-1] / sums[-1]).to(self.center.dtype), 1 - self.center_momentum)
+    def follow(self, mean: Tensor) -> None:
+        """Move the center towards the mean of what the teacher has said of a batch (eq. 4)."""
+        self.center.lerp_(mean.to(self.center.dtype), 1 - self.center_momentum)
 
     def held(self, projector: nn.Module, progress: float) -> Iterable[nn.Parameter]:
         return projector.last.parameters() if progress < self.held_share else ()  # type: ignore[operator, union-attr]
