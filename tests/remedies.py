@@ -905,12 +905,6 @@ TRIED = (
         ("data.batch_size=8",),
     ),
     Tried(
-        "model/objective/distillation.py",
-        "which are compared with",
-        (*DISTILLED, "model.objective.predictor.widths=[8,4]"),
-        ("model.objective.predictor.widths=[8,128]",),
-    ),
-    Tried(
         "metrics/retrieval.py",
         "does not compare images with captions",
         (*DIGITS, *MLP, "metrics=[retrieval]"),

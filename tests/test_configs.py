@@ -168,6 +168,9 @@ NETWORK_SLOTS = (
     "ladder",
     "image_encoder",
     "text_encoder",
+    "projector",
+    "predictor",
+    "head",
 )  # roles of networks in a model
 
 

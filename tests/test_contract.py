@@ -248,7 +248,7 @@ ALIKE = {
              "model/encoder=resnet18", "model.momentum=0.9"),
     "dino": ("model=self_distillation", "model/objective=dino", *SGD, "model.optimizer.lr=0.1",
              "model/schedule=constant", "model/encoder=resnet18", "model/views=dino", "model.views.num_local=1",
-             "model.momentum=0.9", "model.objective.held=0.2", "model.objective.projector.batch_norm=true"),
+             "model.momentum=0.9", "model.objective.held=0.2", "model.objective.head.batch_norm=true"),
     # views are of an image's index, and batch norm and negatives of both ranks
     "views": ("model=contrastive", "model/encoder=resnet18", *SGD, "model.optimizer.lr=0.01",
               "model/schedule=constant"),

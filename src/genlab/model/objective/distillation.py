@@ -78,7 +78,7 @@ class DINO(nn.Module):
 
     def __init__(
         self,
-        projector: Callable[..., ScoresPrototypes],
+        head: Callable[..., ScoresPrototypes],
         prototypes: int = 65536,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,  # after the warm-up
@@ -98,13 +98,13 @@ class DINO(nn.Module):
         for name, value in (("warmup", warmup), ("center_momentum", center_momentum), ("held", held)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value} must be in [0, 1].")
-        self.make_projector, self.prototypes, self.student_temperature = projector, prototypes, student_temperature
+        self.make_head, self.prototypes, self.student_temperature = head, prototypes, student_temperature
         self.temperatures, self.warmup = (warmup_temperature, teacher_temperature), warmup
         self.center_momentum, self.held_share = center_momentum, held
         self.register_buffer("center", torch.zeros(prototypes))
 
     def projector(self, num_features: int) -> nn.Module:
-        return _module(self.make_projector(num_features, out=self.prototypes))
+        return _module(self.make_head(num_features, out=self.prototypes))
 
     def predictor(self, num_outputs: int) -> nn.Module:
         return nn.Identity()
