@@ -245,8 +245,8 @@ ALIKE = {
     "pairs": ("model=contrastive_text", *SGD, "model.optimizer.lr=0.1", "trainer.gradient_clip_val=1.0",
               "model/schedule=constant", "metrics=[retrieval]"),
     # views are of an image's index, and batch norm and negatives of both ranks
-    "views": ("model=contrastive", "model/encoder=resnet18", *SGD, "model.optimizer.lr=0.01",
-              "model/schedule=constant"),
+    "views": ("model=contrastive", "model/encoder=resnet18", "model.encoder.stages=[1,1]", *SGD,
+              "model.optimizer.lr=0.001", "model/schedule=constant"),
 }  # fmt: skip
 TRAIN_ALL = """
 import genlab
