@@ -250,8 +250,8 @@ ALIKE = {
              "model/schedule=constant", "model/encoder=resnet18", "model/views=dino", "model.views.num_local=1",
              "model.momentum=0.9", "model.objective.held=0.2", "model.objective.head.batch_norm=true"),
     # views are of an image's index, and batch norm and negatives of both ranks
-    "views": ("model=contrastive", "model/encoder=resnet18", *SGD, "model.optimizer.lr=0.01",
-              "model/schedule=constant"),
+    "views": ("model=contrastive", "model/encoder=resnet18", "model.encoder.stages=[1,1]", *SGD,
+              "model.optimizer.lr=0.001", "model/schedule=constant"),
 }  # fmt: skip
 TRAIN_ALL = """
 import genlab
