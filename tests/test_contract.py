@@ -92,6 +92,7 @@ def overrides(autoencoder: Path) -> Any:
             "stylegan2": STYLES,
             "progan": ("model.growth.fade=24", "model.growth.stable=16"),
             "contrastive": ("model/encoder=resnet18",),
+            "self_distillation": ("model/objective=dino", "model.objective.held=0.2", "model/encoder=resnet18"),
             "transformer": ("model/optimizer=muon", "model.network.dropout=0.3"),
         }
         return small(f"model={family}", *needed, *chance.get(family, ()))
@@ -244,11 +245,13 @@ ALIKE = {
              "model/schedule=constant", "metrics=[perplexity]"),
     "pairs": ("model=contrastive_text", *SGD, "model.optimizer.lr=0.1", "trainer.gradient_clip_val=1.0",
               "model/schedule=constant", "metrics=[retrieval]"),
-    "byol": ("model=self_distillation", *SGD, "model.optimizer.lr=0.1", "model/schedule=constant",
-             "model/encoder=resnet18", "model.momentum=0.9"),
-    "dino": ("model=self_distillation", "model/objective=dino", *SGD, "model.optimizer.lr=0.1",
-             "model/schedule=constant", "model/encoder=resnet18", "model/views=dino", "model.views.num_local=1",
-             "model.momentum=0.9", "model.objective.held=0.2", "model.objective.head.batch_norm=true"),
+    # with batch norm of both ranks, and a center of both; the last layer moves after a fifth of the run
+    "byol": ("model=self_distillation", *SGD, "model.optimizer.lr=0.001", "model/schedule=constant",
+             "model/encoder=resnet18", "model.encoder.stages=[1,1]", "model.momentum=0.9"),
+    "dino": ("model=self_distillation", "model/objective=dino", *SGD, "model.optimizer.lr=0.0001",
+             "model/schedule=constant", "model/encoder=resnet18", "model.encoder.stages=[1,1]", "model/views=dino",
+             "model.views.num_local=1", "model.momentum=0.9", "model.objective.held=0.2",
+             "model.objective.head.batch_norm=true"),
     # views are of an image's index, and batch norm and negatives of both ranks
     "views": ("model=contrastive", "model/encoder=resnet18", "model.encoder.stages=[1,1]", *SGD,
               "model.optimizer.lr=0.001", "model/schedule=constant"),
