@@ -92,6 +92,8 @@ def choice_of(family: str, changed: dict[str, str]) -> Choice | None:
         return None
     if parts and parts.get("generator_penalty") == "path_length" and parts["generator"] != "stylegan2":  # has no styles
         return None
+    if parts and parts.get("views") == "crop" and family == "self_distillation":  # is one view
+        return None
     return None if parts is None else (f"model={family}", *(f"model/{part}={o}" for part, o in parts.items()))
 
 
