@@ -315,6 +315,7 @@ def test_collapsed_features_are_named_and_healthy_ones_are_not() -> None:
     assert FeatureCollapse().look({}, 0, None) == {}
 
 
+@pytest.mark.matrix
 def test_a_run_whose_features_collapse_is_warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = (*small("model=contrastive"), "callbacks.monitor.grace=0", "callbacks.monitor.grace_examples=0")
     with warnings.catch_warnings():
