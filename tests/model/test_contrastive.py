@@ -1,6 +1,7 @@
 """Losses of two views against lightly, the family that has them, and how spread its features are."""
 
 import math
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from genlab.model.objective.views import BarlowTwins, NTXent, VICReg
 from genlab.model.schedule import Constant
 from genlab.model.spread import effective_rank, feature_std, log_spread
 from ranks import on_ranks
+from tiny_run import small, train
 
 SHAPE = (3, 6, 6)
 
@@ -282,9 +284,10 @@ def logged_for(features: Tensor) -> tuple[dict[str, Any], int | None]:
     return found, made.most_rank
 
 
-def looked(features: Tensor, looks: int = 5) -> dict[str, str]:
+def looked(features: Tensor, first: Tensor, looks: int = 5) -> dict[str, str]:
+    """What is said of features at the last of several looks, after a first one at ``first``."""
     watch, (logged, most) = FeatureCollapse(), logged_for(features)
-    found: dict[str, str] = {}
+    found = watch.look(*logged_for(first)[:1], 0, most, judges=False)
     for look in range(looks):
         assert not found
         again = FeatureCollapse()
@@ -296,16 +299,31 @@ def looked(features: Tensor, looks: int = 5) -> dict[str, str]:
 def test_collapsed_features_are_named_and_healthy_ones_are_not() -> None:
     generator = torch.Generator().manual_seed(0)
     healthy = torch.randn(64, 100, generator=generator).relu()
-    assert looked(healthy) == {}
-    assert looked(torch.ones(64, 100) + 0.01 * healthy, looks=4) == {}
-    (complete,) = looked(torch.ones(64, 100) + 0.01 * healthy).items()
-    assert complete[0] == "complete collapse"
-    assert "all images had nearly the same features" in complete[1]
+    pooled = 1 + 0.1 * healthy  # with much in common, as means of activations have
+    assert logged_for(pooled)[0]["train/feature_std"] < 0.1
+    assert looked(healthy, first=healthy) == {}
+    assert looked(pooled, first=pooled) == {}
+    assert looked(1 + 0.01 * healthy, first=healthy, looks=4) == {}
+    for collapsed, first in ((1 + 0.01 * healthy, healthy), (1 + 1e-4 * healthy, 1 + 1e-4 * healthy)):
+        (complete,) = looked(collapsed, first).items()
+        assert complete[0] == "complete collapse"
+        assert "all images had nearly the same features" in complete[1]
     flat = F.normalize(healthy[:, :2] - 0.5) @ torch.randn(2, 100, generator=generator)
-    (dimensional,) = looked(flat + 1e-3 * healthy).items()
+    (dimensional,) = looked(flat + 1e-3 * healthy, first=healthy).items()
     assert dimensional[0] == "dimensional collapse"
     assert "of 63 directions" in dimensional[1]
     assert FeatureCollapse().look({}, 0, None) == {}
+
+
+@pytest.mark.matrix
+def test_a_run_whose_features_collapse_is_warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = (*small("model=contrastive"), "callbacks.monitor.grace=0", "callbacks.monitor.grace_examples=0")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".* collapse")
+        train(*given, outputs=tmp_path / "healthy")
+    monkeypatch.setattr("genlab.model.contrastive.log_spread", lambda model, x: log_spread(model, torch.ones_like(x)))
+    with pytest.warns(UserWarning, match="^complete collapse: at the last 5 looks, up to 40 examples, all images had"):
+        train(*given, outputs=tmp_path / "collapsed")
 
 
 def test_only_what_a_logger_looks_at_is_computed() -> None:

@@ -139,11 +139,11 @@ class FailureMonitor(Callback):
         judges = model.held_back()
         for failure, sentence in self.policies.look(trainer.callback_metrics, model.progress.examples, judges).items():
             self.say(failure, sentence)
-        if self.judges(model):
-            for failure, sentence in self.collapse.look(
-                trainer.callback_metrics, model.progress.examples, model.most_rank
-            ).items():
-                self.say(failure, sentence)
+        collapse = self.collapse.look(
+            trainer.callback_metrics, model.progress.examples, model.most_rank, self.judges(model)
+        )
+        for failure, sentence in collapse.items():
+            self.say(failure, sentence)
         for name, norms in self.gradients.items():
             if norms.last is not None:
                 values[f"gradient_norm{f'_{name}' if name else ''}"] = norms.last

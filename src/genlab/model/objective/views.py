@@ -18,7 +18,8 @@ class NTXent:
     def loss(self, first: Tensor, second: Tensor) -> Tensor:
         """Vectors (N, D) of each image's two views, of all ranks together -> nats, a scalar. A batch of one is 0."""
         z = F.normalize(torch.cat([first, second]), dim=1)
-        logits = (z @ z.T / self.temperature).fill_diagonal_(-torch.inf)
+        own = torch.eye(len(z), dtype=torch.bool, device=z.device)
+        logits = (z @ z.T / self.temperature).masked_fill(own, -torch.inf)
         same = torch.arange(len(z), device=z.device).roll(len(first))
         return F.cross_entropy(logits, same)
 
