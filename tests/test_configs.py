@@ -167,9 +167,13 @@ NETWORK_SLOTS = (
     "decoder",
     "generator",
     "discriminator",
+    "projector",
     "ladder",
     "image_encoder",
     "text_encoder",
+    "projector",
+    "predictor",
+    "head",
 )  # roles of networks in a model
 
 
@@ -197,6 +201,8 @@ def test_targets_are_where_the_file_is(path: Path) -> None:
             package = "evaluation.evaluation"
         if group == "model/rewards":
             package = "rewards"
+        if group == "model/views":
+            package = "model.augment"
         if group.rpartition("/")[2] in NETWORK_SLOTS:
             package = "model.network"
         assert target.startswith((f"genlab.{package}.", "genlab.interop.")), f"{target} is named in configs/{group}"

@@ -21,6 +21,7 @@ from genlab.model.base import (
     ComparesCaptions,
     GenerativeModel,
     HasCaptionLikelihood,
+    HasFeatures,
     HasLikelihood,
     HasPseudoLikelihood,
 )
@@ -91,6 +92,8 @@ def overrides(autoencoder: Path) -> Any:
             "gan": ("model/augment=diffaugment", "model.discriminator_steps=2"),
             "stylegan2": STYLES,
             "progan": ("model.growth.fade=24", "model.growth.stable=16"),
+            "contrastive": ("model/encoder=resnet18",),
+            "self_distillation": ("model/objective=dino", "model.objective.held=0.2", "model/encoder=resnet18"),
             "transformer": ("model/optimizer=muon", "model.network.dropout=0.3"),
             "masked_language": ("model.network.dropout=0.3",),
         }
@@ -142,7 +145,10 @@ def test_what_a_family_is(family: str, never_stopped: Any) -> None:
         assert torch.isfinite(nats).all()
         return
     if not isinstance(model, GenerativeModel):
-        assert isinstance(model, Classifies)
+        assert isinstance(model, HasFeatures)
+        if not isinstance(model, Classifies):
+            assert model.features(torch.zeros(3, 1, 16, 16)).shape == (3, model.encoder.num_features)
+            return
         assert model.logits(torch.zeros(3, 1, 16, 16)).shape == (3, 10)
         return
     if isinstance(model, HasCaptionLikelihood):
@@ -249,6 +255,16 @@ ALIKE = {
                     "model/schedule=constant", "metrics=[pseudo_perplexity]"),
     "pairs": ("model=contrastive_text", *SGD, "model.optimizer.lr=0.1", "trainer.gradient_clip_val=1.0",
               "model/schedule=constant", "metrics=[retrieval]"),
+    # with batch norm of both ranks, and a center of both; the last layer moves after a fifth of the run
+    "byol": ("model=self_distillation", *SGD, "model.optimizer.lr=0.001", "model/schedule=constant",
+             "model/encoder=resnet18", "model.encoder.stages=[1,1]", "model.momentum=0.9"),
+    "dino": ("model=self_distillation", "model/objective=dino", *SGD, "model.optimizer.lr=0.0001",
+             "model/schedule=constant", "model/encoder=resnet18", "model.encoder.stages=[1,1]", "model/views=dino",
+             "model.views.num_local=1", "model.momentum=0.9", "model.objective.held=0.2",
+             "model.objective.head.batch_norm=true"),
+    # views are of an image's index, and batch norm and negatives of both ranks
+    "views": ("model=contrastive", "model/encoder=resnet18", "model.encoder.stages=[1,1]", *SGD,
+              "model.optimizer.lr=0.001", "model/schedule=constant"),
 }  # fmt: skip
 TRAIN_ALL = """
 import genlab

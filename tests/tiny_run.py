@@ -26,6 +26,7 @@ from genlab.model.base import (
     ComparesCaptions,
     GenerativeModel,
     HasCaptionLikelihood,
+    HasFeatures,
     HasPseudoLikelihood,
     Model,
 )
@@ -57,7 +58,7 @@ NEEDS_TEXT = ("masked_language",)
 # What makes a part small, by the name of the argument, wherever it stands below the model.
 SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1, "num_kv_heads": 1, "num_steps": 2,
          "latent_dim": 8, "shared_width": 4, "sample_length": 20, "num_likelihood_samples": 2, "style_width": 8,
-         "channel_base": 64, "channel_max": 8}  # fmt: skip
+         "channel_base": 64, "channel_max": 8, "widths": [8, 4], "prototypes": 16, "bottleneck": 4}  # fmt: skip
 
 
 @cache
@@ -147,8 +148,8 @@ def resume(run: Path, *overrides: str, allow_changes: bool = False) -> None:
 
 
 def answers(model: Model, data: Any) -> Tensor:
-    """What a model that was trained on ``data`` is for: four samples, or captions, logits or vectors of images, or
-    probabilities of tokens."""
+    """What a model that was trained on ``data`` is for: four samples, or captions, logits, vectors or features of
+    images, or probabilities of tokens."""
     if isinstance(model, HasPseudoLikelihood):
         tokens = data.tokens("val")[: 4 * data.context].astype(np.int64).reshape(4, data.context)
         return model.pseudo_log_probs(torch.from_numpy(tokens))
@@ -158,10 +159,12 @@ def answers(model: Model, data: Any) -> Tensor:
         return model.sample(4, pictures, RandomStream.for_samples(1, range(4)))
     if isinstance(model, GenerativeModel):
         return sample_images(model, range(4), seed=1)
-    assert isinstance(model, Classifies | ComparesCaptions)
+    assert isinstance(model, HasFeatures)
     with torch.no_grad():
         images = to_float(torch.from_numpy(data.table("val").images[:4]))
-        return model.logits(images) if isinstance(model, Classifies) else model.embed_images(images)
+        if isinstance(model, ComparesCaptions):
+            return model.embed_images(images)
+        return model.logits(images) if isinstance(model, Classifies) else model.features(images)
 
 
 def only_run(outputs: Path) -> Path:

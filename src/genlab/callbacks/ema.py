@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from genlab.callbacks.finite_guard import settle
 from genlab.model.averages import copy_weights, load_averages, placed_like
@@ -62,7 +63,8 @@ class EMA(Callback):
         weights = self._weights or [p for _, p in pl_module.averaged()]  # sharded ones are others in every step
         if any(p.dtype != torch.float32 for p in weights):
             weights = [p.float() for p in weights]
-        torch._foreach_lerp_(list(self.averages.values()), weights, 1 - decay)
+        # Of sharded weights this rank's shards, since buffers beside them are whole on every rank.
+        torch._foreach_lerp_([*map(_local, self.averages.values())], [*map(_local, weights)], 1 - decay)
 
     @contextmanager
     def swapped_in(self, model: Model) -> Iterator[None]:
@@ -83,6 +85,10 @@ class EMA(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.averages = dict(checkpoint.get("ema", {}))  # a continued run may start to average
+
+
+def _local(x: Tensor) -> Tensor:
+    return x.to_local() if isinstance(x, DTensor) else x
 
 
 @contextmanager

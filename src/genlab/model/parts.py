@@ -4,7 +4,7 @@ A class fits a protocol if it has the protocol's methods with the same parameter
 this before anything is built), so a network or an objective needs no base class and no registration.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -184,6 +184,49 @@ class FeatureNetwork(Protocol):
 
     def forward(self, image: Tensor) -> Tensor:
         """``image``: (N, C, H, W) in [-1, 1] -> (N, num_features)."""
+        ...
+
+
+class ProjectorNetwork(Protocol):
+    """Features to vectors that a self-supervised loss compares. Made for a number of features, ``num_features``."""
+
+    num_outputs: int
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``features``: (N, num_features) -> (N, num_outputs) float32."""
+        ...
+
+
+class ViewObjective(Protocol):
+    """The loss of two views of each image of a batch."""
+
+    def loss(self, first: Tensor, second: Tensor) -> Tensor:
+        """Vectors (N, D) of each image's views, of all ranks together, float32 -> a scalar."""
+        ...
+
+
+class DistillationObjective(Protocol):
+    """What a student learns of a momentum teacher: the heads on top of both encoders, and the loss."""
+
+    def projector(self, num_features: int) -> nn.Module:
+        """(N, num_features) -> (N, num_outputs), of the student and of the teacher."""
+        ...
+
+    def predictor(self, num_outputs: int) -> nn.Module:
+        """(N, num_outputs) -> (N, num_outputs), of the student alone; ``nn.Identity``: none."""
+        ...
+
+    def loss(self, student: Tensor, teacher: Tensor, progress: float) -> Tensor:
+        """``student`` (V, N, D): what it says of V views of N images; ``teacher`` (G, N, D): of the first G of these;
+        ``progress`` in [0, 1]. -> a scalar."""
+        ...
+
+    def follow(self, mean: Tensor) -> None:
+        """Take in the mean of what the teacher has said in a training step, over all views and ranks, (D,)."""
+        ...
+
+    def held(self, projector: nn.Module, progress: float) -> Iterable[nn.Parameter]:
+        """The parameters of the student's ``projector`` that stay as they are at ``progress`` in [0, 1]."""
         ...
 
 

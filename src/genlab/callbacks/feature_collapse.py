@@ -1,0 +1,66 @@
+"""Failures of self-supervised learning: features that are the same for all images, or vary in few directions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_IN_A_ROW = 5  # looks that have to agree
+_STD = 0.05  # of that at the first look
+_LEAST_STD = 1e-3  # of that of vectors that point everywhere alike
+_RANK = 0.05  # of the largest possible
+
+
+class FeatureCollapse:
+    """What becomes of the features of a batch. The loss of a family without negatives, such as a teacher and its
+    student, is lowest when all are equal.
+
+    * **Complete collapse**: all images have nearly the same features (Chen and He 2021, arXiv:2011.10566, section 4.1).
+      The deviation of unit vectors is below a twentieth of what it was at the start, where means of activations after a
+      ReLU, which have much in common, may have 0.05; or below 0.001.
+    * **Dimensional collapse**: features vary in few directions (Jing et al. 2022, arXiv:2110.09348). Their effective
+      rank is below 2, or below a twentieth of the largest that those of a batch can have.
+    """
+
+    def __init__(self) -> None:
+        self.in_a_row = {"complete": 0, "dimensional": 0}
+        self.first_std: float | None = None
+
+    def look(
+        self, logged: Mapping[str, Any], examples: int, most_rank: int | None, judges: bool = True
+    ) -> dict[str, str]:
+        """What is wrong after a step, by the name of the failure: a sentence with what to do. ``most_rank``: the
+        largest effective rank that is possible; ``judges``: whether it is late enough for a failure."""
+        if most_rank is None or "train/feature_std" not in logged or "train/effective_rank" not in logged:
+            return {}
+        std, rank = float(logged["train/feature_std"]), float(logged["train/effective_rank"])
+        self.first_std = std if self.first_std is None else self.first_std
+        if not judges:
+            return {}
+        is_low = std < max(_STD * min(self.first_std, 1.0), _LEAST_STD)
+        if self._holds("complete", is_low):
+            return {
+                "complete collapse": (
+                    f"complete collapse: at the last {_IN_A_ROW} looks, up to {examples:,} examples, all images had "
+                    f"nearly the same features (train/feature_std {std:.2g}, at first {self.first_std:.2g}). Use a "
+                    "lower model.optimizer.lr, or model=contrastive, whose loss keeps images apart."
+                )
+            }
+        if self._holds("dimensional", rank < max(_RANK * most_rank, 2.0) and not is_low):
+            return {
+                "dimensional collapse": (
+                    f"dimensional collapse: at the last {_IN_A_ROW} looks, up to {examples:,} examples, features "
+                    f"varied in about {rank:.1f} of {most_rank} directions (train/effective_rank). Use a lower "
+                    "model.optimizer.lr, or a loss that has elements uncorrelated: model=contrastive "
+                    "model/objective=vicreg."
+                )
+            }
+        return {}
+
+    def _holds(self, name: str, now: bool) -> bool:
+        self.in_a_row[name] = self.in_a_row[name] + 1 if now else 0
+        return self.in_a_row[name] >= _IN_A_ROW
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"in_a_row": dict(self.in_a_row), "first_std": self.first_std}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.in_a_row, self.first_std = dict(state["in_a_row"]), state["first_std"]
