@@ -40,7 +40,12 @@ STARTED = {"lora", "dpo", "ipo", "kto", "orpo", "robust", "simpo", "slic", "brad
            "grpo", "dr_grpo", "rloo", "reinforce", "ppo"}  # fmt: skip
 ONCE = {"unet_large", "shift"}  # seen once: slow, and of another family
 AUTOENCODER = ("model=vae", "model.latent_shape=[2,4,4]")  # of a map of latents, which every network can denoise
-WIDTHS = {"classifier": 10, "contrastive_text": 8}  # of the answers of families that draw nothing
+WIDTHS = {
+    "classifier": 10,
+    "contrastive_text": 8,
+    "masked_autoencoder": 8,
+    "jepa": 8,
+}  # of the answers of families that draw nothing
 Choice = tuple[str, ...]  # model=..., then model/<part>=... in order
 
 

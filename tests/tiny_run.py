@@ -20,7 +20,7 @@ from genlab.command import train as train_command
 from genlab.config.build import resolve
 from genlab.config.tree import PACKAGED, ConfigTree, check_complete
 from genlab.data.image import ImageDataModule, to_float
-from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasCaptionLikelihood, Model
+from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasCaptionLikelihood, HasFeatures, Model
 from genlab.run import run_folder
 from genlab.run.assemble import check_config
 from genlab.sampling.draw import sample_images
@@ -143,10 +143,12 @@ def answers(model: Model, data: ImageDataModule) -> Tensor:
         return model.sample(4, pictures, RandomStream.for_samples(1, range(4)))
     if isinstance(model, GenerativeModel):
         return sample_images(model, range(4), seed=1)
-    assert isinstance(model, Classifies | ComparesCaptions)
+    assert isinstance(model, HasFeatures)
     with torch.no_grad():
         images = to_float(torch.from_numpy(data.table("val").images[:4]))
-        return model.logits(images) if isinstance(model, Classifies) else model.embed_images(images)
+        if isinstance(model, ComparesCaptions):
+            return model.embed_images(images)
+        return model.logits(images) if isinstance(model, Classifies) else model.features(images)
 
 
 def only_run(outputs: Path) -> Path:
