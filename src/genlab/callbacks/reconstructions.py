@@ -5,7 +5,7 @@ from pytorch_lightning import Trainer
 
 from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.periodic_samples import PeriodicSamples, samples_folder, shown_by
-from genlab.data.image import to_float
+from genlab.data.image import to_float, to_pixels
 from genlab.model.base import FillsIn, Model, in_eval_mode
 from genlab.sampling.pictures import save_grid
 
@@ -34,7 +34,9 @@ class Reconstructions(PeriodicSamples):
         if not trainer.is_global_zero:
             return
         path = samples_folder(trainer) / f"examples={model.progress.examples:012d}.png"
-        save_grid(torch.stack([images, masked, filled], dim=1).flatten(0, 1), 3 * self.columns, path)
+        shown = torch.stack([images, masked, filled], dim=1).flatten(0, 1)
+        bits = trainer.datamodule.spec.bits  # type: ignore[attr-defined]
+        save_grid(to_pixels(shown, bits).cpu(), 3 * self.columns, path)
         said = (
             f"after {model.progress.examples:,} examples: held-out images, and beside each the image with hidden "
             "patches gray, and with what is predicted there"

@@ -291,8 +291,8 @@ def check_callbacks(callbacks: Sequence[pl.Callback], model: Model) -> None:
             )
         if isinstance(callback, Reconstructions) and not isinstance(model, FillsIn):
             raise ConfigError(
-                f"callbacks: Reconstructions shows hidden parts of images filled in, and a {type(model).__name__} fills "
-                "in none. Use callbacks=[no_samples]."
+                f"callbacks: Reconstructions shows hidden parts of images filled in, and a {type(model).__name__} "
+                "fills in none. Use callbacks=[no_samples]."
             )
         writes_captions = isinstance(model, HasCaptionLikelihood)
         if isinstance(callback, SampleGrid | TextSamples) and writes_captions:
