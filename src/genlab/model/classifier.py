@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from genlab.errors import ConfigError
 from genlab.model.augment.diffaugment import Augmentation
+from genlab.model.averages import running_statistics
 from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory
 from genlab.model.freezing import trained
 from genlab.model.parts import FeatureNetwork
@@ -23,7 +24,7 @@ class Classifier(Model):
     It does not sample. Metrics can use its features and logits: ``metrics.extractor=<its run folder>``. Features are
     standardised, without which the linear map learns slowly: in training by the statistics of the batch, in use by
     running ones (batch norm without weights). These are averaged like the weights: those of others than the averaged
-    weights would not fit. What comes before them does not depend on the batch.
+    weights would not fit. What comes before them does not depend on the batch, unless the network has batch norm too.
     """
 
     kinds = frozenset({"continuous"})
@@ -78,8 +79,7 @@ class Classifier(Model):
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
         """The weights, and the statistics of features, which go with them."""
         yield from super().averaged()
-        yield "standardise.running_mean", self.standardise.running_mean  # type: ignore[misc]
-        yield "standardise.running_var", self.standardise.running_var  # type: ignore[misc]
+        yield from running_statistics(self)
 
     def configure_optimizers(self) -> Optimizer:
         return self.make_optimizer(trained(self))

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from genlab.model.augment.adaptive import AdaptiveAugmentation, adaptive
 from genlab.model.augment.diffaugment import Augmentation
+from genlab.model.averages import running_statistics
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.condition import Conditions, told_to
 from genlab.model.draws import Draws, truncated_normal
@@ -317,10 +317,7 @@ class GAN(GenerativeModel):
         """The generator's weights and batch norm statistics, which can be averaged too. Other buffers cannot: unit
         vectors of spectral norm, counts."""
         yield from ((f"generator.{name}", p) for name, p in self.generator.named_parameters())
-        for name, module in self.generator.named_modules(prefix="generator"):
-            if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
-                yield f"{name}.running_mean", module.running_mean
-                yield f"{name}.running_var", module.running_var
+        yield from running_statistics(self.generator, "generator")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -72,6 +72,31 @@ class ViT(nn.Module):
         return self.norm(x)
 
 
+class ViTFeatures(ViT):
+    """The same, as a network of features: the class token's vector, or the mean of those of the patches."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],  # of an image (C, H, W)
+        patch_size: int = 4,  # pixels; divides both sides
+        width: int = 192,
+        depth: int = 6,
+        num_heads: int = 4,
+        mlp_ratio: float = 4.0,  # hidden units of a feed-forward network / width
+        dropout: float = 0.0,  # of embeddings, and of what each block adds
+        stem: Literal["linear", "convolutions"] = "linear",  # how a patch becomes a vector
+        features: Literal["class_token", "mean"] = "class_token",
+    ):
+        """Raises ValueError as :class:`ViT` does."""
+        super().__init__(shape, patch_size, width, depth, num_heads, mlp_ratio, dropout, stem)
+        self.num_features, self.is_mean = width, features == "mean"
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images (N, C, H, W) on [-1, 1] -> (N, num_features)."""
+        vectors = super().forward(image)
+        return vectors[:, 1:].mean(dim=1) if self.is_mean else vectors[:, 0]
+
+
 class ViTBlock(nn.Module):
     """Attention, then a feed-forward network, each of normalized input and added to it."""
 
