@@ -24,7 +24,7 @@ class MaskedAutoencoder(Model):
     others: their mean squared error (section 3), of pixels that are standardised patch by patch.
 
     It does not sample. Features are those of the encoder, which then sees all patches: ``metrics.extractor=<its run
-    folder>``. ``model.encoder.pool`` says what they are: the mean of the patches, or the class token.
+    folder>``. ``model.encoder.features`` says what they are: the mean of the patches, or the class token.
 
     Which patches are hidden, and how an image is augmented, depends on the seed, the examples seen before the step and
     the image's index. Held-out images have the same patches hidden in every evaluation.

@@ -29,17 +29,17 @@ class MaskedViT(nn.Module):
         num_heads: int = 4,
         mlp_ratio: float = 4.0,  # hidden units of a feed-forward network / width
         class_token: bool = True,
-        pool: Literal["class_token", "mean"] = "mean",  # what the features of an image are: see forward
+        features: Literal["class_token", "mean"] = "mean",  # of an image: see forward
     ):
         """Raises ValueError: patches that do not tile the image, heads that do not divide the width, a width that is
         no multiple of 4, or features of a class token without one."""
         super().__init__()
         channels, height, across = checked_sides(shape, patch_size)
         check_width(width, num_heads)
-        if pool == "class_token" and not class_token:
-            raise ValueError("pool=class_token needs a class token. Use pool=mean, or class_token=true.")
+        if features == "class_token" and not class_token:
+            raise ValueError("features=class_token needs a class token. Use features=mean, or class_token=true.")
         self.shape, self.patch_size, self.width = (channels, height, across), patch_size, width
-        self.num_features, self.pool = width, pool
+        self.num_features, self.is_mean = width, features == "mean"
         self.grid = height // patch_size, across // patch_size  # patches in a column and in a row of them
         self.patches = nn.Conv2d(channels, width, patch_size, stride=patch_size)
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if class_token else None
@@ -53,7 +53,7 @@ class MaskedViT(nn.Module):
         """Images (N, C, H, W) on [-1, 1] -> their features (N, width): the class token after the last layer norm, or
         the mean of all patches after it."""
         tokens = self.tokens(image)
-        return tokens[:, 0] if self.pool == "class_token" else self.of_patches(tokens).mean(dim=1)
+        return self.of_patches(tokens).mean(dim=1) if self.is_mean else tokens[:, 0]
 
     def tokens(self, image: Tensor, seen: Tensor | None = None) -> Tensor:
         """Images (N, C, H, W), and the numbers of the K patches of each that are seen, (N, K), counted row by row;
