@@ -353,6 +353,7 @@ CAPTIONER = (
     *("train", *SHORT, "data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_val=8", "model=captioner"),
     *("model.encoder.width=8", "model.encoder.depth=1", "model.encoder.num_heads=1"),
 )
+VIEWS = (*JUDGE[:-1], "model=contrastive", "model.encoder.channels=8", "model.projector.widths=[8]")
 COMPARED = ("evaluate", RANDOM, CACHE, "images=p", "reference=q")
 UNTOLD = ("train", *SHORT, CACHE, "data=text_file", "data.path=t.txt", "data.context=8", "data.limit=null")
 CHATS = (
@@ -855,6 +856,30 @@ TRIED = (
         ("data=shapes +data.image_size=16",),
     ),
     Tried(
+        "model/augment/views.py",
+        "must be 1 or more, and num_local",
+        (*VIEWS, "model.views.count=0"),
+        ("model.views.count=2",),
+    ),
+    Tried(
+        "model/augment/views.py",
+        "views have no settings",
+        (*VIEWS, "model.views.num_local=2"),
+        ("model.views.num_local=0",),
+    ),
+    Tried(
+        "model/contrastive.py",
+        "compares two views, and these are",
+        (*VIEWS, "model/views=dino", "model.views.num_local=2"),
+        ("model.views.count=2 model.views.num_local=0",),
+    ),
+    Tried(
+        "model/contrastive.py",
+        "two images or more on each device",
+        (*VIEWS, "data.batch_size=1"),
+        ("data.batch_size=8",),
+    ),
+    Tried(
         "metrics/retrieval.py",
         "does not compare images with captions",
         (*DIGITS, *MLP, "metrics=[retrieval]"),
@@ -1287,6 +1312,18 @@ OFFERED = (
         "the reward is gamed",
         "only a long training shows whether it is gamed",
         "model=policy data=prompts data.path=p.jsonl start=outputs/a/b model.objective.beta=0.1 budget.value=100",
+    ),
+    Offered(
+        "callbacks/feature_collapse.py",
+        "all images had nearly the same features",
+        "only a long training shows whether features collapse",
+        "model=contrastive model.optimizer.lr=1e-4",
+    ),
+    Offered(
+        "callbacks/feature_collapse.py",
+        "varied in about",
+        "only a long training shows whether features collapse",
+        "model=contrastive model/objective=vicreg model.optimizer.lr=1e-4",
     ),
     Offered(
         "model/diffusion_policy.py",

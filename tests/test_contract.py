@@ -16,7 +16,14 @@ import torch
 from genlab.checkpoint import read
 from genlab.command.train import Interrupted
 from genlab.config.tree import ConfigTree
-from genlab.model.base import Classifies, ComparesCaptions, GenerativeModel, HasCaptionLikelihood, HasLikelihood
+from genlab.model.base import (
+    Classifies,
+    ComparesCaptions,
+    GenerativeModel,
+    HasCaptionLikelihood,
+    HasFeatures,
+    HasLikelihood,
+)
 from genlab.model.guidance.classifier_free import ClassifierFree
 from genlab.run import run_folder
 from genlab.run.load import load_run
@@ -84,6 +91,7 @@ def overrides(autoencoder: Path) -> Any:
             "gan": ("model/augment=diffaugment", "model.discriminator_steps=2"),
             "stylegan2": STYLES,
             "progan": ("model.growth.fade=24", "model.growth.stable=16"),
+            "contrastive": ("model/encoder=resnet18",),
             "transformer": ("model/optimizer=muon", "model.network.dropout=0.3"),
         }
         return small(f"model={family}", *needed, *chance.get(family, ()))
@@ -129,7 +137,10 @@ def test_what_a_family_is(family: str, never_stopped: Any) -> None:
         assert model.embed_images(images).shape == model.embed_captions(captions).shape == (3, model.width)
         return
     if not isinstance(model, GenerativeModel):
-        assert isinstance(model, Classifies)
+        assert isinstance(model, HasFeatures)
+        if not isinstance(model, Classifies):
+            assert model.features(torch.zeros(3, 1, 16, 16)).shape == (3, model.encoder.num_features)
+            return
         assert model.logits(torch.zeros(3, 1, 16, 16)).shape == (3, 10)
         return
     if isinstance(model, HasCaptionLikelihood):
@@ -233,6 +244,9 @@ ALIKE = {
              "model/schedule=constant", "metrics=[perplexity]"),
     "pairs": ("model=contrastive_text", *SGD, "model.optimizer.lr=0.1", "trainer.gradient_clip_val=1.0",
               "model/schedule=constant", "metrics=[retrieval]"),
+    # views are of an image's index, and batch norm and negatives of both ranks
+    "views": ("model=contrastive", "model/encoder=resnet18", *SGD, "model.optimizer.lr=0.01",
+              "model/schedule=constant"),
 }  # fmt: skip
 TRAIN_ALL = """
 import genlab

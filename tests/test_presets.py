@@ -32,7 +32,7 @@ def test_every_preset_fits_every_model_on_every_kind_of_data(preset: str, model:
     check_config(config)
     if preset == "fast":
         shown = config.callbacks.get("samples")
-        assert (shown is None) == (model in ("classifier", "contrastive_text", "image_reward", "reward"))
+        assert (shown is None) == (model in ("classifier", "contrastive", "contrastive_text", "image_reward", "reward"))
         assert shown is None or (shown.times, shown.count) == (1, 4)
 
 

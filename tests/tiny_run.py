@@ -136,7 +136,7 @@ def resume(run: Path, *overrides: str, allow_changes: bool = False) -> None:
 
 
 def answers(model: Model, data: ImageDataModule) -> Tensor:
-    """What a model that was trained on ``data`` is for: four samples, or captions, logits or vectors of images."""
+    """What a model that was trained on ``data`` is for: four samples, or captions, logits, vectors or features."""
     if isinstance(model, HasCaptionLikelihood):
         assert isinstance(model, GenerativeModel)
         pictures = {"image": to_float(torch.from_numpy(data.table("val").images[:4]))}

@@ -202,7 +202,10 @@ def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_no_run_of_a_classifier_is_refused(gan: Path) -> None:
     for named, message in (
         ("/nowhere", r"metrics\.extractor=/nowhere: there is no run here"),
-        (str(gan), r"a GAN has no features of images\. Name a run of model=classifier or contrastive_text\.$"),
+        (
+            str(gan),
+            r"a GAN has no features of images\. Name a run of model=classifier, contrastive or contrastive_text\.$",
+        ),
         ("random", r"metrics\.extractor is a part of the metrics, chosen with slashes: metrics/extractor=random"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -28,7 +28,7 @@ def images(count: int, *shape: int) -> Tensor:
 def trained(rank: int, world: int, like: str) -> dict[str, Tensor]:
     """Gradients of a loss of all rows on one of several ranks, averaged as DDP does, and the running statistics."""
     torch.manual_seed(0)
-    network: nn.Module = Projector(6, (5, 4)) if like == "vectors" else ResNet18((3, 6, 6), width=2, num_blocks=(1, 1))
+    network: nn.Module = Projector(6, (5, 4)) if like == "vectors" else ResNet18((3, 6, 6), width=2, stages=(1, 1))
     x = 3 + 2 * images(8, *(6,) if like == "vectors" else (3, 6, 6))
     made = gathered(network(x[rank * 8 // world : (rank + 1) * 8 // world]))
     loss = (made * images(8, made.shape[1])).tanh().sum()  # not of a row alone
@@ -115,5 +115,5 @@ def test_a_projector_ends_with_what_it_is_told() -> None:
 def test_unsuitable_networks() -> None:
     with pytest.raises(ValueError, match=r"^widths=\[\] must be one number or more"):
         Projector(6, ())
-    with pytest.raises(ValueError, match=r"^width=0 and each of num_blocks=\[2, 2, 2, 2\] must be 1 or more"):
+    with pytest.raises(ValueError, match=r"^width=0 and each of stages=\[2, 2, 2, 2\] must be 1 or more"):
         ResNet18((3, 8, 8), width=0)

@@ -125,7 +125,8 @@ def test_transformers_gives_what_was_recorded() -> None:
     torch.testing.assert_close(made.loss(images, seen, hidden), output.loss, rtol=0, atol=1e-5)
     first = hidden[0].sort().values[:2]
     recorded = {"loss": float(output.loss), "hidden": hidden.sort(dim=1).values.tolist(),
-                "predicted": output.logits[0, first, ::4].tolist(), "class_token": latent[0, 0, :6].tolist()}  # fmt: skip
+                "predicted": output.logits[0, first, ::4].tolist(),
+                "class_token": latent[0, 0, :6].tolist()}  # fmt: skip
     assert_recorded(recorded)
 
 

@@ -1,5 +1,5 @@
 """Warns of known training failures, with a remedy: a winning discriminator, mode collapse, exploding gradients,
-preferences that make all known answers unlikely, and rewards that teach nothing or are gamed."""
+preferences that make all known answers unlikely, rewards that teach nothing or are gamed, features that collapse."""
 
 import warnings
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from genlab.callbacks.diversity import classes_drawn, distance_ratio
+from genlab.callbacks.feature_collapse import FeatureCollapse
 from genlab.callbacks.policy_failures import PolicyFailures
 from genlab.callbacks.preference_failures import PreferenceFailures
 from genlab.callbacks.samples import SampleGrid
@@ -42,8 +43,10 @@ class FailureMonitor(Callback):
     * **Displacement and divergence**, of families that learn from preferences: :class:`PreferenceFailures`.
     * **Equal groups, cut answers and over-optimization**, of those that learn from rewards: :class:`PolicyFailures`.
 
-    At the start every discriminator wins, and an untrained model may draw blank images: neither is reported in the
-    first ``grace`` of the budget, nor before ``grace_examples``.
+    * **Collapse of features**, of self-supervised families: :class:`FeatureCollapse`.
+
+    At the start every discriminator wins, an untrained model may draw blank images, and all features are alike: none of
+    these is reported in the first ``grace`` of the budget, nor before ``grace_examples``.
 
     Scores and gradients are looked at when the loggers are (``trainer.log_every_n_steps``), so that the steps between
     wait for nothing. Nothing is drawn, changed or exchanged between ranks: training is the same, to the last
@@ -67,6 +70,7 @@ class FailureMonitor(Callback):
         self.gradients: dict[str, Norms] = {}  # by optimizer
         self.preferences = PreferenceFailures(chosen_fall, divergence)
         self.policies = PolicyFailures()
+        self.collapse = FeatureCollapse()
         self.said: set[str] = set()
         self._looks = 0  # at scores
         self._names: list[str] = []  # of the optimizers
@@ -135,6 +139,11 @@ class FailureMonitor(Callback):
         judges = model.held_back()
         for failure, sentence in self.policies.look(trainer.callback_metrics, model.progress.examples, judges).items():
             self.say(failure, sentence)
+        if self.judges(model):
+            for failure, sentence in self.collapse.look(
+                trainer.callback_metrics, model.progress.examples, model.most_rank
+            ).items():
+                self.say(failure, sentence)
         for name, norms in self.gradients.items():
             if norms.last is not None:
                 values[f"gradient_norm{f'_{name}' if name else ''}"] = norms.last
@@ -213,6 +222,7 @@ class FailureMonitor(Callback):
             "looks": self._looks,
             "preferences": self.preferences.state_dict(),
             "policies": self.policies.state_dict(),
+            "collapse": self.collapse.state_dict(),
             "accuracies": {kind: vars(average).copy() for kind, average in self.accuracies.items()},
             "gradients": {name: vars(norms).copy() for name, norms in self.gradients.items()},
         }
@@ -225,6 +235,8 @@ class FailureMonitor(Callback):
             self.preferences.load_state_dict(state_dict["preferences"])
         if "policies" in state_dict:
             self.policies.load_state_dict(state_dict["policies"])
+        if "collapse" in state_dict:
+            self.collapse.load_state_dict(state_dict["collapse"])
         for name, values in state_dict["gradients"].items():
             self.gradients[name] = Norms()
             vars(self.gradients[name]).update(values)

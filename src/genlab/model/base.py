@@ -78,6 +78,7 @@ class Model(LightningModule, ABC):
     copies: Mapping[str, str] = {}  # beginnings of names of weights that start as copies, and of what they copy
     kinds: ClassVar[frozenset[str]]  # kinds of data that it can be trained on: {"continuous"}, {"tokens"} or both
     key: str = "image"  # of the data in a batch; set from the data when a run is assembled
+    most_rank: int | None = None  # the largest effective rank that features of a step can have, if it is logged
     gradient_clip_val: float | None = None  # for models that make their own optimizer steps; else the trainer has it
 
     def __init__(self, seed: int, schedule: LearningRateSchedule):

@@ -212,6 +212,24 @@ class PatchPredictor(Protocol):
         ...
 
 
+class ProjectorNetwork(Protocol):
+    """Features to vectors that a self-supervised loss compares. Made for a number of features, ``num_features``."""
+
+    num_outputs: int
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``features``: (N, num_features) -> (N, num_outputs) float32."""
+        ...
+
+
+class ViewObjective(Protocol):
+    """The loss of two views of each image of a batch."""
+
+    def loss(self, first: Tensor, second: Tensor) -> Tensor:
+        """Vectors (N, D) of each image's views, of all ranks together, float32 -> a scalar."""
+        ...
+
+
 class FlowNetwork(Protocol):
     """An invertible map from data to standard normal noise."""
 

@@ -52,7 +52,7 @@ class IndependentViews:
     ):
         """Raises ValueError: no view; small views without their settings."""
         if count < 1 or num_local < 0:
-            raise ValueError(f"count={count} must be 1 or more, and num_local={num_local} 0 or more.")
+            raise ValueError(f"count={count} must be 1 or more, and num_local={num_local} must not be negative.")
         if num_local and small is None:
             raise ValueError(f"num_local={num_local} views have no settings. Use model/views=dino, or num_local=0.")
         self.first, self.second, self.small = first, second or first, small

@@ -17,6 +17,9 @@ class BatchNorm(_BatchNorm):
     section 3.3). Torch's own for several ranks runs on GPUs alone. All ranks must have equally many rows.
     """
 
+    def __init__(self, num_features: int):
+        super().__init__(num_features)
+
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
             raise ValueError(f"batch norm takes (N, C, ...), not a tensor of shape {tuple(input.shape)}.")

@@ -21,17 +21,17 @@ class ResNet18(nn.Module):
         self,
         shape: Sequence[int],  # of an image: (C, H, W), of any size
         width: int = 64,  # channels of the first stage
-        num_blocks: Sequence[int] = (2, 2, 2, 2),  # of each stage; of ResNet-34: 3, 4, 6, 3
+        stages: Sequence[int] = (2, 2, 2, 2),  # blocks of each; of ResNet-34: 3, 4, 6, 3
     ):
         """Raises ValueError: no channels, no stage, or a stage without blocks."""
         super().__init__()
-        if width < 1 or not num_blocks or min(num_blocks) < 1:
-            raise ValueError(f"width={width} and each of num_blocks={list(num_blocks)} must be 1 or more.")
-        self.num_features = width * 2 ** (len(num_blocks) - 1)
+        if width < 1 or not stages or min(stages) < 1:
+            raise ValueError(f"width={width} and each of stages={list(stages)} must be 1 or more.")
+        self.num_features = width * 2 ** (len(stages) - 1)
         self.conv, self.norm = _conv(shape[0], width), BatchNorm(width)
         self.blocks = nn.ModuleList()
         channels = width
-        for stage, count in enumerate(num_blocks):
+        for stage, count in enumerate(stages):
             for block in range(count):
                 self.blocks.append(BasicBlock(channels, width * 2**stage, stride=2 if stage and not block else 1))
                 channels = width * 2**stage
