@@ -20,6 +20,9 @@ PAIRS = [(model, data) for model in GROUPS["model"] for data in ("digits", "text
 PRODUCT = [(preset, *pair) for preset in GROUPS["debug"] for pair in PAIRS if pair[1] == "digits" or pair[0] in OF_TEXT]
 
 
+DRAW_NOTHING = ("classifier", "contrastive", "contrastive_text", "image_reward", "jepa", "reward")
+
+
 @pytest.mark.parametrize(("preset", "model", "data"), PRODUCT, ids=map("-".join, PRODUCT))
 def test_every_preset_fits_every_model_on_every_kind_of_data(preset: str, model: str, data: str) -> None:
     given = ["data.path=x.txt"] * (data == "text_file")
@@ -32,7 +35,7 @@ def test_every_preset_fits_every_model_on_every_kind_of_data(preset: str, model:
     check_config(config)
     if preset == "fast":
         shown = config.callbacks.get("samples")
-        assert (shown is None) == (model in ("classifier", "contrastive", "contrastive_text", "image_reward", "reward"))
+        assert (shown is None) == (model in DRAW_NOTHING)
         assert shown is None or (shown.times, shown.count) == (1, 4)
 
 

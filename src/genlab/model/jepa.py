@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.model.augment.diffaugment import Augmentation
+from genlab.model.augment.views import Views, numbers_by_index
 from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory
 from genlab.model.block_masks import BlockMasks, Blocks, Sizes
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import MaskedEncoder, PatchPredictor
-from genlab.model.patches import UniformOf, picked
+from genlab.model.patches import check_views, each_view, picked
 from genlab.model.sharding import shard
+from genlab.model.spread import log_spread
 from genlab.seeding import derive_seed, uniform_by_index
 
-_AUGMENT, _BLOCKS, _SIZES, _HELD_OUT = range(4)  # what random numbers are for
 _LOSSES = {"smooth_l1": F.smooth_l1_loss, "squared_error": F.mse_loss}
 
 
@@ -34,8 +34,9 @@ class JEPA(Model):
     It does not sample. Features are the mean of ``encoder``'s patches, which follows the trained one and has no second
     average in callbacks: ``metrics.extractor=<its run folder>``.
 
-    What is hidden, and how an image is augmented, depends on the seed, the examples seen before the step and the
-    image's index. Held-out images have the same blocks hidden in every evaluation.
+    What is hidden, and the view of an image, depend on the seed, the examples seen before the step and the
+    image's index. Held-out images have the same blocks hidden in every evaluation. Several views of an image are as many
+    images.
     """
 
     kinds = frozenset({"continuous"})
@@ -48,7 +49,7 @@ class JEPA(Model):
         encoder: Callable[[], MaskedEncoder],
         predictor: Callable[..., PatchPredictor],
         masks: BlockMasks,
-        augment: Augmentation,  # of training images; mirror images are the data's: data.flip=true
+        views: Views,  # of training images; mirror images are theirs
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
@@ -56,12 +57,13 @@ class JEPA(Model):
         loss: Literal["smooth_l1", "squared_error"] = "smooth_l1",  # the published code's, or the paper's (eq. 1)
         seed: int = 0,
     ):
-        """Raises ValueError: a momentum outside [0, 1]."""
+        """Raises ValueError: a momentum outside [0, 1], or small views."""
         super().__init__(seed, schedule)
+        check_views(views)
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum={momentum} is a share: use a value from 0 to 1, such as model.momentum=0.996.")
         self.make_encoder, self.make_predictor, self.make_optimizer = encoder, predictor, optimizer
-        self.masks, self.augment, self.shape = masks, augment, tuple(shape)
+        self.masks, self.views, self.shape = masks, views, tuple(shape)
         self.momentum, self.distance = momentum, _LOSSES[loss]
         self.copies = {"context_encoder.": "encoder."}  # start= may name a run of another family, which has the latter
         self.costs_most = False
@@ -92,23 +94,28 @@ class JEPA(Model):
     # --- training ---------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        examples, index = self.progress.examples, batch["index"]
-        x = self.augment(batch[self.key], UniformOf((self.seed, _AUGMENT, examples), index))
-        draw = UniformOf((self.seed, _BLOCKS, examples), index)
-        loss = self.loss(x, self.masks.draw(self.encoder.grid, self.sizes(), draw))
-        self.log("train/loss", loss, on_step=True, batch_size=len(x))
-        self.log("train/momentum", self.momentum_at(self.progress.fraction), on_step=True, batch_size=len(x))
+        index = batch["index"]
+        uniform = numbers_by_index(self.seed, self.progress.examples, index)
+        x, uniform = each_view(self.views, batch[self.key], uniform)
+        blocks = self.masks.draw(self.encoder.grid, self.sizes(), uniform)
+        whole = self.whole(x)
+        loss = self.distance(self.predict(x, blocks), self.targets(whole, blocks))
+        self.log("train/loss", loss, on_step=True, batch_size=len(index))
+        self.log("train/momentum", self.momentum_at(self.progress.fraction), on_step=True, batch_size=len(index))
+        log_spread(self, self.encoder.pooled(whole))
         return loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Of images as they are, with the same blocks hidden every time, of middle sizes."""
         sizes = self.masks.sizes(self.encoder.grid, (0.5, 0.5, 0.5))
-        blocks = self.masks.draw(self.encoder.grid, sizes, UniformOf((self.seed, _HELD_OUT), batch["index"]))
+        blocks = self.masks.draw(
+            self.encoder.grid, sizes, numbers_by_index(derive_seed(self.seed, 1), 0, batch["index"])
+        )
         return {"loss": self.loss(batch[self.key], blocks)}
 
     def loss(self, x: Tensor, blocks: Blocks) -> Tensor:
         """How far predictions are from targets, the mean over all numbers. ``x``: (N, C, H, W)."""
-        return self.distance(self.predict(x, blocks), self.targets(x, blocks))
+        return self.distance(self.predict(x, blocks), self.targets(self.whole(x), blocks))
 
     def predict(self, x: Tensor, blocks: Blocks) -> Tensor:
         """The vectors of targets, each block by itself, from what is seen: (N, num_targets, M, width) float32."""
@@ -119,9 +126,13 @@ class JEPA(Model):
         return predicted.unflatten(0, (-1, count)).float()  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def targets(self, x: Tensor, blocks: Blocks) -> Tensor:
-        """What the moving average makes of the whole image, normalised, in the blocks: (N, num_targets, M, width)."""
-        patches = self.encoder.of_patches(self.encoder.tokens(x)).float()
+    def whole(self, x: Tensor) -> Tensor:
+        """What the moving average makes of all patches of images (N, C, H, W)."""
+        return self.encoder.tokens(x)  # type: ignore[no-any-return]
+
+    def targets(self, tokens: Tensor, blocks: Blocks) -> Tensor:
+        """Vectors of the patches in blocks, normalised: (N, num_targets, M, width). ``tokens``: of :meth:`whole`."""
+        patches = self.encoder.of_patches(tokens).float()
         normalised = F.layer_norm(patches, patches.shape[2:])
         return picked(normalised, blocks.targets.flatten(1)).unflatten(1, blocks.targets.shape[1:])
 
@@ -130,7 +141,7 @@ class JEPA(Model):
         grid = self.encoder.grid
         if self.costs_most:
             return self.masks.largest(grid)
-        seed = derive_seed(self.seed, _SIZES, self.progress.examples)
+        seed = derive_seed(derive_seed(self.seed, 2), self.progress.examples)
         return self.masks.sizes(grid, uniform_by_index(seed, np.arange(3)).tolist())
 
     def step_kind(self, batch_idx: int) -> str:

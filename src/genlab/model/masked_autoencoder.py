@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from genlab.model.augment.diffaugment import Augmentation
+from genlab.model.augment.views import Views, numbers_by_index
 from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import MaskedEncoder, PatchPredictor
-from genlab.model.patches import UniformOf, picked, to_images, to_patches
+from genlab.model.patches import check_views, each_view, picked, to_images, to_patches
 from genlab.model.sharding import shard
+from genlab.model.spread import log_spread
+from genlab.seeding import derive_seed
 
-_AUGMENT, _MASKS, _HELD_OUT = range(3)  # what random numbers are for
 _TINY = 1e-6  # added to the variance of a patch, as published
 
 
@@ -26,8 +27,9 @@ class MaskedAutoencoder(Model):
     It does not sample. Features are those of the encoder, which then sees all patches: ``metrics.extractor=<its run
     folder>``. ``model.encoder.features`` says what they are: the mean of the patches, or the class token.
 
-    Which patches are hidden, and how an image is augmented, depends on the seed, the examples seen before the step and
-    the image's index. Held-out images have the same patches hidden in every evaluation.
+    Which patches are hidden, and the view of an image, depend on the seed, the examples seen before the step and
+    the image's index. Held-out images have the same patches hidden in every evaluation. Several views of an image are as
+    many images.
     """
 
     kinds = frozenset({"continuous"})
@@ -38,7 +40,7 @@ class MaskedAutoencoder(Model):
         self,
         encoder: Callable[[], MaskedEncoder],
         decoder: Callable[..., PatchPredictor],
-        augment: Augmentation,  # of training images; mirror images are the data's: data.flip=true
+        views: Views,  # of training images; mirror images are theirs
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
         shape: Sequence[int],  # of an image: (C, H, W)
@@ -46,15 +48,16 @@ class MaskedAutoencoder(Model):
         normalize_pixels: bool = True,  # targets are standardised patch by patch (section 4.1)
         seed: int = 0,
     ):
-        """Raises ValueError: a share outside (0, 1)."""
+        """Raises ValueError: a share outside (0, 1), or small views."""
         super().__init__(seed, schedule)
+        check_views(views)
         if not 0 < mask_ratio < 1:
             raise ValueError(
                 f"mask_ratio={mask_ratio} is the share of patches that are hidden: use a value between 0 and 1, such "
                 "as model.mask_ratio=0.75."
             )
         self.make_encoder, self.make_decoder, self.make_optimizer = encoder, decoder, optimizer
-        self.augment, self.shape = augment, tuple(shape)
+        self.views, self.shape = views, tuple(shape)
         self.mask_ratio, self.normalize_pixels = mask_ratio, normalize_pixels
         self.register_module("encoder", None)
         self.register_module("decoder", None)
@@ -91,10 +94,13 @@ class MaskedAutoencoder(Model):
         return self.make_optimizer(parameter_groups(self))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        examples, index = self.progress.examples, batch["index"]
-        x = self.augment(batch[self.key], UniformOf((self.seed, _AUGMENT, examples), index))
-        loss = self.loss(x, *self.split(UniformOf((self.seed, _MASKS, examples), index)(self.num_patches)))
-        self.log("train/loss", loss, on_step=True, batch_size=len(x))
+        uniform = numbers_by_index(self.seed, self.progress.examples, batch["index"])
+        x, uniform = each_view(self.views, batch[self.key], uniform)
+        seen, hidden = self.split(uniform(self.num_patches))
+        tokens = self.encoder.tokens(x, seen)
+        loss = self.error(self.decoder(tokens, seen, hidden), x, hidden)
+        self.log("train/loss", loss, on_step=True, batch_size=len(batch["index"]))
+        log_spread(self, self.encoder.pooled(tokens))
         return loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -104,8 +110,11 @@ class MaskedAutoencoder(Model):
     def loss(self, x: Tensor, seen: Tensor, hidden: Tensor) -> Tensor:
         """The mean squared error of the pixels of hidden patches. ``x``: (N, C, H, W); the numbers of patches that are
         seen, (N, K), and hidden, (N, M)."""
-        predicted = self.predict(x, seen, hidden).float()
-        return (predicted - self.standardised(picked(self.to_patches(x), hidden))).square().mean()
+        return self.error(self.predict(x, seen, hidden), x, hidden)
+
+    def error(self, predicted: Tensor, x: Tensor, hidden: Tensor) -> Tensor:
+        """Of ``predicted`` pixels of hidden patches, (N, M, C * patch_size^2)."""
+        return (predicted.float() - self.standardised(picked(self.to_patches(x), hidden))).square().mean()
 
     def predict(self, x: Tensor, seen: Tensor, hidden: Tensor) -> Tensor:
         """The pixels of hidden patches, standardised if targets are: (N, M, C * patch_size^2)."""
@@ -127,7 +136,7 @@ class MaskedAutoencoder(Model):
 
     def held_out_split(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """What is seen and hidden of held-out images, by their index (N,)."""
-        return self.split(UniformOf((self.seed, _HELD_OUT), index)(self.num_patches))
+        return self.split(numbers_by_index(derive_seed(self.seed, 1), 0, index)(self.num_patches))
 
     @property
     def num_patches(self) -> int:

@@ -202,6 +202,10 @@ class MaskedEncoder(FeatureNetwork, Protocol):
         """What ``tokens`` gives, without the one more: (N, K, num_features)."""
         ...
 
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """Features (N, num_features) of what ``tokens`` gives."""
+        ...
+
 
 class PatchPredictor(Protocol):
     """Vectors of patches that are seen to vectors of others."""

@@ -1,11 +1,11 @@
 """Images as rows of patches, and which of them are hidden: what families share that learn from the rest of an image."""
 
-from collections.abc import Sequence
-
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.seeding import uniform_columns
+from genlab.model.augment.diffaugment import Uniform
+from genlab.model.augment.views import Views
 
 
 def to_patches(images: Tensor, patch_size: int) -> Tensor:
@@ -23,15 +23,15 @@ def picked(patches: Tensor, number: Tensor) -> Tensor:
     return patches.take_along_dim(number[:, :, None], dim=1)
 
 
-class UniformOf:
-    """Numbers in [0, 1) for each image, which depend on ``keys`` and on the image's ``index`` (N,) alone: neither on
-    its place in the batch nor on the number of ranks. Calls give other numbers in turn."""
+def each_view(views: Views, images: Tensor, uniform: Uniform) -> tuple[Tensor, Uniform]:
+    """Views of images (N, C, H, W) as that many more images, (V N, C, H, W), and random numbers for them."""
+    seen = views(images, uniform).flatten(0, 1)
+    return seen, lambda count: torch.cat([uniform(count) for _ in range(views.count)])
 
-    def __init__(self, keys: Sequence[int], index: Tensor):
-        self.keys, self.index, self.given = tuple(keys), index, 0
 
-    def __call__(self, count: int) -> Tensor:
-        """-> (N, count), on the device of the index."""
-        columns = range(self.given, self.given + count)
-        self.given = columns.stop
-        return uniform_columns(self.keys, self.index, columns)
+def check_views(views: Views) -> None:
+    """Raises ValueError: some of them are small, and patches are of whole images."""
+    if views.num_local:
+        raise ValueError(
+            f"num_local={views.num_local} views are small, and masks are of whole images. Use model.views.num_local=0."
+        )

@@ -52,8 +52,7 @@ class MaskedViT(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) on [-1, 1] -> their features (N, width): the class token after the last layer norm, or
         the mean of all patches after it."""
-        tokens = self.tokens(image)
-        return self.of_patches(tokens).mean(dim=1) if self.is_mean else tokens[:, 0]
+        return self.pooled(self.tokens(image))
 
     def tokens(self, image: Tensor, seen: Tensor | None = None) -> Tensor:
         """Images (N, C, H, W), and the numbers of the K patches of each that are seen, (N, K), counted row by row;
@@ -66,6 +65,10 @@ class MaskedViT(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """Features (N, width) of what :meth:`tokens` gives."""
+        return self.of_patches(tokens).mean(dim=1) if self.is_mean else tokens[:, 0]
 
     def of_patches(self, tokens: Tensor) -> Tensor:
         """:meth:`tokens` without the class token: (N, K, width)."""
