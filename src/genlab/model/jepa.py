@@ -35,8 +35,8 @@ class JEPA(Model):
     average in callbacks: ``metrics.extractor=<its run folder>``.
 
     What is hidden, and the view of an image, depend on the seed, the examples seen before the step and the
-    image's index. Held-out images have the same blocks hidden in every evaluation. Several views of an image are as many
-    images.
+    image's index. Held-out images have the same blocks hidden in every evaluation. Several views of an image are as
+    many images.
     """
 
     kinds = frozenset({"continuous"})
@@ -107,10 +107,8 @@ class JEPA(Model):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Of images as they are, with the same blocks hidden every time, of middle sizes."""
-        sizes = self.masks.sizes(self.encoder.grid, (0.5, 0.5, 0.5))
-        blocks = self.masks.draw(
-            self.encoder.grid, sizes, numbers_by_index(derive_seed(self.seed, 1), 0, batch["index"])
-        )
+        grid, uniform = self.encoder.grid, numbers_by_index(derive_seed(self.seed, 1), 0, batch["index"])
+        blocks = self.masks.draw(grid, self.masks.sizes(grid, (0.5, 0.5, 0.5)), uniform)
         return {"loss": self.loss(batch[self.key], blocks)}
 
     def loss(self, x: Tensor, blocks: Blocks) -> Tensor:

@@ -28,8 +28,8 @@ class MaskedAutoencoder(Model):
     folder>``. ``model.encoder.features`` says what they are: the mean of the patches, or the class token.
 
     Which patches are hidden, and the view of an image, depend on the seed, the examples seen before the step and
-    the image's index. Held-out images have the same patches hidden in every evaluation. Several views of an image are as
-    many images.
+    the image's index. Held-out images have the same patches hidden in every evaluation. Several views of an image are
+    as many images.
     """
 
     kinds = frozenset({"continuous"})
