@@ -69,6 +69,8 @@ def bare(overrides: Sequence[str]) -> tuple[str, ...]:
         lines = (*CAPTIONS, *lines[1:])
     if {"model=captioner", "model/guidance=classifier_free"} <= {*overrides}:  # it begins without dropped pictures
         lines = (*lines, "model.condition_dropout=0.1")
+    if "callbacks: [reconstructions]" in _file("model", overrides):
+        lines = tuple(line for line in lines if not line.startswith("callbacks.samples.rows"))
     return tuple(line for line in lines if not (draws_nothing and line.startswith("callbacks.samples.")))
 
 

@@ -85,6 +85,9 @@ class Runs:
             silent = (line for line in EVENTFUL if not line.startswith("callbacks.samples."))
             judged = "metrics=[retrieval]" if family in NEEDS_CAPTIONS else "metrics=[accuracy]"
             return (*small(*choices), *silent, judged)
+        if "callbacks: [reconstructions]" in written:
+            shown = (line for line in EVENTFUL if not line.startswith("callbacks.samples.rows"))
+            return (*small(*choices), *shown, "metrics=[]")
         if "callbacks: [captions]" in written:
             return (*small(*choices), *EVENTFUL, "metrics=[cider]")
         if "tokens" in kinds(family):  # it draws pixel by pixel
