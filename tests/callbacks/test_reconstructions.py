@@ -15,7 +15,7 @@ from genlab.run.load import load_run
 from tiny_run import small, train
 
 MASKED = small("model=masked_autoencoder")
-SHOWN = ("callbacks.samples.times=1", "callbacks.samples.count=3")
+SHOWN = ("callbacks.samples.times=1", "callbacks.samples.count=3", "callbacks.samples.columns=4")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,7 @@ def test_the_grid_has_images_hidden_and_filled_in(run: Path) -> None:
         assert np.array_equal(filled[seen], image[seen])
 
 
+@pytest.mark.matrix  # another run
 def test_a_run_of_jepa_begins_with_its_encoder(run: Path, tmp_path: Path) -> None:
     """Both encoders do: they are one at the start."""
     given: Any = small("model=jepa", "model.encoder.class_token=true", "model.optimizer.lr=0", "model.momentum=0.5")
