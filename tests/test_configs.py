@@ -166,6 +166,7 @@ NETWORK_SLOTS = (
     "predictor",
     "generator",
     "discriminator",
+    "projector",
     "ladder",
     "image_encoder",
     "text_encoder",
@@ -196,6 +197,8 @@ def test_targets_are_where_the_file_is(path: Path) -> None:
             package = "evaluation.evaluation"
         if group == "model/rewards":
             package = "rewards"
+        if group == "model/views":
+            package = "model.augment"
         if group.rpartition("/")[2] in NETWORK_SLOTS:
             package = "model.network"
         assert target.startswith((f"genlab.{package}.", "genlab.interop.")), f"{target} is named in configs/{group}"

@@ -244,12 +244,12 @@ ALIKE = {
              "model/schedule=constant", "metrics=[perplexity]"),
     "pairs": ("model=contrastive_text", *SGD, "model.optimizer.lr=0.1", "trainer.gradient_clip_val=1.0",
               "model/schedule=constant", "metrics=[retrieval]"),
-    # views are of an image's index, and batch norm and negatives of both ranks
     # masks are of an image's index, and of its own patches
     "masks": ("model=masked_autoencoder", *SGD, "model.optimizer.lr=0.1", "model/schedule=constant"),
     "blocks": ("model=jepa", *SGD, "model.optimizer.lr=0.1", "model/schedule=constant", "model.momentum=0.9"),
-    "views": ("model=contrastive", "model/encoder=resnet18", *SGD, "model.optimizer.lr=0.01",
-              "model/schedule=constant"),
+    # views are of an image's index, and batch norm and negatives of both ranks
+    "views": ("model=contrastive", "model/encoder=resnet18", "model.encoder.stages=[1,1]", *SGD,
+              "model.optimizer.lr=0.001", "model/schedule=constant"),
 }  # fmt: skip
 TRAIN_ALL = """
 import genlab
