@@ -356,6 +356,9 @@ CAPTIONER = (
 )
 VIEWS = (*JUDGE[:-1], "model=contrastive", "model.encoder.channels=8", "model.projector.widths=[8]")
 DISTILLED = (*JUDGE[:-1], "model=self_distillation", "model.encoder.channels=8")
+SMALL_VIT = ("model.encoder.width=8", "model.encoder.depth=1")
+MASKED = (*DIGITS, "model=masked_autoencoder", *SMALL_VIT, "model.decoder.width=8", "model.decoder.depth=1")
+BLOCKS = (*JUDGE[:-1], "model=jepa", *SMALL_VIT, "model.predictor.width=8", "model.predictor.depth=1")
 COMPARED = ("evaluate", RANDOM, CACHE, "images=p", "reference=q")
 UNTOLD = ("train", *SHORT, CACHE, "data=text_file", "data.path=t.txt", "data.context=8", "data.limit=null")
 CHATS = (
@@ -914,6 +917,55 @@ TRIED = (
         "views have no settings",
         (*VIEWS, "model.views.num_local=2"),
         ("model.views.num_local=0",),
+    ),
+    Tried(
+        "model/patches.py",
+        "views are small, and masks are of whole images",
+        (*MASKED, "model/views=dino", "model.views.num_local=2"),
+        ("model.views.num_local=0",),
+    ),
+    Tried(
+        "model/masked_autoencoder.py",
+        "is the share of patches that are hidden",
+        (*MASKED, "model.mask_ratio=1.0"),
+        ("model.mask_ratio=0.75",),
+    ),
+    Tried(
+        "model/masked_autoencoder.py",
+        "the single number of a patch cannot be standardised",
+        (*MASKED, "model.encoder.patch_size=1"),
+        ("model.normalize_pixels=false", "model.encoder.patch_size=2"),
+    ),
+    Tried(
+        "model/masked_autoencoder.py",
+        "and some must be hidden and some seen",
+        (*MASKED, "model.encoder.patch_size=8", "model.mask_ratio=0.9"),
+        ("model.mask_ratio=0.75", "model.encoder.patch_size=4"),
+    ),
+    Tried(
+        "model/network/masked_vit.py",
+        "features=class_token needs a class token",
+        (*MASKED, "model.encoder.class_token=false", "model.encoder.features=class_token"),
+        ("model.encoder.features=mean", "model.encoder.class_token=true"),
+    ),
+    Tried("model/jepa.py", "is a share: use a value from", (*BLOCKS, "model.momentum=1.5"), ("model.momentum=0.996",)),
+    Tried(
+        "model/block_masks.py",
+        "nothing to see. Use a smaller model.encoder.patch_size",
+        (*BLOCKS, "model.encoder.patch_size=8", "model.masks.target_scale=[0.4,0.9]"),
+        ("model.encoder.patch_size=2", "model.masks.target_scale=[0.15,0.2]"),
+    ),
+    Tried(
+        "callbacks/reconstructions.py",
+        "For no reconstructions",
+        (*MASKED, "callbacks.samples.times=1", "callbacks.samples.count=0"),
+        ("callbacks.samples.times=0",),
+    ),
+    Tried(
+        "run/assemble.py",
+        "shows hidden parts of images filled in",
+        (*DIGITS, *MLP, "callbacks=[reconstructions]"),
+        ("callbacks=[no_samples]",),
     ),
     Tried(
         "model/contrastive.py",

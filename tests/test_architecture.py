@@ -250,6 +250,7 @@ def test_samples_are_written_in_one_room() -> None:
         "genlab.callbacks.samples",
         "genlab.callbacks.text_samples",
         "genlab.callbacks.answer_samples",
+        "genlab.callbacks.reconstructions",
     }  # which hand theirs to the room
     assert {room(name) for name in found - others} == {"sampling"}
 

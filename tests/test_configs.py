@@ -165,6 +165,7 @@ def test_a_file_holds_values_and_plain_references(path: Path) -> None:
 NETWORK_SLOTS = (
     "encoder",
     "decoder",
+    "predictor",
     "generator",
     "discriminator",
     "projector",

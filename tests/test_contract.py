@@ -262,6 +262,9 @@ ALIKE = {
              "model/schedule=constant", "model/encoder=resnet18", "model.encoder.stages=[1,1]", "model/views=dino",
              "model.views.num_local=1", "model.momentum=0.9", "model.objective.held=0.2",
              "model.objective.head.batch_norm=true"),
+    # masks are of an image's index, and of its own patches
+    "masks": ("model=masked_autoencoder", *SGD, "model.optimizer.lr=0.1", "model/schedule=constant"),
+    "blocks": ("model=jepa", *SGD, "model.optimizer.lr=0.1", "model/schedule=constant", "model.momentum=0.9"),
     # views are of an image's index, and batch norm and negatives of both ranks
     "views": ("model=contrastive", "model/encoder=resnet18", "model.encoder.stages=[1,1]", *SGD,
               "model.optimizer.lr=0.001", "model/schedule=constant"),

@@ -17,7 +17,8 @@ TREE = ConfigTree()
 GROUPS = TREE.groups()
 OF_TEXT = ("transformer", "masked", "masked_language")
 DRAWS_NOTHING = (
-    "classifier", "contrastive", "contrastive_text", "image_reward", "masked_language", "reward", "self_distillation",
+    "classifier", "contrastive", "contrastive_text", "image_reward", "jepa", "masked_language", "reward",
+    "self_distillation",
 )  # fmt: skip
 PAIRS = [(model, data) for model in GROUPS["model"] for data in ("digits", "text_file")]
 PRODUCT = [(preset, *pair) for preset in GROUPS["debug"] for pair in PAIRS if pair[1] == "digits" or pair[0] in OF_TEXT]

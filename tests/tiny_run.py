@@ -81,6 +81,8 @@ def bare(overrides: Sequence[str]) -> tuple[str, ...]:
         lines = ("data=python_docs", *BARE_TEXT)
     if {"model=captioner", "model/guidance=classifier_free"} <= {*overrides}:  # it begins without dropped pictures
         lines = (*lines, "model.condition_dropout=0.1")
+    if "callbacks: [reconstructions]" in _file("model", overrides):
+        lines = tuple(line for line in lines if not line.startswith("callbacks.samples.rows"))
     return tuple(line for line in lines if not (draws_nothing and line.startswith("callbacks.samples.")))
 
 

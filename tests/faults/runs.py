@@ -86,6 +86,9 @@ class Runs:
             judged = "retrieval" if family in NEEDS_CAPTIONS else "accuracy"
             judged = "pseudo_perplexity" if family in NEEDS_TEXT else judged
             return (*small(*choices), *silent, f"metrics=[{judged}]")
+        if "callbacks: [reconstructions]" in written:
+            shown = (line for line in EVENTFUL if not line.startswith("callbacks.samples.rows"))
+            return (*small(*choices), *shown, "metrics=[]")
         if "callbacks: [captions]" in written:
             return (*small(*choices), *EVENTFUL, "metrics=[cider]")
         if "tokens" in kinds(family):  # it draws pixel by pixel

@@ -10,7 +10,7 @@ from genlab.callbacks.cadence import Cadence
 from genlab.callbacks.checkpoint import save_before
 from genlab.files.atomic import prepare_folder
 from genlab.logger.isolated import IsolatedLogger
-from genlab.model.base import GenerativeModel
+from genlab.model.base import Model
 from genlab.sampling.pictures import FOLDER
 
 
@@ -22,18 +22,18 @@ class PeriodicSamples(Callback):
         self.milestones = Cadence(times)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         self.milestones.start(pl_module.progress.fraction)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if pl_module.at_optimizer_step(batch_idx) and self.milestones.reached(pl_module.progress.fraction):
             save_before(trainer, pl_module)
             self.show(trainer, pl_module)
 
-    def show(self, trainer: Trainer, model: GenerativeModel) -> None:
+    def show(self, trainer: Trainer, model: Any) -> None:
         """Draw samples, on every rank, and show them from the first one."""
         raise NotImplementedError
 

@@ -411,6 +411,15 @@ class HasFeatures(Protocol):
 
 
 @runtime_checkable
+class FillsInImages(Protocol):
+    """Models that fill in hidden parts of images."""
+
+    def fill_in(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) on [-1, 1] with index (N,) -> like them, with hidden parts gray, and filled in."""
+        ...
+
+
+@runtime_checkable
 class Classifies(HasFeatures, Protocol):
     """Image classifiers, whose features and logits metrics can use. Each feature has about unit variance over the
     data."""

@@ -187,6 +187,35 @@ class FeatureNetwork(Protocol):
         ...
 
 
+class MaskedEncoder(FeatureNetwork, Protocol):
+    """Images to features, and to a vector for each of their patches, of which it can be shown a part."""
+
+    patch_size: int  # pixels
+    grid: tuple[int, int]  # patches in a column and in a row of them
+
+    def tokens(self, image: Tensor, seen: Tensor | None) -> Tensor:
+        """``image``: (N, C, H, W) in [-1, 1]; ``seen``: the numbers of K patches, counted row by row, (N, K), or None,
+        all of them -> (N, K, num_features), or with one more before them."""
+        ...
+
+    def of_patches(self, tokens: Tensor) -> Tensor:
+        """What ``tokens`` gives, without the one more: (N, K, num_features)."""
+        ...
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """Features (N, num_features) of what ``tokens`` gives."""
+        ...
+
+
+class PatchPredictor(Protocol):
+    """Vectors of patches that are seen to vectors of others."""
+
+    def forward(self, tokens: Tensor, seen: Tensor, asked: Tensor) -> Tensor:
+        """``tokens``: (N, K, in_features), or with one more before them; the numbers of their patches, (N, K), and of
+        those that are asked for, (N, M) -> (N, M, out_features)."""
+        ...
+
+
 class ProjectorNetwork(Protocol):
     """Features to vectors that a self-supervised loss compares. Made for a number of features, ``num_features``."""
 

@@ -19,6 +19,7 @@ from genlab.callbacks.evaluation import PeriodicEvaluation
 from genlab.callbacks.finite_guard import FiniteGuard
 from genlab.callbacks.forecast import Forecast
 from genlab.callbacks.progress import ProgressBar
+from genlab.callbacks.reconstructions import Reconstructions
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.shared_buffers import SharedBuffers
 from genlab.callbacks.text_samples import TextSamples
@@ -39,7 +40,8 @@ _PATIENCE = 10.0  # seconds for all steps of a batch size
 _BRISK = 0.1  # seconds; if steps take longer, larger batches are not faster
 _QUICKER = 1.1  # required speedup in examples per second before a larger batch is tried
 # Their cost is measured separately, since their frequency is known.
-_APART = (SampleGrid, TextSamples, CaptionSamples, PeriodicEvaluation, Checkpoints, Forecast, ProgressBar)
+_SAMPLES = (SampleGrid, TextSamples, CaptionSamples, Reconstructions)
+_APART = (*_SAMPLES, PeriodicEvaluation, Checkpoints, Forecast, ProgressBar)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torchmetrics import Metric
 from genlab.budget import Budget
 from genlab.callbacks.caption_samples import CaptionSamples
 from genlab.callbacks.progress import ProgressBar
+from genlab.callbacks.reconstructions import Reconstructions
 from genlab.callbacks.samples import SampleGrid
 from genlab.callbacks.text_samples import TextSamples
 from genlab.callbacks.tf32 import TF32
@@ -38,7 +39,7 @@ from genlab.logger.wandb_mode import choose_wandb_mode
 from genlab.metrics.base import EXTRACTED, FeatureExtractor, ModelMetric, SampleMetric
 from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.milestones import Bands
-from genlab.model.base import GenerativeModel, HasCaptionLikelihood, Model
+from genlab.model.base import FillsInImages, GenerativeModel, HasCaptionLikelihood, Model
 from genlab.model.condition_kind import Caption
 from genlab.model.elsewhere import leave_state_dict
 from genlab.model.network.image_size import ImageSizeError
@@ -287,6 +288,11 @@ def check_callbacks(callbacks: Sequence[pl.Callback], model: Model) -> None:
             raise ConfigError(
                 f"callbacks: {type(callback).__name__} shows samples, and a {type(model).__name__} draws "
                 "none. Use callbacks=[no_samples]."
+            )
+        if isinstance(callback, Reconstructions) and not isinstance(model, FillsInImages):
+            raise ConfigError(
+                f"callbacks: Reconstructions shows hidden parts of images filled in, and a {type(model).__name__} "
+                "fills in none. Use callbacks=[no_samples]."
             )
         writes_captions = isinstance(model, HasCaptionLikelihood)
         if isinstance(callback, SampleGrid | TextSamples) and writes_captions:

@@ -12,7 +12,7 @@ from genlab.model.network.attention import SelfAttention
 from genlab.model.network.feed_forward import FeedForward
 from genlab.model.network.group_norm import group_norm
 
-_EPSILON = 1e-6  # of layer norms, as in the published models
+EPSILON = 1e-6  # of layer norms, as in the published models
 _STD = 0.02  # of weights at the start
 
 
@@ -37,7 +37,7 @@ class ViT(nn.Module):
         """Raises ValueError: patches that do not tile the image, heads that do not divide the width, or
         convolutions for patches whose side is not 2, 4, 8, ..."""
         super().__init__()
-        channels, height, _ = _checked_sides(shape, patch_size)
+        channels, height, _ = checked_sides(shape, patch_size)
         if width % num_heads:
             raise ValueError(f"num_heads={num_heads} must divide width={width}.")
         self.shape, self.patch_size, self.width = tuple(shape), patch_size, width
@@ -49,7 +49,7 @@ class ViT(nn.Module):
         self.positions = nn.Parameter(torch.empty(1, self.length, width))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(ViTBlock(width, num_heads, mlp_ratio, dropout) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=_EPSILON)
+        self.norm = nn.LayerNorm(width, eps=EPSILON)
         self.initialize()
 
     def initialize(self) -> None:
@@ -102,9 +102,9 @@ class ViTBlock(nn.Module):
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: float, dropout: float):
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width, eps=_EPSILON)
+        self.attention_norm = nn.LayerNorm(width, eps=EPSILON)
         self.attention = SelfAttention(width, num_heads)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=_EPSILON)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=EPSILON)
         self.feed_forward = FeedForward(width, nn.GELU(), expansion=mlp_ratio, bias=True)
         self.dropout = dropout
 
@@ -134,7 +134,7 @@ def _convolutions(channels: int, width: int, patch_size: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(width, width, 1))
 
 
-def _checked_sides(shape: Sequence[int], patch_size: int) -> tuple[int, int, int]:
+def checked_sides(shape: Sequence[int], patch_size: int) -> tuple[int, int, int]:
     """(C, H, W). Raises ValueError: not an image's, or patches do not tile it."""
     if len(shape) != 3:
         raise ValueError(f"a vision transformer sees images (C, H, W); the data have shape {tuple(shape)}.")
