@@ -158,6 +158,9 @@ class ProgressiveGAN(GAN):
         """On images as they are at the stage of the networks."""
         return super().losses({**batch, self.key: shrunk(batch[self.key], self.networks_stage())})
 
+    def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
+        return super().represent(shrunk(x, self.networks_stage()), layer, noise_level)
+
     # --- sampling ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
