@@ -30,6 +30,7 @@ from genlab.progress import progress
 _SIDE = 32  # of pixels as features: larger images are shrunk
 _LEAST = 5  # labelled training examples: every fifth is kept back to choose by
 _OWN = "of the family"
+DEPTH = "layer={} is a depth: use a value from 0 (the first block) to 1 (the last), or null."
 _SIDES = ("train", "held_out")
 
 
@@ -57,9 +58,9 @@ class LabelledImages:
     def as_pixels(self, device: torch.device) -> Labelled:
         """Pixels on [-1, 1] as features, of images shrunk to sides of at most 32 by averaging."""
         images = to_float(torch.from_numpy(self.images))
-        size = [min(side, _SIDE) for side in images.shape[2:]]
-        if size != [*images.shape[2:]]:
-            images = F.adaptive_avg_pool2d(images, size)
+        height, width = images.shape[2:]
+        if max(height, width) > _SIDE:
+            images = F.adaptive_avg_pool2d(images, (min(height, _SIDE), min(width, _SIDE)))
         return Labelled(images.flatten(1).to(device), torch.from_numpy(self.labels).to(device))
 
 
@@ -182,7 +183,7 @@ def check_place(num_train: int | None, layer: float | None, noise_level: float |
     if num_train is not None and num_train < _LEAST:
         raise ValueError(f"num_train={num_train} must be {_LEAST} or more, or null for all.")
     if layer is not None and not 0 <= layer <= 1:
-        raise ValueError(f"layer={layer} is a depth: use a value from 0 (the first block) to 1 (the last), or null.")
+        raise ValueError(DEPTH.format(layer))
     if noise_level is not None and noise_level < 0:
         raise ValueError(f"noise_level={noise_level} must be 0 or more, or null.")
 

@@ -23,7 +23,7 @@ from genlab.metrics.base import Direction
 from genlab.metrics.extractor.precision import full_precision
 from genlab.metrics.logistic import fit_best
 from genlab.metrics.ordered import in_order
-from genlab.metrics.probe import chance, held_out_split
+from genlab.metrics.probe import DEPTH, chance, held_out_split
 from genlab.model.base import Model, in_eval_mode
 from genlab.model.representation import RepresentsTokens
 from genlab.seeding import uniform_by_index
@@ -80,9 +80,7 @@ class TextProbe(Metric):
         if num_windows < 2:
             raise ValueError(f"num_windows={num_windows} must be 2 or more.")
         if layer is not None and not 0 <= layer <= 1:
-            raise ValueError(
-                f"layer={layer} is a depth: use a value from 0 (the first block) to 1 (the last), or null."
-            )
+            raise ValueError(DEPTH.format(layer))
         self.num_windows, self.layer = num_windows, layer
         self._facts: dict[str, int | float | str] = {}
         self._windows: dict[str, ClassedWindows] = {}
@@ -216,9 +214,9 @@ def classed_tokens(data: TextDataModule, document: str) -> tuple[np.ndarray, np.
 
 
 def character_classes(program: str) -> np.ndarray:
-    """The number in :data:`CLASSES` of each character (L,); -1 of white space between tokens, and from where on the text
-    is no Python."""
-    lines = program.splitlines(keepends=True)
+    """The number in :data:`CLASSES` of each character (L,); -1 of white space between tokens, and of all that follows a
+    place where the text is no Python."""
+    lines = [f"{line}\n" for line in program.split("\n")]
     starts = np.cumsum([0, *map(len, lines)]).tolist()
     classes = np.full(len(program), -1, dtype=np.int64)
     for kind, (row, column), (last_row, last_column) in _lexemes(lines):

@@ -1,7 +1,7 @@
 """What models make of data on their way, read as features: the outputs of a network's blocks, and latents.
 
-Networks keep their repeated layers in an ``nn.ModuleList`` named ``blocks`` (:mod:`genlab.model.blocks`), so what one of
-them puts out can be read without a line in the network.
+Networks keep their repeated layers in an ``nn.ModuleList`` named ``blocks`` (:mod:`genlab.model.blocks`), so that what
+one of them puts out can be read without a line in the network.
 """
 
 from collections.abc import Callable, Iterator
