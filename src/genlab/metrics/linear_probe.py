@@ -48,7 +48,7 @@ class LinearProbe(Probe):
         probe, strength = fit_best(train.features, train.labels, classes, self.strengths)
         return {
             "linear_probe": probe.accuracy(held_out.features, held_out.labels),
-            "linear_probe_strength": torch.tensor(strength),
+            "linear_probe_strength": torch.tensor(strength, dtype=torch.float64),
         }
 
     def settings(self) -> dict[str, int | float | str]:

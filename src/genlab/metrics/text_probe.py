@@ -106,7 +106,7 @@ class TextProbe(Metric):
             "text_probe": probe.accuracy(states[1], classes[1]),
             "text_probe_token": by_token(tokens[0], classes[0], tokens[1], classes[1]),
             "text_probe_chance": chance(classes[0], classes[1]),
-            "text_probe_strength": torch.tensor(strength),
+            "text_probe_strength": torch.tensor(strength, dtype=torch.float64),
         }
 
     def settings(self) -> dict[str, int | float | str]:

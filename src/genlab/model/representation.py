@@ -29,7 +29,6 @@ class Reading:
 class Represents(Protocol):
     """Models that are not trained for their features, and have some."""
 
-    shape: tuple[int, ...]  # of an image
     reading: ClassVar[Reading]
 
     def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
