@@ -143,8 +143,11 @@ class Diffusion(GenerativeModel):
         ``x``: (N, C, H, W); ``layer``: depth in [0, 1]; ``noise_level``: sigma. The noise of an example is a function
         of its content. -> (N, D) float32.
         """
-        sigma = x.new_full((len(x),), noise_level)
-        noisy = x + noise_level * RandomStream.for_examples(0, x).randn_like(x)
+        return self.represent_noisy(x + noise_level * RandomStream.for_examples(0, x).randn_like(x), layer, noise_level)
+
+    def represent_noisy(self, noisy: Tensor, layer: float, noise_level: float) -> Tensor:
+        """The same of data with noise of this sigma in them."""
+        sigma = noisy.new_full((len(noisy),), noise_level)
         return block_output(self.network, lambda: self.objective.denoise(self.network, noisy, sigma, None), layer)
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None, trace: Trace | None = None) -> Tensor:

@@ -145,11 +145,13 @@ class LatentDiffusion(GenerativeModel):
         }
 
     def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
-        """As of :class:`Diffusion`, of the standardised latents of images (N, C, H, W). -> (N, D) float32."""
+        """As of :class:`Diffusion`, of the standardised latents of images (N, C, H, W). The noise is a function of
+        the images, since latents differ by rounding from batch to batch. -> (N, D) float32."""
         told = self.autoencoder.conditions.nothing(len(x), x.device)
         z = self.autoencoder.encode(x, told)
         scaled = self.standardised(z) if self.latent_std.any() else z  # nothing is measured before the first batch
-        return self.diffusion.represent(scaled, layer, noise_level)
+        noise = RandomStream.for_examples(0, x).randn_like(z)
+        return self.diffusion.represent_noisy(scaled + noise_level * noise, layer, noise_level)
 
     @torch.no_grad()
     def sample(

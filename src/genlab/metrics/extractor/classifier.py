@@ -2,7 +2,6 @@
 ``metrics.extractor=<folder of its run>``."""
 
 import re
-
 from typing import Annotated, Literal
 
 import torch
