@@ -314,9 +314,11 @@ class Text:
 def test_places_that_are_not_there() -> None:
     metric = LinearProbe(layer=0.5)
     model = Features()
-    with pytest.raises(ConfigError, match=r"linear_probe: layer=0.5: of a Features its features are read, without a"):
+    with pytest.raises(
+        ConfigError, match=r"linear_probe\.layer: features of a Features are read, without a layer\. Use metrics\."
+    ):
         metric.check(model, DATA)
-    with pytest.raises(ConfigError, match=r"noise_level=0.1: of a Features .* Use noise_level=null\."):
+    with pytest.raises(ConfigError, match=r"Use metrics\.linear_probe\.noise_level=null\."):
         LinearProbe(noise_level=0.1).check(model, DATA)
     with pytest.raises(ValueError, match=r"layer=1\.5 is a depth"):
         LinearProbe(layer=1.5)

@@ -16,9 +16,9 @@ from genlab.model.representation import (
     RepresentsTokens,
     block_output,
     block_outputs,
-    check_reading,
     features_of,
     is_represented,
+    unknown_place,
 )
 from genlab.run import assemble
 from tiny_run import MLP, SHORT, compose_small, families, plain, train
@@ -95,8 +95,9 @@ def test_what_a_family_is_read_as(family: str, images: Tensor, tmp_path: Path, r
     assert all(torch.isfinite(features).all() for features in read)
     for option, value in (("layer", model.reading.layer), ("noise_level", model.reading.noise_level)):
         if value is None:
-            with pytest.raises(ValueError, match=rf"{option}=0.5: of a {type(model).__name__} .* Use {option}=null"):
-                check_reading(model, **{"layer": None, "noise_level": None} | {option: 0.5})
+            assert unknown_place(model, **{"layer": None, "noise_level": None} | {option: 0.5}) == option
+            with pytest.raises(ValueError, match=rf"of a {type(model).__name__} .* are read, without a {option}\."):
+                features_of(model, images, **{option: 0.5})
     shared = {id(p) for p in model.parameters()} & {id(p) for p in copy.parameters()}
     assert not shared
 
@@ -194,8 +195,8 @@ def test_the_first_stream_of_a_block_is_read() -> None:
 def test_what_has_no_blocks_or_no_features() -> None:
     with pytest.raises(ValueError, match=r"a Linear has no nn\.ModuleList named blocks"):
         block_output(nn.Linear(2, 2), lambda: None, 0.5)
-    with pytest.raises(ValueError, match=r"a Linear has no features of images\. Leave it out of metrics=\[\.\.\.\]"):
-        check_reading(nn.Linear(2, 2), None, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"a Linear has no features of images\."):
+        features_of(nn.Linear(2, 2), torch.zeros(1, 2))  # type: ignore[arg-type]
     assert not is_represented(nn.Linear(2, 2))  # type: ignore[arg-type]
 
 

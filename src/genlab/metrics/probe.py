@@ -24,7 +24,7 @@ from genlab.metrics.base import Direction
 from genlab.metrics.extractor.precision import full_precision
 from genlab.metrics.ordered import in_order
 from genlab.model.base import Model, in_eval_mode
-from genlab.model.representation import check_reading, features_of
+from genlab.model.representation import features_of, is_represented, reading_of, unknown_place
 from genlab.progress import progress
 
 _SIDE = 32  # of pixels as features: larger images are shrunk
@@ -231,7 +231,11 @@ def check_probed(
             f"metrics={metric} learns from labels, and {found} training images have one of {classes} classes: too few. "
             "Leave it out of metrics=[...]."
         )
-    try:
-        check_reading(model, layer, noise_level)
-    except ValueError as error:
-        raise ConfigError(f"metrics.{metric}: {error}") from error
+    name = type(model).__name__
+    if not is_represented(model):
+        raise ConfigError(f"metrics={metric}: a {name} has no features of images. Leave it out of metrics=[...].")
+    if (unknown := unknown_place(model, layer, noise_level)) is not None:
+        raise ConfigError(
+            f"metrics.{metric}.{unknown}: {reading_of(model).what} of a {name} are read, without a {unknown}. "
+            f"Use metrics.{metric}.{unknown}=null."
+        )

@@ -58,9 +58,10 @@ def features_of(model: Model, x: Tensor, layer: float | None = None, noise_level
     """Images (N, C, H, W) on [-1, 1] -> (N, D) float32: ``features`` of a model that has them, else what it makes of
     them on its way. None: the family's own place.
 
-    Raises ValueError: :func:`check_reading`.
+    Raises ValueError: the model has none, or none at such a place.
     """
-    check_reading(model, layer, noise_level)
+    if (unknown := unknown_place(model, layer, noise_level)) is not None:
+        raise ValueError(f"of a {type(model).__name__} {reading_of(model).what} are read, without a {unknown}.")
     if isinstance(model, HasFeatures):
         return model.features(x).flatten(1).float()
     assert isinstance(model, Represents)
@@ -69,19 +70,21 @@ def features_of(model: Model, x: Tensor, layer: float | None = None, noise_level
     return model.represent(x, depth or 0.0, sigma or 0.0).flatten(1).float()
 
 
-def check_reading(model: Model, layer: float | None, noise_level: float | None) -> None:
-    """Raises ValueError, in words that follow the name of the option: the model has no features, or none at such a
-    place."""
-    name = type(model).__name__
+def reading_of(model: Model) -> Reading:
+    """Where a model is read, unless a user names another place. Raises ValueError: it has no features."""
     if isinstance(model, HasFeatures):
-        what, own = "its features", Reading("features")
-    elif isinstance(model, Represents):
-        what, own = model.reading.what, model.reading
-    else:
-        raise ValueError(f"a {name} has no features of images. Leave it out of metrics=[...].")
-    for option, asked, known in (("layer", layer, own.layer), ("noise_level", noise_level, own.noise_level)):
-        if asked is not None and known is None:
-            raise ValueError(f"{option}={asked}: of a {name} {what} are read, without a {option}. Use {option}=null.")
+        return Reading("features")
+    if not isinstance(model, Represents):
+        raise ValueError(f"a {type(model).__name__} has no features of images.")
+    return model.reading
+
+
+def unknown_place(model: Model, layer: float | None, noise_level: float | None) -> str | None:
+    """The name of the option, ``layer`` or ``noise_level``, that names a place which the model does not have; None:
+    there is no such. Raises ValueError: it has no features."""
+    own = reading_of(model)
+    asked = {"layer": (layer, own.layer), "noise_level": (noise_level, own.noise_level)}
+    return next((name for name, (value, known) in asked.items() if value is not None and known is None), None)
 
 
 def block_outputs(network: nn.Module, run: Callable[[], Any], mean: bool = True) -> list[Tensor]:
@@ -108,8 +111,8 @@ def block_output(network: nn.Module, run: Callable[[], Any], layer: float, mean:
     found = block_outputs(network, run, mean)
     if not found:
         raise ValueError(
-            f"a {type(network).__name__} has no nn.ModuleList named blocks, whose outputs could be read. Name the "
-            "repeated layers of the network so."
+            f"a {type(network).__name__} has no nn.ModuleList named blocks, where repeated layers stand: there is no "
+            "output of a block to read."
         )
     return found[round(layer * (len(found) - 1))]
 
