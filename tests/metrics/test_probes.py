@@ -1,6 +1,7 @@
 """Probes of representations: against scikit-learn, by brute force, and what they leave as it was."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from genlab.metrics.logistic import fifth_of_each, fit, fit_best
 from genlab.metrics.probe import Labelled, chance, labelled
 from genlab.model.base import Model
 from genlab.model.schedule import Constant
+from ranks import on_ranks
 
 
 class Given(ImageDataModule):
@@ -286,8 +288,17 @@ def unlabelled(count: int) -> ImageTable:
     return ImageTable(table(count, 0).images)
 
 
-class Draws(Features):
-    features = None  # type: ignore[assignment]
+class Draws(Model):
+    """Of a family without features."""
+
+    kinds = frozenset({"continuous"})
+
+    def configure_model(self) -> None: ...
+
+    def training_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        return {}
 
 
 @pytest.mark.parametrize(
@@ -304,6 +315,14 @@ def test_bad_data_are_refused_in_a_line(metric: Any, model: Features) -> None:
             metric.check(model, data)
     with pytest.raises(ConfigError, match=r"is for images; the data are text\. Leave it out of metrics"):
         metric.check(model, Text())
+
+
+def test_models_that_cannot_be_probed(model: Features, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"metrics=fine_tuning: a Draws has no features of images\. Leave it out"):
+        FineTuning().check(Draws(0, Constant()), DATA)
+    monkeypatch.setattr(Features, "device_mesh", object())
+    with pytest.raises(ConfigError, match=r"fine_tuning cannot copy a sharded model\. Leave it out of metrics"):
+        FineTuning().check(model, DATA)
 
 
 class Text:
@@ -377,3 +396,21 @@ def test_pixels_of_digits_are_as_good_as_they_are_known_to_be() -> None:
     assert float(KNNProbe().scores(*sides)["knn_probe"]) > 0.95
     assert 0.9 < float(fit(*vars(sides[0]).values(), 10, 0.01).accuracy(*vars(sides[1]).values())) < 0.98
     assert float(chance(sides[0].labels, sides[1].labels)) == pytest.approx(0.1, abs=0.02)
+
+
+# --- ranks ------------------------------------------------------------------------------------------------------------
+
+
+def on_a_rank(rank: int = 0) -> dict[str, float]:
+    """What all probes find together with other ranks."""
+    model, found = Features(), {}
+    model.configure_model()
+    for metric in (KNNProbe(7), LinearProbe((1e-2,)), FewLabels(2), FineTuning(0.2, 128)):
+        metric.measure(model, MORE_DATA, "val", 16)
+        found |= {name: float(value) for name, value in metric.compute().items()}
+    return found
+
+
+def test_two_ranks_find_what_one_does(tmp_path: Path) -> None:
+    alone = on_a_rank()
+    assert all(found == pytest.approx(alone, abs=1e-9) for found in on_ranks(2, tmp_path, on_a_rank))

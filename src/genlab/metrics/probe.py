@@ -8,7 +8,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from genlab.data.base import DataModule, Split
-from genlab.data.image import ImageDataModule, ImageTable, to_float
+from genlab.data.image import ImageDataModule, to_float
 from genlab.errors import ConfigError
 from genlab.machine.rank import rank, world
 from genlab.metrics.base import Direction
@@ -202,11 +202,11 @@ def labelled(data: DataModule, split: Split, count: int | None, metric: str) -> 
 
     Raises ConfigError: the data are no images, or none of a split has a label.
     """
-    if not isinstance(data, ImageDataModule):
+    if data.spec.modality != "image":
         raise ConfigError(
             f"metrics={metric} is for images; the data are {data.spec.modality}. Leave it out of metrics=[...]."
         )
-    table: ImageTable = data.table(split)
+    table = cast(ImageDataModule, data).table(split)
     known = np.zeros(0, np.int64) if table.labels is None else np.flatnonzero(table.labels >= 0)
     if not len(known):
         raise ConfigError(
@@ -224,8 +224,7 @@ def check_probed(
     """Raises ConfigError if the metric of this name cannot probe the model on the data."""
     train = labelled(data, "train", count, metric)
     labelled(data, "val", None, metric)
-    assert isinstance(data, ImageDataModule)
-    classes, found = len(data.table("train").names), len(train.labels)
+    classes, found = len(cast(ImageDataModule, data).table("train").names), len(train.labels)
     if found < max(classes, _LEAST) or len(np.unique(train.labels)) < 2:
         raise ConfigError(
             f"metrics={metric} learns from labels, and {found} training images have one of {classes} classes: too few. "

@@ -119,7 +119,7 @@ class TextProbe(Metric):
         :meth:`check`."""
         self.check(model, data)
         assert isinstance(model, RepresentsTokens)
-        assert isinstance(data, TextDataModule)
+        assert isinstance(data, PythonSource)
         own = model.token_reading.layer
         layer = (1.0 if own is None else own) if self.layer is None else self.layer
         tested = held_out_split(split)
