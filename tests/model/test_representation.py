@@ -21,7 +21,8 @@ from genlab.model.representation import (
     unknown_place,
 )
 from genlab.run import assemble
-from tiny_run import MLP, SHORT, compose_small, families, plain, train
+from test_grid import ABROAD, ONCE, options
+from tiny_run import MLP, SHORT, compose_small, families, plain, small, train
 
 # The width of what is read of small networks, and whether a gradient reaches their weights.
 READ = {
@@ -129,7 +130,7 @@ def test_noise_is_of_the_content_and_the_level_counts(images: Tensor, tmp_path: 
     model = made("model=diffusion", *MLP, folder=tmp_path).eval()
     with torch.no_grad():
         own = features_of(model, images)
-        torch.testing.assert_close(features_of(model, images, 0.5, 0.2), own)
+        torch.testing.assert_close(features_of(model, images, 0.5, 0.05), own)
         clean, noisy = features_of(model, images, noise_level=0.0), features_of(model, images, noise_level=5.0)
     assert (own - clean).abs().max() > 1e-4
     assert (own - noisy).abs().max() > 1e-3
@@ -218,3 +219,25 @@ def test_hidden_states_of_tokens(family: str, tmp_path: Path) -> None:
     assert states.shape == (3, 16, 8)
     torch.testing.assert_close(states[:, :9], changed[:, :9]) if family == "transformer" else None
     assert ((states - changed).abs().amax(dim=(0, 2)) > 1e-6)[9:].any()
+
+
+# --- all networks -----------------------------------------------------------------------------------------------------
+
+NETWORKS = [
+    *(("diffusion", "network", name) for name in options("diffusion", "network")[0] if name not in ABROAD | ONCE),
+    *(("gan", "discriminator", name) for name in options("gan", "discriminator")[0]),
+]
+
+
+@pytest.mark.matrix  # of every network, which all have blocks
+@pytest.mark.parametrize(("family", "part", "name"), NETWORKS, ids=lambda value: value)
+def test_every_network_is_read(family: str, part: str, name: str, images: Tensor, tmp_path: Path) -> None:
+    chosen = small(f"model={family}", f"model/{part}={name}")
+    model = made(*chosen, folder=tmp_path).eval()
+    with torch.no_grad():
+        read = [features_of(model, images, depth) for depth in (0.0, 0.5, 1.0)]
+        torch.testing.assert_close(features_of(model, images[2:3], 0.5), read[1][2:3], atol=1e-4, rtol=1e-3)
+    for features in read:
+        assert features.ndim == 2
+        assert torch.isfinite(features).all()
+        assert features.std(dim=0).max() > 1e-6

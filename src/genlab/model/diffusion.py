@@ -35,7 +35,7 @@ class Diffusion(GenerativeModel):
 
     kinds = frozenset({"continuous"})
     likelihood_kind: ClassVar[Literal["estimate"]] = "estimate"
-    reading: ClassVar[Reading] = Reading("blocks of the denoiser", layer=0.5, noise_level=0.2)
+    reading: ClassVar[Reading] = Reading("blocks of the denoiser", layer=0.5, noise_level=0.05)
     network: nn.Module  # made in configure_model
 
     def __init__(
