@@ -21,7 +21,6 @@ from genlab.model.representation import (
     unknown_place,
 )
 from genlab.run import assemble
-from test_grid import ABROAD, ONCE, options
 from tiny_run import MLP, SHORT, compose_small, families, plain, small, train
 
 # The width of what is read of small networks, and whether a gradient reaches their weights.
@@ -73,7 +72,9 @@ def test_every_family_is_known() -> None:
     assert {*READ} | NOT_READ == {*families()}
 
 
-@pytest.mark.parametrize("family", READ)
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=[pytest.mark.matrix] if f == "latent_diffusion" else []) for f in READ]
+)
 def test_what_a_family_is_read_as(family: str, images: Tensor, tmp_path: Path, request: Any) -> None:
     given = (request.getfixturevalue("autoencoder"),) if family == "latent_diffusion" else ()
     model = made(f"model={family}", *given, folder=tmp_path)
@@ -103,15 +104,21 @@ def test_what_a_family_is_read_as(family: str, images: Tensor, tmp_path: Path, r
     assert not shared
 
 
-def test_labels_are_not_looked_at(images: Tensor, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return made("model=diffusion", *MLP, folder=tmp_path_factory.mktemp("mlp")).eval()
+
+
+def test_labels_are_not_looked_at(images: Tensor, denoiser: Model) -> None:
     """A representation is one of the image alone, also of a conditional model: what it makes with nothing told."""
-    model = made("model=diffusion", *MLP, folder=tmp_path)
+    model = denoiser
     assert isinstance(model, GenerativeModel)
     assert model.conditions.num_classes == 10
     seen: list[Any] = []
     network: Any = model.network
-    network.register_forward_hook(lambda module, arguments, output: seen.append(arguments[2]))
-    features_of(model.eval(), images)
+    hook = network.register_forward_hook(lambda module, arguments, output: seen.append(arguments[2]))
+    features_of(model, images)
+    hook.remove()
     assert seen == [None]
 
 
@@ -126,8 +133,8 @@ def test_a_progressive_gan_is_read_at_its_stage(images: Tensor, tmp_path: Path) 
     assert widths == [16, 32, 32]
 
 
-def test_noise_is_of_the_content_and_the_level_counts(images: Tensor, tmp_path: Path) -> None:
-    model = made("model=diffusion", *MLP, folder=tmp_path).eval()
+def test_noise_is_of_the_content_and_the_level_counts(images: Tensor, denoiser: Model) -> None:
+    model = denoiser
     with torch.no_grad():
         own = features_of(model, images)
         torch.testing.assert_close(features_of(model, images, 0.5, 0.05), own)
@@ -175,6 +182,7 @@ def test_blocks_are_read_in_the_order_in_which_they_run(shape: tuple[int, ...]) 
     assert not any(module._forward_hooks for module in network.modules())
 
 
+@pytest.mark.matrix  # torch.compile
 def test_a_compiled_network_is_read_uncompiled() -> None:
     network, x = Network(), torch.randn(2, 3)
     network.compile(backend="eager")
@@ -223,21 +231,23 @@ def test_hidden_states_of_tokens(family: str, tmp_path: Path) -> None:
 
 # --- all networks -----------------------------------------------------------------------------------------------------
 
-NETWORKS = [
-    *(("diffusion", "network", name) for name in options("diffusion", "network")[0] if name not in ABROAD | ONCE),
-    *(("gan", "discriminator", name) for name in options("gan", "discriminator")[0]),
-]
 
+@pytest.mark.matrix
+def test_every_network_is_read(images: Tensor, tmp_path: Path) -> None:
+    """All have blocks."""
+    from test_grid import ABROAD, ONCE, options  # which takes seconds
 
-@pytest.mark.matrix  # of every network, which all have blocks
-@pytest.mark.parametrize(("family", "part", "name"), NETWORKS, ids=lambda value: value)
-def test_every_network_is_read(family: str, part: str, name: str, images: Tensor, tmp_path: Path) -> None:
-    chosen = small(f"model={family}", f"model/{part}={name}")
-    model = made(*chosen, folder=tmp_path).eval()
-    with torch.no_grad():
-        read = [features_of(model, images, depth) for depth in (0.0, 0.5, 1.0)]
-        torch.testing.assert_close(features_of(model, images[2:3], 0.5), read[1][2:3], atol=1e-4, rtol=1e-3)
-    for features in read:
-        assert features.ndim == 2
-        assert torch.isfinite(features).all()
-        assert features.std(dim=0).max() > 1e-6
+    networks = [
+        *(("diffusion", "network", name) for name in options("diffusion", "network")[0] if name not in ABROAD | ONCE),
+        *(("gan", "discriminator", name) for name in options("gan", "discriminator")[0]),
+    ]
+    assert len(networks) > 6
+    for family, part, name in networks:
+        model = made(*small(f"model={family}", f"model/{part}={name}"), folder=tmp_path / name).eval()
+        with torch.no_grad():
+            read = [features_of(model, images, depth) for depth in (0.0, 0.5, 1.0)]
+            torch.testing.assert_close(features_of(model, images[2:3], 0.5), read[1][2:3], atol=1e-4, rtol=1e-3)
+        for features in read:
+            assert features.ndim == 2, name
+            assert torch.isfinite(features).all(), name
+            assert features.std(dim=0).max() > 1e-6, name
