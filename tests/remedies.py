@@ -1755,6 +1755,19 @@ ELSEWHERE = (
         "model/test_contrastive_text.py::test_a_single_pair_has_no_negatives",
     ),
     Elsewhere(
+        "metrics/few_labels.py",
+        "must be 2 or more, strength=",
+        "metrics/test_probes.py::test_arguments_outside_their_range",
+    ),
+    Elsewhere(
+        "metrics/fine_tuning.py", "must be 2 or more, lr=", "metrics/test_probes.py::test_arguments_outside_their_range"
+    ),
+    Elsewhere(
+        "metrics/knn_probe.py",
+        "must be 1 or more, temperature=",
+        "metrics/test_probes.py::test_arguments_outside_their_range",
+    ),
+    Elsewhere(
         "metrics/probe.py", "classes: too few. Leave", "metrics/test_probes.py::test_bad_data_are_refused_in_a_line"
     ),
     Elsewhere(

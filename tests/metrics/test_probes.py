@@ -98,7 +98,8 @@ def known(split: Split) -> tuple[Tensor, Tensor]:
 # --- logistic regression ----------------------------------------------------------------------------------------------
 
 
-def test_the_regression_is_that_of_scikit_learn(strength: float = 3e-3) -> None:
+def test_the_regression_is_that_of_scikit_learn() -> None:
+    strength = 3e-3
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
