@@ -691,6 +691,22 @@ TRIED = (
         classes,
     ),
     Tried("metrics/accuracy.py", "is not a classifier. Leave", (*DIGITS, *MLP, "metrics=[accuracy]"), ("metrics=[]",)),
+    Tried("metrics/probe.py", "is for images; the data are", (*TEXT, "metrics=[knn_probe]"), ("metrics=[]",)),
+    Tried("metrics/probe.py", "split has a label. Leave", (*ARRAY, "metrics=[few_labels]"), ("metrics=[]",), arrays),
+    Tried(
+        "metrics/probe.py",
+        "are read, without a",
+        (*DIGITS, "model=vae", "metrics=[linear_probe]", "metrics.linear_probe.layer=0.5"),
+        ("metrics.linear_probe.layer=null",),
+    ),
+    Tried(
+        "metrics/knn_probe.py",
+        "labelled training images. Use metrics.knn_probe.k=",
+        (*DIGITS, *MLP, "metrics=[knn_probe]", "metrics.knn_probe.k=50"),
+        ("metrics.knn_probe.k=40",),
+    ),
+    Tried("metrics/few_labels.py", "fewer than the", (*DIGITS, *MLP, "metrics=[few_labels]"), ("metrics=[]",)),
+    Tried("metrics/text_probe.py", "reads programs", (*TEXT, "metrics=[text_probe]"), ("metrics=[]",)),
     Tried(
         "metrics/bits_per_dim.py",
         "is for images; the data are",
@@ -1909,6 +1925,45 @@ ELSEWHERE = (
         "model/contrastive_text.py",
         "two pairs or more in a batch",
         "model/test_contrastive_text.py::test_a_single_pair_has_no_negatives",
+    ),
+    Elsewhere(
+        "metrics/few_labels.py",
+        "must be 2 or more, strength=",
+        "metrics/test_probes.py::test_arguments_outside_their_range",
+    ),
+    Elsewhere(
+        "metrics/fine_tuning.py", "must be 2 or more, lr=", "metrics/test_probes.py::test_arguments_outside_their_range"
+    ),
+    Elsewhere(
+        "metrics/knn_probe.py",
+        "must be 1 or more, temperature=",
+        "metrics/test_probes.py::test_arguments_outside_their_range",
+    ),
+    Elsewhere(
+        "metrics/probe.py", "classes: too few. Leave", "metrics/test_probes.py::test_bad_data_are_refused_in_a_line"
+    ),
+    Elsewhere(
+        "metrics/probe.py", "has no features of images", "metrics/test_probes.py::test_models_that_cannot_be_probed"
+    ),
+    Elsewhere(
+        "metrics/fine_tuning.py",
+        "have no gradient",
+        "metrics/test_probes.py::test_features_without_a_gradient_are_not_tuned",
+    ),
+    Elsewhere(
+        "metrics/fine_tuning.py",
+        "cannot copy a sharded model",
+        "metrics/test_probes.py::test_models_that_cannot_be_probed",
+    ),
+    Elsewhere(
+        "metrics/text_probe.py",
+        "has no hidden states of tokens",
+        "metrics/test_text_probe.py::test_only_programs_and_models_of_text",
+    ),
+    Elsewhere(
+        "metrics/text_probe.py",
+        "is as long as data.context",
+        "metrics/test_text_probe.py::test_windows_are_spread_over_files_and_never_the_same",
     ),
     Elsewhere(
         "metrics/retrieval.py", "no held-out image has a caption", "metrics/test_retrieval.py::test_what_cannot_be"

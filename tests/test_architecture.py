@@ -191,6 +191,7 @@ def test_metrics_and_callbacks_know_the_contract_of_models_and_no_model(name: st
         "genlab.model.condition",
         "genlab.model.elsewhere",
         "genlab.model.likelihood_settings",
+        "genlab.model.representation",
     }
     arithmetic = {f"genlab.model.{name}" for name in ("averages", "bits_per_dim", "float32", "spectral_norm")}
     assert models <= {*contract, *arithmetic}

@@ -148,8 +148,8 @@ SETTINGS = {"affine", "attends_to_words", "balanced", "balanced_classes", "basel
             "is_last", "is_read_alone",
             "last_norm", "lazy_steps", "learn_cut", "likelihood_weighting", "log_model", "needs_reference", "noise",
             "nonnegative", "normalize_pixels", "own_key_norm", "packing", "qk_norm", "qkv_bias", "rslora",
-            "sample_pixels", "scaled", "spectral_norm", "tags", "tf32", "tie", "tied", "tokenized", "unknown", "whiten", "whole",
-            "zero_init"}  # fmt: skip
+            "sample_pixels", "scaled", "spectral_norm", "tags", "tf32", "tie", "tied", "tokenized", "unknown",
+            "whiten", "whole", "zero_init"}  # fmt: skip
 GRANTING_OPTIONS = {"allow_changes"}  # of a command: typed with each
 SHOWING_OPTIONS = {"allow_unequal", "baselines", "plots", "rate", "wandb"}
 

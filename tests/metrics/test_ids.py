@@ -42,7 +42,9 @@ OTHER = {"num_images": 7, "split": "train", "tokenize": "char", "penalty": 0.3, 
          "stop": ["x"], "splits": 2, "subset_size": 9, "num_subsets": 3, "seed": 9, "num_pairs": 9, "num_clusters": 7,
          "scale": 2.0, "explained": 0.5, "restarts": 2, "num_heldout": 9, "seconds": 1.0, "memory_mb": 99, "stride": 3,
          "pool": 7, "num_problems": 9, "epsilon": 0.1, "baseline": True, "discard": 0.2, "whole": True,
-         "num_patches": 9, "num_directions": 9, "scales": 2, "num_windows": 9, "distance": PixelDistance()}  # fmt: skip
+         "num_patches": 9, "num_directions": 9, "scales": 2, "num_windows": 9, "num_train": 70, "layer": 0.25,
+         "noise_level": 0.7, "temperature": 0.2, "strengths": [0.3], "strength": 0.3, "draws": 3, "share": 0.3,
+         "num_examples": 70, "lr": 0.3, "batch_size": 7, "distance": PixelDistance()}  # fmt: skip
 # Of no number: pictures, speed, permission, which numbers there are. Files and networks are hashed once they are read.
 FREE = {"closest", "workers", "allow_code", "allow_root", "k", "problems", "model"}
 

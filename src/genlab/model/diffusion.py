@@ -25,6 +25,7 @@ from genlab.model.parts import (
     kind_of_step,
 )
 from genlab.model.probability_flow import Hutchinson, Trace, log_likelihood
+from genlab.model.representation import Reading, block_output
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream, derive_seed
 
@@ -34,6 +35,7 @@ class Diffusion(GenerativeModel):
 
     kinds = frozenset({"continuous"})
     likelihood_kind: ClassVar[Literal["estimate"]] = "estimate"
+    reading: ClassVar[Reading] = Reading("blocks of the denoiser", layer=0.5, noise_level=0.05)
     network: nn.Module  # made in configure_model
 
     def __init__(
@@ -134,6 +136,19 @@ class Diffusion(GenerativeModel):
         """What the denoiser makes of noise: (2, *shape)."""
         noise = torch.randn(2, *self.shape, generator=generator).to(self.device)
         return self.denoiser(None)(noise, torch.ones(2, device=self.device))
+
+    def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
+        """What a block of the denoiser makes of noisy data, the mean over places (Xiang et al. 2023, arXiv:2303.09769).
+
+        ``x``: (N, C, H, W); ``layer``: depth in [0, 1]; ``noise_level``: sigma. The noise of an example is a function
+        of its content. -> (N, D) float32.
+        """
+        return self.represent_noisy(x + noise_level * RandomStream.for_examples(0, x).randn_like(x), layer, noise_level)
+
+    def represent_noisy(self, noisy: Tensor, layer: float, noise_level: float) -> Tensor:
+        """The same of data with noise of this sigma in them."""
+        sigma = noisy.new_full((len(noisy),), noise_level)
+        return block_output(self.network, lambda: self.objective.denoise(self.network, noisy, sigma, None), layer)
 
     def log_likelihood(self, x: Tensor, condition: Condition | None = None, trace: Trace | None = None) -> Tensor:
         """Nats of each image of ``x`` (N, C, H, W), a density over dequantized images on [-1, 1], without guidance: of

@@ -14,6 +14,7 @@ from genlab.model.float32 import exact_float32
 from genlab.model.freezing import trained
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.parts import FlowNetwork, PredictionGuidance
+from genlab.model.representation import Reading
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
 
@@ -36,6 +37,7 @@ class Flow(GenerativeModel):
     pixel_levels = 256  # gray levels in its likelihood
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"  # of the discrete likelihood: a density
     latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
+    reading: ClassVar[Reading] = Reading("latents")
     network: nn.Module  # made in configure_model
 
     def __init__(
@@ -124,6 +126,10 @@ class Flow(GenerativeModel):
             y = noisy.clone().requires_grad_()
             (score,) = torch.autograd.grad(self._log_density(y, cloned(condition)).sum(), y)
         return noisy + self.noise_std**2 * score
+
+    def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
+        """The latents of images (N, C, H, W). -> (N, C * H * W) float32."""
+        return self.network(_continuous(x), None)[0].flatten(1)
 
     @torch.no_grad()
     def encode(self, x: Tensor, condition: Condition | None = None) -> Tensor:

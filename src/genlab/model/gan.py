@@ -18,6 +18,7 @@ from genlab.model.draws import Draws, truncated_normal
 from genlab.model.freezing import trained
 from genlab.model.generator_penalty import GeneratorPenalty, NoGeneratorPenalty
 from genlab.model.parts import AdversarialObjective, Discriminator, Generator, StyledGenerator
+from genlab.model.representation import Reading, block_output
 from genlab.seeding import RandomStream, derive_seed
 
 
@@ -32,6 +33,7 @@ class GAN(GenerativeModel):
 
     kinds = frozenset({"continuous"})
     latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
+    reading: ClassVar[Reading] = Reading("blocks of the discriminator", layer=1.0)
     automatic_optimization = False
     begins_new = ("generator_penalty.",)
     generator: nn.Module  # both made in configure_model
@@ -278,6 +280,12 @@ class GAN(GenerativeModel):
             "generator_loss": self.objective.generator_loss(fake_scores),
             **self.accuracies(real_scores, fake_scores),
         }
+
+    def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
+        """What a block of the discriminator makes of images (N, C, H, W), the mean over places; ``layer``: depth in
+        [0, 1] (Radford et al. 2016, arXiv:1511.06434, section 5.1). -> (N, D) float32."""
+        condition = self.conditions.nothing(len(x), x.device)
+        return block_output(self.discriminator, lambda: self.discriminator(x, condition), layer)
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 

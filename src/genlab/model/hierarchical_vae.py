@@ -15,6 +15,7 @@ from genlab.model.elbo import Normal, importance_weighted, kl_weight, with_free_
 from genlab.model.float32 import exact_float32
 from genlab.model.freezing import trained
 from genlab.model.parts import PixelLikelihood
+from genlab.model.representation import Reading
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream, derive_seed
 
@@ -39,6 +40,7 @@ class HierarchicalVAE(GenerativeModel):
 
     kinds = frozenset({"continuous"})
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"
+    reading: ClassVar[Reading] = Reading("means of latents")
     ladder: nn.Module  # made in configure_model
 
     def __init__(
@@ -154,6 +156,10 @@ class HierarchicalVAE(GenerativeModel):
             parameters = self.ladder(None, condition, draw, num_samples)
         likelihood = self.likelihood
         return likelihood.sample(parameters, generator) if self.sample_pixels else likelihood.mean(parameters)
+
+    def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
+        """The latents of images (N, C, H, W), of all layers in a row. -> (N, D) float32."""
+        return self.encode(x, self.conditions.nothing(len(x), x.device)).flatten(1)
 
     @torch.no_grad()
     def encode(self, x: Tensor, condition: Condition | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """Latent diffusion: a diffusion model of a trained autoencoder's latents (Rombach et al. 2022)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from genlab.model.base import Batch, Condition, GenerativeModel, HasLatent, Lear
 from genlab.model.diffusion import Diffusion
 from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.parts import Adapter, DenoisingNetwork, DenoisingObjective, Guidance, Sampler, kind_of_step
+from genlab.model.representation import Reading
 from genlab.seeding import RandomStream
 
 _STD = 0.5  # about that of images in [-1, 1]
@@ -27,6 +28,7 @@ class LatentDiffusion(GenerativeModel):
     """
 
     kinds = frozenset({"continuous"})
+    reading: ClassVar[Reading] = Diffusion.reading
     autoencoder: Any  # a module, with the shape and the conditions of a generative model
     latent_mean: Tensor  # (Z, 1, 1)
     latent_std: Tensor  # (Z, 1, 1); 0 before the first batch
@@ -141,6 +143,15 @@ class LatentDiffusion(GenerativeModel):
                 self.diffusion.network, z, self.conditions.of(batch), self.progress.fraction
             )
         }
+
+    def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
+        """As of :class:`Diffusion`, of the standardised latents of images (N, C, H, W). The noise is a function of
+        the images, since latents differ by rounding from batch to batch. -> (N, D) float32."""
+        told = self.autoencoder.conditions.nothing(len(x), x.device)
+        z = self.autoencoder.encode(x, told)
+        scaled = self.standardised(z) if self.latent_std.any() else z  # nothing is measured before the first batch
+        noise = RandomStream.for_examples(0, x).randn_like(z)
+        return self.diffusion.represent_noisy(scaled + noise_level * noise, layer, noise_level)
 
     @torch.no_grad()
     def sample(

@@ -25,6 +25,7 @@ from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import PredictionGuidance, TokenNetwork, UnmaskingSampler
+from genlab.model.representation import Reading, block_output
 from genlab.model.sharding import shard
 from genlab.model.tokens import TokenView, dequantized_to_batch, made, view_of
 from genlab.seeding import RandomStream, derive_seed
@@ -41,6 +42,8 @@ class Masked(GenerativeModel):
 
     kinds = frozenset({"continuous", "tokens"})
     pixel_levels = 256  # gray levels in its likelihood
+    reading: ClassVar[Reading] = Reading("blocks of the transformer", layer=0.5)
+    token_reading: ClassVar[Reading] = reading
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"
     network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
     view: TokenView
@@ -134,6 +137,17 @@ class Masked(GenerativeModel):
         """Of all tokens but those that are given: (N, P), (N, L), (N, L) -> (N, L, V)."""
         shown = torch.where(hidden, self.view.num_tokens, tokens)
         return self.network(torch.cat([given, shown], dim=1))[:, given.shape[1] :]
+
+    def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
+        """What a block makes of the tokens of images (N, C, H, W), their mean (Chen et al. 2020, image GPT, section
+        2.3); ``layer``: depth in [0, 1]. None of them is hidden. -> (N, D) float32."""
+        sequences = self.view.sequences(x, None)
+        return block_output(self.network, lambda: self.network(sequences), layer)
+
+    def represent_tokens(self, tokens: Tensor, layer: float) -> Tensor:
+        """What a block makes of each token of text (N, T), T at most as many as are seen at once. -> (N, T, D)
+        float32."""
+        return block_output(self.network, lambda: self.network(tokens), layer, mean=False).float()
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:

@@ -158,6 +158,11 @@ class ProgressiveGAN(GAN):
         """On images as they are at the stage of the networks."""
         return super().losses({**batch, self.key: shrunk(batch[self.key], self.networks_stage())})
 
+    def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
+        """As of a GAN, of images at the stage of the networks: at 4x4, where no block runs, their pixels."""
+        seen = shrunk(x, self.networks_stage())
+        return seen.flatten(1) if self.networks_stage().level == 0 else super().represent(seen, layer, noise_level)
+
     # --- sampling ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """Autoregressive transformers over text, pixels of images, or a tokenizer's codes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import Adapter, PredictionGuidance, TokenNetwork, TokenSampler
+from genlab.model.representation import Reading, block_output
 from genlab.model.sharding import shard
 from genlab.model.tokens import TokenView, dequantized_to_batch, made, view_of
 from genlab.seeding import RandomStream
@@ -36,6 +37,8 @@ class Transformer(GenerativeModel):
     kinds = frozenset({"continuous", "tokens"})
     counts_some = True
     pixel_levels = 256  # gray levels in its likelihood
+    reading: ClassVar[Reading] = Reading("blocks of the transformer", layer=0.5)
+    token_reading: ClassVar[Reading] = reading
     network: Any  # a TokenNetwork and an nn.Module at once: a type that Python cannot say; made in configure_model
     view: TokenView
 
@@ -138,6 +141,17 @@ class Transformer(GenerativeModel):
         """Logits of up to 16 tokens: (1, T, num_outputs)."""
         tokens = torch.randint(self.view.num_outputs, (1, min(16, self.view.length)), generator=generator)
         return self.network(tokens.to(self.device))  # type: ignore[no-any-return]
+
+    def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
+        """What a block makes of the tokens of images (N, C, H, W), their mean (Chen et al. 2020, image GPT, section
+        2.3); ``layer``: depth in [0, 1]. -> (N, D) float32."""
+        sequences = self.view.sequences(x, None)[:, :-1]
+        return block_output(self.network, lambda: self.network(sequences), layer)
+
+    def represent_tokens(self, tokens: Tensor, layer: float) -> Tensor:
+        """What a block makes of each token of text (N, T), T at most as many as are seen at once. -> (N, T, D)
+        float32."""
+        return block_output(self.network, lambda: self.network(tokens), layer, mean=False).float()
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, condition: Condition | None = None) -> Tensor:

@@ -21,6 +21,7 @@ from genlab.model.elbo import (
 from genlab.model.float32 import exact_float32
 from genlab.model.freezing import trained
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
+from genlab.model.representation import Reading
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream, derive_seed
 
@@ -35,6 +36,7 @@ class VAE(GenerativeModel):
     kinds = frozenset({"continuous"})
     likelihood_kind: ClassVar[Literal["bound"]] = "bound"
     latent_prior: ClassVar[Literal["standard normal"]] = "standard normal"
+    reading: ClassVar[Reading] = Reading("means of latents")
     encoder: nn.Module  # made in configure_model, like the decoder
     decoder: nn.Module
 
@@ -169,6 +171,10 @@ class VAE(GenerativeModel):
             parameters = self.decoder(z, condition)
         likelihood = self.likelihood
         return likelihood.sample(parameters, generator) if self.sample_pixels else likelihood.mean(parameters)
+
+    def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
+        """The posterior's mean of images (N, C, H, W). -> (N, D) float32, D the size of the latent."""
+        return self.posterior(x, self.conditions.nothing(len(x), x.device)).mean.flatten(1)
 
     @torch.no_grad()
     def encode(self, x: Tensor, condition: Condition | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.distributed as dist
@@ -16,6 +16,7 @@ from genlab.model.condition import Conditions, told_to
 from genlab.model.float32 import exact_float32
 from genlab.model.freezing import trained
 from genlab.model.parts import Decoder, Encoder, PixelLikelihood
+from genlab.model.representation import Reading
 from genlab.model.sharding import shard
 from genlab.seeding import RandomStream
 
@@ -51,6 +52,7 @@ class VQVAE(GenerativeModel):
     """
 
     kinds = frozenset({"continuous"})
+    reading: ClassVar[Reading] = Reading("vectors of codes")
     encoder: nn.Module  # made in configure_model, like the next two
     decoder: nn.Module
     quantizer: Any  # a Quantizer and an nn.Module at once: a type that Python cannot say
@@ -188,6 +190,10 @@ class VQVAE(GenerativeModel):
         parameters = self.decoder(self.quantizer.decode(tokens), None)
         log_prob = self.likelihood.log_prob(on_batch_scale(x, levels), parameters)
         return as_density(log_prob, levels, math.prod(self.shape))
+
+    def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
+        """The vectors of the codes of images (N, C, H, W), side by side. -> (N, Z * h * w) float32."""
+        return self.quantizer.decode(self.tokenize(x)).flatten(1)
 
     @torch.no_grad()
     def encode(self, x: Tensor, condition: Condition | None = None) -> Tensor:

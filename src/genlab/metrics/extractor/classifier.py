@@ -1,6 +1,7 @@
-"""The features of a classifier, or of a model of images and captions, that was trained with genlab:
+"""The features of a model that was trained with genlab, a classifier or any other that has some:
 ``metrics.extractor=<folder of its run>``."""
 
+import re
 from typing import Annotated, Literal
 
 import torch
@@ -10,7 +11,7 @@ from genlab.data.image import to_float
 from genlab.errors import DataError
 from genlab.metrics.extractor.fingerprint import network_fingerprint
 from genlab.metrics.extractor.precision import full_precision
-from genlab.model.base import Classifies, HasFeatures, Model
+from genlab.model.base import Classifies, ComparesCaptions, HasFeatures, Model
 from genlab.model.elsewhere import FROM_ELSEWHERE
 
 
@@ -35,8 +36,8 @@ class ClassifierFeatures:
         self.shape = tuple(model.shape)
         with torch.no_grad():
             width = model.features(torch.zeros(1, *self.shape)).shape[1]
-        scaled = "standardised" if isinstance(model, Classifies) else "of mean square 1"
-        self.name = f"{'classifier' if isinstance(model, Classifies) else 'contrastive'}{width}"
+        kind, scaled = _words(model)
+        self.name = f"{kind}{width}"
         self.preprocessing = f"{type(model).__name__} of {self.shape}; no resize; to [-1, 1]; features {scaled}"
         if not isinstance(model, Classifies):
             self.gives = frozenset({"features"})
@@ -57,3 +58,12 @@ class ClassifierFeatures:
         self.model.to(examples.device)
         with full_precision(examples.device):
             return {name: getattr(self.model, name)(to_float(examples)) for name in wanted}
+
+
+def _words(model: Model) -> tuple[str, str]:
+    """What a family is called in the names of numbers, and how its features are scaled."""
+    if isinstance(model, Classifies):
+        return "classifier", "standardised"
+    if isinstance(model, ComparesCaptions):
+        return "contrastive", "of mean square 1"
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(model).__name__).lower(), "of the encoder"
