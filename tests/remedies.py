@@ -874,12 +874,6 @@ TRIED = (
         ("model.views.count=2 model.views.num_local=0",),
     ),
     Tried(
-        "model/contrastive.py",
-        "two images or more on each device",
-        (*VIEWS, "data.batch_size=1"),
-        ("data.batch_size=8",),
-    ),
-    Tried(
         "metrics/retrieval.py",
         "does not compare images with captions",
         (*DIGITS, *MLP, "metrics=[retrieval]"),
@@ -1787,6 +1781,11 @@ ELSEWHERE = (
         "metrics/clip_score.py",
         "needs names of classes and the data",
         "metrics/test_trained_clip.py::test_classes_without_names_are_refused",
+    ),
+    Elsewhere(
+        "model/contrastive.py",
+        "two images or more on each device",
+        "model/test_contrastive.py::test_a_single_image_has_nothing_to_be_compared_with",
     ),
     Elsewhere(
         "model/classifier.py",
