@@ -1979,6 +1979,11 @@ ELSEWHERE = (
         "metrics/test_trained_clip.py::test_classes_without_names_are_refused",
     ),
     Elsewhere(
+        "model/contrastive.py",
+        "two images or more on each device",
+        "model/test_contrastive.py::test_a_single_image_has_nothing_to_be_compared_with",
+    ),
+    Elsewhere(
         "model/classifier.py",
         "two images or more on each device",
         "model/test_classifier.py::test_a_batch_of_one_is_too_few",

@@ -204,7 +204,8 @@ def test_what_is_no_run_of_a_classifier_is_refused(gan: Path) -> None:
         ("/nowhere", r"metrics\.extractor=/nowhere: there is no run here"),
         (
             str(gan),
-            r"a GAN has no features of images\. Name a run of model=classifier, contrastive or contrastive_text\.$",
+            r"a GAN has no features of images\. Name a run of model=classifier, contrastive, self_distillation, "
+            r"masked_autoencoder or jepa\.$",
         ),
         ("random", r"metrics\.extractor is a part of the metrics, chosen with slashes: metrics/extractor=random"),
     ):

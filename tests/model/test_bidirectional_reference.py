@@ -73,9 +73,9 @@ def test_hidden_states_and_losses_are_those_of_esm() -> None:
     model.network.load_state_dict(from_esm(theirs.state_dict()), strict=True)
     tokens = torch.randint(1, VOCABULARY + 1, (4, LENGTH))  # 0 is their padding
     states = theirs.esm(tokens).last_hidden_state
-    torch.testing.assert_close(model.token_features(tokens), states, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.network(tokens, hidden=True), states, rtol=0, atol=1e-5)
     labels = tokens.masked_fill(torch.rand(tokens.shape) > 0.3, -100).masked_fill(tokens == VOCABULARY, -100)
-    logits = theirs.lm_head(model.token_features(tokens))  # by their head, which has a layer more
+    logits = theirs.lm_head(model.network(tokens, hidden=True))  # by their head, which has a layer more
     loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
     torch.testing.assert_close(loss, theirs(tokens, labels=labels).loss, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(states[0], states[1], atol=1e-2)

@@ -255,5 +255,5 @@ def test_unsuitable_settings(settings: dict[str, Any], words: str) -> None:
 def test_views_that_do_not_exist() -> None:
     with pytest.raises(ValueError, match=r"^count=0 must be 1 or more"):
         IndependentViews(View(), count=0)
-    with pytest.raises(ValueError, match=r"^num_local=2 views have no settings\. Use model/views=dino"):
+    with pytest.raises(ValueError, match=r"^num_local=2 views have no settings\. Use model\.views\.num_local=0"):
         IndependentViews(View(), num_local=2)

@@ -1,7 +1,7 @@
 """Masked language models (BERT; Devlin et al. 2019, arXiv:1810.04805): an encoder of text that sees both sides."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from genlab.model.cross_entropy import nats
 from genlab.model.draws import Draws
 from genlab.model.optimizer.groups import parameter_groups
 from genlab.model.parts import PlacedTokenEncoder
+from genlab.model.representation import Reading, block_output
 from genlab.model.sharding import shard
 from genlab.seeding import derive_seed
 
@@ -32,6 +33,7 @@ class MaskedLanguage(Model):
 
     kinds = frozenset({"tokens"})
     key = "tokens"
+    token_reading: ClassVar[Reading] = Reading("blocks of the transformer", layer=0.5)
     network: Any  # a PlacedTokenEncoder and an nn.Module at once; made in configure_model
 
     def __init__(
@@ -122,13 +124,10 @@ class MaskedLanguage(Model):
         """K of ``length`` tokens, from 1 to all but one."""
         return min(max(1, round(self.mlm_probability * length)), length - 1)
 
-    @torch.no_grad()
-    def token_features(self, tokens: Tensor) -> Tensor:
-        """What the network makes of text (N, T), nothing masked, of up to ``shape`` tokens: (N, T, width).
-
-        The caller puts the model in eval mode, or dropout is on.
-        """
-        return self.network(tokens, hidden=True)  # type: ignore[no-any-return]
+    def represent_tokens(self, tokens: Tensor, layer: float) -> Tensor:
+        """What a block makes of each token of text (N, T), nothing masked, T at most as many as are seen at once.
+        -> (N, T, D) float32."""
+        return block_output(self.network, lambda: self.network(tokens), layer, mean=False).float()
 
     @torch.no_grad()
     def pseudo_log_probs(self, tokens: Tensor) -> Tensor:

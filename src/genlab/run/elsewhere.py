@@ -43,7 +43,10 @@ _LACKS: dict[Any, tuple[str, str]] = {  # what an unsuitable model lacks, and mo
     HasTokens: ("has no discrete tokens", "vq_vae"),
     ScoresAnswers: ("gives no rewards for answers", "reward"),
     Classifies: ("is not a classifier", "classifier"),
-    HasFeatures: ("has no features of images", "classifier, contrastive or contrastive_text"),
+    HasFeatures: (
+        "has no features of images",
+        "classifier, contrastive, self_distillation, masked_autoencoder or jepa",
+    ),
     ComparesCaptions: ("does not compare images with captions", "contrastive_text"),
 }
 Entry = Mapping[str, Any]

@@ -54,7 +54,9 @@ class IndependentViews:
         if count < 1 or num_local < 0:
             raise ValueError(f"count={count} must be 1 or more, and num_local={num_local} must not be negative.")
         if num_local and small is None:
-            raise ValueError(f"num_local={num_local} views have no settings. Use model/views=dino, or num_local=0.")
+            raise ValueError(
+                f"num_local={num_local} views have no settings. Use model.views.num_local=0, or model/views=dino."
+            )
         self.first, self.second, self.small = first, second or first, small
         self.count, self.num_local = count, num_local
 
