@@ -990,12 +990,6 @@ TRIED = (
         ("model.views.count=2 model.views.num_local=0",),
     ),
     Tried(
-        "model/contrastive.py",
-        "two images or more on each device",
-        (*VIEWS, "data.batch_size=1"),
-        ("data.batch_size=8",),
-    ),
-    Tried(
         "model/self_distillation.py",
         "views of an image, and there is one",
         (*DISTILLED, "model/views=crop"),
