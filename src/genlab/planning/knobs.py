@@ -46,7 +46,9 @@ def find_knobs(config: DictConfig) -> list[Knob]:
     model = trial_model(plain(config))
     found: dict[tuple[str, str], tuple[float, Knob]] = {}
     for part, before in model.named_children():
-        if part not in config.model or not any(p.requires_grad for p in before.parameters()):
+        is_trained = any(p.requires_grad for p in before.parameters())
+        is_copied = f"{part}." in model.copies.values()  # into one that is
+        if part not in config.model or not (is_trained or is_copied):
             continue
         for path, value in _whole_numbers(OmegaConf.to_container(config.model[part]), f"model.{part}"):
             after = _part_of(changed(config, {path: 2 * value}), part)
