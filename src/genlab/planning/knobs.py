@@ -46,9 +46,10 @@ def find_knobs(config: DictConfig) -> list[Knob]:
     model = trial_model(plain(config))
     found: dict[tuple[str, str], tuple[float, Knob]] = {}
     for part, before in model.named_children():
-        if part not in config.model or not any(p.requires_grad for p in before.parameters()):
+        place = part if part in config.model else model.copies.get(f"{part}.", "").removesuffix(".")  # of its settings
+        if place not in config.model or not any(p.requires_grad for p in before.parameters()):
             continue
-        for path, value in _whole_numbers(OmegaConf.to_container(config.model[part]), f"model.{part}"):
+        for path, value in _whole_numbers(OmegaConf.to_container(config.model[place]), f"model.{place}"):
             after = _part_of(changed(config, {path: 2 * value}), part)
             kind = None if after is None else _kind(before, after)
             if kind is None:
