@@ -25,7 +25,7 @@ ROWS = {
     "growing": {"progan": "progressive GAN", "stylegan2": "StyleGAN2"},
 }
 SHARE = 3 / 8  # of a grid's rows that is shown
-EVERY = 50  # logged steps between two points of the curves of steps
+EVERY = 5  # logged steps between two points of the curves of steps
 
 
 # --- the records ------------------------------------------------------------------------------------------------------
