@@ -144,15 +144,15 @@ def draw(what: str) -> None:
         for number, run in enumerate(_runs(what, row)):
             style = {"color": color, "label": name.strip("`") if not number else None, "lw": 1.2}
             points, fids = run["points"], [point["fid"] for point in run["points"]]
-            axes[0].plot([point["examples"] for point in points], fids, ".-", **style)
+            axes[0].plot([point["examples"] / 1000 for point in points], fids, ".-", **style)
             if what == "growing":
                 axes[1].plot([point["flops"] / 1e12 for point in points], fids, ".-", **style)
             else:
                 for pane, index in ((axes[1], 1), (axes[2], 2)):
-                    pane.plot([step[0] for step in run["steps"]], [step[index] for step in run["steps"]], **style)
+                    pane.plot([step[0] / 1000 for step in run["steps"]], [step[index] for step in run["steps"]], **style)
     for pane, title in zip(axes, panes, strict=True):
         pane.set_title(title, fontsize=9)
-        pane.set_xlabel("TFLOP" if title == "FID " else "examples", fontsize=8)
+        pane.set_xlabel("TFLOP" if title == "FID " else "thousand examples", fontsize=8)
         pane.tick_params(labelsize=8)
     if what == "few_images":
         axes[1].axhline(0.6, color="gray", lw=0.8, ls="--")

@@ -53,18 +53,8 @@ killed() {                        # folder, overrides: the same, killed while 16
   train "$folder"
 }
 
-for seed in ${SEEDS//,/ }; do
-  # shellcheck disable=SC2086
-  train "$ROOT/progan/$seed" $growing seed="$seed" $common
-  flops=$("$PYTHON" -c "import json, sys; print(int(json.load(open(sys.argv[1]))['flops']))" "$ROOT/progan/$seed/summary.json")
-  # shellcheck disable=SC2086
-  train "$ROOT/stylegan2/$seed" model=stylegan2 model.generator.channel_base=256 model.generator.channel_max=64 \
-    model.discriminator.channel_base=256 model.discriminator.channel_max=64 callbacks.samples.times=10 callbacks.evaluation.times=10 \
-    budget=flops budget.value="$flops" seed="$seed" $common
-done
-# shellcheck disable=SC2086
-killed "$ROOT/killed" $growing seed="${SEEDS%%,*}" $common
-"$PYTHON" - "$ROOT/progan/${SEEDS%%,*}" "$ROOT/killed" << 'PROGRAM'
+same() {                          # two runs: whether they end with the same weights
+  "$PYTHON" - "$@" << 'PROGRAM'
 import sys
 from pathlib import Path
 
@@ -74,4 +64,20 @@ first, second = (newest(Path(run)).state for run in sys.argv[1:])
 differ = [name for name in {**first, **second} if name not in second or not first[name].equal(second[name])]
 sys.exit(f"error: the killed run ends otherwise in {differ[0]}." if differ else None)
 PROGRAM
-echo "The killed run ended with the same weights, bit for bit."
+  echo "The killed run ended with the same weights, bit for bit."
+}
+
+for seed in ${SEEDS//,/ }; do
+  # shellcheck disable=SC2086
+  train "$ROOT/progan/$seed" $growing seed="$seed" $common
+  if [ "$seed" = "${SEEDS%%,*}" ]; then
+    # shellcheck disable=SC2086
+    killed "$ROOT/killed" $growing seed="$seed" $common
+    same "$ROOT/progan/$seed" "$ROOT/killed"
+  fi
+  flops=$("$PYTHON" -c "import json, sys; print(int(json.load(open(sys.argv[1]))['flops']))" "$ROOT/progan/$seed/summary.json")
+  # shellcheck disable=SC2086
+  train "$ROOT/stylegan2/$seed" model=stylegan2 model.generator.channel_base=256 model.generator.channel_max=64 \
+    model.discriminator.channel_base=256 model.discriminator.channel_max=64 callbacks.samples.times=10 callbacks.evaluation.times=10 \
+    budget=flops budget.value="$flops" seed="$seed" $common
+done
