@@ -148,8 +148,9 @@ def draw(what: str) -> None:
             if what == "growing":
                 axes[1].plot([point["flops"] / 1e12 for point in points], fids, ".-", **style)
             else:
+                seen = [step[0] / 1000 for step in run["steps"]]
                 for pane, index in ((axes[1], 1), (axes[2], 2)):
-                    pane.plot([step[0] / 1000 for step in run["steps"]], [step[index] for step in run["steps"]], **style)
+                    pane.plot(seen, [step[index] for step in run["steps"]], **style)
     for pane, title in zip(axes, panes, strict=True):
         pane.set_title(title, fontsize=9)
         pane.set_xlabel("TFLOP" if title == "FID " else "thousand examples", fontsize=8)
