@@ -98,18 +98,23 @@ def few_images() -> list[str]:
 
 
 def growing() -> list[str]:
-    """Means over seeds at the end of the budget."""
+    """At the end of the budget, means over the seeds that there are."""
     names = ["", "FID", "precision", "recall", "parameters", "examples", "TFLOP"]
     lines = [row_of(names), "|---|---:|---:|---:|---:|---:|---:|"]
     for row, name in ROWS["growing"].items():
         runs = _runs("growing", row)
         values = [[_metric(run, metric) for run in runs] for metric in ("fid", "precision", "recall")]
-        cells = [f"{statistics.fmean(found):.2f} ±{half_width(found):.2f}" for found in values]
+        cells = [_mean(found) for found in values]
         examples = statistics.fmean(run["costs"]["examples"] for run in runs)
         parameters = f"{runs[0]['costs']['parameters'] / 1e6:.2f} M"
         operations = f"{statistics.fmean(run['costs']['flops'] for run in runs) / 1e12:.1f}"
         lines.append(row_of([name, *cells, parameters, f"{examples:,.0f}", operations]))
     return lines
+
+
+def _mean(values: Sequence[float]) -> str:
+    """And half the 95 % interval over seeds, of more than one."""
+    return f"{statistics.fmean(values):.2f}" + (f" ±{half_width(values):.2f}" if len(values) > 1 else "")
 
 
 def _metric(run: dict[str, Any], metric: str) -> float:

@@ -41,7 +41,8 @@ for seed in ${SEEDS//,/ }; do
     # shellcheck disable=SC2046,SC2086
     train "$ROOT/$arm/$seed" model=stylegan2 model/augment="$arm" $data data.root="$ROOT/pictures" data.batch_size=32 model.conditions=[] \
       model.generator.channel_base=512 model.generator.channel_max=48 model.discriminator.channel_base=512 \
-      model.discriminator.channel_max=48 $([ "$arm" = ada ] && echo model.augment.kimg=20) seed="$seed" \
+      model.discriminator.channel_max=48 model.objective.penalty.gamma=null model.objective.penalty.every=16 \
+      $([ "$arm" = ada ] && echo model.augment.kimg=20) seed="$seed" \
       metrics=[fid] metrics.extractor="$ROOT/judge" evaluation.reference=val evaluation.num_samples=5000 evaluation.bootstrap=200 \
       callbacks.evaluation.times=8 callbacks.evaluation.num_samples=2000 callbacks.ema.half_life=5000 callbacks.samples.times=4 \
       budget.value="$(budget 200000)"
