@@ -203,7 +203,7 @@ def test_they_fit_the_slot() -> None:
     (partial(dino, center_momentum=-0.1), r"center_momentum=-0\.1 must be in"),
     (partial(dino, held=2.0), r"held=2\.0 must be in"),
     (lambda: byol(partial(Projector, widths=(4,))).predictor(8), r"predictor has 4 outputs.*predictor\.widths with 8"),
-    (partial(PrototypeHead, 4, out=4, bottleneck=0), "bottleneck=0 must be 1 or more"),
+    (partial(PrototypeHead, 4, out=4, bottleneck=0), "bottleneck=0 and depth=2 must be 1 or more"),
 ])  # fmt: skip
 def test_bad_values(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
