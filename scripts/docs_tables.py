@@ -29,6 +29,7 @@ from typing import Any
 import docs_benchmarks
 import docs_captions
 import docs_finetune
+import docs_gans
 import docs_image_rewards
 import docs_rewards
 import docs_rlhf
@@ -372,6 +373,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     **docs_benchmarks.TABLES,
     **docs_captions.TABLES,
     **docs_finetune.TABLES,
+    **docs_gans.TABLES,
     **docs_image_rewards.TABLES,
     **docs_rlhf.TABLES,
     **docs_rewards.TABLES,

@@ -46,7 +46,7 @@ from told import classes
 Values = dict[str, dict[str, float]]  # by metric and name
 COUNTS = {True: 97, False: 101}  # of real and of generated examples
 LESS = {"num_pairs": 20, "subset_size": 50, "num_subsets": 5, "num_samples": 40, "num_heldout": 50,
-        "num_images": 60, "num_patches": 4, "num_directions": 16}  # fmt: skip
+        "num_images": 60, "num_patches": 4, "num_directions": 16, "scales": 2}  # fmt: skip
 SCENES = Shapes(image_size=16, max_objects=2, num_train=COUNTS[False], fresh=False)
 WORDS = ("the", "a", "small", "red", "circle", "above", "large", "blue", "square", "is")
 

@@ -37,9 +37,14 @@ def every_network() -> list[tuple[str, ...]]:
         for part in networks:
             for option, kind in TREE.targets(f"model.{part}"):
                 if _is_network(kind) and fits(resolve(kind, option), slots[part], partial=True):
-                    others = [p for p in networks if option in dict(TREE.targets(f"model.{p}"))]
+                    others = [p for p in networks if _is_fit(slots[p], p, option)]
                     found.setdefault(kind, (f"model={family}", *(f"model/{p}={option}" for p in others)))
     return sorted(set(found.values()))
+
+
+def _is_fit(slot: Any, part: str, option: str) -> bool:
+    target = dict(TREE.targets(f"model.{part}")).get(option)
+    return target is not None and fits(resolve(target, option), slot, partial=True)
 
 
 def _is_network(target: str) -> bool:

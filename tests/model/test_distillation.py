@@ -78,6 +78,13 @@ def test_the_head_is_lightlys() -> None:
     torch.testing.assert_close(found, torch.tensor(LIGHTLY_HEAD), rtol=0, atol=1e-6)
 
 
+def test_a_head_has_as_many_hidden_layers_as_asked_for() -> None:
+    """Each has a matrix and a bias; the bottleneck has both too, the prototypes have a matrix."""
+    shapes = [tuple(p.shape) for p in PrototypeHead(5, out=4, width=7, bottleneck=3, depth=1).parameters()]
+    assert shapes == [(7, 5), (7,), (3, 7), (3,), (4, 3)]
+    assert len(list(PrototypeHead(5, out=4, width=7, bottleneck=3, depth=3).parameters())) == 2 * 4 + 1
+
+
 def test_byol_is_0_where_the_student_agrees_and_8_where_it_says_the_opposite() -> None:
     said = scores(1, 0).expand(2, 4, 6)
     assert float(byol().loss(3 * said, said, 0.0)) == pytest.approx(0, abs=1e-6)
@@ -203,7 +210,8 @@ def test_they_fit_the_slot() -> None:
     (partial(dino, center_momentum=-0.1), r"center_momentum=-0\.1 must be in"),
     (partial(dino, held=2.0), r"held=2\.0 must be in"),
     (lambda: byol(partial(Projector, widths=(4,))).predictor(8), r"predictor has 4 outputs.*predictor\.widths with 8"),
-    (partial(PrototypeHead, 4, out=4, bottleneck=0), "bottleneck=0 must be 1 or more"),
+    (partial(PrototypeHead, 4, out=4, bottleneck=0), "bottleneck=0 and depth=2 must be 1 or more"),
+    (partial(PrototypeHead, 4, out=4, depth=0), "depth=0 must be 1 or more"),
 ])  # fmt: skip
 def test_bad_values(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -13,6 +13,7 @@ from torch import nn
 
 from genlab.config.tree import resolved
 from genlab.errors import ConfigError
+from genlab.model.base import Model
 from genlab.run.assemble import trial_model
 
 _LARGER = 1.15  # times the weights when a number is doubled, at least; of a depth also times the tensors
@@ -45,8 +46,8 @@ def find_knobs(config: DictConfig) -> list[Knob]:
     """
     model = trial_model(plain(config))
     found: dict[tuple[str, str], tuple[float, Knob]] = {}
-    for part, before in model.named_children():
-        place = part if part in config.model else model.copies.get(f"{part}.", "").removesuffix(".")  # of its settings
+    for part, place in _parts(model):
+        before = model.get_submodule(part)
         if place not in config.model or not any(p.requires_grad for p in before.parameters()):
             continue
         for path, value in _whole_numbers(OmegaConf.to_container(config.model[place]), f"model.{place}"):
@@ -103,9 +104,15 @@ def _whole_numbers(node: Any, path: str) -> Iterator[tuple[str, int]]:
             yield f"{path}.{key}", value
 
 
+def _parts(model: Model) -> Iterator[tuple[str, str]]:
+    """The networks of a model, and where their settings stand: of those that another copies, that one's."""
+    yield from ((part, part) for part, _ in model.named_children())
+    yield from ((copied.removesuffix("."), copy.removesuffix(".")) for copied, copy in model.copies.items())
+
+
 def _part_of(config: DictConfig, part: str) -> nn.Module | None:
     try:
-        return getattr(trial_model(plain(config)), part)
+        return trial_model(plain(config)).get_submodule(part)
     except ConfigError:  # such a number cannot be doubled
         return None
 

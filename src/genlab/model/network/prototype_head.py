@@ -10,7 +10,7 @@ _STD = 0.02  # of the weights of hidden layers at the start
 
 
 class PrototypeHead(nn.Module):
-    """Two hidden layers with GELU, a bottleneck whose vectors are made unit vectors, and their cosine with each of the
+    """Hidden layers with GELU, a bottleneck whose vectors are made unit vectors, and their cosine with each of the
     prototypes: a last layer without a bias whose rows have norm 1 (weight normalization with gains held at 1)."""
 
     def __init__(
@@ -20,14 +20,15 @@ class PrototypeHead(nn.Module):
         width: int = 2048,  # of the hidden layers
         bottleneck: int = 256,
         batch_norm: bool = False,  # in the hidden layers, over all ranks
+        depth: int = 2,  # hidden layers
     ):
         """Raises ValueError: a size is below 1."""
         super().__init__()
-        if min(width, bottleneck) < 1:
-            raise ValueError(f"width={width} and bottleneck={bottleneck} must be 1 or more.")
+        if min(width, bottleneck, depth) < 1:
+            raise ValueError(f"width={width}, bottleneck={bottleneck} and depth={depth} must be 1 or more.")
         self.num_outputs = out
         layers: list[nn.Module] = []
-        for inputs in (num_features, width):
+        for inputs in [num_features, *[width] * (depth - 1)]:
             layers += [nn.Linear(inputs, width, bias=not batch_norm)]
             layers += [BatchNorm(width), nn.GELU()] if batch_norm else [nn.GELU()]
         self.hidden = nn.Sequential(*layers, nn.Linear(width, bottleneck))
