@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# What features know, docs/self_supervised.md: CIFAR-10 pictures, each method with as many FLOPs, three seeds, probes at the end.
+# What features know, docs/self_supervised.md: CIFAR-10 pictures, each method with as many FLOPs, three seeds, probes.
 #
-#   DATA=/my/cifar10 bash scripts/representations.sh              # train/<class>/ and test/<class>/; 36 runs, two at a time
-#   DATA=/my/cifar10 bash scripts/representations.sh "vae byol"   # some of them
+#   DATA=/my/cifar10 bash scripts/representations.sh     # train/<class>/ and test/<class>/; 42 runs, two at a time
+#   DATA=/my/cifar10 bash scripts/representations.sh "vae byol"      # some of them
 #   SCALE=0.01 SEEDS=0 DATA=/my/cifar10 ROOT=/tmp/tried bash scripts/representations.sh    # a hundredth of each budget
-#   DATA=/my/cifar10 bash scripts/representations.sh report       # then: the record, the figure and the tables
+#   DATA=/my/cifar10 bash scripts/representations.sh report          # then: the record, the figure and the tables
 #
 # Repeating the command continues where it was interrupted, and runs nothing twice. The budget is FLOPs, those that
 # SimCLR needs for about 110,000 pictures: six minutes of a quiet CPU core. Convolutions are of a ResNet-18 of width 8,
 # transformers of 64 patches are 64 wide and three deep: both have 64 features, and a forward pass costs about the same.
-# Two of the rows are networks that are as they were made: the learning rate is 0.
+# Two of the rows are networks as they were made, whose learning rate is 0: only statistics of batch norms change.
 set -euo pipefail
 ROOT=${ROOT:-runs/representations}        # a folder for each method, and in it one for each seed
 SCALE=${SCALE:-1}                         # of all budgets
@@ -21,8 +21,9 @@ PYTHON=${PYTHON:-python}
 export OMP_NUM_THREADS=1
 flops=$(awk -v n="$FLOPS" -v s="$SCALE" 'BEGIN { printf "%.0f", n * s }')
 common="data=image_folder data.root=$DATA/train data.val_root=$DATA/test data.folders_are_classes=true data.batch_size=128
-  trainer=cpu logger=[none] metrics=[knn_probe,linear_probe,few_labels] evaluation.reference=val callbacks.evaluation.times=0
-  callbacks.ema.half_life=5000 budget=flops budget.value=$flops"
+  trainer=cpu logger=[none] evaluation.reference=val callbacks.evaluation.times=0 callbacks.ema.half_life=5000
+  metrics=[knn_probe,linear_probe,few_labels] metrics.knn_probe.num_train=5000 metrics.few_labels.num_train=5000
+  metrics.linear_probe.num_train=2500 metrics.linear_probe.strengths=[0.001,0.01,0.1] budget=flops budget.value=$flops"
 views="model/encoder=resnet18 model.encoder.width=8 model.views.first.blur=0"
 vit="patch_size=4 width=64 depth=3 num_heads=4"
 drawn="model.conditions=[] data.flip=true callbacks.samples.times=2"
@@ -47,7 +48,7 @@ of() {                                    # the overrides of a method
     gan)      echo "model=gan $drawn data.batch_size=64 model.generator.channels=16 model.discriminator.channels=16" ;;
     *) echo "error: there is no method '$method'." >&2; return 2 ;;
   esac
-  case $method in random*) echo "model.optimizer.lr=0 budget=examples budget.value=128" ;; esac
+  case $method in random*) echo "model.optimizer.lr=0 budget=examples budget.value=6400" ;; esac
 }
 
 part() { local setting; for setting in $vit; do printf '%s.%s ' "$1" "$setting"; done; }
