@@ -2,8 +2,8 @@
 
 python scripts/docs_representations.py ROOT   # docs/measured/representations.json and docs/images/representations.png
 
-Beside the probes of runs stand the same probes of pixels, of as many principal components of pixels as the networks have
-features, and of nothing: always naming the most frequent class.
+Beside the probes of runs stand the same probes of pixels, of as many principal components of pixels as the networks
+have features, and of nothing: always naming the most frequent class.
 """
 
 import json
@@ -42,6 +42,7 @@ PROBES = {
     "few_labels_10pct": "10 % of the labels ↑",
     "few_labels_1pct": "1 % ↑",
 }
+CHANCE = {"few_labels_10pct": "few_labels", "few_labels_1pct": "few_labels"}  # two probes, one chance
 COMPONENTS = 64
 
 
@@ -50,7 +51,9 @@ COMPONENTS = 64
 
 def record(root: Path) -> None:
     """What every finished run of ``root`` ended with, and what needs no run."""
-    runs = [_run(method, folder.parent) for method in METHODS for folder in sorted((root / method).glob("*/summary.json"))]
+    runs = [
+        _run(method, folder.parent) for method in METHODS for folder in sorted((root / method).glob("*/summary.json"))
+    ]
     if not runs:
         sys.exit(f"error: no run in {root} has finished. Train some: bash scripts/representations.sh")
     first = root / runs[0]["row"] / str(runs[0]["seed"])
@@ -63,10 +66,9 @@ def record(root: Path) -> None:
         "baselines": {
             "pixels": {probe: values[f"{probe}_pixels"] for probe in PROBES},
             "components": of_components(first),
-            "chance": {probe: values[f"{probe.partition('labels')[0]}labels_chance" if "few" in probe
-                                     else f"{probe}_chance"] for probe in PROBES},
+            "chance": {probe: values[f"{CHANCE.get(probe, probe)}_chance"] for probe in PROBES},
         },
-    }  # fmt: skip
+    }
     text = json.dumps({**content, "runs": []}, indent=1, ensure_ascii=False).removesuffix("[]\n}")
     lines = ",\n".join(f"  {json.dumps(run)}" for run in runs)
     RECORD.write_text(f"{text}[\n{lines}\n ]\n}}\n", encoding="utf-8")
@@ -83,6 +85,7 @@ def of_components(run: Path) -> dict[str, float]:
     """The probes of a finished ``run``, of the first principal components of pixels of its training images, which are
     fitted to those that a probe learns from."""
     import torch
+    from omegaconf import OmegaConf
     from torch import Tensor
 
     from genlab.metrics.few_labels import FewLabels
@@ -91,7 +94,6 @@ def of_components(run: Path) -> dict[str, float]:
     from genlab.metrics.probe import Labelled, labelled
     from genlab.run import run_folder
     from genlab.run.assemble import build_data
-    from omegaconf import OmegaConf
 
     config = run_folder.read_config(run)
     data, device = build_data(OmegaConf.create(config)), torch.device("cpu")

@@ -35,8 +35,9 @@ def beginning(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Te
 @pytest.fixture(scope="module")
 def frozen(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier on a frozen network, which decays what it trains by a third in a step."""
-    return train(*CLASSIFIER, f"start={source}", "start.only=[network.*]", "start.freeze=[network.*]",
-                 "model/schedule=constant", "model.optimizer.weight_decay=60", outputs=tmp_path_factory.mktemp("frozen"))  # fmt: skip
+    decaying = ("model/schedule=constant", "model.optimizer.weight_decay=60")
+    return train(*CLASSIFIER, *decaying, f"start={source}", "start.only=[network.*]", "start.freeze=[network.*]",
+                 outputs=tmp_path_factory.mktemp("frozen"))  # fmt: skip
 
 
 def test_a_frozen_network_stays_what_another_family_learned(source: Path, frozen: Path) -> None:

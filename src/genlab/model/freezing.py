@@ -33,8 +33,8 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def frozen_norms(model: nn.Module, patterns: Sequence[str]) -> Iterator[_BatchNorm]:
-    """The batch norms of ``model`` whose running statistics have names that match one of ``patterns``. In eval mode they
-    use these, and leave them as they are."""
+    """The batch norms of ``model`` whose running statistics have names that match one of ``patterns``. In eval mode
+    they use these, and leave them as they are."""
     for name, module in model.named_modules() if patterns else ():
         if isinstance(module, _BatchNorm) and any(fnmatchcase(f"{name}.running_mean", pattern) for pattern in patterns):
             yield module
