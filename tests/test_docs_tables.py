@@ -12,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 REPOSITORY = Path(__file__).parents[1]
@@ -271,6 +272,52 @@ def test_the_script_of_captions_names_each_row_that_the_tables_have(tables: Modu
     assert subprocess.run(["bash", "-n", path]).returncode == 0
     named = re.findall(r"^    (\w+)\) +echo \d+ model=", path.read_text(), re.M)
     assert sorted(named) == sorted(tables.docs_captions.FAMILIES)
+
+
+def test_the_script_of_representations_names_each_row_that_the_table_has() -> None:
+    path = REPOSITORY / "scripts" / "representations.sh"
+    named = [
+        name
+        for case in re.findall(r"^    ([\w |]+)\)(?: +echo|$)", path.read_text(), re.M)
+        for name in case.split(" | ")
+    ]
+    assert sorted(named) == sorted(script("docs_representations").METHODS)
+    for other in ("representations", "transfer_labels"):
+        assert subprocess.run(["bash", "-n", REPOSITORY / "scripts" / f"{other}.sh"]).returncode == 0
+
+
+def test_representations_are_means_over_seeds_the_best_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = script("docs_representations")
+    monkeypatch.setattr(module, "RECORD", tmp_path / "record.json")
+    costs = {"parameters": 2_500_000, "examples": 1_600, "flops": 3e12}
+    runs = [
+        {"row": row, "seed": seed, "metrics": dict.fromkeys(module.PROBES, value + seed / 100), "costs": costs}
+        for row, value in (("vae", 0.3), ("byol", 0.4))
+        for seed in range(3)
+    ]
+    needs_none = {name: dict.fromkeys(module.PROBES, 0.25) for name in module.BASELINES}
+    module.RECORD.write_text(json.dumps({"runs": runs, "baselines": needs_none}))
+    lines = module.representations()[2:]
+    half = stats.t.ppf(0.975, 2) / np.sqrt(3)  # of 0, 1 and 2 percent, whose deviation is 1
+    assert lines[0].startswith(f"| `self_distillation`, `byol` | 41.0 ±{half:.1f} |")
+    assert lines[1] == row_of("`vae`", *[f"31.0 ±{half:.1f}"] * 4, "2.50 M", "2 k", "3.0")
+    assert lines[2] == "| pixels | 25.0 | 25.0 | 25.0 | 25.0 | | | |"
+    assert len(lines) == 5
+
+
+def row_of(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def test_components_are_those_of_scikit_learn() -> None:
+    """But for their signs, also of rows that they were not fitted to."""
+    from sklearn.decomposition import PCA
+
+    rng = np.random.default_rng(0)
+    x, others = (rng.normal(3, 1, (count, 6)) * np.arange(1, 7) for count in (40, 5))
+    expected = PCA(3).fit(x).transform(others)
+    found = script("docs_representations").components(torch.from_numpy(x), 3)(torch.from_numpy(others)).numpy()
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), rtol=1e-6)
 
 
 def test_captions_are_scored_at_the_best_guidance_of_samples_drawn_alike(

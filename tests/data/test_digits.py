@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 
 from genlab.data.base import ConditionSpec, DataSpec
 from genlab.data.digits import Digits
+from genlab.data.image import ImageTable
 from genlab.errors import ConfigError
 
 
@@ -88,3 +89,18 @@ def test_pixels_are_shuffled_in_one_order() -> None:
     seen = [i for i, column in enumerate(after.T) if column.any()]
     assert np.array_equal(train[:, seen], Digits().table("train").images.reshape(1297, -1)[:, places])
     assert not np.array_equal(after, Digits(shuffle_pixels=2).table("val").images.reshape(500, -1))
+
+
+def test_labels_are_shuffled_over_training_images_alone() -> None:
+    """As many of each, no better than chance, and the same for any number of images that are kept."""
+    whole, shuffled = Digits().table("train"), Digits(shuffle_labels=0).table("train")
+    assert np.array_equal(shuffled.images, whole.images)
+    assert np.array_equal(np.bincount(shuffled.labels), np.bincount(whole.labels))
+    share = (shuffled.labels == whole.labels).mean()
+    assert abs(share - 0.1) < 0.03
+    assert np.array_equal(Digits(shuffle_labels=0, limit=70).table("train").labels, shuffled.labels[:70])
+    assert not np.array_equal(Digits(shuffle_labels=1).table("train").labels, shuffled.labels)
+    assert np.array_equal(Digits(shuffle_labels=0).table("val").labels, Digits().table("val").labels)
+    assert Digits(shuffle_labels=0).fingerprint != Digits().fingerprint
+    with pytest.raises(ConfigError, match=r"data\.shuffle_labels needs labels, and the data have none\. Leave it out"):
+        ImageTable(whole.images).with_shuffled_labels(0)

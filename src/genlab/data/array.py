@@ -60,9 +60,10 @@ class Array(ImageDataModule):
         seed: int = 0,  # of the order of the data and of the flips
         only_classes: Sequence[int] | None = None,  # as of ImageDataModule
         shuffle_pixels: int | None = None,  # likewise
+        shuffle_labels: int | None = None,  # likewise
     ):
         """Raises ConfigError if a value is out of its range, or lacks another that it needs."""
-        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels)
+        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels)
         if not 0 < val_fraction < 1:
             raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
         if val_label_path is not None and val_path is None:

@@ -31,8 +31,9 @@ class Cifar10(ImageDataModule):
         seed: int = 0,  # of the order of the data and of the flips
         only_classes: Sequence[int] | None = None,  # as of ImageDataModule
         shuffle_pixels: int | None = None,  # likewise
+        shuffle_labels: int | None = None,  # likewise
     ):
-        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels)
+        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels)
         self.root, self.download = root, download
 
     def load(self, split: Split) -> ImageTable:

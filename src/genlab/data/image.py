@@ -77,6 +77,15 @@ class ImageTable:
         images = self.images.reshape(count, channels, -1)[:, :, order].reshape(self.images.shape)
         return replace(self, images=images, entry=None)
 
+    def with_shuffled_labels(self, seed: int) -> "ImageTable":
+        """The labels in another order, so that as many images have each label, and none says what is in the image.
+
+        Raises ConfigError: there are no labels.
+        """
+        if self.labels is None:
+            raise ConfigError("data.shuffle_labels needs labels, and the data have none. Leave it out.")
+        return replace(self, labels=self.labels[np.argsort(uniform_by_index(seed, np.arange(len(self))))])
+
     def _part(self, rows: slice) -> "ImageTable":
         labels = None if self.labels is None else self.labels[rows]
         captions = None if self.captions is None else self.captions[rows]
@@ -134,6 +143,7 @@ class ImageDataModule(DataModule):
         seed: int = 0,
         only_classes: Sequence[int] | None = None,
         shuffle_pixels: int | None = None,
+        shuffle_labels: int | None = None,
     ):
         """
         Args:
@@ -146,9 +156,11 @@ class ImageDataModule(DataModule):
                 keep their numbers, so one model can be trained on several parts of a data set
             shuffle_pixels: seed of a permutation of the pixels, the same for all images, as a control without
                 spatial structure (Zhang et al. 2017, arXiv:1611.03530, section 2.1); None: no permutation
+            shuffle_labels: seed of a permutation of the labels over the training images, as a control that can only
+                learn them by heart (the same section); other splits keep theirs. None: no permutation
         """
         super().__init__(batch_size, num_workers, limit, seed)
-        self.only_classes, self.shuffle_pixels = only_classes, shuffle_pixels
+        self.only_classes, self.shuffle_pixels, self.shuffle_labels = only_classes, shuffle_pixels, shuffle_labels
         self.flip = flip
         self._tables: dict[Split, ImageTable] = {}
         self._pixels: Tensor | None = None  # (N, C, H, W) uint8 of the training split, on a GPU
@@ -166,6 +178,8 @@ class ImageDataModule(DataModule):
                 table = table.of_classes(self.only_classes)
             if self.shuffle_pixels is not None:
                 table = table.with_shuffled_pixels(self.shuffle_pixels)
+            if self.shuffle_labels is not None and split == "train":
+                table = table.with_shuffled_labels(self.shuffle_labels)
             self._tables[split] = table.first(self.limit) if split == "train" and self.limit is not None else table
         return self._tables[split]
 

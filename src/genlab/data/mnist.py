@@ -51,9 +51,10 @@ class Mnist(ImageDataModule):
         binarize_seed: int | None = None,  # pixels are binarized once; None: gray, as published
         only_classes: Sequence[int] | None = None,  # as of ImageDataModule
         shuffle_pixels: int | None = None,  # likewise
+        shuffle_labels: int | None = None,  # likewise
     ):
         """Raises ValueError: a negative padding, or a held-out part that leaves no training image."""
-        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels)
+        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels)
         if padding < 0 or num_held_out < 0:
             raise ValueError(f"padding={padding} and num_held_out={num_held_out} must be 0 or more.")
         self.root, self.download = root, download
@@ -95,8 +96,9 @@ class FashionMnist(ImageDataModule):
         seed: int = 0,  # of the order of the data and of the flips
         only_classes: Sequence[int] | None = None,  # as of ImageDataModule
         shuffle_pixels: int | None = None,  # likewise
+        shuffle_labels: int | None = None,  # likewise
     ):
-        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels)
+        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels)
         self.root, self.download = root, download
 
     def load(self, split: Split) -> ImageTable:

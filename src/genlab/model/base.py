@@ -20,7 +20,7 @@ from genlab.model.clipping import clip_gradients, clips_by_known_norm
 from genlab.model.condition import Condition as Condition
 from genlab.model.condition import Conditions
 from genlab.model.condition_kind import Caption
-from genlab.model.freezing import freeze
+from genlab.model.freezing import freeze, frozen_norms
 from genlab.model.renamed_weights import rename_loaded
 from genlab.seeding import RandomStream, derive_seed, seed_torch
 
@@ -75,6 +75,9 @@ class Model(LightningModule, ABC):
     begins_trained: ClassVar[bool] = False  # whether a run has to begin with weights that were trained before
     begins_new: tuple[str, ...] = ()  # beginnings of names of weights that start= may lack
     base_is_reference: bool = False  # whether its network without the adapter has to be what the run began with
+    # The network that gives features. One of the same architecture may have another name in another family: weights of
+    # that one fit this.
+    feature_network: ClassVar[str | None] = None
     copies: Mapping[str, str] = {}  # beginnings of names of weights that start as copies, and of what they copy
     kinds: ClassVar[frozenset[str]]  # kinds of data that it can be trained on: {"continuous"}, {"tokens"} or both
     key: str = "image"  # of the data in a batch; set from the data when a run is assembled
@@ -158,7 +161,7 @@ class Model(LightningModule, ABC):
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        for part in (*self.frozen(), *self.elsewhere.values()):
+        for part in (*self.frozen(), *self.elsewhere.values(), *frozen_norms(self, self.freezing)):
             part.eval()
         return self
 
@@ -233,6 +236,8 @@ def _and_prepare(configure_model: Callable[[Any], None]) -> Callable[[Any], None
     def configure_and_prepare(self: Model) -> None:
         configure_model(self)
         freeze(self, self.freezing)  # before an optimizer or DDP sees the parameters
+        for norm in frozen_norms(self, self.freezing):
+            norm.eval()
         untrained = (*self.frozen(), *self.elsewhere.values())
         if self.checkpoints_activations and not checkpoint_blocks(self, untrained):
             raise ConfigError(

@@ -28,6 +28,7 @@ class Classifier(Model):
     """
 
     kinds = frozenset({"continuous"})
+    feature_network = "network"
     network: nn.Module  # made in configure_model, like the others
     standardise: nn.BatchNorm1d
     head: nn.Linear

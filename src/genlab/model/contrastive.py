@@ -33,6 +33,7 @@ class Contrastive(Model):
     """
 
     kinds = frozenset({"continuous"})
+    feature_network = "encoder"
     encoder: Any  # networks are made in configure_model
     projector: Any
 

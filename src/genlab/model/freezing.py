@@ -1,9 +1,10 @@
 """Freezes parameters by patterns of their names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genlab.errors import ConfigError, did_you_mean
 
@@ -29,6 +30,14 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
         raise ConfigError("start.freeze names every parameter, so there is nothing to train. Leave some out.")
     for p in chosen:
         p.requires_grad_(False)
+
+
+def frozen_norms(model: nn.Module, patterns: Sequence[str]) -> Iterator[_BatchNorm]:
+    """The batch norms of ``model`` whose running statistics have names that match one of ``patterns``. In eval mode
+    they use these, and leave them as they are."""
+    for name, module in model.named_modules() if patterns else ():
+        if isinstance(module, _BatchNorm) and any(fnmatchcase(f"{name}.running_mean", pattern) for pattern in patterns):
+            yield module
 
 
 def like(pattern: str, names: Sequence[str]) -> str:

@@ -40,6 +40,7 @@ class JEPA(Model):
     """
 
     kinds = frozenset({"continuous"})
+    feature_network = "encoder"
     encoder: Any  # networks are made in configure_model
     context_encoder: Any
     predictor: Any

@@ -41,6 +41,7 @@ class SelfDistillation(Model):
     """
 
     kinds = frozenset({"continuous"})
+    feature_network = "encoder"
     copies = {"student.encoder.": "encoder.", "student.projector.": "projector."}  # noqa: RUF012
     encoder: Any  # networks are made in configure_model
     projector: Any

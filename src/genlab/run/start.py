@@ -84,6 +84,7 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
     origin = origin_of(node["where"], OPTION)
     state, is_merged = {name: value.to("meta") for name, value in model.state_dict().items()}, False
     kept, own = (_without_copies(model, each) for each in (state, dense(model, state)))
+    place = ""
     if is_of_another_library(node["where"]):
         own, found = _of_a_part(model, origin, own, node["where"])
     else:
@@ -91,6 +92,7 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
             origin.check_settings(config)
         trains_on = not node.get("adapter") and not model.base_is_reference
         weights, is_merged = without_updates(origin, origin.weights(), model, trains_on)
+        weights, place = _of_features(weights, origin, model)
         found = own_weights(model, weights)
         own = kept if any(name in found for name in {*kept} - {*own}) else own  # of a run with the same numbers
         found = _without_copies(model, renamed(found, own))
@@ -111,7 +113,7 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
     taken |= copied(model.copies, taken)
     sha256 = sha256_of(as_bytes(taken, {}))
     frozen = f"; frozen: {', '.join(node['freeze'])}" if node["freeze"] else ""
-    told = f"{_kind(origin)} weights of {node['where']}, {number} of {len(own)} tensors{frozen}"
+    told = f"{_kind(origin)} weights of {node['where']}, {number} of {len(own)} tensors{place}{frozen}"
     if is_merged:
         told += "; its adapter is merged into them"
     if node.get("adapter"):
@@ -149,6 +151,21 @@ def _of_a_part(
     frozen = prefixes(model, getattr(model, "elsewhere", {}).values())
     inside = {name: value for name, value in own.items() if name.startswith(beginning) and not name.startswith(frozen)}
     return inside, {f"{beginning}{name}": value for name, value in origin.weights().items()}
+
+
+def _of_features(
+    weights: Mapping[str, torch.Tensor], origin: Origin, model: Model
+) -> tuple[Mapping[str, torch.Tensor], str]:
+    """``weights`` of which those of the network that gives features have the name that it has in ``model``, and what is
+    said of that."""
+    if model.feature_network is None:
+        return weights, ""
+    theirs = getattr(resolve(origin.model()["_target_"], OPTION), "feature_network", None)
+    if theirs in (None, model.feature_network):
+        return weights, ""
+    before, after = f"{theirs}.", f"{model.feature_network}."
+    moved = {after + name.removeprefix(before) if name.startswith(before) else name: w for name, w in weights.items()}
+    return moved, f"; its {before}* are {after}* here"
 
 
 def _named(patterns: Sequence[str] | None, own: Mapping[str, Any]) -> list[str]:
