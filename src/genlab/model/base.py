@@ -78,6 +78,7 @@ class Model(LightningModule, ABC):
     # The network that gives features. One of the same architecture may have another name in another family: weights of
     # that one fit this.
     feature_network: ClassVar[str | None] = None
+    freezing: Sequence[str] = ()  # patterns of the names of frozen parameters
     copies: Mapping[str, str] = {}  # beginnings of names of weights that start as copies, and of what they copy
     kinds: ClassVar[frozenset[str]]  # kinds of data that it can be trained on: {"continuous"}, {"tokens"} or both
     key: str = "image"  # of the data in a batch; set from the data when a run is assembled
@@ -92,7 +93,6 @@ class Model(LightningModule, ABC):
         self.accumulation = Accumulation()
         self.agreement = Agreement()
         self.elsewhere: dict[str, nn.Module] = {}  # parts that were trained elsewhere, by their place in the config
-        self.freezing: Sequence[str] = ()  # patterns of the names of frozen parameters
         self.checkpoints_activations = False  # trainer.activation_checkpointing
         # Is told the norm of a gradient that was clipped, and of which optimizer it is.
         self.sees_norm: Callable[[Tensor, Any], None] | None = None
