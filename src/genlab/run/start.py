@@ -154,8 +154,8 @@ def _of_a_part(
 
 
 def _of_features(
-    weights: Mapping[str, torch.Tensor], origin: Origin, model: Model
-) -> tuple[Mapping[str, torch.Tensor], str]:
+    weights: dict[str, torch.Tensor], origin: Origin, model: Model
+) -> tuple[dict[str, torch.Tensor], str]:
     """``weights`` of which those of the network that gives features have the name that it has in ``model``, and what is
     said of that."""
     if model.feature_network is None:
