@@ -258,7 +258,7 @@ ALIKE = {
     # with batch norm of both ranks, and a center of both; the last layer moves after a fifth of the run
     "byol": ("model=self_distillation", *SGD, "model.optimizer.lr=0.001", "model/schedule=constant",
              "model/encoder=resnet18", "model.encoder.stages=[1,1]", "model.momentum=0.9"),
-    "dino": ("model=self_distillation", "model/objective=dino", *SGD, "model.optimizer.lr=0.0001",
+    "dino": ("model=self_distillation", "model/objective=dino", *SGD, "model.optimizer.lr=0.00001",
              "model/schedule=constant", "model/encoder=resnet18", "model.encoder.stages=[1,1]", "model/views=dino",
              "model.views.num_local=1", "model.momentum=0.9", "model.objective.held=0.2",
              "model.objective.head.batch_norm=true"),

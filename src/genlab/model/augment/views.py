@@ -52,7 +52,10 @@ class IndependentViews:
     ):
         """Raises ValueError: no view; small views without their settings."""
         if count < 1 or num_local < 0:
-            raise ValueError(f"count={count} must be 1 or more, and num_local={num_local} must not be negative.")
+            raise ValueError(
+                f"count={count} must be 1 or more, and num_local={num_local} must not be negative. "
+                "Use model.views.count=2 model.views.num_local=0."
+            )
         if num_local and small is None:
             raise ValueError(
                 f"num_local={num_local} views have no settings. Use model.views.num_local=0, or model/views=dino."
