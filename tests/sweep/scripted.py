@@ -121,7 +121,7 @@ class ScriptedJob:
 
     def _queue(self, curve: Sequence[float]) -> Iterator[int | None]:
         self.is_queued = True
-        until = time.monotonic() + 0.1
+        until = time.monotonic() + 1.2
         while time.monotonic() < until:
             yield -9 if self.signal else None
         self.is_queued = False

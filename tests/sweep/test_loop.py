@@ -129,10 +129,10 @@ def test_a_trial_that_gets_on_may_lose_its_machine_as_often_as_it_likes(outputs:
 
 
 def test_a_trial_that_waits_in_a_queue_does_not_hang(outputs: Path) -> None:
-    run(Scripted({"seed=0": ["queue"]}), "seed=0", "sweep.stall_timeout=0.05", outputs=outputs)
+    run(Scripted({"seed=0": ["queue"]}), "seed=0", "sweep.stall_timeout=1.0", outputs=outputs)
     (trial,) = ledger(outputs)
     assert trial["state"] == "finished"
-    assert trial["seconds"] < 0.1  # without those in the queue
+    assert trial["seconds"] < 1.2  # without those in the queue
 
 
 def test_slots_are_filled_without_a_barrier(outputs: Path) -> None:
