@@ -37,6 +37,10 @@ of() {                            # examples, then overrides
     transformer_codes)  echo 86500 model=transformer data.batch_size=64 "model.tokenizer=$PARTS/codes" model.network.dropout=0.2 ;;
     masked_codes)       echo 94200 model=masked data.batch_size=64 "model.tokenizer=$PARTS/codes" ;;
     consistency)        echo 33600 model=diffusion data.batch_size=64 model/objective=consistency model/sampler=consistency ;;
+    stylegan2)
+      echo 46000 model=stylegan2 model.generator.channel_base=512 model.discriminator.channel_base=512 data.batch_size=16 \
+        callbacks.ema.half_life=2500 ;;
+    progan)             echo 66000 model=progan data.batch_size=16 callbacks.ema.half_life=2500 ;;
     masked_pixels)      echo 9600 model=masked model/optimizer=muon data.batch_size=16 ;;
     *) echo "error: there is no configuration '$1'." >&2; return 2 ;;
   esac
@@ -61,7 +65,7 @@ one() {                           # a configuration: its seeds as a sweep, and w
   for run in "$ROOT/$name"/*/; do
     case $name in
       gan) ls "$run"evaluation-*.json > /dev/null 2>&1 || "$PYTHON" scripts/evaluate.py run="$run" baselines=true ;;
-      latent_diffusion | consistency) ;;       # no likelihood
+      latent_diffusion | consistency | stylegan2 | progan) ;;       # no likelihood
       *) evaluated "$run" || "$PYTHON" scripts/evaluate.py run="$run" likelihood=100 ;;
     esac
   done
@@ -79,13 +83,17 @@ case ${1:-} in
   report) report ;;
   --one) one "$2" ;;
   *)
-    part latents 105000 model=vae data.batch_size=64 "model.latent_shape=[4,4,4]" model.beta=0.1 &
-    part codes 79000 model=vq_vae data.batch_size=64 "metrics=[fid]" &
-    wait %1; wait %2
-    all="diffusion transformer_pixels gan flow vae hierarchical_vae latent_diffusion transformer_codes masked_codes"
+    all="stylegan2 progan diffusion transformer_pixels gan flow vae hierarchical_vae latent_diffusion transformer_codes masked_codes"
     if [ -n "${MORE:-}" ]; then all="masked_pixels consistency $all"; fi
+    all=${1:-$all}
+    parts=()
+    if [[ $all == *latent_diffusion* ]]; then
+      part latents 105000 model=vae data.batch_size=64 "model.latent_shape=[4,4,4]" model.beta=0.1 & parts+=($!)
+    fi
+    if [[ $all == *_codes* ]]; then part codes 79000 model=vq_vae data.batch_size=64 "metrics=[fid]" & parts+=($!); fi
+    for training in "${parts[@]}"; do wait "$training"; done
     export ROOT PARTS SCALE SEEDS PYTHON
     # Two configurations at a time, each with one seed after the other.
-    tr -s ' ' '\n' <<< "${1:-$all}" | xargs -P "$SLOTS" -I{} bash "$0" --one {}
+    tr -s ' ' '\n' <<< "$all" | xargs -P "$SLOTS" -I{} bash "$0" --one {}
     ;;
 esac
