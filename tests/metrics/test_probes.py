@@ -172,6 +172,27 @@ def test_each_number_stands_beside_its_baselines(model: Features) -> None:
     assert values["linear_probe_strength_val"] in (1e-4, 1e-3, 1e-2, 1e-1)
 
 
+def test_scores_of_pixels_are_computed_once_on_a_machine(
+    model: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By what they depend on: the settings, of the pictures too. Without a place to keep them they are as they are."""
+    monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
+    first = measured(KNNProbe(7), model)
+    kept = [*(tmp_path / "cache").glob("pixels-*.npy")]
+    assert len(kept) == 1
+    asked: list[int] = []
+    scores = KNNProbe.scores
+    monkeypatch.setattr(KNNProbe, "scores", lambda self, *sides: asked.append(self.k) or scores(self, *sides))
+    assert measured(KNNProbe(7), model) == first
+    assert asked == [7]  # of the features alone
+    assert measured(KNNProbe(8), model)["knn_probe_pixels_val"] != first["knn_probe_pixels_val"]
+    assert asked == [7, 8, 8]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "file"))
+    assert measured(KNNProbe(7), model) == first
+    assert "are computed again by every run until then" in caplog.text
+
+
 def test_features_are_of_eval_mode_whatever_the_mode_was(model: Features) -> None:
     torch.manual_seed(0)
     model.encoder[2].running_mean.normal_()

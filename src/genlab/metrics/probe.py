@@ -5,8 +5,9 @@ makes of images as they are, in eval mode, by its weights in use (averaged ones,
 """
 
 import hashlib
+import logging
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -16,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
+from genlab.data.array_cache import cached_array, default_folder, digest
 from genlab.data.base import DataModule, Split
 from genlab.data.image import ImageDataModule, to_float
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, StorageError
 from genlab.machine.rank import rank, world
 from genlab.metrics.base import Direction
 from genlab.metrics.extractor.precision import full_precision
@@ -26,6 +28,8 @@ from genlab.metrics.ordered import in_order
 from genlab.model.base import Model, in_eval_mode
 from genlab.model.representation import features_of, is_represented, reading_of, unknown_place
 from genlab.progress import progress
+
+_log = logging.getLogger(__name__)
 
 _SIDE = 32  # of pixels as features: larger images are shrunk
 _LEAST = 5  # labelled training examples: every fifth is kept back to choose by
@@ -121,14 +125,24 @@ class Probe(Metric):
         }
 
     def _scores_of_pixels(self) -> dict[str, Tensor]:
-        """Computed once for the same images and settings."""
-        assert self._images is not None, "measure comes first"
-        key = str(self.settings())
+        """Computed once for the same images and settings, and kept on disk for later runs."""
+        images = self._images
+        assert images is not None, "measure comes first"
+        names = [name for name, direction in self.directions.items() if direction is not None]
+
+        def made() -> Iterator[np.ndarray]:
+            found = self.scores(*(part.as_pixels(self.device) for part in images))
+            yield np.array([float(found[name]) for name in names])
+
+        key = f"pixels-{digest(1, self.name, self.device.type, sorted(self.settings().items()))}"
         if self._of_pixels[0] != key:
-            train, held_out = (part.as_pixels(self.device) for part in self._images)
-            found = self.scores(train, held_out)
-            kept = {f"{name}_pixels": value for name, value in found.items() if self.directions[name] is not None}
-            self._of_pixels = (key, kept)
+            try:
+                array = cached_array(default_folder(), key, made)
+            except StorageError as error:  # not worth ending a training: they can be computed again
+                _log.warning("%s Scores of pixels are computed again by every run until then.", error)
+                (array,) = made()
+            values = torch.from_numpy(np.array(array))
+            self._of_pixels = (key, {f"{name}_pixels": value for name, value in zip(names, values, strict=True)})
         return self._of_pixels[1]
 
     def settings(self) -> dict[str, int | float | str]:
