@@ -40,16 +40,21 @@ PAGES = ("README.md", "docs/*.md", "docs/reports/README.md")
 MINUS = "−"
 
 
+LATER = {"digits": "digits_gans", "cifar10": "cifar10_gans"}  # records of rows that a table got later
+
+
 class Record:
-    """A file of docs/measured."""
+    """A file of docs/measured, and that of rows which its table got later."""
 
     def __init__(self, name: str):
         self.name = name
-        content = json.loads((MEASURED / f"{name}.json").read_text(encoding="utf-8"))
-        self.baselines: dict[str, dict[str, float]] = content["baselines"]
+        self.baselines: dict[str, dict[str, float]] = {}
         self.rows: dict[str, list[dict[str, Any]]] = {}
-        for run in content["runs"]:
-            self.rows.setdefault(run["row"], []).append(run)
+        for part in filter(None, (name, LATER.get(name))):
+            content = json.loads((MEASURED / f"{part}.json").read_text(encoding="utf-8"))
+            self.baselines |= content["baselines"]
+            for run in content["runs"]:
+                self.rows.setdefault(run["row"], []).append(run)
 
     def full_name(self, metric: str) -> str | None:
         """``fid`` -> ``fid_digits64_1k``: the shortest name that begins so."""
@@ -173,6 +178,8 @@ def runs_table(
 # What the rows are called: names of configurations are those of the sweeps that scripts/families.sh runs.
 DIGITS = {
     "gan": "GAN (DCGAN, non-saturating)",
+    "stylegan2": "StyleGAN2",
+    "progan": "progressive GAN",
     "hierarchical_vae": "hierarchical VAE",
     "latent_diffusion": "latent diffusion",
     "flow": "flow (RealNVP)",
@@ -186,6 +193,8 @@ DIGITS = {
 }
 CIFAR = {
     "gan": "GAN (DCGAN)",
+    "stylegan2": "StyleGAN2",
+    "progan": "progressive GAN",
     "transformer_codes": "transformer of codes (VQ-VAE 300 s, itself 300 s)",
     "diffusion": "diffusion (EDM, small U-Net)",
     "vae": "VAE",

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The runs of docs/comparison.md and docs/reports/digits: nine configurations on digits, three seeds each, evaluated alike.
+# The runs of docs/comparison.md and docs/reports/digits: eleven configurations on digits, evaluated alike.
 #
-#   bash scripts/families.sh                          # 27 runs, two at a time: about 50 minutes of two quiet CPU cores
+#   bash scripts/families.sh                          # 33 runs, two at a time: about an hour of two quiet CPU cores
 #   bash scripts/families.sh "gan diffusion"          # some of them
+#   SEEDS=0,1,2,3,4 bash scripts/families.sh "stylegan2 progan"      # with more seeds than three
 #   MORE=1 bash scripts/families.sh                   # and the two that are slow to learn, for 40 minutes more
 #   SCALE=0.01 ROOT=/tmp/tried bash scripts/families.sh     # a hundredth of each budget
 #
@@ -91,7 +92,7 @@ case ${1:-} in
       part latents 105000 model=vae data.batch_size=64 "model.latent_shape=[4,4,4]" model.beta=0.1 & parts+=($!)
     fi
     if [[ $all == *_codes* ]]; then part codes 79000 model=vq_vae data.batch_size=64 "metrics=[fid]" & parts+=($!); fi
-    for training in "${parts[@]}"; do wait "$training"; done
+    for training in ${parts[@]+"${parts[@]}"}; do wait "$training"; done
     export ROOT PARTS SCALE SEEDS PYTHON
     # Two configurations at a time, each with one seed after the other.
     tr -s ' ' '\n' <<< "$all" | xargs -P "$SLOTS" -I{} bash "$0" --one {}

@@ -2,7 +2,6 @@
 
     python scripts/record_runs.py runs/digits docs/measured/digits.json --about "ten configurations on digits"
     python scripts/record_runs.py outputs/diffusion-digits docs/measured/default.json --row default
-    python scripts/record_runs.py runs/more docs/measured/digits.json --add           # rows of a record that is there
 
 A row of a table is a configuration, its runs differ in their seed alone. It is named after the folder that the run
 folders lie in, which is the name of the sweep, or as ``--row`` says. Of each run are kept: overrides, seed, budget,
@@ -45,19 +44,6 @@ def record(runs: list[Run], about: str, row: str | None, curve: str | None = Non
     kept.sort(key=lambda entry: (entry["row"], entry["seed"]))
     hardware = dict.fromkeys(run.hardware for run in runs if run.hardware)
     return {"about": about, "hardware": ", ".join(hardware), "runs": kept, "baselines": baselines}
-
-
-def added(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """``old``, with the rows of ``new`` in place of its own of those names."""
-    rows = {run["row"] for run in new["runs"]}
-    runs = [*(run for run in old["runs"] if run["row"] not in rows), *new["runs"]]
-    hardware = dict.fromkeys([old["hardware"], new["hardware"]])
-    return {
-        "about": new["about"] or old["about"],
-        "hardware": "; ".join(hardware),
-        "runs": sorted(runs, key=lambda run: (run["row"], run["seed"])),
-        "baselines": new["baselines"] | old["baselines"],
-    }
 
 
 def described(run: Run) -> dict[str, Any]:
@@ -127,7 +113,6 @@ def main() -> None:
     parser.add_argument("--about", default="", help="what was run, in a few words")
     parser.add_argument("--row", help="the name of the row, if all runs are of one configuration")
     parser.add_argument("--curve", metavar="NAME", help="also keep what was logged of this metric, e.g. scene_accuracy")
-    parser.add_argument("--add", action="store_true", help="keep the other rows of the record")
     arguments = parser.parse_args()
     if arguments.out.suffix != ".json":
         parser.error(f"the last argument is the record to write, a .json file, not {arguments.out}")
@@ -136,10 +121,7 @@ def main() -> None:
     except GenlabError as error:
         sys.exit(f"error: {error}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    content = record(found, arguments.about, arguments.row, arguments.curve)
-    if arguments.add:
-        content = added(json.loads(arguments.out.read_text(encoding="utf-8")), content)
-    arguments.out.write_text(text(content), encoding="utf-8")
+    arguments.out.write_text(text(record(found, arguments.about, arguments.row, arguments.curve)), encoding="utf-8")
     print(f"wrote {arguments.out}: {len(found)} runs. Now: python scripts/docs_tables.py")
 
 

@@ -47,7 +47,7 @@ one() {                           # how it begins, and a seed
     data.only_classes=[5,6,7,8,9] $start
 }
 
-report() { "$PYTHON" scripts/compare.py runs="$ROOT" out="$OUT"; }
+report() { "$PYTHON" scripts/compare.py runs="$ROOT" out="$OUT" transfer=true; }
 
 case ${1:-} in
   report) report ;;

@@ -13,18 +13,18 @@
 # twice.
 set -euo pipefail
 ROOT=${ROOT:-runs/transfer_labels}        # a folder for each share of labels and beginning, and in it one for each seed
-SOURCES=${SOURCES:-$ROOT-sources}         # the runs that others begin with, and copies of pictures
+SOURCES=${SOURCES:-$ROOT-sources}         # the runs that others begin with
 SCALE=${SCALE:-1}                         # of all budgets
 SLOTS=${SLOTS:-2}                         # trainings at a time, a core each
 SEEDS=${SEEDS:-0,1,2}
-SHARES=${SHARES:-1,10,100}                # percent of the labels
+PICTURES=${PICTURES:-50,500,5000}         # of each class, with their labels: 1 %, 10 % and all
 STARTS=${STARTS:-scratch,ssl,supervised,shuffled}
 EVERY=${EVERY:-8}                         # measurements of a run, spread over its budget
 OUT=${OUT:-$ROOT-report}
 PYTHON=${PYTHON:-python}
 : "${DATA:?Name a folder of pictures: DATA=/my/cifar10, with train/<class>/ and test/<class>/ in it.}"
 export OMP_NUM_THREADS=1
-common="data=image_folder data.val_root=$DATA/test data.folders_are_classes=true data.batch_size=128 trainer=cpu logger=[none]
+common="data=image_folder data.root=$DATA/train data.val_root=$DATA/test data.folders_are_classes=true data.batch_size=128 trainer=cpu logger=[none]
   callbacks.ema.half_life=5000 evaluation.reference=val budget=examples"
 network="model/network=resnet18 model.network.width=8"
 
@@ -37,24 +37,10 @@ train() {                                 # folder, overrides: a run, unless it 
   "$PYTHON" train.py "$@" folder="$folder"
 }
 
-pictures() {                              # percent: a folder with the first pictures of each class
-  local percent=$1 class files
-  if [ "$percent" = 100 ]; then echo "$DATA/train"; return; fi
-  if [ ! -e "$SOURCES/$percent.complete" ]; then
-    for class in "$DATA"/train/*/; do
-      mkdir -p "$SOURCES/pictures/$percent/$(basename "$class")"
-      mapfile -t files < <(find "$class" -type f | sort)
-      cp "${files[@]:0:$(( ${#files[@]} * percent / 100 ))}" "$SOURCES/pictures/$percent/$(basename "$class")"
-    done
-    touch "$SOURCES/$percent.complete"
-  fi
-  echo "$SOURCES/pictures/$percent"
-}
-
 source_of() {                             # name, overrides: a run that others begin with
   local name=$1; shift
   # shellcheck disable=SC2086
-  train "$SOURCES/$name" $common "$@" data.root="$DATA/train" data.only_classes=[0,1,2,3,4] seed=0 metrics=[] \
+  train "$SOURCES/$name" $common "$@" data.only_classes=[0,1,2,3,4] seed=0 metrics=[] \
     callbacks.evaluation.times=0 budget.value="$(budget 110000)"
 }
 
@@ -63,28 +49,27 @@ labelled() {                              # overrides: a classifier that others 
   source_of "$@" model=classifier $network data.flip=true
 }
 
-one() {                                   # percent of the labels, how it begins, and a seed
-  local percent=$1 named=$2 seed=$3 start=""
+one() {                                   # pictures of each class, how it begins, and a seed
+  local pictures=$1 named=$2 seed=$3 start=""
   if [ "$named" != scratch ]; then start="start=$SOURCES/$named start.only=[network.*]"; fi
   # shellcheck disable=SC2086
-  train "$ROOT/$percent-$named/$seed" model=classifier $network $common $start data.root="$(pictures "$percent")" \
+  train "$ROOT/$pictures-$named/$seed" model=classifier $network $common $start data.per_class="$pictures" \
     data.flip=true data.only_classes=[5,6,7,8,9] seed="$seed" metrics=[accuracy] callbacks.evaluation.times="$EVERY" \
     budget.value="$(budget 60000)"
 }
 
 case ${1:-} in
-  report) "$PYTHON" scripts/compare.py runs="$ROOT" out="$OUT" ;;
+  report) "$PYTHON" scripts/compare.py runs="$ROOT" out="$OUT" transfer=true ;;
   --one) one "$2" "$3" "$4" ;;
   "")
     mkdir -p "$SOURCES"
-    for percent in ${SHARES//,/ }; do pictures "$percent" > /dev/null; done
     source_of ssl model=contrastive model/encoder=resnet18 model.encoder.width=8 model.views.first.blur=0 & first=$!
     { labelled supervised && labelled shuffled data.shuffle_labels=0; } & second=$!
     wait $first; wait $second
     export ROOT SOURCES SCALE EVERY DATA PYTHON
     for seed in ${SEEDS//,/ }; do
-      for percent in ${SHARES//,/ }; do
-        for named in ${STARTS//,/ }; do printf '%s\n' "$percent $named $seed"; done
+      for pictures in ${PICTURES//,/ }; do
+        for named in ${STARTS//,/ }; do printf '%s\n' "$pictures $named $seed"; done
       done
     done | xargs -P "$SLOTS" -L1 bash "$0" --one
     ;;

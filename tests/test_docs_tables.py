@@ -386,20 +386,3 @@ def test_the_page_of_the_contrastive_judge_has_the_numbers_of_its_record() -> No
         assert f"| {name} | {' | '.join(cells)} |" in text
     for score, recall in record["scores"].values():
         assert f" | {score:.1f} | {recall:.3f} |" in text
-
-
-def test_rows_that_are_added_to_a_record_leave_the_others() -> None:
-    record = script("record_runs")
-
-    def kept(*rows: tuple[str, int, float], **more: object) -> dict[str, object]:
-        runs = [{"row": row, "seed": seed, "fid": fid} for row, seed, fid in rows]
-        return {"about": "", "hardware": "a", "runs": runs, "baselines": {}, **more}
-
-    old = kept(("gan", 0, 1.0), ("vae", 0, 2.0), ("vae", 1, 3.0), about="families", baselines={"floor": {"fid": 0.5}})
-    new = kept(
-        ("vae", 2, 4.0), ("flow", 0, 5.0), hardware="b", baselines={"floor": {"fid": 9.0}, "noise": {"fid": 7.0}}
-    )
-    content = record.added(old, new)
-    assert [(run["row"], run["seed"]) for run in content["runs"]] == [("flow", 0), ("gan", 0), ("vae", 2)]
-    assert (content["about"], content["hardware"]) == ("families", "a; b")
-    assert content["baselines"] == {"floor": {"fid": 0.5}, "noise": {"fid": 7.0}}

@@ -91,6 +91,22 @@ def test_pixels_are_shuffled_in_one_order() -> None:
     assert not np.array_equal(after, Digits(shuffle_pixels=2).table("val").images.reshape(500, -1))
 
 
+def test_so_many_training_images_of_each_class() -> None:
+    """The first ones, in their order; of labels that were shuffled, those that there are after that."""
+    whole, some = Digits().table("train"), Digits(per_class=7).table("train")
+    assert np.bincount(some.labels).tolist() == [7] * 10
+    places = [i for i, label in enumerate(whole.labels) if (whole.labels[:i] == label).sum() < 7]
+    assert np.array_equal(some.images, whole.images[places])
+    assert np.array_equal(Digits(per_class=7).table("val").images, Digits().table("val").images)
+    assert len(Digits(per_class=100_000).table("train")) == len(whole)
+    assert np.bincount(Digits(per_class=7, shuffle_labels=0).table("train").labels).tolist() == [7] * 10
+    assert len(Digits(per_class=7, only_classes=[1, 2]).table("train")) == 14
+    with pytest.raises(ConfigError, match=r"data\.per_class needs labels, .* Use data\.limit for the first ones"):
+        ImageTable(whole.images).first_of_each(3)
+    with pytest.raises(ValueError, match=r"data\.per_class=0 must be 1 or more, or null for all"):
+        Digits(per_class=0)
+
+
 def test_labels_are_shuffled_over_training_images_alone() -> None:
     """As many of each, no better than chance, and the same for any number of images that are kept."""
     whole, shuffled = Digits().table("train"), Digits(shuffle_labels=0).table("train")

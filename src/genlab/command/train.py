@@ -17,7 +17,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.callbacks import LambdaCallback
 
 from genlab import started_as
@@ -180,6 +180,8 @@ def _train(
             keep_parts(config, run_dir)
             if start is not None:
                 config.start.sha256 = start.sha256
+                with open_dict(config.start):
+                    config.start.update(start.cost)
             if last is not None:
                 keep_old_parts(config, sketch, last.state, run_dir)
         plain = resolved(config)
@@ -300,6 +302,7 @@ def finish(
         **final.report(),
         **asdict(model.progress),
         "wall_seconds": seconds,
+        "num_train": _num_train(trainer),
         "parameters": number_of_weights(model),
         "peak_memory_bytes": peak_memory(trainer.strategy.root_device),
     }
@@ -318,6 +321,11 @@ def finish(
             service.summarize(redacted(summary))
             service.send_model(run_folder.files(run_dir, read.saved(run_dir)[:1]))
     raise_first(final.failures, run_dir / run_folder.SUMMARY)
+
+
+def _num_train(trainer: pl.Trainer) -> int | None:
+    """The training examples that there are; None: the run was over, and looked at none."""
+    return None if trainer.train_dataloader is None else len(trainer.train_dataloader.dataset)
 
 
 def _next(model: Model, run_dir: Path) -> str:

@@ -32,8 +32,11 @@ class Cifar10(ImageDataModule):
         only_classes: Sequence[int] | None = None,  # as of ImageDataModule
         shuffle_pixels: int | None = None,  # likewise
         shuffle_labels: int | None = None,  # likewise
+        per_class: int | None = None,  # likewise
     ):
-        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels)
+        super().__init__(
+            batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels, per_class
+        )
         self.root, self.download = root, download
 
     def load(self, split: Split) -> ImageTable:

@@ -65,9 +65,7 @@ class ImageTable:
         rows = np.flatnonzero(np.isin(self.labels, list(classes)))
         if not len(rows):
             raise ConfigError(f"data.only_classes={list(classes)}: no image has one of these labels. Name others.")
-        captions = None if self.captions is None else self.captions[rows]
-        every = None if self.every_caption is None else self.every_caption.of(rows)
-        return ImageTable(self.images[rows], self.labels[rows], self.names, captions, every_caption=every)
+        return self._rows(rows)
 
     def with_shuffled_pixels(self, seed: int) -> "ImageTable":
         """Every image with its pixels in another order, the same in all images of all splits: this keeps the statistics
@@ -85,6 +83,22 @@ class ImageTable:
         if self.labels is None:
             raise ConfigError("data.shuffle_labels needs labels, and the data have none. Leave it out.")
         return replace(self, labels=self.labels[np.argsort(uniform_by_index(seed, np.arange(len(self))))])
+
+    def first_of_each(self, count: int) -> "ImageTable":
+        """The first ``count`` images of each class, or all that it has, in their order.
+
+        Raises ConfigError: there are no labels.
+        """
+        if self.labels is None:
+            raise ConfigError("data.per_class needs labels, and the data have none. Use data.limit for the first ones.")
+        rows = np.concatenate([np.flatnonzero(self.labels == label)[:count] for label in np.unique(self.labels)])
+        return self._rows(np.sort(rows))
+
+    def _rows(self, rows: np.ndarray) -> "ImageTable":
+        assert self.labels is not None
+        captions = None if self.captions is None else self.captions[rows]
+        every = None if self.every_caption is None else self.every_caption.of(rows)
+        return ImageTable(self.images[rows], self.labels[rows], self.names, captions, every_caption=every)
 
     def _part(self, rows: slice) -> "ImageTable":
         labels = None if self.labels is None else self.labels[rows]
@@ -144,6 +158,7 @@ class ImageDataModule(DataModule):
         only_classes: Sequence[int] | None = None,
         shuffle_pixels: int | None = None,
         shuffle_labels: int | None = None,
+        per_class: int | None = None,
     ):
         """
         Args:
@@ -158,10 +173,15 @@ class ImageDataModule(DataModule):
                 spatial structure (Zhang et al. 2017, arXiv:1611.03530, section 2.1); None: no permutation
             shuffle_labels: seed of a permutation of the labels over the training images, as a control that can only
                 learn them by heart (the same section); other splits keep theirs. None: no permutation
+            per_class: train on the first ``per_class`` images of each class only; None: on all
+
+        Raises ValueError: ``per_class`` is less than 1.
         """
+        if per_class is not None and per_class < 1:
+            raise ValueError(f"data.per_class={per_class} must be 1 or more, or null for all.")
         super().__init__(batch_size, num_workers, limit, seed)
         self.only_classes, self.shuffle_pixels, self.shuffle_labels = only_classes, shuffle_pixels, shuffle_labels
-        self.flip = flip
+        self.flip, self.per_class = flip, per_class
         self._tables: dict[Split, ImageTable] = {}
         self._pixels: Tensor | None = None  # (N, C, H, W) uint8 of the training split, on a GPU
 
@@ -180,6 +200,8 @@ class ImageDataModule(DataModule):
                 table = table.with_shuffled_pixels(self.shuffle_pixels)
             if self.shuffle_labels is not None and split == "train":
                 table = table.with_shuffled_labels(self.shuffle_labels)
+            if self.per_class is not None and split == "train":
+                table = table.first_of_each(self.per_class)
             self._tables[split] = table.first(self.limit) if split == "train" and self.limit is not None else table
         return self._tables[split]
 

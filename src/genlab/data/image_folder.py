@@ -64,9 +64,12 @@ class ImageFolder(ImageDataModule):
         only_classes: Sequence[int] | None = None,  # as of ImageDataModule
         shuffle_pixels: int | None = None,  # likewise
         shuffle_labels: int | None = None,  # likewise
+        per_class: int | None = None,  # likewise
     ):
         """Raises ConfigError if a value is out of its range."""
-        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels)
+        super().__init__(
+            batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels, per_class
+        )
         if not 0 < val_fraction < 1:
             raise ConfigError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}.")
         self.val_fraction = val_fraction

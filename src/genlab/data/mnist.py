@@ -52,9 +52,12 @@ class Mnist(ImageDataModule):
         only_classes: Sequence[int] | None = None,  # as of ImageDataModule
         shuffle_pixels: int | None = None,  # likewise
         shuffle_labels: int | None = None,  # likewise
+        per_class: int | None = None,  # likewise
     ):
         """Raises ValueError: a negative padding, or a held-out part that leaves no training image."""
-        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels)
+        super().__init__(
+            batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels, per_class
+        )
         if padding < 0 or num_held_out < 0:
             raise ValueError(f"padding={padding} and num_held_out={num_held_out} must be 0 or more.")
         self.root, self.download = root, download
@@ -97,8 +100,11 @@ class FashionMnist(ImageDataModule):
         only_classes: Sequence[int] | None = None,  # as of ImageDataModule
         shuffle_pixels: int | None = None,  # likewise
         shuffle_labels: int | None = None,  # likewise
+        per_class: int | None = None,  # likewise
     ):
-        super().__init__(batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels)
+        super().__init__(
+            batch_size, flip, num_workers, limit, seed, only_classes, shuffle_pixels, shuffle_labels, per_class
+        )
         self.root, self.download = root, download
 
     def load(self, split: Split) -> ImageTable:

@@ -29,11 +29,14 @@ from genlab.report.page.write import write_page
 from genlab.report.protocol import Chosen, check_data, choose, described
 from genlab.report.runs import Run, read_places
 from genlab.report.table import Member, Table, escaped
+from genlab.report.transfer import Transfer
+from genlab.report.transfer import transfer as of_transfer
 from genlab.report.trials import Sweep, known
 from genlab.report.unfinished import Unfinished, as_markdown, lined_up, so_far, tally, unfinished
 
 Sections = list[tuple[str, list[str]]]
 UNFINISHED = "Not finished, so not in the table"
+TRANSFER = "What they began with"
 LEFT_OUT = "Left out, since it cannot be read"
 SO_FAR = "Latest numbers of unfinished runs, each from its last evaluation"
 
@@ -46,6 +49,7 @@ def compare(
     allow_unequal: bool = False,  # show and mark numbers measured by another protocol, instead of refusing them
     plots: bool = True,  # curves, sampling costs, and for a sweep the effect of its settings
     wandb: bool = False,  # the table and the plots to Weights & Biases too
+    transfer: bool = False,  # what beginning with other weights gains too
 ) -> None:
     """Print a table of runs; keep it as ``comparison.md``, ``.csv`` and ``.tex``, the samples as ``.png``; draw plots.
     ``report.html`` holds all of it in one file.
@@ -67,6 +71,7 @@ def compare(
     groups = configurations(done)
     called = labels([*done, *others], groups)
     table, first, chosen, told, tiles, noted = None, None, None, "no run has finished yet", [], []
+    gained: Transfer | None = None
     sections: Sections = []
     if done:
         check_data(done, called.runs[: len(done)], allow_unequal)
@@ -77,7 +82,8 @@ def compare(
         where = [f"{called.with_hidden(run)}: {done[run].folder}" for row in ranked for run in groups[row]]
         noted = notes(done, called.runs[: len(done)], groups, chosen, partial, sweeps)
         noted += [called.between_models()] if called.unnamed else []
-        sections = [("Runs", where), ("Notes", noted)]
+        gained = of_transfer(done, groups, first) if transfer else None
+        sections = [("Runs", where), *([(TRANSFER, gained.lines())] if gained else []), ("Notes", noted)]
         tiles = [(table.names[row], _caption(table, first, row), done[groups[row][0]].grid) for row in ranked[:MOST]]
         tiles = tiles if any(grid is not None for *_, grid in tiles) else []
     drawings = pictures([run.folder for run in [*done, *others]])
@@ -99,7 +105,7 @@ def compare(
         called,
         sweeps,
         signs,
-        [*noted, *left_out],
+        [*(gained.lines() if gained else []), *noted, *left_out],
         [one.line() for one in apart],
         drawings,
     )
@@ -107,8 +113,11 @@ def compare(
         folder.mkdir(parents=True, exist_ok=True)
         print(_escaped_but_bold(_terminal(told, table, sections, apart)), flush=True)  # drawing takes a while
         with progress("drawing plots", None):
-            drawn = _draw(folder, table, first, done, groups, others, called, sweeps) if plots else []
+            drawn = _draw(folder, table, first, done, groups, others, called, sweeps, gained) if plots else []
         written = _write(folder, told, table, sections, apart, tiles, drawn)
+        if gained is not None:
+            (folder / "transfer.csv").write_text(for_terminal(gained.csv()), encoding="utf-8")
+            written.append("transfer.csv")
         write_page(content, folder / "report.html")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -217,6 +226,7 @@ def _draw(
     others: Sequence[Run],
     called: Labels,
     sweeps: Sequence[Sweep],
+    gained: Transfer | None,
 ) -> list[str]:
     """Plots of the table, and curves also of unfinished runs. -> their files."""
     order = [] if table is None else [row for row in table.order if row < len(groups)]
@@ -228,7 +238,7 @@ def _draw(
         quality = _sorted_by(table.columns, None)
     from genlab.report.plots import draw
 
-    return draw(named, table, quality, sweeps, folder)
+    return draw(named, table, quality, sweeps, folder, gained)
 
 
 def _write(

@@ -63,7 +63,7 @@ def _figure(metric: str, lines: Sequence[Line], found: int, folder: Path) -> lis
             for rank, line in reversed(list(enumerate(lines))):  # the best on top
                 color = COLORS[rank] if rank < len(COLORS) else GRAY
                 name = line.name if rank < len(COLORS) else others
-                entries[name] = _draw(panel, line, axis, color)
+                entries[name] = draw_line(panel, line, axis, color)
             panel.set_xlabel(TITLES[axis])
             prefixed(panel.xaxis)
         if panels[0].get_yscale() == "log":
@@ -76,7 +76,7 @@ def _figure(metric: str, lines: Sequence[Line], found: int, folder: Path) -> lis
         return save(figure, folder, f"curve-{metric}")
 
 
-def _draw(panel: object, line: Line, axis: str, color: str) -> object:
+def draw_line(panel: object, line: Line, axis: str, color: str) -> object:
     """The mean over seeds where all have come, their range, and each seed faintly. -> what the legend shows."""
     each = [[(getattr(point, axis), point.value) for point in seed] for seed in line.seeds]
     if len(each) == 1:

@@ -10,6 +10,8 @@ from genlab.report.curve_plots import curve_plots
 from genlab.report.logged import Logged
 from genlab.report.search_plots import search_plots
 from genlab.report.table import Table
+from genlab.report.transfer import Transfer
+from genlab.report.transfer_plots import transfer_plots
 from genlab.report.trials import Sweep
 
 FOLDER = "plots"
@@ -21,6 +23,7 @@ def draw(
     quality: Column | None,
     sweeps: Sequence[Sweep],
     out: Path,
+    gained: Transfer | None = None,
 ) -> list[str]:
     """Write them below ``out``. -> the files' paths from there. Raises OSError."""
     try:
@@ -34,4 +37,6 @@ def draw(
         written += cost_plot(table, quality, folder)
     for sweep in sweeps:
         written += search_plots(sweep, folder)
+    if gained is not None:
+        written += transfer_plots(gained, folder)
     return [f"{FOLDER}/{name}" for name in written]

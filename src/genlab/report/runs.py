@@ -36,6 +36,8 @@ class Run:
     stale: tuple[str, ...]  # evaluation files that contradict the run's own end
     hardware: str | None
     typed: frozenset[str] | None = None  # paths of the settings that were typed for it; None: nobody knows
+    pretraining: dict[str, float] | None = None  # examples and FLOPs of what it began with; None: unknown, or random
+    num_train: int | None = None  # training examples that there are; None: unknown
 
     @property
     def data(self) -> str:
@@ -185,7 +187,20 @@ def read_run(folder: Path) -> Run:
         tuple(stale),
         _hardware(folder / "versions.json"),
         _typed(folder / "overrides.yaml"),
+        _pretraining(config.get("start"), folder / "config.yaml"),
+        _num_train(summary),
     )
+
+
+def _pretraining(start: Any, path: Path) -> dict[str, float] | None:
+    if not isinstance(start, dict) or any(start.get(name) is None for name in ("examples", "flops")):
+        return None
+    return numbers({name: start[name] for name in ("examples", "flops")}, path)
+
+
+def _num_train(summary: dict[str, Any] | None) -> int | None:
+    found = (summary or {}).get("num_train")
+    return found if type(found) is int and found > 0 else None
 
 
 def _as_told(config: dict[str, Any]) -> dict[str, Any]:

@@ -108,6 +108,18 @@ class RunOrigin:
     def weights(self) -> Mapping[str, torch.Tensor]:
         return {**self.last.state, **self.last.content.get("ema", {})}
 
+    def cost(self) -> dict[str, float]:
+        """Examples and FLOPs that the weights were trained with, those of the run that it began with among them; {}:
+        of that nobody knows."""
+        before, progress = self.config.get("start"), self.last.progress
+        own = {"examples": progress.examples, "flops": progress.flops}
+        if before is None:
+            return own
+        earlier = {name: before.get(name) for name in own}
+        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in earlier.values()):
+            return {}
+        return {name: value + earlier[name] for name, value in own.items()}
+
     @property
     def kind(self) -> str:
         """Which weights they are: "ema", "best" (``callbacks.best``) or "raw"."""

@@ -22,7 +22,7 @@ from genlab.model.elsewhere import copied, misfit, own_weights, prefixes, put_we
 from genlab.model.freezing import like
 from genlab.model.renamed_weights import renamed
 from genlab.run.adapter import adapter_from, without_updates
-from genlab.run.origin import HasSettings, Origin, is_of_another_library, origin_of
+from genlab.run.origin import HasSettings, Origin, RunOrigin, is_of_another_library, origin_of
 
 OPTION = "start"
 
@@ -34,6 +34,7 @@ class Start:
     weights: Mapping[str, torch.Tensor]
     sha256: str  # of them, before any were quantized
     told: str  # what they are, in a line
+    cost: dict[str, float]  # examples and FLOPs that they were trained with; {}: nobody knows
 
 
 def check_start(node: Any) -> None:
@@ -122,7 +123,7 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
         told += "; texts are tokenized by its own tokenizer"
     if quantizations(model):
         told += "; quantized"
-    return Start(quantized(model, taken), sha256, told)
+    return Start(quantized(model, taken), sha256, told, dict(origin.cost()) if isinstance(origin, RunOrigin) else {})
 
 
 def _without_copies(model: Model, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
