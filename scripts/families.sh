@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The runs of docs/comparison.md and docs/reports/digits: eleven configurations on digits, evaluated alike.
+# The runs of docs/comparison.md and docs/reports/digits: eleven configurations on digits, three seeds each and of the two
+# larger GANs five, evaluated alike.
 #
-#   bash scripts/families.sh                          # 33 runs, two at a time: about an hour of two quiet CPU cores
+#   bash scripts/families.sh                          # 37 runs, two at a time: about an hour of two quiet CPU cores
 #   bash scripts/families.sh "gan diffusion"          # some of them
-#   SEEDS=0,1,2,3,4 bash scripts/families.sh "stylegan2 progan"      # with more seeds than three
 #   MORE=1 bash scripts/families.sh                   # and the two that are slow to learn, for 40 minutes more
 #   SCALE=0.01 ROOT=/tmp/tried bash scripts/families.sh     # a hundredth of each budget
 #
@@ -19,12 +19,14 @@ ROOT=${ROOT:-runs/digits}         # a folder for each configuration, and in it o
 PARTS=${PARTS:-$ROOT-parts}       # autoencoders
 SCALE=${SCALE:-1}                 # of all budgets
 SLOTS=${SLOTS:-2}                 # trainings at a time, a core each
-SEEDS=${SEEDS:-0,1,2}
+SEEDS=${SEEDS:-}                  # by default 0 to 2, of the larger GANs 0 to 4
 PYTHON=${PYTHON:-python}
 export OMP_NUM_THREADS=1
 common="trainer=cpu logger=[none] budget=examples"
 
 budget() { awk -v n="$1" -v s="$SCALE" 'BEGIN { b = int(n * s); print (b < 64 ? 64 : b) }'; }
+
+half="model.generator.channel_base=512 model.discriminator.channel_base=512"
 
 of() {                            # examples, then overrides
   case $1 in
@@ -38,9 +40,7 @@ of() {                            # examples, then overrides
     transformer_codes)  echo 86500 model=transformer data.batch_size=64 "model.tokenizer=$PARTS/codes" model.network.dropout=0.2 ;;
     masked_codes)       echo 94200 model=masked data.batch_size=64 "model.tokenizer=$PARTS/codes" ;;
     consistency)        echo 33600 model=diffusion data.batch_size=64 model/objective=consistency model/sampler=consistency ;;
-    stylegan2)
-      echo 46000 model=stylegan2 model.generator.channel_base=512 model.discriminator.channel_base=512 data.batch_size=16 \
-        callbacks.ema.half_life=2500 ;;
+    stylegan2)          echo 46000 model=stylegan2 data.batch_size=16 callbacks.ema.half_life=2500 "$half" ;;
     progan)             echo 66000 model=progan data.batch_size=16 callbacks.ema.half_life=2500 ;;
     masked_pixels)      echo 9600 model=masked model/optimizer=muon data.batch_size=16 ;;
     *) echo "error: there is no configuration '$1'." >&2; return 2 ;;
@@ -58,10 +58,11 @@ part() {                          # name, examples, overrides: an autoencoder, u
 evaluated() { grep -qs '"bits_per_dim_' "$1"/evaluation-*.json; }
 
 one() {                           # a configuration: its seeds as a sweep, and what they are as likelihoods
-  local name=$1 examples overrides run
+  local name=$1 examples overrides run seeds=0,1,2
+  case $name in stylegan2 | progan) seeds=0,1,2,3,4 ;; esac
   read -r examples overrides <<< "$(of "$name")"
   # shellcheck disable=SC2086
-  "$PYTHON" train.py -m sweep.name="$name" $overrides seed="$SEEDS" $common budget.value="$(budget "$examples")" \
+  "$PYTHON" train.py -m sweep.name="$name" $overrides seed="${SEEDS:-$seeds}" $common budget.value="$(budget "$examples")" \
     outputs="$ROOT" launcher.slots=1
   for run in "$ROOT/$name"/*/; do
     case $name in

@@ -40,6 +40,24 @@ def test_it_begins_with_the_averaged_weights(source: Path, tmp_path: Path, capsy
     saved = run_folder.read_config(run)["start"]
     assert saved["where"] == str(source)
     assert re.fullmatch("[0-9a-f]{64}", saved["sha256"])
+    spent = read.newest(source).progress
+    assert (saved["examples"], saved["flops"]) == (spent.examples, spent.flops)
+    assert read_run(run).pretraining == {"examples": spent.examples, "flops": spent.flops}
+
+
+@pytest.mark.matrix
+def test_what_was_spent_before_is_the_sum_of_all_that_came_before(source: Path, tmp_path: Path) -> None:
+    """Unless nobody knows of one of them: a run of an older version does not say."""
+    first = train(*VAE, f"start={source}", "budget.value=8", outputs=tmp_path / "first")
+    then = train(*VAE, f"start={first}", "budget.value=8", outputs=tmp_path / "then")
+    spent = read.newest(source).progress.examples + read.newest(first).progress.examples
+    assert run_folder.read_config(then)["start"]["examples"] == spent
+    assert read_run(then).num_train == run_folder.read_config(then)["data"]["limit"]
+    config = first / "config.yaml"
+    config.write_text(re.sub(r"(?m)^  (examples|flops): .*\n", "", config.read_text()))
+    last = train(*VAE, f"start={first}", "budget.value=8", outputs=tmp_path / "last")
+    assert "examples" not in run_folder.read_config(last)["start"]
+    assert read_run(last).pretraining is None
 
 
 @pytest.mark.matrix

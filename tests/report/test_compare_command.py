@@ -66,7 +66,7 @@ def test_a_copied_run_compares_like_any_other(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().out.count("\ndiffusion  ") == 1
 
 
-TAKES = "compare takes: runs, out, sort, protocol, allow_unequal, plots, wandb."
+TAKES = "compare takes: runs, out, sort, protocol, allow_unequal, plots, transfer, wandb."
 MISTAKES = [
     ("", "runs has no value. Set it: runs=outputs/<model>-<data>"),
     ("runs=null", "runs has no value. Set it: runs=outputs/<model>-<data>"),

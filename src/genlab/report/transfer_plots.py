@@ -54,6 +54,8 @@ def _amounts(
     """What runs end with over the number of training examples."""
     with styled() as pyplot:
         figure, panel = pyplot.subplots(figsize=(6, 3.7))
+        if spans([float(task.num_train or 0) for task in tasks], 5):
+            panel.set_xscale("log")
         entries = []
         for name in dict.fromkeys(each.name for task in tasks for each in task.beginnings):
             points = [
@@ -65,8 +67,6 @@ def _amounts(
             x, y, widths = zip(*sorted(points), strict=True)
             handle = panel.errorbar(x, y, widths, color=colors[name], marker="o", markersize=4, capsize=3)
             entries.append((handle, name))
-        if spans([float(task.num_train or 0) for task in tasks], 5):
-            panel.set_xscale("log")
         panel.set_xlabel("training examples that there are")
         panel.set_title(f"{found.column.head}, mean of seeds and its 95 % interval", fontsize=9)
         prefixed(panel.xaxis)
