@@ -23,6 +23,11 @@ _ACTIVATIONS = ("CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hard
                 "LogSigmoid", "Mish", "PReLU", "RReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus",
                 "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold")  # fmt: skip
 
+# What a protocol is for, where its name does not say why a class misfits.
+_WHY = {
+    "genlab.model.parts.PredictionGuidance": " Tokens and flows have no noise levels and no denoiser: what guides them "
+    "is model.guidance=2, or none.",
+}
 # What a slot that is a library's class takes beside genlab's own and the user's: classes, packages (with a dot at the
 # end), or any installed class, which a command line may name and an untrusted run may not
 # (genlab.trust.strangers).
@@ -165,7 +170,8 @@ def needs(slot: Any) -> str:
             f"{name}({', '.join(list(inspect.signature(getattr(slot, name)).parameters)[1:])})"
             for name in protocol_methods(slot)
         ]
-        return f"This place needs a {slot.__name__}, which has {' and '.join([*methods, *_protocol_attributes(slot)])}."
+        has = " and ".join([*methods, *_protocol_attributes(slot)])
+        return f"This place needs a {slot.__name__}, which has {has}.{_WHY.get(full_name(slot), '')}"
     if inspect.isclass(slot) and slot not in (int, float, str, bool):
         return f"This place needs a {slot.__name__}."
     return f"This place needs {describe(slot)}."
