@@ -165,6 +165,10 @@ def needs(slot: Any) -> str:
     """A sentence on what a slot takes."""
     if get_origin(slot) is Callable:
         return needs((get_args(slot) or (None, Any))[1])
+    if get_origin(slot) in (Union, types.UnionType):
+        options = [option for option in get_args(slot) if option is not types.NoneType]
+        if len(options) == 1:
+            return needs(options[0])
     if is_protocol(slot):
         methods = [
             f"{name}({', '.join(list(inspect.signature(getattr(slot, name)).parameters)[1:])})"
