@@ -108,8 +108,10 @@ def test_what_does_not_fit_is_refused_with_what_does(runs: dict[str, Path]) -> N
     assert "Name a run of model=classifier model/noise=uniform." in of_clean
     of_diffusion = said(run, NOISY, f"model.guidance.classifier={runs['weak']}")
     assert "is not a classifier. Name a run of model=classifier model/noise=uniform." in of_diffusion
-    assert "a MLP has none. Use model.guidance=2" in said(run, "model/guidance=perturbed_attention")
-    assert "NoGuidance leads away from no condition. Use model.guidance=2" in said(run, "negative_label=3")
+    assert "a MLP has none. Use model/guidance=classifier_free" in said(run, "model/guidance=perturbed_attention")
+    assert "NoGuidance leads away from no condition. Use model/guidance=classifier_free" in said(
+        run, "negative_label=3"
+    )
     assert "negative_label=11: it must be a class from 0 to 9" in said(run, "model.guidance=2", "negative_label=11")
     assert "takes no prompt. It takes negative_label=..." in said(run, "model.guidance=2", "negative=a dog")
     assert "negative_label must be one class" in said(run, "model.guidance=2", "negative_label=[1,2]")

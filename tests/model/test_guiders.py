@@ -26,6 +26,7 @@ from genlab.model.guidance.interval import Interval
 from genlab.model.guidance.none import NoGuidance
 from genlab.model.guidance.perturbed_attention import PerturbedAttention, values_passed
 from genlab.model.guidance.score import ScoreGuidance
+from genlab.model.latent_diffusion import LatentDiffusion
 from genlab.model.network.dit import DiT
 from genlab.model.network.mlp import MLP
 from genlab.model.network.mmdit import MMDiT
@@ -107,6 +108,14 @@ class Posterior(nn.Module):
         word = {**condition, "label": torch.full_like(condition["label"], -1)}
         of_label = weights(x, sigma, 0.2, condition).logsumexp(dim=1)
         return of_label - weights(x, sigma, 0.2, word).logsumexp(dim=1)
+
+
+class SimpleModule(nn.Module):
+    """An autoencoder, as far as its shape."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        super().__init__()
+        self.shape = shape
 
 
 class Linear:
@@ -441,7 +450,7 @@ def test_another_classifier_is_refused(changes: dict[str, Any], message: str) ->
 
 
 def test_a_network_without_these_layers_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"a MLP has none\. Use model\.guidance=2, or a network"):
+    with pytest.raises(ConfigError, match=r"a MLP has none\. Use model/guidance=classifier_free, or a network"):
         diffusion(
             PerturbedAttention(),
             network=functools.partial(MLP, SHAPE, width=8),
@@ -458,6 +467,15 @@ def test_momentum_is_not_for_steps_by_themselves(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ValueError, match=r"Use model\.guidance\.momentum=0"):
         diffusion(AdaptiveProjectedGuidance())
     diffusion(AdaptiveProjectedGuidance(momentum=0.0))
+
+
+def test_latents_are_no_pictures() -> None:
+    latent = functools.partial(LatentDiffusion, SimpleModule(SHAPE), lambda: Mixture(), Direct(), Heun(2, Karras()),
+                               torch.optim.AdamW, Constant(), SHAPE, SHAPE, TOLD)  # fmt: skip
+    for guidance in (ClassifierGuidance(Posterior()), ScoreGuidance(Linear())):
+        with pytest.raises(ValueError, match=r"draws latents\. Use model/guidance=classifier_free\."):
+            latent(guidance=guidance)
+    latent(guidance=ClassifierFree())
 
 
 # --- a negative prompt ------------------------------------------------------------------------------------------------
@@ -481,7 +499,9 @@ def test_a_negative_condition_stands_in_place_of_none(guidance: Any) -> None:
 def test_guidance_away_from_nothing_takes_no_negative_condition(guidance: Any) -> None:
     model = diffusion()
     model.guidance = guidance
-    with pytest.raises(ConfigError, match=r"negative= and negative_label= .* Use model\.guidance=2, of a run") as found:
+    with pytest.raises(
+        ConfigError, match=r"negative= and negative_label= .* Use model/guidance=classifier_free, of a run"
+    ) as found:
         model.avoid({"label": torch.tensor([2])})
     assert "\n" not in str(found.value)
 
@@ -503,9 +523,9 @@ OF_UNETS: dict[str, Callable[[], Any]] = {
 }
 NO_MEAN = {"autoguidance", "classifier", "score"}  # what needs an expected image
 PAIRWISE = {
-    ("none", "ddpm", "ddim"), ("classifier_free", "ddpm_v", "euler"), ("interval", "ddpm_x0", "ancestral"),
-    ("autoguidance", "flow_matching", "euler"), ("apg", "edm", "heun"), ("perturbed_attention", "ddpm", "dpm_solver"),
-    ("classifier", "ddpm_v", "heun"), ("score", "ddpm_x0", "ddim"), ("each", "flow_matching", "ancestral"),
+    ("none", "ddpm", "euler"), ("classifier_free", "ddpm", "heun"), ("interval", "edm", "ddim"),
+    ("autoguidance", "flow_matching", "euler"), ("apg", "edm", "heun"), ("perturbed_attention", "ddpm", "ddim"),
+    ("classifier", "flow_matching", "heun"), ("score", "ddpm", "euler"), ("each", "edm", "ddim"),
     ("score", "consistency", "consistency"), ("apg", "consistency", "consistency"), ("none", "consistency", "ddim"),
 }  # fmt: skip
 
@@ -522,13 +542,18 @@ class Ringed(Posterior):
 
 
 @functools.cache
-def part(group: str, option: str) -> Any:
-    with_it = ["consistency"] if option == "consistency" else []
-    pair = [f"model/{other}=consistency" for other in ("objective", "sampler") if with_it and other != group]
-    node = resolved(ConfigTree().compose(["data=digits", f"model/{group}={option}", *pair]).model[group])
-    if group == "sampler":
-        node["num_steps"] = 3
-    return build(node, {"objective": DenoisingObjective, "sampler": Sampler}[group], group)
+def composed(objective: str, sampler: str) -> dict[str, Any]:
+    typed = (f"model/objective={objective}", f"model/sampler={sampler}", "model.sampler.num_steps=3")
+    model: dict[str, Any] = resolved(ConfigTree().compose(["data=digits", *typed]).model)
+    return model
+
+
+def objective_and_sampler(objective: str, sampler: str) -> dict[str, Any]:
+    node = composed(objective, sampler)
+    return {
+        "objective": build(node["objective"], DenoisingObjective, "objective"),
+        "sampler": build(node["sampler"], Sampler, "sampler"),
+    }
 
 
 @pytest.mark.parametrize(("guider", "objective", "sampler"), [
@@ -540,8 +565,7 @@ def test_every_guidance_with_every_objective_and_sampler(guider: str, objective:
     fits = not any(pair) or (all(pair) and guider not in NO_MEAN)
 
     def drawn() -> Tensor:
-        model = diffusion(OF_UNETS[guider](), network=NETWORKS["unet"], objective=part("objective", objective),
-                          sampler=part("sampler", sampler), shape=(1, 8, 8), told=LABELS, conditions=["label"],
+        model = diffusion(OF_UNETS[guider](), network=NETWORKS["unet"], **objective_and_sampler(objective, sampler), shape=(1, 8, 8), told=LABELS, conditions=["label"],
                           condition_dropout=0.1)  # fmt: skip
         return model.sample(2, {"label": torch.tensor([0, 2])}, RandomStream.for_samples(0, range(2)))
 

@@ -25,8 +25,8 @@ _ACTIVATIONS = ("CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hard
 
 # What a protocol is for, where its name does not say why a class misfits.
 _WHY = {
-    "genlab.model.parts.PredictionGuidance": " Tokens and flows have no noise levels and no denoiser: what guides them "
-    "is model.guidance=2, or none.",
+    "genlab.model.parts.PredictionGuidance": " Tokens and flows have no noise levels and no denoiser: none of these "
+    "guides them.",
 }
 # What a slot that is a library's class takes beside genlab's own and the user's: classes, packages (with a dot at the
 # end), or any installed class, which a command line may name and an untrusted run may not

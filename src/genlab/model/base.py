@@ -318,7 +318,7 @@ def leading_away(guidance: object, negative: Condition) -> Condition:
 def leads_from_nothing(what: str) -> str:
     return (
         f"negative= and negative_label= say what guidance leads away from, and {what} leads away from no condition. "
-        "Use model.guidance=2, of a run of model=diffusion, latent_diffusion, transformer or masked."
+        "Use model/guidance=classifier_free, of a run of model=diffusion, latent_diffusion, transformer or masked."
     )
 
 

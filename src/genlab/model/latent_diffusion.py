@@ -71,7 +71,7 @@ class LatentDiffusion(GenerativeModel):
         if isinstance(guidance, ReadsPictures):
             raise ValueError(
                 f"model.guidance: {type(guidance).__name__} looks at pictures, and this model draws latents. Use "
-                "model.guidance=2."
+                "model/guidance=classifier_free."
             )
         self.autoencoder, self.latent_scale = autoencoder, latent_scale
         self.diffusion = Diffusion(

@@ -43,7 +43,7 @@ class PerturbedAttention:
         if not found:
             raise ValueError(
                 f"model/guidance=perturbed_attention perturbs self-attention, and a {type(network).__name__} has none. "
-                "Use model.guidance=2, or a network of model/network=unet, dit or mmdit."
+                "Use model/guidance=classifier_free, or a network of model/network=unet, dit or mmdit."
             )
         wanted = [(len(found) - 1) // 2] if self.layers is None else self.layers
         if wrong := [number for number in wanted if not 0 <= number < len(found)]:
