@@ -544,8 +544,8 @@ class Ringed(Posterior):
 @functools.cache
 def composed(objective: str, sampler: str) -> dict[str, Any]:
     typed = (f"model/objective={objective}", f"model/sampler={sampler}", "model.sampler.num_steps=3")
-    model: dict[str, Any] = resolved(ConfigTree().compose(["data=digits", *typed]).model)
-    return model
+    model = ConfigTree().compose(["data=digits", *typed]).model
+    return {name: resolved(model[name]) for name in ("objective", "sampler")}
 
 
 def objective_and_sampler(objective: str, sampler: str) -> dict[str, Any]:
@@ -565,8 +565,9 @@ def test_every_guidance_with_every_objective_and_sampler(guider: str, objective:
     fits = not any(pair) or (all(pair) and guider not in NO_MEAN)
 
     def drawn() -> Tensor:
-        model = diffusion(OF_UNETS[guider](), network=NETWORKS["unet"], **objective_and_sampler(objective, sampler), shape=(1, 8, 8), told=LABELS, conditions=["label"],
-                          condition_dropout=0.1)  # fmt: skip
+        parts = objective_and_sampler(objective, sampler)
+        model = diffusion(OF_UNETS[guider](), network=NETWORKS["unet"], shape=(1, 8, 8), told=LABELS,
+                          conditions=["label"], condition_dropout=0.1, **parts)  # fmt: skip
         return model.sample(2, {"label": torch.tensor([0, 2])}, RandomStream.for_samples(0, range(2)))
 
     if fits:
