@@ -195,6 +195,8 @@ def test_targets_are_where_the_file_is(path: Path) -> None:
     group = path.parent.relative_to(PACKAGED).as_posix()
     is_global = "# @package _global_" in path.read_text()
     for place, target in targets(yaml.safe_load(path.read_text()), ""):
+        if target == "???":  # a class that a user names
+            continue
         assert resolve(target, place)
         if not target.startswith("genlab."):
             continue
