@@ -1636,7 +1636,7 @@ ELSEWHERE = (
     Elsewhere(
         "model/base.py",
         "say what guidance leads away from",
-        "test_guided_runs.py::test_what_does_not_fit_is_refused_with_what_does",
+        "test_guided_runs.py::test_a_negative_label_needs_guidance",
     ),
     Elsewhere(
         "model/guidance/apg.py",

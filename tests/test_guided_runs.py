@@ -23,17 +23,28 @@ CLASSIFIER = ("model=classifier", "data=digits", "model/noise=uniform")
 NOISY = "model/guidance=classifier"
 
 
+GIVEN = {
+    "run": (*MLP, "budget.value=104", "model.optimizer.lr=0.03"),
+    "weak": (*MLP, "seed=1", "model.network.width=4"),
+    "noisy": small(*CLASSIFIER, "model.network.channels=8"),
+    "clean": small("model=classifier", "data=digits", "model.network.channels=8"),
+}
+
+
+class Runs(dict[str, Path]):
+    """Each trained when it is asked for: a run, a weaker one, and classifiers of noisy and of clean images."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __missing__(self, name: str) -> Path:
+        self[name] = train(*SHORT, *GIVEN[name], outputs=self.folder / name)
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run, a weaker one, one of another shape, and classifiers of noisy and of clean images."""
-    folder = tmp_path_factory.mktemp("runs")
-    made = {
-        "run": (*MLP, "budget.value=104", "model.optimizer.lr=0.03"),
-        "weak": (*MLP, "seed=1", "model.network.width=4"),
-        "noisy": small(*CLASSIFIER, "model.network.channels=8"),
-        "clean": small("model=classifier", "data=digits", "model.network.channels=8"),
-    }
-    return {name: train(*SHORT, *given, outputs=folder / name) for name, given in made.items()}
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"))
 
 
 def drawn(run: Path, out: Path, *typed: str) -> Any:
@@ -49,12 +60,22 @@ def said(run: Path, *typed: str) -> str:
     return str(refused.value)
 
 
-def test_a_run_is_guided_by_others_and_stays_as_it_is(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_run_is_guided_by_a_weaker_one_and_stays_as_it_is(runs: Runs, tmp_path: Path) -> None:
     run, out = runs["run"], tmp_path / "x.npz"
     before = (run / "config.yaml").read_bytes()
     usual = drawn(run, out)
+    weak = ("model/guidance=autoguidance", f"model.guidance.weak={runs['weak']}", "model.guidance.strength=90")
+    assert not np.array_equal(usual, drawn(run, out, *weak))
+    assert np.array_equal(usual, drawn(run, out, *weak, "model.guidance.strength=1"))
+    assert np.array_equal(usual, drawn(run, out))
+    assert (run / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.matrix
+def test_every_guidance_draws_other_samples(runs: Runs, tmp_path: Path) -> None:
+    run, out = runs["run"], tmp_path / "x.npz"
+    usual = drawn(run, out)
     ways = [
-        ("model/guidance=autoguidance", f"model.guidance.weak={runs['weak']}", "model.guidance.strength=90"),
         (NOISY, f"model.guidance.classifier={runs['noisy']}", "model.guidance.strength=90"),
         ("model/guidance=score", "model.guidance.score._target_=genlab.rewards.pictures.Brightness",
          "model.guidance.strength=40"),
@@ -67,12 +88,11 @@ def test_a_run_is_guided_by_others_and_stays_as_it_is(runs: dict[str, Path], tmp
     ]  # fmt: skip
     found = [drawn(run, out, *way) for way in ways]
     assert len({pictures.tobytes() for pictures in (usual, *found)}) == len(ways) + 1
-    assert found[2].mean() > usual.mean(), "brighter, as the score asks"
-    assert np.array_equal(usual, drawn(run, out))
-    assert (run / "config.yaml").read_bytes() == before
+    assert found[1].mean() > usual.mean(), "brighter, as the score asks"
 
 
-def test_a_weak_model_of_a_run_is_a_file_beside_its_checkpoints(runs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.matrix
+def test_a_weak_model_of_a_run_is_a_file_beside_its_checkpoints(runs: Runs, tmp_path: Path) -> None:
     given = (*MLP, "model/guidance=autoguidance", f"model.guidance.weak={runs['weak']}", "budget.value=32")
     run = train(*given, outputs=tmp_path / "whole")
     assert [path.suffix for path in (run / "parts").iterdir()] == [".safetensors"]
@@ -88,7 +108,8 @@ def test_a_weak_model_of_a_run_is_a_file_beside_its_checkpoints(runs: dict[str, 
     assert same(state(run)["state_dict"], state(plain)["state_dict"]), "guidance is of samples alone"
 
 
-def test_a_noisy_classifier_goes_on_as_if_it_had_never_stopped(runs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.matrix
+def test_a_noisy_classifier_goes_on_as_if_it_had_never_stopped(runs: Runs, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(*small(*CLASSIFIER, "model.network.channels=8"), *SHORT, SignalAt.override(0), outputs=tmp_path)
     run = only_run(tmp_path)
@@ -97,22 +118,25 @@ def test_a_noisy_classifier_goes_on_as_if_it_had_never_stopped(runs: dict[str, P
     assert same(state(run)["state_dict"], state(runs["noisy"])["state_dict"])
 
 
-def test_what_does_not_fit_is_refused_with_what_does(runs: dict[str, Path]) -> None:
+def test_a_negative_label_needs_guidance(runs: Runs) -> None:
+    run = runs["run"]
+    away = said(run, "negative_label=3")
+    assert "NoGuidance leads away from no condition. Use model/guidance=classifier_free" in away
+    assert "negative_label=11: it must be a class from 0 to 9" in said(run, "model.guidance=2", "negative_label=11")
+
+
+@pytest.mark.matrix
+def test_what_does_not_fit_is_refused_with_what_does(runs: Runs) -> None:
     run = runs["run"]
     by_weak = "model/guidance=autoguidance"
     assert "model.guidance.weak has no value" in said(run, by_weak)
-    assert "is not a diffusion model. Name a run of model=diffusion." in said(
-        run, by_weak, f"model.guidance.weak={runs['clean']}"
-    )
+    of_classifier = said(run, by_weak, f"model.guidance.weak={runs['clean']}")
+    assert "is not a diffusion model. Name a run of model=diffusion." in of_classifier
     of_clean = said(run, NOISY, f"model.guidance.classifier={runs['clean']}")
     assert "Name a run of model=classifier model/noise=uniform." in of_clean
     of_diffusion = said(run, NOISY, f"model.guidance.classifier={runs['weak']}")
     assert "is not a classifier. Name a run of model=classifier model/noise=uniform." in of_diffusion
     assert "a MLP has none. Use model/guidance=classifier_free" in said(run, "model/guidance=perturbed_attention")
-    assert "NoGuidance leads away from no condition. Use model/guidance=classifier_free" in said(
-        run, "negative_label=3"
-    )
-    assert "negative_label=11: it must be a class from 0 to 9" in said(run, "model.guidance=2", "negative_label=11")
     assert "takes no prompt. It takes negative_label=..." in said(run, "model.guidance=2", "negative=a dog")
     assert "negative_label must be one class" in said(run, "model.guidance=2", "negative_label=[1,2]")
 
@@ -132,7 +156,7 @@ OF_DENOISERS = {
     pytest.param(option, family, marks=[] if (option, family) == ("apg", "masked") else [pytest.mark.matrix])
     for option, family in itertools.product(OF_DENOISERS, ("transformer", "masked", "flow"))
 ])  # fmt: skip
-def test_tokens_and_flows_take_no_guidance_of_denoisers(option: str, family: str, runs: dict[str, Path]) -> None:
+def test_tokens_and_flows_take_no_guidance_of_denoisers(option: str, family: str, runs: Runs) -> None:
     value = OF_DENOISERS[option].replace("=outputs", f"={runs[{'classifier': 'noisy'}.get(option, 'weak')]}")
     with pytest.raises(GenlabError) as refused:
         command_line(["train", f"model={family}", f"model/guidance={option}", value, "logger=[none]"])

@@ -523,10 +523,9 @@ OF_UNETS: dict[str, Callable[[], Any]] = {
 }
 NO_MEAN = {"autoguidance", "classifier", "score"}  # what needs an expected image
 PAIRWISE = {
-    ("none", "ddpm", "euler"), ("classifier_free", "ddpm", "heun"), ("interval", "edm", "ddim"),
-    ("autoguidance", "flow_matching", "euler"), ("apg", "edm", "heun"), ("perturbed_attention", "ddpm", "ddim"),
-    ("classifier", "flow_matching", "heun"), ("score", "ddpm", "euler"), ("each", "edm", "ddim"),
-    ("score", "consistency", "consistency"), ("apg", "consistency", "consistency"), ("none", "consistency", "ddim"),
+    ("autoguidance", "edm", "heun"), ("apg", "ddpm", "ddim"), ("perturbed_attention", "edm", "heun"),
+    ("classifier", "ddpm", "ddim"), ("score", "edm", "heun"), ("each", "ddpm", "ddim"),
+    ("score", "consistency", "consistency"), ("apg", "consistency", "consistency"),
 }  # fmt: skip
 
 
