@@ -1314,7 +1314,7 @@ TRIED = (
         "model/condition.py",
         "needs a model trained on each condition without the others",
         (*SCENES, *MLP, "model.conditions=[label,caption]", "model/guidance=each"),
-        ("model.condition_dropout={label:0.1,caption:0.1}", "model/guidance=classifier_free"),
+        ("'model.condition_dropout={label:0.1,caption:0.1}'", "model/guidance=classifier_free"),
     ),
     Tried(
         "model/guidance/each.py",
@@ -1327,7 +1327,7 @@ TRIED = (
             "model/guidance=each",
             "model.guidance.strength={label:2}",
         ),
-        ("model.guidance.strength={label:2,caption:0}",),
+        ("'model.guidance.strength={label:2,caption:0}'",),
     ),
     Tried(
         "model/guidance/perturbed_attention.py",

@@ -424,7 +424,7 @@ def consistency(**changes: Any) -> Any:
         (lambda: AdaptiveProjectedGuidance(low=2.0, high=1.0), "0 <= low <= high"),
         (lambda: PerturbedAttention(layers=[]), "names no layer"),
         (lambda: diffusion(ScoreGuidance(JpegSize())), "is a JpegSize, which has no gradient"),
-        (lambda: diffusion(EachCondition({"label": 2.0})), r"strength=\{label:2.0,caption:0\}, where 0 leaves it out"),
+        (lambda: diffusion(EachCondition({"label": 2.0})), r"strength=\{label:2.0,caption:0\}', where 0 leaves it out"),
         (lambda: diffusion(EachCondition({"label": 2.0, "size": 1.0})), "the model is not conditioned on a size"),
         (lambda: diffusion(EachCondition(), condition_dropout=0.1), r"condition_dropout=\{label:0.1,caption:0.1\}"),
         (lambda: diffusion(EachCondition(), condition_dropout={"label": 0.1}), "on each condition without the others"),

@@ -204,7 +204,7 @@ class Conditions:
             each = ",".join(f"{key}:0.1" for key in self.kinds)
             raise ValueError(
                 "model/guidance=each needs a model trained on each condition without the others. Train one with "
-                f"model.condition_dropout={{{each}}}, or use model/guidance=classifier_free."
+                f"'model.condition_dropout={{{each}}}', or use model/guidance=classifier_free."
             )
 
 

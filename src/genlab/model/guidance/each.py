@@ -33,7 +33,7 @@ class EachCondition:
                 weights = ",".join(f"{key}:{self.strength.get(key, 0)}" for key in kinds)
                 raise ValueError(
                     f"model.guidance.strength has no weight for the {missing[0]}, which the model is conditioned on. "
-                    f"Use model.guidance.strength={{{weights}}}, where 0 leaves it out."
+                    f"Use 'model.guidance.strength={{{weights}}}', where 0 leaves it out."
                 )
         model.conditions.check_each_alone()
 
