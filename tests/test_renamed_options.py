@@ -13,6 +13,7 @@ from genlab.model.renamed_weights import renamed
 
 CLASSIFIER_FREE = {"_target_": "genlab.model.guidance.classifier_free.ClassifierFree", "strength": 2.0}
 NONE = {"_target_": "genlab.model.guidance.none.NoGuidance"}
+EACH = {"_target_": "genlab.model.guidance.each.EachCondition", "strength": 2.0}
 INTERVAL = {"_target_": "genlab.model.guidance.interval.Interval", "strength": 2.0, "low": 0.1, "high": 3.0}
 CONDITION = {"label": {"size": 10, "names": ["a"], "empty": []}, "caption": {"size": None}}
 
@@ -27,6 +28,7 @@ def composed(*typed: str) -> Any:
     (["model/guidance=classifier_free"], CLASSIFIER_FREE),
     (["model/guidance=interval", "model.guidance.low=0.1", "model.guidance.high=3.0"], INTERVAL),
     (["model/guidance=interval", "model.guidance=3.0"], {**INTERVAL, "strength": 3.0, "low": 0.0, "high": 1.0}),
+    (["model/guidance=each", "model.guidance=3.0"], {**EACH, "strength": 3.0}),
 ])  # fmt: skip
 def test_guidance_as_a_number(typed: list[str], guidance: Any) -> None:
     assert composed(*typed).guidance == guidance

@@ -14,6 +14,7 @@ from genlab.model.augment.shift import Shift
 from genlab.model.base import Classifies, GenerativeModel
 from genlab.model.classifier import Classifier
 from genlab.model.network.resnet import ResNet
+from genlab.model.objective.time_distribution import LogitNormal
 from genlab.model.schedule import Constant
 from tiny_run import small, train
 
@@ -178,3 +179,79 @@ def test_a_batch_of_one_is_too_few(tmp_path: Path) -> None:
         train(*given, "data.batch_size=1", outputs=tmp_path / "one")
     run = train(*given, "data.batch_size=2", outputs=tmp_path / "two")
     assert (run / "summary.json").exists()
+
+
+# --- noise ------------------------------------------------------------------------------------------------------------
+
+
+def noisy(**options: Any) -> Classifier:
+    model = classifier(noise=LogitNormal(0.0, 1.5), **options)
+    assert model.noise_level is not None
+    for parameter in model.noise_level.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def test_a_noisy_classifier_by_hand() -> None:
+    """Of an image of unit size, whose features the noise level scales and shifts."""
+    model = noisy()
+    x, sigma = 3 * torch.randn(5, 3, 1, 1), torch.tensor([0.0, 0.001, 0.3, 2.0, 50.0])
+    level = torch.tensor([0.002, 0.002, 0.3, 2.0, 50.0]).log()[:, None] / 4
+    scale, shift = model.noise_level(level).chunk(2, dim=1)
+    features = (x.flatten(1) / (sigma**2 + 0.25).sqrt()[:, None]) / (1 + 1e-4) ** 0.5
+    logits = (features * (1 + scale) + shift) @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(model.logits(x, sigma), logits)
+    torch.testing.assert_close(model.logits(x), model.logits(x, torch.zeros(5)))
+    label = torch.tensor([0, 3, -1, 1, 2])
+    expected = logits.log_softmax(dim=1)[torch.arange(5), label]
+    expected[2] = 0
+    torch.testing.assert_close(model.condition_log_prob(x, sigma, {"label": label}), expected)
+
+
+def test_training_images_have_the_noise_that_it_is_told_of() -> None:
+    model = noisy()
+    clean = torch.zeros(4000, 3, 1, 1)
+    torch.manual_seed(0)
+    x, sigma = model.noisy(clean)
+    assert sigma is not None
+    torch.testing.assert_close(sigma.log().mean(), torch.tensor(0.0), atol=0.1, rtol=0)
+    torch.testing.assert_close(sigma.log().std(), torch.tensor(1.5), atol=0.1, rtol=0)
+    torch.testing.assert_close((x.flatten(1) / sigma[:, None]).std(), torch.tensor(1.0), atol=0.03, rtol=0)
+    earliest = classifier(noise=lambda num, device: torch.zeros(num)).noisy(clean[:2])[1]
+    assert earliest is not None
+    assert earliest.tolist() == pytest.approx([999.0, 999.0], rel=1e-4)
+    assert classifier().noisy(clean)[1] is None
+    assert classifier().noisy(clean)[0] is clean
+
+
+def test_without_noise_it_has_the_weights_that_it_had() -> None:
+    assert set(classifier().state_dict()) == {name for name in noisy().state_dict() if not name.startswith("noise")}
+
+
+@pytest.mark.matrix
+def test_it_tells_noisy_images_and_does_not_tell_noise() -> None:
+    """Two classes of means -1 and 1 on three pixels: log p(y | x; sigma) has a closed form, that is linear in x."""
+    torch.manual_seed(0)
+    model = classifier(num_classes=2, noise=LogitNormal(0.0, 1.0), label_smoothing=0.0).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+
+    def examples(count: int) -> tuple[Tensor, Tensor]:
+        label = torch.randint(2, (count,))
+        return (2.0 * label - 1)[:, None, None, None] + 0.5 * torch.randn(count, 3, 1, 1), label
+
+    for _ in range(1500):
+        x, label = examples(256)
+        loss = model.cross_entropy(model.logits(*model.noisy(x)), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    for level, most in ((0.3, 0.02), (1.0, 0.12), (3.0, 0.4)):
+        x, label = examples(4000)
+        sigma = torch.full((4000,), level)
+        y = x + level * torch.randn_like(x)
+        found = model.condition_log_prob(y, sigma, {"label": label})
+        exact = F.logsigmoid((2.0 * label - 1) * 2 * y.flatten(1).sum(dim=1) / (0.25 + level**2))
+        assert (found - exact).abs().mean() < most
+        chance = -float(torch.tensor(2.0).log())
+        assert found.mean() > chance

@@ -11,6 +11,7 @@ import torch
 from test_transformer import EVERY, Codes, blank, network, stream
 from torch import Tensor
 
+from genlab.errors import ConfigError
 from genlab.metrics.perplexity import Perplexity
 from genlab.model.base import Generates, HasLikelihood
 from genlab.model.bits_per_dim import bits_per_dim
@@ -369,6 +370,19 @@ def test_images_are_drawn_from_the_guided_network(guidance: float) -> None:
     assert torch.equal(images, levels.view(4, 2, 3, 1).permute(0, 3, 1, 2) / 127.5 - 1)
     model.guidance = ClassifierFree(9.0)
     assert not torch.equal(model.sample(4, {"label": label}, stream(4)), images)
+
+
+@torch.no_grad()
+def test_a_negative_label_stands_in_place_of_none() -> None:
+    """At strength 0 samples are those of what guidance leads away from."""
+    model, label = masked(guidance=ClassifierFree(0.0)), torch.tensor([0, 2, -1, 1])
+    model.avoid({"label": torch.tensor([2])})
+    away = model.sample(4, {"label": label}, stream(4))
+    model.guidance, model.negative = ClassifierFree(1.0), None
+    assert torch.equal(away, model.sample(4, {"label": torch.full((4,), 2)}, stream(4)))
+    assert not torch.equal(away, model.sample(4, None, stream(4)))
+    with pytest.raises(ConfigError, match="guidance of strength 1 leads away from no condition"):
+        model.avoid({"label": torch.tensor([2])})
 
 
 @torch.no_grad()

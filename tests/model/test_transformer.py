@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.config.build import fits
+from genlab.errors import ConfigError
 from genlab.metrics.perplexity import Perplexity
 from genlab.model.base import Condition, Generates, HasLikelihood, HasTokenLikelihood, HasTokens
 from genlab.model.bits_per_dim import bits_per_dim
@@ -201,6 +202,19 @@ def test_images_from_a_cache_are_images_without(guidance: float) -> None:
     assert torch.equal(model.sample(4, {"label": label}, stream(4)), expected)
     model.guidance = ClassifierFree(7.0)
     assert not torch.equal(model.sample(4, {"label": label}, stream(4)), expected)
+
+
+@torch.no_grad()
+def test_a_negative_label_stands_in_place_of_none() -> None:
+    """At strength 0 samples are those of what guidance leads away from."""
+    model, label = transformer(guidance=ClassifierFree(0.0)), torch.tensor([0, 2, -1, 1])
+    model.avoid({"label": torch.tensor([2])})
+    away = model.sample(4, {"label": label}, stream(4))
+    model.guidance, model.negative = ClassifierFree(1.0), None
+    assert torch.equal(away, model.sample(4, {"label": torch.full((4,), 2)}, stream(4)))
+    assert not torch.equal(away, model.sample(4, None, stream(4)))
+    with pytest.raises(ConfigError, match="guidance of strength 1 leads away from no condition"):
+        model.avoid({"label": torch.tensor([2])})
 
 
 @torch.no_grad()

@@ -23,6 +23,8 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
             None,
             "the beginning of a text, which samples continue; or a caption, for a model conditioned on captions",
         ),
+        "negative": (None, "a caption that guidance leads away from, in place of none"),
+        "negative_label": (None, "a class that guidance leads away from, by number or name"),
         "image": (None, "for a model that describes pictures: a picture, several ([a.png,b.png]) or a folder"),
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
@@ -117,7 +119,7 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
     known = OPTIONS[command]
     values = {name: default for name, (default, _) in known.items()}
     rest = []
-    for name in ("prompt", "system"):  # free text, which is not parsed by Hydra's grammar
+    for name in ("prompt", "negative", "system"):  # free text, which is not parsed by Hydra's grammar
         if name in known:
             typed = [text for text in overrides if text.startswith(f"{name}=")]
             overrides = [text for text in overrides if text not in typed]
@@ -166,6 +168,10 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
     if name == "label":
         return _labels(value)
+    if name == "negative_label":
+        if type(value) not in (int, str):
+            raise ConfigError(f"negative_label must be one class, by its number or name, got {value!r}.")
+        return value
     if name == "image":
         return [str(one) for one in (value if isinstance(value, list) else [value])]
     if (name, default) == ("port", 0) and type(value) is int and value > 65535:

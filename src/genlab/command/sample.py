@@ -31,6 +31,7 @@ from genlab.run.cpu_choice import of_run
 from genlab.run.load import load_run, load_template
 from genlab.sampling import projection
 from genlab.sampling.answered import Answered
+from genlab.sampling.asked import read_negative
 from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples, joined
 from genlab.sampling.fill import filled_in, read_masked
@@ -60,6 +61,8 @@ def sample(
     project: str | None = None,
     steps: int | None = None,
     features: str | None = None,
+    negative: str | None = None,
+    negative_label: int | str | None = None,
 ) -> None:
     """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written. Or
     write a walk through them, of ``frames`` pictures from each to the next; or find the picture ``project``."""
@@ -67,7 +70,8 @@ def sample(
                     "features": features})  # fmt: skip
     model, _ = load_run(config, run)
     if isinstance(model, FillsIn):
-        given = {"n": n, "label": label, "image": image, "out": out, "frames": frames, "project": project}
+        given = {"n": n, "label": label, "image": image, "negative": negative, "negative_label": negative_label,
+                 "out": out, "frames": frames, "project": project}  # fmt: skip
         _fill(model, config, run, prompt, given)
         return
     if not isinstance(model, GenerativeModel):
@@ -80,8 +84,14 @@ def sample(
     if template is not None and isinstance(form, Texts):
         form = Answered(ChatTokens(template, form.tokenizer))
     typed = form.read(model, {"label": label, "prompt": None if prompt is None else [prompt], "image": image}, run)
+    away = read_negative(model, negative, negative_label, run)
+    if away:
+        model.avoid({key: value.to(model.device) for key, value in away.items()})
     told = "" if prompt is None else f"-prompt={_digest(prompt)}"
     told += "" if image is None else f"-image={_digest(*image)}"
+    told += "" if negative is None else f"-negative={_digest(negative)}"
+    avoided = model.conditions.label_of(away)
+    told += "" if avoided is None else f"-negative_label={int(avoided)}"
     labels = model.conditions.label_of(typed) if label is not None else None
     told += "" if labels is None else f"-label={','.join(map(str, labels.tolist()))}"
     fewer = f"batch_size={max(1, batch_size // 2)}" if made != "projection" else "a machine with more"

@@ -173,7 +173,7 @@ def _rename_guidance(node: dict[str, Any], was: Mapping[str, Any]) -> None:
     strength = value if is_number else now.get("strength", 1.0)
     if isinstance(ends, list) and len(ends) == 2:
         node["guidance"] = {"_target_": _GUIDANCE["interval"], "strength": strength, "low": ends[0], "high": ends[1]}
-    elif now.get("_target_") == _GUIDANCE["interval"]:
+    elif "strength" in now and now["_target_"] != _GUIDANCE["classifier_free"]:
         node["guidance"] = {**now, "strength": strength}
     elif strength == 1:
         node["guidance"] = {"_target_": _GUIDANCE["none"]}

@@ -23,6 +23,11 @@ _ACTIVATIONS = ("CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hard
                 "LogSigmoid", "Mish", "PReLU", "RReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus",
                 "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold")  # fmt: skip
 
+# What a protocol is for, where its name does not say why a class misfits.
+_WHY = {
+    "genlab.model.parts.PredictionGuidance": " Tokens and flows have no noise levels and no denoiser: none of these "
+    "guides them.",
+}
 # What a slot that is a library's class takes beside genlab's own and the user's: classes, packages (with a dot at the
 # end), or any installed class, which a command line may name and an untrusted run may not
 # (genlab.trust.strangers).
@@ -160,12 +165,17 @@ def needs(slot: Any) -> str:
     """A sentence on what a slot takes."""
     if get_origin(slot) is Callable:
         return needs((get_args(slot) or (None, Any))[1])
+    if get_origin(slot) in (Union, types.UnionType):
+        options = [option for option in get_args(slot) if option is not types.NoneType]
+        if len(options) == 1:
+            return needs(options[0])
     if is_protocol(slot):
         methods = [
             f"{name}({', '.join(list(inspect.signature(getattr(slot, name)).parameters)[1:])})"
             for name in protocol_methods(slot)
         ]
-        return f"This place needs a {slot.__name__}, which has {' and '.join([*methods, *_protocol_attributes(slot)])}."
+        has = " and ".join([*methods, *_protocol_attributes(slot)])
+        return f"This place needs a {slot.__name__}, which has {has}.{_WHY.get(full_name(slot), '')}"
     if inspect.isclass(slot) and slot not in (int, float, str, bool):
         return f"This place needs a {slot.__name__}."
     return f"This place needs {describe(slot)}."

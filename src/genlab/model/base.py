@@ -253,6 +253,7 @@ class GenerativeModel(Model):
     """A model that can also draw samples."""
 
     conditions: Conditions = Conditions()  # that samples can have
+    negative: Condition | None = None  # of one row: what guidance leads away from; None: from no condition
     num_levels: int = 256  # gray levels of a pixel in its likelihood, if it has one
     # Evaluations of the sampling network so far, counted by rows: the cost of ``sample`` on any machine. A guided one
     # counts twice; decoding latents or tokens into images does not count.
@@ -264,6 +265,20 @@ class GenerativeModel(Model):
     ) -> Tensor:
         """Draw from the model, in data space: images (N, C, H, W), nominally in [-1, 1] and not clamped; or tokens of
         text (N, T), without their prompt."""
+
+    def avoid(self, negative: Condition) -> None:
+        """From now on have guidance lead away from ``negative``, of one row, in place of the empty condition.
+
+        Raises ConfigError: the model has no guidance that leads away from anything.
+        """
+        raise ConfigError(leads_from_nothing(f"guidance of a {type(self).__name__}"))
+
+    def avoided(self, rows: int) -> Condition | None:
+        """:attr:`negative`, ``rows`` times, on the model's device; None: there is none."""
+        if self.negative is None:
+            return None
+        told = {key: value.expand(rows, *value.shape[1:]) for key, value in self.negative.items()}
+        return self.conditions.filled(told, rows, self.device)
 
     @property
     def num_classes(self) -> int | None:
@@ -281,6 +296,30 @@ class GenerativeModel(Model):
             return RandomStream.for_samples(int(torch.randint(2**62, ())), range(num_samples), self.device)
         assert len(generator) == num_samples
         return generator
+
+
+@runtime_checkable
+class LeadsAway(Protocol):
+    """Guidance away from the prediction for the empty condition, in whose place another may stand."""
+
+    leads_away: ClassVar[bool]
+    strength: float  # 1: not guided
+
+
+def leading_away(guidance: object, negative: Condition) -> Condition:
+    """``negative``. Raises ConfigError: ``guidance`` leads away from nothing."""
+    if not isinstance(guidance, LeadsAway):
+        raise ConfigError(leads_from_nothing(f"{type(guidance).__name__}"))
+    if guidance.strength == 1:
+        raise ConfigError(leads_from_nothing(f"guidance of strength {guidance.strength:g}"))
+    return negative
+
+
+def leads_from_nothing(what: str) -> str:
+    return (
+        f"negative= and negative_label= say what guidance leads away from, and {what} leads away from no condition. "
+        "Use model/guidance=classifier_free, of a run of model=diffusion, latent_diffusion, transformer or masked."
+    )
 
 
 @contextmanager

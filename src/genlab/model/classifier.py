@@ -1,6 +1,7 @@
 """Image classifiers, whose features and logits can be used to evaluate samples."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +11,17 @@ from torch.optim import Optimizer
 from genlab.errors import ConfigError
 from genlab.model.augment.diffaugment import Augmentation
 from genlab.model.averages import running_statistics
-from genlab.model.base import Batch, LearningRateSchedule, Model, OptimizerFactory
+from genlab.model.base import Batch, Condition, LearningRateSchedule, Model, OptimizerFactory
 from genlab.model.freezing import trained
+from genlab.model.objective.time_distribution import TimeDistribution
 from genlab.model.parts import FeatureNetwork
 from genlab.model.sharding import shard
 
 _FLOOR = 1e-4  # added to a feature's variance: one that hardly varies is not blown up
+_STD = 0.5  # about that of images in [-1, 1]
+_CLEAN = 0.002  # the lowest noise level that is told from none
+_EARLIEST = 1e-3  # time between noise and data, of a noise level of 1000
+_HIDDEN = 64  # features of a noise level
 
 
 class Classifier(Model):
@@ -25,11 +31,16 @@ class Classifier(Model):
     standardised, without which the linear map learns slowly: in training by the statistics of the batch, in use by
     running ones (batch norm without weights). These are averaged like the weights: those of others than the averaged
     weights would not fit. What comes before them does not depend on the batch, unless the network has batch norm too.
+
+    With ``noise`` it is trained on noisy images, x = clean + sigma * noise, and is told sigma (Dhariwal and Nichol
+    2021, section 4): its gradient can guide a diffusion model (``model/guidance=classifier``). The network sees x of
+    unit size, and the noise level scales and shifts the features. What asks for none gives clean images.
     """
 
     kinds = frozenset({"continuous"})
     feature_network = "network"
     network: nn.Module  # made in configure_model, like the others
+    noise_level: nn.Module | None  # log sigma to scales and shifts of features; None: it knows no noise
     standardise: nn.BatchNorm1d
     head: nn.Linear
 
@@ -42,6 +53,7 @@ class Classifier(Model):
         shape: Sequence[int],  # of an image: (C, H, W)
         num_classes: int | None,  # None, of data without labels, is refused
         label_smoothing: float = 0.1,  # share of the target that is spread over all classes (Szegedy et al. 2016)
+        noise: TimeDistribution | None = None,  # t in [0, 1] of training images, sigma = (1 - t) / t; None: clean ones
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
     ):
@@ -58,8 +70,9 @@ class Classifier(Model):
             raise ValueError(f"label_smoothing={label_smoothing} is a share: use a value from 0 to below 1.")
         self.make_network, self.make_optimizer, self.augment = network, optimizer, augment
         self.shape, self.num_classes, self.label_smoothing = tuple(shape), num_classes, label_smoothing
-        self.compile_network = compile
+        self.compile_network, self.noise = compile, noise
         self.register_module("network", None)
+        self.register_module("noise_level", None)
         self.register_module("standardise", None)
         self.register_module("head", None)
 
@@ -76,6 +89,11 @@ class Classifier(Model):
             shard(head, self.device_mesh)
         self.network, self.head = network, head
         self.standardise = nn.BatchNorm1d(head.in_features, eps=_FLOOR, affine=False)
+        if self.noise is not None:
+            out = nn.Linear(_HIDDEN, 2 * head.in_features)
+            nn.init.zeros_(out.weight)  # a noise level changes nothing at first
+            nn.init.zeros_(out.bias)
+            self.noise_level = nn.Sequential(nn.Linear(1, _HIDDEN), nn.SiLU(), out)
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
         """The weights, and the statistics of features, which go with them."""
@@ -89,7 +107,7 @@ class Classifier(Model):
         x, label = batch[self.key], batch["label"]
         if len(x) < 2:
             raise ConfigError("a classifier needs two images or more on each device. Use a larger data.batch_size.")
-        logits = self.logits(self.augment(x, lambda k: torch.rand(len(x), k, device=x.device)))
+        logits = self.logits(*self.noisy(self.augment(x, lambda k: torch.rand(len(x), k, device=x.device))))
         loss = self.cross_entropy(logits, label)
         right = (logits.argmax(dim=1) == label).sum() / (label >= 0).sum().clamp_min(1)
         self.log("train/loss", loss, on_step=True, batch_size=len(x))
@@ -97,18 +115,43 @@ class Classifier(Model):
         return loss
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Of images as they are, without augmentation."""
-        return {"loss": self.cross_entropy(self.logits(batch[self.key]), batch["label"])}
+        """Of images as they are, without augmentation; with noise, if it is trained on noise, from torch's global
+        generator, which the caller seeds."""
+        return {"loss": self.cross_entropy(self.logits(*self.noisy(batch[self.key])), batch["label"])}
+
+    def noisy(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Images (N, C, H, W) as it is trained on them, and their noise levels (N,), None for clean ones."""
+        if self.noise is None:
+            return x, None
+        t = self.noise(len(x), x.device).clamp(min=_EARLIEST)
+        sigma = (1 - t) / t
+        return x + sigma[:, None, None, None] * torch.randn_like(x), sigma
 
     def cross_entropy(self, logits: Tensor, label: Tensor) -> Tensor:
         """Nats an example, with smoothed labels; over the examples with a label, 0 if there are none."""
         total = F.cross_entropy(logits, label, ignore_index=-1, label_smoothing=self.label_smoothing, reduction="sum")
         return total / (label >= 0).sum().clamp_min(1)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) on [-1, 1] -> (N, D) float32, of about unit variance over training images."""
-        return self.standardise(self.network(x).float())
+    def features(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) on [-1, 1], or with noise of ``sigma`` (N,) in them -> (N, D) float32, of about unit
+        variance over training images."""
+        if self.noise_level is None:
+            assert sigma is None, "it was trained on clean images"
+            return self.standardise(self.network(x).float())
+        sigma = x.new_zeros(len(x)) if sigma is None else sigma
+        size = (sigma.square() + _STD**2).rsqrt()[:, None, None, None]
+        features = self.standardise(self.network(size * x).float())
+        level = sigma.clamp(min=_CLEAN).log()[:, None] / 4
+        scale, shift = cast(Tensor, self.noise_level(level)).float().chunk(2, dim=1)  # (N, D) each
+        return features * (1 + scale) + shift
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Images (N, C, H, W) on [-1, 1] -> (N, num_classes) float32."""
-        return self.head(self.features(x)).float()
+    def logits(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) on [-1, 1], or with noise of ``sigma`` (N,) in them -> (N, num_classes) float32."""
+        return self.head(self.features(x, sigma)).float()
+
+    def condition_log_prob(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """log p(label | x; sigma) of x = clean + sigma * noise, (N, C, H, W) and (N,), in nats; 0 of rows without a
+        label. -> (N,)."""
+        label = condition["label"]
+        nats = self.logits(x, sigma).log_softmax(dim=1).gather(1, label.clamp(min=0)[:, None])[:, 0]
+        return torch.where(label < 0, 0.0, nats)

@@ -195,6 +195,18 @@ class Conditions:
                 f"model.guidance.strength={strength} needs a model trained with model.condition_dropout above 0."
             )
 
+    def check_each_alone(self) -> None:
+        """Raises ValueError if guidance by each condition needs predictions for it alone, and for none, which the model
+        was not trained for."""
+        if len(self.kinds) < 2:
+            self.check_guided(2.0)
+        elif not isinstance(self.dropout, Mapping) or not all(self.dropout.get(key, 0.0) for key in self.kinds):
+            each = ",".join(f"{key}:0.1" for key in self.kinds)
+            raise ValueError(
+                "model/guidance=each needs a model trained on each condition without the others. Train one with "
+                f"'model.condition_dropout={{{each}}}', or use model/guidance=classifier_free."
+            )
+
 
 def repeated(condition: Condition | None, times: int, each: bool = False) -> Condition | None:
     """Every row ``times`` times: the whole again and again, or ``each`` row beside its copies."""

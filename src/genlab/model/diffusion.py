@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.errors import ConfigError
-from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
+from genlab.model.base import (
+    Batch,
+    Condition,
+    GenerativeModel,
+    LearningRateSchedule,
+    OptimizerFactory,
+    leading_away,
+)
 from genlab.model.bits_per_dim import as_density, on_batch_scale
 from genlab.model.condition import Conditions, cloned, told_to
 from genlab.model.float32 import exact_float32
@@ -16,6 +23,8 @@ from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameters_for
 from genlab.model.parts import (
     Adapter,
+    ChecksModel,
+    ChecksNetwork,
     Denoiser,
     DenoisesToTheEnd,
     DenoisingNetwork,
@@ -35,6 +44,7 @@ class Diffusion(GenerativeModel):
 
     kinds = frozenset({"continuous"})
     likelihood_kind: ClassVar[Literal["estimate"]] = "estimate"
+    repeats_steps: ClassVar[bool] = False  # whether a step of sampling is computed again by itself
     reading: ClassVar[Reading] = Reading("blocks of the denoiser", layer=0.5, noise_level=0.05)
     network: nn.Module  # made in configure_model
 
@@ -57,7 +67,6 @@ class Diffusion(GenerativeModel):
         super().__init__(seed, schedule)
         self.conditions = Conditions.told(told, conditions, condition_dropout)
         self.guidance = guidance or NoGuidance()
-        self.conditions.check_guided(self.guidance.strength)
         if isinstance(objective, DenoisesToTheEnd) != isinstance(sampler, DenoisesToTheEnd):
             raise ValueError(
                 "model/objective=consistency and model/sampler=consistency need each other: their D is the end of "
@@ -65,11 +74,25 @@ class Diffusion(GenerativeModel):
             )
         self.make_network, self.objective, self.sampler, self.make_optimizer = network, objective, sampler, optimizer
         self.shape, self.adapter, self.compile_network = tuple(shape), adapter, compile
+        if isinstance(self.guidance, ChecksModel):
+            self.guidance.check_model(self)
+        else:
+            self.conditions.check_guided(self.guidance.strength)
         self.register_module("network", None)
+
+    @property
+    def predicts_mean(self) -> bool:
+        """Whether D is the expected clean example, from which a score follows."""
+        return not isinstance(self.objective, DenoisesToTheEnd)
 
     def configure_model(self) -> None:
         if self.network is None:
             self.network = self.placed(self.new_network())
+            if isinstance(self.guidance, ChecksNetwork):
+                try:
+                    self.guidance.check_network(self.network)
+                except ValueError as error:
+                    raise ConfigError(str(error)) from error
 
     def new_network(self) -> nn.Module:
         """With random weights, and the adapter."""
@@ -124,13 +147,17 @@ class Diffusion(GenerativeModel):
         with exact_float32(self.device):  # or a sample depends on its batch
             return self.sampler(self.denoiser(condition), generator.randn(*self.shape), generator)
 
+    def avoid(self, negative: Condition) -> None:
+        self.negative = leading_away(self.guidance, negative)
+
     def denoiser(self, condition: Condition | None, network: nn.Module | None = None) -> Denoiser:
         """D(x; sigma) under a condition, with the model's guidance. ``network``: another in place of its own."""
         denoise = CountingDenoiser(self, network)
         if condition is None:
             return self.guidance.guide(denoise, None, None)
         first = next(iter(condition.values()))
-        return self.guidance.guide(denoise, condition, self.conditions.nothing(len(first), first.device))
+        nothing = self.avoided(len(first)) or self.conditions.nothing(len(first), first.device)
+        return self.guidance.guide(denoise, condition, nothing)
 
     def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:
         """What the denoiser makes of noise: (2, *shape)."""
@@ -187,3 +214,12 @@ class CountingDenoiser:
     def __call__(self, x: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
         self.model.evaluations += len(x)
         return self.model.objective.denoise(self.network, x, sigma, condition)
+
+    def by(self, other: Diffusion) -> Callable[[Tensor, Tensor, Condition | None], Tensor]:
+        """D(x; sigma) of another trained model without its guidance, counted likewise."""
+
+        def denoise(x: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+            self.model.evaluations += len(x)
+            return other.objective.denoise(other.network, x, sigma, condition)
+
+        return denoise

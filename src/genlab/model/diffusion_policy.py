@@ -80,6 +80,7 @@ class DiffusionPolicy(Diffusion):
 
     automatic_optimization = False
     begins_trained = True
+    repeats_steps = True
     reference: nn.Module | None  # made in configure_model
     sampler: StochasticSampler
     adapter: SwitchableAdapter | None

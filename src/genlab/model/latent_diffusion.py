@@ -10,7 +10,15 @@ from torch.optim import Optimizer
 from genlab.model.base import Batch, Condition, GenerativeModel, HasLatent, LearningRateSchedule, OptimizerFactory
 from genlab.model.diffusion import Diffusion
 from genlab.model.elsewhere import FROM_ELSEWHERE
-from genlab.model.parts import Adapter, DenoisingNetwork, DenoisingObjective, Guidance, Sampler, kind_of_step
+from genlab.model.parts import (
+    Adapter,
+    DenoisingNetwork,
+    DenoisingObjective,
+    Guidance,
+    ReadsPictures,
+    Sampler,
+    kind_of_step,
+)
 from genlab.model.representation import Reading
 from genlab.seeding import RandomStream
 
@@ -60,6 +68,11 @@ class LatentDiffusion(GenerativeModel):
                 f"model.autoencoder was trained on images of shape {tuple(autoencoder.shape)}, "  # type: ignore[arg-type]
                 f"the data have {tuple(image_shape)}. Name another run, or change the data."
             )
+        if isinstance(guidance, ReadsPictures):
+            raise ValueError(
+                f"model.guidance: {type(guidance).__name__} looks at pictures, and this model draws latents. Use "
+                "model/guidance=classifier_free."
+            )
         self.autoencoder, self.latent_scale = autoencoder, latent_scale
         self.diffusion = Diffusion(
             network,
@@ -87,6 +100,10 @@ class LatentDiffusion(GenerativeModel):
         self.autoencoder.configure_model()
         self.autoencoder.requires_grad_(False).eval()
         self.diffusion.configure_model()
+
+    def avoid(self, negative: Condition) -> None:
+        """As of the diffusion model of latents."""
+        self.diffusion.avoid(negative)
 
     def frozen(self) -> Iterable[nn.Module]:
         return (self.autoencoder,)

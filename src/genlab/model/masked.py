@@ -18,6 +18,7 @@ from genlab.model.base import (
     HasTokens,
     LearningRateSchedule,
     OptimizerFactory,
+    leading_away,
 )
 from genlab.model.condition import Conditions
 from genlab.model.cross_entropy import nats
@@ -174,6 +175,9 @@ class Masked(GenerativeModel):
             nats += self.hidden_nats(sequences, hidden).sum(dim=1) * length / hidden_count
         return self.view.log_density(-nats / self.num_likelihood_samples, x, sequences)
 
+    def avoid(self, negative: Condition) -> None:
+        self.negative = leading_away(self.guidance, negative)
+
     @torch.no_grad()
     def sample(
         self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
@@ -196,7 +200,7 @@ class Masked(GenerativeModel):
         tokens[:, : prompt.shape[1]] = prompt
         hidden[:, : prompt.shape[1]] = False
         guided = self.guidance.strength != 1 and len(self.conditions.kinds) > 0
-        blank = self.view.given(num_samples, None, self.device) if guided else given
+        blank = self.view.given(num_samples, self.avoided(num_samples), self.device) if guided else given
 
         def predict(tokens: Tensor, hidden: Tensor) -> Tensor:
             if not guided:

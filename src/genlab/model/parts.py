@@ -365,16 +365,46 @@ class ConditionalDenoiser(Protocol):
         """(N, C, H, W), (N,), N rows of each key -> (N, C, H, W)."""
         ...
 
+    def by(self, other: Any) -> Callable[[Tensor, Tensor, Condition | None], Tensor]:
+        """D(x; sigma) of another trained diffusion model, whose evaluations are counted as this one's."""
+        ...
+
 
 class Guidance(Protocol):
-    """Guidance of a denoiser: strengthens the effect of the condition."""
+    """Guidance of a denoiser: from a denoiser to another one, with which samples are drawn."""
 
-    strength: float  # 1: not guided
+    strength: Any  # 1: not guided; of a ChecksModel, as it says
 
     def guide(self, denoise: ConditionalDenoiser, condition: Condition | None, nothing: Condition | None) -> Denoiser:
         """``nothing``: the empty condition with as many rows; None, like a ``condition`` of None: for a
         model, or a call, without conditions."""
         ...
+
+
+@runtime_checkable
+class ChecksModel(Protocol):
+    """Guidance that looks whether a model suits it. Of any other, a strength beside 1 needs a model that was trained
+    without its condition, too."""
+
+    def check_model(self, model: Any) -> None:
+        """``model``: a :class:`genlab.model.diffusion.Diffusion` without its networks. Raises ValueError."""
+        ...
+
+
+@runtime_checkable
+class ChecksNetwork(Protocol):
+    """Guidance that looks whether a network suits it."""
+
+    def check_network(self, network: nn.Module) -> None:
+        """Raises ValueError."""
+        ...
+
+
+@runtime_checkable
+class ReadsPictures(Protocol):
+    """Guidance that looks at pictures, and not at latents."""
+
+    reads_pictures: ClassVar[bool]
 
 
 class PredictionGuidance(Protocol):

@@ -15,6 +15,7 @@ from genlab.model.base import (
     HasTokens,
     LearningRateSchedule,
     OptimizerFactory,
+    leading_away,
 )
 from genlab.model.condition import Conditions
 from genlab.model.cross_entropy import counted_nats, cross_entropy, nats
@@ -174,6 +175,9 @@ class Transformer(GenerativeModel):
         given = self.view.given_length
         return -nats(self.network(sequences[:, :-1])[:, given - 1 :], sequences[:, given:])
 
+    def avoid(self, negative: Condition) -> None:
+        self.negative = leading_away(self.guidance, negative)
+
     @torch.no_grad()
     def sample(
         self, num_samples: int, condition: Condition | None = None, generator: RandomStream | None = None
@@ -208,7 +212,8 @@ class Transformer(GenerativeModel):
         uniform = generator.rand(length).unbind(dim=1)
         guided = self.guidance.strength != 1 and len(self.conditions.kinds) > 0
         if guided:
-            beginning = torch.cat([beginning, self.view.given(rows, None, self.device)])  # and told nothing
+            away = self.view.given(rows, self.avoided(rows), self.device)
+            beginning = torch.cat([beginning, away])  # what guidance leads away from: told nothing, as a rule
         read = beginning.shape[1]  # tokens so far
         text = beginning.new_empty(len(beginning), read + length)
         text[:, :read] = beginning

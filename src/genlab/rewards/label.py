@@ -42,7 +42,6 @@ class LabelProbability:
                 f"the data have {ours[0]} with {ours[1]}. Name a run of model=classifier on these data."
             )
 
-    @torch.no_grad()
     def score(self, images: Tensor, condition: Condition | None) -> Tensor:
         """(N,): nats, at most 0; or a probability."""
         self.model.to(images.device)

@@ -28,6 +28,8 @@ from genlab.files.atomic import prepare_folder, write_atomically
 from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.model.base import Classifies, ComparesCaptions, HasFeatures, HasLatent, HasTokens, Model, ScoresAnswers
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
+from genlab.model.guidance.autoguidance import TrainedDenoiser
+from genlab.model.guidance.classifier import ClassifiesNoisy
 from genlab.model.renamed_weights import renamed
 from genlab.run import run_folder
 from genlab.run.adapter import take_adapter
@@ -47,6 +49,8 @@ _LACKS: dict[Any, tuple[str, str]] = {  # what an unsuitable model lacks, and mo
         "has no features of images",
         "classifier, contrastive, self_distillation, masked_autoencoder or jepa",
     ),
+    TrainedDenoiser: ("is not a diffusion model", "diffusion"),
+    ClassifiesNoisy: ("is not a classifier", "classifier model/noise=uniform"),
     ComparesCaptions: ("does not compare images with captions", "contrastive_text"),
 }
 Entry = Mapping[str, Any]

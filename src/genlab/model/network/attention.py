@@ -85,6 +85,8 @@ def _by_matrices(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
 class SelfAttention(nn.Module):
     """Multi-head attention of every position to every other, shared by the U-Net and the diffusion transformer."""
 
+    passes_values = False  # whether it is the identity: each position has its own value (perturbed-attention guidance)
+
     def __init__(self, width: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
@@ -95,7 +97,8 @@ class SelfAttention(nn.Module):
         """(N, T, width) -> (N, T, width)."""
         qkv = self.qkv(x).unflatten(2, (3, self.num_heads, -1))  # (N, T, 3, heads, width / heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()  # (N, heads, T, width / heads)
-        return self.out(attend(query, key, value).transpose(1, 2).flatten(2))
+        mixed = value if self.passes_values else attend(query, key, value)
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):

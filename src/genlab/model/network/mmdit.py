@@ -100,6 +100,8 @@ class JointBlock(nn.Module):
     """A block of both streams (figure 2b): adaLN-Zero as in DiT, attention of all tokens to all. The last one leaves
     the words as they are, since nothing reads them any more."""
 
+    passes_values = False  # whether image tokens have their own values in place of attention; words attend as ever
+
     def __init__(self, width: int, num_heads: int, mlp_ratio: float, qk_norm: bool, is_last: bool = False):
         super().__init__()
         self.num_heads, self.is_last = num_heads, is_last
@@ -113,6 +115,8 @@ class JointBlock(nn.Module):
         query, key, value = (torch.cat(pair, dim=2) for pair in zip(of_image, of_text, strict=True))
         all_seen = F.pad(seen, (image.shape[1], 0), value=True)  # (N, T + S)
         mixed = attend(query, key, value, mask=all_seen[:, None, None])
+        if self.passes_values:
+            mixed = torch.cat([of_image[2], mixed[:, :, image.shape[1] :]], dim=2)
         from_image, from_text = mixed.transpose(1, 2).flatten(2).split([image.shape[1], text.shape[1]], dim=1)
         image = self.image.add(image, from_image, image_modulation)
         return image, text if self.is_last else self.text.add(text, from_text, text_modulation)
