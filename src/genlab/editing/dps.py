@@ -17,9 +17,9 @@ def posterior(
     around A D(x; sigma) (eq. 10 and 11): minus the gradient of |y - A D(x; sigma)|^2 / (2 v).
 
     It is a denoiser again, so any sampler draws from it. The variance v is that of the measurement's ``noise`` and of
-    the image given x, which for images of standard deviation d = 0.5 is d^2 sigma^2 / (d^2 + sigma^2) (Song et al. 2023,
-    "Pseudoinverse-guided diffusion models", section 3.1), as seen by A at its largest singular value; the paper has a
-    constant by |y - A D| in its place. ``strength`` multiplies the gradient.
+    the image given x, which for images of standard deviation d = 0.5 is d^2 sigma^2 / (d^2 + sigma^2) (Song et al.
+    2023, "Pseudoinverse-guided diffusion models", section 3.1), as seen by A at its largest singular value; the paper
+    has a constant by |y - A D| in its place. ``strength`` multiplies the gradient.
 
     ``denoise``: expected images; ``y``: (N, ...) as ``operator.measure`` gives it.
     """

@@ -4,6 +4,7 @@ Each is used through three maps: ``measure`` is A; ``pseudo_inverse`` is A^+ = V
 V f(S) V^T x, which treats each direction of x by its singular value, 0 where it is not measured.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
@@ -33,16 +34,16 @@ class Operator(Protocol):
         ...
 
 
-class _OneValue:
+class _OneValue(ABC):
     """A measurement all of whose singular values are one, or 0."""
 
     largest: float
 
-    def measure(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def measure(self, x: Tensor) -> Tensor: ...
 
-    def pseudo_inverse(self, y: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def pseudo_inverse(self, y: Tensor) -> Tensor: ...
 
     def spectral(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         measured = self.pseudo_inverse(self.measure(x))

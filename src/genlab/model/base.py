@@ -503,6 +503,7 @@ class ComparesCaptions(Protocol):
         ...
 
 
+@runtime_checkable
 class HasTokens(Protocol):
     """Autoencoders with discrete latents, for token models of images."""
 
