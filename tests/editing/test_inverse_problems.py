@@ -1,5 +1,6 @@
 """Operators against their matrices, and DDRM and DPS against what a Gaussian of independent pixels makes exact."""
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_what_is_not_measured_is_the_models(operator: Operator) -> None:
     sampler = Heun(20, Karras())
     of_ddrm = ddrm(gaussian, Ancestral(60, Karras()), operator, y, SHAPE, streamed(rows), eta=0.0)
     of_dps = sampler(posterior(gaussian, operator, y), stream.randn(*SHAPE), stream)
-    for x, error in ((of_ddrm, 0.15), (of_dps, 0.06)):  # DDIM's steps are of first order
+    for x, error in ((of_ddrm, 0.15), (of_dps, 0.12)):  # by few steps
         rest = x - operator.pseudo_inverse(operator.measure(x))
         expected = MEAN - operator.pseudo_inverse(operator.measure(torch.full((1, *SHAPE), MEAN)))
         torch.testing.assert_close(rest.mean(dim=0), expected[0], rtol=0, atol=0.15)  # 4 standard errors
@@ -127,7 +128,7 @@ def test_the_moments_of_ddrm_are_those_of_its_equations() -> None:
     """One pixel, one step of two levels after another: eq. 4 and 5 by hand."""
     noise, eta, eta_b, levels = 0.4, 0.6, 0.9, [3.0, 1.0, 0.1, 0.0]
     mean, variance, y = 0.7, levels[0] ** 2 - noise**2, 0.7
-    for t, s in zip(levels, levels[1:], strict=False):
+    for t, s in itertools.pairwise(levels):
         gain = STD**2 / (STD**2 + t**2)  # D = MEAN + gain (x - MEAN), linear in x
         if s >= noise:
             a, b, new = (1 - eta_b) * gain, eta_b * y + (1 - eta_b) * (1 - gain) * MEAN, s**2 - (noise * eta_b) ** 2

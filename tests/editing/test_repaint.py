@@ -88,7 +88,7 @@ def test_the_way_back_and_forth() -> None:
     assert walk(5, 3, 2) == [0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 4, 2, 3, 4, 2, 3, 4, 5]
     assert evaluated_steps(5, 3, 2) == 13
     for way in (walk(20, 5, 1), walk(20, 5, 7)):
-        assert set(there - here for here, there in pairwise(way)) == {1, -1 if way[2] == 0 else -7}
+        assert {there - here for here, there in pairwise(way)} == {1, -1 if way[2] == 0 else -7}
         assert way[-1] == 20
     for wrong in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="must be 1 or more"):
@@ -140,7 +140,7 @@ def test_steps_of_any_sampler_come_near_to_it(sampler: Any) -> None:
     rows = 600
     found = inpainted(sampler(30, GRID), rows, resamplings=10).double()[:, UNKNOWN]
     expected, spread = conditional()
-    assert (found.mean(dim=0) - expected).abs().max() < 0.1
+    assert (found.mean(dim=0) - expected).abs().max() < 0.13  # 0.3 without repetitions
     assert (found.var(dim=0) / spread.diag() - 1).abs().max() < 0.25
 
 

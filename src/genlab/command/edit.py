@@ -309,7 +309,7 @@ def _warn_of_guidance(asked: Edit, typed: Condition) -> None:
     if space is not None and typed and space.model.guidance.strength != 1:
         warnings.warn(
             f"with model.guidance.strength={space.model.guidance.strength} the noise of a picture is found "
-            "only roughly, and leads back to another one. Use model.guidance.strength=1 for the same picture.",
+            "only roughly, and leads back to another one. For the same picture use model/guidance=none.",
             stacklevel=2,
         )
 
