@@ -38,9 +38,10 @@ from tiny_run import compose_small, families, plain
 
 SHAPE = (1, 16, 16)
 MLP_OF = "model/network=mlp"
-FAMILIES = (f"model=diffusion {MLP_OF}", "model=masked", "model=vae", "model=hierarchical_vae", "model=flow",
-            "model=gan", "model=stylegan2", "model=progan")  # fmt: skip
-EVERY = pytest.mark.parametrize("choice", [*FAMILIES, "latents", "codes", "codes in order"])
+FAMILIES = (f"model=diffusion {MLP_OF}", "model=masked", "model=vae", "model=flow", "model=gan")
+SELDOM = [pytest.param(f"model={name}", marks=pytest.mark.matrix) for name in ("hierarchical_vae", "stylegan2")]
+RARE = [pytest.param(choice, marks=pytest.mark.matrix) for choice in ("model=progan", "codes")]
+EVERY = pytest.mark.parametrize("choice", [*FAMILIES, "latents", "codes in order", *SELDOM, *RARE])
 FEW = Search(steps=2, resamplings=2)
 
 
@@ -210,7 +211,7 @@ def test_a_latent_picture_comes_back_from_its_noise() -> None:
     assert 10 * torch.log10(4 / (again - image).square().mean()) >= 35
 
 
-@pytest.mark.parametrize("choice", [*(c for c in FAMILIES if "masked" not in c and "progan" not in c), "latents"])
+@pytest.mark.parametrize("choice", [*(choice for choice in FAMILIES if choice != "model=masked"), "latents", *SELDOM])
 def test_both_ends_of_a_way_are_the_pictures(choice: str) -> None:
     model, first, second = model_of(choice), picture(), picture().flip(2)
     way = interpolate(
@@ -228,15 +229,16 @@ def test_both_ends_of_a_way_are_the_pictures(choice: str) -> None:
 
 
 def test_a_search_comes_nearer_to_what_is_known() -> None:
-    for choice in ("model=gan", "model=vae", "model=stylegan2"):
+    for choice in ("model=vae", "model=stylegan2"):
         model = model_of(choice)
         target = model.sample(1, told(model, 1), RandomStream.for_samples(3, [0])).clamp(-1, 1)
 
         def missed(steps: int, model: Any = model, target: Tensor = target) -> float:
             found = inpaint(model, target, UNKNOWN, told(model, 1), RandomStream.for_samples(0, [0]), Search(steps))
+            assert torch.equal(found[~UNKNOWN], target[~UNKNOWN])
             return float((found - target)[UNKNOWN].square().mean())
 
-        assert missed(30) < missed(1), choice
+        assert missed(10) < missed(1), choice
 
 
 # --- who is refused ---------------------------------------------------------------------------------------------------
@@ -298,7 +300,7 @@ def by(method: str, model: GenerativeModel) -> Tensor:
 
 
 OTHERS = [f"model={name}" for name in families() if name not in ("diffusion", "latent_diffusion")]
-DRAWN_THROUGH = {(choice, method) for choice, method in zip([*denoisers()][1::5], METHODS, strict=False)}
+DRAWN_THROUGH = {(choice, method) for choice, method in zip([*denoisers()][7::11], ("dps", "ddrm"), strict=False)}
 
 
 @pytest.mark.parametrize(
