@@ -310,6 +310,7 @@ CACHE = "data.cache_dir=cache"
 RANDOM = "metrics/extractor=random"
 MLP = ("model/network=mlp", "model.network.width=8")
 DIGITS = ("train", *SHORT, "data=digits")
+EDIT = ("edit", "run=x", "image=a.png")
 SCENES = ("train", *SHORT, "data=shapes", "data.image_size=16", "data.num_val=20")
 IMAGES = ("train", *SHORT, CACHE, "data=image_folder", "data.root=p", *MLP)
 CAPTIONED = ("train", *SHORT, CACHE, "data=captioned_folder", "data.root=p", "data.image_size=16", *MLP)
@@ -1026,7 +1027,33 @@ TRIED = (
         ("train", *SHORT, "data=shapes", "model=vq_vae", "model.conditions=[caption]"),
         ("model.conditions=[]",),
     ),
-    Tried("command/options.py", "label must be a class", ("sample", "run=gan", "label=1.5"), ("label=[1,2]",), runs),
+    Tried("command/options.py", "must be a class, by", ("sample", "run=gan", "label=1.5"), ("label=[1,2]",), runs),
+    Tried(
+        "command/options.py",
+        "edit needs to know what should change",
+        EDIT,
+        ("mask=mask.png", "box=[0,0,4,4]", "extend=[4,0,4,0]", "strength=0.5", "super_resolution=4", "method=invert"),
+    ),
+    Tried(
+        "command/options.py",
+        "needs to know what is missing",
+        (*EDIT, "method=inpaint"),
+        ("mask=mask.png", "box=[0,0,4,4]", "extend=[4,0,4,0]"),
+    ),
+    Tried(
+        "command/options.py",
+        ", or super_resolution=4, colorize=true or deblur=1.5",
+        (*EDIT, "method=ddrm"),
+        ("super_resolution=4", "colorize=true", "deblur=1.5"),
+    ),
+    Tried("command/options.py", "how much may change", (*EDIT, "method=sdedit"), ("strength=0.5",)),
+    Tried("command/options.py", "is a share of the sampler's steps", (*EDIT, "strength=3"), ("strength=1",)),
+    Tried("command/options.py", "a way between two pictures", (*EDIT[:2], "image=[a.png,b.png]", "n=1"), ("n=2",)),
+    Tried("command/options.py", "a moving picture is of", (*EDIT, "strength=1", "out=x.gif"), ("out=edited.png",)),
+    Tried(
+        "command/options.py", "is of a moving picture", (*EDIT[:2], "image=[a.png,b.png]", "fps=5"), ("out=way.gif",)
+    ),
+    Tried("command/options.py", "or change that", (*EDIT, "strength=0.5", "resamplings=3"), ("-resamplings",)),
     Tried(
         "command/options.py",
         "evaluate takes run=",
@@ -1820,6 +1847,48 @@ ELSEWHERE = (
     Elsewhere("sampling/pictures.py", "out={}: ", "test_remedies.py::test_samples_go_where_it_is_advised"),
     Elsewhere("sampling/texts.py", "out={}: ", "test_remedies.py::test_samples_go_where_it_is_advised"),
     Elsewhere(
+        "command/edit.py",
+        "Name the one of the picture",
+        "test_edit.py::test_a_model_that_always_knows_its_class_is_told",
+    ),
+    Elsewhere("command/edit.py", "which is no multiple", "test_edit.py::test_what_is_refused"),
+    Elsewhere(
+        "command/edit.py", "For the same picture use", "test_edit.py::test_noise_is_written_and_guidance_warned_of"
+    ),
+    Elsewhere(
+        "editing/ddrm.py",
+        "from 0 to 1.",
+        "editing/test_inverse_problems.py::test_the_moments_of_ddrm_are_those_of_its_equations",
+    ),
+    Elsewhere(
+        "editing/edit.py",
+        "both pictures are on the way",
+        "editing/test_edit_families.py::test_others_are_refused_with_a_reason",
+    ),
+    Elsewhere(
+        "editing/edit.py",
+        "needs a denoiser, and a",
+        "editing/test_edit_families.py::test_others_are_refused_with_a_reason",
+    ),
+    Elsewhere(
+        "editing/edit.py",
+        "needs the expected image at each",
+        "editing/test_edit_families.py::test_others_are_refused_with_a_reason",
+    ),
+    Elsewhere(
+        "editing/edit.py",
+        "measures pixels, and a",
+        "editing/test_edit_families.py::test_others_are_refused_with_a_reason",
+    ),
+    Elsewhere(
+        "editing/edit.py",
+        "a prior of its latents to fill in with",
+        "editing/test_edit_families.py::test_others_are_refused_with_a_reason",
+    ),
+    Elsewhere("editing/picture.py", "Name a mask of", "test_edit.py::test_what_is_refused"),
+    Elsewhere("editing/picture.py", "is not a rectangle", "test_edit.py::test_a_mask_is_cropped_with_its_picture"),
+    Elsewhere("editing/picture.py", "leaves nothing of the model's", "test_edit.py::test_a_picture_is_extended"),
+    Elsewhere(
         "command/options.py", "finds one picture. Leave", "test_walks_and_projections.py::test_what_the_command_refuses"
     ),
     Elsewhere(
@@ -1832,7 +1901,11 @@ ELSEWHERE = (
         "is of a walk. Say how long",
         "test_walks_and_projections.py::test_what_the_command_refuses",
     ),
-    Elsewhere("command/options.py", "Use n=2 or more", "test_walks_and_projections.py::test_what_the_command_refuses"),
+    Elsewhere(
+        "command/options.py",
+        "two samples or more. Use n=2",
+        "test_walks_and_projections.py::test_what_the_command_refuses",
+    ),
     Elsewhere(
         "command/sample.py",
         "fills in one text",

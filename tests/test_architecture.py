@@ -34,6 +34,7 @@ ROOMS = {  # a folder of src/genlab, or a module beside them: what of the others
     "budget": "errors model",
     "metrics": "errors files progress seeding machine data model",
     "sampling": "errors files seeding data model",
+    "editing": "errors files seeding data model sampling",
     "task": "errors progress seeding machine data model sampling",
     "evaluation": "errors former_names files progress seeding machine data model metrics sampling task",
     "logger": "errors former_names files redaction config metrics",

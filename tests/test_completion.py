@@ -9,6 +9,7 @@ from genlab.errors import ConfigError
 OWN = {
     "train": ("run=", "folder=", "allow_changes="),
     "sample": ("run=", "n=", "prompt=", "label=", "seed=", "out="),
+    "edit": ("run=", "image=", "method=", "mask=", "strength=", "out="),
     "chat": ("run=", "system=", "seed="),
     "feedback": ("run=", "prompts=", "n=", "rate=", "out=", "report="),
     "evaluate": ("run=", "images=", "reference=", "on_bad=", "image_key=", "n="),
@@ -49,6 +50,7 @@ def test_a_flag_that_is_not_offered_is_refused(command: str) -> None:
     for flag in FLAGS["train"] - FLAGS.get(command, FLAGS["train"] - {"--multirun"}):
         value = {"--cfg": ["job"], "--config-dir": ["."]}.get(flag, [])
         needed = ["runs=x"] if command == "compare" else ["run=x"] if command in ("sample", "chat") else []
+        needed = ["run=x", "image=x", "method=invert"] if command == "edit" else needed
         with pytest.raises(ConfigError, match=r"-m sweeps over trainings|unknown option"):
             cli.run([command, flag, *value, *needed])
 

@@ -1,4 +1,4 @@
-"""The command line: ``genlab train|sample|chat|feedback|evaluate|export|plan|verify|compare``, which train.py and
+"""The command line: ``genlab train|sample|edit|chat|feedback|evaluate|export|plan|verify|compare``, which train.py and
 the files of scripts/ call too.
 
 One grammar everywhere, Hydra's ``name=value``. Every mistake in it is reported in one line, before a folder is made
@@ -26,7 +26,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and Path(genlab.__file__).
 from genlab import __version__, started_as
 from genlab.command import terminal
 from genlab.command.help import command_help, sweep_help, usage
-from genlab.command.options import OF_IMAGES, OPTIONS, sampled, take_options, with_reference
+from genlab.command.options import OF_IMAGES, OPTIONS, edited, sampled, take_options, with_reference
 from genlab.config.pointers import pointer_for
 from genlab.errors import ConfigError, GenlabError, ResourceError, StorageError, did_you_mean
 from genlab.files.paths import read_path
@@ -190,6 +190,8 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         return
     if command == "sample":
         sampled(options)
+    if command == "edit":
+        edited(options)
     if command == "evaluate":
         overrides = with_reference(options, overrides)
     config, saved_overrides = _config(tree, options.get("run"), overrides, command)
@@ -236,6 +238,12 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
 
         assert folder is not None
         sample(config, folder, **{name: options[name] for name in OPTIONS["sample"] if name != "run"})
+        return
+    if command == "edit":
+        from genlab.command.edit import edit
+
+        assert folder is not None
+        edit(config, folder, options)
         return
     if command == "export":
         from genlab.command.export import export

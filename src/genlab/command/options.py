@@ -40,6 +40,34 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
             "with project: what compares pictures: discriminator, the run's own, or vgg (LPIPS, 528 MB)",
         ),
     },
+    "edit": {
+        "run": (..., "the run that edits: of diffusion, masked, transformer, flow, VAE or GAN"),
+        "image": (..., "the picture, or two to go between: [a.png,b.png]; with super_resolution the small one"),
+        "method": (
+            None,
+            "inpaint, sdedit, invert, interpolate, ddrm or dps. Default: what the other options are of",
+        ),
+        "mask": (None, "a picture, white where image is to be replaced: method=inpaint (RePaint for diffusion)"),
+        "box": (None, "or a rectangle of the picture to be replaced: [x0,y0,x1,y1] in pixels"),
+        "extend": (None, "or what to add around it, in pixels of the model: [left,top,right,bottom]"),
+        "strength": (None, "method=sdedit: the share of the sampler's steps, 0 (nothing changes) to 1"),
+        "super_resolution": (None, "method=ddrm or dps: how many times more pixels a side"),
+        "colorize": (False, "method=ddrm or dps: colors for a gray picture"),
+        "deblur": (None, "method=ddrm or dps: without a Gaussian blur of this many pixels"),
+        "noise": (None, "of what ddrm or dps begins with: the standard deviation, in gray levels. Default: 0"),
+        "label": (None, "a class that the result is of, by number or name, or several in turn. Default: none"),
+        "prompt": (None, "or a caption, for a model conditioned on captions"),
+        "source_label": (None, "method=invert: the class of the picture, which is given label= in its place"),
+        "source_prompt": (None, "or its caption"),
+        "n": (None, "how many results. Default: 4, or one for each label; 8 pictures of interpolate; 1 of invert"),
+        "seed": (0, "result i of a seed is always the same, with any batch size"),
+        "steps": (None, "of the ODE (invert, interpolate: 40) or of the search by VAEs and GANs (300), flows (100)"),
+        "resamplings": (None, "of each stretch of inpainting by diffusion. Default: 10"),
+        "jump_length": (None, "the levels of a stretch. Default: 1"),
+        "batch_size": (16, "how many at a time"),
+        "out": (None, "x.png: a strip; x.npz; a folder; x.gif or x.mp4 of interpolate. Default: in the run's samples/"),
+        "fps": (None, "pictures a second of a .gif or .mp4. Default: 10"),
+    },
     "chat": {
         "run": (..., "the run to talk with, trained on conversations"),
         "system": (None, "a message of the role system, before the first line"),
@@ -109,8 +137,20 @@ FEATURES = ("discriminator", "vgg")  # of sample project=...
 FORMATS = ("transformers", "safetensors", "peft")  # of export
 _PATHS = (
     *("run", "folder", "out", "images", "reference", "prompts", "report", "export", "samples", "import"),
-    "project",
+    *("project", "mask"),
 )
+METHODS = ("inpaint", "sdedit", "invert", "interpolate", "ddrm", "dps")  # of edit
+# What each method takes beside the options of all.
+_OF_METHODS = {
+    "inpaint": ("mask", "box", "extend", "steps", "resamplings", "jump_length", "n", "batch_size"),
+    "sdedit": ("strength", "n", "batch_size"),
+    "invert": ("source_label", "source_prompt", "steps", "n", "batch_size"),
+    "interpolate": ("n", "steps", "fps"),
+    "ddrm": ("mask", "box", "extend", "super_resolution", "colorize", "deblur", "noise", "n", "batch_size"),
+}
+_OF_METHODS["dps"] = (*_OF_METHODS["ddrm"], "strength")
+_OF_ALL = ("run", "image", "method", "label", "prompt", "seed", "out", "batch_size")
+_MEASURED = ("super_resolution", "colorize", "deblur")
 OF_IMAGES = ("images", "reference", "out", "image_key", "on_bad")  # options of evaluate without a run
 
 
@@ -119,7 +159,7 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
     known = OPTIONS[command]
     values = {name: default for name, (default, _) in known.items()}
     rest = []
-    for name in ("prompt", "negative", "system"):  # free text, which is not parsed by Hydra's grammar
+    for name in ("prompt", "negative", "system", "source_prompt"):  # free text, which is not parsed by Hydra's grammar
         if name in known:
             typed = [text for text in overrides if text.startswith(f"{name}=")]
             overrides = [text for text in overrides if text not in typed]
@@ -139,7 +179,7 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
     missing = [name for name, value in values.items() if value is ...]
     if missing:
         example = "outputs/<model>-<data>" + ("" if missing[0] == "runs" else "/<run>")
-        example = {"format": "transformers", "out": "exported"}.get(missing[0], example)
+        example = {"format": "transformers", "out": "exported", "image": "picture.png"}.get(missing[0], example)
         raise ConfigError(f"{missing[0]} has no value. Set it: {missing[0]}={example}")
     return values, rest
 
@@ -166,12 +206,26 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return str(value)
     if name == "runs":
         return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
-    if name == "label":
-        return _labels(value)
     if name == "negative_label":
         if type(value) not in (int, str):
             raise ConfigError(f"negative_label must be one class, by its number or name, got {value!r}.")
         return value
+    if name in ("label", "source_label"):
+        return _labels(value, name)
+    if name in ("box", "extend"):
+        if not isinstance(value, list) or len(value) != 4 or not all(type(one) is int for one in value):
+            shape = "x0,y0,x1,y1" if name == "box" else "left,top,right,bottom"
+            raise ConfigError(f"{name} must be four whole numbers, [{shape}], got {value!r}.")
+        return value
+    if name == "method":
+        if value not in METHODS:
+            raise ConfigError(f"method must be {', '.join(METHODS[:-1])} or {METHODS[-1]}, got {value!r}.")
+        return value
+    if name in ("strength", "deblur", "noise"):
+        value = as_number(value)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ConfigError(f"{name} must be a number >= 0, got {value!r}.")
+        return float(value)
     if name == "image":
         return [str(one) for one in (value if isinstance(value, list) else [value])]
     if (name, default) == ("port", 0) and type(value) is int and value > 65535:
@@ -184,7 +238,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     value = as_count(value)
     kind, words = (bool, "true or false") if isinstance(default, bool) else (int, "a whole number")
     least = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0, "examples": 1, "steps": 1, "port": 0}
-    least |= {"frames": 1, "fps": 1}
+    least |= {"frames": 1, "fps": 1, "resamplings": 1, "jump_length": 1, "super_resolution": 2}
     lowest = least.get(name)
     if lowest is not None:
         words = f"a whole number >= {lowest}"
@@ -193,12 +247,66 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     return value
 
 
-def _labels(value: Any) -> list[int | str]:
+def _labels(value: Any, name: str = "label") -> list[int | str]:
     """The classes to sample, in turn: numbers, and names. Raises ConfigError."""
     labels = value if isinstance(value, list) else [value]
     if not labels or not all(type(label) in (int, str) for label in labels):
-        raise ConfigError(f"label must be a class, by its number or name, or several: label=[1,2], got {value!r}.")
+        raise ConfigError(f"{name} must be a class, by its number or name, or several: {name}=[1,2], got {value!r}.")
     return labels
+
+
+def edited(options: dict[str, Any]) -> str:
+    """The method of ``edit``. Raises ConfigError for options that do not go together."""
+    given = [name for name, (default, _) in OPTIONS["edit"].items() if options[name] not in (default, None)]
+    method = options["method"] or _method_of(given, options)
+    if stray := [name for name in given if name not in (*_OF_ALL, *_OF_METHODS[method])]:
+        takes = " or ".join(f"method={name}" for name in METHODS if stray[0] in _OF_METHODS[name])
+        raise ConfigError(
+            f"{stray[0]}={options[stray[0]]} is of {takes}. Leave {stray[0]}= out of method={method}, or change that."
+        )
+    if len(options["image"]) != (2 if method == "interpolate" else 1):
+        raise ConfigError(
+            f"image={options['image']}: method={method} takes "
+            + ("two pictures. Write image=[a.png,b.png]" if method == "interpolate" else "one picture. Name one.")
+        )
+    places = [name for name in ("mask", "box", "extend", *_MEASURED) if name in given]
+    if method in ("inpaint", "ddrm", "dps") and len(places) != 1:
+        found = " and ".join(places) or "nothing of that"
+        more = ", or super_resolution=4, colorize=true or deblur=1.5" if method != "inpaint" else ""
+        raise ConfigError(
+            f"method={method} needs to know what is missing, and {found} is given. Name one: mask=mask.png, "
+            f"box=[0,0,4,4] or extend=[4,0,4,0]{more}."
+        )
+    if method == "sdedit" and "strength" not in given:
+        raise ConfigError("method=sdedit needs to know how much may change. Say it: strength=0.5")
+    if method == "sdedit" and options["strength"] > 1:
+        raise ConfigError(f"strength={options['strength']} is a share of the sampler's steps. Use strength=1 or less.")
+    if method == "interpolate" and options["n"] == 1:
+        raise ConfigError("n=1: a way between two pictures has both of them. Use n=2 or more.")
+    is_video = str(options["out"] or "").lower().endswith((".gif", ".mp4"))
+    if is_video and method != "interpolate":
+        raise ConfigError(f"out={options['out']}: a moving picture is of method=interpolate. Use out=edited.png")
+    if "fps" in given and not is_video:
+        raise ConfigError(f"fps={options['fps']} is of a moving picture. Name one: out=way.gif")
+    return method
+
+
+def _method_of(given: list[str], options: dict[str, Any]) -> str:
+    """What the other options are of. Raises ConfigError: of no method."""
+    if len(options["image"]) > 1:
+        return "interpolate"
+    for names, method in (
+        (("mask", "box", "extend"), "inpaint"),
+        (_MEASURED, "ddrm"),
+        (("source_label", "source_prompt"), "invert"),
+        (("strength",), "sdedit"),
+    ):
+        if any(name in given for name in names):
+            return method
+    raise ConfigError(
+        "edit needs to know what should change. Name it, such as mask=mask.png, box=[0,0,4,4], extend=[4,0,4,0], "
+        "strength=0.5, super_resolution=4, or method=invert."
+    )
 
 
 def sampled(options: dict[str, Any]) -> Literal["samples", "walk", "projection"]:

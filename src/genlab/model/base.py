@@ -464,6 +464,35 @@ class FillsInImages(Protocol):
 
 
 @runtime_checkable
+class CompletesImages(Protocol):
+    """Models that draw the unknown places of images given the others: of tokens."""
+
+    def complete(self, x: Tensor, unknown: Tensor, condition: Condition | None, generator: RandomStream) -> Tensor:
+        """``x``: images (N, C, H, W) on [-1, 1]; ``unknown``: (N, 1, H, W) bool, where they may be anything. -> like
+        ``x``, with all tokens drawn that have an unknown place; of codes, decoded everywhere."""
+        ...
+
+
+@runtime_checkable
+class HasScore(Protocol):
+    """Models with an exact density of noisy images, and its gradient: flows."""
+
+    noise_std: float  # of the noise
+
+    def noisy(self, image: Tensor, generator: RandomStream) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] -> with noise, as the density sees them."""
+        ...
+
+    def clean(self, noisy: Tensor, condition: Condition | None) -> Tensor:
+        """The same without noise, as samples are."""
+        ...
+
+    def score(self, noisy: Tensor, condition: Condition | None) -> Tensor:
+        """The gradient of the log-density in noisy images (N, C, H, W). -> the same shape."""
+        ...
+
+
+@runtime_checkable
 class Classifies(HasFeatures, Protocol):
     """Image classifiers, whose features and logits metrics can use. Each feature has about unit variance over the
     data."""
@@ -513,6 +542,7 @@ class ComparesCaptions(Protocol):
         ...
 
 
+@runtime_checkable
 class HasTokens(Protocol):
     """Autoencoders with discrete latents, for token models of images."""
 

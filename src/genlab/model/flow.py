@@ -118,14 +118,27 @@ class Flow(GenerativeModel):
         self.evaluations += num_samples * (1 + guided + (self.noise_std > 0))  # an inverse is one, however it is made
         with exact_float32(self.device):  # or a sample depends on its batch
             noisy = self.network.inverse(z, condition, self.guidance.strength)  # type: ignore[operator]
-            return _image(self.denoise(noisy, condition) if self.noise_std > 0 else noisy)
+            return self.clean(noisy, condition)
 
     def denoise(self, noisy: Tensor, condition: Condition | None) -> Tensor:
         """The expected clean image of a noisy one (Zhai et al. 2024, eq. 8). (N, C, H, W) -> (N, C, H, W)."""
+        return noisy + self.noise_std**2 * self.score(noisy, condition)
+
+    def score(self, noisy: Tensor, condition: Condition | None) -> Tensor:
+        """The gradient of the log-density of noisy images, as training has them. (N, C, H, W) -> (N, C, H, W)."""
         with torch.inference_mode(False), torch.enable_grad():  # Lightning evaluates in inference mode: no derivatives
             y = noisy.clone().requires_grad_()
             (score,) = torch.autograd.grad(self._log_density(y, cloned(condition)).sum(), y)
-        return noisy + self.noise_std**2 * score
+        return score
+
+    def noisy(self, image: Tensor, generator: RandomStream) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] with the noise of training."""
+        uniform = (2 * generator.rand(*self.shape) - 1) / LEVELS
+        return _continuous(image) + uniform + self.noise_std * generator.randn(*self.shape)
+
+    def clean(self, noisy: Tensor, condition: Condition | None) -> Tensor:
+        """Images (N, C, H, W) without the noise of training, as samples are."""
+        return _image(self.denoise(noisy, condition) if self.noise_std > 0 else noisy)
 
     def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
         """The latents of images (N, C, H, W). -> (N, C * H * W) float32."""

@@ -174,7 +174,6 @@ class HierarchicalVAE(GenerativeModel):
         self.ladder(x, condition, draw, len(x))
         return torch.cat([mean.flatten(1) for mean in means], dim=1)[:, :, None, None]
 
-    @torch.no_grad()
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The mean image of latents (N, *latent_shape). -> (N, C, H, W)."""
         layers = iter(z.flatten(1).split([math.prod(latent) for latent in self.latent_shapes], dim=1))

@@ -183,6 +183,17 @@ class LatentDiffusion(GenerativeModel):
         """
         z = self.diffusion.sample(num_samples, condition, self.stream(num_samples, generator))
         self.evaluations = self.diffusion.evaluations
+        return self.images_of(z, condition)
+
+    @torch.no_grad()
+    def latents_of(self, x: Tensor, condition: Condition | None) -> Tensor:
+        """Standardised latents (N, Z, h, w) of images (N, C, H, W)."""
+        return self.standardised(self.autoencoder.encode(x, self._told_to_autoencoder(condition, x)))
+
+    def images_of(self, z: Tensor, condition: Condition | None) -> Tensor:
+        """Images (N, C, H, W) of standardised latents (N, Z, h, w)."""
         scale = torch.where(self.latent_std > 0, self.latent_std, 1.0)
-        told = self.autoencoder.conditions.filled(self.known_to_autoencoder(condition), num_samples, z.device)
-        return self.autoencoder.decode(z / _STD * scale + self.latent_mean, told)
+        return self.autoencoder.decode(z / _STD * scale + self.latent_mean, self._told_to_autoencoder(condition, z))
+
+    def _told_to_autoencoder(self, condition: Condition | None, rows: Tensor) -> Condition | None:
+        return self.autoencoder.conditions.filled(self.known_to_autoencoder(condition), len(rows), rows.device)

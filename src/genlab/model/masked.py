@@ -199,6 +199,20 @@ class Masked(GenerativeModel):
         hidden = torch.ones_like(tokens, dtype=torch.bool)
         tokens[:, : prompt.shape[1]] = prompt
         hidden[:, : prompt.shape[1]] = False
+        return self.view.data(self.filled(given, tokens, hidden, generator)[:, prompt.shape[1] :])
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, unknown: Tensor, condition: Condition | None, generator: RandomStream) -> Tensor:
+        """Images whose ``unknown`` places are drawn given all others; see :class:`genlab.model.base.CompletesImages`.
+        All tokens of the places that are known are seen from the first step on."""
+        given = self.beginning(len(x), condition)
+        tokens = self.view.sequences(x, None)[:, self.view.given_length :]
+        hidden = self.view.touched(unknown)  # type: ignore[attr-defined]
+        return self.view.data(self.filled(given, tokens, hidden, generator))
+
+    def filled(self, given: Tensor, tokens: Tensor, hidden: Tensor, generator: RandomStream) -> Tensor:
+        """``tokens`` (N, L), drawn where ``hidden`` (N, L) is true, after those that are ``given`` (N, P)."""
+        num_samples = len(tokens)
         guided = self.guidance.strength != 1 and len(self.conditions.kinds) > 0
         blank = self.view.given(num_samples, self.avoided(num_samples), self.device) if guided else given
 
@@ -211,8 +225,7 @@ class Masked(GenerativeModel):
             told, untold = both.chunk(2)
             return self.guidance.mix(untold, told)
 
-        filled = self.sampler(predict, hidden, tokens, generator)
-        return self.view.data(filled[:, prompt.shape[1] :])
+        return self.sampler(predict, hidden, tokens, generator)
 
     def continuation_length(self, prompt_length: int) -> int:
         """Tokens of a sample of text: the prompt but for its first token takes up places."""

@@ -425,6 +425,36 @@ class Sampler(Protocol):
         ...
 
 
+@runtime_checkable
+class Denoises(Protocol):
+    """Models of a denoiser D(x; sigma): of images, or of latents."""
+
+    shape: tuple[int, ...]  # of what is denoised
+    sampler: Any  # a Sampler with ``num_steps`` and ``grid``, as a StochasticSampler has them
+    objective: Any  # a DenoisingObjective
+    guidance: Guidance
+    evaluations: int  # of the network so far
+
+    def denoiser(self, condition: Condition | None, network: nn.Module | None = None) -> Denoiser:
+        """D(x; sigma) under a condition, with the model's guidance."""
+        ...
+
+
+@runtime_checkable
+class DenoisesLatents(Protocol):
+    """Models of a denoiser of an autoencoder's latents."""
+
+    diffusion: Denoises
+
+    def latents_of(self, x: Tensor, condition: Condition | None) -> Tensor:
+        """Images (N, C, H, W) -> latents (N, *diffusion.shape), as they are denoised."""
+        ...
+
+    def images_of(self, z: Tensor, condition: Condition | None) -> Tensor:
+        """The inverse, approximately."""
+        ...
+
+
 class StochasticSampler(Sampler, Protocol):
     """A sampler each of whose steps, but for the last, draws from a Gaussian."""
 

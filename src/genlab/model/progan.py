@@ -171,6 +171,5 @@ class ProgressiveGAN(GAN):
     ) -> Tensor:
         return enlarged(super().sample(num_samples, condition, generator), self.shape[-1])
 
-    @torch.no_grad()
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         return enlarged(super().decode(z, condition), self.shape[-1])

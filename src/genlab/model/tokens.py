@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.model.base import Condition, GenerativeModel, HasTokens
@@ -124,6 +125,10 @@ class PixelTokens(GivenTokens):
         pixels = ((data + 1) * 127.5).round().long().clamp(0, self.LEVELS - 1)
         return torch.cat([self.given(len(data), condition, data.device), pixels.permute(0, 2, 3, 1).flatten(1)], dim=1)
 
+    def touched(self, places: Tensor) -> Tensor:
+        """Places (N, 1, H, W) bool of images -> which tokens are of them, (N, L) bool."""
+        return places.expand(-1, *self.shape).permute(0, 2, 3, 1).flatten(1)
+
     def data(self, tokens: Tensor) -> Tensor:
         channels, height, width = self.shape
         return tokens.view(-1, height, width, channels).permute(0, 3, 1, 2) / 127.5 - 1
@@ -142,6 +147,11 @@ class CodeTokens(GivenTokens):
     def sequences(self, data: Tensor, condition: Condition | None) -> Tensor:
         codes = self.tokenizer.tokenize(data).flatten(1)
         return torch.cat([self.given(len(data), condition, data.device), codes], dim=1)
+
+    def touched(self, places: Tensor) -> Tensor:
+        """Places (N, 1, H, W) bool of images -> which tokens stand for a patch with one of them, (N, L) bool."""
+        rows, columns = self.tokenizer.token_shape
+        return F.adaptive_max_pool2d(places.float(), (rows, columns)).flatten(1) > 0
 
     def data(self, tokens: Tensor) -> Tensor:
         return self.tokenizer.detokenize(tokens.view(-1, *self.tokenizer.token_shape))

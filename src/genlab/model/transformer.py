@@ -194,14 +194,25 @@ class Transformer(GenerativeModel):
         return self.view.data(torch.stack(list(self.generate(condition, generator)), dim=1))
 
     @torch.no_grad()
+    def complete(self, x: Tensor, unknown: Tensor, condition: Condition | None, generator: RandomStream) -> Tensor:
+        """Images whose ``unknown`` places are drawn; see :class:`genlab.model.base.CompletesImages`. Each is drawn
+        given the places before it, known or drawn; those that come later are not seen."""
+        tokens = self.view.sequences(x, None)[:, self.view.given_length :]
+        forced = tokens.masked_fill(self.view.touched(unknown), -1)  # type: ignore[attr-defined]
+        drawn = [token for token, _ in self.drawn(condition, generator, forced)]
+        return self.view.data(torch.stack(drawn, dim=1))
+
+    @torch.no_grad()
     def generate(self, condition: Condition | None, generator: RandomStream) -> Iterator[Tensor]:
         """The tokens of ``len(generator)`` samples, one after the other: (N,) each."""
         return (token for token, _ in self.drawn(condition, generator))
 
     @torch.no_grad()
-    def drawn(self, condition: Condition | None, generator: RandomStream) -> Iterator[tuple[Tensor, Tensor]]:
+    def drawn(
+        self, condition: Condition | None, generator: RandomStream, forced: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """The tokens of ``len(generator)`` samples, one after the other, (N,) each, and the logits that each was drawn
-        from, (N, V), before the sampler changes them.
+        from, (N, V), before the sampler changes them. ``forced``: tokens (N, L) that stand where they are not -1.
 
         Keys and values are cached, so that a token costs one pass over one token. Text longer than the network's
         context, including padding, continues from the second half of the context.
@@ -234,6 +245,8 @@ class Transformer(GenerativeModel):
                 told, untold = logits.float().chunk(2)
                 logits = self.guidance.mix(untold, told)
             token = self.sampler(logits, before[:, :read], uniform[i])
+            if forced is not None:
+                token = torch.where(forced[:, i] >= 0, forced[:, i], token)
             text[:, read] = token.repeat(2) if guided else token
             if padding is not None:
                 before[:, read] = token

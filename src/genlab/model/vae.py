@@ -181,7 +181,6 @@ class VAE(GenerativeModel):
         """The posterior's mean of images (N, C, H, W). -> (N, *latent_shape)."""
         return self.posterior(x, condition).mean
 
-    @torch.no_grad()
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The mean image of latents (N, *latent_shape). -> (N, C, H, W)."""
         return self.likelihood.mean(self.decoder(z, condition))

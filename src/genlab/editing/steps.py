@@ -1,0 +1,31 @@
+"""Parts of a sampler's way from noise to data: its levels, a single step, the way from some level on."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genlab.model.parts import Denoiser
+from genlab.seeding import RandomStream
+
+
+def levels_of(sampler: Any) -> list[float]:
+    """The noise levels of a sampler, descending from the highest; the last one is 0."""
+    levels: list[float] = sampler.grid(sampler.num_steps).tolist()
+    return levels
+
+
+def through(
+    sampler: Any, levels: Sequence[float], denoise: Denoiser, x: Tensor, generator: RandomStream
+) -> Tensor:  # fmt: skip
+    """What a sampler makes of ``x`` = clean + levels[0] * noise, (N, C, H, W), on its way through ``levels`` alone,
+    descending. All else about it stays: the noise that EDM's sampler adds is still a share of that of all its steps.
+
+    A way of one level more is one step. Samplers that remember earlier steps begin anew.
+    """
+    part = copy.copy(sampler)
+    part.grid = lambda num_steps: torch.tensor(levels, dtype=torch.float64)
+    data: Tensor = part(denoise, x / levels[0], generator)
+    return data
