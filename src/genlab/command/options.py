@@ -24,6 +24,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
             "the beginning of a text, which samples continue; or a caption, for a model conditioned on captions",
         ),
         "image": (None, "for a model that describes pictures: a picture, several ([a.png,b.png]) or a folder"),
+        "hint": (None, "for model=control: a picture whose edges, mask or layout is the hint, or several: [a.png,b.png]"),
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
         "frames": (
@@ -165,7 +166,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
     if name == "label":
         return _labels(value)
-    if name == "image":
+    if name in ("image", "hint"):
         return [str(one) for one in (value if isinstance(value, list) else [value])]
     if (name, default) == ("port", 0) and type(value) is int and value > 65535:
         raise ConfigError(f"port must be a whole number from 0 to 65535, got {value}.")

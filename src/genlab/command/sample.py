@@ -60,6 +60,7 @@ def sample(
     project: str | None = None,
     steps: int | None = None,
     features: str | None = None,
+    hint: Sequence[str] | None = None,
 ) -> None:
     """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written. Or
     write a walk through them, of ``frames`` pictures from each to the next; or find the picture ``project``."""
@@ -67,7 +68,7 @@ def sample(
                     "features": features})  # fmt: skip
     model, _ = load_run(config, run)
     if isinstance(model, FillsIn):
-        given = {"n": n, "label": label, "image": image, "out": out, "frames": frames, "project": project}
+        given = {"n": n, "label": label, "image": image, "hint": hint, "out": out, "frames": frames, "project": project}
         _fill(model, config, run, prompt, given)
         return
     if not isinstance(model, GenerativeModel):
@@ -79,9 +80,11 @@ def sample(
     template = load_template(run)
     if template is not None and isinstance(form, Texts):
         form = Answered(ChatTokens(template, form.tokenizer))
-    typed = form.read(model, {"label": label, "prompt": None if prompt is None else [prompt], "image": image}, run)
+    given = {"label": label, "prompt": None if prompt is None else [prompt], "image": image, "hint": hint}
+    typed = form.read(model, given, run)
     told = "" if prompt is None else f"-prompt={_digest(prompt)}"
     told += "" if image is None else f"-image={_digest(*image)}"
+    told += "" if hint is None else f"-hint={_digest(*hint)}"
     labels = model.conditions.label_of(typed) if label is not None else None
     told += "" if labels is None else f"-label={','.join(map(str, labels.tolist()))}"
     fewer = f"batch_size={max(1, batch_size // 2)}" if made != "projection" else "a machine with more"

@@ -129,8 +129,12 @@ class Diffusion(GenerativeModel):
         denoise = CountingDenoiser(self, network)
         if condition is None:
             return self.guidance.guide(denoise, None, None)
+        return self.guidance.guide(denoise, condition, self.unconditional(condition))
+
+    def unconditional(self, condition: Condition) -> Condition | None:
+        """What guidance compares ``condition`` with, with as many rows."""
         first = next(iter(condition.values()))
-        return self.guidance.guide(denoise, condition, self.conditions.nothing(len(first), first.device))
+        return self.conditions.nothing(len(first), first.device)
 
     def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:
         """What the denoiser makes of noise: (2, *shape)."""

@@ -27,6 +27,7 @@ from genlab.errors import CheckpointError, ConfigError
 from genlab.files.atomic import prepare_folder, write_atomically
 from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.model.base import Classifies, ComparesCaptions, HasFeatures, HasLatent, HasTokens, Model, ScoresAnswers
+from genlab.model.diffusion import Diffusion
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
 from genlab.model.renamed_weights import renamed
 from genlab.run import run_folder
@@ -47,6 +48,7 @@ _LACKS: dict[Any, tuple[str, str]] = {  # what an unsuitable model lacks, and mo
         "has no features of images",
         "classifier, contrastive, self_distillation, masked_autoencoder or jepa",
     ),
+    Diffusion: ("is not a diffusion model", "diffusion"),
     ComparesCaptions: ("does not compare images with captions", "contrastive_text"),
 }
 Entry = Mapping[str, Any]
