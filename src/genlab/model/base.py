@@ -73,6 +73,7 @@ class Model(LightningModule, ABC):
     learns_from: ClassVar[frozenset[str]] = frozenset()
     answers_prompts: ClassVar[bool] = False  # whether it is trained on the prompts of conversations alone
     begins_trained: ClassVar[bool] = False  # whether a run has to begin with weights that were trained before
+    adapts_part: ClassVar[bool] = False  # whether its adapter is put on a part that was trained elsewhere
     begins_new: tuple[str, ...] = ()  # beginnings of names of weights that start= may lack
     base_is_reference: bool = False  # whether its network without the adapter has to be what the run began with
     # The network that gives features. One of the same architecture may have another name in another family: weights of
