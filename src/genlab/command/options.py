@@ -1,5 +1,6 @@
 """The commands' own options beside the config, each with the type of its default."""
 
+import math
 from typing import Any, Literal
 
 from genlab.config.overrides import parse
@@ -25,6 +26,8 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         ),
         "image": (None, "for a model that describes pictures: a picture, several ([a.png,b.png]) or a folder"),
         "hint": (None, "for model=control: a picture whose edges, mask or layout is the hint, or several: [a.png,b.png]"),
+        "adapters": (None, "runs of model/adapter=lora or model=concept whose base is this run: [outputs/a,outputs/b]"),
+        "adapter_weights": (None, "with adapters: a factor of the update of each, [1.0,0.5]. Default: 1 each"),
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
         "frames": (
@@ -166,6 +169,10 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
     if name == "label":
         return _labels(value)
+    if name == "adapters":
+        return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
+    if name == "adapter_weights":
+        return _weights(value)
     if name in ("image", "hint"):
         return [str(one) for one in (value if isinstance(value, list) else [value])]
     if (name, default) == ("port", 0) and type(value) is int and value > 65535:
@@ -193,6 +200,14 @@ def _labels(value: Any) -> list[int | str]:
     if not labels or not all(type(label) in (int, str) for label in labels):
         raise ConfigError(f"label must be a class, by its number or name, or several: label=[1,2], got {value!r}.")
     return labels
+
+
+def _weights(value: Any) -> list[float]:
+    """Numbers, one or several. Raises ConfigError."""
+    weights = [as_number(each) for each in (value if isinstance(value, list) else [value])]
+    if not weights or not all(type(each) in (int, float) and math.isfinite(each) for each in weights):
+        raise ConfigError(f"adapter_weights must be a number for each of the adapters: [1.0,0.5], got {value!r}.")
+    return [float(each) for each in weights]
 
 
 def sampled(options: dict[str, Any]) -> Literal["samples", "walk", "projection"]:

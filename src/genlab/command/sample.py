@@ -26,6 +26,7 @@ from genlab.model.condition import moved
 from genlab.model.parts import Adversarial
 from genlab.progress import progress
 from genlab.redaction import for_terminal
+from genlab.run.adapters import add_adapters
 from genlab.run.assemble import load_tokenizer
 from genlab.run.cpu_choice import of_run
 from genlab.run.load import load_run, load_template
@@ -61,12 +62,16 @@ def sample(
     steps: int | None = None,
     features: str | None = None,
     hint: Sequence[str] | None = None,
+    adapters: Sequence[str] | None = None,
+    adapter_weights: Sequence[float] | None = None,
 ) -> None:
     """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written. Or
     write a walk through them, of ``frames`` pictures from each to the next; or find the picture ``project``."""
     made = sampled({"n": n, "out": out, "frames": frames, "fps": fps, "project": project, "steps": steps,
                     "features": features})  # fmt: skip
     model, _ = load_run(config, run)
+    if adapters is not None or adapter_weights is not None:
+        add_adapters(model, run, adapters or (), adapter_weights)
     if isinstance(model, FillsIn):
         given = {"n": n, "label": label, "image": image, "hint": hint, "out": out, "frames": frames, "project": project}
         _fill(model, config, run, prompt, given)
@@ -85,6 +90,7 @@ def sample(
     told = "" if prompt is None else f"-prompt={_digest(prompt)}"
     told += "" if image is None else f"-image={_digest(*image)}"
     told += "" if hint is None else f"-hint={_digest(*hint)}"
+    told += "" if adapters is None else f"-adapters={_digest(*adapters, repr(adapter_weights))}"
     labels = model.conditions.label_of(typed) if label is not None else None
     told += "" if labels is None else f"-label={','.join(map(str, labels.tolist()))}"
     fewer = f"batch_size={max(1, batch_size // 2)}" if made != "projection" else "a machine with more"

@@ -57,7 +57,10 @@ def taught(base: Caption, word: str, prompts: Sequence[str] | None, data: Mappin
             )
         table = [0, *(names.index(name) for name in theirs[1:])]
         if names.index(word) not in table:
-            raise ValueError(f"no caption of the data has the word model.word={word}. Write it into them.")
+            raise ValueError(
+                f"no caption of the data has the word model.word={word}. Write it into them, or give all pictures one: "
+                f"model.prompts=[{word}]"
+            )
         prompts = list((data or {}).get("examples") or ()) or None
     found = TaughtCaption(base.size + 1, base.length, names, tuple(prompts or (word,)), table=tuple(table))
     for prompt in found.examples:
