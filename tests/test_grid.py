@@ -59,6 +59,7 @@ def class_of(family: str) -> Any:
     return resolve(family_class, "model")
 
 
+ELSEWHERE = ("model/rewards", "model/hint")  # groups of tests/test_policy_runs.py and tests/test_on_a_base.py
 ALIKE = ("latent_diffusion", "stylegan2")  # their parts are those of diffusion and of gan
 
 
@@ -260,7 +261,7 @@ def test_the_grid_is_not_empty() -> None:
     assert ("diffusion", "objective", "hinge") in ILLEGAL
     assert any({"model/objective=hinge", "model/objective/penalty=r1"} <= set(choice) for choice in SINGLE)
     named = {part for choice in SINGLE for part in choice}
-    groups = [g for g in GROUPS if g.startswith("model/") and g != "model/rewards"]  # of tests/test_policy_runs.py
+    groups = [g for g in GROUPS if g.startswith("model/") and g not in ELSEWHERE]
     assert {f"{group}={option}" for group in groups for option in {*GROUPS[group]} - ABROAD - STARTED} <= named
 
 

@@ -25,7 +25,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
             "the beginning of a text, which samples continue; or a caption, for a model conditioned on captions",
         ),
         "image": (None, "for a model that describes pictures: a picture, several ([a.png,b.png]) or a folder"),
-        "hint": (None, "for model=control: a picture whose edges, mask or layout is the hint, or several: [a.png,b.png]"),
+        "hint": (None, "for model=control: a picture that the hint is drawn from, or several: [a.png,b.png]"),
         "adapters": (None, "runs of model/adapter=lora or model=concept whose base is this run: [outputs/a,outputs/b]"),
         "adapter_weights": (None, "with adapters: a factor of the update of each, [1.0,0.5]. Default: 1 each"),
         "batch_size": (64, "how many at a time"),

@@ -101,7 +101,9 @@ class Concept(Diffusion):
         self.prior_caption: Tensor | None = None  # (1, length)
         if prior_prompt is not None:
             try:
-                self.prior_caption = known.read(prior_prompt) if not known.tokenized else self.caption.read(prior_prompt)
+                self.prior_caption = (
+                    known.read(prior_prompt) if not known.tokenized else self.caption.read(prior_prompt)
+                )
             except ValueError as error:
                 raise ValueError(f"model.prior_prompt: {error}") from error
         self.register_buffer("has_begun", torch.zeros(()))
@@ -152,7 +154,9 @@ class Concept(Diffusion):
             return
         for embedding in word_embeddings(self.network):
             rows = embedding.weight.detach()
-            like = rows[1:].mean(dim=0) if self.starts_like is None else rows[self.caption.names.index(self.starts_like)]
+            like = (
+                rows[1:].mean(dim=0) if self.starts_like is None else rows[self.caption.names.index(self.starts_like)]
+            )
             embedding.added.data.copy_(like)
         self.has_begun.fill_(1)
 
@@ -160,6 +164,11 @@ class Concept(Diffusion):
         if self.prior_weight:
             self.prior = self.drawn_prior()
         super().on_train_start()
+
+    @property
+    def prior_seed(self) -> int:
+        """Of the pictures of the class."""
+        return derive_seed(self.seed, 0)
 
     @torch.no_grad()
     def drawn_prior(self) -> Tensor:
@@ -169,7 +178,7 @@ class Concept(Diffusion):
         parts = []
         for first in range(0, self.prior_samples, _AT_A_TIME):
             indices = range(first, min(first + _AT_A_TIME, self.prior_samples))
-            stream = RandomStream.for_samples(derive_seed(self.seed, 0), indices, self.device)
+            stream = RandomStream.for_samples(self.prior_seed, indices, self.device)
             told = {_CAPTION: self.prior_caption.to(self.device).expand(len(indices), -1)}
             parts.append(self.base.sample(len(indices), told, stream).clamp(-1, 1))
         return torch.cat(parts)

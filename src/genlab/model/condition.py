@@ -110,7 +110,9 @@ class Conditions:
 
     def of(self, batch: Mapping[str, Tensor]) -> Condition | None:
         """The model's conditions in a batch, those that are drawn from its images among them."""
-        return {key: kind.of(batch) if isinstance(kind, Drawn) else batch[key] for key, kind in self.kinds.items()} or None
+        return {
+            key: kind.of(batch) if isinstance(kind, Drawn) else batch[key] for key, kind in self.kinds.items()
+        } or None
 
     def dropped(self, condition: Condition | None) -> Condition | None:
         """A training condition with a random share of its rows dropped, so that a model also learns to be

@@ -45,7 +45,9 @@ def _loaded(where: str, own: dict[str, Tensor], run: Path) -> Model:
     folder = run_folder.find(where, OPTION)
     theirs, _ = load_run(OmegaConf.create(run_folder.read_config(folder)), folder)
     if not adapter_names(theirs) and not isinstance(theirs, Concept):
-        raise ConfigError(f"{OPTION}={where}: it has no adapter. Name a run of model/adapter=lora, or of model=concept.")
+        raise ConfigError(
+            f"{OPTION}={where}: it has no adapter. Name a run of model/adapter=lora, or of model=concept."
+        )
     if quantizations(theirs):
         raise ConfigError(
             f"{OPTION}={where}: its adapter was trained on quantized weights, which {run} has not. Name a run of "

@@ -48,7 +48,8 @@ def _layout(name: str, shape: Sequence[int]) -> Tensor:
 
 def conditions_at(table: ImageTable, rows: np.ndarray) -> dict[str, Tensor]:
     """What a batch of the rows (N,) of a split holds."""
-    return {**table.told(rows), "image": to_float(torch.from_numpy(table.images[rows]))}
+    images = to_float(torch.from_numpy(table.images[rows]))
+    return {**table.told(rows), "image": images, "index": torch.from_numpy(rows)}
 
 
 def held_out_hints(model: GenerativeModel, data: Any, indices: Sequence[int]) -> Condition | None:

@@ -208,9 +208,9 @@ def parts_of(layer: nn.Linear | nn.Conv2d) -> dict[str, int]:
 def _maps(network: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
     """Those that can be adapted. Classes of their own may read a weight without calling the map."""
     for name, module in network.named_modules():
-        if type(module) in (nn.Linear, FusedLinear, nn.Conv2d) and module.weight.requires_grad:  # type: ignore[union-attr]
-            if getattr(module, "groups", 1) == 1:
-                yield name, module  # type: ignore[misc]
+        is_map = type(module) in (nn.Linear, FusedLinear, nn.Conv2d) and getattr(module, "groups", 1) == 1
+        if is_map and module.weight.requires_grad:  # type: ignore[union-attr]
+            yield name, module  # type: ignore[misc]
 
 
 def _names(name: str, parts: Mapping[str, int]) -> list[str]:
