@@ -21,7 +21,7 @@ from genlab.model.control import Control
 from genlab.run import run_folder
 from genlab.run.load import load_run
 from genlab.sampling.draw import sample_images
-from test_contract import SGD, STOPS, TRAIN_ALL, state
+from test_contract import STOPS, TRAIN_ALL, state
 from test_ddp import finish
 from tiny_run import CAPTIONS, UNET, SignalAt, only_run, popen, resume, same, small, train
 
@@ -161,8 +161,8 @@ def test_adapters_of_several_runs(base: Any, never_stopped: Any, tmp_path: Path)
     from genlab.run.adapters import add_adapters
 
     below = base("scenes")
-    given = (*BASES["scenes"], "model/adapter=lora", "model.adapter.rank=2", f"start={below}", "model.optimizer.lr=1e-2",
-             "budget.value=40")  # fmt: skip
+    given = (*BASES["scenes"], "model/adapter=lora", "model.adapter.rank=2", f"start={below}", "budget.value=40",
+             "model.optimizer.lr=1e-2")  # fmt: skip
     runs = [train(*given, f"seed={seed}", outputs=tmp_path / str(seed)) for seed in (1, 2)]
     first, second = map(str, runs)
     fresh = str(train(*given, "model.optimizer.lr=0", outputs=tmp_path / "fresh"))

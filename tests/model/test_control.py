@@ -246,14 +246,16 @@ def test_data_unlike_the_bases_are_refused() -> None:
     with pytest.raises(ValueError, match=r"trained on images of shape \(3, 8, 8\), the data have \(1, 8, 8\)"):
         made(shape=(1, 8, 8))
     for told in ({}, {"label": {"size": 4}}, {"label": None}):
-        with pytest.raises(ValueError, match="model.base was trained with a label of 3 values, and those of the data"):
+        with pytest.raises(
+            ValueError, match=r"model\.base was trained with a label of 3 values, and those of the data"
+        ):
             made(told=told)
     words = {**TOLD, "caption": {**TOLD["caption"], "names": ["<nothing>", "a", "blue", "dot"]}}
-    with pytest.raises(ValueError, match="model.base was trained with a caption of 4 values"):
+    with pytest.raises(ValueError, match=r"model\.base was trained with a caption of 4 values"):
         Control(diffusion("dit_of_words"), Edges(), OPTIMIZER, Constant(), SHAPE, words)
     with pytest.raises(ValueError, match=r"model/hint=layout needs data that know where their objects are"):
         made(Layout(), told={"label": TOLD["label"]})
-    with pytest.raises(ValueError, match="model.strength=-1 must be finite and at least 0"):
+    with pytest.raises(ValueError, match=r"model\.strength=-1 must be finite and at least 0"):
         made(strength=-1)
     model = Control(diffusion("mlp"), Edges(), OPTIMIZER, Constant(), SHAPE, TOLD)
     with pytest.raises(

@@ -35,7 +35,7 @@ from genlab.sampling.answered import Answered
 from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples, joined
 from genlab.sampling.fill import filled_in, read_masked
-from genlab.sampling.form import Form
+from genlab.sampling.form import Form, Typed
 from genlab.sampling.picture_file import read_picture
 from genlab.sampling.pictures import FOLDER as SAMPLES
 from genlab.sampling.pictures import Pictures
@@ -73,8 +73,9 @@ def sample(
     if adapters is not None or adapter_weights is not None:
         add_adapters(model, run, adapters or (), adapter_weights)
     if isinstance(model, FillsIn):
-        given = {"n": n, "label": label, "image": image, "hint": hint, "out": out, "frames": frames, "project": project}
-        _fill(model, config, run, prompt, given)
+        others = {"n": n, "label": label, "image": image, "hint": hint, "out": out, "frames": frames}
+        others["project"] = project
+        _fill(model, config, run, prompt, others)
         return
     if not isinstance(model, GenerativeModel):
         raise ConfigError(f"{run} holds a {type(model).__name__}, which does not draw samples. Name another run.")
@@ -85,7 +86,7 @@ def sample(
     template = load_template(run)
     if template is not None and isinstance(form, Texts):
         form = Answered(ChatTokens(template, form.tokenizer))
-    given = {"label": label, "prompt": None if prompt is None else [prompt], "image": image, "hint": hint}
+    given: Typed = {"label": label, "prompt": None if prompt is None else [prompt], "image": image, "hint": hint}
     typed = form.read(model, given, run)
     told = "" if prompt is None else f"-prompt={_digest(prompt)}"
     told += "" if image is None else f"-image={_digest(*image)}"

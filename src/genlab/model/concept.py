@@ -85,7 +85,7 @@ class Concept(Diffusion):
             {},
             [],
             dropout,
-            guidance or base.guidance,
+            guidance or base.guidance,  # type: ignore[arg-type]
             adapter,
             compile,
             seed,

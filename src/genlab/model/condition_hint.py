@@ -14,7 +14,10 @@ HINT = "hint"  # in conditions
 
 @dataclass(frozen=True)
 class Hint(Picture):
-    """Maps (N, K, H, W) on [0, 1]; those of NaN are empty. Drawn from a column of a batch, or of the user's pictures."""
+    """Maps (N, K, H, W) on [0, 1]; those of NaN are empty.
+
+    Drawn from a column of a batch, or from the user's pictures.
+    """
 
     source: HintSource
 

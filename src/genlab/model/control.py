@@ -46,7 +46,6 @@ class Control(Diffusion):
         check_data_of(base, shape, told)
         if not 0 <= strength < math.inf:
             raise ValueError(f"model.strength={strength} must be finite and at least 0.")
-        guidance = guidance or base.guidance
         super().__init__(
             base.make_network,
             base.objective,
@@ -57,7 +56,7 @@ class Control(Diffusion):
             told,
             [*base.conditions.kinds],
             base.conditions.dropout if condition_dropout is None else condition_dropout,
-            guidance,
+            guidance or base.guidance,  # type: ignore[arg-type]
             compile=compile,
             seed=seed,
         )
@@ -85,7 +84,7 @@ class Control(Diffusion):
         """Where the run is new, the branch is made a copy of the base, whose weights are there by now."""
         if not self.is_copied:
             branch, theirs = self.network.branch, self.base.network.state_dict()
-            put_weights(branch, branch.copied_from(theirs))  # type: ignore[operator, arg-type]
+            put_weights(branch, branch.copied_from(theirs))  # type: ignore[operator, arg-type, union-attr]
             self.is_copied.fill_(1)
 
     def loss(self, x: Tensor, condition: Condition | None, progress: float) -> Tensor:

@@ -1,6 +1,6 @@
 """Adapters of several runs, put on the model of another that they were trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,20 +27,20 @@ def add_adapters(model: Model, run: Path, adapters: Sequence[str], weights: Sequ
     """
     if weights is not None and len(weights) != len(adapters):
         raise ConfigError(
-            f"adapter_weights: there are {len(weights)}, and of {OPTION} {len(adapters)}. Give one to each, in their order."
+            f"adapter_weights: there are {len(weights)}, and of {OPTION} {len(adapters)}. Give one to each."
         )
     own = dict(model.named_parameters(remove_duplicate=False))
     loaded = [_loaded(where, own, run) for where in adapters]
     for theirs, weight in zip(loaded, weights or [1.0] * len(loaded), strict=True):
         state = dict(theirs.named_parameters(remove_duplicate=False))
-        for name, change in changes(theirs, state).items():  # type: ignore[arg-type]
+        for name, change in changes(theirs, state).items():
             own[name].add_(weight * change.to(own[name].device))
     for where, theirs in zip(adapters, loaded, strict=True):
         if isinstance(theirs, Concept):
             _teach(model, theirs, where, run)
 
 
-def _loaded(where: str, own: dict[str, Tensor], run: Path) -> Model:
+def _loaded(where: str, own: Mapping[str, Tensor], run: Path) -> Model:
     """The model of a run with an adapter, whose frozen weights are ``own``."""
     folder = run_folder.find(where, OPTION)
     theirs, _ = load_run(OmegaConf.create(run_folder.read_config(folder)), folder)
@@ -53,9 +53,9 @@ def _loaded(where: str, own: dict[str, Tensor], run: Path) -> Model:
             f"{OPTION}={where}: its adapter was trained on quantized weights, which {run} has not. Name a run of "
             "model.adapter.quantization=null."
         )
-    trained = {name for name, p in theirs.named_parameters(remove_duplicate=False) if p.requires_grad}
-    frozen = {name: p for name, p in theirs.named_parameters(remove_duplicate=False) if name not in trained}
-    for name in (name for name in changes(theirs, dict(theirs.named_parameters(remove_duplicate=False)))):
+    every = dict(theirs.named_parameters(remove_duplicate=False))
+    frozen = {name: p for name, p in every.items() if not p.requires_grad}
+    for name in changes(theirs, every):
         if name not in own or own[name].shape != frozen[name].shape:
             raise ConfigError(f"{OPTION}={where}: {run} has not the network that it was trained on ({name}).")
     for name, value in frozen.items():

@@ -22,7 +22,7 @@ def read_hints(model: GenerativeModel, names: Sequence[str], bits: int) -> Tenso
     kind = model.conditions.kinds[HINT]
     assert isinstance(kind, Hint)
     if kind.source.reads == "image":
-        shape = model.shape  # type: ignore[attr-defined]
+        shape: Sequence[int] = model.shape  # type: ignore[assignment]
         pictures = torch.stack([read_picture(read_path(name), shape, bits, HINT) for name in names])
         return kind.of({"image": to_float(pictures)})
     try:
@@ -40,7 +40,7 @@ def _layout(name: str, shape: Sequence[int]) -> Tensor:
         raise DataError(f"{HINT}={name} is not a picture that can be read: {error}.") from error
     if mode not in ("L", "P") or pixels.shape != tuple(shape[1:]):
         raise DataError(
-            f"{HINT}={name}: a layout is a gray picture of {shape[2]}x{shape[1]} pixels whose levels are the numbers of "
+            f"{HINT}={name}: a layout is a gray picture of {shape[2]}x{shape[1]} pixels whose levels are numbers of "
             f"classes, and this one is {pixels.shape[1]}x{pixels.shape[0]} of mode {mode}. Save one of mode L."
         )
     return torch.from_numpy(pixels)

@@ -168,8 +168,13 @@ class Generate:
             for samples in draws(model, indices, asked, seed, batch_size):
                 images.append(form.content(samples))
                 advance(len(samples))
-        captions = self._captions(asked) if asked is not None and "caption" in asked else None
+        captions = self._written(model, asked) if asked is not None and "caption" in asked else None
         return Examples.of(image=torch.cat(images), label=model.conditions.label_of(asked), caption=captions)
+
+    def _written(self, model: GenerativeModel, asked: Condition) -> list[str]:
+        """The captions of samples; those of a model with words of its own in these."""
+        kind = model.conditions.kinds["caption"]
+        return kind.words(asked["caption"]) if isinstance(kind, Drawn) else self._captions(asked)
 
     def check_examples(self, examples: Examples) -> None:
         shape = tuple(examples[self.key].shape[1:])

@@ -171,7 +171,7 @@ class LoRAConv2d(nn.Conv2d):
             setattr(self, name, getattr(base, name))
         self._reversed_padding_repeated_twice = base._reversed_padding_repeated_twice
         self.weight = base.weight
-        self.register_parameter("bias", base.bias)
+        self.register_parameter("bias", base.bias)  # type: ignore[arg-type]
         self.in_features, self.rank, self.scale = base.in_channels, rank, scale
         self.parts = {WHOLE: base.out_channels}
         self.updates = nn.ModuleDict({WHOLE: LowRankConvolution(base, rank, scale, dropout)})

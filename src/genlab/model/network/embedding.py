@@ -185,10 +185,13 @@ class CaptionEmbedding(nn.Module):
 class MoreWords(nn.Module):
     """The embedding of a vocabulary that has grown: the rows of its words, which stay as they are, and new ones."""
 
+    weight: nn.Parameter  # (W, width)
+    added: nn.Parameter  # (R, width)
+
     def __init__(self, known: "nn.Embedding | MoreWords", new: Tensor):
         """``new``: (R, width), the vectors of R words more."""
         super().__init__()
-        self.weight = known.weight  # (W, width)
+        self.weight = known.weight  # type: ignore[assignment]
         before = [known.added] if isinstance(known, MoreWords) else []
         self.added = nn.Parameter(torch.cat([*(rows.detach() for rows in before), new]))
 

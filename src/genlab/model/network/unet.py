@@ -117,43 +117,6 @@ class UNet(nn.Module):
         return UNetBranch(self, hint_channels)
 
 
-class UNetBranch(nn.Module):
-    """The control of a U-Net (Zhang et al. 2023, figure 3): copies of its way down and its middle, which see a hint,
-    and a zero-initialized convolution of 1x1 for what each of them puts out."""
-
-    def __init__(self, network: UNet, hint_channels: int):
-        super().__init__()
-        for name in ("noise_level", "told", "to_patches", "stem", "encoder"):
-            self.register_module(name, copy.deepcopy(getattr(network, name)))
-        self.attends_to_words = network.attends_to_words
-        self.middle = Decoder()
-        for block, takes_skip in zip(network.decoder.blocks, network.decoder.takes_skip, strict=True):
-            if takes_skip:
-                break
-            self.middle.append(copy.deepcopy(block), takes_skip=False)  # type: ignore[arg-type]
-        widths = [network.stem.out_channels, *(block.conv2.out_channels for block in self.encoder.blocks)]
-        self.hint = HintEncoder(hint_channels, self.to_patches.downscale_factor, widths[0])
-        self.links = nn.ModuleList(_zero(nn.Conv2d(width, width, 1)) for width in [*widths, widths[-1]])
-        self.requires_grad_(True)
-
-    def copied_from(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of the state dict of the network, what this one begins with, by its own names."""
-        own = {*self.state_dict()}
-        middle = {f"middle.{name.removeprefix('decoder.')}": value for name, value in weights.items()}
-        return {name: value for name, value in {**weights, **middle}.items() if name in own}
-
-    begin, embed = UNet.begin, UNet.embed
-
-    def forward(
-        self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None, hint: Tensor
-    ) -> list[Tensor]:
-        """``hint``: (N, hint_channels, H, W). -> what is added to each skip connection, and to the middle's output."""
-        embedding, words = self.embed(noise_level, condition)  # type: ignore[misc]
-        skips = self.encoder(self.begin(x) + self.hint(hint), embedding, words)  # type: ignore[misc]
-        outputs = [*skips, self.middle(list(skips), embedding, words)]
-        return [link(output) for link, output in zip(self.links, outputs, strict=True)]
-
-
 class Encoder(nn.Module):
     """The way down: what the stem and every block put out."""
 
@@ -263,6 +226,47 @@ class Reading(nn.Module):
     def forward(self, x: Tensor, words: Words) -> Tensor:
         pixels = self.norm(x).flatten(2).mT  # (N, H * W, channels)
         return x + self.attention(pixels, *words).mT.unflatten(2, x.shape[2:])
+
+
+class UNetBranch(nn.Module):
+    """The control of a U-Net (Zhang et al. 2023, figure 3): copies of its way down and its middle, which see a hint,
+    and a zero-initialized convolution of 1x1 for what each of them puts out."""
+
+    encoder: Encoder
+    to_patches: nn.PixelUnshuffle
+
+    def __init__(self, network: UNet, hint_channels: int):
+        super().__init__()
+        for name in ("noise_level", "told", "to_patches", "stem", "encoder"):
+            self.register_module(name, copy.deepcopy(getattr(network, name)))
+        self.attends_to_words = network.attends_to_words
+        self.middle = Decoder()
+        for block, takes_skip in zip(network.decoder.blocks, network.decoder.takes_skip, strict=True):
+            if takes_skip:
+                break
+            self.middle.append(copy.deepcopy(block), takes_skip=False)  # type: ignore[arg-type]
+        widths: list[int] = [network.stem.out_channels]
+        widths += [block.conv2.out_channels for block in self.encoder.blocks]  # type: ignore[misc, union-attr]
+        self.hint = HintEncoder(hint_channels, self.to_patches.downscale_factor, widths[0])
+        self.links = nn.ModuleList(_zero(nn.Conv2d(width, width, 1)) for width in [*widths, widths[-1]])
+        self.requires_grad_(True)
+
+    def copied_from(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of the state dict of the network, what this one begins with, by its own names."""
+        own = {*self.state_dict()}
+        middle = {f"middle.{name.removeprefix('decoder.')}": value for name, value in weights.items()}
+        return {name: value for name, value in {**weights, **middle}.items() if name in own}
+
+    begin, embed = UNet.begin, UNet.embed
+
+    def forward(
+        self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None, hint: Tensor
+    ) -> list[Tensor]:
+        """``hint``: (N, hint_channels, H, W). -> what is added to each skip connection, and to the middle's output."""
+        embedding, words = self.embed(noise_level, condition)  # type: ignore[misc]
+        skips = self.encoder(self.begin(x) + self.hint(hint), embedding, words)  # type: ignore[misc]
+        outputs = [*skips, self.middle(list(skips), embedding, words)]  # of the middle last
+        return [link(output) for link, output in zip(self.links, outputs, strict=True)]
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Module:
