@@ -10,7 +10,7 @@ from test_control import NETWORKS, OPTIMIZER, SHAPE, TOLD, diffusion
 from torch import Tensor, nn
 
 from genlab.model.adapter.lora import LoRA, adapter_names
-from genlab.model.concept import Concept, teach, word_embeddings
+from genlab.model.concept import Concept, word_embeddings
 from genlab.model.diffusion import Diffusion
 from genlab.model.network.mmdit import MMDiT
 from genlab.model.schedule import Constant
@@ -162,17 +162,17 @@ def test_a_model_is_taught_the_words_of_others() -> None:
         m.sample(1, {"caption": m.caption.read(f"a {m.word}")}, RandomStream.for_samples(0, range(1)))
         for m in (first, second)
     ]
-    teach(base, first)
-    teach(base, second)
+    first.teach(base)
+    second.teach(base)
     caption: Any = base.conditions.kinds["caption"]
     assert caption.names[-2:] == ("sks", "zwx")
     for word, image in zip(("sks", "zwx"), expected, strict=True):
         found = base.sample(1, {"caption": caption.read(f"a {word}")}, RandomStream.for_samples(0, range(1)))
         assert torch.equal(found, image)
     with pytest.raises(ValueError, match="the model knows the word sks already"):
-        teach(base, first)
+        first.teach(base)
     with pytest.raises(ValueError, match="not conditioned on captions"):
-        teach(diffusion("dit"), first)
+        first.teach(diffusion("dit"))
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

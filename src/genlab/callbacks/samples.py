@@ -7,7 +7,6 @@ from genlab.callbacks.ema import averaged_weights
 from genlab.callbacks.periodic_samples import PeriodicSamples, samples_folder, shown_by
 from genlab.machine.memory import enough_memory
 from genlab.model.base import GenerativeModel, Grows, HasLatent
-from genlab.model.condition_hint import HINT
 from genlab.sampling.draw import asked_of, sample_images
 from genlab.sampling.hints import held_out_hints, shown_hints
 from genlab.sampling.latents import interpolations, reconstructions
@@ -45,7 +44,7 @@ class SampleGrid(PeriodicSamples):
             hinted = held_out_hints(model, trainer.datamodule, range(self.rows * self.columns))  # type: ignore[attr-defined]
             grids = {"samples": sample_images(model, range(self.rows * self.columns), self.seed, hinted, bits)}
             if hinted:
-                grids["hints"] = shown_hints(hinted[HINT])
+                grids["hints"] = shown_hints(hinted)
             self.drawn = model.progress.examples, grids["samples"]
             if isinstance(model, HasLatent):
                 table = trainer.datamodule.table("val")  # type: ignore[attr-defined]

@@ -390,6 +390,30 @@ class HasLatent(Protocol):
 
 
 @runtime_checkable
+class HasDenoiser(Protocol):
+    """Diffusion models of data themselves, not of latents, which others are put on."""
+
+    def denoiser(self, condition: Condition | None, network: nn.Module | None = None) -> Any:
+        """D(x; sigma) under a condition."""
+        ...
+
+    def loss(self, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
+        """The training loss of ``x`` (N, C, H, W), a scalar; ``progress`` in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class TeachesWord(Protocol):
+    """Models that have learned one more word of captions than what they were put on."""
+
+    word: str
+
+    def teach(self, model: nn.Module) -> None:
+        """Give it to another on the same base. Raises ValueError: it knows it, or takes no captions."""
+        ...
+
+
+@runtime_checkable
 class HasPrior(Protocol):
     """Models with one latent per image and a standard normal prior, for paths through latent space.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.errors import ConfigError, did_you_mean
-from genlab.model.base import Condition, LearningRateSchedule, OptimizerFactory
+from genlab.model.base import Condition, HasDenoiser, LearningRateSchedule, OptimizerFactory
 from genlab.model.condition import Conditions
 from genlab.model.condition_concept import TaughtCaption, taught
 from genlab.model.condition_kind import Caption
@@ -42,7 +42,7 @@ class Concept(Diffusion):
 
     def __init__(
         self,
-        base: Annotated[Diffusion, FROM_ELSEWHERE],  # the model of a trained run with captions
+        base: Annotated[HasDenoiser, FROM_ELSEWHERE],  # the model of a trained run with captions
         word: str,  # a new one
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
@@ -60,6 +60,7 @@ class Concept(Diffusion):
         seed: int = 0,
     ):
         """Raises ValueError: the base has no captions, or an argument does not suit it or is outside its range."""
+        assert isinstance(base, Diffusion)
         if tuple(base.shape) != tuple(shape):
             raise ValueError(
                 f"model.base was trained on images of shape {tuple(base.shape)}, the data have {tuple(shape)}. Name "
@@ -194,6 +195,21 @@ class Concept(Diffusion):
         told = {_CAPTION: self.prior_caption.to(x.device).expand(len(x), -1)}
         return loss + self.prior_weight * super().loss(self.prior[rows], told, progress)
 
+    def teach(self, model: nn.Module) -> None:
+        """Give its word to ``model``, a diffusion model on the same base, after the words that this one has. Raises
+        ValueError: it has it, or takes no captions."""
+        caption = model.conditions.kinds.get(_CAPTION) if isinstance(model, Diffusion) else None
+        if not isinstance(model, Diffusion) or not isinstance(caption, Caption):
+            raise ValueError("the model is not conditioned on captions")
+        if self.word in caption.names:
+            raise ValueError(f"the model knows the word {self.word} already")
+        add_words(model.network, 1)
+        for own, learned in zip(word_embeddings(model.network), word_embeddings(self.network), strict=True):
+            own.added.data[-1] = learned.added.data[-1]
+        names = (*caption.names, self.word)
+        known = TaughtCaption(caption.size + 1, caption.length, names, tuple(caption.examples))
+        model.conditions = Conditions({**model.conditions.kinds, _CAPTION: known}, model.conditions.dropout)
+
 
 def word_embeddings(network: nn.Module) -> list[MoreWords]:
     """Those of a network that has been taught words."""
@@ -211,19 +227,3 @@ def add_words(network: nn.Module, count: int) -> None:
     for module in found:
         weight = module.words.weight
         module.words = MoreWords(module.words, weight.new_zeros(count, weight.shape[1]))  # type: ignore[assignment, arg-type]
-
-
-def teach(model: Diffusion, other: Concept) -> None:
-    """Give ``model``, made with the same base as ``other``, the word of that one, after its own. Raises ValueError: it
-    has it, or takes no captions."""
-    caption = model.conditions.kinds.get(_CAPTION)
-    if not isinstance(caption, Caption):
-        raise ValueError("the model is not conditioned on captions")
-    if other.word in caption.names:
-        raise ValueError(f"the model knows the word {other.word} already")
-    add_words(model.network, 1)
-    for own, theirs in zip(word_embeddings(model.network), word_embeddings(other.network), strict=True):
-        own.added.data[-1] = theirs.added.data[-1]
-    names = (*caption.names, other.word)
-    known = TaughtCaption(caption.size + 1, caption.length, names, tuple(caption.examples))
-    model.conditions = Conditions({**model.conditions.kinds, _CAPTION: known}, model.conditions.dropout)

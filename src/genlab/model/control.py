@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.errors import ConfigError
-from genlab.model.base import Condition, LearningRateSchedule, OptimizerFactory
+from genlab.model.base import Condition, HasDenoiser, LearningRateSchedule, OptimizerFactory
 from genlab.model.condition import Conditions
 from genlab.model.condition_hint import HINT, Hint
 from genlab.model.diffusion import Diffusion
@@ -30,7 +30,7 @@ class Control(Diffusion):
 
     def __init__(
         self,
-        base: Annotated[Diffusion, FROM_ELSEWHERE],  # the model of a trained run
+        base: Annotated[HasDenoiser, FROM_ELSEWHERE],  # the model of a trained run
         hint: HintSource,
         optimizer: OptimizerFactory,
         schedule: LearningRateSchedule,
@@ -43,6 +43,7 @@ class Control(Diffusion):
         seed: int = 0,
     ):
         """Raises ValueError: the data are not like those of the base, or an argument is outside its range."""
+        assert isinstance(base, Diffusion)
         check_data_of(base, shape, told)
         if not 0 <= strength < math.inf:
             raise ValueError(f"model.strength={strength} must be finite and at least 0.")

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from genlab.errors import ConfigError
 from genlab.model.adapter.lora import adapter_names, changes, quantizations
-from genlab.model.base import Model
-from genlab.model.concept import Concept, teach
-from genlab.model.diffusion import Diffusion
+from genlab.model.base import Model, TeachesWord
 from genlab.run import run_folder
 from genlab.run.load import load_run
 
@@ -36,15 +34,18 @@ def add_adapters(model: Model, run: Path, adapters: Sequence[str], weights: Sequ
         for name, change in changes(theirs, state).items():
             own[name].add_(weight * change.to(own[name].device))
     for where, theirs in zip(adapters, loaded, strict=True):
-        if isinstance(theirs, Concept):
-            _teach(model, theirs, where, run)
+        if isinstance(theirs, TeachesWord):
+            try:
+                theirs.teach(model)
+            except ValueError as error:
+                raise ConfigError(f"{OPTION}={where}: {error}. Leave it out.") from error
 
 
 def _loaded(where: str, own: Mapping[str, Tensor], run: Path) -> Model:
     """The model of a run with an adapter, whose frozen weights are ``own``."""
     folder = run_folder.find(where, OPTION)
     theirs, _ = load_run(OmegaConf.create(run_folder.read_config(folder)), folder)
-    if not adapter_names(theirs) and not isinstance(theirs, Concept):
+    if not adapter_names(theirs) and not isinstance(theirs, TeachesWord):
         raise ConfigError(
             f"{OPTION}={where}: it has no adapter. Name a run of model/adapter=lora, or of model=concept."
         )
@@ -65,12 +66,3 @@ def _loaded(where: str, own: Mapping[str, Tensor], run: Path) -> Model:
                 "that it began with: run=outputs/<model>-<data>/<run>"
             )
     return theirs
-
-
-def _teach(model: Model, theirs: Concept, where: str, run: Path) -> None:
-    if not isinstance(model, Diffusion):
-        raise ConfigError(f"{OPTION}={where}: the model of {run}, a {type(model).__name__}, learns no words.")
-    try:
-        teach(model, theirs)
-    except ValueError as error:
-        raise ConfigError(f"{OPTION}={where}: {error}. Leave it out.") from error

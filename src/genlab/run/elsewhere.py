@@ -26,8 +26,16 @@ from genlab.config.slots import needs
 from genlab.errors import CheckpointError, ConfigError
 from genlab.files.atomic import prepare_folder, write_atomically
 from genlab.metrics.extractor.classifier import ClassifierFeatures
-from genlab.model.base import Classifies, ComparesCaptions, HasFeatures, HasLatent, HasTokens, Model, ScoresAnswers
-from genlab.model.diffusion import Diffusion
+from genlab.model.base import (
+    Classifies,
+    ComparesCaptions,
+    HasDenoiser,
+    HasFeatures,
+    HasLatent,
+    HasTokens,
+    Model,
+    ScoresAnswers,
+)
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
 from genlab.model.renamed_weights import renamed
 from genlab.run import run_folder
@@ -48,7 +56,7 @@ _LACKS: dict[Any, tuple[str, str]] = {  # what an unsuitable model lacks, and mo
         "has no features of images",
         "classifier, contrastive, self_distillation, masked_autoencoder or jepa",
     ),
-    Diffusion: ("is not a diffusion model", "diffusion"),
+    HasDenoiser: ("is not a diffusion model", "diffusion"),
     ComparesCaptions: ("does not compare images with captions", "contrastive_text"),
 }
 Entry = Mapping[str, Any]

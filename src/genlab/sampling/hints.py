@@ -60,9 +60,10 @@ def held_out_hints(model: GenerativeModel, data: Any, indices: Sequence[int]) ->
     return model.conditions.of(conditions_at(table, np.array(indices) % len(table)))
 
 
-def shown_hints(hints: Tensor) -> Tensor:
-    """Hints (N, K, H, W) as gray pictures (N, 1, H, W) uint8: of several maps each has a gray of its own, from black
-    for the first to white."""
+def shown_hints(condition: Condition) -> Tensor:
+    """The hints (N, K, H, W) of a condition as gray pictures (N, 1, H, W) uint8: of several maps each has a gray of
+    its own, from black for the first to white."""
+    hints = condition[HINT]
     maps = hints.shape[1]
     grays = torch.linspace(0, 255, maps) if maps > 1 else torch.tensor([255.0])
     return (hints.cpu() * grays.view(1, -1, 1, 1)).sum(dim=1, keepdim=True).round().to(torch.uint8)
