@@ -1611,6 +1611,16 @@ ELSEWHERE = (
         "model/test_stylegan2_pickle.py::test_a_run_begins_with_the_weights_of_a_file_and_says_what_it_needs",
     ),
     Elsewhere(
+        "metrics/layout_iou.py",
+        "is given no hint",
+        "metrics/test_layout_iou.py::test_what_does_not_suit_it_is_refused",
+    ),
+    Elsewhere(
+        "metrics/layout_iou.py",
+        "needs scenes with layouts",
+        "metrics/test_layout_iou.py::test_what_does_not_suit_it_is_refused",
+    ),
+    Elsewhere(
         "model/condition_concept.py",
         "which the base does not know",
         "model/test_concept.py::test_what_does_not_suit_the_base_is_refused",
