@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from PIL import Image
 from chats import lines, said
 from genlab.config.tree import ConfigTree
 from genlab.data.base import ConditionSpec, DataSpec
+from genlab.data.shapes import Shapes
 from genlab.data.tokenizer.bpe import BPE
 from genlab.sampling.png import save_png
 from genlab.trust.own_runs import seal
@@ -222,11 +224,20 @@ def runs() -> None:
         make_run(name, "data=digits", choice)
 
 
-def make_run(name: str, *choices: str) -> None:
+def bases() -> None:
+    """Diffusion models of scenes and of digits, which others are put on."""
+    runs()
+    scenes = Shapes(image_size=16, num_val=20).spec.to_config()
+    make_run("scenes", "data=shapes", "model=diffusion", "model.conditions=[caption]", spec=scenes)
+    make_run("labels", "data=shapes", "model=diffusion", spec=scenes)
+    make_run("mlp", "data=shapes", "model=diffusion", "model/network=mlp", spec=scenes)
+
+
+def make_run(name: str, *choices: str, spec: Any = None) -> None:
     Path(name).mkdir()
     config = ConfigTree().compose(choices)
     config.run_dir, config.run_id = name, name
-    config.spec = SPEC
+    config.spec = spec or SPEC
     OmegaConf.save(config, f"{name}/config.yaml", resolve=True)
     Path(name, "overrides.yaml").write_text("[]")
 
@@ -311,6 +322,7 @@ RANDOM = "metrics/extractor=random"
 MLP = ("model/network=mlp", "model.network.width=8")
 DIGITS = ("train", *SHORT, "data=digits")
 EDIT = ("edit", "run=x", "image=a.png")
+CONCEPT = ("model=concept", "model.base=scenes", "model.prompts=[a sks]")
 SCENES = ("train", *SHORT, "data=shapes", "data.image_size=16", "data.num_val=20")
 IMAGES = ("train", *SHORT, CACHE, "data=image_folder", "data.root=p", *MLP)
 CAPTIONED = ("train", *SHORT, CACHE, "data=captioned_folder", "data.root=p", "data.image_size=16", *MLP)
@@ -541,6 +553,69 @@ TRIED = (
         "leaves no channels at",
         (*DIGITS, "model=stylegan2", "model.generator.channel_base=8"),
         ("model.generator.channel_base=256 model.discriminator.channel_base=256",),
+    ),
+    Tried(
+        "model/control.py",
+        "cannot be controlled",
+        (*SCENES, "model=control", "model.base=mlp"),
+        ("model.base=scenes",),
+        bases,
+    ),
+    Tried(
+        "model/hint/layout.py",
+        "know where their objects are",
+        (*SCENES, "model=control", "model.base=scenes", "model/hint=layout"),
+        ("data.layout=true", "model/hint=edges"),
+        bases,
+    ),
+    Tried(
+        "model/concept.py",
+        "so it knows no words",
+        (*SCENES, "model=concept", "model.base=labels", "model.prompts=[a sks]"),
+        ("model.base=scenes",),
+        bases,
+    ),
+    Tried(
+        "model/concept.py",
+        "needs the caption of the class",
+        (*SCENES, *CONCEPT, "model/adapter=lora", "model.prior_weight=1"),
+        ("'model.prior_prompt=a circle'",),
+        bases,
+    ),
+    Tried(
+        "model/concept.py",
+        "only the vector of the word is trained",
+        (*SCENES, *CONCEPT, "model.prior_weight=1", "model.prior_prompt=a circle"),
+        ("model/adapter=lora", "model.prior_weight=0"),
+        bases,
+    ),
+    Tried(
+        "model/condition_concept.py",
+        "must be one word in lower case",
+        (*SCENES, *CONCEPT, "model.word=Sks"),
+        ("model.word=sks",),
+        bases,
+    ),
+    Tried(
+        "model/condition_concept.py",
+        "the base knows this word",
+        (*SCENES, "model=concept", "model.base=scenes", "model.word=red"),
+        ("model.word=red2",),
+        bases,
+    ),
+    Tried(
+        "model/condition_concept.py",
+        "no caption of the data has the word",
+        (*SCENES, "model=concept", "model.base=scenes"),
+        ("model.prompts=[sks]",),
+        bases,
+    ),
+    Tried(
+        "model/condition_concept.py",
+        "which is to be learned",
+        (*SCENES, "model=concept", "model.base=scenes", "model.prompts=[a circle]"),
+        ("model.prompts=[sks]",),
+        bases,
     ),
     Tried("sweep/space.py", "is named twice", ("train", "-m", "data=digits", "seed=0,1", "seed=2"), ("seed=0,1,2",)),
     Tried(
@@ -1486,6 +1561,24 @@ TRIED = (
 
 
 OFFERED = (
+    Offered(
+        "model/condition_concept.py",
+        "its captions are not made of whole words",
+        "another base",
+        "data=captioned_folder data/tokenizer=words",
+    ),
+    Offered(
+        "model/concept.py",
+        "is too small to be sharded",
+        "several processes",
+        "model=concept trainer.strategy=ddp",
+    ),
+    Offered(
+        "run/adapters.py",
+        "was trained on quantized weights",
+        "another adapter",
+        "model/adapter=lora model.adapter.quantization=null",
+    ),
     Offered("interop/gguf.py", "are not read from .gguf files", "a file of such a model, and two packages"),
     Offered(
         "metrics/sandbox.py",
@@ -1599,6 +1692,36 @@ ELSEWHERE = (
         "interop/stylegan2_pickle.py",
         "its networks are others than this model's",
         "model/test_stylegan2_pickle.py::test_a_run_begins_with_the_weights_of_a_file_and_says_what_it_needs",
+    ),
+    Elsewhere(
+        "metrics/layout_iou.py",
+        "is given no hint",
+        "metrics/test_layout_iou.py::test_what_does_not_suit_it_is_refused",
+    ),
+    Elsewhere(
+        "metrics/layout_iou.py",
+        "needs scenes with layouts",
+        "metrics/test_layout_iou.py::test_what_does_not_suit_it_is_refused",
+    ),
+    Elsewhere(
+        "model/condition_concept.py",
+        "which the base does not know",
+        "model/test_concept.py::test_what_does_not_suit_the_base_is_refused",
+    ),
+    Elsewhere(
+        "run/adapters.py",
+        "it has no adapter",
+        "test_on_a_base.py::test_adapters_of_several_runs",
+    ),
+    Elsewhere(
+        "run/adapters.py",
+        "it was trained on other weights than those",
+        "test_on_a_base.py::test_adapters_of_several_runs",
+    ),
+    Elsewhere(
+        "command/options.py",
+        "whose base is this run",
+        "test_on_a_base.py::test_adapters_of_several_runs",
     ),
     Elsewhere(
         "model/objective/policy.py",

@@ -75,6 +75,8 @@ LOADERS = {  # what each may call; all look before they load
 # A family inside another, on other data; and those that train another further.
 MADE_OF = {
     "genlab.model.latent_diffusion": {"genlab.model.diffusion"},
+    "genlab.model.control": {"genlab.model.diffusion"},
+    "genlab.model.concept": {"genlab.model.diffusion"},
     "genlab.model.diffusion_preference": {"genlab.model.diffusion"},
     "genlab.model.diffusion_policy": {"genlab.model.diffusion"},
     "genlab.model.progan": {"genlab.model.gan"},
@@ -83,7 +85,7 @@ MADE_OF = {
     "genlab.model.image_reward": {"genlab.model.reward_model"},
 }
 KNOWN_TO_NETWORKS = {f"genlab.model.{name}" for name in ("condition_kind", "elsewhere", "gathered")}
-PARTS = ("network", "objective", "sampler", "guidance", "likelihood", "quantizer")
+PARTS = ("network", "objective", "sampler", "guidance", "likelihood", "quantizer", "hint")
 
 
 def imports(path: Path, everywhere: bool = True) -> Iterator[str]:

@@ -32,7 +32,11 @@ SPEC = {
     "shape": [3, 32, 32],
     "vocab_size": None,
     "start_token": None,
-    "condition": {"label": {"size": 10, "names": []}, "caption": {"size": 9, "length": 4, "names": []}},
+    "condition": {
+        "label": {"size": 10, "names": []},
+        "caption": {"size": 9, "length": 4, "names": []},
+        "layout": {"size": 3, "names": []},
+    },
 }
 
 
@@ -41,6 +45,10 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a run whose model others build on; its config is all that is needed of it here."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "config.yaml").write_text(yaml.safe_dump(composed("model=vae", "model.latent_shape=[4,8,8]")))
+    (folder / "base").mkdir()
+    base = composed("model=diffusion", "model.conditions=[caption]")
+    base["model"]["told"]["caption"]["names"] = ["<nothing>", *"abcdefgh"]
+    (folder / "base" / "config.yaml").write_text(yaml.safe_dump(base))
     return str(folder)
 
 
@@ -62,7 +70,8 @@ def composed(*overrides: str, autoencoder: str = "") -> Any:
     """A checked config; what only a user can know (``???``) is any text, as it is for a path or a name."""
     config = TREE.compose(overrides)
     for key in missing(config):
-        OmegaConf.update(config, key, autoencoder if key == "model.autoencoder" else "/given")
+        given = {"model.autoencoder": autoencoder, "model.base": f"{autoencoder}/base"}.get(key, "/given")
+        OmegaConf.update(config, key, given)
     check_config(config)
     spec = TEXT if {"data=preferences", "data=prompts", "data=python_docs"} & {*overrides} else SPEC
     config.spec, config.run_dir, config.run_id = spec, "x", "x"
@@ -113,6 +122,8 @@ def test_every_option_composes_and_fits_its_place(group: str, option: str, autoe
             )
         if group == "model/guidance" and "model=captioner" in above and option != "none":
             choices.append("model.condition_dropout=0.1")  # what is guided has learned captions of no picture
+        if option == "layout":
+            choices.append("data=shapes")
         if (group, option) == ("model/generator_penalty", "path_length"):
             choices.append("model/generator=stylegan2")  # whose styles it measures
         try:

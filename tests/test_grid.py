@@ -60,6 +60,8 @@ def class_of(family: str) -> Any:
     return resolve(family_class, "model")
 
 
+# Groups of tests/test_policy_runs.py, tests/test_on_a_base.py and tests/test_guided_runs.py.
+ELSEWHERE = ("model/rewards", "model/hint", "model/noise")
 ALIKE = ("latent_diffusion", "stylegan2")  # their parts are those of diffusion and of gan
 
 
@@ -263,8 +265,7 @@ def test_the_grid_is_not_empty() -> None:
     assert ("diffusion", "objective", "hinge") in ILLEGAL
     assert any({"model/objective=hinge", "model/objective/penalty=r1"} <= set(choice) for choice in SINGLE)
     named = {part for choice in SINGLE for part in choice}
-    others = ("model/rewards", "model/noise")  # of tests/test_policy_runs.py and tests/test_guided_runs.py
-    groups = [g for g in GROUPS if g.startswith("model/") and g not in others]
+    groups = [g for g in GROUPS if g.startswith("model/") and g not in ELSEWHERE]
     assert {
         f"{group}={option}" for group in groups for option in {*GROUPS[group]} - ABROAD - STARTED - NEED_A_RUN
     } <= named

@@ -27,9 +27,9 @@ from test_contract import state
 from test_ddp import finish
 from test_flops import run_of
 from test_grid import options
-from tiny_run import SignalAt, families, only_run, popen, resume, same, small, train
+from tiny_run import ON_A_BASE, SignalAt, families, only_run, popen, resume, same, small, train
 
-FAMILIES = [name for name in ConfigTree().groups()["model"] if name not in families()]
+FAMILIES = [name for name in ConfigTree().groups()["model"] if name not in (*families(), *ON_A_BASE)]
 BEGIN = [name for name in FAMILIES if resolve(dict(ConfigTree().targets("model"))[name], name).begins_trained]  # type: ignore[attr-defined]
 OFTEN = {"edm", "grpo", "ppo", "dpo", "kto", "orpo", "bradley_terry"}  # of a kind: the others are in the matrix
 OBJECTIVES = [

@@ -11,7 +11,7 @@ from genlab.errors import ConfigError
 from genlab.run.assemble import check_config
 from test_lost_ranks import running
 from text import text_file
-from tiny_run import MLP, REPOSITORY, start, train
+from tiny_run import MLP, ON_A_BASE, REPOSITORY, start, train
 
 TREE = ConfigTree()
 GROUPS = TREE.groups()
@@ -28,8 +28,9 @@ PRODUCT = [(preset, *pair) for preset in GROUPS["debug"] for pair in PAIRS if pa
 def test_every_preset_fits_every_model_on_every_kind_of_data(preset: str, model: str, data: str) -> None:
     given = ["data.path=x.txt"] * (data == "text_file")
     config = TREE.compose([f"debug={preset}", f"model={model}", f"data={data}", *given])
-    if model == "latent_diffusion":
-        with pytest.raises(ConfigError, match=r"model\.autoencoder has no value"):
+    part = {"latent_diffusion": "autoencoder", **dict.fromkeys(ON_A_BASE, "base")}.get(model)
+    if part is not None:
+        with pytest.raises(ConfigError, match=rf"model\.{part} has no value"):
             check_complete(config)
         return
     check_complete(config)

@@ -143,10 +143,11 @@ def _is_of_a_library(name: str) -> bool:
 # --- what grants something --------------------------------------------------------------------------------------------
 
 SETTINGS = {"affine", "attends_to_words", "balanced", "balanced_classes", "baseline", "batch_norm", "bias", "blurred",
-            "causal", "class_token", "compile", "count", "doubles", "download", "downsample", "flip",
+            "causal", "class_token", "compile", "convolutions", "count", "doubles", "download", "downsample", "flip",
             "folders_are_classes", "fresh", "has_segments", "held_out", "interim_bfloat16", "is_finest", "is_first",
             "is_last", "is_read_alone",
-            "last_norm", "lazy_steps", "learn_cut", "likelihood_weighting", "log_model", "needs_reference", "noise",
+            "last_norm", "layout", "lazy_steps", "learn_cut", "likelihood_weighting", "log_model", "needs_reference",
+            "noise",
             "nonnegative", "normalize_pixels", "own_key_norm", "packing", "qk_norm", "qkv_bias", "rslora",
             "sample_pixels", "scaled", "spectral_norm", "tags", "tf32", "tie", "tied", "tokenized", "unknown",
             "whiten", "whole", "zero_init"}  # fmt: skip

@@ -54,6 +54,8 @@ BARE_TEXT = (*SHORT, "data.context=16", "callbacks.samples.count=2")
 # Scenes with captions, for families that are trained on nothing else.
 CAPTIONS = ("data=shapes", "data.image_size=16", "data.max_objects=1", "data.num_val=8")
 NEEDS_CAPTIONS = ("contrastive_text",)
+# Families that are put on the run of another.
+ON_A_BASE = ("control", "concept")
 NEEDS_TEXT = ("masked_language",)
 # What makes a part small, by the name of the argument, wherever it stands below the model.
 SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1, "num_kv_heads": 1, "num_steps": 2,
@@ -63,9 +65,12 @@ SMALL = {"width": 8, "channels": 8, "num_blocks": 1, "depth": 1, "num_heads": 1,
 
 @cache
 def families() -> tuple[str, ...]:
-    """Those that begin with nothing, and learn from what nobody has judged: tests/test_judged.py has the others."""
+    """Those that begin with nothing, and learn from what nobody has judged: tests/test_judged.py and
+    tests/test_on_a_base.py have the others."""
     known: list[tuple[str, Any]] = [(name, resolve(target, name)) for name, target in ConfigTree().targets("model")]
-    return tuple(name for name, family in known if not family.learns_from and not family.begins_trained)
+    return tuple(
+        name for name, family in known if not family.learns_from and not family.begins_trained and name not in ON_A_BASE
+    )
 
 
 def bare(overrides: Sequence[str]) -> tuple[str, ...]:

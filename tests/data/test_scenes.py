@@ -10,6 +10,7 @@ import pytest
 
 from genlab.data import scenes as drawing
 from genlab.data.base import ConditionSpec
+from genlab.data.scene_reader import layout_of
 from genlab.data.scenes import BACKGROUND, COLORS, HELD_OUT, SHAPES, SIZES, WORDS, Scenes
 from genlab.data.shapes import Shapes
 from genlab.errors import ConfigError
@@ -172,6 +173,23 @@ def test_object_masks_are_apart_and_centered_on_their_objects() -> None:
         tilt = 0.05 if SHAPES[scenes.shape[n, k]] == "triangle" else 0.0
         assert abs(x - scenes.position[n, k, 0]) < 0.01
         assert -0.01 < y - scenes.position[n, k, 1] < tilt + 0.01
+
+
+def test_layouts_are_what_is_drawn_and_are_read_from_it() -> None:
+    data = Shapes(image_size=32, num_val=40, layout=True)
+    scenes = data.scenes("val", 0, np.arange(40))
+    layouts, masks = data.table("val").layouts, data.object_masks(scenes)
+    assert layouts is not None
+    assert layouts.shape == (40, 32, 32)
+    assert np.array_equal(layouts > 0, masks.any(axis=1))
+    for n, k in np.argwhere(scenes.mask):
+        assert (layouts[n][masks[n, k]] == 1 + scenes.color[n, k]).all()
+    batch = data.dataset("train")[[(1, 3), (1, 5)]]
+    fresh = data.scenes("train", 1, [3, 5])
+    assert np.array_equal(batch["layout"].numpy() > 0, data.object_masks(fresh).any(axis=1))
+    assert data.spec.condition["layout"].size == 7
+    assert "layout" not in Shapes(num_val=1).spec.condition
+    assert (layout_of(data.table("val").images) == layouts).mean() > 0.999
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

@@ -78,6 +78,53 @@ def test_it_starts_as_the_network_and_merges_into_it(kind: str) -> None:
     torch.testing.assert_close(answer(plain), after, rtol=0, atol=1e-5 * max(1.0, float(after.detach().abs().max())))
 
 
+@pytest.mark.parametrize(
+    "settings", [{"padding": 1}, {"stride": 2, "padding": 2, "dilation": 2}, {"padding_mode": "reflect", "padding": 1}]
+)
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_convolution_is_one_of_few_channels_and_one_of_1x1(size: int, settings: dict[str, Any]) -> None:
+    """The sum is the convolution by W + scale * (B A), A and B taken as matrices."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(4, 6, size, **settings)).double()
+    plain, x = copy.deepcopy(network), torch.randn(2, 4, 9, 8).double()
+    LoRA(rank=2, alpha=3.0, convolutions=True).adapt(network)
+    assert torch.equal(network(x), plain(x))
+    assert {name for name, p in network.named_parameters() if p.requires_grad} == {*adapter_names(network)}
+    scrambled(network, only_trained=True)
+    own: Any = network[0].updates.whole
+    change = (own.b.view(6, 2) @ own.a.view(2, -1)).view(6, 4, size, size)
+    with torch.no_grad():
+        plain[0].weight += 1.5 * change  # type: ignore[operator]
+    torch.testing.assert_close(network(x), plain(x))
+    torch.testing.assert_close(merged(network, network.state_dict())["0.weight"], plain[0].weight.data)
+
+
+def test_convolutions_are_adapted_where_that_is_asked_for_and_possible() -> None:
+    for asked, expected in ((False, {"2"}), (True, {"0", "2"})):
+        network = nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3, groups=2), nn.Linear(4, 4))
+        LoRA(rank=1, convolutions=asked).adapt(network)
+        assert {name for name, _ in adapted_maps(network)} == expected
+    with pytest.raises(ConfigError, match="no linear map of the network is called"):
+        LoRA(rank=1, targets=["*"]).adapt(nn.Sequential(nn.Conv2d(4, 4, 3)))
+
+
+def test_the_convolutions_of_a_unet_are_adapted_and_switched_off() -> None:
+    make, answer = NETWORKS["unet"]
+    network = scrambled(make())
+    before, adapter = answer(network), LoRA(rank=2, convolutions=True)
+    plain = copy.deepcopy(network)
+    adapter.adapt(network)
+    convolutions = {name for name, layer in adapted_maps(network) if isinstance(layer, nn.Conv2d)}
+    assert {"stem", "out", "encoder.blocks.0.conv1", "decoder.blocks.2.shortcut"} <= convolutions
+    assert torch.equal(answer(network), before)
+    scrambled(network, only_trained=True)
+    after = answer(network)
+    with adapter.switched_off(network):
+        assert torch.equal(answer(network), before)
+    plain.load_state_dict(merged(network, network.state_dict()))
+    torch.testing.assert_close(answer(plain), after, rtol=1e-4, atol=1e-4 * float(after.detach().abs().max()))
+
+
 def test_it_is_equation_3() -> None:
     """W + alpha / r B A, written out; of a fused map each part by itself, and one of them unchanged."""
     fused = FusedLinear(6, {"query": 4, "key": 3, "value": 3})

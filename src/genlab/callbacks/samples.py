@@ -8,6 +8,7 @@ from genlab.callbacks.periodic_samples import PeriodicSamples, samples_folder, s
 from genlab.machine.memory import enough_memory
 from genlab.model.base import GenerativeModel, Grows, HasLatent
 from genlab.sampling.draw import asked_of, sample_images
+from genlab.sampling.hints import held_out_hints, shown_hints
 from genlab.sampling.latents import interpolations, reconstructions
 from genlab.sampling.pictures import captions_of, save_grid, write_captions
 
@@ -18,7 +19,8 @@ class SampleGrid(PeriodicSamples):
     With labels, column c shows class c (modulo the classes, those without a training image left out); with captions,
     held-out captions are used in turn and listed in ``captions-examples=N.txt``. Of a model with latents
     there are two more grids, of held-out images: ``reconstructions-examples=N.png``, rows of images and below each its
-    reconstruction; and ``interpolations-examples=N.png``, rows of latents from one image's to another's.
+    reconstruction; and ``interpolations-examples=N.png``, rows of latents from one image's to another's. A controlled
+    model is given held-out hints, which are in ``hints-examples=N.png``.
     """
 
     def __init__(self, times: int = 10, rows: int = 8, columns: int = 10, seed: int = 0, count: int | None = None):
@@ -39,13 +41,16 @@ class SampleGrid(PeriodicSamples):
         remedy = f"callbacks.samples.rows={max(1, self.rows // 2)}"
         with averaged_weights(trainer, model), enough_memory("while samples were drawn", remedy):
             bits = trainer.datamodule.spec.bits  # type: ignore[attr-defined]
-            grids = {"samples": sample_images(model, range(self.rows * self.columns), self.seed, bits=bits)}
+            hinted = held_out_hints(model, trainer.datamodule, range(self.rows * self.columns))  # type: ignore[attr-defined]
+            grids = {"samples": sample_images(model, range(self.rows * self.columns), self.seed, hinted, bits)}
+            if hinted:
+                grids["hints"] = shown_hints(hinted)
             self.drawn = model.progress.examples, grids["samples"]
             if isinstance(model, HasLatent):
                 table = trainer.datamodule.table("val")  # type: ignore[attr-defined]
                 grids["reconstructions"] = reconstructions(model, table, max(1, self.rows // 2), self.columns)
                 grids["interpolations"] = interpolations(model, table, self.rows, self.columns)
-        asked = model.conditions.words(asked_of(model, range(self.rows * self.columns)))
+        asked = model.conditions.words(asked_of(model, range(self.rows * self.columns), hinted))
         if trainer.is_global_zero:
             folder = samples_folder(trainer)
             for name, images in grids.items():
@@ -61,6 +66,7 @@ class SampleGrid(PeriodicSamples):
     def _caption(self, name: str, model: GenerativeModel, asked: list[str]) -> str:
         shown = {
             "samples": f"samples 0 to {self.rows * self.columns - 1} of seed {self.seed}",
+            "hints": "the hints of these samples, of held-out images",
             "reconstructions": "held-out images, and below each its reconstruction",
             "interpolations": "each row: latents interpolated from one held-out image to another, decoded",
         }[name]

@@ -1,5 +1,6 @@
 """The commands' own options beside the config, each with the type of its default."""
 
+import math
 from typing import Any, Literal
 
 from genlab.config.overrides import parse
@@ -26,6 +27,9 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "negative": (None, "a caption that guidance leads away from, in place of none"),
         "negative_label": (None, "a class that guidance leads away from, by number or name"),
         "image": (None, "for a model that describes pictures: a picture, several ([a.png,b.png]) or a folder"),
+        "hint": (None, "for model=control: a picture that the hint is drawn from, or several: [a.png,b.png]"),
+        "adapters": (None, "runs of model/adapter=lora or model=concept whose base is this run: [outputs/a,outputs/b]"),
+        "adapter_weights": (None, "with adapters: a factor of the update of each, [1.0,0.5]. Default: 1 each"),
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
         "frames": (
@@ -206,6 +210,10 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return str(value)
     if name == "runs":
         return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
+    if name == "adapters":
+        return [expanded(str(run)) for run in (value if isinstance(value, list) else [value])]
+    if name == "adapter_weights":
+        return _weights(value)
     if name == "negative_label":
         if type(value) not in (int, str):
             raise ConfigError(f"negative_label must be one class, by its number or name, got {value!r}.")
@@ -226,7 +234,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise ConfigError(f"{name} must be a number >= 0, got {value!r}.")
         return float(value)
-    if name == "image":
+    if name in ("image", "hint"):
         return [str(one) for one in (value if isinstance(value, list) else [value])]
     if (name, default) == ("port", 0) and type(value) is int and value > 65535:
         raise ConfigError(f"port must be a whole number from 0 to 65535, got {value}.")
@@ -307,6 +315,14 @@ def _method_of(given: list[str], options: dict[str, Any]) -> str:
         "edit needs to know what should change. Name it, such as mask=mask.png, box=[0,0,4,4], extend=[4,0,4,0], "
         "strength=0.5, super_resolution=4, or method=invert."
     )
+
+
+def _weights(value: Any) -> list[float]:
+    """Numbers, one or several. Raises ConfigError."""
+    weights = [as_number(each) for each in (value if isinstance(value, list) else [value])]
+    if not weights or not all(type(each) in (int, float) and math.isfinite(each) for each in weights):
+        raise ConfigError(f"adapter_weights must be a number for each of the adapters: [1.0,0.5], got {value!r}.")
+    return [float(each) for each in weights]
 
 
 def sampled(options: dict[str, Any]) -> Literal["samples", "walk", "projection"]:

@@ -26,6 +26,7 @@ from genlab.model.condition import moved
 from genlab.model.parts import Adversarial
 from genlab.progress import progress
 from genlab.redaction import for_terminal
+from genlab.run.adapters import add_adapters
 from genlab.run.assemble import load_tokenizer
 from genlab.run.cpu_choice import of_run
 from genlab.run.load import load_run, load_template
@@ -35,7 +36,7 @@ from genlab.sampling.asked import read_negative
 from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples, joined
 from genlab.sampling.fill import filled_in, read_masked
-from genlab.sampling.form import Form
+from genlab.sampling.form import Form, Typed
 from genlab.sampling.picture_file import read_picture
 from genlab.sampling.pictures import FOLDER as SAMPLES
 from genlab.sampling.pictures import Pictures
@@ -63,14 +64,19 @@ def sample(
     features: str | None = None,
     negative: str | None = None,
     negative_label: int | str | None = None,
+    hint: Sequence[str] | None = None,
+    adapters: Sequence[str] | None = None,
+    adapter_weights: Sequence[float] | None = None,
 ) -> None:
     """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written. Or
     write a walk through them, of ``frames`` pictures from each to the next; or find the picture ``project``."""
     made = sampled({"n": n, "out": out, "frames": frames, "fps": fps, "project": project, "steps": steps,
                     "features": features})  # fmt: skip
     model, _ = load_run(config, run)
+    if adapters is not None or adapter_weights is not None:
+        add_adapters(model, run, adapters or (), adapter_weights)
     if isinstance(model, FillsIn):
-        given = {"n": n, "label": label, "image": image, "negative": negative, "negative_label": negative_label,
+        given = {"n": n, "label": label, "image": image, "hint": hint, "negative": negative, "negative_label": negative_label,
                  "out": out, "frames": frames, "project": project}  # fmt: skip
         _fill(model, config, run, prompt, given)
         return
@@ -83,7 +89,8 @@ def sample(
     template = load_template(run)
     if template is not None and isinstance(form, Texts):
         form = Answered(ChatTokens(template, form.tokenizer))
-    typed = form.read(model, {"label": label, "prompt": None if prompt is None else [prompt], "image": image}, run)
+    given: Typed = {"label": label, "prompt": None if prompt is None else [prompt], "image": image, "hint": hint}
+    typed = form.read(model, given, run)
     away = read_negative(model, negative, negative_label, run)
     if away:
         model.avoid({key: value.to(model.device) for key, value in away.items()})
@@ -92,6 +99,8 @@ def sample(
     told += "" if negative is None else f"-negative={_digest(negative)}"
     avoided = model.conditions.label_of(away)
     told += "" if avoided is None else f"-negative_label={int(avoided)}"
+    told += "" if hint is None else f"-hint={_digest(*hint)}"
+    told += "" if adapters is None else f"-adapters={_digest(*adapters, repr(adapter_weights))}"
     labels = model.conditions.label_of(typed) if label is not None else None
     told += "" if labels is None else f"-label={','.join(map(str, labels.tolist()))}"
     fewer = f"batch_size={max(1, batch_size // 2)}" if made != "projection" else "a machine with more"

@@ -37,13 +37,14 @@ class ImageTable:
     captions: np.ndarray | None = None  # (N, T) int64; of images with several the first
     entry: tuple[Path, str] | None = None  # folder and key of the cache entry whose first rows are the images
     every_caption: Captions | None = None  # all of them, where they were written
+    layouts: np.ndarray | None = None  # (N, H, W) uint8: what is where, a class for each pixel
 
     def __len__(self) -> int:
         return len(self.images)
 
     def told(self, rows: np.ndarray) -> dict[str, Tensor]:
         """The conditions of the examples ``rows`` (N,), by key, as in batches."""
-        found = {"label": self.labels, "caption": self.captions}
+        found = {"label": self.labels, "caption": self.captions, "layout": self.layouts}
         return {key: torch.from_numpy(values[rows]) for key, values in found.items() if values is not None}
 
     def first(self, count: int) -> "ImageTable":
@@ -98,14 +99,16 @@ class ImageTable:
         assert self.labels is not None
         captions = None if self.captions is None else self.captions[rows]
         every = None if self.every_caption is None else self.every_caption.of(rows)
-        return ImageTable(self.images[rows], self.labels[rows], self.names, captions, every_caption=every)
+        layouts = None if self.layouts is None else self.layouts[rows]
+        return ImageTable(self.images[rows], self.labels[rows], self.names, captions, None, every, layouts)
 
     def _part(self, rows: slice) -> "ImageTable":
         labels = None if self.labels is None else self.labels[rows]
         captions = None if self.captions is None else self.captions[rows]
         entry = self.entry if rows.start is None else None
         every = None if self.every_caption is None else self.every_caption.of(rows)
-        return ImageTable(self.images[rows], labels, self.names, captions, entry, every)
+        layouts = None if self.layouts is None else self.layouts[rows]
+        return ImageTable(self.images[rows], labels, self.names, captions, entry, every, layouts)
 
 
 class ImageDataset(KeyedDataset):

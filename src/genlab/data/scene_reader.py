@@ -99,6 +99,18 @@ def read(images: np.ndarray) -> list[list[Object]]:
     return found
 
 
+def layout_of(images: np.ndarray) -> np.ndarray:
+    """What is where in pictures (N, 3, S, S) uint8: of each pixel the number of the color in COLORS whose paint on the
+    background explains it best, plus 1, or 0 where less than half of it is painted. -> (N, S, S) uint8."""
+    background = np.array(BACKGROUND, dtype=np.float64)
+    paint = np.array(list(COLORS.values())) - background  # (6, 3)
+    length = np.linalg.norm(paint, axis=1)  # (6,)
+    along = np.einsum("kc,nchw->nkhw", paint / length[:, None], images - background[:, None, None])
+    best = along.argmax(axis=1)  # (N, S, S): the direction nearest to the pixel's
+    covered = np.take_along_axis(along, best[:, None], axis=1)[:, 0] / length[best]
+    return np.where(covered >= 0.5, best + 1, 0).astype(np.uint8)
+
+
 def _paint(pixels: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Quarters (N, 3, P) -> the color of each, and its coverage of each pixel, (N, P) in [0, 1]."""
     directions = np.array(list(COLORS.values()), dtype=np.float64) - BACKGROUND  # (K, 3)

@@ -151,6 +151,13 @@ def render(scenes: Scenes, image_size: int) -> np.ndarray:
     return images
 
 
+def layouts(scenes: Scenes, image_size: int) -> np.ndarray:
+    """(N, S, S) uint8: of each pixel that an object covers by half or more the number of its color in COLORS, plus 1;
+    of others 0."""
+    covered = coverage(scenes, image_size) >= 0.5  # (N, K, S, S), of which one at most is true
+    return (covered * (1 + scenes.color[..., None, None])).sum(axis=1).astype(np.uint8)
+
+
 # --- words ------------------------------------------------------------------------------------------------------------
 
 

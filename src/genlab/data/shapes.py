@@ -12,7 +12,7 @@ from genlab.data import scenes as drawing
 from genlab.data.base import ConditionSpec, DataSpec, KeyedDataset, Split
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.sampler import Keys
-from genlab.data.scenes import SHAPES, WORDS, Scenes
+from genlab.data.scenes import COLORS, SHAPES, WORDS, Scenes
 from genlab.errors import ConfigError, ResourceError
 from genlab.seeding import derive_seed
 
@@ -30,6 +30,8 @@ class Shapes(ImageDataModule):
     the first color, the second in the second, ...) occur in no training scene, and in half of the validation scenes:
     samples for their captions test compositional generalization.
 
+    With ``layout``, batches also hold ``layout`` (N, S, S): the color of the object at each pixel, from 1 on, or 0.
+
     Metrics see epoch 0. Scenes depend on ``scene_seed`` and not on the run's seed, so that runs with
     different seeds are evaluated on the same pictures.
     """
@@ -42,6 +44,7 @@ class Shapes(ImageDataModule):
         num_val: int = 2_000,
         fresh: bool = True,  # every epoch brings new training scenes; false, or with a limit: those of epoch 0
         scene_seed: int = 0,  # of the scenes
+        layout: bool = False,  # whether batches hold what is where, for model=control
         batch_size: int = 128,  # examples in a step, over all ranks together
         flip: Literal[False] = False,  # captions say left and right
         num_workers: int = 0,
@@ -59,7 +62,7 @@ class Shapes(ImageDataModule):
                 raise ConfigError(f"data.{name} must be a whole number >= 1, got {count}.")
         self.image_size, self.max_objects, self.scene_seed = image_size, max_objects, scene_seed
         self.counts: dict[Split, int] = {"train": min(num_train, limit or num_train), "val": num_val}
-        self.fresh = fresh and limit is None
+        self.fresh, self.layout = fresh and limit is None, layout
         self.caption_length = drawing.caption_length(max_objects)
 
     @property
@@ -69,7 +72,10 @@ class Shapes(ImageDataModule):
         label = ConditionSpec(len(SHAPES), SHAPES, examples=tuple(held_out.shape[:, 0].tolist()))
         captions = tuple(self.captions(held_out))
         caption = ConditionSpec(len(WORDS), WORDS, self.caption_length, examples=captions)
-        return DataSpec("image", (3, self.image_size, self.image_size), condition={"label": label, "caption": caption})
+        condition = {"label": label, "caption": caption}
+        if self.layout:
+            condition["layout"] = ConditionSpec(1 + len(COLORS), ("nothing", *COLORS))
+        return DataSpec("image", (3, self.image_size, self.image_size), condition=condition)
 
     def load(self, split: Split) -> ImageTable:
         """Epoch 0 of a split, rendered: (N, 3, S, S) uint8. Raises ResourceError if memory cannot hold it."""
@@ -81,12 +87,13 @@ class Shapes(ImageDataModule):
                 f"machine has {memory / 1e9:,.0f} GB of memory. Use data.{name}={memory // pixels // 2}, or fewer."
             )
         scenes = self.scenes(split, 0, np.arange(self.counts[split]))
-        return ImageTable(self.render(scenes), scenes.shape[:, 0], SHAPES, self.tokens(scenes))
+        layouts = drawing.layouts(scenes, self.image_size) if self.layout else None
+        return ImageTable(self.render(scenes), scenes.shape[:, 0], SHAPES, self.tokens(scenes), layouts=layouts)
 
     def dataset(self, split: Split) -> KeyedDataset:
         """Training scenes are rendered as they are asked for, where every epoch has its own."""
         if split == "train" and self.fresh:
-            return FreshScenes(self.counts["train"], self.scene_seed, self.image_size, self.max_objects)
+            return FreshScenes(self.counts["train"], self.scene_seed, self.image_size, self.max_objects, self.layout)
         return super().dataset(split)
 
     def _fingerprint(self) -> dict[str, str]:
@@ -129,8 +136,9 @@ def _scenes(scene_seed: int, split: Split, epoch: int, indices: np.ndarray, max_
 class FreshScenes(KeyedDataset):
     """Training scenes by (epoch, index), rendered when they are asked for."""
 
-    def __init__(self, count: int, scene_seed: int, image_size: int, max_objects: int):
+    def __init__(self, count: int, scene_seed: int, image_size: int, max_objects: int, layout: bool = False):
         self.count, self.scene_seed, self.image_size, self.max_objects = count, scene_seed, image_size, max_objects
+        self.layout = layout
 
     def __len__(self) -> int:
         return self.count
@@ -138,9 +146,12 @@ class FreshScenes(KeyedDataset):
     def __getitem__(self, keys: Keys) -> dict[str, Tensor]:
         indices = np.array([index for _, index in keys])
         scenes = _scenes(self.scene_seed, "train", keys[0][0], indices, self.max_objects)
-        return {
+        batch = {
             "image": torch.from_numpy(drawing.render(scenes, self.image_size)),
             "index": torch.from_numpy(indices),
             "label": torch.from_numpy(scenes.shape[:, 0]),
             "caption": torch.from_numpy(drawing.tokens(scenes)),
         }
+        if self.layout:
+            batch["layout"] = torch.from_numpy(drawing.layouts(scenes, self.image_size))
+        return batch

@@ -73,6 +73,7 @@ class Model(LightningModule, ABC):
     learns_from: ClassVar[frozenset[str]] = frozenset()
     answers_prompts: ClassVar[bool] = False  # whether it is trained on the prompts of conversations alone
     begins_trained: ClassVar[bool] = False  # whether a run has to begin with weights that were trained before
+    adapts_part: ClassVar[bool] = False  # whether its adapter is put on a part that was trained elsewhere
     begins_new: tuple[str, ...] = ()  # beginnings of names of weights that start= may lack
     base_is_reference: bool = False  # whether its network without the adapter has to be what the run began with
     # The network that gives features. One of the same architecture may have another name in another family: weights of
@@ -424,6 +425,30 @@ class HasLatent(Protocol):
 
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The most likely data of latents ``z`` (N, *latent_shape). -> (N, C, H, W)."""
+        ...
+
+
+@runtime_checkable
+class HasDenoiser(Protocol):
+    """Diffusion models of data themselves, not of latents, which others are put on."""
+
+    def denoiser(self, condition: Condition | None, network: nn.Module | None = None) -> Any:
+        """D(x; sigma) under a condition."""
+        ...
+
+    def loss(self, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
+        """The training loss of ``x`` (N, C, H, W), a scalar; ``progress`` in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class TeachesWord(Protocol):
+    """Models that have learned one more word of captions than what they were put on."""
+
+    word: str
+
+    def teach(self, model: nn.Module) -> None:
+        """Give it to another on the same base. Raises ValueError: it knows it, or takes no captions."""
         ...
 
 

@@ -12,7 +12,7 @@ from genlab.errors import did_you_mean
 from genlab.model.condition_kind import KINDS as KINDS
 from genlab.model.condition_kind import Condition as Condition
 from genlab.model.condition_kind import ConditionKind as ConditionKind
-from genlab.model.condition_kind import Device, Label
+from genlab.model.condition_kind import Device, Drawn, Label
 from genlab.seeding import RandomStream
 
 
@@ -109,8 +109,10 @@ class Conditions:
         return len(self.kinds) == 1 and self._label is not None
 
     def of(self, batch: Mapping[str, Tensor]) -> Condition | None:
-        """The model's conditions in a batch."""
-        return {key: batch[key] for key in self.kinds} or None
+        """The model's conditions in a batch, those that are drawn from its images among them."""
+        return {
+            key: kind.of(batch) if isinstance(kind, Drawn) else batch[key] for key, kind in self.kinds.items()
+        } or None
 
     def dropped(self, condition: Condition | None) -> Condition | None:
         """A training condition with a random share of its rows dropped, so that a model also learns to be

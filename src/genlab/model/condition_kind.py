@@ -5,7 +5,7 @@ A condition is a mapping of tensors by key, each with N rows. The kind of a key 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -84,6 +84,15 @@ class ConditionKind(Protocol):
 
     def tokens(self, value: Tensor) -> Tensor:
         """For models of tokens: (N, P) int64 from 0 to ``num_tokens`` - 1."""
+        ...
+
+
+@runtime_checkable
+class Drawn(Protocol):
+    """A kind of condition whose values are not in batches, but made of what is."""
+
+    def of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The values of a batch, a row each."""
         ...
 
 

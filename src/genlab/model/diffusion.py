@@ -155,9 +155,12 @@ class Diffusion(GenerativeModel):
         denoise = CountingDenoiser(self, network)
         if condition is None:
             return self.guidance.guide(denoise, None, None)
+        return self.guidance.guide(denoise, condition, self.unconditional(condition))
+
+    def unconditional(self, condition: Condition) -> Condition | None:
+        """What guidance compares ``condition`` with, with as many rows."""
         first = next(iter(condition.values()))
-        nothing = self.avoided(len(first)) or self.conditions.nothing(len(first), first.device)
-        return self.guidance.guide(denoise, condition, nothing)
+        return self.avoided(len(first)) or self.conditions.nothing(len(first), first.device)
 
     def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:
         """What the denoiser makes of noise: (2, *shape)."""

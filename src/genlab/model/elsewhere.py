@@ -7,7 +7,8 @@ Such a part is frozen. Its weights are in a file beside the checkpoints of the r
 not in them: a checkpoint holds only what the run has trained.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -50,6 +51,30 @@ def _do_not_miss(part: Any, incompatible: Any) -> None:
     prefix = part.prefix_in_whole
     if prefix:
         incompatible.missing_keys[:] = [n for n in incompatible.missing_keys if not n.startswith(prefix)]
+
+
+def leave_shared(network: nn.Module, shared: Collection[str]) -> None:
+    """From now on, the state dict of ``network`` does not contain the tensors of these names, which are another's too,
+    and is loaded without them."""
+    network.register_state_dict_post_hook(partial(_leave_out_shared, shared))
+    network.register_load_state_dict_pre_hook(partial(_pass_over_shared, shared))
+    network.register_load_state_dict_post_hook(partial(_do_not_miss_shared, shared))
+
+
+def _leave_out_shared(shared: Collection[str], part: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name in shared:
+        state.pop(f"{prefix}{name}", None)
+
+
+def _pass_over_shared(shared: Collection[str], part: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    part.prefix_in_whole = prefix
+    for name in shared:
+        state.pop(f"{prefix}{name}", None)
+
+
+def _do_not_miss_shared(shared: Collection[str], part: Any, incompatible: Any) -> None:
+    names = {f"{part.prefix_in_whole}{name}" for name in shared}
+    incompatible.missing_keys[:] = [name for name in incompatible.missing_keys if name not in names]
 
 
 def prefixes(model: nn.Module, parts: Iterable[nn.Module]) -> tuple[str, ...]:

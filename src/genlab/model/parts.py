@@ -4,7 +4,7 @@ A class fits a protocol if it has the protocol's methods with the same parameter
 this before anything is built), so a network or an objective needs no base class and no registration.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -414,6 +414,20 @@ class PredictionGuidance(Protocol):
 
     def mix(self, untold: Tensor, told: Tensor) -> Tensor:
         """(N, ...) each -> the same."""
+        ...
+
+
+class HintSource(Protocol):
+    """What draws the hints of controlled models."""
+
+    reads: ClassVar[str]  # the column of a batch: "image", or one that the data know
+
+    def channels(self, told: Mapping[str, Any]) -> int:
+        """K, of data with these conditions, their ``spec.condition``. Raises ValueError: they lack what it reads."""
+        ...
+
+    def draw(self, column: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1], or another column -> (N, K, H, W) in [0, 1]."""
         ...
 
 

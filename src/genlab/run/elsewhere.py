@@ -26,7 +26,16 @@ from genlab.config.slots import needs
 from genlab.errors import CheckpointError, ConfigError
 from genlab.files.atomic import prepare_folder, write_atomically
 from genlab.metrics.extractor.classifier import ClassifierFeatures
-from genlab.model.base import Classifies, ComparesCaptions, HasFeatures, HasLatent, HasTokens, Model, ScoresAnswers
+from genlab.model.base import (
+    Classifies,
+    ComparesCaptions,
+    HasDenoiser,
+    HasFeatures,
+    HasLatent,
+    HasTokens,
+    Model,
+    ScoresAnswers,
+)
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
 from genlab.model.guidance.autoguidance import TrainedDenoiser
 from genlab.model.guidance.classifier import ClassifiesNoisy
@@ -51,6 +60,7 @@ _LACKS: dict[Any, tuple[str, str]] = {  # what an unsuitable model lacks, and mo
     ),
     TrainedDenoiser: ("is not a diffusion model", "diffusion"),
     ClassifiesNoisy: ("is not a classifier", "classifier model/noise=uniform"),
+    HasDenoiser: ("is not a diffusion model", "diffusion"),
     ComparesCaptions: ("does not compare images with captions", "contrastive_text"),
 }
 Entry = Mapping[str, Any]

@@ -65,7 +65,7 @@ def read_start(config: Mapping[str, Any], model: Model) -> Start | None:
     """
     node = config.get(OPTION)
     updates = adapter_names(model)
-    if node is None and updates:
+    if node is None and updates and not model.adapts_part:
         raise ConfigError(
             f"model/adapter: an adapter is trained on weights that are there, and those here are random. Name some: "
             f"{OPTION}=outputs/<model>-<data>/<run>"

@@ -13,10 +13,12 @@ from genlab.errors import ConfigError
 from genlab.files.atomic import prepare_file, prepare_folder, write_atomically, writing
 from genlab.files.paths import read_path
 from genlab.model.base import Condition, GenerativeModel
+from genlab.model.condition_hint import HINT
 from genlab.sampling.asked import read_typed
 from genlab.sampling.draw import asked_of
 from genlab.sampling.examples import Examples
 from genlab.sampling.form import Typed
+from genlab.sampling.hints import read_hints
 from genlab.sampling.png import save_png
 
 FOLDER = "samples"  # of a run
@@ -37,7 +39,11 @@ class Pictures:
         return to_pixels(samples, self.bits).cpu()
 
     def read(self, model: GenerativeModel, typed: Typed, run: Path) -> Condition:
-        return read_typed(model, typed, run)
+        hints, others = typed.get(HINT), {name: values for name, values in typed.items() if name != HINT}
+        if HINT not in model.conditions.kinds:
+            return read_typed(model, typed, run)
+        found = read_typed(model, others, run)
+        return found if hints is None else {**found, HINT: read_hints(model, [str(name) for name in hints], self.bits)}
 
     def asked(self, model: GenerativeModel, indices: range, typed: Condition) -> Condition | None:
         return asked_of(model, indices, typed)

@@ -16,9 +16,11 @@ from genlab.data.tokenizer.base import CaptionTokenizer
 from genlab.errors import ConfigError, DataError
 from genlab.machine.rank import rank
 from genlab.model.base import Condition, GenerativeModel
+from genlab.model.condition_kind import Drawn
 from genlab.progress import progress
 from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples
+from genlab.sampling.hints import conditions_at
 from genlab.sampling.pictures import Pictures
 from genlab.task.asked_labels import AskedLabels
 from genlab.task.base import CLASS_MIX
@@ -120,7 +122,9 @@ class Generate:
         kinds = model.conditions.kinds
         if not kinds or model.conditions.is_label_alone:
             return {}
-        return {CLASS_MIX: f"rows of the reference {content_hash(*(self._told[key].numpy() for key in sorted(kinds)))}"}
+        asked = {key: self._told[key].numpy() for key in sorted(kinds) if not isinstance(kinds[key], Drawn)}
+        drawn = [repr(kind) for kind in kinds.values() if isinstance(kind, Drawn)]  # of the reference's images
+        return {CLASS_MIX: " ".join([f"rows of the reference {content_hash(*asked.values())}", *drawn])}
 
     def labels(self, indices: Sequence[int]) -> Tensor | None:
         """The classes of samples of these numbers, (N,); None: there are none."""
@@ -146,13 +150,15 @@ class Generate:
     def _rows(self, model: GenerativeModel, indices: Sequence[int]) -> Condition:
         """The model's conditions in the rows of these numbers."""
         kinds = model.conditions.kinds
-        if lacking := [key for key in kinds if key not in self._told]:
+        if lacking := [key for key, kind in kinds.items() if key not in self._told and not isinstance(kind, Drawn)]:
             raise ConfigError(
                 f"the model is conditioned on a {lacking[0]}, and the reference has none. Measure it on data like "
                 "those it was trained on."
             )
-        rows = torch.tensor(indices) % len(self.data.table(self.split))
-        return {key: self._told[key][rows] for key in kinds}
+        rows = np.array(indices) % len(self.data.table(self.split))
+        found = model.conditions.of(conditions_at(self.data.table(self.split), rows))
+        assert found is not None
+        return found
 
     def draw(self, model: GenerativeModel, indices: Sequence[int], seed: int, batch_size: int) -> Examples:
         """Raises NumericsError if a sample is not finite, ConfigError if the model does not know a class."""
@@ -162,8 +168,13 @@ class Generate:
             for samples in draws(model, indices, asked, seed, batch_size):
                 images.append(form.content(samples))
                 advance(len(samples))
-        captions = self._captions(asked) if asked is not None and "caption" in asked else None
+        captions = self._written(model, asked) if asked is not None and "caption" in asked else None
         return Examples.of(image=torch.cat(images), label=model.conditions.label_of(asked), caption=captions)
+
+    def _written(self, model: GenerativeModel, asked: Condition) -> list[str]:
+        """The captions of samples; those of a model with words of its own in these."""
+        kind = model.conditions.kinds["caption"]
+        return kind.words(asked["caption"]) if isinstance(kind, Drawn) else self._captions(asked)
 
     def check_examples(self, examples: Examples) -> None:
         shape = tuple(examples[self.key].shape[1:])

@@ -1,12 +1,12 @@
-"""LoRA (Hu et al. 2021): low-rank updates of linear maps, trained in place of the maps themselves; and QLoRA (Dettmers
-et al. 2023), where these have 8 or 4 bits."""
+"""LoRA (Hu et al. 2021): low-rank updates of linear maps and convolutions, trained in place of these themselves; and
+QLoRA (Dettmers et al. 2023), where linear maps have 8 or 4 bits."""
 
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ class LoRA:
     W + alpha / rank * B A (eq. 3).
 
     Each part of a fused map has its own A and B. A starts as a linear map of torch does, B at zero, so that the network
-    starts as it was.
+    starts as it was. Of a convolution, A is one of the same kernel with ``rank`` outputs, and B one of 1x1.
     """
 
     def __init__(
@@ -37,7 +37,8 @@ class LoRA:
         dropout: float = 0.0,  # of what A reads
         targets: Sequence[str] = ("*",),  # patterns of the names of maps in the network; * stands for any characters
         rslora: bool = False,  # alpha / sqrt(rank) in place of alpha / rank (Kalajdzievski 2023)
-        quantization: Quantization | None = None,  # of the weights of all maps, those without an update too
+        quantization: Quantization | None = None,  # of the weights of all linear maps, those without an update too
+        convolutions: bool = False,  # whether ``targets`` names convolutions too, those of several groups excepted
     ):
         """Raises ValueError: an argument is outside its range."""
         if rank < 1:
@@ -49,6 +50,7 @@ class LoRA:
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout} must be at least 0 and below 1.")
         self.rank, self.dropout, self.targets, self.quantization = rank, dropout, tuple(targets), quantization
+        self.convolutions = convolutions
         self.scale = alpha / math.sqrt(rank) if rslora else alpha / rank
 
     def adapt(self, network: nn.Module) -> None:
@@ -56,12 +58,13 @@ class LoRA:
 
         Raises ConfigError: one of the targets names no map.
         """
-        found = dict(_maps(network))
+        found = {name: layer for name, layer in _maps(network) if self.convolutions or isinstance(layer, nn.Linear)}
         known = [name for name, layer in found.items() for name in _names(name, parts_of(layer))]
         for pattern in self.targets:
             if not any(_matches(name, (pattern,)) for name in known):
+                kind = "linear map or convolution" if self.convolutions else "linear map"
                 raise ConfigError(
-                    f"model.adapter.targets: no linear map of the network is called {pattern}. There are "
+                    f"model.adapter.targets: no {kind} of the network is called {pattern}. There are "
                     f"{_some(known)}; * stands for any characters."
                 )
         network.requires_grad_(False)
@@ -69,10 +72,17 @@ class LoRA:
             parts = parts_of(layer)
             named = zip(parts, _names(name, parts), strict=True)
             chosen = [part for part, full in named if _matches(full, self.targets)]
-            if chosen or self.quantization is not None:
-                above, _, own = name.rpartition(".")
+            adapted: nn.Module
+            if isinstance(layer, nn.Conv2d):
+                if not chosen:
+                    continue
+                adapted = LoRAConv2d(layer, self.rank, self.scale, self.dropout)
+            elif chosen or self.quantization is not None:
                 adapted = LoRALinear(layer, chosen, self.rank, self.scale, self.dropout, self.quantization)
-                network.get_submodule(above).register_module(own, adapted)
+            else:
+                continue
+            above, _, own = name.rpartition(".")
+            network.get_submodule(above).register_module(own, adapted)
 
     @contextmanager
     def switched_off(self, network: nn.Module) -> Iterator[None]:
@@ -148,15 +158,58 @@ class LowRank(nn.Module):
         return F.linear(F.linear(F.dropout(x, self.dropout, self.training), self.a), self.b) * self.scale
 
 
-def parts_of(layer: nn.Linear) -> dict[str, int]:
+class LoRAConv2d(nn.Conv2d):
+    """A convolution, whose weights keep their names, and its update (LoCon; Yeh et al. 2024, arXiv:2309.14859)."""
+
+    is_on = True  # whether the update is added
+    quantized: ClassVar[None] = None
+
+    def __init__(self, base: nn.Conv2d, rank: int, scale: float, dropout: float):
+        """``base``: of one group."""
+        nn.Module.__init__(self)
+        for name in base.__constants__:  # sizes, stride, padding and the like
+            setattr(self, name, getattr(base, name))
+        self._reversed_padding_repeated_twice = base._reversed_padding_repeated_twice
+        self.weight = base.weight
+        self.register_parameter("bias", base.bias)  # type: ignore[arg-type]
+        self.in_features, self.rank, self.scale = base.in_channels, rank, scale
+        self.parts = {WHOLE: base.out_channels}
+        self.updates = nn.ModuleDict({WHOLE: LowRankConvolution(base, rank, scale, dropout)})
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in, H, W) -> (N, out, H', W')."""
+        unchanged = super().forward(input)
+        if not self.is_on:
+            return unchanged
+        update = self.updates[WHOLE]
+        seen = F.dropout(input, update.dropout, update.training)  # type: ignore[arg-type]
+        narrow = self._conv_forward(seen, update.a, None)  # type: ignore[arg-type]
+        return unchanged + F.conv2d(narrow, update.b) * update.scale  # type: ignore[arg-type, operator]
+
+
+class LowRankConvolution(nn.Module):
+    """The weights of an update of ``like``: ``a`` (rank, in, h, w) and ``b`` (out, rank, 1, 1), as in peft."""
+
+    def __init__(self, like: nn.Conv2d, rank: int, scale: float, dropout: float):
+        super().__init__()
+        self.scale, self.dropout = scale, dropout
+        self.a = nn.Parameter(like.weight.new_empty(rank, *like.weight.shape[1:]))
+        self.b = nn.Parameter(like.weight.new_zeros(like.out_channels, rank, 1, 1))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+
+def parts_of(layer: nn.Linear | nn.Conv2d) -> dict[str, int]:
     """Channels of the output by part."""
+    if isinstance(layer, nn.Conv2d):
+        return {WHOLE: layer.out_channels}
     return layer.parts if isinstance(layer, FusedLinear | LoRALinear) else {WHOLE: layer.out_features}
 
 
-def _maps(network: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+def _maps(network: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
     """Those that can be adapted. Classes of their own may read a weight without calling the map."""
     for name, module in network.named_modules():
-        if type(module) in (nn.Linear, FusedLinear) and module.weight.requires_grad:  # type: ignore[union-attr]
+        is_map = type(module) in (nn.Linear, FusedLinear, nn.Conv2d) and getattr(module, "groups", 1) == 1
+        if is_map and module.weight.requires_grad:  # type: ignore[union-attr]
             yield name, module  # type: ignore[misc]
 
 
@@ -175,9 +228,9 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) or fnmatchcase(name.rpartition(".")[0], pattern) for pattern in patterns)
 
 
-def adapted_maps(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
+def adapted_maps(model: nn.Module) -> Iterator[tuple[str, LoRALinear | LoRAConv2d]]:
     for name, module in model.named_modules():
-        if isinstance(module, LoRALinear):
+        if isinstance(module, LoRALinear | LoRAConv2d):
             yield name, module
 
 
@@ -226,14 +279,28 @@ def merged(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
     or finer: the state dict of the same model without an adapter. ``model`` may be on the meta device."""
     weights, updates = dense(model, weights), set(adapter_names(model))
     found = {name: value for name, value in weights.items() if name not in updates}
+    for name, change in changes(model, weights).items():
+        found[name] = (_wide(found[name]) + change).to(found[name].dtype)
+    return found
+
+
+@torch.no_grad()
+def changes(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the updates of ``model``, with the state dict ``weights``, add to the weights of its maps, by the names of
+    these: scale * B A, in float32 or finer."""
+    found = {}
     for name, layer in adapted_maps(model):
-        before = weights[f"{name}.weight"]
-        sums = _wide(before).clone()
-        for part, rows in zip(layer.parts, sums.split(list(layer.parts.values())), strict=True):
+        if not layer.updates:
+            continue
+        sums = []
+        for part, size in layer.parts.items():
             if part in layer.updates:
                 a, b = (_wide(weights[f"{name}.{UPDATES}.{part}.{matrix}"]) for matrix in "ab")
-                rows += layer.scale * (b @ a)
-        found[f"{name}.weight"] = sums.to(before.dtype)
+                product = b.flatten(1) @ a.flatten(1)  # (out, in), of a convolution (out, in * h * w)
+                sums.append(layer.scale * product.unflatten(1, a.shape[1:]))
+            else:
+                sums.append(torch.zeros(size, layer.in_features))
+        found[f"{name}.weight"] = torch.cat([each.to(sums[0].device) for each in sums])
     return found
 
 

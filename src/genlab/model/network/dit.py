@@ -1,5 +1,6 @@
 """The diffusion transformer (Peebles and Xie 2023): patches as tokens, conditioned through adaptive layer norms."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.network.attention import CrossAttention, SelfAttention
+from genlab.model.network.control import HintEncoder
 from genlab.model.network.embedding import (
     CaptionEncoder,
     ConditionEmbedding,
@@ -79,10 +81,32 @@ class DiT(nn.Module):
                 nn.init.zeros_(reading.out.weight)
         nn.init.zeros_(self.out.weight)
 
-    def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition``: by key, N rows each. -> (N, C, H, W)."""
+    def forward(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        condition: Mapping[str, Tensor] | None,
+        control: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition``: by key, N rows each; ``control``: what a branch of
+        :meth:`control_branch` puts out, which is added after the first blocks. -> (N, C, H, W)."""
+        tokens, (rows, columns) = self.begin(x)  # (N, T, width)
+        embedding, words = self.embed(noise_level, condition)  # (N, width)
+        for number, block in enumerate(self.blocks):
+            tokens = block(tokens, embedding, words)
+            if control is not None and number < len(control):
+                tokens = tokens + control[number]
+        scale, shift = self.modulation(embedding)[:, None].chunk(2, dim=2)
+        patches = self.out(modulate(tokens, scale, shift)).mT.unflatten(2, (rows, columns))
+        return F.pixel_shuffle(patches, self.patch_size)
+
+    def begin(self, x: Tensor) -> tuple[Tensor, Sequence[int]]:
+        """Patches of images (N, C, H, W) as tokens (N, T, width), and how many rows and columns of them there are."""
         patches = F.pixel_unshuffle(x.to(self.stem.weight.dtype), self.patch_size)  # (N, C * p * p, H / p, W / p)
-        tokens = self.stem(patches.flatten(2).mT) + self.positions  # (N, T, width)
+        return self.stem(patches.flatten(2).mT) + self.positions, patches.shape[2:]
+
+    def embed(self, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> tuple[Tensor, Words | None]:
+        """What modulates blocks, (N, width), and the words that they attend to, if they do."""
         embedding = self.noise_level(noise_level)  # (N, width)
         words = None
         if self.told is not None and self.attends_to_words:
@@ -90,12 +114,53 @@ class DiT(nn.Module):
             embedding = embedding + told
         elif self.told is not None:
             embedding = embedding + self.told(condition)
-        embedding = F.silu(embedding)
-        for block in self.blocks:
+        return F.silu(embedding), words
+
+    def control_branch(self, hint_channels: int) -> "DiTBranch":
+        """A trainable copy of the first half of the blocks, which reads a hint (N, hint_channels, H, W) too."""
+        return DiTBranch(self, hint_channels)
+
+
+class DiTBranch(nn.Module):
+    """The control of a diffusion transformer (Chen et al. 2024, arXiv:2401.05252, section 3.3): a copy of the first
+    half of its blocks, which sees a hint, and a zero-initialized linear map for what each of them puts out."""
+
+    def __init__(self, network: DiT, hint_channels: int):
+        super().__init__()
+        for name in ("noise_level", "told", "stem"):
+            self.register_module(name, copy.deepcopy(getattr(network, name)))
+        self.attends_to_words, self.patch_size = network.attends_to_words, network.patch_size
+        self.positions: Tensor
+        self.register_buffer("positions", network.positions.clone(), persistent=False)
+        self.blocks = copy.deepcopy(network.blocks[: (len(network.blocks) + 1) // 2])
+        width = network.stem.out_features
+        self.hint = HintEncoder(hint_channels, self.patch_size, width)
+        self.links = nn.ModuleList(_zero(nn.Linear(width, width)) for _ in self.blocks)
+        self.requires_grad_(True)
+
+    def copied_from(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of the state dict of the network, what this one begins with, by its own names."""
+        return {name: value for name, value in weights.items() if name in {*self.state_dict()}}
+
+    begin, embed = DiT.begin, DiT.embed
+
+    def forward(
+        self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None, hint: Tensor
+    ) -> list[Tensor]:
+        """``hint``: (N, hint_channels, H, W). -> what is added after each of the first blocks."""
+        embedding, words = self.embed(noise_level, condition)  # type: ignore[misc]
+        tokens = self.begin(x)[0] + self.hint(hint).flatten(2).mT  # type: ignore[misc]
+        outputs = []
+        for block, link in zip(self.blocks, self.links, strict=True):
             tokens = block(tokens, embedding, words)
-        scale, shift = self.modulation(embedding)[:, None].chunk(2, dim=2)
-        patches = self.out(modulate(tokens, scale, shift)).mT.unflatten(2, patches.shape[2:])
-        return F.pixel_shuffle(patches, self.patch_size)
+            outputs.append(link(tokens))
+        return outputs
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class Block(nn.Module):

@@ -182,6 +182,24 @@ class CaptionEmbedding(nn.Module):
         nn.init.normal_(self.nothing, std=std)
 
 
+class MoreWords(nn.Module):
+    """The embedding of a vocabulary that has grown: the rows of its words, which stay as they are, and new ones."""
+
+    weight: nn.Parameter  # (W, width)
+    added: nn.Parameter  # (R, width)
+
+    def __init__(self, known: "nn.Embedding | MoreWords", new: Tensor):
+        """``new``: (R, width), the vectors of R words more."""
+        super().__init__()
+        self.weight = known.weight  # type: ignore[assignment]
+        before = [known.added] if isinstance(known, MoreWords) else []
+        self.added = nn.Parameter(torch.cat([*(rows.detach() for rows in before), new]))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, T), numbers below W + R -> (N, T, width)."""
+        return F.embedding(tokens, torch.cat([self.weight, self.added.to(self.weight.dtype)]))
+
+
 class EncodedCaption(nn.Module):
     """One vector for a caption: a linear map of a pretrained encoder's output. The empty caption has a
     separate vector."""

@@ -1,5 +1,6 @@
 """The U-Net of diffusion models: DDPM++ (Song et al. 2021) with the blocks of ADM (Dhariwal and Nichol 2021)."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.network.attention import CrossAttention, SelfAttention
+from genlab.model.network.control import HintEncoder
 from genlab.model.network.embedding import CaptionEncoder, ConditionEmbedding, NoiseLevelEmbedding, Told, Words
 from genlab.model.network.group_norm import group_norm
 from genlab.model.network.image_size import ImageSizeError
@@ -81,8 +83,26 @@ class UNet(nn.Module):
         self.out_norm = group_norm(current)
         self.out = _zero(nn.Conv2d(current, patch_channels, 3, padding=1))  # an untrained network predicts the mean, 0
 
-    def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
-        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition``: by key, N rows each. -> (N, C, H, W)."""
+    def forward(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        condition: Mapping[str, Tensor] | None,
+        control: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """``x``: (N, C, H, W); ``noise_level``: (N,); ``condition``: by key, N rows each; ``control``: what a branch of
+        :meth:`control_branch` puts out, which is added to the skip connections and to the middle. -> (N, C, H, W)."""
+        embedding, words = self.embed(noise_level, condition)
+        h = self.decoder(self.encoder(self.begin(x), embedding, words), embedding, words, control)
+        return self.to_pixels(self.out(F.silu(self.out_norm(h))))
+
+    def begin(self, x: Tensor) -> Tensor:
+        """The finest feature map of images (N, C, H, W)."""
+        x = self.to_patches(x).to(self.stem.weight.dtype, memory_format=torch.channels_last)  # quicker convolutions
+        return self.stem(x)
+
+    def embed(self, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> tuple[Tensor, Words | None]:
+        """What modulates blocks, (N, 4 * channels), and the words that they attend to, if they do."""
         embedding = self.noise_level(noise_level)  # (N, 4 * channels)
         words = None
         if self.told is not None and self.attends_to_words:
@@ -90,11 +110,11 @@ class UNet(nn.Module):
             embedding = embedding + told
         elif self.told is not None:
             embedding = embedding + self.told(condition)
-        embedding = F.silu(embedding)
-        x = self.to_patches(x).to(self.stem.weight.dtype, memory_format=torch.channels_last)  # quicker convolutions
-        skips = self.encoder(self.stem(x), embedding, words)
-        h = self.decoder(skips, embedding, words)
-        return self.to_pixels(self.out(F.silu(self.out_norm(h))))
+        return F.silu(embedding), words
+
+    def control_branch(self, hint_channels: int) -> "UNetBranch":
+        """A trainable copy of the way down and the middle, which reads a hint (N, hint_channels, H, W) too."""
+        return UNetBranch(self, hint_channels)
 
 
 class Encoder(nn.Module):
@@ -123,10 +143,23 @@ class Decoder(nn.Module):
         self.blocks.append(block)
         self.takes_skip.append(takes_skip)
 
-    def forward(self, skips: list[Tensor], embedding: Tensor, words: Words | None) -> Tensor:
+    def forward(
+        self,
+        skips: list[Tensor],
+        embedding: Tensor,
+        words: Words | None,
+        control: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """``control``: added to each of ``skips``, and to the output of the middle."""
         x = skips[-1]
+        waiting = list(control or ())
         for block, takes_skip in zip(self.blocks, self.takes_skip, strict=True):
-            x = block(torch.cat([x, skips.pop()], dim=1) if takes_skip else x, embedding, words)
+            if takes_skip and len(waiting) == len(skips) + 1:  # the middle is done
+                x = x + waiting.pop()
+            skip = skips.pop() if takes_skip else None
+            if skip is not None and waiting:
+                skip = skip + waiting.pop()
+            x = block(x if skip is None else torch.cat([x, skip], dim=1), embedding, words)
         return x
 
 
@@ -193,6 +226,47 @@ class Reading(nn.Module):
     def forward(self, x: Tensor, words: Words) -> Tensor:
         pixels = self.norm(x).flatten(2).mT  # (N, H * W, channels)
         return x + self.attention(pixels, *words).mT.unflatten(2, x.shape[2:])
+
+
+class UNetBranch(nn.Module):
+    """The control of a U-Net (Zhang et al. 2023, figure 3): copies of its way down and its middle, which see a hint,
+    and a zero-initialized convolution of 1x1 for what each of them puts out."""
+
+    encoder: Encoder
+    to_patches: nn.PixelUnshuffle
+
+    def __init__(self, network: UNet, hint_channels: int):
+        super().__init__()
+        for name in ("noise_level", "told", "to_patches", "stem", "encoder"):
+            self.register_module(name, copy.deepcopy(getattr(network, name)))
+        self.attends_to_words = network.attends_to_words
+        self.middle = Decoder()
+        for block, takes_skip in zip(network.decoder.blocks, network.decoder.takes_skip, strict=True):
+            if takes_skip:
+                break
+            self.middle.append(copy.deepcopy(block), takes_skip=False)  # type: ignore[arg-type]
+        widths: list[int] = [network.stem.out_channels]
+        widths += [block.conv2.out_channels for block in self.encoder.blocks]  # type: ignore[misc, union-attr]
+        self.hint = HintEncoder(hint_channels, self.to_patches.downscale_factor, widths[0])
+        self.links = nn.ModuleList(_zero(nn.Conv2d(width, width, 1)) for width in [*widths, widths[-1]])
+        self.requires_grad_(True)
+
+    def copied_from(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of the state dict of the network, what this one begins with, by its own names."""
+        own = {*self.state_dict()}
+        middle = {f"middle.{name.removeprefix('decoder.')}": value for name, value in weights.items()}
+        return {name: value for name, value in {**weights, **middle}.items() if name in own}
+
+    begin, embed = UNet.begin, UNet.embed
+
+    def forward(
+        self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None, hint: Tensor
+    ) -> list[Tensor]:
+        """``hint``: (N, hint_channels, H, W). -> what is added to each skip connection, and to the middle's output."""
+        embedding, words = self.embed(noise_level, condition)  # type: ignore[misc]
+        skips = self.encoder(self.begin(x) + self.hint(hint), embedding, words)  # type: ignore[misc]
+        outputs = [*skips, self.middle(list(skips), embedding, words)]  # of the middle last
+        return [link(output) for link, output in zip(self.links, outputs, strict=True)]
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Module:
