@@ -14,6 +14,7 @@ def usage() -> str:
             "  train      train a model and evaluate it",
             "  train -m   train many, one process each",
             "  sample     draw from a trained run",
+            "  directions find directions in the latent space of a run, and show what they change",
             "  chat       talk with a run that was trained on conversations",
             "  feedback   a page on which people judge samples of one run, or of two",
             "  evaluate   measure a trained run",

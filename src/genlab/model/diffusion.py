@@ -71,6 +71,10 @@ class Diffusion(GenerativeModel):
         if self.network is None:
             self.network = self.placed(self.new_network())
 
+    @property
+    def denoising(self) -> "Diffusion":
+        return self
+
     def new_network(self) -> nn.Module:
         """With random weights, and the adapter."""
         network = self.make_network(**told_to(self.make_network, self.conditions.kinds))

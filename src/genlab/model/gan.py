@@ -313,6 +313,10 @@ class GAN(GenerativeModel):
             return stream.randn(self.latent_dim)
         return truncated_normal(stream.rand(self.latent_dim), self.truncation)
 
+    @property
+    def latent_network(self) -> nn.Module:
+        return self.generator
+
     @torch.no_grad()
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images of noise ``z`` (N, latent_dim), without truncation. -> (N, C, H, W) in [-1, 1]."""

@@ -88,6 +88,10 @@ class LatentDiffusion(GenerativeModel):
         self.autoencoder.requires_grad_(False).eval()
         self.diffusion.configure_model()
 
+    @property
+    def denoising(self) -> Diffusion:
+        return self.diffusion
+
     def frozen(self) -> Iterable[nn.Module]:
         return (self.autoencoder,)
 

@@ -172,6 +172,10 @@ class VAE(GenerativeModel):
         likelihood = self.likelihood
         return likelihood.sample(parameters, generator) if self.sample_pixels else likelihood.mean(parameters)
 
+    @property
+    def latent_network(self) -> nn.Module:
+        return self.decoder
+
     def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
         """The posterior's mean of images (N, C, H, W). -> (N, D) float32, D the size of the latent."""
         return self.posterior(x, self.conditions.nothing(len(x), x.device)).mean.flatten(1)

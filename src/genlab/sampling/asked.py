@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genlab.errors import ConfigError
 from genlab.model.base import GenerativeModel
-from genlab.model.condition_kind import Label
+from genlab.model.condition_kind import ConditionKind, Label
 from genlab.sampling.form import Typed
 
 
@@ -29,11 +29,16 @@ def read_typed(model: GenerativeModel, typed: Typed, run: Path) -> dict[str, Ten
                 f"{option}={shown(values)}: the model of {run} takes no {what}."
                 + (f" It takes {known}" if known else "")
             )
-        try:
-            found[key] = torch.cat([kind.read(value) for value in values])
-        except ValueError as error:
-            raise ConfigError(f"{option}={shown(values)}: {error}") from error
+        found[key] = read_each(kind, values)
     return found
+
+
+def read_each(kind: ConditionKind, values: Sequence[int | str]) -> Tensor:
+    """Values of an option as rows. Raises ConfigError: one is not of this kind."""
+    try:
+        return torch.cat([kind.read(value) for value in values])
+    except ValueError as error:
+        raise ConfigError(f"{kind.option}={shown(values)}: {error}") from error
 
 
 def shown(values: Sequence[int | str]) -> str:

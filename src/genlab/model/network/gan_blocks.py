@@ -85,6 +85,12 @@ class GeneratorBlock(nn.Module):
         self.conv2 = wrap(nn.Conv2d(channels, channels, 3, padding=1))
         self.shortcut = wrap(nn.Conv2d(in_channels, channels, 1))
 
+    def embedding_weights(self) -> list[Tensor]:
+        """Of all maps of the embedding, (channels, embedding_width) each."""
+        norms = (self.norm1, self.norm2)
+        layers = [layer for norm in norms for layer in (norm.gain, norm.bias) if layer is not None]
+        return [weight for layer in layers if isinstance(weight := layer.weight, Tensor)]
+
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         """(N, in_channels, H, W), (N, embedding_width) -> (N, channels, 2H, 2W)."""
         h = self.conv1(F.interpolate(F.relu(self.norm1(x, embedding)), scale_factor=2))
