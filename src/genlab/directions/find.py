@@ -42,7 +42,7 @@ def behind(latents: Tensor, features: Tensor, count: int) -> Tensor:
     return torch.nn.functional.normalize(coordinates.T @ z, dim=1).to(latents.dtype)
 
 
-def separating(latents: Tensor, is_in: Tensor, strength: float = 0.1) -> tuple[Tensor, float]:
+def separating(latents: Tensor, is_in: Tensor, strength: float = 0.01) -> tuple[Tensor, float]:
     """The normal of the plane that best separates ``latents`` (N, D) by ``is_in`` (N,) bool, pointing to those that are
     (Shen et al. 2020, arXiv:1907.10786, section 3.1): of a logistic regression with an L2 penalty of ``strength``. -> a
     unit vector (D,), and the share of a kept-back fifth on the right side of a plane fitted to the rest.
