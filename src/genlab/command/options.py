@@ -23,6 +23,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
             None,
             "the beginning of a text, which samples continue; or a caption, for a model conditioned on captions",
         ),
+        "attributes": (None, "numbers from 0 to 1, for a model conditioned on some: size=1,x=0.2,y=0.7"),
         "image": (None, "for a model that describes pictures: a picture, several ([a.png,b.png]) or a folder"),
         "batch_size": (64, "how many at a time"),
         "out": (None, "x.png: a grid; x.npz: an array; a folder: one PNG each; x.txt. Default: in the run's samples/"),
@@ -143,7 +144,7 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
     known = OPTIONS[command]
     values = {name: default for name, (default, _) in known.items()}
     rest = []
-    for name in ("prompt", "system"):  # free text, which is not parsed by Hydra's grammar
+    for name in ("prompt", "system", "attributes"):  # free text, which is not parsed by Hydra's grammar
         if name in known:
             typed = [text for text in overrides if text.startswith(f"{name}=")]
             overrides = [text for text in overrides if text not in typed]

@@ -57,6 +57,7 @@ def sample(
     seed: int,
     label: Sequence[int | str] | None,
     prompt: str | None,
+    attributes: str | None,
     image: Sequence[str] | None,
     batch_size: int,
     out: str | None,
@@ -96,8 +97,18 @@ def sample(
     wanted = label if best_of is not None and not model.num_classes else None  # the judge's alone
     if wanted is not None:
         label = None
-    typed = form.read(model, {"label": label, "prompt": None if prompt is None else [prompt], "image": image}, run)
+    typed = form.read(
+        model,
+        {
+            "label": label,
+            "prompt": None if prompt is None else [prompt],
+            "image": image,
+            "attributes": None if attributes is None else [attributes],
+        },
+        run,
+    )
     told = "" if prompt is None else f"-prompt={_digest(prompt)}"
+    told += "" if attributes is None else f"-attributes={_digest(attributes)}"
     told += "" if image is None else f"-image={_digest(*image)}"
     labels = model.conditions.label_of(typed) if label is not None else None
     told += "" if labels is None else f"-label={','.join(map(str, labels.tolist()))}"

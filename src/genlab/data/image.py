@@ -37,13 +37,14 @@ class ImageTable:
     captions: np.ndarray | None = None  # (N, T) int64; of images with several the first
     entry: tuple[Path, str] | None = None  # folder and key of the cache entry whose first rows are the images
     every_caption: Captions | None = None  # all of them, where they were written
+    attributes: np.ndarray | None = None  # (N, K) float32, numbers of each image
 
     def __len__(self) -> int:
         return len(self.images)
 
     def told(self, rows: np.ndarray) -> dict[str, Tensor]:
         """The conditions of the examples ``rows`` (N,), by key, as in batches."""
-        found = {"label": self.labels, "caption": self.captions}
+        found = {"label": self.labels, "caption": self.captions, "attributes": self.attributes}
         return {key: torch.from_numpy(values[rows]) for key, values in found.items() if values is not None}
 
     def first(self, count: int) -> "ImageTable":
@@ -67,7 +68,8 @@ class ImageTable:
             raise ConfigError(f"data.only_classes={list(classes)}: no image has one of these labels. Name others.")
         captions = None if self.captions is None else self.captions[rows]
         every = None if self.every_caption is None else self.every_caption.of(rows)
-        return ImageTable(self.images[rows], self.labels[rows], self.names, captions, every_caption=every)
+        numbers = None if self.attributes is None else self.attributes[rows]
+        return ImageTable(self.images[rows], self.labels[rows], self.names, captions, None, every, numbers)
 
     def with_shuffled_pixels(self, seed: int) -> "ImageTable":
         """Every image with its pixels in another order, the same in all images of all splits: this keeps the statistics
@@ -91,7 +93,8 @@ class ImageTable:
         captions = None if self.captions is None else self.captions[rows]
         entry = self.entry if rows.start is None else None
         every = None if self.every_caption is None else self.every_caption.of(rows)
-        return ImageTable(self.images[rows], labels, self.names, captions, entry, every)
+        numbers = None if self.attributes is None else self.attributes[rows]
+        return ImageTable(self.images[rows], labels, self.names, captions, entry, every, numbers)
 
 
 class ImageDataset(KeyedDataset):
@@ -218,6 +221,7 @@ class ImageDataModule(DataModule):
             "pixels": _remembered_hash(table),
             **({} if table.labels is None else {"labels": content_hash(table.labels)}),
             **({} if table.captions is None else {"captions": content_hash(table.captions)}),
+            **({} if table.attributes is None else {"attributes": content_hash(table.attributes)}),
         }
 
     def check(self, world_size: int) -> None:

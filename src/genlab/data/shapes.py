@@ -12,8 +12,8 @@ from genlab.data import scenes as drawing
 from genlab.data.base import ConditionSpec, DataSpec, KeyedDataset, Split
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.sampler import Keys
-from genlab.data.scenes import SHAPES, WORDS, Scenes
-from genlab.errors import ConfigError, ResourceError
+from genlab.data.scenes import ATTRIBUTES, SHAPES, WORDS, Scenes
+from genlab.errors import ConfigError, ResourceError, did_you_mean
 from genlab.seeding import derive_seed
 
 _EXAMPLES = 64  # held-out captions that a run can be sampled with, without its data
@@ -42,6 +42,7 @@ class Shapes(ImageDataModule):
         num_val: int = 2_000,
         fresh: bool = True,  # every epoch brings new training scenes; false, or with a limit: those of epoch 0
         scene_seed: int = 0,  # of the scenes
+        attributes: Sequence[str] = (),  # numbers of the largest object, as a condition: of size, x, y
         batch_size: int = 128,  # examples in a step, over all ranks together
         flip: Literal[False] = False,  # captions say left and right
         num_workers: int = 0,
@@ -57,6 +58,13 @@ class Shapes(ImageDataModule):
         for name, count in (("num_train", num_train), ("num_val", num_val)):
             if count < 1:
                 raise ConfigError(f"data.{name} must be a whole number >= 1, got {count}.")
+        for name in attributes:
+            if name not in ATTRIBUTES:
+                raise ConfigError(
+                    f"data.attributes: shapes have no {name}.{did_you_mean(name, ATTRIBUTES)} "
+                    "Use data.attributes=[size,x,y]."
+                )
+        self.attributes = tuple(dict.fromkeys(attributes))
         self.image_size, self.max_objects, self.scene_seed = image_size, max_objects, scene_seed
         self.counts: dict[Split, int] = {"train": min(num_train, limit or num_train), "val": num_val}
         self.fresh = fresh and limit is None
@@ -69,7 +77,11 @@ class Shapes(ImageDataModule):
         label = ConditionSpec(len(SHAPES), SHAPES, examples=tuple(held_out.shape[:, 0].tolist()))
         captions = tuple(self.captions(held_out))
         caption = ConditionSpec(len(WORDS), WORDS, self.caption_length, examples=captions)
-        return DataSpec("image", (3, self.image_size, self.image_size), condition={"label": label, "caption": caption})
+        condition = {"label": label, "caption": caption}
+        if self.attributes:
+            numbers = tuple(written(self.attributes, row) for row in held_out.attributes(self.attributes).tolist())
+            condition["attributes"] = ConditionSpec(len(self.attributes), self.attributes, examples=numbers)
+        return DataSpec("image", (3, self.image_size, self.image_size), condition=condition)
 
     def load(self, split: Split) -> ImageTable:
         """Epoch 0 of a split, rendered: (N, 3, S, S) uint8. Raises ResourceError if memory cannot hold it."""
@@ -81,12 +93,28 @@ class Shapes(ImageDataModule):
                 f"machine has {memory / 1e9:,.0f} GB of memory. Use data.{name}={memory // pixels // 2}, or fewer."
             )
         scenes = self.scenes(split, 0, np.arange(self.counts[split]))
-        return ImageTable(self.render(scenes), scenes.shape[:, 0], SHAPES, self.tokens(scenes))
+        numbers = scenes.attributes(self.attributes) if self.attributes else None
+        return ImageTable(self.render(scenes), scenes.shape[:, 0], SHAPES, self.tokens(scenes), attributes=numbers)
+
+    def factors(self, split: Split) -> dict[str, np.ndarray]:
+        """What makes a picture of one object what it is, by name: (N,) int64 of ``shape``, ``color`` and ``size``,
+        float64 of ``x`` and ``y``. Of epoch 0. Raises ConfigError: there are several objects."""
+        if self.max_objects > 1:
+            raise ConfigError(
+                f"data.max_objects={self.max_objects}: pictures of several objects have no factors. "
+                "Use data.max_objects=1."
+            )
+        scenes = self.scenes(split, 0, np.arange(len(self.table(split))))
+        x, y = scenes.position[:, 0].T
+        whole = {"shape": scenes.shape, "color": scenes.color, "size": scenes.size}
+        return {**{name: values[:, 0] for name, values in whole.items()}, "x": x, "y": y}
 
     def dataset(self, split: Split) -> KeyedDataset:
         """Training scenes are rendered as they are asked for, where every epoch has its own."""
         if split == "train" and self.fresh:
-            return FreshScenes(self.counts["train"], self.scene_seed, self.image_size, self.max_objects)
+            return FreshScenes(
+                self.counts["train"], self.scene_seed, self.image_size, self.max_objects, self.attributes
+            )
         return super().dataset(split)
 
     def _fingerprint(self) -> dict[str, str]:
@@ -121,6 +149,11 @@ class Shapes(ImageDataModule):
         return drawing.to_tokens(captions, self.caption_length)
 
 
+def written(names: Sequence[str], values: Sequence[float]) -> str:
+    """Attributes as a user types them."""
+    return ",".join(f"{name}={value:.4g}" for name, value in zip(names, values, strict=True))
+
+
 def _scenes(scene_seed: int, split: Split, epoch: int, indices: np.ndarray, max_objects: int) -> Scenes:
     seed = derive_seed(scene_seed, ("train", "val").index(split), epoch)
     return drawing.draw_scenes(seed, indices, max_objects, _HELD_OUT_SHARE if split == "val" else 0.0)
@@ -129,8 +162,9 @@ def _scenes(scene_seed: int, split: Split, epoch: int, indices: np.ndarray, max_
 class FreshScenes(KeyedDataset):
     """Training scenes by (epoch, index), rendered when they are asked for."""
 
-    def __init__(self, count: int, scene_seed: int, image_size: int, max_objects: int):
+    def __init__(self, count: int, scene_seed: int, image_size: int, max_objects: int, attributes: Sequence[str] = ()):
         self.count, self.scene_seed, self.image_size, self.max_objects = count, scene_seed, image_size, max_objects
+        self.attributes = attributes
 
     def __len__(self) -> int:
         return self.count
@@ -138,7 +172,11 @@ class FreshScenes(KeyedDataset):
     def __getitem__(self, keys: Keys) -> dict[str, Tensor]:
         indices = np.array([index for _, index in keys])
         scenes = _scenes(self.scene_seed, "train", keys[0][0], indices, self.max_objects)
+        numbers = {}
+        if self.attributes:
+            numbers = {"attributes": torch.from_numpy(scenes.attributes(self.attributes))}
         return {
+            **numbers,
             "image": torch.from_numpy(drawing.render(scenes, self.image_size)),
             "index": torch.from_numpy(indices),
             "label": torch.from_numpy(scenes.shape[:, 0]),

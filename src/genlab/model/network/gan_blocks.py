@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genlab.model.condition_kind import Label
-from genlab.model.network.embedding import CaptionEmbedding, ConditionEmbedding, Told
+from genlab.model.condition_kind import Label, Numbers
+from genlab.model.network.embedding import CaptionEmbedding, ConditionEmbedding, NumbersEmbedding, Told
 from genlab.model.network.image_size import ImageSizeError
 
 Wrap = Callable[[nn.Module], nn.Module]  # around every layer with weights, see layer_maker
@@ -129,6 +129,10 @@ class ProjectionHead(nn.Module):
         for key, kind in told.items():
             if isinstance(kind, Label):
                 self.told[key] = wrap(nn.Embedding(kind.size + 1, width))
+            elif isinstance(kind, Numbers):
+                numbers = NumbersEmbedding(kind.size, width)
+                numbers.hidden, numbers.out = wrap(numbers.hidden), wrap(numbers.out)  # type: ignore[assignment]
+                self.told[key] = numbers
             else:
                 caption = CaptionEmbedding(kind.size, kind.length, width)
                 caption.out = wrap(caption.out)  # type: ignore[assignment]
@@ -139,7 +143,7 @@ class ProjectionHead(nn.Module):
         scores = self.linear(features)[:, 0]
         for key, embed in self.told.items():
             value = None if condition is None else condition.get(key)
-            if isinstance(embed, CaptionEmbedding):
+            if isinstance(embed, CaptionEmbedding | NumbersEmbedding):
                 vector = embed(value)
             else:
                 label = features.new_full((len(features),), -1, dtype=torch.long) if value is None else value
