@@ -144,6 +144,16 @@ class KnowsHeldOut(Protocol):
         ...
 
 
+@runtime_checkable
+class HasFactors(Protocol):
+    """Data that know what each example was made of."""
+
+    def factors(self, split: Split) -> dict[str, np.ndarray]:
+        """By name, whole numbers (N,) of categories and floats (N,) of continuous ones, of the examples of a split in
+        order. Raises ConfigError: with these settings there are none."""
+        ...
+
+
 class DataModule(LightningDataModule, ABC):
     """Examples by split, in an order that a resumed run continues exactly."""
 
