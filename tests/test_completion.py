@@ -9,6 +9,7 @@ from genlab.errors import ConfigError
 OWN = {
     "train": ("run=", "folder=", "allow_changes="),
     "sample": ("run=", "n=", "prompt=", "label=", "seed=", "out="),
+    "directions": ("run=", "method=", "count=", "judge=", "strength="),
     "chat": ("run=", "system=", "seed="),
     "feedback": ("run=", "prompts=", "n=", "rate=", "out=", "report="),
     "evaluate": ("run=", "images=", "reference=", "on_bad=", "image_key=", "n="),

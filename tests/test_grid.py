@@ -59,7 +59,7 @@ def class_of(family: str) -> Any:
     return resolve(family_class, "model")
 
 
-ALIKE = ("latent_diffusion", "stylegan2")  # their parts are those of diffusion and of gan
+ALIKE = ("latent_diffusion", "stylegan2", "factor_vae")  # their parts are those of diffusion, of gan and of vae
 
 
 @cache

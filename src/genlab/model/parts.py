@@ -114,6 +114,14 @@ class Discriminator(Protocol):
         ...
 
 
+class LatentDiscriminator(Protocol):
+    """Latents to scores, high for latents that are classified as a model's own."""
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """``latent``: (N, Z, h, w) -> (N,)."""
+        ...
+
+
 class Growing(Protocol):
     """A network for images of 4x4, 8x8 and so on, one at a time."""
 

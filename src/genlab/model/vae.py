@@ -124,7 +124,10 @@ class VAE(GenerativeModel):
         posterior = self.posterior(x, condition)
         if self.num_training_samples > 1:
             return self.negative_iwae_bound(x, posterior, condition)
-        z = posterior.at(torch.randn_like(posterior.mean))
+        return self.cost(x, posterior, posterior.at(torch.randn_like(posterior.mean)), condition)
+
+    def cost(self, x: Tensor, posterior: Normal, z: Tensor, condition: Condition | None) -> dict[str, Tensor]:
+        """What :meth:`negative_elbo` gives, for latents ``z`` that were drawn from the posterior."""
         reconstruction = -self.likelihood.log_prob(x, self.decoder(z, condition)).mean()
         kl = posterior.kl(standard_normal(z)).flatten(2).sum(dim=2)  # (N, Z)
         weight = self.beta * kl_weight(self.progress.fraction, self.kl_warmup)
