@@ -54,10 +54,8 @@ class Disentanglement(Metric):
     ):
         """Raises ValueError: a value outside its range."""
         super().__init__()
-        if num_images < _LEAST or bins < 2 or votes < 2:
-            raise ValueError(
-                f"num_images={num_images} must be {_LEAST} or more, bins={bins} and votes={votes} 2 or more."
-            )
+        if num_images < 2 or bins < 2 or votes < 2:
+            raise ValueError(f"num_images={num_images}, bins={bins} and votes={votes} must be 2 or more.")
         if layer is not None and not 0 <= layer <= 1:
             raise ValueError(DEPTH.format(layer))
         if noise_level is not None and noise_level < 0:
@@ -130,9 +128,10 @@ class Disentanglement(Metric):
                 "leave it out of metrics=[...]."
             )
         factors, name = data.factors("train"), type(model).__name__
-        if len(next(iter(factors.values()))) < _LEAST:
+        if (found := min(self.num_images, len(next(iter(factors.values()))))) < _LEAST:
             raise ConfigError(
-                f"metrics=disentanglement needs {_LEAST} training images or more. Leave it out of metrics=[...]."
+                f"metrics=disentanglement needs {_LEAST} training images or more, got {found}. Leave it out of "
+                "metrics=[...]."
             )
         if not is_represented(model):
             raise ConfigError(f"metrics=disentanglement: a {name} has no latents. Leave it out of metrics=[...].")
