@@ -208,7 +208,7 @@ def made(choice: str, **settings: Any) -> Any:
         network = partial(
             UNet, shape, channels=8, channel_mult=(1, 2), num_blocks=1, attention_resolutions=(), num_heads=1
         )
-        sampler = settings.get("sampler", Heun(2, Karras()))
+        sampler = settings.get("sampler", Heun(1, Karras()))
         model = Diffusion(network, EDM(), sampler, ADAM, Constant(), shape, LABELS, guidance=ClassifierFree(2.0))
     else:
         settings = {"truncated": {"truncation": 0.7}}.get(choice, {})
@@ -291,6 +291,13 @@ def test_a_model_without_a_space_is_refused(tmp_path: Path) -> None:
         space_of(model, tmp_path)
     with pytest.raises(ConfigError, match="no latent to move"):
         space_of(cast(GenerativeModel, Score(None)), tmp_path)
+
+
+def test_a_map_that_is_not_known_is_not_guessed() -> None:
+    for choice, what in (("flow", "a Flow has none"), ("unet", "a U-Net has none")):
+        space = Latents(made("flow")) if choice == "flow" else Middle(made("unet"))
+        with pytest.raises(ConfigError, match=f"{what}.* Use method=pca"):
+            space.first_maps()
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from genlab.data.base import ConditionSpec, DataSpec
 from genlab.data.scene_reader import read
 from genlab.data.shapes import Shapes
-from genlab.errors import ConfigError
+from genlab.errors import ConfigError, DataError
 from genlab.metrics.attribute_error import AttributeDifference
 
 
@@ -35,7 +36,7 @@ def test_without_attributes_a_config_is_what_it_was() -> None:
 
 
 def test_factors_of_pictures_of_one_object() -> None:
-    data = Shapes(num_train=9, num_val=30, max_objects=1)
+    data = Shapes(num_train=9, num_val=30, max_objects=1, image_size=16)
     factors, table = data.factors("val"), data.table("val")
     assert np.array_equal(factors["shape"], table.labels)  # type: ignore[arg-type]
     for row, (each,) in enumerate(read(table.images)):
@@ -51,8 +52,16 @@ def test_an_attribute_that_is_not_there() -> None:
         Shapes(attributes=["siz"])
 
 
+def test_other_attributes_are_not_read() -> None:
+    spec = DataSpec("image", (3, 16, 16), condition={"attributes": ConditionSpec(1, ("age",))})
+    with pytest.raises(ConfigError, match=r"data=shapes, and the data have age\. Leave it out"):
+        AttributeDifference().check_samples(spec, frozenset())
+    with pytest.raises(DataError, match=r"Use data\.attributes=\[size,x,y\]"):
+        AttributeDifference().prepare(Shapes(num_val=4))
+
+
 def test_attribute_error_is_what_pictures_are_off_by() -> None:
-    data = Shapes(num_train=20, num_val=24, attributes=["size", "x", "y"])
+    data = Shapes(image_size=16, num_train=20, num_val=24, attributes=["size", "x", "y"])
     table = data.table("val")
     metric = AttributeDifference()
     metric.prepare(data)
@@ -61,7 +70,7 @@ def test_attribute_error_is_what_pictures_are_off_by() -> None:
     off = asked.clone()
     off[:, 1] = (off[:, 1] + 0.25).clamp(0, 1)
     off[0] = -1  # not asked for anything
-    blank = torch.full((4, 3, 32, 32), 24, dtype=torch.uint8)
+    blank = torch.full((4, 3, 16, 16), 24, dtype=torch.uint8)
     metric.update({"image": torch.cat([images, blank]), "attributes": torch.cat([off, asked[:4]])}, real=False)
     found = {name: float(value) for name, value in metric.compute().items()}
     assert found["attribute_missing"] == pytest.approx(4 / 27)

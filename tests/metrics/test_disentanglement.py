@@ -33,12 +33,10 @@ def test_latents_that_are_factors() -> None:
 def test_latents_that_know_nothing() -> None:
     assert mig(NOISE, FACTORS, 20) < 0.03
     assert sap(NOISE, FACTORS) < 0.05
-    disentanglement, completeness, informativeness = dci(NOISE, FACTORS)
-    assert max(disentanglement, completeness) < 0.1
-    assert informativeness < 0.35  # of guesses: 1/4, 1/2 and no correlation
     assert factor_vae_score(NOISE, FACTORS, 600, 0) < 0.55  # a third, and what three latents happen to vote for
 
 
+@pytest.mark.matrix
 def test_latents_that_mix_factors() -> None:
     """Rotated by 45 degrees, two latents know as much of both: no gap, and nothing is lost."""
     independent = {"a": FACTORS["x"], "b": RNG.random(COUNT)}
@@ -49,6 +47,13 @@ def test_latents_that_mix_factors() -> None:
     disentanglement, _, informativeness = dci(mixed, independent)
     assert disentanglement < 0.2
     assert informativeness > 0.9
+
+
+@pytest.mark.matrix
+def test_forests_find_nothing_in_noise() -> None:
+    disentanglement, completeness, informativeness = dci(NOISE, FACTORS)
+    assert max(disentanglement, completeness) < 0.1
+    assert informativeness < 0.35  # of guesses: 1/4, 1/2 and no correlation
 
 
 def test_two_latents_of_one_factor_are_incomplete_and_have_no_gap() -> None:
@@ -85,11 +90,8 @@ def test_constant_latents_change_no_vote() -> None:
     assert mig(constant, FACTORS, 20) == mig(PERFECT, FACTORS, 20)
 
 
-class Reads(Model):
-    """Knows color and place of the one object of a picture, by the pixels that are not background."""
-
+class Blind(Model):
     kinds = frozenset({"continuous"})
-    reading: ClassVar[Reading] = Reading("sums of pixels")
 
     def __init__(self) -> None:
         super().__init__(0, Constant())
@@ -100,6 +102,12 @@ class Reads(Model):
 
     def losses(self, batch: Any) -> Any: ...
 
+
+class Reads(Blind):
+    """Knows color and place of the one object of a picture, by the pixels that are not background."""
+
+    reading: ClassVar[Reading] = Reading("sums of pixels")
+
     def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
         paint = (x + 0.8).clamp_min(0)  # (N, 3, S, S)
         mass = paint.sum(dim=1).flatten(1).sum(1, keepdim=True)
@@ -109,13 +117,13 @@ class Reads(Model):
 
 
 def test_the_metric_reads_a_model_and_the_factors_of_data() -> None:
-    metric, data = Disentanglement(num_images=300, votes=100), Shapes(num_train=400, max_objects=1, image_size=16)
+    metric, data = Disentanglement(num_images=200, votes=100), Shapes(num_train=250, max_objects=1, image_size=16)
     metric.measure(Reads(), data, "val", batch_size=70)
     whole = metric.compute()
     assert metric.settings()["factors"] == "shape,color,size,x,y"
     assert float(whole["dci_informativeness"]) > 0.5
-    assert float(whole["factor_vae_score"]) > 0.4
-    again = Disentanglement(num_images=300, votes=100)
+    assert float(whole["factor_vae_score"]) > 0.3
+    again = Disentanglement(num_images=200, votes=100)
     again.measure(Reads(), data, "val", batch_size=300)
     for one, other in ((again.latents, metric.latents), (again.index, metric.index)):
         torch.testing.assert_close(torch.cat([*one]), torch.cat([*other]))
@@ -129,5 +137,9 @@ def test_what_it_cannot_be_measured_on() -> None:
         Disentanglement().check(Reads(), Shapes(num_train=200))
     with pytest.raises(ConfigError, match=r"disentanglement.layer=null"):
         Disentanglement(layer=0.5).check(Reads(), Shapes(num_train=200, max_objects=1))
+    with pytest.raises(ConfigError, match="100 training images or more, got 60"):
+        Disentanglement().check(Reads(), Shapes(num_train=60, max_objects=1))
+    with pytest.raises(ConfigError, match="has no latents"):
+        Disentanglement().check(Blind(), Shapes(num_train=200, max_objects=1))
     with pytest.raises(ValueError, match="votes=1"):
         Disentanglement(votes=1)

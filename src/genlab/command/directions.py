@@ -57,7 +57,8 @@ def directions(
     folder, and a picture in which ``n`` samples are moved along each from -``strength`` to ``strength``."""
     model, _ = load_run(config, run)
     plain = resolved(config)
-    form = build(plain["task"], Task, "task").form(plain["spec"], None) if isinstance(model, GenerativeModel) else None
+    is_of_pictures = isinstance(model, GenerativeModel) and plain["spec"]["modality"] == "image"
+    form = build(plain["task"], Task, "task").form(plain["spec"], None) if is_of_pictures else None
     if not isinstance(model, GenerativeModel) or not isinstance(form, Pictures):
         raise ConfigError(f"{run} holds a {type(model).__name__}, which draws no pictures. Name another run.")
     for name, value in (("judge", judge), ("label", label)):
@@ -162,7 +163,10 @@ class _Finder:
                     f"do not. Use samples={4 * self.samples}."
                 )
         if not found:
-            raise ConfigError(f"no label has {_LEAST} of {len(labels)} examples. Use samples={4 * self.samples}.")
+            raise ConfigError(
+                f"no label divides {len(labels)} examples into {_LEAST} or more that have it and as many that do not. "
+                f"Use samples={4 * self.samples}."
+            )
         vectors = torch.stack([*found.values()])
         return Directions(self.space.kind, "label", vectors, deviations(points, vectors), [*found])
 

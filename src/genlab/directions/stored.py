@@ -32,8 +32,8 @@ class Directions:
 
     def number(self, typed: str | int) -> int:
         """The place of a direction that is named or numbered. Raises ConfigError: there is none."""
-        if isinstance(typed, str) and typed in self.names:
-            return list(self.names).index(typed)
+        if str(typed) in self.names:
+            return list(self.names).index(str(typed))
         if isinstance(typed, int) and 0 <= typed < len(self):
             return typed
         known = ", ".join(self.names) if any(not name.isdecimal() for name in self.names) else f"0 to {len(self) - 1}"
