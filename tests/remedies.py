@@ -1579,6 +1579,7 @@ OFFERED = (
         "another adapter",
         "model/adapter=lora model.adapter.quantization=null",
     ),
+    Offered("command/options.py", "with best_of: a run of classifier", "help", "model=classifier"),
     Offered("interop/gguf.py", "are not read from .gguf files", "a file of such a model, and two packages"),
     Offered(
         "metrics/sandbox.py",
@@ -2068,6 +2069,116 @@ ELSEWHERE = (
     Elsewhere("sampling/video.py", "a walk goes into", "test_walks_and_projections.py::test_what_the_command_refuses"),
     Elsewhere(
         "sampling/walk.py", "nothing to walk along", "test_walks_and_projections.py::test_other_models_are_refused"
+    ),
+    Elsewhere(
+        "command/directions.py", "is of directions of labels", "test_direction_runs.py::test_what_the_commands_refuse"
+    ),
+    Elsewhere(
+        "command/directions.py", "dimensions. Use count=", "test_direction_runs.py::test_what_the_commands_refuse"
+    ),
+    Elsewhere(
+        "command/directions.py",
+        "principal components. Use samples=",
+        "test_direction_runs.py::test_what_the_commands_refuse",
+    ),
+    Elsewhere(
+        "command/directions.py", "encodes no data whose labels", "test_direction_runs.py::test_what_the_commands_refuse"
+    ),
+    Elsewhere(
+        "command/directions.py",
+        "gives pictures no labels",
+        "test_direction_runs.py::test_attributes_are_typed_and_judged",
+    ),
+    Elsewhere(
+        "command/directions.py",
+        "have no labels. Use method=pca",
+        "test_direction_runs.py::test_labels_that_are_not_there",
+    ),
+    Elsewhere(
+        "command/directions.py",
+        "and a direction needs",
+        "test_direction_runs.py::test_labels_of_encoded_data_and_of_a_judge",
+    ),
+    Elsewhere("command/directions.py", "no label divides", "test_direction_runs.py::test_labels_that_are_not_there"),
+    Elsewhere(
+        "command/evaluate.py", "that a picture is asked for", "test_direction_runs.py::test_what_the_commands_refuse"
+    ),
+    Elsewhere(
+        "command/options.py", "has no middle, where a sample", "test_direction_runs.py::test_what_the_commands_refuse"
+    ),
+    Elsewhere("command/options.py", "or several: {}=[1,2]", "test_direction_runs.py::test_what_the_commands_refuse"),
+    Elsewhere(
+        "command/options.py",
+        "a walk goes through plain samples",
+        "test_direction_runs.py::test_what_the_commands_refuse",
+    ),
+    Elsewhere(
+        "command/sample.py",
+        "draws no pictures. Leave",
+        "test_direction_runs.py::test_a_model_of_text_has_no_directions",
+    ),
+    Elsewhere("command/sample.py", "and nothing says it", "test_direction_runs.py::test_what_the_commands_refuse"),
+    Elsewhere("data/shapes.py", "shapes have no", "data/test_attributes.py::test_an_attribute_that_is_not_there"),
+    Elsewhere(
+        "data/shapes.py",
+        "pictures of several objects have no factors",
+        "data/test_attributes.py::test_factors_of_pictures_of_one_object",
+    ),
+    Elsewhere(
+        "directions/space.py", "are shifts of the middle", "test_directions.py::test_a_model_without_a_space_is_refused"
+    ),
+    Elsewhere(
+        "directions/space.py",
+        "has none that is known",
+        "test_directions.py::test_a_map_that_is_not_known_is_not_guessed",
+    ),
+    Elsewhere(
+        "directions/space.py",
+        "and a U-Net has none",
+        "test_direction_runs.py::test_labels_of_encoded_data_and_of_a_judge",
+    ),
+    Elsewhere("directions/stored.py", "there is none.", "test_direction_runs.py::test_what_the_commands_refuse"),
+    Elsewhere(
+        "metrics/attribute_error.py",
+        "reads size, x and y",
+        "data/test_attributes.py::test_other_attributes_are_not_read",
+    ),
+    Elsewhere(
+        "metrics/attribute_error.py",
+        "attribute_error needs attributes",
+        "data/test_attributes.py::test_other_attributes_are_not_read",
+    ),
+    Elsewhere(
+        "metrics/disentanglement.py",
+        "needs data that know their factors",
+        "metrics/test_disentanglement.py::test_what_it_cannot_be_measured_on",
+    ),
+    Elsewhere(
+        "metrics/disentanglement.py",
+        "training images or more, got",
+        "metrics/test_disentanglement.py::test_what_it_cannot_be_measured_on",
+    ),
+    Elsewhere(
+        "metrics/disentanglement.py",
+        "has no latents. Leave",
+        "metrics/test_disentanglement.py::test_what_it_cannot_be_measured_on",
+    ),
+    Elsewhere(
+        "metrics/disentanglement.py",
+        "are read, without a",
+        "metrics/test_disentanglement.py::test_what_it_cannot_be_measured_on",
+    ),
+    Elsewhere(
+        "model/condition_kind.py", "Use attributes=", "model/test_numbers.py::test_numbers_that_cannot_be_asked_for"
+    ),
+    Elsewhere("model/factor_vae.py", "cannot be sharded", "model/test_factor_vae.py::test_what_is_refused"),
+    Elsewhere("model/factor_vae.py", "permutes latents of a batch", "model/test_factor_vae.py::test_what_is_refused"),
+    Elsewhere("run/judge.py", "judges no pictures", "test_direction_runs.py::test_what_the_commands_refuse"),
+    Elsewhere("run/judge.py", "reads captions, and the data", "test_direction_runs.py::test_what_the_commands_refuse"),
+    Elsewhere(
+        "sampling/texts.py",
+        "continues text. Leave attributes=",
+        "test_direction_runs.py::test_a_model_of_text_has_no_directions",
     ),
     Elsewhere("command/train.py", "saved. Continue with", "test_resume.py::test_bit_identical"),
     Elsewhere("command/train.py", "Evaluate with", "test_resume.py::test_signal_in_the_final_evaluation"),

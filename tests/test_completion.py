@@ -10,6 +10,7 @@ OWN = {
     "train": ("run=", "folder=", "allow_changes="),
     "sample": ("run=", "n=", "prompt=", "label=", "seed=", "out="),
     "edit": ("run=", "image=", "method=", "mask=", "strength=", "out="),
+    "directions": ("run=", "method=", "count=", "judge=", "strength="),
     "chat": ("run=", "system=", "seed="),
     "feedback": ("run=", "prompts=", "n=", "rate=", "out=", "report="),
     "evaluate": ("run=", "images=", "reference=", "on_bad=", "image_key=", "n="),

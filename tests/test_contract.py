@@ -171,6 +171,7 @@ def test_what_a_family_is(family: str, never_stopped: Any) -> None:
 # What draws, where it is not called `network`; and what a sample costs: two steps of DPM-Solver, 16 x 16 pixels, two of
 # unmasking, an inverse and a denoising.
 DRAWS = {"gan": "generator", "stylegan2": "generator", "progan": "generator", "vae": "decoder", "vq_vae": "decoder",
+         "factor_vae": "decoder",
          "hierarchical_vae": "ladder", "latent_diffusion": "diffusion.network", "captioner": "decoder"}  # fmt: skip
 COST = {"diffusion": 2, "latent_diffusion": 2, "transformer": 256, "masked": 2, "flow": 2}
 
@@ -248,6 +249,9 @@ ALIKE = {
                "model.discriminator.group_size=2", *SGD,
                *(line.replace("optimizer", "discriminator_optimizer") for line in SGD), "model.optimizer.lr=0.001",
                "model.discriminator_optimizer.lr=0.001"),
+    # whose likelihood's gradients are steep at the start
+    "factor_vae": ("model=factor_vae", *SGD, *CRITIC_SGD, "model.optimizer.lr=0.001",
+                   "model.discriminator_optimizer.lr=0.01"),
     "text": ("model=transformer", *SGD, "model.optimizer.lr=0.3", "model.network.zero_init=false",
              "model/schedule=constant", "metrics=[perplexity]"),
     # Few tokens are predicted, so gradients are large, and larger steps make more of rounding.

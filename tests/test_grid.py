@@ -62,7 +62,7 @@ def class_of(family: str) -> Any:
 
 # Groups of tests/test_policy_runs.py, tests/test_on_a_base.py and tests/test_guided_runs.py.
 ELSEWHERE = ("model/rewards", "model/hint", "model/noise")
-ALIKE = ("latent_diffusion", "stylegan2")  # their parts are those of diffusion and of gan
+ALIKE = ("latent_diffusion", "stylegan2", "factor_vae")  # their parts are those of diffusion, of gan and of vae
 
 
 @cache

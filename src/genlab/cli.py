@@ -1,5 +1,5 @@
-"""The command line: ``genlab train|sample|edit|chat|feedback|evaluate|export|plan|verify|compare``, which train.py and
-the files of scripts/ call too.
+"""The command line: ``genlab train|sample|edit|directions|chat|feedback|evaluate|export|plan|verify|compare``, which
+train.py and the files of scripts/ call too.
 
 One grammar everywhere, Hydra's ``name=value``. Every mistake in it is reported in one line, before a folder is made
 and, where possible, before torch is imported.
@@ -245,6 +245,12 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
         assert folder is not None
         edit(config, folder, options)
         return
+    if command == "directions":
+        from genlab.command.directions import directions
+
+        assert folder is not None
+        directions(config, folder, **{name: options[name] for name in OPTIONS["directions"] if name != "run"})
+        return
     if command == "export":
         from genlab.command.export import export
 
@@ -267,7 +273,9 @@ def _run_command(command: str, flags: dict[str, str], overrides: list[str]) -> N
             config, **{name: options[name] for name in OF_IMAGES}, reference_key=options.get("reference_key")
         )
     else:
-        evaluate_run(config, folder, **{name: options[name] for name in ("n", "baselines", "likelihood")})
+        evaluate_run(
+            config, folder, **{name: options[name] for name in ("n", "baselines", "likelihood", "best_of", "judge")}
+        )
 
 
 def _sweep(flags: dict[str, str], overrides: list[str]) -> None:

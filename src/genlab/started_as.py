@@ -9,7 +9,8 @@ from pathlib import Path
 def command(name: str) -> str:
     """``genlab sample``, or ``python scripts/sample.py`` where a script of a clone was started, with the path as typed.
 
-    ``name``: train, sample, chat, feedback, evaluate, export, plan, verify or compare; ``train -m`` for a sweep.
+    ``name``: train, sample, directions, chat, feedback, evaluate, export, plan, verify or compare;
+    ``train -m`` for a sweep.
     """
     name, space, flags = name.partition(" ")
     folder = _clone()

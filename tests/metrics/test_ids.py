@@ -44,6 +44,7 @@ OTHER = {"num_images": 7, "split": "train", "tokenize": "char", "penalty": 0.3, 
          "pool": 7, "num_problems": 9, "epsilon": 0.1, "baseline": True, "discard": 0.2, "whole": True,
          "num_patches": 9, "num_directions": 9, "scales": 2, "num_windows": 9, "num_train": 70, "layer": 0.25,
          "noise_level": 0.7, "temperature": 0.2, "strengths": [0.3], "strength": 0.3, "draws": 3, "share": 0.3,
+         "bins": 7, "votes": 70,
          "num_examples": 70, "lr": 0.3, "batch_size": 7, "distance": PixelDistance()}  # fmt: skip
 # Of no number: pictures, speed, permission, which numbers there are. Files and networks are hashed once they are read.
 FREE = {"closest", "workers", "allow_code", "allow_root", "k", "problems", "model"}

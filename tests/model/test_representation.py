@@ -31,6 +31,7 @@ READ = {
     "progan": (32, True),
     "stylegan2": (8, True),
     "vae": (16, True),
+    "factor_vae": (10, True),
     "hierarchical_vae": (80, False),
     "vq_vae": (64, False),
     "flow": (256, True),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -27,15 +28,21 @@ from genlab.redaction import for_terminal
 from genlab.run import run_folder
 from genlab.run.assemble import build_data, build_evaluation, load_tokenizer
 from genlab.run.cpu_choice import of_run
+from genlab.run.judge import load_judge
 from genlab.run.load import load_run
+from genlab.sampling.best_of import BestOf
 from genlab.sampling.examples import Examples
 from genlab.sampling.pictures import save_pictures
 
 
-def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, likelihood: int) -> None:
+def evaluate_run(
+    config: DictConfig, run: Path, n: int | None, baselines: bool, likelihood: int, best_of: int | None = None,
+    judge: str | None = None,
+) -> None:  # fmt: skip
     """Measure a run, print a table and keep it as ``evaluation-<protocol>.json`` in the run folder.
 
-    If sampling settings differ from the run's own, the file lists them, and its name ends with a hash of them.
+    With ``best_of`` and ``judge``, samples are the best of so many candidates. If sampling settings differ from the
+    run's own, the file lists them, and its name ends with a hash of them.
     """
     prepare_file(run / "evaluation.json")
     before = {"model": run_folder.read_config(run)["model"]}
@@ -53,6 +60,9 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
         last = read.newest(run)
         read.check_same_tokenizer(last, data.tokenizer, run)
         load_tokenizer(resolved(config), last, run)
+    if best_of is not None:
+        assert judge is not None
+        changed |= _choose(model, resolved(config)["spec"], run, best_of, judge)
     if baselines and not evaluation.metrics:
         _raise_no_baselines(model, evaluation, data)
     with quick_cpu(model.device.type == "cpu", **of_run(config)):
@@ -77,6 +87,21 @@ def evaluate_run(config: DictConfig, run: Path, n: int | None, baselines: bool, 
     for picture in save_pictures(result.pictures, run, f"{result.protocol_id}{suffix}"):
         print(for_terminal(f"picture: {picture}"))
     raise_first(result.failures, path)
+
+
+def _choose(model: Model, spec: Mapping[str, Any], run: Path, count: int, judge: str) -> dict[str, str]:
+    """Have the model draw the best of ``count`` candidates. -> what to note of it. Raises ConfigError: it draws no
+    pictures for what the judge looks at."""
+    found = load_judge(judge, spec, run)
+    known = model.conditions.kinds if isinstance(model, GenerativeModel) and spec["modality"] == "image" else {}
+    if missing := [key for key in found.reads if key not in known]:
+        raise ConfigError(
+            f"judge={judge} looks at the {missing[0]} that a picture is asked for, and {run} is asked for none. Leave "
+            "best_of= and judge= out."
+        )
+    assert isinstance(model, GenerativeModel)
+    model.drawn_by = BestOf(model, count, found)
+    return model.drawn_by.facts()
 
 
 def _raise_no_baselines(model: Model, evaluation: Evaluation, data: DataModule) -> NoReturn:

@@ -15,6 +15,7 @@ def usage() -> str:
             "  train -m   train many, one process each",
             "  sample     draw from a trained run",
             "  edit       change a picture: fill in, vary, invert, restore, or go from it to another",
+            "  directions find directions in the latent space of a run, and show what they change",
             "  chat       talk with a run that was trained on conversations",
             "  feedback   a page on which people judge samples of one run, or of two",
             "  evaluate   measure a trained run",

@@ -26,6 +26,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         ),
         "negative": (None, "a caption that guidance leads away from, in place of none"),
         "negative_label": (None, "a class that guidance leads away from, by number or name"),
+        "attributes": (None, "numbers from 0 to 1, for a model conditioned on some: size=1,x=0.2,y=0.7"),
         "image": (None, "for a model that describes pictures: a picture, several ([a.png,b.png]) or a folder"),
         "hint": (None, "for model=control: a picture that the hint is drawn from, or several: [a.png,b.png]"),
         "adapters": (None, "runs of model/adapter=lora or model=concept whose base is this run: [outputs/a,outputs/b]"),
@@ -43,6 +44,30 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
             None,
             "with project: what compares pictures: discriminator, the run's own, or vgg (LPIPS, 528 MB)",
         ),
+        "direction": (None, "a direction that the command directions found, by number or label, or several: [0,2]"),
+        "strength": (None, "with direction: how far samples are moved, in standard deviations, or of each: [1,-2]"),
+        "best_of": (None, "of so many candidates for each sample the best by the judge"),
+        "judge": (
+            None,
+            "with best_of: a run of classifier (with label=) or of contrastive_text (with prompt=), or scenes",
+        ),
+    },
+    "directions": {
+        "run": (..., "the run in whose latent space directions are found"),
+        "method": ("pca", "sefa: of weights; pca: of samples; label: to what has a label"),
+        "count": (5, "how many directions; of labels: one each"),
+        "judge": (
+            None,
+            "with method=label: a run of model=classifier, which labels samples. Default: data's own labels",
+        ),
+        "label": (None, "with method=label: this class alone, by number or name, or several: [1,2]"),
+        "samples": (1000, "how many samples, or examples of the data, directions are found by"),
+        "n": (2, "how many samples the picture shows along each direction"),
+        "strength": (3.0, "how far they are moved to both sides, in standard deviations"),
+        "columns": (7, "pictures in a row, an odd number: the one in the middle is the sample itself"),
+        "seed": (0, "of the samples"),
+        "batch_size": (64, "how many at a time"),
+        "out": (None, "x.png, x.npz or a folder, for the pictures. Default: in the run's samples/"),
     },
     "edit": {
         "run": (..., "the run that edits: of diffusion, masked, transformer, flow, VAE or GAN"),
@@ -102,6 +127,8 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "seeds": (None, "sets of samples, each with its own seed: 3 give means and their spread"),
         "bootstrap": (None, "bootstrap resamplings of the samples: 200 give standard errors"),
         "likelihood": (0, "also bits per dimension of this many held-out images (slow)"),
+        "best_of": (None, "measure the best of so many candidates for each sample, by the judge"),
+        "judge": (None, "with best_of: a run of classifier or of contrastive_text, or scenes"),
         "baselines": (False, "also score baselines without a model: noise, simple statistics, and real data"),
         "out": (None, "with images: a .json file for the numbers and their protocol"),
     },
@@ -141,9 +168,12 @@ FEATURES = ("discriminator", "vgg")  # of sample project=...
 FORMATS = ("transformers", "safetensors", "peft")  # of export
 _PATHS = (
     *("run", "folder", "out", "images", "reference", "prompts", "report", "export", "samples", "import"),
-    *("project", "mask"),
+    *("project", "mask", "judge"),
 )
-METHODS = ("inpaint", "sdedit", "invert", "interpolate", "ddrm", "dps")  # of edit
+METHODS = {  # by command
+    "edit": ("inpaint", "sdedit", "invert", "interpolate", "ddrm", "dps"),
+    "directions": ("sefa", "pca", "label"),
+}
 # What each method takes beside the options of all.
 _OF_METHODS = {
     "inpaint": ("mask", "box", "extend", "steps", "resamplings", "jump_length", "n", "batch_size"),
@@ -163,7 +193,13 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
     known = OPTIONS[command]
     values = {name: default for name, (default, _) in known.items()}
     rest = []
-    for name in ("prompt", "negative", "system", "source_prompt"):  # free text, which is not parsed by Hydra's grammar
+    for name in (
+        "prompt",
+        "negative",
+        "system",
+        "source_prompt",
+        "attributes",
+    ):  # free text, which Hydra does not parse
         if name in known:
             typed = [text for text in overrides if text.startswith(f"{name}=")]
             overrides = [text for text in overrides if text not in typed]
@@ -177,9 +213,9 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
         elif command == "feedback" and name in ("run", "samples"):  # one, or two
             value = override.value()
             typed_runs = value if isinstance(value, list) else [value]
-            values[name] = [*(values[name] or []), *(_typed(name, one, ...) for one in typed_runs)]
+            values[name] = [*(values[name] or []), *(_typed(command, name, one, ...) for one in typed_runs)]
         else:
-            values[name] = _typed(name, override.value(), known[name][0])
+            values[name] = _typed(command, name, override.value(), known[name][0])
     missing = [name for name, value in values.items() if value is ...]
     if missing:
         example = "outputs/<model>-<data>" + ("" if missing[0] == "runs" else "/<run>")
@@ -188,16 +224,20 @@ def take_options(command: str, overrides: list[str]) -> tuple[dict[str, Any], li
     return values, rest
 
 
-def _typed(name: str, value: Any, default: Any) -> Any:
+def _typed(command: str, name: str, value: Any, default: Any) -> Any:
     """The value of a command's own option. Raises ConfigError if it is of another type."""
     if value is None and default in (None, ...):
         return default
-    if name in _PATHS:
+    if name in _PATHS and type(default) is not int:
         return expanded(str(value))
     if name == "features":
         if value not in FEATURES:
             raise ConfigError(f"features must be {' or '.join(FEATURES)}, got {value!r}.")
         return value
+    if name == "direction":
+        return _several(name, value, (int, str), "a number or a label")
+    if (command, name) == ("sample", "strength"):
+        return [float(each) for each in _several(name, value, (int, float), "a number")]
     if name == "on_bad":
         if value not in ("stop", "skip"):
             raise ConfigError(f"on_bad must be stop or skip, got {value!r}.")
@@ -226,10 +266,11 @@ def _typed(name: str, value: Any, default: Any) -> Any:
             raise ConfigError(f"{name} must be four whole numbers, [{shape}], got {value!r}.")
         return value
     if name == "method":
-        if value not in METHODS:
-            raise ConfigError(f"method must be {', '.join(METHODS[:-1])} or {METHODS[-1]}, got {value!r}.")
+        *others, last = METHODS[command]
+        if value not in (*others, last):
+            raise ConfigError(f"method must be {', '.join(others)} or {last}, got {value!r}.")
         return value
-    if name in ("strength", "deblur", "noise"):
+    if name in ("deblur", "noise") or (command, name) == ("edit", "strength"):
         value = as_number(value)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise ConfigError(f"{name} must be a number >= 0, got {value!r}.")
@@ -238,7 +279,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return [str(one) for one in (value if isinstance(value, list) else [value])]
     if (name, default) == ("port", 0) and type(value) is int and value > 65535:
         raise ConfigError(f"port must be a whole number from 0 to 65535, got {value}.")
-    if name in ("hours", "flops"):
+    if name in ("hours", "flops", "strength"):
         value = as_number(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{name} must be a number, got {value!r}.")
@@ -247,12 +288,23 @@ def _typed(name: str, value: Any, default: Any) -> Any:
     kind, words = (bool, "true or false") if isinstance(default, bool) else (int, "a whole number")
     least = {"n": 1, "batch_size": 1, "likelihood": 0, "seeds": 1, "bootstrap": 0, "examples": 1, "steps": 1, "port": 0}
     least |= {"frames": 1, "fps": 1, "resamplings": 1, "jump_length": 1, "super_resolution": 2}
+    least |= {"best_of": 2, "count": 1, "samples": 2, "columns": 3}
     lowest = least.get(name)
     if lowest is not None:
         words = f"a whole number >= {lowest}"
+    if name == "columns" and type(value) is int and value % 2 == 0:
+        raise ConfigError(f"columns={value} has no middle, where a sample is not moved. Use columns={value + 1}.")
     if type(value) is not kind or (lowest is not None and value < lowest):
         raise ConfigError(f"{name} must be {words}, got {value!r}.")
     return value
+
+
+def _several(name: str, value: Any, kinds: tuple[type, ...], words: str) -> list[Any]:
+    """One value, or several. Raises ConfigError: one is of another type."""
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(type(each) in kinds for each in values):
+        raise ConfigError(f"{name} must be {words}, or several: {name}=[1,2], got {value!r}.")
+    return values
 
 
 def _labels(value: Any, name: str = "label") -> list[int | str]:
@@ -268,7 +320,7 @@ def edited(options: dict[str, Any]) -> str:
     given = [name for name, (default, _) in OPTIONS["edit"].items() if options[name] not in (default, None)]
     method = options["method"] or _method_of(given, options)
     if stray := [name for name in given if name not in (*_OF_ALL, *_OF_METHODS[method])]:
-        takes = " or ".join(f"method={name}" for name in METHODS if stray[0] in _OF_METHODS[name])
+        takes = " or ".join(f"method={name}" for name in METHODS["edit"] if stray[0] in _OF_METHODS[name])
         raise ConfigError(
             f"{stray[0]}={options[stray[0]]} is of {takes}. Leave {stray[0]}= out of method={method}, or change that."
         )
@@ -328,8 +380,19 @@ def _weights(value: Any) -> list[float]:
 def sampled(options: dict[str, Any]) -> Literal["samples", "walk", "projection"]:
     """What ``sample`` makes. Raises ConfigError for options that do not go together."""
     given = [name for name in OPTIONS["sample"] if options.get(name) is not None]
+    for name, needed, example in (
+        ("strength", "direction", "direction=0"),
+        ("direction", "strength", "strength=2"),
+        ("judge", "best_of", "best_of=8"),
+        ("best_of", "judge", "judge=outputs/<a run of model=classifier>"),
+    ):
+        if name in given and needed not in given:
+            raise ConfigError(f"{name}=... goes with {needed}=... Add {example}")
     is_video = str(options["out"] or "").lower().endswith((".gif", ".mp4"))
     if options["project"] is not None:
+        for name in ("direction", "best_of"):
+            if name in given:
+                raise ConfigError(f"{name}=...: project=... finds one picture. Leave {name}= out.")
         for name in ("n", "frames", "fps"):
             if name in given:
                 raise ConfigError(f"{name}={options[name]}: project=... finds one picture. Leave {name}= out.")
@@ -341,6 +404,9 @@ def sampled(options: dict[str, Any]) -> Literal["samples", "walk", "projection"]
         if "fps" in given:
             raise ConfigError(f"fps={options['fps']} is of a walk. Say how long it is: frames=30")
         return "samples"
+    for name in ("direction", "best_of"):
+        if name in given:
+            raise ConfigError(f"{name}=...: a walk goes through plain samples. Leave {name}= out.")
     if options["n"] == 1:
         raise ConfigError("n=1: a walk goes through two samples or more. Use n=2 or more.")
     return "walk"
@@ -350,7 +416,9 @@ def with_reference(options: dict[str, Any], overrides: list[str]) -> list[str]:
     """The overrides of ``evaluate``, including those for compared files. Raises ConfigError."""
     if (options["run"] is None) == (options["images"] is None):
         raise ConfigError("evaluate takes run=outputs/<model>-<data>/<run>, or images=<folder> and reference=<folder>.")
-    of_runs = [name for name in ("n", "seed", "seeds", "likelihood", "baselines") if options[name]]
+    of_runs = [name for name in ("n", "seed", "seeds", "likelihood", "baselines", "best_of") if options[name]]
+    if (options["best_of"] is None) != (options["judge"] is None):
+        raise ConfigError("best_of=8 and judge=outputs/<a run of model=classifier> go together: give both, or neither.")
     of_images = [name for name in ("reference", "out", "image_key") if options[name] is not None]
     of_images += ["on_bad"] * (options["on_bad"] != "stop")
     if options["run"] is not None:

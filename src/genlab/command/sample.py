@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig
@@ -16,6 +16,8 @@ from genlab.config.tree import resolved
 from genlab.data.chat_tokens import ChatTokens
 from genlab.data.image import to_float, to_pixels
 from genlab.data.tokenizer.base import StreamDecoder, Tokenizer
+from genlab.directions import stored
+from genlab.directions.space import space_of, steered
 from genlab.errors import ConfigError, ResourceError
 from genlab.files.atomic import prepare_file, prepare_folder
 from genlab.files.paths import read_path
@@ -29,17 +31,19 @@ from genlab.redaction import for_terminal
 from genlab.run.adapters import add_adapters
 from genlab.run.assemble import load_tokenizer
 from genlab.run.cpu_choice import of_run
+from genlab.run.judge import label_kind, load_judge
 from genlab.run.load import load_run, load_template
 from genlab.sampling import projection
 from genlab.sampling.answered import Answered
-from genlab.sampling.asked import read_negative
+from genlab.sampling.asked import read_each, read_negative
+from genlab.sampling.best_of import BestOf
 from genlab.sampling.draw import draws
 from genlab.sampling.examples import Examples, joined
 from genlab.sampling.fill import filled_in, read_masked
 from genlab.sampling.form import Form, Typed
 from genlab.sampling.picture_file import read_picture
 from genlab.sampling.pictures import FOLDER as SAMPLES
-from genlab.sampling.pictures import Pictures
+from genlab.sampling.pictures import Pictures, WithWanted
 from genlab.sampling.texts import Texts
 from genlab.sampling.video import FPS, check_video, video_destination, write_video
 from genlab.sampling.walk import FRAMES, KEYS, check_walk, walk
@@ -54,6 +58,7 @@ def sample(
     seed: int,
     label: Sequence[int | str] | None,
     prompt: str | None,
+    attributes: str | None,
     image: Sequence[str] | None,
     batch_size: int,
     out: str | None,
@@ -67,18 +72,25 @@ def sample(
     hint: Sequence[str] | None = None,
     adapters: Sequence[str] | None = None,
     adapter_weights: Sequence[float] | None = None,
+    direction: Sequence[int | str] | None = None,
+    strength: Sequence[float] | None = None,
+    best_of: int | None = None,
+    judge: str | None = None,
 ) -> None:
     """Draw ``n`` samples of a run and write them where ``out`` says; a single text is printed while it is written. Or
-    write a walk through them, of ``frames`` pictures from each to the next; or find the picture ``project``."""
+    write a walk through them, of ``frames`` pictures from each to the next; or find the picture ``project``.
+    Samples may be moved along a ``direction``, and be the ``best_of`` several by a ``judge``."""
     made = sampled({"n": n, "out": out, "frames": frames, "fps": fps, "project": project, "steps": steps,
-                    "features": features})  # fmt: skip
+                    "features": features, "direction": direction, "strength": strength, "best_of": best_of,
+                    "judge": judge})  # fmt: skip
     model, _ = load_run(config, run)
     if adapters is not None or adapter_weights is not None:
         add_adapters(model, run, adapters or (), adapter_weights)
     if isinstance(model, FillsIn):
-        given = {"n": n, "label": label, "image": image, "hint": hint, "negative": negative, "negative_label": negative_label,
-                 "out": out, "frames": frames, "project": project}  # fmt: skip
-        _fill(model, config, run, prompt, given)
+        others = {"n": n, "label": label, "image": image, "hint": hint, "negative": negative,
+                 "negative_label": negative_label, "out": out, "frames": frames, "project": project,
+                 "direction": direction, "best_of": best_of}  # fmt: skip
+        _fill(model, config, run, prompt, others)
         return
     if not isinstance(model, GenerativeModel):
         raise ConfigError(f"{run} holds a {type(model).__name__}, which does not draw samples. Name another run.")
@@ -89,12 +101,24 @@ def sample(
     template = load_template(run)
     if template is not None and isinstance(form, Texts):
         form = Answered(ChatTokens(template, form.tokenizer))
-    given: Typed = {"label": label, "prompt": None if prompt is None else [prompt], "image": image, "hint": hint}
+    if direction is not None or best_of is not None:
+        form = _pictures(form, run, "direction" if direction is not None else "best_of")
+    wanted = label if best_of is not None and not model.num_classes else None  # the judge's alone
+    if wanted is not None:
+        label = None
+    given: Typed = {
+        "label": label,
+        "prompt": None if prompt is None else [prompt],
+        "image": image,
+        "hint": hint,
+        "attributes": None if attributes is None else [attributes],
+    }
     typed = form.read(model, given, run)
     away = read_negative(model, negative, negative_label, run)
     if away:
         model.avoid({key: value.to(model.device) for key, value in away.items()})
     told = "" if prompt is None else f"-prompt={_digest(prompt)}"
+    told += "" if attributes is None else f"-attributes={_digest(attributes)}"
     told += "" if image is None else f"-image={_digest(*image)}"
     told += "" if negative is None else f"-negative={_digest(negative)}"
     avoided = model.conditions.label_of(away)
@@ -103,6 +127,14 @@ def sample(
     told += "" if adapters is None else f"-adapters={_digest(*adapters, repr(adapter_weights))}"
     labels = model.conditions.label_of(typed) if label is not None else None
     told += "" if labels is None else f"-label={','.join(map(str, labels.tolist()))}"
+    if direction is not None:
+        assert strength is not None
+        told += _steer(model, run, direction, strength)
+    if best_of is not None:
+        assert judge is not None
+        assert isinstance(form, Pictures)
+        form, more = _choose(model, form, plain["spec"], run, best_of, judge, wanted, typed)
+        told += more
     fewer = f"batch_size={max(1, batch_size // 2)}" if made != "projection" else "a machine with more"
     with (
         quick_cpu(model.device.type == "cpu", **of_run(config)),
@@ -116,6 +148,47 @@ def sample(
             _walk(model, form, typed, run, told, n or KEYS, frames or FRAMES, seed, batch_size, fps or FPS, out)
         else:
             _sample(model, form, typed, run, told, n or form.count, seed, batch_size, out)
+
+
+def _pictures(form: Form, run: Path, option: str) -> Pictures:
+    """Raises ConfigError: samples are no pictures."""
+    if not isinstance(form, Pictures):
+        raise ConfigError(f"{option}=...: {run} draws no pictures. Leave {option}= out.")
+    return form
+
+
+def _steer(model: GenerativeModel, run: Path, direction: Sequence[int | str], strength: Sequence[float]) -> str:
+    """Have the model's samples moved. -> for a file's name."""
+    if len(strength) not in (1, len(direction)):
+        raise ConfigError(
+            f"strength has {len(strength)} values, and direction {len(direction)}. Use one, or one for each."
+        )
+    space = space_of(model, run)
+    found = stored.read(run, space.kind, space.size)
+    strengths = [*strength] * (len(direction) if len(strength) == 1 else 1)
+    chosen = [found.number(each) for each in direction]
+    model.drawn_by = steered(space, found.shift(chosen, strengths))
+    return f"-{found.method}=" + ",".join(f"{found.names[i]}x{s:g}" for i, s in zip(chosen, strengths, strict=True))
+
+
+def _choose(
+    model: GenerativeModel, form: Pictures, spec: Mapping[str, Any], run: Path, count: int, judge: str,
+    wanted: Sequence[int | str] | None, typed: Condition,
+) -> tuple[Pictures, str]:  # fmt: skip
+    """Have the model draw the best of ``count`` candidates. -> the form with what is wanted, and for a file's name."""
+    found = load_judge(judge, spec, run)
+    known = {*model.conditions.kinds}
+    if wanted is not None:
+        form = WithWanted(form.bits, "label", read_each(label_kind(spec["condition"]), wanted))
+        known.add("label")
+    if missing := [key for key in found.reads if key not in known]:
+        raise ConfigError(
+            f"judge={judge} looks at the {missing[0]} of a sample, and nothing says it: the model of {run} takes none. "
+            "Name the class that is wanted, label=0, or another judge."
+        )
+    model.drawn_by = BestOf(model, count, found, model.drawn_by)
+    names = "" if wanted is None else f"-wanted={','.join(map(str, wanted))}"
+    return form, f"-best-of={count}-{_digest(found.described)}{names}"
 
 
 def _fill(model: FillsIn, config: DictConfig, run: Path, prompt: str | None, given: Mapping[str, object]) -> None:
@@ -145,6 +218,7 @@ def _sample(
     out: str | None,
 ) -> None:  # fmt: skip
     path = _path(run, f"seed={seed}-n={n}{told}{form.suffix}") if out is None else form.destination(out)
+    before = model.evaluations
     if n == 1 and isinstance(form, Texts) and isinstance(model, Generates):
         examples = _shown_while_written(model, form, typed, seed)
     else:
@@ -152,6 +226,12 @@ def _sample(
     beside = form.write(examples, path, form.columns(model, n, typed))[1:]
     for other in beside:
         print(for_terminal(f"asked for: {other}"))
+    if isinstance(model.drawn_by, BestOf):
+        best = model.drawn_by
+        print(for_terminal(
+            f"each the best of {best.count} by {best.judge.described}: {n * best.count} candidates, "
+            f"{model.evaluations - before:,} evaluations"
+        ))  # fmt: skip
     print(for_terminal(f"{n} sample{'s' * (n > 1)}: {path}"))
 
 

@@ -23,7 +23,7 @@ Split = Literal["train", "val", "test"]  # every datamodule has the first two; D
 
 @dataclass(frozen=True)
 class ConditionSpec:
-    """A condition that the data have: a label or a caption.
+    """A condition that the data have: a label, a caption or numbers.
 
     A label: ``size`` classes, with their names; ``empty`` are the numbers that no training example has, which are not
     classes. ``examples``: the conditions of some held-out examples, the same ones for every
@@ -34,6 +34,9 @@ class ConditionSpec:
     at the first 0, or at ``length``; there are no other start or end tokens. A caption of padding alone is empty.
     ``names`` are the words of the numbers, that of 0 included, if tokens are words. ``tokenized``: the data have a
     tokenizer, of which token t is number t + 1 here; else captions are ``names`` between spaces.
+
+    Numbers: ``attributes`` (N, ``size``) float32 in batches, from 0 to 1, which are called ``names``; ``examples`` are
+    written as a user types them, "size=1,x=0.25".
     """
 
     size: int
@@ -70,6 +73,10 @@ class DataSpec:
         """The classes, where there are any."""
         return self.condition.get("label")
 
+    @property
+    def _numbers(self) -> dict[str, tuple[str, ...]]:
+        return {key: _OF_NUMBERS for key in self.condition if key == "attributes"}
+
     def to_config(self) -> dict[str, Any]:
         """Plain values for the config node ``spec``. A condition that the data lack is included with size null."""
         return {
@@ -82,7 +89,7 @@ class DataSpec:
             **({} if self.bits == 8 else {"bits": self.bits}),
             "condition": {
                 key: _plain(self.condition.get(key), entries)
-                for key, entries in {**dict.fromkeys(self.condition, _ENTRIES), **_KNOWN}.items()
+                for key, entries in {**dict.fromkeys(self.condition, _ENTRIES), **_KNOWN, **self._numbers}.items()
             },
         }
 
@@ -98,6 +105,7 @@ def key_of(spec: Mapping[str, Any]) -> str:
 
 
 _ENTRIES = ("size", "names", "length", "empty", "examples")
+_OF_NUMBERS = ("size", "names", "examples")
 _KNOWN = {"label": ("size", "names", "empty", "examples"), "caption": ("size", "length", "names", "examples")}
 
 
@@ -133,6 +141,16 @@ class KnowsHeldOut(Protocol):
 
     def has_held_out(self, split: Split) -> np.ndarray:
         """(N,) bool, of the examples of a split in order."""
+        ...
+
+
+@runtime_checkable
+class HasFactors(Protocol):
+    """Data that know what each example was made of."""
+
+    def factors(self, split: Split) -> dict[str, np.ndarray]:
+        """By name, whole numbers (N,) of categories and floats (N,) of continuous ones, of the examples of a split in
+        order. Raises ConfigError: with these settings there are none."""
         ...
 
 

@@ -38,13 +38,14 @@ class ImageTable:
     entry: tuple[Path, str] | None = None  # folder and key of the cache entry whose first rows are the images
     every_caption: Captions | None = None  # all of them, where they were written
     layouts: np.ndarray | None = None  # (N, H, W) uint8: what is where, a class for each pixel
+    attributes: np.ndarray | None = None  # (N, K) float32, numbers of each image
 
     def __len__(self) -> int:
         return len(self.images)
 
     def told(self, rows: np.ndarray) -> dict[str, Tensor]:
         """The conditions of the examples ``rows`` (N,), by key, as in batches."""
-        found = {"label": self.labels, "caption": self.captions, "layout": self.layouts}
+        found = {"label": self.labels, "caption": self.captions, "layout": self.layouts, "attributes": self.attributes}
         return {key: torch.from_numpy(values[rows]) for key, values in found.items() if values is not None}
 
     def first(self, count: int) -> "ImageTable":
@@ -100,7 +101,8 @@ class ImageTable:
         captions = None if self.captions is None else self.captions[rows]
         every = None if self.every_caption is None else self.every_caption.of(rows)
         layouts = None if self.layouts is None else self.layouts[rows]
-        return ImageTable(self.images[rows], self.labels[rows], self.names, captions, None, every, layouts)
+        numbers = None if self.attributes is None else self.attributes[rows]
+        return ImageTable(self.images[rows], self.labels[rows], self.names, captions, None, every, layouts, numbers)
 
     def _part(self, rows: slice) -> "ImageTable":
         labels = None if self.labels is None else self.labels[rows]
@@ -108,7 +110,8 @@ class ImageTable:
         entry = self.entry if rows.start is None else None
         every = None if self.every_caption is None else self.every_caption.of(rows)
         layouts = None if self.layouts is None else self.layouts[rows]
-        return ImageTable(self.images[rows], labels, self.names, captions, entry, every, layouts)
+        numbers = None if self.attributes is None else self.attributes[rows]
+        return ImageTable(self.images[rows], labels, self.names, captions, entry, every, layouts, numbers)
 
 
 class ImageDataset(KeyedDataset):
@@ -243,6 +246,7 @@ class ImageDataModule(DataModule):
             "pixels": _remembered_hash(table),
             **({} if table.labels is None else {"labels": content_hash(table.labels)}),
             **({} if table.captions is None else {"captions": content_hash(table.captions)}),
+            **({} if table.attributes is None else {"attributes": content_hash(table.attributes)}),
         }
 
     def check(self, world_size: int) -> None:

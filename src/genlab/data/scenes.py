@@ -21,6 +21,7 @@ SIZES = {"small": 0.11, "large": 0.19}  # radius, in units of the picture's side
 BACKGROUND = (24, 24, 28)
 HELD_OUT = tuple(zip(SHAPES, COLORS, strict=False))  # shape i in color i: never in a training scene
 
+ATTRIBUTES = ("size", "x", "y")  # of the first object, as numbers from 0 to 1
 RELATIONS = ("above", "below", "left of", "right of")
 WORDS = ("<nothing>", "a", *SIZES, *COLORS, *SHAPES, "above", "below", "left", "right", "of", "and")
 
@@ -49,6 +50,13 @@ class Scenes:
 
     def __getitem__(self, rows: slice) -> "Scenes":
         return Scenes(self.shape[rows], self.color[rows], self.size[rows], self.position[rows], self.mask[rows])
+
+    def attributes(self, names: Sequence[str]) -> np.ndarray:
+        """Of the first object, the largest: ``size``, 0 small and 1 large; ``x`` and ``y`` of its center, to the right
+        and downwards, in units of the side. -> (N, len(names)) float32."""
+        x, y = self.position[:, 0].T
+        values = {"size": self.size[:, 0] / (len(SIZES) - 1), "x": x, "y": y}
+        return np.stack([values[name] for name in names], axis=1).astype(np.float32)
 
     @property
     def has_held_out(self) -> np.ndarray:

@@ -12,8 +12,8 @@ from genlab.data import scenes as drawing
 from genlab.data.base import ConditionSpec, DataSpec, KeyedDataset, Split
 from genlab.data.image import ImageDataModule, ImageTable
 from genlab.data.sampler import Keys
-from genlab.data.scenes import COLORS, SHAPES, WORDS, Scenes
-from genlab.errors import ConfigError, ResourceError
+from genlab.data.scenes import ATTRIBUTES, COLORS, SHAPES, WORDS, Scenes
+from genlab.errors import ConfigError, ResourceError, did_you_mean
 from genlab.seeding import derive_seed
 
 _EXAMPLES = 64  # held-out captions that a run can be sampled with, without its data
@@ -45,6 +45,7 @@ class Shapes(ImageDataModule):
         fresh: bool = True,  # every epoch brings new training scenes; false, or with a limit: those of epoch 0
         scene_seed: int = 0,  # of the scenes
         layout: bool = False,  # whether batches hold what is where, for model=control
+        attributes: Sequence[str] = (),  # numbers of the largest object, as a condition: of size, x, y
         batch_size: int = 128,  # examples in a step, over all ranks together
         flip: Literal[False] = False,  # captions say left and right
         num_workers: int = 0,
@@ -60,6 +61,13 @@ class Shapes(ImageDataModule):
         for name, count in (("num_train", num_train), ("num_val", num_val)):
             if count < 1:
                 raise ConfigError(f"data.{name} must be a whole number >= 1, got {count}.")
+        for name in attributes:
+            if name not in ATTRIBUTES:
+                raise ConfigError(
+                    f"data.attributes: shapes have no {name}.{did_you_mean(name, ATTRIBUTES)} "
+                    "Use data.attributes=[size,x,y]."
+                )
+        self.attributes = tuple(dict.fromkeys(attributes))
         self.image_size, self.max_objects, self.scene_seed = image_size, max_objects, scene_seed
         self.counts: dict[Split, int] = {"train": min(num_train, limit or num_train), "val": num_val}
         self.fresh, self.layout = fresh and limit is None, layout
@@ -75,6 +83,9 @@ class Shapes(ImageDataModule):
         condition = {"label": label, "caption": caption}
         if self.layout:
             condition["layout"] = ConditionSpec(1 + len(COLORS), ("nothing", *COLORS))
+        if self.attributes:
+            numbers = tuple(written(self.attributes, row) for row in held_out.attributes(self.attributes).tolist())
+            condition["attributes"] = ConditionSpec(len(self.attributes), self.attributes, examples=numbers)
         return DataSpec("image", (3, self.image_size, self.image_size), condition=condition)
 
     def load(self, split: Split) -> ImageTable:
@@ -88,12 +99,30 @@ class Shapes(ImageDataModule):
             )
         scenes = self.scenes(split, 0, np.arange(self.counts[split]))
         layouts = drawing.layouts(scenes, self.image_size) if self.layout else None
-        return ImageTable(self.render(scenes), scenes.shape[:, 0], SHAPES, self.tokens(scenes), layouts=layouts)
+        numbers = scenes.attributes(self.attributes) if self.attributes else None
+        return ImageTable(
+            self.render(scenes), scenes.shape[:, 0], SHAPES, self.tokens(scenes), layouts=layouts, attributes=numbers
+        )
+
+    def factors(self, split: Split) -> dict[str, np.ndarray]:
+        """What makes a picture of one object what it is, by name: (N,) int64 of ``shape``, ``color`` and ``size``,
+        float64 of ``x`` and ``y``. Of epoch 0. Raises ConfigError: there are several objects."""
+        if self.max_objects > 1:
+            raise ConfigError(
+                f"data.max_objects={self.max_objects}: pictures of several objects have no factors. "
+                "Use data.max_objects=1."
+            )
+        scenes = self.scenes(split, 0, np.arange(len(self.table(split))))
+        x, y = scenes.position[:, 0].T
+        whole = {"shape": scenes.shape, "color": scenes.color, "size": scenes.size}
+        return {**{name: values[:, 0] for name, values in whole.items()}, "x": x, "y": y}
 
     def dataset(self, split: Split) -> KeyedDataset:
         """Training scenes are rendered as they are asked for, where every epoch has its own."""
         if split == "train" and self.fresh:
-            return FreshScenes(self.counts["train"], self.scene_seed, self.image_size, self.max_objects, self.layout)
+            return FreshScenes(
+                self.counts["train"], self.scene_seed, self.image_size, self.max_objects, self.layout, self.attributes
+            )
         return super().dataset(split)
 
     def _fingerprint(self) -> dict[str, str]:
@@ -128,6 +157,11 @@ class Shapes(ImageDataModule):
         return drawing.to_tokens(captions, self.caption_length)
 
 
+def written(names: Sequence[str], values: Sequence[float]) -> str:
+    """Attributes as a user types them."""
+    return ",".join(f"{name}={value:.4g}" for name, value in zip(names, values, strict=True))
+
+
 def _scenes(scene_seed: int, split: Split, epoch: int, indices: np.ndarray, max_objects: int) -> Scenes:
     seed = derive_seed(scene_seed, ("train", "val").index(split), epoch)
     return drawing.draw_scenes(seed, indices, max_objects, _HELD_OUT_SHARE if split == "val" else 0.0)
@@ -136,9 +170,17 @@ def _scenes(scene_seed: int, split: Split, epoch: int, indices: np.ndarray, max_
 class FreshScenes(KeyedDataset):
     """Training scenes by (epoch, index), rendered when they are asked for."""
 
-    def __init__(self, count: int, scene_seed: int, image_size: int, max_objects: int, layout: bool = False):
+    def __init__(
+        self,
+        count: int,
+        scene_seed: int,
+        image_size: int,
+        max_objects: int,
+        layout: bool = False,
+        attributes: Sequence[str] = (),
+    ):
         self.count, self.scene_seed, self.image_size, self.max_objects = count, scene_seed, image_size, max_objects
-        self.layout = layout
+        self.layout, self.attributes = layout, attributes
 
     def __len__(self) -> int:
         return self.count
@@ -154,4 +196,6 @@ class FreshScenes(KeyedDataset):
         }
         if self.layout:
             batch["layout"] = torch.from_numpy(drawing.layouts(scenes, self.image_size))
+        if self.attributes:
+            batch["attributes"] = torch.from_numpy(scenes.attributes(self.attributes))
         return batch

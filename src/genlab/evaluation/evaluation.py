@@ -35,6 +35,7 @@ from genlab.metrics.base import (
 from genlab.model.base import GenerativeModel, Model, in_eval_mode
 from genlab.model.condition import KINDS
 from genlab.model.float32 import exact_float32
+from genlab.sampling.best_of import DescribesDraws
 from genlab.sampling.examples import Examples
 from genlab.task.base import CLASS_MIX, Task
 from genlab.task.continue_text import ContinueText
@@ -172,6 +173,8 @@ class Evaluation:
         seconds, each = time.perf_counter() - start, (model.evaluations - evaluations) / len(drawn) or None
         result = self._measure(drawn, count, data, self.device_of(model), seed, full)
         asked = self.on(data).asked_facts(model)
+        if isinstance(model.drawn_by, DescribesDraws):
+            asked = asked | model.drawn_by.facts()
         result = replace(result, protocol=result.protocol | asked) if asked else result
         return replace(result, samples_per_second=count / seconds, evaluations_per_sample=each)
 

@@ -68,6 +68,11 @@ class UNet2DCondition(nn.Module):
                 f"{caption_encoder.width}. Name the text_encoder that belongs to it."
             )
 
+    def middle(self) -> nn.Module:
+        """At the coarsest resolution, after which the way up begins."""
+        block: nn.Module = self.network.mid_block
+        return block
+
     def forward(self, x: Tensor, noise_level: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """``x``: (N, C, H, W); ``noise_level``: (N,), t / 1000; ``condition``: by key, N rows each. -> (N, C, H, W)."""
         texts = [""] if condition is None or self.key not in condition else self.kind.words(condition[self.key])

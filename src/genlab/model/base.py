@@ -29,6 +29,7 @@ from genlab.seeding import RandomStream, derive_seed, seed_torch
 # bool, which predictions count, and ``segment`` (N, T + 1), which of several sequences of a row a token is of.
 Batch = Mapping[str, Tensor]
 COUNTED = "counted"
+Draw = Callable[[int, Condition | None, RandomStream], Tensor]  # number, conditions and random numbers of samples
 OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]  # of parameters, or of groups of them
 
 
@@ -259,6 +260,9 @@ class GenerativeModel(Model):
     # Evaluations of the sampling network so far, counted by rows: the cost of ``sample`` on any machine. A guided one
     # counts twice; decoding latents or tokens into images does not count.
     evaluations: int = 0
+    # What draws samples in place of ``sample``, with the same arguments: the best of several, or samples that are moved
+    # in a latent space. None: ``sample`` itself.
+    drawn_by: "Draw | None" = None
 
     @abstractmethod
     def sample(

@@ -183,7 +183,7 @@ class Conditions:
         for key, value in condition.items():
             if key not in self.kinds:
                 has = f"It has {' and '.join(self.kinds)}." if self.kinds else "Sample without."
-                raise ValueError(f"this model has no {key}s: it was trained without. {has}")
+                raise ValueError(f"this model has no {key.removesuffix('s')}s: it was trained without. {has}")
             self.kinds[key].check(value)
 
     def check_guided(self, strength: float) -> None:

@@ -1,4 +1,4 @@
-"""The kinds of conditions: labels and captions.
+"""The kinds of conditions: labels, captions and numbers.
 
 A condition is a mapping of tensors by key, each with N rows. The kind of a key defines what its values mean.
 """
@@ -13,7 +13,8 @@ from torch import Tensor
 from genlab.errors import did_you_mean
 from genlab.seeding import RandomStream
 
-# A condition: label (N,); caption (N, T) words; prompt (N, P) tokens of text, -1 before short ones.
+# A condition: label (N,); caption (N, T) words; attributes (N, K) numbers;
+# prompt (N, P) tokens of text, -1 before short ones.
 Condition = Mapping[str, Tensor]
 Device = torch.device | str
 
@@ -250,4 +251,92 @@ class Caption:
         return value
 
 
-KINDS: dict[str, type[Label] | type[Caption]] = {"label": Label, "caption": Caption}  # by key
+@dataclass(frozen=True)
+class Numbers:
+    """``size`` numbers from 0 to 1, called ``names``, as (N, size) float32; a row of -1 is empty. ``examples`` are
+    those of held-out pictures, written as a user types them: "size=1,x=0.25"."""
+
+    size: int
+    names: Sequence[str]
+    examples: Sequence[str] = ()
+
+    option: ClassVar[str] = "attributes"
+    BINS: ClassVar[int] = 32  # for models of tokens
+
+    @property
+    def length(self) -> int:
+        return self.size
+
+    @property
+    def num_tokens(self) -> int:
+        return self.size * (self.BINS + 1)
+
+    def nothing(self, rows: int, device: Device = "cpu") -> Tensor:
+        return torch.full((rows, self.size), -1.0, device=device)
+
+    def is_nothing(self, value: Tensor) -> Tensor:
+        return (value < 0).all(dim=1)
+
+    def any(self, stream: RandomStream) -> Tensor:
+        """Those of a held-out picture; without any, uniform ones."""
+        if not self.examples:
+            return stream.rand(self.size)
+        known = self.example(range(len(self.examples))).to(stream.device)
+        return known[stream.randint(len(known))]
+
+    def in_turn(self, indices: Sequence[int]) -> Tensor:
+        return self.example(indices)
+
+    def example(self, indices: Sequence[int]) -> Tensor:
+        if not self.examples:
+            return self.nothing(len(indices))
+        known = torch.cat([self.read(text) for text in self.examples])
+        return known[torch.tensor(indices) % len(known)]
+
+    def check(self, value: Tensor) -> None:
+        if value.ndim != 2 or value.shape[1] != self.size:
+            raise ValueError(f"attributes of shape {tuple(value.shape)}: use (N, {self.size}) numbers.")
+        known = value[~self.is_nothing(value)]
+        if not ((known >= 0) & (known <= 1)).all():
+            raise ValueError("attributes must be numbers from 0 to 1, or all -1 for none.")
+
+    def read(self, typed: str | int) -> Tensor:
+        found: dict[str, float] = {}
+        for part in str(typed).split(","):
+            name, _, text = (word.strip() for word in part.partition("="))
+            if name not in self.names:
+                raise ValueError(f"there is no attribute '{name}'.{did_you_mean(name, list(self.names))} {self._all}")
+            try:
+                found[name] = float(text)
+            except ValueError as error:
+                raise ValueError(f"{name} must be a number from 0 to 1, got '{text}'. {self._all}") from error
+            if not 0 <= found[name] <= 1:
+                raise ValueError(f"{name}={text} is outside [0, 1]. {self._all}")
+        if missing := [name for name in self.names if name not in found]:
+            raise ValueError(f"{missing[0]} is missing: all are needed. {self._all}")
+        return torch.tensor([[found[name] for name in self.names]])
+
+    @property
+    def _all(self) -> str:
+        return f"Use attributes={','.join(f'{name}=0.5' for name in self.names)}"
+
+    def words(self, value: Tensor) -> list[str]:
+        empty = self.is_nothing(value).tolist()
+        return [
+            "" if none else ",".join(f"{name}={number:.4g}" for name, number in zip(self.names, row, strict=True))
+            for none, row in zip(empty, value.tolist(), strict=True)
+        ]
+
+    def tokens(self, value: Tensor) -> Tensor:
+        """Of number k token 0 of its own says that there is none, i + 1 that it lies in the i-th of BINS equal parts of
+        [0, 1]."""
+        bins = (value * self.BINS).floor().clamp(max=self.BINS - 1).long() + 1
+        first = torch.arange(self.size, device=value.device) * (self.BINS + 1)
+        return torch.where(value < 0, 0, bins) + first
+
+
+KINDS: dict[str, type[Label] | type[Caption] | type[Numbers]] = {  # by key
+    "label": Label,
+    "caption": Caption,
+    "attributes": Numbers,
+}

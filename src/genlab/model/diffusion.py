@@ -94,6 +94,10 @@ class Diffusion(GenerativeModel):
                 except ValueError as error:
                     raise ConfigError(str(error)) from error
 
+    @property
+    def denoising(self) -> "Diffusion":
+        return self
+
     def new_network(self) -> nn.Module:
         """With random weights, and the adapter."""
         network = self.make_network(**told_to(self.make_network, self.conditions.kinds))

@@ -24,6 +24,10 @@ class Draws:
         """Uniform on [0, 1), (count, width): this rank's share of the global batch."""
         return self._mine(torch.rand(count * self.world_size, width, generator=self.generator))
 
+    def rand_of_all(self, width: int, count: int) -> Tensor:
+        """Uniform on [0, 1), (count * ranks, width): the whole global batch, on all ranks."""
+        return to_device(torch.rand(count * self.world_size, width, generator=self.generator), self.device)
+
     def of_batch(self, count: int) -> Tensor:
         """Uniform on [0, 1), (count,): the same for the whole batch, on all ranks."""
         return to_device(torch.rand(count, generator=self.generator), self.device)

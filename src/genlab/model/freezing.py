@@ -1,6 +1,7 @@
 """Freezes parameters by patterns of their names."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -50,3 +51,16 @@ def like(pattern: str, names: Sequence[str]) -> str:
 def trained(*networks: nn.Module) -> list[nn.Parameter]:
     """The parameters that are trained, for an optimizer."""
     return [p for network in networks for p in network.parameters() if p.requires_grad]
+
+
+@contextmanager
+def without_gradients(network: nn.Module) -> Iterator[None]:
+    """Gradients pass through ``network`` to its input, and none are kept for its own weights."""
+    weights = [p for p in network.parameters() if p.requires_grad]
+    for p in weights:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in weights:
+            p.requires_grad_(True)

@@ -1,7 +1,6 @@
 """Generative adversarial networks: a generator learns from a discriminator that tells its images from real ones."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +14,7 @@ from genlab.model.averages import running_statistics
 from genlab.model.base import Batch, Condition, GenerativeModel, LearningRateSchedule, OptimizerFactory
 from genlab.model.condition import Conditions, told_to
 from genlab.model.draws import Draws, truncated_normal
-from genlab.model.freezing import trained
+from genlab.model.freezing import trained, without_gradients
 from genlab.model.generator_penalty import GeneratorPenalty, NoGeneratorPenalty
 from genlab.model.parts import AdversarialObjective, Discriminator, Generator, StyledGenerator
 from genlab.model.representation import Reading, block_output
@@ -313,6 +312,10 @@ class GAN(GenerativeModel):
             return stream.randn(self.latent_dim)
         return truncated_normal(stream.rand(self.latent_dim), self.truncation)
 
+    @property
+    def latent_network(self) -> nn.Module:
+        return self.generator
+
     def decode(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         """The images of noise ``z`` (N, latent_dim), without truncation. -> (N, C, H, W) in [-1, 1]."""
         self.conditions.check(condition)
@@ -345,16 +348,3 @@ def slow_down(optimizer: Optimizer, every: int) -> None:
         group["lr"] *= ratio
         if "betas" in group:
             group["betas"] = tuple(beta**ratio for beta in group["betas"])
-
-
-@contextmanager
-def without_gradients(network: nn.Module) -> Iterator[None]:
-    """Gradients pass through ``network`` to its input, and none are kept for its own weights."""
-    weights = [p for p in network.parameters() if p.requires_grad]
-    for p in weights:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in weights:
-            p.requires_grad_(True)

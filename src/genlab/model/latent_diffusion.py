@@ -105,6 +105,10 @@ class LatentDiffusion(GenerativeModel):
         """As of the diffusion model of latents."""
         self.diffusion.avoid(negative)
 
+    @property
+    def denoising(self) -> Diffusion:
+        return self.diffusion
+
     def frozen(self) -> Iterable[nn.Module]:
         return (self.autoencoder,)
 

@@ -70,11 +70,55 @@ class Adversarial(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsLatent(Protocol):
+    """A network whose first maps of its latent, or of its styles, are affine."""
+
+    def latent_maps(self) -> Tensor:
+        """What a latent of D numbers is multiplied by, all such maps one below the other: (outputs, D)."""
+        ...
+
+
+@runtime_checkable
+class HasLatentNetwork(Protocol):
+    """A family with a network that makes data of latents."""
+
+    @property
+    def latent_network(self) -> nn.Module: ...
+
+
+@runtime_checkable
+class HasDenoiser(Protocol):
+    """A family that draws samples by denoising: of images, or of their latents."""
+
+    @property
+    def denoising(self) -> Any:
+        """A diffusion model: ``network``, ``sampler``."""
+        ...
+
+
+@runtime_checkable
+class HasMiddle(Protocol):
+    """A network from fine to coarse and back."""
+
+    def middle(self) -> nn.Module:
+        """The block whose outputs are the deepest features, (N, D, h, w)."""
+        ...
+
+
 class Discriminator(Protocol):
     """Images to scores, high for images classified as real."""
 
     def forward(self, candidate: Tensor, condition: Condition | None) -> Tensor:
         """``candidate``: (N, C, H, W) -> (N,)."""
+        ...
+
+
+class LatentDiscriminator(Protocol):
+    """Latents to scores, high for latents that are classified as a model's own."""
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """``latent``: (N, Z, h, w) -> (N,)."""
         ...
 
 

@@ -124,7 +124,10 @@ class VAE(GenerativeModel):
         posterior = self.posterior(x, condition)
         if self.num_training_samples > 1:
             return self.negative_iwae_bound(x, posterior, condition)
-        z = posterior.at(torch.randn_like(posterior.mean))
+        return self.cost(x, posterior, posterior.at(torch.randn_like(posterior.mean)), condition)
+
+    def cost(self, x: Tensor, posterior: Normal, z: Tensor, condition: Condition | None) -> dict[str, Tensor]:
+        """What :meth:`negative_elbo` gives, for latents ``z`` that were drawn from the posterior."""
         reconstruction = -self.likelihood.log_prob(x, self.decoder(z, condition)).mean()
         kl = posterior.kl(standard_normal(z)).flatten(2).sum(dim=2)  # (N, Z)
         weight = self.beta * kl_weight(self.progress.fraction, self.kl_warmup)
@@ -171,6 +174,10 @@ class VAE(GenerativeModel):
             parameters = self.decoder(z, condition)
         likelihood = self.likelihood
         return likelihood.sample(parameters, generator) if self.sample_pixels else likelihood.mean(parameters)
+
+    @property
+    def latent_network(self) -> nn.Module:
+        return self.decoder
 
     def represent(self, x: Tensor, layer: float, noise_level: float) -> Tensor:
         """The posterior's mean of images (N, C, H, W). -> (N, D) float32, D the size of the latent."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genlab.errors import ConfigError
 from genlab.model.base import Condition, GenerativeModel
-from genlab.model.condition_kind import Caption, Label
+from genlab.model.condition_kind import Caption, ConditionKind, Label
 from genlab.sampling.form import Typed
 
 
@@ -33,10 +33,7 @@ def read_typed(
             raise ConfigError(
                 f"{name}={shown(values)}: the model of {run} takes no {what}." + (f" It takes {known}" if known else "")
             )
-        try:
-            found[key] = torch.cat([kind.read(value) for value in values])
-        except ValueError as error:
-            raise ConfigError(f"{name}={shown(values)}: {error}") from error
+        found[key] = read_each(kind, values, name)
     return found
 
 
@@ -50,6 +47,14 @@ def read_negative(model: GenerativeModel, caption: str | None, label: int | str 
         Label.option: None if label is None else [label],
     }
     return read_typed(model, typed, run, {Caption.option: "negative", Label.option: "negative_label"})
+
+
+def read_each(kind: ConditionKind, values: Sequence[int | str], name: str | None = None) -> Tensor:
+    """Values of an option as rows; ``name``: as it was typed. Raises ConfigError: one is not of this kind."""
+    try:
+        return torch.cat([kind.read(value) for value in values])
+    except ValueError as error:
+        raise ConfigError(f"{name or kind.option}={shown(values)}: {error}") from error
 
 
 def shown(values: Sequence[int | str]) -> str:

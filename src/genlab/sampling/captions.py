@@ -16,7 +16,7 @@ from genlab.errors import ConfigError, DataError
 from genlab.files.atomic import prepare_file, write_atomically, writing
 from genlab.files.paths import read_path
 from genlab.model.base import Condition, GenerativeModel
-from genlab.model.condition_kind import Caption, Label
+from genlab.model.condition_kind import Caption, Label, Numbers
 from genlab.model.condition_picture import KEY, Picture
 from genlab.sampling.asked import shown
 from genlab.sampling.examples import Examples
@@ -55,7 +55,7 @@ class Captions:
     def read(self, model: GenerativeModel, typed: Typed, run: Path) -> Condition:
         """``image``, the user's pictures (M, C, H, W). Raises ConfigError: none, or a label or a prompt, or a model
         that does not describe pictures; DataError: a file is not a picture."""
-        for option in (Label.option, Caption.option):
+        for option in (Label.option, Caption.option, Numbers.option):
             if (values := typed.get(option)) is not None:
                 raise ConfigError(
                     f"{option}={shown(values)}: the model of {run} describes pictures. Name one: image=picture.png"

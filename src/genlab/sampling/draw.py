@@ -28,7 +28,7 @@ def draws(
     def draw(batch: slice) -> Tensor:
         stream = RandomStream.for_samples(seed, indices[batch], model.device)
         told = None if condition is None else {key: values[batch] for key, values in condition.items()}
-        return model.sample(len(stream), moved(told, model.device), stream)
+        return (model.drawn_by or model.sample)(len(stream), moved(told, model.device), stream)
 
     yield from in_batches(model, draw, len(indices), batch_size)
 

@@ -13,8 +13,8 @@ Column = Tensor | Sequence[str]
 @dataclass(frozen=True)
 class Examples:
     """N examples, by column: ``image`` (N, C, H, W) uint8, ``text``, N strings, or another kind of a task; and where
-    the data have them or a sample is conditioned on one, ``label`` (N,) int64, -1 = none, and ``caption``, N
-    strings."""
+    the data have them or a sample is conditioned on one, ``label`` (N,) int64, -1 = none, ``caption``, N
+    strings, and ``attributes`` (N, K) float32."""
 
     columns: Mapping[str, Column]
     length: int | None = None  # of texts: tokens of each

@@ -75,6 +75,23 @@ class Pictures:
         return [path, captions_of(path)]
 
 
+class WithWanted(Pictures):
+    """Images that are wanted to have a condition which their model does not take: a judge looks at it."""
+
+    def __init__(self, bits: int, key: str, wanted: Tensor):
+        """``wanted``: rows, of samples in turn."""
+        super().__init__(bits)
+        self.wanted_key, self.wanted = key, wanted
+
+    def asked(self, model: GenerativeModel, indices: range, typed: Condition) -> Condition | None:
+        rows = self.wanted[torch.tensor(indices) % len(self.wanted)]
+        return {**(super().asked(model, indices, typed) or {}), self.wanted_key: rows}
+
+    def words(self, model: GenerativeModel, indices: range, typed: Condition) -> dict[str, Sequence[str]]:
+        captions = model.conditions.words(asked_of(model, indices, typed))
+        return {"caption": captions} if captions else {}
+
+
 def captions_of(picture: Path) -> Path:
     """The file with the captions of a picture of samples."""
     return picture.with_name(f"captions-{picture.stem}.txt")

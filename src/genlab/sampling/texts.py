@@ -14,7 +14,7 @@ from genlab.errors import ConfigError
 from genlab.files.atomic import prepare_file, write_atomically
 from genlab.files.paths import read_path
 from genlab.model.base import Condition, GenerativeModel
-from genlab.model.condition_kind import Label
+from genlab.model.condition_kind import Label, Numbers
 from genlab.model.condition_picture import Picture
 from genlab.sampling.asked import shown
 from genlab.sampling.examples import Examples
@@ -45,6 +45,8 @@ class Texts:
         """``prompt``, (1, P) tokens. Raises ConfigError for a character that the run has no token for."""
         if (labels := typed.get(Label.option)) is not None:
             raise ConfigError(f"label={shown(labels)}: the model of {run} takes no labels.")
+        if (numbers := typed.get(Numbers.option)) is not None:
+            raise ConfigError(f"attributes={shown(numbers)}: the model of {run} continues text. Leave attributes= out.")
         if (pictures := typed.get(Picture.option)) is not None:
             raise ConfigError(f"image={shown(pictures)}: the model of {run} continues text. Leave image= out.")
         self._prompt = "".join(map(str, typed.get("prompt") or ()))

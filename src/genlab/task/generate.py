@@ -71,7 +71,8 @@ class Generate:
         table = self.data.table(self.split)
         labels = None if table.labels is None else torch.from_numpy(table.labels)
         captions = self._captions(self._told) if "caption" in self._told else None
-        return Examples.of(image=torch.from_numpy(table.images), label=labels, caption=captions)
+        numbers = None if table.attributes is None else torch.from_numpy(table.attributes)
+        return Examples.of(image=torch.from_numpy(table.images), label=labels, caption=captions, attributes=numbers)
 
     def reference_hash(self) -> str:
         return self._reference_hash
@@ -169,7 +170,9 @@ class Generate:
                 images.append(form.content(samples))
                 advance(len(samples))
         captions = self._written(model, asked) if asked is not None and "caption" in asked else None
-        return Examples.of(image=torch.cat(images), label=model.conditions.label_of(asked), caption=captions)
+        numbers = None if asked is None else asked.get("attributes")
+        label = model.conditions.label_of(asked)
+        return Examples.of(image=torch.cat(images), label=label, caption=captions, attributes=numbers)
 
     def _written(self, model: GenerativeModel, asked: Condition) -> list[str]:
         """The captions of samples; those of a model with words of its own in these."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -82,6 +83,7 @@ class ConvDecoder(nn.Module):
         self.told = ConditionEmbedding(told or NO_LABEL, embedding)
         is_vector = tuple(latent_shape[1:]) == (1, 1)
         self.style = nn.Linear(latent_shape[0], embedding) if is_vector else None
+        self.num_places = latent_shape[1] * latent_shape[2]
         self.stem = nn.ConvTranspose2d(latent_shape[0], current, sizes[0] if is_vector else 1)
         self.blocks = nn.ModuleList()
         for i, (width, size) in enumerate(zip(widths, sizes, strict=True)):
@@ -92,6 +94,13 @@ class ConvDecoder(nn.Module):
         self.norm = group_norm(current)
         self.out = nn.Conv2d(current, out_channels * patch_size**2, 3, padding=1)
         self.to_pixels = nn.PixelShuffle(patch_size)
+
+    def latent_maps(self) -> Tensor:
+        """(outputs, Z h w), of the first feature map, and of the style if the latent is a vector."""
+        weight = self.stem.weight  # (Z, channels, kh, kw)
+        if self.style is not None:
+            return torch.cat([weight.flatten(1).T, self.style.weight])
+        return torch.kron(weight[:, :, 0, 0].T.contiguous(), torch.eye(self.num_places).to(weight))
 
     def forward(self, latent: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """``latent``: (N, Z, h, w); ``condition``: by key, N rows each. -> (N, out_channels, H, W)."""

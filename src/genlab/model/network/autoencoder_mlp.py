@@ -55,6 +55,10 @@ class MLPDecoder(nn.Module):
         super().__init__()
         self.perceptron = Perceptron(latent_shape, (out_channels, *shape[1:]), told, width, depth, dropout, activation)
 
+    def latent_maps(self) -> Tensor:
+        """(width, Z h w)."""
+        return self.perceptron.stem.weight
+
     def forward(self, latent: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """``latent``: (N, Z, h, w); ``condition``: by key, N rows each. -> (N, out_channels, H, W)."""
         return self.perceptron(latent, condition)

@@ -38,7 +38,7 @@ class BigGANGenerator(nn.Module):
         (height, width), doublings = smallest_map(shape)
         wrap = layer_maker(nn.init.orthogonal_, use_spectral_norm=True)
         widths = [channels * mult for mult in _last(channel_mult, doublings + 1)]
-        self.chunk = latent_dim // (doublings + 1)
+        self.latent_dim, self.chunk = latent_dim, latent_dim // (doublings + 1)
         if self.chunk == 0:
             raise ValueError(
                 f"model.latent_dim={latent_dim} must be at least {doublings + 1}, a number for each block."
@@ -54,6 +54,14 @@ class BigGANGenerator(nn.Module):
             self.attentions.append(_attention(after, height, attention_resolutions, wrap))
         self.out_norm = nn.BatchNorm2d(widths[-1])
         self.out = wrap(nn.Conv2d(widths[-1], shape[0], 3, padding=1))
+
+    def latent_maps(self) -> Tensor:
+        """(outputs, latent_dim): each map has its own part of the noise."""
+        maps = [self.stem.weight]
+        for block in self.blocks:
+            maps.append(torch.cat([weight[:, -self.chunk :] for weight in block.embedding_weights()]))  # type: ignore[operator]
+        whole = torch.block_diag(*maps)
+        return F.pad(whole, (0, self.latent_dim - whole.shape[1]))  # a rest that is not read
 
     def forward(self, noise: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """``noise``: (N, latent_dim); ``condition``: by key, N rows each. -> (N, C, H, W) in [-1, 1]."""

@@ -30,7 +30,7 @@ class DCGANGenerator(nn.Module):
         widths = [channels * min(_WIDEST, 2**i) for i in reversed(range(doublings))]
         wrap = layer_maker(_initialize)
         self.told = faint_conditions(told, latent_dim)
-        inputs = latent_dim * (1 + len(told))
+        self.latent_dim, inputs = latent_dim, latent_dim * (1 + len(told))
         self.stem = wrap(nn.Linear(inputs, widths[0] * height * width))
         self.unflatten = nn.Unflatten(1, (widths[0], height, width))
         self.blocks = nn.ModuleList()
@@ -38,6 +38,12 @@ class DCGANGenerator(nn.Module):
             norm = nn.BatchNorm2d(before) if batch_norm else nn.Identity()
             up = wrap(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1))
             self.blocks.append(nn.Sequential(norm, nn.ReLU(), up))
+
+    def latent_maps(self) -> Tensor:
+        """(outputs, latent_dim)."""
+        weight = self.stem.weight
+        assert isinstance(weight, Tensor)
+        return weight[:, : self.latent_dim]
 
     def forward(self, noise: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """``noise``: (N, latent_dim); ``condition``: by key, N rows each. -> (N, C, H, W) in [-1, 1]."""

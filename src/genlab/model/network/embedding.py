@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.model.condition_kind import Caption, ConditionKind, Label
+from genlab.model.condition_kind import Caption, ConditionKind, Label, Numbers
 from genlab.model.network.attention import attend
 
 
@@ -244,6 +244,34 @@ class EncodedCaption(nn.Module):
         nn.init.normal_(self.nothing, std=std)
 
 
+class NumbersEmbedding(nn.Module):
+    """One vector for several numbers from 0 to 1: sinusoids of each, then a two-layer perceptron. An empty row has a
+    separate vector."""
+
+    FEATURES, SCALE = 32, 100  # of each number; radians from 0 to 1 of the quickest
+
+    def __init__(self, count: int, width: int):
+        super().__init__()
+        self.hidden = nn.Linear(count * self.FEATURES, width)
+        self.out = nn.Linear(width, width)
+        self.nothing = nn.Parameter(torch.randn(width))
+
+    def forward(self, numbers: Tensor | None) -> Tensor:
+        """(N, K), a row of -1 for nothing; None: no numbers. -> (N or 1, width)."""
+        if numbers is None:
+            return self.nothing[None]
+        known = numbers.float().clamp_min(0)
+        features = sinusoids(self.SCALE * known.flatten(), self.FEATURES).view(len(known), -1)
+        vectors = self.out(F.silu(self.hidden(features.to(self.hidden.weight.dtype))))
+        empty = (numbers < 0).all(dim=1, keepdim=True)
+        return torch.where(empty, self.nothing.to(vectors.dtype), vectors)
+
+    def start_at(self, std: float) -> None:
+        nn.init.normal_(self.out.weight, std=std / math.sqrt(self.out.in_features))
+        nn.init.zeros_(self.out.bias)
+        nn.init.normal_(self.nothing, std=std)
+
+
 class CaptionLayer(nn.Module):
     """Self-attention and a perceptron, each after a layer norm; padding is masked."""
 
@@ -265,9 +293,11 @@ class CaptionLayer(nn.Module):
 
 def _embedding(
     kind: ConditionKind, width: int, encoder: CaptionEncoder | None
-) -> LabelEmbedding | CaptionEmbedding | EncodedCaption:
+) -> LabelEmbedding | CaptionEmbedding | EncodedCaption | NumbersEmbedding:
     if isinstance(kind, Label):
         return LabelEmbedding(kind.size, width)
+    if isinstance(kind, Numbers):
+        return NumbersEmbedding(kind.size, width)
     if encoder is not None and isinstance(kind, Caption):
         return EncodedCaption(kind, width, encoder)
     return CaptionEmbedding(kind.size, kind.length, width)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from genlab.model.condition_kind import Label
-from genlab.model.network.embedding import CaptionEmbedding, ConditionEmbedding, Told
+from genlab.model.condition_kind import Label, Numbers
+from genlab.model.network.embedding import CaptionEmbedding, ConditionEmbedding, NumbersEmbedding, Told
 from genlab.model.network.image_size import ImageSizeError
 
 Wrap = Callable[[nn.Module], nn.Module]  # around every layer with weights, see layer_maker
@@ -85,6 +85,12 @@ class GeneratorBlock(nn.Module):
         self.conv2 = wrap(nn.Conv2d(channels, channels, 3, padding=1))
         self.shortcut = wrap(nn.Conv2d(in_channels, channels, 1))
 
+    def embedding_weights(self) -> list[Tensor]:
+        """Of all maps of the embedding, (channels, embedding_width) each."""
+        norms = (self.norm1, self.norm2)
+        layers = [layer for norm in norms for layer in (norm.gain, norm.bias) if layer is not None]
+        return [weight for layer in layers if isinstance(weight := layer.weight, Tensor)]
+
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         """(N, in_channels, H, W), (N, embedding_width) -> (N, channels, 2H, 2W)."""
         h = self.conv1(F.interpolate(F.relu(self.norm1(x, embedding)), scale_factor=2))
@@ -123,6 +129,10 @@ class ProjectionHead(nn.Module):
         for key, kind in told.items():
             if isinstance(kind, Label):
                 self.told[key] = wrap(nn.Embedding(kind.size + 1, width))
+            elif isinstance(kind, Numbers):
+                numbers = NumbersEmbedding(kind.size, width)
+                numbers.hidden, numbers.out = wrap(numbers.hidden), wrap(numbers.out)  # type: ignore[assignment]
+                self.told[key] = numbers
             else:
                 caption = CaptionEmbedding(kind.size, kind.length, width)
                 caption.out = wrap(caption.out)  # type: ignore[assignment]
@@ -133,7 +143,7 @@ class ProjectionHead(nn.Module):
         scores = self.linear(features)[:, 0]
         for key, embed in self.told.items():
             value = None if condition is None else condition.get(key)
-            if isinstance(embed, CaptionEmbedding):
+            if isinstance(embed, CaptionEmbedding | NumbersEmbedding):
                 vector = embed(value)
             else:
                 label = features.new_full((len(features),), -1, dtype=torch.long) if value is None else value

@@ -105,13 +105,17 @@ class ProGANGenerator(_Growing):
         widths = _widths(shape, channels, max_channels)
         super().__init__(len(widths))
         self.told = faint_conditions(told, latent_dim)
-        self.norm = PixelNorm()
+        self.norm, self.latent_dim = PixelNorm(), latent_dim
         # As a 4x4 convolution of a single pixel, whose fan-in has 16 times as many.
         self.stem = EqualizedLinear(latent_dim * (1 + len(told)), widths[0] * _SMALLEST**2, gain=HE_GAIN / _SMALLEST)
         self.unflatten = nn.Unflatten(1, (widths[0], _SMALLEST, _SMALLEST))
         self.conv = EqualizedConv2d(widths[0], widths[0], 3, gain=HE_GAIN)
         self.blocks = nn.ModuleList(_GrowingBlock(*pair) for pair in pairwise(widths))
         self.to_image = nn.ModuleList(EqualizedConv2d(width, shape[0], 1) for width in widths)
+
+    def latent_maps(self) -> Tensor:
+        """(outputs, latent_dim), of the normed noise."""
+        return self.stem.scaled_weight()[:, : self.latent_dim]
 
     def forward(self, noise: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """``noise``: (N, latent_dim); ``condition``: by key, N rows each. -> (N, C, R, R), R the stage's resolution."""

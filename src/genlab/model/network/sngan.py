@@ -39,6 +39,12 @@ class SNGANGenerator(nn.Module):
         self.out_norm = nn.BatchNorm2d(channels)
         self.out = wrap(nn.Conv2d(channels, shape[0], 3, padding=1))
 
+    def latent_maps(self) -> Tensor:
+        """(outputs, latent_dim)."""
+        weight = self.stem.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
     def forward(self, noise: Tensor, condition: Mapping[str, Tensor] | None) -> Tensor:
         """``noise``: (N, latent_dim); ``condition``: by key, N rows each. -> (N, C, H, W) in [-1, 1]."""
         embedding = self.told.side_by_side(condition, len(noise)) if self.told is not None else None

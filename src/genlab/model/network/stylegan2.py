@@ -100,6 +100,11 @@ class StyleGAN2Generator(nn.Module):
         -> (N, C, H, W)."""
         return self.synthesis(styles, normal)
 
+    def latent_maps(self) -> Tensor:
+        """(outputs, style_width): of the styles of all layers."""
+        layers = (layer for layer in self.synthesis.modules() if isinstance(layer, StyledConv | ToColors))
+        return torch.cat([layer.style.scaled_weight() for layer in layers])
+
     def stages(self) -> Sequence[nn.Module]:
         """What is compiled, where it is asked for."""
         return [self.mapping, self.synthesis]

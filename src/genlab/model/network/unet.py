@@ -83,6 +83,10 @@ class UNet(nn.Module):
         self.out_norm = group_norm(current)
         self.out = _zero(nn.Conv2d(current, patch_channels, 3, padding=1))  # an untrained network predicts the mean, 0
 
+    def middle(self) -> nn.Module:
+        """The last block at the coarsest resolution, after which the way up begins."""
+        return self.decoder.blocks[1]
+
     def forward(
         self,
         x: Tensor,
