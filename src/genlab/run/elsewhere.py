@@ -28,6 +28,7 @@ from genlab.files.atomic import prepare_folder, write_atomically
 from genlab.metrics.extractor.classifier import ClassifierFeatures
 from genlab.model.base import Classifies, ComparesCaptions, HasFeatures, HasLatent, HasTokens, Model, ScoresAnswers
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
+from genlab.model.frozen_features import TrainedFeatures
 from genlab.model.renamed_weights import renamed
 from genlab.run import run_folder
 from genlab.run.adapter import take_adapter
@@ -44,6 +45,10 @@ _LACKS: dict[Any, tuple[str, str]] = {  # what an unsuitable model lacks, and mo
     ScoresAnswers: ("gives no rewards for answers", "reward"),
     Classifies: ("is not a classifier", "classifier"),
     HasFeatures: (
+        "has no features of images",
+        "classifier, contrastive, self_distillation, masked_autoencoder or jepa",
+    ),
+    TrainedFeatures: (
         "has no features of images",
         "classifier, contrastive, self_distillation, masked_autoencoder or jepa",
     ),
