@@ -2,7 +2,7 @@
 outputs can be read."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -29,7 +29,9 @@ def block_outputs(network: nn.Module, run: Callable[[], Any], mean: bool = True)
         main = output[0] if isinstance(output, tuple) else output
         found.append(_mean(main) if mean else main)
 
-    with torch.compiler.set_stance("force_eager"), _hooked(network, keep):
+    is_compiled = any(module._compiled_call_impl is not None for module in network.modules())
+    # What this imports takes seconds
+    with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext(), _hooked(network, keep):
         run()
     return found
 

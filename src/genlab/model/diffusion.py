@@ -120,8 +120,8 @@ class Diffusion(GenerativeModel):
     def training_losses(
         self, x: Tensor, images: Tensor, condition: Condition | None, progress: float
     ) -> dict[str, Tensor]:
-        """What is minimized for ``x`` (N, C, H, W), with some conditions dropped, and what is logged beside it, scalars.
-        ``images``: what a user sees of ``x``."""
+        """What is minimized for ``x`` (N, C, H, W), with some conditions dropped, and what is logged beside it,
+        scalars. ``images``: what a user sees of ``x``."""
         told = self.conditions.dropped(condition)
         return self.alignment.losses(self.network, images, lambda: self.objective.loss(self.network, x, told, progress))
 
