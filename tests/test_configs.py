@@ -22,7 +22,9 @@ TREE = ConfigTree()
 DOWNLOADED = ("inception", "vgg", "clip", "dinov2", "language_model")  # extractors
 OPTIONS = [(group, option) for group, options in TREE.groups().items() for option in options]
 NEED_A_JUDGE = [
-    ("model/rewards", name) for name in ("judged", "gold", "label", "second_label")
+    *(("model/rewards", name) for name in ("judged", "gold", "label", "second_label")),
+    ("model/alignment", "repa"),
+    ("model/discriminator", "projected"),
 ]  # a run of another family
 FILES = sorted(PACKAGED.rglob("*.yaml"))
 NAMES = [str(path.relative_to(PACKAGED)) for path in FILES]

@@ -128,7 +128,7 @@ def test_what_is_trained_is_compiled_alone(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"was trained on images of shape \(1, 8, 8\), the data have \(3, 8, 8\)\."):
+    with pytest.raises(ValueError, match=r"features are of images of shape \(1, 8, 8\), the data have \(3, 8, 8\)\."):
         ProjectedDiscriminator((3, 8, 8), {}, Trained())
     with pytest.raises(ValueError, match=r"num_scales=0 and channels=6 must be 1 or more"):
         discriminator(num_scales=0)

@@ -74,12 +74,12 @@ class Diffusion(GenerativeModel):
         if self.alignment.weight and isinstance(objective, DenoisesToTheEnd):
             raise ValueError(
                 "model/alignment=repa reads a block for one noisy image, and model/objective=consistency passes the "
-                "network twice. Use model/alignment=none."
+                "network twice. Use model.alignment.weight=0, or another objective and sampler."
             )
         if self.alignment.weight and compile:
             raise ValueError(
                 "model.compile=true: model/alignment=repa reads a block, which a compiled network does not show. Use "
-                "model.compile=false, or model/alignment=none."
+                "model.compile=false, or model.alignment.weight=0."
             )
         self.register_module("network", None)
 

@@ -40,12 +40,12 @@ class HasPatches(Protocol):
         ...
 
 
-def check_same_images(place: str, theirs: Sequence[int], shape: Sequence[int]) -> None:
-    """Raises ValueError: the part at ``place`` was trained on images of a shape ``theirs``, which is not ``shape``."""
+def check_same_images(theirs: Sequence[int], shape: Sequence[int]) -> None:
+    """Raises ValueError: the features are of images of a shape ``theirs``, which is not ``shape``."""
     if tuple(theirs) != tuple(shape):
         raise ValueError(
-            f"{place} was trained on images of shape {tuple(theirs)}, the data have {tuple(shape)}. Name another run, "
-            "or change the data."
+            f"the features are of images of shape {tuple(theirs)}, the data have {tuple(shape)}. Name another run, or "
+            "change the data."
         )
 
 

@@ -44,9 +44,9 @@ class REPA(nn.Module):
         super().__init__()
         if weight < 0 or not 0 <= layer <= 1 or width < 1:
             raise ValueError(
-                f"model.alignment: weight={weight} must be 0 or more, layer={layer} in [0, 1], width={width} 1 or more."
+                f"weight={weight} must be 0 or more, layer={layer} in [0, 1], and width={width} 1 or more."
             )
-        check_same_images("model.alignment.features", features.shape, shape)
+        check_same_images(features.shape, shape)
         self.features = features
         self.image_shape, self.weight, self.layer, self.width = tuple(shape), weight, layer, width
         self.sides: tuple[int, ...] = ()  # of what the denoiser sees

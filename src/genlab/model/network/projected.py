@@ -42,14 +42,14 @@ class ProjectedDiscriminator(nn.Module):
         super().__init__()
         if num_scales < 1 or channels < 1:
             raise ValueError(f"num_scales={num_scales} and channels={channels} must be 1 or more.")
-        check_same_images("model.discriminator.features", features.shape, shape)
+        check_same_images(features.shape, shape)
         features.configure_model()
         assert isinstance(features, nn.Module)
         self.features = features.requires_grad_(False).eval()
         maps: list[Tensor] = without_memory(features, lambda x: maps_of(features, x), (1, *shape))
         if not maps:
             raise ValueError(
-                f"model.discriminator.features: the network of a {type(features).__name__} has no nn.ModuleList named "
+                f"the network of a {type(features).__name__} has no nn.ModuleList named "
                 "blocks, whose maps could be read. Name a run of another network."
             )
         self.read = scales_of([tuple(x.shape[2:]) for x in maps], num_scales)
