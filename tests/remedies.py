@@ -617,6 +617,27 @@ TRIED = (
         ("model.prompts=[sks]",),
         bases,
     ),
+    *(
+        Tried(
+            "model/diffusion.py",
+            fragment,
+            (*DIGITS, "model=diffusion", "model/alignment=repa", "model.alignment.features=judge", *typed),
+            remedies,
+            runs,
+        )
+        for fragment, typed, remedies in (
+            (
+                "reads a block for one noisy image",
+                ("model/objective=consistency", "model/sampler=consistency"),
+                ("model.alignment.weight=0",),
+            ),
+            (
+                "reads a block, which a compiled network does not show",
+                ("model.compile=true",),
+                ("model.compile=false", "model.alignment.weight=0"),
+            ),
+        )
+    ),
     Tried("sweep/space.py", "is named twice", ("train", "-m", "data=digits", "seed=0,1", "seed=2"), ("seed=0,1,2",)),
     Tried(
         "run/elsewhere.py",

@@ -86,8 +86,9 @@ MADE_OF = {
     "genlab.model.reward": {"genlab.model.reward_model"},
     "genlab.model.image_reward": {"genlab.model.reward_model"},
 }
-KNOWN_TO_NETWORKS = {f"genlab.model.{name}" for name in ("condition_kind", "elsewhere", "gathered")}
-PARTS = ("network", "objective", "sampler", "guidance", "likelihood", "quantizer", "hint")
+KNOWN_TO_NETWORKS = {f"genlab.model.{name}" for name in ("condition_kind", "elsewhere", "frozen_features", "gathered")}
+KNOWN_TO_ALIGNMENT = {f"genlab.model.{name}" for name in ("blocks", "elsewhere", "frozen_features")}
+PARTS = ("network", "objective", "sampler", "guidance", "likelihood", "quantizer", "hint", "alignment")
 
 
 def imports(path: Path, everywhere: bool = True) -> Iterator[str]:
@@ -181,6 +182,7 @@ def test_parts_of_a_model_never_meet(name: str) -> None:
             or other == "genlab.seeding"
             or (other in KNOWN_TO_NETWORKS and own == "genlab.model.network")
             or (other == "genlab.model.elsewhere" and own == "genlab.model.guidance")
+            or (other in KNOWN_TO_ALIGNMENT and own == "genlab.model.alignment")
         )
         assert allowed, f"{name} imports {other}"
 

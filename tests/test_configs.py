@@ -24,6 +24,8 @@ OPTIONS = [(group, option) for group, options in TREE.groups().items() for optio
 NEED_A_JUDGE = [
     *(("model/rewards", name) for name in ("judged", "gold", "label", "second_label")),
     *(("model/guidance", name) for name in ("autoguidance", "classifier", "score")),
+    ("model/alignment", "repa"),
+    ("model/discriminator", "projected"),
 ]  # a run of another family, or a class
 FILES = sorted(PACKAGED.rglob("*.yaml"))
 NAMES = [str(path.relative_to(PACKAGED)) for path in FILES]

@@ -34,7 +34,9 @@ from tiny_run import answers, compose_small, families, plain, small, train
 TREE = ConfigTree()
 GROUPS = TREE.groups()
 FAMILIES = families()
-ABROAD = {"unet2d_condition"}  # needs a folder of another library: tests/test_hub_networks.py
+# They need a folder of another library, tests/test_hub_networks.py, or a run with features,
+# tests/test_features_in_generation.py.
+ABROAD = {"unet2d_condition", "repa", "projected"}
 # Needs weights to begin with: tests/test_finetune.py, tests/test_image_adapters.py; of objectives tests/test_judged.py.
 STARTED = {"lora", "dpo", "ipo", "kto", "orpo", "robust", "simpo", "slic", "bradley_terry", "rao_kupper",
            "grpo", "dr_grpo", "rloo", "reinforce", "ppo"}  # fmt: skip

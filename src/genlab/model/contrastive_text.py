@@ -39,6 +39,7 @@ class ContrastiveText(Model):
     """
 
     kinds = frozenset({"continuous"})
+    feature_network = "image_encoder"
     image_encoder: Any  # networks are made in configure_model
     text_encoder: Any
     image_projection: nn.Linear

@@ -1,6 +1,6 @@
 """Diffusion models: a network trained to denoise, and a sampler that denoises step by step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from genlab.errors import ConfigError
+from genlab.model.alignment.none import NoAlignment
 from genlab.model.base import (
     Batch,
     Condition,
@@ -23,6 +24,7 @@ from genlab.model.guidance.none import NoGuidance
 from genlab.model.optimizer.groups import parameters_for
 from genlab.model.parts import (
     Adapter,
+    Alignment,
     ChecksModel,
     ChecksNetwork,
     Denoiser,
@@ -46,6 +48,7 @@ class Diffusion(GenerativeModel):
     likelihood_kind: ClassVar[Literal["estimate"]] = "estimate"
     repeats_steps: ClassVar[bool] = False  # whether a step of sampling is computed again by itself
     reading: ClassVar[Reading] = Reading("blocks of the denoiser", layer=0.5, noise_level=0.05)
+    begins_new = ("alignment.",)
     network: nn.Module  # made in configure_model
 
     def __init__(
@@ -63,7 +66,9 @@ class Diffusion(GenerativeModel):
         adapter: Adapter | None = None,  # trained in place of the network's own weights; None: these are trained
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
+        alignment: Alignment | None = None,  # of a block with trained features; None: the objective's loss alone
     ):
+        """Raises ValueError: parts that exclude each other."""
         super().__init__(seed, schedule)
         self.conditions = Conditions.told(told, conditions, condition_dropout)
         self.guidance = guidance or NoGuidance()
@@ -78,6 +83,17 @@ class Diffusion(GenerativeModel):
             self.guidance.check_model(self)
         else:
             self.conditions.check_guided(self.guidance.strength)
+        self.alignment = alignment or NoAlignment()
+        if self.alignment.weight and isinstance(objective, DenoisesToTheEnd):
+            raise ValueError(
+                "model/alignment=repa reads a block for one noisy image, and model/objective=consistency passes the "
+                "network twice. Use model.alignment.weight=0, or another objective and sampler."
+            )
+        if self.alignment.weight and compile:
+            raise ValueError(
+                "model.compile=true: model/alignment=repa reads a block, which a compiled network does not show. Use "
+                "model.compile=false, or model.alignment.weight=0."
+            )
         self.register_module("network", None)
 
     @property
@@ -87,7 +103,11 @@ class Diffusion(GenerativeModel):
 
     def configure_model(self) -> None:
         if self.network is None:
-            self.network = self.placed(self.new_network())
+            network = self.new_network()
+            self.alignment.prepare(network, self.shape)
+            self.network = self.placed(network)
+            if self.device_mesh is not None and self.alignment.projector is not None:
+                shard(self.alignment.projector, self.device_mesh)
             if isinstance(self.guidance, ChecksNetwork):
                 try:
                     self.guidance.check_network(self.network)
@@ -118,13 +138,26 @@ class Diffusion(GenerativeModel):
         return self.make_optimizer(parameters_for(self.make_optimizer, self))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(batch[self.key], self.conditions.of(batch), self.progress.fraction)
-        self.log("train/loss", loss, on_step=True, batch_size=len(batch[self.key]))
-        return loss
+        x = batch[self.key]
+        losses = self.training_losses(x, x, self.conditions.of(batch), self.progress.fraction)
+        for name, value in losses.items():
+            self.log(f"train/{name}", value, on_step=True, batch_size=len(x))
+        return losses["loss"]
+
+    def training_losses(
+        self, x: Tensor, images: Tensor, condition: Condition | None, progress: float
+    ) -> dict[str, Tensor]:
+        """:meth:`loss`, with what is added to it, and what is logged beside it, scalars. ``images``: what a user sees of
+        ``x`` (N, C, H, W)."""
+        return self.alignment.losses(self.network, images, lambda: self.loss(x, condition, progress))
 
     def loss(self, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
         """The objective's loss for ``x`` (N, C, H, W), with some conditions dropped. A scalar."""
         return self.objective.loss(self.network, x, self.conditions.dropped(condition), progress)
+
+    def averaged(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights of the denoiser: samples do not depend on others."""
+        return ((name, p) for name, p in super().averaged() if not name.startswith("alignment."))
 
     def step_kind(self, batch_idx: int) -> str:
         return super().step_kind(batch_idx) + kind_of_step(self.objective, self.progress.fraction)

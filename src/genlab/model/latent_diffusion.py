@@ -1,6 +1,6 @@
 """Latent diffusion: a diffusion model of a trained autoencoder's latents (Rombach et al. 2022)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from genlab.model.diffusion import Diffusion
 from genlab.model.elsewhere import FROM_ELSEWHERE
 from genlab.model.parts import (
     Adapter,
+    Alignment,
     DenoisingNetwork,
     DenoisingObjective,
     Guidance,
@@ -37,6 +38,7 @@ class LatentDiffusion(GenerativeModel):
 
     kinds = frozenset({"continuous"})
     reading: ClassVar[Reading] = Diffusion.reading
+    begins_new = tuple(f"diffusion.{name}" for name in Diffusion.begins_new)
     autoencoder: Any  # a module, with the shape and the conditions of a generative model
     latent_mean: Tensor  # (Z, 1, 1)
     latent_std: Tensor  # (Z, 1, 1); 0 before the first batch
@@ -59,6 +61,7 @@ class LatentDiffusion(GenerativeModel):
         adapter: Adapter | None = None,  # trained in place of the network's own weights; None: these are trained
         compile: bool = False,  # the network, with torch.compile
         seed: int = 0,
+        alignment: Alignment | None = None,  # of a block with trained features; None: the objective's loss alone
     ):
         """Raises ValueError if the autoencoder was trained on images of another size."""
         super().__init__(seed, schedule)
@@ -88,6 +91,7 @@ class LatentDiffusion(GenerativeModel):
             adapter=adapter,
             compile=compile,
             seed=seed,
+            alignment=alignment,
         )
         self.conditions = self.diffusion.conditions
         self.register_buffer("latent_mean", torch.zeros(shape[0], 1, 1))
@@ -121,9 +125,15 @@ class LatentDiffusion(GenerativeModel):
             if not self.latent_std.any():
                 self.measure(z)
             self._is_measured = True
-        loss = self.diffusion.loss(self.standardised(z), self.conditions.of(batch), self.progress.fraction)
-        self.log("train/loss", loss, on_step=True, batch_size=len(z))
-        return loss
+        losses = self.diffusion.training_losses(
+            self.standardised(z), batch[self.key], self.conditions.of(batch), self.progress.fraction
+        )
+        for name, value in losses.items():
+            self.log(f"train/{name}", value, on_step=True, batch_size=len(z))
+        return losses["loss"]
+
+    def averaged(self) -> Iterator[tuple[str, Tensor]]:
+        return ((f"diffusion.{name}", p) for name, p in self.diffusion.averaged())
 
     @torch.no_grad()
     def outputs_of_random_inputs(self, generator: torch.Generator) -> Tensor:

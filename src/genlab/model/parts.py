@@ -533,6 +533,22 @@ class Adapter(Protocol):
         ...
 
 
+class Alignment(Protocol):
+    """What is added to the loss of a denoiser so that a block of it learns trained features."""
+
+    weight: float  # 0: nothing is added
+    projector: nn.Module | None  # what is trained beside the denoiser
+
+    def prepare(self, network: nn.Module, shape: Sequence[int]) -> None:
+        """Make its networks, for a denoiser of (C, H, W) that is neither compiled nor sharded."""
+        ...
+
+    def losses(self, network: nn.Module, images: Tensor, loss: Callable[[], Tensor]) -> dict[str, Tensor]:
+        """``loss`` calls ``network`` once, for noisy examples of ``images`` (N, C, H, W). -> what is minimized, by the
+        name ``loss``, and what else is logged, scalars."""
+        ...
+
+
 class SwitchableAdapter(Adapter, Protocol):
     """An adapter without which the network is what it was before."""
 

@@ -4,16 +4,14 @@ Networks keep their repeated layers in an ``nn.ModuleList`` named ``blocks`` (:m
 one of them puts out can be read without a line in the network.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genlab.model.base import HasFeatures, Model
-from genlab.model.blocks import blocks_of
+from genlab.model.blocks import block_output as block_output
+from genlab.model.blocks import block_outputs as block_outputs
 
 
 @dataclass(frozen=True)
@@ -85,54 +83,3 @@ def unknown_place(model: Model, layer: float | None, noise_level: float | None) 
     own = reading_of(model)
     asked = {"layer": (layer, own.layer), "noise_level": (noise_level, own.noise_level)}
     return next((name for name, (value, known) in asked.items() if value is not None and known is None), None)
-
-
-def block_outputs(network: nn.Module, run: Callable[[], Any], mean: bool = True) -> list[Tensor]:
-    """What the blocks of ``network`` put out while ``run`` calls it, in the order in which they run: the means over
-    places or tokens, (N, D) each, or with ``mean=False`` as they are.
-
-    Of blocks within blocks the outer ones; of a block of several streams the first. Compiled networks run uncompiled,
-    since hooks are no part of their graphs.
-    """
-    found: list[Tensor] = []
-
-    def keep(block: nn.Module, arguments: Any, output: Any) -> None:
-        main = output[0] if isinstance(output, tuple) else output
-        found.append(_mean(main) if mean else main)
-
-    with torch.compiler.set_stance("force_eager"), _hooked(network, keep):
-        run()
-    return found
-
-
-def block_output(network: nn.Module, run: Callable[[], Any], layer: float, mean: bool = True) -> Tensor:
-    """The one of :func:`block_outputs` at the depth ``layer`` in [0, 1], rounded to the nearest block. Raises
-    ValueError: the network has no blocks."""
-    found = block_outputs(network, run, mean)
-    if not found:
-        raise ValueError(
-            f"a {type(network).__name__} has no nn.ModuleList named blocks, where repeated layers stand: there is no "
-            "output of a block to read."
-        )
-    return found[round(layer * (len(found) - 1))]
-
-
-@contextmanager
-def _hooked(network: nn.Module, hook: Any) -> Iterator[None]:
-    outer: dict[str, nn.Module] = {}
-    for name, block in blocks_of(network):
-        if not any(name.startswith(f"{other}.") for other in outer):
-            outer[name] = block
-    handles = [block.register_forward_hook(hook) for block in outer.values()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _mean(x: Tensor) -> Tensor:
-    """(N, D, h, w), (N, T, D) or (N, D) -> (N, D) float32."""
-    if x.ndim == 3:
-        return x.float().mean(dim=1)
-    return x.float().flatten(2).mean(dim=2) if x.ndim > 3 else x.float()

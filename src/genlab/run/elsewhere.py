@@ -37,6 +37,7 @@ from genlab.model.base import (
     ScoresAnswers,
 )
 from genlab.model.elsewhere import FROM_ELSEWHERE, misfit, prefixes, put_weights
+from genlab.model.frozen_features import TrainedFeatures
 from genlab.model.guidance.autoguidance import TrainedDenoiser
 from genlab.model.guidance.classifier import ClassifiesNoisy
 from genlab.model.renamed_weights import renamed
@@ -61,6 +62,10 @@ _LACKS: dict[Any, tuple[str, str]] = {  # what an unsuitable model lacks, and mo
     TrainedDenoiser: ("is not a diffusion model", "diffusion"),
     ClassifiesNoisy: ("is not a classifier", "classifier model/noise=uniform"),
     HasDenoiser: ("is not a diffusion model", "diffusion"),
+    TrainedFeatures: (
+        "has no features of images",
+        "classifier, contrastive, self_distillation, masked_autoencoder or jepa",
+    ),
     ComparesCaptions: ("does not compare images with captions", "contrastive_text"),
 }
 Entry = Mapping[str, Any]

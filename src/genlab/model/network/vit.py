@@ -37,11 +37,12 @@ class ViT(nn.Module):
         """Raises ValueError: patches that do not tile the image, heads that do not divide the width, or
         convolutions for patches whose side is not 2, 4, 8, ..."""
         super().__init__()
-        channels, height, _ = checked_sides(shape, patch_size)
+        channels, height, across = checked_sides(shape, patch_size)
         if width % num_heads:
             raise ValueError(f"num_heads={num_heads} must divide width={width}.")
         self.shape, self.patch_size, self.width = tuple(shape), patch_size, width
-        self.length = 1 + (height // patch_size) * (shape[2] // patch_size)  # vectors: the class token and P patches
+        self.grid = height // patch_size, across // patch_size  # patches in a column and in a row of them
+        self.length = 1 + self.grid[0] * self.grid[1]  # vectors: the class token and P patches
         self.patches: nn.Module = nn.Conv2d(channels, width, patch_size, stride=patch_size)
         if stem == "convolutions":
             self.patches = _convolutions(channels, width, patch_size)
@@ -64,12 +65,20 @@ class ViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) on [-1, 1] -> (N, 1 + P, width): the class token, then the P patches row by row, each
         after the last layer norm."""
-        x = self.patches(images).flatten(2).transpose(1, 2)  # (N, P, width)
+        return self.tokens(images)
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """As :meth:`forward` of this class."""
+        x = self.patches(image).flatten(2).transpose(1, 2)  # (N, P, width)
         x = torch.cat([self.class_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
         x = self.dropout(x + self.positions)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
+
+    def of_patches(self, tokens: Tensor) -> Tensor:
+        """:meth:`tokens` without the class token: (N, P, width)."""
+        return tokens[:, 1:]
 
 
 class ViTFeatures(ViT):
@@ -93,8 +102,8 @@ class ViTFeatures(ViT):
 
     def forward(self, image: Tensor) -> Tensor:
         """Images (N, C, H, W) on [-1, 1] -> (N, num_features)."""
-        vectors = super().forward(image)
-        return vectors[:, 1:].mean(dim=1) if self.is_mean else vectors[:, 0]
+        vectors = self.tokens(image)
+        return self.of_patches(vectors).mean(dim=1) if self.is_mean else vectors[:, 0]
 
 
 class ViTBlock(nn.Module):
