@@ -225,6 +225,7 @@ NAMES_LABELS = (
     "genlab.data",
     "genlab.config.renamed_options",
     "genlab.command.directions",
+    "genlab.command.edit",
     "genlab.command.options",
     "genlab.command.sample",
     "genlab.rewards.label",

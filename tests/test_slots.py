@@ -152,7 +152,7 @@ SETTINGS = {"affine", "attends_to_words", "balanced", "balanced_classes", "basel
             "sample_pixels", "scaled", "spectral_norm", "tags", "tf32", "tie", "tied", "tokenized", "unknown",
             "whiten", "whole", "zero_init"}  # fmt: skip
 GRANTING_OPTIONS = {"allow_changes"}  # of a command: typed with each
-SHOWING_OPTIONS = {"allow_unequal", "baselines", "plots", "rate", "transfer", "wandb"}
+SHOWING_OPTIONS = {"allow_unequal", "baselines", "colorize", "plots", "rate", "transfer", "wandb"}
 
 
 def test_every_argument_that_grants_something_is_known() -> None:

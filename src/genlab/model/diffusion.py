@@ -147,8 +147,8 @@ class Diffusion(GenerativeModel):
     def training_losses(
         self, x: Tensor, images: Tensor, condition: Condition | None, progress: float
     ) -> dict[str, Tensor]:
-        """:meth:`loss`, with what is added to it, and what is logged beside it, scalars. ``images``: what a user sees of
-        ``x`` (N, C, H, W)."""
+        """:meth:`loss`, with what is added to it, and what is logged beside it, scalars. ``images``: what a user sees
+        of ``x`` (N, C, H, W)."""
         return self.alignment.losses(self.network, images, lambda: self.loss(x, condition, progress))
 
     def loss(self, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
