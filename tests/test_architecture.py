@@ -219,6 +219,7 @@ NAMES_LABELS = (
     "genlab.config.renamed_options",
     "genlab.command.options",
     "genlab.command.sample",
+    "genlab.command.edit",
     "genlab.rewards.label",
     *(f"genlab.metrics.{name}" for name in OF_LABELS),
 )
