@@ -228,6 +228,7 @@ NAMES_LABELS = (
     "genlab.command.edit",
     "genlab.command.options",
     "genlab.command.sample",
+    "genlab.command.edit",
     "genlab.rewards.label",
     *(f"genlab.metrics.{name}" for name in OF_LABELS),
 )

@@ -2,15 +2,13 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
-from safetensors.torch import save
 from torch import Tensor
 
 from genlab.checkpoint import read
@@ -24,7 +22,7 @@ from genlab.editing.edit import Search
 from genlab.editing.operators import Blur, Gray, Known, Operator, SuperResolution
 from genlab.editing.space import evaluations_of, space_of
 from genlab.errors import ConfigError
-from genlab.files.atomic import prepare_file, prepare_folder, write_atomically, writing
+from genlab.files.atomic import prepare_file, prepare_folder
 from genlab.files.paths import read_path
 from genlab.machine.memory import enough_memory
 from genlab.machine.quick_cpu import quick_cpu
@@ -35,16 +33,15 @@ from genlab.run.assemble import load_tokenizer
 from genlab.run.cpu_choice import of_run
 from genlab.run.load import load_run
 from genlab.sampling.draw import in_batches
+from genlab.sampling.edited import write_edited
 from genlab.sampling.form import Form
 from genlab.sampling.pictures import FOLDER as SAMPLES
-from genlab.sampling.pictures import Pictures, picture_destination, save_grid
-from genlab.sampling.png import save_png
-from genlab.sampling.video import check_video, is_video, write_video
+from genlab.sampling.pictures import Pictures, picture_destination
+from genlab.sampling.video import check_video, is_video
 from genlab.seeding import RandomStream
 from genlab.task.base import Task
 
 FPS = 10  # pictures a second between two pictures, where nothing is asked for
-_COLUMNS = 10  # of a strip
 _NUMBER = {"interpolate": 8, "invert": 1}  # of results; of other methods 4
 
 
@@ -140,7 +137,9 @@ def edit(config: DictConfig, run: Path, options: dict[str, Any]) -> None:
         except ValueError as error:
             raise ConfigError(str(error)) from error
     finished = to_pixels(results, form.bits).cpu()
-    _write(asked, beside, finished, noise, out)
+    file = write_edited(beside, finished, noise, out, options["fps"] or FPS)
+    if file is not None:
+        print(for_terminal(f"the noise of the picture: {file}"))
     cost = (evaluations_of(model) - before) / len(finished)
     print(for_terminal(f"{len(finished)} of {method}, {cost:.0f} evaluations of the network for each: {out}"))
 
@@ -338,34 +337,3 @@ def _destination(asked: Edit) -> Path:
     prepare_folder(path.parent, asked.run)
     prepare_file(path)
     return path
-
-
-def _write(asked: Edit, beside: Mapping[str, Tensor], results: Tensor, noise: Tensor | None, path: Path) -> None:
-    """A strip, an array, a folder or a moving picture; noise as a .safetensors beside it, or in it. Raises
-    StorageError."""
-    if path.is_dir():
-        with writing(path):
-            numbered = {f"{i:06d}": picture for i, picture in enumerate(results)}
-            for name, picture in {**beside, **numbered}.items():
-                save_png(picture.permute(1, 2, 0).numpy(), path / f"{name}.png")
-    elif path.suffix.lower() == ".npz":
-        arrays = {"images": results.permute(0, 2, 3, 1).numpy()}
-        arrays |= {} if noise is None else {"noise": noise.cpu().numpy()}
-        write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
-    elif is_video(str(path)):
-        write_video(_frames(results), path, asked.options["fps"] or FPS)
-    else:
-        tiles = torch.cat([torch.stack([*beside.values()]), results])
-        with writing(path.parent):
-            save_grid(tiles, min(len(tiles), _COLUMNS), path)
-    if noise is not None and path.suffix.lower() != ".npz":
-        content = save({"noise": noise.cpu().contiguous()})
-        file = path / "noise.safetensors" if path.is_dir() else path.with_suffix(".safetensors")
-        write_atomically(file, lambda handle: handle.write(content))
-        print(for_terminal(f"the noise of the picture: {file}"))
-
-
-def _frames(results: Tensor) -> Iterator[Tensor]:
-    """To the other picture and back."""
-    yield from results
-    yield from results[1:-1].flip(0)
