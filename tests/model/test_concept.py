@@ -38,7 +38,9 @@ def batch(count: int = 4) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("adapter", [None, LoRA(rank=2, convolutions=True)])
-@pytest.mark.parametrize("network", ["unet_of_words", "dit_of_words", "dit", "mmdit"])
+@pytest.mark.parametrize(
+    "network", ["dit_of_words", *(pytest.param(n, marks=pytest.mark.matrix) for n in ("unet_of_words", "dit", "mmdit"))]
+)
 def test_it_says_of_known_words_what_the_base_does(network: str, adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit, as long as the adapter is new; and of the new word what it would of the word it begins like."""
     monkeypatch.setitem(NETWORKS, "mmdit", partial(MMDiT, SHAPE, width=8, depth=2, num_heads=2))

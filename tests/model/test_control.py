@@ -36,6 +36,8 @@ NETWORKS: dict[str, Any] = {
     "dit": partial(DiT, SHAPE, width=8, depth=3, num_heads=2, dropout=0.5),
     "dit_of_words": partial(DiT, SHAPE, width=8, depth=2, num_heads=2, attends_to_words=True),
 }
+QUICK = ("unet", "dit_of_words")  # of `make test`
+EACH = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.matrix]) for name in NETWORKS]
 OPTIMIZER = partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.5)
 
 
@@ -75,7 +77,7 @@ def step(model: Any) -> None:
     optimizer.step()
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", EACH)
 def test_a_new_one_is_its_base_to_the_last_bit(network: str) -> None:
     """Its D(x; sigma) for any hint, and its samples with guidance."""
     base = diffusion(network)
@@ -97,7 +99,7 @@ def test_a_new_one_is_its_base_to_the_last_bit(network: str) -> None:
     assert all(torch.equal(value, branch[name]) for name, value in copied.items())
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", EACH)
 def test_the_branch_is_trained_and_the_base_is_not(network: str) -> None:
     """Not even by weight decay. The links that begin at 0 have gradients in the first step, all else from the second
     or third on, since the hint's own last layer begins at 0 too."""
