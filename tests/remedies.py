@@ -2103,9 +2103,6 @@ ELSEWHERE = (
         "test_direction_runs.py::test_what_the_commands_refuse",
     ),
     Elsewhere(
-        "command/directions.py", "encodes no data whose labels", "test_direction_runs.py::test_what_the_commands_refuse"
-    ),
-    Elsewhere(
         "command/directions.py",
         "gives pictures no labels",
         "test_direction_runs.py::test_attributes_are_typed_and_judged",
