@@ -165,7 +165,7 @@ def test_every_kind_of_features_in_a_discriminator(family: str, generator: str, 
      r"model\.alignment: the features are of images of shape \(1, 16, 16\), the data have \(3, 16, 16\)\. Name"),
     ((*PROJECTED, "data=shapes", "data.image_size=16"),
      r"model\.discriminator: the features are of images of shape \(1, 16, 16\), the data have \(3, 16, 16\)\. Name"),
-    (("model=diffusion", *REPA, "model.alignment.layer=2"), r"layer=2 in \[0, 1\]"),
+    (("model=diffusion", *REPA, "model.alignment.layer=2"), r"a layer of 2 in \[0, 1\]"),
     (("model=progan", "model/discriminator=projected", "model.discriminator.features={}"),
      r"model/discriminator=progan"),
 ], ids=["aligned", "projected", "layer", "growing"])  # fmt: skip

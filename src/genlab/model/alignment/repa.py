@@ -44,7 +44,8 @@ class REPA(nn.Module):
         super().__init__()
         if weight < 0 or not 0 <= layer <= 1 or width < 1:
             raise ValueError(
-                f"weight={weight} must be 0 or more, layer={layer} in [0, 1], and width={width} 1 or more."
+                f"a weight of {weight} must be 0 or more, a layer of {layer} in [0, 1], and a width of {width} 1 or "
+                "more."
             )
         check_same_images(features.shape, shape)
         self.features = features
