@@ -17,7 +17,7 @@ from genlab.errors import ConfigError
 from genlab.run import run_folder
 from genlab.run.load import load_run
 from test_flops import run_of
-from tiny_run import SHORT, SignalAt, only_run, resume, same, small, train
+from tiny_run import MLP, SHORT, SignalAt, only_run, resume, same, small, train
 
 FEATURES = ("model=masked_autoencoder", "model/views=none", "model.views.count=1", "budget.value=8")
 DIT = ("model=diffusion", "model/network=dit_small", "budget.value=24", "model/optimizer=adamw")
@@ -186,8 +186,9 @@ def test_what_does_not_fit(choices: tuple[str, ...], said: str, features: Path, 
     assert not outputs.exists()
 
 
-def test_a_run_without_features_is_refused(aligned: Path) -> None:
+def test_a_run_without_features_is_refused(tmp_path: Path) -> None:
+    run = train(*MLP, "budget.value=8", outputs=tmp_path)
     with pytest.raises(
         ConfigError, match=r"features=\S+: a Diffusion has no features of images\. Name a run of model="
     ):
-        command_line(["train", "data=digits", "logger=[none]", *DIT, *(c.format(aligned) for c in REPA)])
+        command_line(["train", "data=digits", "logger=[none]", *DIT, *(c.format(run) for c in REPA)])
