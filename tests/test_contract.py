@@ -230,6 +230,7 @@ CRITIC_SGD = tuple(line.replace("optimizer", "discriminator_optimizer") for line
 PLAIN_GAN = ("model=gan", "model/generator=dcgan", "model/discriminator=dcgan", "model/augment=diffaugment", *SGD,
              *CRITIC_SGD, "model.discriminator_steps=2",
              "model.generator.batch_norm=false", "model.discriminator.batch_norm=false")  # fmt: skip
+FEATURES = "model.discriminator.features="  # and a run
 ALIKE = {
     "non_saturating": (*PLAIN_GAN, "model/objective=non_saturating", "model.optimizer.lr=0.1",
                        "model.discriminator_optimizer.lr=0.1"),
@@ -243,6 +244,10 @@ ALIKE = {
     "styles": ("model=stylegan2", *STYLES, *SGD, "~model.optimizer.eps", *CRITIC_SGD,
                "~model.discriminator_optimizer.eps", "model.discriminator.group_size=1", "model.optimizer.lr=0.01",
                "model.discriminator_optimizer.lr=0.01"),
+    # through the frozen features of another run
+    "projected": ("model=gan", *CRITIC_SGD, *SGD, "model.generator.batch_norm=false", "model/discriminator=projected",
+                  FEATURES, "model/objective=hinge", "model/augment=diffaugment", "model.optimizer.lr=0.001",
+                  "model.discriminator_optimizer.lr=0.001"),
     # The groups whose deviation is taken are the same: two images, every fourth of a batch. Where both are nearly alike
     # its slope is steep, so that larger steps make more of rounding.
     "progan": ("model=progan", "model.growth.fade=24", "model.growth.stable=16", "model.growth.batch_size={16:4}",
@@ -287,7 +292,12 @@ for name, overrides in json.loads(Path(sys.argv[1]).read_text()).items():
 def alike(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, ...]]:
     """What must be the same on any number of processes."""
     text = text_file(tmp_path_factory.mktemp("text"))
-    return {name: small(*(text if "text" in name else ()), *choices) for name, choices in ALIKE.items()}
+    found = {name: small(*(text if "text" in name else ()), *choices) for name, choices in ALIKE.items()}
+    features = train(*small("model=classifier", "budget.value=8"), outputs=tmp_path_factory.mktemp("features"))
+    return {
+        name: tuple(f"{FEATURES}{features}" if choice == FEATURES else choice for choice in choices)
+        for name, choices in found.items()
+    }
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from genlab.command.train import Interrupted
 from genlab.errors import ConfigError
 from genlab.run import run_folder
 from genlab.run.load import load_run
+from test_flops import run_of
 from tiny_run import MLP, SHORT, SignalAt, only_run, resume, same, small, train
 
 FEATURES = ("model=masked_autoencoder", "model/views=none", "model.views.count=1", "budget.value=8")
@@ -155,6 +156,13 @@ def test_every_kind_of_features_in_a_discriminator(family: str, generator: str, 
     choices = (f"model={generator}", *PROJECTED[1:])
     run = train(*made(choices, features), outputs=tmp_path / "run")
     assert json.loads((run / "summary.json").read_text())
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("choices", [(*DIT, *REPA), PROJECTED], ids=["aligned", "projected"])
+def test_operations_of_frozen_features_count(choices: tuple[str, ...], features: Path, tmp_path: Path) -> None:
+    model, steps = run_of(made(choices, features), tmp_path)
+    assert model.progress.flops == steps.counter.get_total_flops() > 0
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
