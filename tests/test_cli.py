@@ -187,7 +187,7 @@ def test_the_config_is_shown_and_training_begins_once_all_is_checked(
         (
             "trian",
             "error: unknown command 'trian'. Did you mean 'train'? "
-            "Commands: train, sample, directions, chat, feedback, evaluate, export, verify, plan, compare.",
+            "Commands: train, sample, directions, edit, chat, feedback, evaluate, export, verify, plan, compare.",
         ),
         ("sample", "error: run has no value. Set it: run=outputs/<model>-<data>/<run>"),
         ("sample run=null", "error: run has no value. Set it: run=outputs/<model>-<data>/<run>"),

@@ -11,7 +11,7 @@ from genlab.seeding import RandomStream
 class Small:
     """A model on a device that holds three samples."""
 
-    device, evaluations, conditions = torch.device("cpu"), 0, Conditions()
+    device, evaluations, conditions, drawn_by = torch.device("cpu"), 0, Conditions(), None
 
     def __init__(self) -> None:
         self.tried: list[int] = []

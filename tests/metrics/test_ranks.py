@@ -24,6 +24,7 @@ from bigrams import Bigrams
 from genlab.config.build import build
 from genlab.config.tree import PACKAGED
 from genlab.data.digits import Digits
+from genlab.data.scenes import ATTRIBUTES
 from genlab.data.shapes import Shapes
 from genlab.evaluation.evaluation import Evaluation
 from genlab.metrics.base import EXTRACTED, ModelMetric, NeedsData
@@ -47,7 +48,8 @@ Values = dict[str, dict[str, float]]  # by metric and name
 COUNTS = {True: 97, False: 101}  # of real and of generated examples
 LESS = {"num_pairs": 20, "subset_size": 50, "num_subsets": 5, "num_samples": 40, "num_heldout": 50,
         "num_images": 60, "num_patches": 4, "num_directions": 16, "scales": 2}  # fmt: skip
-SCENES = Shapes(image_size=16, max_objects=2, num_train=COUNTS[False], fresh=False)
+SCENES = Shapes(image_size=16, max_objects=2, num_train=COUNTS[False], fresh=False, attributes=ATTRIBUTES)
+TOLD = ("text", "caption", "attributes")  # that digits have none of
 WORDS = ("the", "a", "small", "red", "circle", "above", "large", "blue", "square", "is")
 
 
@@ -78,6 +80,7 @@ def examples(real: bool) -> dict[str, Any]:
         "image": images,
         "text": [" ".join(WORDS[word] for word in row) for row in words],
         "caption": SCENES.captions(SCENES.scenes("train", 0, np.arange(count))),
+        "attributes": torch.from_numpy(SCENES.scenes("train", 0, np.arange(count)).attributes(ATTRIBUTES)),
         "label": torch.arange(count) % 10,
         "index": torch.arange(count),
     }
@@ -90,7 +93,7 @@ def batches(metric: Any, real: bool, rank: int, world: int, shuffled: bool) -> I
         mine = mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(rank))]
     for rows in mine.split(16):
         batch = {key: values for key, values in examples(real).items() if key in metric.reads | {"index", "label"}}
-        if "caption" in batch:  # of some samples not that of their picture
+        if {"caption", "attributes"} & {*batch}:  # of some samples not that of their picture
             batch["image"] = torch.from_numpy(SCENES.table("train").images)[: COUNTS[real]] if real else _others()
         if isinstance(metric, SceneCaptions):  # every other one is right
             captions = examples(real)["caption"]
@@ -108,7 +111,7 @@ def fed(folder: Path, rank: int = 0, world: int = 1, shuffled: bool = False, gro
     for name, metric in sample_metrics(folder).items():
         metric.process_group = group
         if isinstance(metric, NeedsData):
-            metric.prepare(text() if "text" in metric.reads else Digits())  # type: ignore[arg-type]
+            metric.prepare(SCENES if "attributes" in metric.reads else text() if "text" in metric.reads else Digits())  # type: ignore[arg-type]
         for real in (False, True) if shuffled else (True, False):
             for batch in batches(metric, real, rank, world, shuffled):
                 metric.update(batch, real=real)
@@ -149,7 +152,7 @@ def of_texts() -> dict[str, float]:
 def scores(folder: Path) -> dict[str, float]:
     """An evaluation of pixels."""
     data = Digits()
-    judge = Evaluation(Everything(), sample_metrics(folder, without=("text", "caption")), cache_dir=str(folder))  # type: ignore[arg-type]
+    judge = Evaluation(Everything(), sample_metrics(folder, without=TOLD), cache_dir=str(folder))  # type: ignore[arg-type]
     return judge.score(Generate().on(data, "val").baselines(101, seed=0)["class_gaussian"], data).values
 
 
@@ -231,7 +234,7 @@ def test_batch_sizes_and_workers_do_not_show(folder: Path) -> None:
     results = []
     for batch_size, num_workers in ((64, 0), (1, 0), (7, 2)):
         data = Digits(num_workers=num_workers)
-        metrics = sample_metrics(folder, without=("text", "caption"))
+        metrics = sample_metrics(folder, without=TOLD)
         options: Any = {"batch_size": batch_size, "cache_dir": str(folder)}
         judge = Evaluation(Everything(), metrics, 101, **options)  # type: ignore[arg-type]
         results.append(judge.run(NoisyPrototypes(data), data, weights="raw"))

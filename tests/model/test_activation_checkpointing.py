@@ -24,6 +24,8 @@ from tiny_run import plain, shrunk
 
 TREE = ConfigTree()
 SPEC = Digits().spec.to_config()
+# With weights of a run: tests/test_features_in_generation.py.
+OF_A_RUN = {"genlab.model.network.projected.ProjectedDiscriminator"}
 CAPTION = {"size": 9, "length": 5, "names": ["", *"abcdefgh"]}  # for families that need one
 
 
@@ -36,7 +38,11 @@ def every_network() -> list[tuple[str, ...]]:
         networks = [part for part in slots if any(_is_network(t) for _, t in TREE.targets(f"model.{part}"))]
         for part in networks:
             for option, kind in TREE.targets(f"model.{part}"):
-                if _is_network(kind) and fits(resolve(kind, option), slots[part], partial=True):
+                if (
+                    kind not in OF_A_RUN
+                    and _is_network(kind)
+                    and fits(resolve(kind, option), slots[part], partial=True)
+                ):
                     others = [p for p in networks if _is_fit(slots[p], p, option)]
                     found.setdefault(kind, (f"model={family}", *(f"model/{p}={option}" for p in others)))
     return sorted(set(found.values()))

@@ -65,7 +65,7 @@ def test_samples_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x)
 
     class Model:
-        device, evaluations = GPU, 0
+        device, evaluations, drawn_by = GPU, 0, None
 
         def sample(self, count: int, condition: Any, stream: Any) -> torch.Tensor:
             assert settings() == EXACT

@@ -159,7 +159,7 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "protocol": (None, "the id of the evaluation protocol to compare by. Default: that of most runs"),
         "allow_unequal": (False, "show and mark numbers measured by another protocol, instead of refusing them"),
         "plots": (True, "also draw curves, sampling costs and, for a sweep, the effect of its settings"),
-        "transfer": (False, "also say what runs that differ in start= alone gained by it, at equal examples and FLOPs"),
+        "transfer": (False, "also say what it gained to begin with other weights, at equal examples and FLOPs"),
         "wandb": (False, "also send the table and the plots to Weights & Biases"),
     },
 }

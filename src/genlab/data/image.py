@@ -92,7 +92,7 @@ class ImageTable:
         Raises ConfigError: there are no labels.
         """
         if self.labels is None:
-            raise ConfigError("data.per_class needs labels, and the data have none. Use data.limit for the first ones.")
+            raise ConfigError("data.per_class needs labels, and the data have none. Leave it out.")
         rows = np.concatenate([np.flatnonzero(self.labels == label)[:count] for label in np.unique(self.labels)])
         return self._rows(np.sort(rows))
 

@@ -54,7 +54,8 @@ def check_told(metrics: Mapping[str, Any], task: Task, model: GenerativeModel) -
     """Raises ConfigError if a metric reads a condition that the model does not take."""
     for name, metric in metrics.items():
         if lacking := sorted((metric.reads & KINDS.keys()) - task.gives(model)):
-            raise ConfigError(f"metrics={name} needs a model that takes {lacking[0]}s. Leave it out of metrics=[...].")
+            what = f"{lacking[0].removesuffix('s')}s"
+            raise ConfigError(f"metrics={name} needs a model that takes {what}. Leave it out of metrics=[...].")
         wanted = sorted(getattr(metric, "any_of", ()))
         if wanted and not task.gives(model) & {*wanted}:
             either = " or ".join(f"{key}s" for key in wanted)

@@ -106,8 +106,9 @@ class FactorVAE(VAE):
         if len(x) < 2:
             raise ConfigError("model=factor_vae permutes latents of a batch. Use a larger data.batch_size.")
         draws = self.draws()
-        losses, z = self.costs(x, condition, draws.randn(math.prod(self.latent_shape), len(x)))
-        self.manual_backward(losses["loss"])
+        with without_gradients(self.discriminator):
+            losses, z = self.costs(x, condition, draws.randn(math.prod(self.latent_shape), len(x)))
+            self.manual_backward(losses["loss"])
         guess = self.discriminator_loss(z.detach(), self.permuted(z.detach(), draws))
         self.manual_backward(guess)
         logged = {**losses, "discriminator_loss": guess}
@@ -142,8 +143,7 @@ class FactorVAE(VAE):
         posterior = self.posterior(x, condition)
         z = posterior.at(noise.view_as(posterior.mean).to(posterior.mean.dtype))
         losses = self.cost(x, posterior, z, condition)
-        with without_gradients(self.discriminator):
-            correlation = self.discriminator(z).mean() / math.prod(self.shape)
+        correlation = self.discriminator(z).mean() / math.prod(self.shape)
         return {
             **losses,
             "loss": losses["loss"] + self.gamma * correlation,
