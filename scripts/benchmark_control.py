@@ -1,11 +1,11 @@
 """Measures what control of trained models is worth, by the runs of scripts/control.sh.
 
-    python scripts/benchmark_control.py ROOT      # docs/measured/control.json; then scripts/docs_control.py draws and shows it
+    python scripts/benchmark_control.py ROOT      # docs/measured/control.json; then: python scripts/docs_control.py
 
 Scenes of one object, held out, whose size, color, shape and place are known; a fixed rule reads them in what comes out.
 All methods have as many evaluations of the network for a picture: the number of steps follows from what a step costs.
-Each row is measured with several seeds, of scenes and of noise. What is measured is kept in ROOT/measured.json, and the same command
-goes on after an interruption.
+Each row is measured with several seeds, of scenes and of noise. What is measured is kept in ROOT/measured.json, with
+which the same command goes on after an interruption; where a run was trained anew, it begins again.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import benchmark_control_measures as measures
 import numpy as np
 import torch
-from benchmark_control_pictures import CROSS, KINDS, WORD
-from docs_rows import MEASURED
 from omegaconf import OmegaConf
 from torch import Tensor
 
+import benchmark_control_measures as measures
+from benchmark_control_pictures import CROSS, KINDS, WORD
+from docs_rows import MEASURED
 from genlab.data import scenes as drawing
 from genlab.data.image import to_float, to_uint8
 from genlab.data.scene_reader import layout_of
@@ -104,8 +104,10 @@ class Problem:
     def hidden(self) -> Tensor:
         """(N, 1, S, S) bool: all that is to the right of the center of the object."""
         columns = (torch.arange(self.size) + 0.5) / self.size
-        return (columns > torch.from_numpy(self.scenes.position[:, 0, :1])).view(-1, 1, 1, self.size).repeat(
-            1, 1, self.size, 1
+        return (
+            (columns > torch.from_numpy(self.scenes.position[:, 0, :1]))
+            .view(-1, 1, 1, self.size)
+            .repeat(1, 1, self.size, 1)
         )
 
 
@@ -144,7 +146,9 @@ class Bench:
     def fid(self, pixels: np.ndarray) -> float:
         return measures.fid(self.features(pixels), self.reference)
 
-    def draw(self, model: Any, condition: Condition | None, seed: int, draw: Draw | None = None) -> tuple[Tensor, float]:
+    def draw(
+        self, model: Any, condition: Condition | None, seed: int, draw: Draw | None = None
+    ) -> tuple[Tensor, float]:
         """Pictures (N, 3, S, S) in [-1, 1], a row of ``condition`` for each, and the evaluations that one cost.
         ``draw(rows, condition, stream)``: what makes them; None: sampling."""
         count = self.n if condition is None else len(next(iter(condition.values())))
@@ -191,8 +195,9 @@ def drawn_with(model: Any, guidance: Any, steps: int | None = None) -> Iterator[
 
 
 def largest(evaluations: int, cost: Callable[[int], float]) -> int:
-    """The largest number of steps, 2 at least, that costs at most so many evaluations."""
-    return max((steps for steps in range(2, evaluations + 1) if cost(steps) <= evaluations), default=2)
+    """The largest number of steps, 2 at least, that costs at most so many evaluations. A step costs more than a half:
+    of SDEdit's, a share is made."""
+    return max((steps for steps in range(2, 2 * evaluations + 1) if cost(steps) <= evaluations), default=2)
 
 
 # --- guidance ---------------------------------------------------------------------------------------------------------
@@ -280,10 +285,10 @@ GUIDANCE: dict[str, Callable[[Bench, int], Metrics]] = {
 
 @dataclass(frozen=True)
 class Edited:
-    """A way to edit pictures, by the base under the new caption. ``pasted``: what is outside the mask is the picture's."""
+    """A way to edit pictures, by the base under the new caption."""
 
     make: Callable[[Bench, Problem], tuple[Tensor, float]]  # images in [-1, 1], and what one cost
-    pasted: bool = False
+    pasted: bool = False  # what is outside the mask is the picture's
 
     def __call__(self, bench: Bench, seed: int) -> Metrics:
         problem = bench.problem(seed)
@@ -314,8 +319,8 @@ def _sdedit(strength: float) -> Callable[[Bench, Problem], tuple[Tensor, float]]
             return editing.sdedit(model, problem.images[rows].to(model.device), strength, condition, stream)
 
         # so many steps of which this share is made
-        steps = max(s for s in range(1, bench.evaluations) if s == 1 or 2 * steps_made(strength, s) <= bench.evaluations)
-        with drawn_with(model, ClassifierFree(STRENGTH), max(2, steps)):
+        steps = largest(bench.evaluations, lambda steps: 2 * steps_made(strength, steps))
+        with drawn_with(model, ClassifierFree(STRENGTH), steps):
             return bench.draw(model, told(model, problem.asked), problem.seed, draw)
 
     return make
@@ -343,19 +348,17 @@ def _invert(strength: float) -> Callable[[Bench, Problem], tuple[Tensor, float]]
     return make
 
 
-def _inpaint(resamplings: int) -> Callable[[Bench, Problem], tuple[Tensor, float]]:
+def _inpaint(resamplings: int, strength: float = STRENGTH) -> Callable[[Bench, Problem], tuple[Tensor, float]]:
     def make(bench: Bench, problem: Problem) -> tuple[Tensor, float]:
-        model = bench.run("base")
-        steps = largest(bench.evaluations, lambda steps: 2 * evaluated_steps(steps, resamplings, 1))
-        with drawn_with(model, ClassifierFree(STRENGTH), steps):
+        model, each = bench.run("base"), 1 if strength == 1 else 2
+        steps = largest(bench.evaluations, lambda steps: each * evaluated_steps(steps, resamplings, 1))
+        with drawn_with(model, ClassifierFree(strength), steps):
             return _filled(bench, problem, problem.masks, problem.asked, resamplings)
 
     return make
 
 
-def _filled(
-    bench: Bench, problem: Problem, unknown: Tensor, scenes: Scenes, resamplings: int
-) -> tuple[Tensor, float]:
+def _filled(bench: Bench, problem: Problem, unknown: Tensor, scenes: Scenes, resamplings: int) -> tuple[Tensor, float]:
     """Pictures whose ``unknown`` (N, 1, S, S) places are drawn, told ``scenes``."""
     model = bench.run("base")
 
@@ -384,7 +387,8 @@ EDITS: dict[str, Callable[[Bench, int], Metrics]] = {
     "invert_1": Edited(_invert(1.0)),
     "invert_2": Edited(_invert(STRENGTH)),
     "invert_2_pasted": Edited(_invert(STRENGTH), pasted=True),
-    **{f"inpaint_{resamplings}": Edited(_inpaint(resamplings)) for resamplings in (1, 4, 8)},
+    **{f"inpaint_{resamplings}": Edited(_inpaint(resamplings)) for resamplings in (1, 2, 4, 8)},
+    "inpaint_4_unguided": Edited(_inpaint(4, strength=1.0)),
 }
 
 
@@ -399,11 +403,10 @@ TASKS: dict[str, Callable[[Tensor], Operator]] = {  # by what is hidden of the p
 
 @dataclass(frozen=True)
 class Restored:
-    """Pictures of which a measurement is known, told their captions. ``method``: ``nothing`` gives the smallest pictures
-    with this measurement."""
+    """Pictures of which a measurement is known, told their captions."""
 
     task: str
-    method: str  # ddrm, dps, inpaint or nothing
+    method: str  # ddrm, dps, inpaint; nothing: the smallest pictures with this measurement
 
     def __call__(self, bench: Bench, seed: int) -> Metrics:
         problem = bench.problem(seed)
@@ -555,7 +558,9 @@ def measured(bench: Bench, seeds: int) -> list[dict[str, Any]]:
                 print(name, seed, *(f"{key}={value:.3g}" for key, value in metrics.items()), flush=True)
                 rows.append({"row": name, "seed": seed, "metrics": metrics})
                 run_folder.write_text(path, json.dumps({"settings": settings, "runs": rows}))
-    return sorted((row for row in rows if row["seed"] < seeds), key=lambda row: (list(ROWS).index(row["row"]), row["seed"]))
+    return sorted(
+        (row for row in rows if row["seed"] < seeds), key=lambda row: (list(ROWS).index(row["row"]), row["seed"])
+    )
 
 
 def trained(root: Path) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What scripts/benchmark_control.py measures of pictures of one shape: what was asked for, what was kept, seams, PSNR."""
+"""What scripts/benchmark_control.py measures of pictures of one shape: what is as asked, what was kept, seams, PSNR."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -37,7 +37,9 @@ def edited(scenes: Scenes, seed: int) -> tuple[Scenes, list[str]]:
     for i, u in enumerate(uniform_by_index(seed, np.arange(len(scenes)))):
         name = ATTRIBUTES[i % len(ATTRIBUTES)]
         values, count = (color, len(COLORS)) if name == "color" else (shape, len(SHAPES))
-        allowed = [value for value in range(count) if value != values[i, 0] and _seen(name, value, color[i, 0], shape[i, 0])]
+        allowed = [
+            value for value in range(count) if value != values[i, 0] and _seen(name, value, color[i, 0], shape[i, 0])
+        ]
         values[i, 0] = allowed[int(u * len(allowed))]
         changed.append(name)
     return replace(scenes, color=color, shape=shape), changed
@@ -77,9 +79,12 @@ def is_near(found: Object | None, asked: Object) -> bool:
 
 
 def agreement(images: np.ndarray, asked: Sequence[Object], changed: Sequence[str]) -> dict[str, float]:
-    """Shares of edited pictures (N, 3, S, S) uint8: ``asked``, the changed attribute is the one that was asked for;
-    ``kept``, size, place and the other attribute are those of ``asked``, too; ``both``; ``whole``, size, color and shape
-    are right, wherever the object is. A picture without an object, or with several, has none of these."""
+    """Shares of edited pictures (N, 3, S, S) uint8, of which scene i should be ``asked[i]``.
+
+    ``asked``: the attribute ``changed[i]`` is as asked for. ``kept``: size, place and the other attribute are. ``both``
+    of these. ``whole``: size, color and shape are, wherever the object is. A picture without an object, or with
+    several, has none of these.
+    """
     rows = []
     for found, wanted, name in zip(shown(images), asked, changed, strict=True):
         others = ["size", *(other for other in ATTRIBUTES if other != name)]

@@ -2,7 +2,7 @@
 
 python scripts/benchmark_control_pictures.py FOLDER [--count 50]
 
-FOLDER/concept/ has five pictures of a cross, each with its caption in a .txt beside it, where the cross is called "sks".
+FOLDER/concept/ has five pictures of a cross, with captions in a .txt beside each, where the cross is called "sks".
 FOLDER/train/ and FOLDER/val/ have a folder of pictures for each size, color and shape of data=shapes, and of the cross.
 """
 
