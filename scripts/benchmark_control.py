@@ -135,7 +135,7 @@ class Bench:
     def features(self, pixels: np.ndarray) -> Tensor:
         """Of pictures (N, 3, S, S) uint8, by the classifier of all sizes, colors and shapes. -> (N, D)"""
         model = self.run("known")
-        parts = to_float(torch.from_numpy(pixels)).split(AT_A_TIME)
+        parts = torch.split(to_float(torch.from_numpy(pixels)), AT_A_TIME)
         return torch.cat([model.features(part.to(model.device)) for part in parts]).cpu().double()
 
     @cached_property

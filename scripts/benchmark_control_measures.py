@@ -113,7 +113,8 @@ def variety(images: np.ndarray, real: np.ndarray) -> float:
         places = [found.place for found in shown(pictures) if found is not None]
         return float(np.sqrt(np.var(places, axis=0).sum())) if len(places) > 1 else 0.0
 
-    return scatter(images) / of_real if (of_real := scatter(real)) > 0 else 0.0
+    of_real = scatter(real)
+    return scatter(images) / of_real if of_real > 0 else 0.0
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ def variety(images: np.ndarray, real: np.ndarray) -> float:
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Decibels, over all pixels of pictures (N, C, H, W) uint8. Pictures that are the same have those of rounding to 8
     bits, 58.9."""
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
     return float(10 * np.log10(255**2 / max(error, ROUNDING)))
 
 

@@ -34,7 +34,8 @@ def cross(x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
     """The signed distance to the outline of a cross of two bars from its center, negative inside; in the units of x, y
     and ``radius``, half the length of a bar. Exact inside, and outside as far as the nearest edge is straight."""
     along, across = np.maximum(np.abs(x), np.abs(y)), np.minimum(np.abs(x), np.abs(y))
-    return np.maximum(along - radius, across - _ARM * radius)  # type: ignore[no-any-return]
+    outside: np.ndarray = np.maximum(along - radius, across - _ARM * radius)
+    return outside
 
 
 def crosses(colors: np.ndarray, sizes: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -55,7 +56,8 @@ def places(seed: int, sizes: np.ndarray) -> np.ndarray:
     """Centers (N, 2) of shapes of these ``sizes`` (N,), each anywhere in one of the quarters."""
     u = uniform_by_index(seed, np.arange(4 * len(sizes))).reshape(-1, 4)
     freedom = 0.25 - _MARGIN - np.array(list(SIZES.values()))[sizes][:, None]
-    return 0.25 + 0.5 * (u[:, :2] >= 0.5) + (2 * u[:, 2:] - 1) * freedom  # type: ignore[no-any-return]
+    centers: np.ndarray = 0.25 + 0.5 * (u[:, :2] >= 0.5) + (2 * u[:, 2:] - 1) * freedom
+    return centers
 
 
 def of_class(name: str, count: int, seed: int) -> np.ndarray:

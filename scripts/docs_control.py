@@ -183,6 +183,7 @@ def draw(path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure, panes = plt.subplots(1, 2, figsize=(10, 5.4), layout="constrained")
     points = {
@@ -196,7 +197,8 @@ def draw(path: Path) -> None:
         if name not in ("perfect", "input", "samples"):
             method, _, strength = name.partition("_")
             number_, _, kind = strength.partition("_")
-            groups.setdefault(f"{method} {kind}".strip(), []).append((f"edits_{name}", number_))
+            told = f"{int(number_) / 100:g}" if method == "sdedit" else number_
+            groups.setdefault(f"{method} {kind}".strip(), []).append((f"edits_{name}", told))
     groups["samples"] = [("edits_samples", "")]
     _plot(panes[1], groups, "both", {name: name.replace(" ", ", ") for name in groups})
     panes[0].set_title("guidance: asked right, %", fontsize=10)
@@ -209,7 +211,10 @@ def draw(path: Path) -> None:
         pane.set_xlabel("FID, better to the left", fontsize=9)
         pane.tick_params(labelsize=8, which="both")
         pane.grid(lw=0.3)
-        pane.set_ylim(-4, 104)
+        pane.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        pane.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        pane.xaxis.set_minor_formatter(NullFormatter())
+        pane.set_ylim(max(-4, pane.dataLim.y0 - 6), 104)
         pane.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     figure.savefig(path, dpi=100)
 
