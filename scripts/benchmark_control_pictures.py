@@ -49,7 +49,8 @@ def crosses(colors: np.ndarray, sizes: np.ndarray, places: np.ndarray) -> np.nda
     x, y = (pixels - IMAGE_SIZE * place[:, None] for place in places.T)  # (N, S) each
     covered = np.clip(0.5 - cross(x[:, None, :], y[:, :, None], radius), 0, 1)[:, None]  # (N, 1, S, S)
     paint = np.array(list(COLORS.values()))[colors][:, :, None, None] - np.array(BACKGROUND)[:, None, None]
-    return (covered * paint + np.array(BACKGROUND)[:, None, None] + 0.5).astype(np.uint8)
+    painted: np.ndarray = covered * paint + np.array(BACKGROUND)[:, None, None] + 0.5
+    return painted.astype(np.uint8)
 
 
 def places(seed: int, sizes: np.ndarray) -> np.ndarray:
