@@ -28,6 +28,7 @@ from typing import Any
 
 import docs_benchmarks
 import docs_captions
+import docs_control
 import docs_finetune
 import docs_gans
 import docs_image_rewards
@@ -381,6 +382,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "shakespeare speed": shakespeare_speed,
     **docs_benchmarks.TABLES,
     **docs_captions.TABLES,
+    **docs_control.TABLES,
     **docs_finetune.TABLES,
     **docs_gans.TABLES,
     **docs_image_rewards.TABLES,
