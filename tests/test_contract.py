@@ -249,8 +249,8 @@ ALIKE = {
                "model.discriminator.group_size=2", *SGD,
                *(line.replace("optimizer", "discriminator_optimizer") for line in SGD), "model.optimizer.lr=0.001",
                "model.discriminator_optimizer.lr=0.001"),
-    # whose likelihood's gradients are steep at the start
-    "factor_vae": ("model=factor_vae", *SGD, *CRITIC_SGD, "model.optimizer.lr=0.0002",
+    # A likelihood whose scale learns has steep gradients at the start, which make more of rounding.
+    "factor_vae": ("model=factor_vae", "model.likelihood.scale=1.0", *SGD, *CRITIC_SGD, "model.optimizer.lr=0.002",
                    "model.discriminator_optimizer.lr=0.01"),
     "text": ("model=transformer", *SGD, "model.optimizer.lr=0.3", "model.network.zero_init=false",
              "model/schedule=constant", "metrics=[perplexity]"),
