@@ -258,6 +258,11 @@ def in_words(apart: Sequence[Pair], names: Sequence[str]) -> Iterator[str]:
         yield f"{names[high]} above {listed} (p = {chances[0]}{f' to {chances[-1]}' * (len(chances) > 1)})"
 
 
+TEXT_MODELS = {
+    "transformer": "`transformer`: the next token",
+    "masked_language": "`masked_language`: hidden tokens",
+    "random": "random weights",
+}
 SHAKESPEARE = {
     "nanogpt": "nanoGPT's own code, lr 1e-3",
     "gpt2_parts": "the same network and settings here (`experiment=shakespeare_char_cpu`)",
@@ -376,6 +381,10 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "cifar10": lambda: runs_table(
         "cifar10", [Column("FID ↓", "fid", 3, "lower"), KID, PARAMETERS, FLOPS, EXAMPLES, SPEED, EVALUATIONS],
         CIFAR, some(["floor", "class_gaussian"]),
+    ),
+    "text representations": lambda: runs_table(
+        "text_representations",
+        [Column("accuracy of the probe ↑", "text_probe_val", 3, "higher"), PARAMETERS, EXAMPLES, FLOPS], TEXT_MODELS, {}, None,
     ),
     "shakespeare": shakespeare,
     "shakespeare short": shakespeare_short,
