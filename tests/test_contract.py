@@ -255,7 +255,7 @@ ALIKE = {
                *(line.replace("optimizer", "discriminator_optimizer") for line in SGD), "model.optimizer.lr=0.001",
                "model.discriminator_optimizer.lr=0.001"),
     # without dropout, which is of a rank; with a fixed scale, since one that learns has steep gradients at the start
-    "factor_vae": ("model=factor_vae", "model.encoder.dropout=0", "model.decoder.dropout=0",
+    "factors": ("model=factor_vae", "model.encoder.dropout=0", "model.decoder.dropout=0",
                    "model.likelihood.scale=0.5", *SGD, *CRITIC_SGD, "model.optimizer.lr=0.01",
                    "model.discriminator_optimizer.lr=0.01"),
     "text": ("model=transformer", *SGD, "model.optimizer.lr=0.3", "model.network.zero_init=false",
