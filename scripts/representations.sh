@@ -9,6 +9,7 @@
 # Repeating the command continues where it was interrupted, and runs nothing twice. The budget is FLOPs, those that
 # SimCLR needs for about 110,000 pictures: six minutes of a quiet CPU core. Convolutions are of a ResNet-18 of width 8,
 # transformers of 64 patches are 64 wide and three deep: both have 64 features, and a forward pass costs about the same.
+# Runs this short need a teacher that follows sooner (BYOL), and without batch norm in its head DINO collapses.
 # Two of the rows are networks as they were made, whose learning rate is 0: only statistics of batch norms change.
 set -euo pipefail
 ROOT=${ROOT:-runs/representations}        # a folder for each method, and in it one for each seed
@@ -34,9 +35,10 @@ of() {                                    # the overrides of a method
     nt_xent)  echo "model=contrastive $views" ;;
     barlow | vicreg)
       echo "model=contrastive model/objective=$method $views model.projector.widths=[512,512,512] model.projector.last_norm=false" ;;
-    byol)     echo "model=self_distillation $views model.views.second.blur=0" ;;
+    byol)     echo "model=self_distillation $views model.views.second.blur=0 model.momentum=0.9" ;;
     dino)
-      echo "model=self_distillation model/objective=dino model/views=dino $views model.views.second.blur=0 model.views.num_local=0" ;;
+      echo "model=self_distillation model/objective=dino model/views=dino $views model.views.second.blur=0 model.views.num_local=0" \
+        "model.objective.head.batch_norm=true model.objective.held=0" ;;
     masked_autoencoder) echo "model=masked_autoencoder $(part model.encoder)" ;;
     jepa)     echo "model=jepa $(part model.encoder) model.momentum=0.98" ;;
     supervised | random) echo "model=classifier model/network=resnet18 model.network.width=8 data.flip=true" ;;
