@@ -9,7 +9,8 @@
 #
 # Repeating the command continues where it was interrupted, and runs nothing twice. Budgets are examples, so that results do
 # not depend on what else the machine does; they are what 180 s of one quiet core of an AMD EPYC gave (the mean of
-# three runs; of the two larger GANs one run, scaled by four others beside it). Latents and codes share an autoencoder of 90 s, and have 90 s themselves.
+# three runs; of the two larger GANs one run, scaled by four others beside it). Latents and codes share an autoencoder of
+# 90 s, and have 90 s themselves.
 #
 # Then, one command for all that is made from the runs:
 #
