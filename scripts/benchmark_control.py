@@ -36,8 +36,7 @@ from genlab.editing import edit as editing
 from genlab.editing.edit import Search
 from genlab.editing.operators import Gray, Known, Operator, SuperResolution
 from genlab.editing.repaint import evaluated_steps
-from genlab.editing.sdedit import steps_made
-from genlab.editing.steps import levels_of
+from genlab.editing.steps import levels_of, steps_made
 from genlab.machine.quick_cpu import quick_cpu
 from genlab.metrics.layout_iou import intersection_over_union
 from genlab.model.base import Condition, in_eval_mode
@@ -60,12 +59,14 @@ from genlab.seeding import RandomStream, derive_seed
 RUNS = ("base", "weak", "noisy", "known", "layout", "personal", "personal_alone")  # of scripts/control.sh
 ABOUT = "guidance, edits, restored pictures, layouts and a new word, on scenes of one object at 32 pixels"
 STRENGTH = 2.0  # of classifier-free guidance, where it is not what is compared
+HALF = 0.5  # of the way to noise: inversions of a part
 LOW, HIGH = 0.3, 5.0  # noise levels of guidance by interval
 CANDIDATES = 4
 FACTOR = 4  # of super-resolution
 HEUN_STEPS = 40  # of an inversion and back
 REAL = 5  # times as many real pictures as samples, for the FID
 AT_A_TIME = 50
+SCENES_EACH = 4  # among which as many are sought as are needed
 _REFERENCE = 10**6  # the first scene of the reference: beyond those of all seeds
 
 Draw = Callable[[slice, Condition | None, RandomStream], Tensor]
@@ -118,6 +119,7 @@ class Bench:
         self.root, self.n, self.evaluations = root, n, evaluations
         self.run = cache(self._run)
         self.problem = cache(self._problem)
+        self.reference = cache(self._reference)
 
     def config(self, name: str) -> dict[str, Any]:
         return run_folder.read_config(self.root / name)
@@ -126,8 +128,9 @@ class Bench:
         """A trained model; each is loaded once."""
         return load_run(OmegaConf.create(self.config(name)), self.root / name)[0]
 
-    def _problem(self, seed: int) -> Problem:
-        scenes = seen(4 * self.n * seed, self.n)
+    def _problem(self, seed: int, new: bool = False) -> Problem:
+        """Of combinations that training had, or of ``new`` ones."""
+        scenes = held_out(SCENES_EACH * self.n * seed, self.n, new)
         asked, changed = measures.edited(scenes, derive_seed(seed, 1))
         return Problem(seed, scenes, asked, changed, self.run("base").shape[-1])
 
@@ -138,13 +141,12 @@ class Bench:
         parts = torch.split(to_float(torch.from_numpy(pixels)), AT_A_TIME)
         return torch.cat([model.features(part.to(model.device)) for part in parts]).cpu().double()
 
-    @cached_property
-    def reference(self) -> Tensor:
+    def _reference(self, new: bool) -> Tensor:
         """Features of real pictures."""
-        return self.features(drawing.render(seen(_REFERENCE, REAL * self.n), self.run("base").shape[-1]))
+        return self.features(drawing.render(held_out(_REFERENCE, REAL * self.n, new), self.run("base").shape[-1]))
 
-    def fid(self, pixels: np.ndarray) -> float:
-        return measures.fid(self.features(pixels), self.reference)
+    def fid(self, pixels: np.ndarray, new: bool = False) -> float:
+        return measures.fid(self.features(pixels), self.reference(new))
 
     def draw(
         self, model: Any, condition: Condition | None, seed: int, draw: Draw | None = None
@@ -164,13 +166,13 @@ class Bench:
         return images, (model.evaluations - before) / count
 
 
-def seen(first: int, count: int) -> Scenes:
+def held_out(first: int, count: int, new: bool) -> Scenes:
     """``count`` held-out scenes of one object from number ``first`` on, of those whose shape and color training had
-    together."""
-    numbers = first + np.arange(4 * count)
+    together, or of those whose combination is ``new``."""
+    numbers = first + np.arange(SCENES_EACH * count)
     scenes = Shapes(max_objects=1).scenes("val", 0, numbers)
-    rows = np.flatnonzero(~scenes.has_held_out)[:count]
-    assert len(rows) == count, "half of the scenes are of such combinations"
+    rows = np.flatnonzero(scenes.has_held_out == new)[:count]
+    assert len(rows) == count, "about half of the scenes are of such combinations"
     return Scenes(scenes.shape[rows], scenes.color[rows], scenes.size[rows], scenes.position[rows], scenes.mask[rows])
 
 
@@ -212,7 +214,7 @@ class Guided:
     candidates: int = 1
 
     def __call__(self, bench: Bench, seed: int) -> Metrics:
-        model, problem = bench.run("base"), bench.problem(seed)
+        model, problem = bench.run("base"), bench.problem(seed, new=True)
         guidance = self.make(bench)
         if hasattr(guidance, "check_model"):
             guidance.check_model(model)
@@ -234,14 +236,14 @@ class Guided:
 def _of_samples(bench: Bench, problem: Problem, pixels: np.ndarray) -> Metrics:
     return {
         "right": measures.accuracy(pixels, measures.objects_of(problem.scenes)),
-        "fid": bench.fid(pixels),
+        "fid": bench.fid(pixels, new=True),
         "variety": measures.variety(pixels, problem.pixels),
     }
 
 
 def _real(bench: Bench, seed: int) -> Metrics:
     """What the numbers of real pictures are."""
-    problem = bench.problem(seed)
+    problem = bench.problem(seed, new=True)
     return _of_samples(bench, problem, problem.pixels) | {"evaluations": 0}
 
 
@@ -254,15 +256,15 @@ GUIDANCE: dict[str, Callable[[Bench, int], Metrics]] = {
     "none": Guided(lambda bench: NoGuidance(), lambda sigma: 1),
     **{
         f"classifier_free_{w}": Guided(lambda bench, w=w: ClassifierFree(w), lambda sigma: 2)  # type: ignore[misc]
-        for w in (2, 3, 5, 8)
+        for w in (1.5, 2, 3, 5)
     },
     **{
         f"interval_{w}": Guided(lambda bench, w=w: Interval(w, LOW, HIGH), _inside)  # type: ignore[misc]
-        for w in (3, 5, 8)
+        for w in (2, 3, 5)
     },
     **{
         f"apg_{w}": Guided(lambda bench, w=w: AdaptiveProjectedGuidance(w), lambda sigma: 2)  # type: ignore[misc]
-        for w in (3, 5, 8)
+        for w in (2, 3, 5)
     },
     **{
         f"autoguidance_{w}": Guided(lambda bench, w=w: Autoguidance(bench.run("weak"), w), lambda sigma: 2)  # type: ignore[misc]
@@ -288,13 +290,10 @@ class Edited:
     """A way to edit pictures, by the base under the new caption."""
 
     make: Callable[[Bench, Problem], tuple[Tensor, float]]  # images in [-1, 1], and what one cost
-    pasted: bool = False  # what is outside the mask is the picture's
 
     def __call__(self, bench: Bench, seed: int) -> Metrics:
         problem = bench.problem(seed)
         images, spent = self.make(bench, problem)
-        if self.pasted:
-            images = torch.where(problem.masks, images, problem.images)
         pixels = to_uint8(images).numpy()
         return {
             **measures.agreement(pixels, measures.objects_of(problem.asked), problem.changed),
@@ -326,45 +325,53 @@ def _sdedit(strength: float) -> Callable[[Bench, Problem], tuple[Tensor, float]]
     return make
 
 
-def _invert(strength: float) -> Callable[[Bench, Problem], tuple[Tensor, float]]:
-    """To noise under the picture's own caption, without guidance, and back under the new one, with guidance of this
-    strength."""
+def _invert(
+    guidance: float, share: float = 1.0, masked: bool = False
+) -> Callable[[Bench, Problem], tuple[Tensor, float]]:
+    """A ``share`` of the way to noise under the picture's own caption, without guidance, and back under the new one;
+    ``masked``: what is outside the mask stays on its way."""
 
     def make(bench: Bench, problem: Problem) -> tuple[Tensor, float]:
         model = bench.run("base")
-        source = told(model, problem.scenes)
-        steps = max(1, bench.evaluations // (4 if strength == 1 else 6))  # two evaluations each, and four with guidance
+        source, each = told(model, problem.scenes), 4 if guidance == 1 else 6  # evaluations of a step and of that back
+        steps = largest(bench.evaluations, lambda steps: each * steps_made(share, steps))
 
         def draw(rows: slice, condition: Condition | None, stream: RandomStream) -> Tensor:
-            images = problem.images[rows].to(model.device)
+            images, unknown = (x[rows].to(model.device) for x in (problem.images, problem.masks))
             own = {key: value[rows].to(model.device) for key, value in source.items()}
             with drawn_with(model, NoGuidance()):
-                noise = editing.invert(model, images, own, steps)
-            return editing.revert(model, noise, condition, steps)
+                passed = editing.way(model, images, own, steps, share)
+            noise = editing.noise_of(model, passed, steps, share)
+            return editing.revert(model, noise, condition, steps, share, unknown if masked else None, passed)
 
-        with drawn_with(model, ClassifierFree(strength)):
+        with drawn_with(model, ClassifierFree(guidance)):
             return bench.draw(model, told(model, problem.asked), problem.seed, draw)
 
     return make
 
 
-def _inpaint(resamplings: int, strength: float = STRENGTH) -> Callable[[Bench, Problem], tuple[Tensor, float]]:
+def _inpaint(
+    resamplings: int, guidance: float = STRENGTH, strength: float = 1.0
+) -> Callable[[Bench, Problem], tuple[Tensor, float]]:
     def make(bench: Bench, problem: Problem) -> tuple[Tensor, float]:
-        model, each = bench.run("base"), 1 if strength == 1 else 2
-        steps = largest(bench.evaluations, lambda steps: each * evaluated_steps(steps, resamplings, 1))
-        with drawn_with(model, ClassifierFree(strength), steps):
-            return _filled(bench, problem, problem.masks, problem.asked, resamplings)
+        model, each = bench.run("base"), 1 if guidance == 1 else 2
+        search = Search(resamplings=resamplings, strength=strength)
+        steps = largest(
+            bench.evaluations, lambda steps: each * evaluated_steps(steps_made(strength, steps), resamplings, 1)
+        )
+        with drawn_with(model, ClassifierFree(guidance), steps):
+            return _filled(bench, problem, problem.masks, problem.asked, search)
 
     return make
 
 
-def _filled(bench: Bench, problem: Problem, unknown: Tensor, scenes: Scenes, resamplings: int) -> tuple[Tensor, float]:
+def _filled(bench: Bench, problem: Problem, unknown: Tensor, scenes: Scenes, search: Search) -> tuple[Tensor, float]:
     """Pictures whose ``unknown`` (N, 1, S, S) places are drawn, told ``scenes``."""
     model = bench.run("base")
 
     def draw(rows: slice, condition: Condition | None, stream: RandomStream) -> Tensor:
         images, hidden = (x[rows].to(model.device) for x in (problem.images, unknown))
-        return editing.inpaint(model, images, hidden, condition, stream, Search(resamplings=resamplings))
+        return editing.inpaint(model, images, hidden, condition, stream, search)
 
     return bench.draw(model, told(model, scenes), problem.seed, draw)
 
@@ -382,13 +389,14 @@ EDITS: dict[str, Callable[[Bench, int], Metrics]] = {
     "perfect": Edited(_scene(asked=True)),
     "input": Edited(_scene(asked=False)),
     "samples": Edited(_sample),
-    **{f"sdedit_{share}": Edited(_sdedit(share / 100)) for share in (40, 60, 80)},
-    **{f"sdedit_{share}_pasted": Edited(_sdedit(share / 100), pasted=True) for share in (60, 80)},
-    "invert_1": Edited(_invert(1.0)),
-    "invert_2": Edited(_invert(STRENGTH)),
-    "invert_2_pasted": Edited(_invert(STRENGTH), pasted=True),
+    **{f"sdedit_{share}": Edited(_sdedit(share / 100)) for share in (40, 50, 60)},
+    "invert_1": Edited(_invert(1)),
+    "invert_2": Edited(_invert(2)),
+    **{f"invert_half_{w}": Edited(_invert(w, HALF)) for w in (2, 3)},
+    **{f"invert_half_masked_{w}": Edited(_invert(w, HALF, masked=True)) for w in (2, 3)},
     **{f"inpaint_{resamplings}": Edited(_inpaint(resamplings)) for resamplings in (1, 2, 4, 8)},
-    "inpaint_4_unguided": Edited(_inpaint(4, strength=1.0)),
+    "inpaint_unguided_4": Edited(_inpaint(4, guidance=1)),
+    **{f"inpaint_begun_{share}": Edited(_inpaint(1, strength=share / 100)) for share in (40, 50, 60)},
 }
 
 
@@ -427,7 +435,7 @@ class Restored:
         if self.method == "inpaint":
             steps = largest(bench.evaluations, lambda steps: evaluated_steps(steps, 8, 1))
             with drawn_with(model, NoGuidance(), steps):
-                return _filled(bench, problem, problem.hidden, problem.scenes, 8)
+                return _filled(bench, problem, problem.hidden, problem.scenes, Search(resamplings=8))
 
         def draw(rows: slice, condition: Condition | None, stream: RandomStream) -> Tensor:
             operator = TASKS[self.task](problem.hidden[rows].to(model.device))

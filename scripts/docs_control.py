@@ -17,33 +17,38 @@ RECORD = MEASURED / "control.json"
 IMAGE = REPOSITORY / "docs" / "images" / "control.png"
 GUIDANCE = {  # by method: its name, and its strengths
     "none": ("none", ()),
-    "classifier_free": ("`classifier_free`", (2, 3, 5, 8)),
-    "interval": ("`interval`", (3, 5, 8)),
-    "apg": ("`apg`", (3, 5, 8)),
+    "classifier_free": ("`classifier_free`", (1.5, 2, 3, 5)),
+    "interval": ("`interval`", (2, 3, 5)),
+    "apg": ("`apg`", (2, 3, 5)),
     "autoguidance": ("`autoguidance`", (2, 3)),
     "perturbed_attention": ("`perturbed_attention`", (1, 2)),
     "classifier": ("`classifier`, of shapes", (1, 4)),
     "best_of": ("the best of several, by the classifier of shapes", (4,)),
     "real": ("real pictures", ()),
 }
-EDITS = {
-    "sdedit_40": "`sdedit`, strength 0.4",
-    "sdedit_60": "`sdedit`, 0.6",
-    "sdedit_80": "`sdedit`, 0.8",
-    "sdedit_60_pasted": "`sdedit`, 0.6, pasted into the mask",
-    "sdedit_80_pasted": "`sdedit`, 0.8, pasted",
-    "invert_1": "`invert`, no guidance",
-    "invert_2": "`invert`, guidance 2 on the way back",
-    "invert_2_pasted": "`invert`, guidance 2, pasted",
-    "inpaint_1": "`inpaint`, `resamplings=1`",
-    "inpaint_2": "`inpaint`, 2",
-    "inpaint_4": "`inpaint`, 4",
-    "inpaint_8": "`inpaint`, 8",
-    "inpaint_4_unguided": "`inpaint`, 4, no guidance",
-    "samples": "samples for the new caption: no edits",
-    "perfect": "the scene drawn anew, as asked",
-    "input": "the picture itself",
+EDITS = {  # by row: its name; what stands beside its point, which is joined with others of its method
+    "sdedit_40": ("`sdedit`, strength 0.4", "0.4"),
+    "sdedit_50": ("`sdedit`, 0.5", "0.5"),
+    "sdedit_60": ("`sdedit`, 0.6", "0.6"),
+    "invert_1": ("`invert`, no guidance", "1"),
+    "invert_2": ("`invert`, guidance 2 on the way back", "2"),
+    "invert_half_2": ("`invert`, strength 0.5, guidance 2", "2"),
+    "invert_half_3": ("`invert`, 0.5, 3", "3"),
+    "invert_half_masked_2": ("`invert`, 0.5, 2, with the mask", "2"),
+    "invert_half_masked_3": ("`invert`, 0.5, 3, with the mask", "3"),
+    "inpaint_1": ("`inpaint`, `resamplings=1`", "1"),
+    "inpaint_2": ("`inpaint`, 2", "2"),
+    "inpaint_4": ("`inpaint`, 4", "4"),
+    "inpaint_8": ("`inpaint`, 8", "8"),
+    "inpaint_unguided_4": ("`inpaint`, 4, no guidance", "4"),
+    "inpaint_begun_40": ("`inpaint`, 1, strength 0.4", "0.4"),
+    "inpaint_begun_50": ("`inpaint`, 1, 0.5", "0.5"),
+    "inpaint_begun_60": ("`inpaint`, 1, 0.6", "0.6"),
+    "samples": ("samples for the new caption: no edits", ""),
+    "perfect": ("the scene drawn anew, as asked", ""),
+    "input": ("the picture itself", ""),
 }
+NOT_DRAWN = ("perfect", "input")  # in the figure
 TASKS = {
     "super_resolution": "`super_resolution=4`",
     "colorize": "`colorize=true`",
@@ -130,7 +135,7 @@ def guidance() -> list[str]:
 def edits() -> list[str]:
     rows = []
     whole = values("edits_samples", "whole")
-    for name, told in EDITS.items():
+    for name, (told, _) in EDITS.items():
         row = f"edits_{name}"
         shares = [percent(row, metric) for metric in ("asked", "kept", "both")]
         pixels = [number(values(row, metric), 2) for metric in ("fid", "seam")]
@@ -193,14 +198,10 @@ def draw(path: Path) -> None:
     del points["real"]
     _plot(panes[0], points, "right", {m: f"{name}".replace("`", "") for m, (name, _) in GUIDANCE.items()})
     groups: dict[str, list[tuple[str, str]]] = {}
-    for name in EDITS:
-        if name not in ("perfect", "input", "samples"):
-            method, _, strength = name.partition("_")
-            number_, _, kind = strength.partition("_")
-            told = f"{int(number_) / 100:g}" if method == "sdedit" else number_
-            groups.setdefault(f"{method} {kind}".strip(), []).append((f"edits_{name}", told))
-    groups["samples"] = [("edits_samples", "")]
-    _plot(panes[1], groups, "both", {name: name.replace(" ", ", ") for name in groups})
+    for name, (_, told) in EDITS.items():
+        if name not in NOT_DRAWN:
+            groups.setdefault(name.rpartition("_")[0] or name, []).append((f"edits_{name}", told))
+    _plot(panes[1], groups, "both", {name: name.replace("_", ", ") for name in groups})
     panes[0].set_title("guidance: asked right, %", fontsize=10)
     panes[1].set_title("edits: asked right and others kept, %", fontsize=10)
     for pane in panes:
@@ -219,7 +220,7 @@ def draw(path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def _row(kind: str, method: str, strength: int | None) -> tuple[str, str]:
+def _row(kind: str, method: str, strength: float | None) -> tuple[str, str]:
     return (f"{kind}_{method}", "") if strength is None else (f"{kind}_{method}_{strength}", str(strength))
 
 

@@ -1143,7 +1143,14 @@ TRIED = (
         ("super_resolution=4", "colorize=true", "deblur=1.5"),
     ),
     Tried("command/options.py", "how much may change", (*EDIT, "method=sdedit"), ("strength=0.5",)),
-    Tried("command/options.py", "is a share of the sampler's steps", (*EDIT, "strength=3"), ("strength=1",)),
+    Tried("command/options.py", "is a share of the steps. Use", (*EDIT, "strength=3"), ("strength=1",)),
+    Tried(
+        "command/options.py",
+        "takes mask= or box=",
+        (*EDIT, "source_label=1", "mask=mask.png", "box=[0,0,4,4]"),
+        ("-box",),
+    ),
+    Tried("command/options.py", "adds what is not there", (*EDIT, "extend=[1,1,1,1]", "strength=1"), ("-strength",)),
     Tried("command/options.py", "a way between two pictures", (*EDIT[:2], "image=[a.png,b.png]", "n=1"), ("n=2",)),
     Tried("command/options.py", "a moving picture is of", (*EDIT, "strength=1", "out=x.gif"), ("out=edited.png",)),
     Tried(
@@ -2004,6 +2011,11 @@ ELSEWHERE = (
         "editing/ddrm.py",
         "from 0 to 1.",
         "editing/test_inverse_problems.py::test_the_moments_of_ddrm_are_those_of_its_equations",
+    ),
+    Elsewhere(
+        "editing/edit.py",
+        "is a share of the steps of diffusion",
+        "editing/test_edit_families.py::test_others_are_refused_with_a_reason",
     ),
     Elsewhere(
         "editing/edit.py",

@@ -34,7 +34,7 @@ def measures(bench: ModuleType) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def scenes(bench: ModuleType) -> Scenes:
-    return bench.seen(0, 24)
+    return bench.held_out(0, 24, new=False)
 
 
 def moved(scenes: Scenes, right: float) -> Scenes:
@@ -44,7 +44,9 @@ def moved(scenes: Scenes, right: float) -> Scenes:
 # --- what was asked for, and what was kept ----------------------------------------------------------------------------
 
 
-def test_edits_change_one_attribute_to_a_combination_that_training_had(measures: ModuleType, scenes: Scenes) -> None:
+def test_edits_change_one_attribute_to_a_combination_that_training_had(
+    bench: ModuleType, measures: ModuleType, scenes: Scenes
+) -> None:
     asked, changed = measures.edited(scenes, seed=1)
     assert changed == ["color", "shape"] * 12
     for before, after, name in zip(measures.objects_of(scenes), measures.objects_of(asked), changed, strict=True):
@@ -53,6 +55,7 @@ def test_edits_change_one_attribute_to_a_combination_that_training_had(measures:
         ]
         assert (after.shape, after.color) not in HELD_OUT
         assert (before.shape, before.color) not in HELD_OUT
+    assert all((new.shape, new.color) in HELD_OUT for new in measures.objects_of(bench.held_out(0, 24, new=True)))
     others = measures.edited(scenes, seed=2)[0]
     assert (others.color != asked.color).any()
 

@@ -100,6 +100,27 @@ def test_strength_0_keeps_the_picture(run: Path, capsys: pytest.CaptureFixture[s
         assert (np.load("x.npz")["images"][..., 0] == pixels("a.png")).all() == same
 
 
+def test_a_strength_of_other_methods(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for typed in (("box=[0,0,16,8]", "label=3", "resamplings=1"), ("source_label=1", "label=3", "steps=6")):
+        distance = []
+        for strength in ("0", "0.3", "1"):
+            (line,) = said(capsys, f"run={run}", "image=a.png", *typed, f"strength={strength}", "n=1", "out=x.npz")[-1:]
+            distance.append(np.abs(np.load("x.npz")["images"][0, :, :, 0].astype(int) - pixels("a.png")).mean())
+            assert (" 0 evaluations" in line) == (strength == "0")
+        assert distance[0] < 0.01
+        assert distance == sorted(distance)
+    typed = ("source_label=1", "label=3", "steps=6", "n=2", "out=x.npz")
+    said(capsys, f"run={run}", "image=a.png", "mask=upper.png", *typed)
+    found = np.load("x.npz")["images"][..., 0]
+    assert (found[:, 8:] == pixels("a.png")[8:]).all()
+    assert (found[:, :8] != pixels("a.png")[:8]).any()
+    lines = said(capsys, f"run={run}", "image=a.png", "mask=none.png", *typed)
+    assert "nothing to replace" in lines[0]
+    assert (np.load("x.npz")["images"][..., 0] == pixels("a.png")).all()
+    lines = said(capsys, f"run={run}", "image=a.png", "mask=all.png", "strength=0.3", "n=1", "out=x.npz")
+    assert not any("results are samples" in line for line in lines)
+
+
 def test_noise_is_written_and_guidance_warned_of(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     typed = (f"run={run}", "image=a.png", "source_label=1", "label=[1,2]", "steps=4", "out=x.png")
     lines = said(capsys, *typed)
@@ -202,6 +223,9 @@ def test_the_method_follows_from_the_options() -> None:
         ({"extend": [1, 0, 1, 0], "resamplings": 3}, "inpaint"),
         ({"strength": 0.5}, "sdedit"),
         ({"strength": 0.0}, "sdedit"),
+        ({"mask": "m.png", "strength": 0.5}, "inpaint"),
+        ({"source_label": [1], "strength": 0.5}, "invert"),
+        ({"source_label": [1], "mask": "m.png"}, "invert"),
         ({"source_label": [1], "label": [2]}, "invert"),
         ({"image": ["a.png", "b.png"]}, "interpolate"),
         ({"super_resolution": 2}, "ddrm"),
@@ -214,10 +238,14 @@ def test_the_method_follows_from_the_options() -> None:
     for typed, line in (
         ({}, r"edit needs to know what should change\. Name it, such as mask=mask\.png"),
         ({"mask": "m.png", "box": [0, 0, 1, 1]}, r"mask and box is given\. Name one: mask=mask\.png"),
+        ({"method": "invert", "mask": "m.png", "box": [0, 0, 1, 1]}, r"both are given\. Leave box= out"),
+        ({"source_label": [1], "extend": [1, 0, 1, 0]}, r"extend=\[1, 0, 1, 0\] is of method=inpaint"),
         ({"method": "inpaint"}, r"nothing of that is given\. Name one"),
         ({"method": "ddrm"}, r"or super_resolution=4, colorize=true or deblur=1\.5"),
         ({"method": "sdedit"}, r"how much may change\. Say it: strength=0\.5"),
         ({"strength": 1.5}, r"Use strength=1 or less"),
+        ({"mask": "m.png", "strength": 1.5}, r"Use strength=1 or less"),
+        ({"extend": [1, 0, 1, 0], "strength": 0.5}, r"adds what is not there\. Leave strength= out"),
         ({"strength": 0.5, "steps": 3}, r"steps=3 is of method=inpaint or method=invert .*Leave steps= out of"),
         ({"image": ["a.png", "b.png"], "n": 1}, r"Use n=2 or more"),
         ({"image": ["a.png", "b.png"], "method": "sdedit", "strength": 1.0}, "takes one picture"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from genlab.config.tree import ConfigTree
 from genlab.data.image import to_float, to_pixels
-from genlab.editing.edit import Search, check, inpaint, interpolate, invert, restore, revert, sdedit
+from genlab.editing.edit import Search, check, inpaint, interpolate, invert, restore, revert, sdedit, way
 from genlab.editing.operators import Gray, Known
 from genlab.editing.space import evaluations_of, space_of
 from genlab.errors import ConfigError
@@ -200,6 +200,18 @@ def test_strength_0_changes_nothing_and_more_does() -> None:
         assert (sdedit(model, image, 0.5, told(model, 1), stream) != image).any()
 
 
+def test_where_all_is_unknown_a_strength_below_1_is_that_of_sdedit() -> None:
+    """With one pass, and steps that do not remember earlier ones."""
+    for choice in (f"{FAMILIES[0]} model/sampler=euler", "latents"):
+        model, stream = model_of(choice), RandomStream.for_samples(7, range(3))
+        expected = sdedit(model, picture().expand(3, -1, -1, -1), 0.5, told(model, 3), stream)
+        found = filled(model, torch.ones_like(UNKNOWN), search=Search(resamplings=1, strength=0.5))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        again = filled(model, UNKNOWN, search=Search(strength=0.0))
+        known = ~UNKNOWN.expand(3, *SHAPE)
+        assert torch.equal(again[known], picture().expand(3, -1, -1, -1)[known])
+
+
 def test_a_latent_picture_comes_back_from_its_noise() -> None:
     model = model_of("latents")
     image = Halved().decode(Halved().encode(picture()))
@@ -209,6 +221,12 @@ def test_a_latent_picture_comes_back_from_its_noise() -> None:
     again = revert(model, noise, None)
     assert evaluations_of(model) - before == 160  # two ways of 40 steps of two
     assert 10 * torch.log10(4 / (again - image).square().mean()) >= 35
+    passed = [z + torch.randn(z.shape, generator=torch.Generator().manual_seed(0)) for z in way(model, image, None, 5)]
+    kept = revert(model, noise, None, 5, unknown=UNKNOWN, passed=passed)
+    space = space_of(model)
+    assert space is not None
+    known = ~space.unknown(UNKNOWN)
+    assert torch.equal(space.encode(kept, None)[known], space.encode(space.decode(passed[0], None), None)[known])
 
 
 @pytest.mark.parametrize("choice", [*(choice for choice in FAMILIES if choice != "model=masked"), "latents", *SELDOM])
@@ -264,6 +282,11 @@ def test_others_are_refused_with_a_reason() -> None:
     assert filled(consistency, UNKNOWN).isfinite().all()
     with pytest.raises(ValueError, match=r"n=1: .* Use n=2 or more"):
         interpolate(model_of("model=vae"), picture(), picture(), 1)
+    for choice in ("model=gan", "model=masked"):
+        with pytest.raises(
+            ConfigError, match=r"strength=0\.5 is a share of the steps of diffusion.* Leave strength= out"
+        ):
+            filled(model_of(choice), UNKNOWN, search=Search(strength=0.5))
     for choice in ("model=gan", "model=flow"):
         with pytest.raises(ValueError, match="steps=0 must be 1 or more"):
             filled(model_of(choice), UNKNOWN, search=Search(steps=0))

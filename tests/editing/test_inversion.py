@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.editing.inversion import STEPS, follow, ode_levels, of_noise, to_noise
-from genlab.editing.sdedit import sdedit, steps_made
-from genlab.editing.steps import levels_of
+from genlab.editing.inversion import STEPS, follow, ode_levels, of_noise, to_noise, way
+from genlab.editing.sdedit import sdedit
+from genlab.editing.steps import levels_of, steps_made
 from genlab.model.sampler.ancestral import Ancestral
 from genlab.model.sampler.euler import Euler
 from genlab.model.sampler.grid import FlowGrid, Karras, VariancePreserving
@@ -71,6 +71,21 @@ def test_the_error_is_of_second_order() -> None:
         ode_levels(Heun(18, Karras()), 0)
 
 
+def test_of_a_part_of_the_way_a_picture_comes_back_and_another_stays_nearer() -> None:
+    image, whole = pictures(), ode_levels(Heun(18, Karras()))
+    moved = []
+    for strength in (0.3, 0.5, 1.0):
+        levels = ode_levels(Heun(18, Karras()), STEPS, strength)
+        assert levels == whole[: round(strength * STEPS) + 1]
+        noise = to_noise(mixture, image, levels)
+        assert psnr(of_noise(mixture, noise, levels), image).min() >= 35
+        other = partial(mixture, centers=CENTERS + 0.5)
+        moved.append(float((of_noise(other, noise, levels) - image).abs().mean()))
+    assert moved == sorted(moved)
+    assert moved[0] < moved[-1] / 2
+    assert len(ode_levels(Heun(18, Karras()), STEPS, 0.0)) == 1
+
+
 def test_the_noise_of_a_gaussian_is_known() -> None:
     """Its ODE scales the distance from the mean by the standard deviation at each level."""
     image, levels = pictures(), ode_levels(Euler(18, Karras(sigma_max=20.0)), 200)
@@ -79,6 +94,31 @@ def test_the_noise_of_a_gaussian_is_known() -> None:
     expected = MEAN + (image - MEAN) * ((STD**2 + 20**2) / (STD**2 + levels[0] ** 2)) ** 0.5
     torch.testing.assert_close(follow(gaussian, image, levels), expected, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(20 * to_noise(gaussian, image, levels), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_with_a_mask_the_rest_stays_on_its_way() -> None:
+    """Under another model: known pixels are the picture's to the last bit, and at each level what they were on the way
+    there. Where all is unknown there is no mask."""
+    image, levels = pictures(), ode_levels(Heun(18, Karras()), 12)
+    other, passed = partial(mixture, centers=CENTERS + 0.5), way(mixture, image, levels)
+    unknown = torch.zeros(1, 1, 6, 6, dtype=torch.bool)
+    unknown[..., 2:5] = True
+    noise = to_noise(mixture, image, levels)
+    seen: list[Tensor] = []
+
+    def watched(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(x)
+        return other(x, sigma)
+
+    found = of_noise(watched, noise, levels, unknown, passed)
+    known = ~unknown.expand(8, *SHAPE)
+    assert torch.equal(found[known], image[known])
+    assert (found - image)[~known].abs().mean() > 0.2
+    assert len(seen) == 24  # of two evaluations a step, the first is where it begins
+    for here, x in zip(range(12, 0, -1), seen[::2], strict=True):
+        assert torch.equal(x[known], passed[here][known])
+    everywhere = of_noise(other, noise, levels, torch.ones_like(unknown), passed)
+    assert torch.equal(everywhere, of_noise(other, noise, levels))
 
 
 def test_another_model_makes_another_picture_of_the_noise() -> None:

@@ -48,14 +48,14 @@ class Many(RandomStream):
         return torch.randn(self.rows, *shape, generator=self.generator)
 
 
-def inpainted(sampler: Any, rows: int, denoise: Any = ideal, **settings: int) -> Tensor:
+def inpainted(sampler: Any, rows: int, denoise: Any = ideal, **settings: Any) -> Tensor:
     image = IMAGE.view(1, 1, 1, 4).expand(rows, -1, -1, -1)
     return repaint(denoise, sampler, image, UNKNOWN.view(1, 1, 1, 4), Many(rows), **settings).flatten(1)
 
 
-def moments(levels: list[float], resamplings: int) -> tuple[Tensor, Tensor]:
+def moments(levels: list[float], resamplings: int, begun: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean and covariance of x in the end, by algorithm 1 in matrices: the posterior of Ho et al. (2020), eq. 6 and 7,
-    known pixels from q(x_t | x_0), and noise again."""
+    known pixels from q(x_t | x_0), and noise again. ``begun``: what noise is added to in the beginning."""
     known, eye = (~UNKNOWN).double(), torch.eye(4).double()
     image = IMAGE.double()
 
@@ -63,7 +63,8 @@ def moments(levels: list[float], resamplings: int) -> tuple[Tensor, Tensor]:
         of_rest = torch.outer(1 - known, 1 - known) * covariance
         return torch.where(UNKNOWN, mean, image), of_rest + sigma**2 * torch.diag(known)
 
-    mean, covariance = with_known(torch.zeros(4).double(), levels[0] ** 2 * eye, levels[0])
+    begun = torch.zeros(4) if begun is None else begun
+    mean, covariance = with_known(begun.double(), levels[0] ** 2 * eye, levels[0])
     for t, s in pairwise(levels):
         kept = (s / t) ** 2 * eye + (1 - (s / t) ** 2) * gain(t)
         offset = (1 - (s / t) ** 2) * (eye - gain(t)) @ torch.full((4,), MEAN).double()
@@ -113,13 +114,28 @@ def test_known_pixels_have_the_noise_of_their_level(jump_length: int) -> None:
             assert float(error.std()) == pytest.approx(sigma, rel=0.035)  # neighbors differ by a fifth or more
 
 
-@pytest.mark.parametrize("resamplings", [1, 8])
-def test_results_have_the_moments_of_the_algorithm(resamplings: int) -> None:
+@pytest.mark.parametrize(("resamplings", "strength"), [(1, 1.0), (8, 1.0), (2, 0.6)])
+def test_results_have_the_moments_of_the_algorithm(resamplings: int, strength: float) -> None:
     sampler, rows = Ancestral(20, GRID), 4000
-    found = inpainted(sampler, rows, resamplings=resamplings).double()
-    mean, covariance = moments(levels_of(sampler), resamplings)
+    found = inpainted(sampler, rows, resamplings=resamplings, strength=strength).double()
+    levels = levels_of(sampler)[round(20 * (1 - strength)) :]
+    mean, covariance = moments(levels, resamplings, None if strength == 1 else IMAGE)
     assert (found.mean(dim=0) - mean).abs().max() < 4 * (covariance.diag().max() / rows) ** 0.5
     torch.testing.assert_close(torch.cov(found.T), covariance, rtol=0, atol=4 * 0.25 * (2 / rows) ** 0.5)
+
+
+def test_below_a_strength_of_1_the_picture_is_begun_with() -> None:
+    far, image = {}, IMAGE.clone()
+    for value in (0.0, 2.0):
+        image[UNKNOWN] = value
+        for strength in (0.0, 0.4, 1.0):
+            picture = image.view(1, 1, 1, 4).expand(500, -1, -1, -1)
+            found = repaint(ideal, Euler(10, GRID), picture, UNKNOWN.view(1, 1, 1, 4), Many(500), 1, 1, strength)
+            far[value, strength] = found.flatten(1)[:, UNKNOWN].mean()
+            assert torch.equal(found.flatten(1)[:, ~UNKNOWN], IMAGE[~UNKNOWN].expand(500, -1))
+    assert (far[0.0, 0.0], far[2.0, 0.0]) == (0, 2)
+    assert 0.3 < far[2.0, 0.4] - far[0.0, 0.4] < 1.7
+    assert far[0.0, 1.0] == far[2.0, 1.0]
 
 
 def test_the_algorithm_comes_near_to_the_conditional() -> None:

@@ -152,13 +152,11 @@ _Made = tuple[dict[str, Tensor], Tensor, Tensor | None]
 def _inpaint(asked: Edit) -> _Made:
     picture, mask = _masked(asked)
     typed, options = asked.told(), asked.options
-    if not mask.any():
-        print("the mask is black everywhere: there is nothing to replace, and the picture stays as it is.")
-    if mask.all():
+    if mask.all() and options["strength"] in (None, 1):
         print("the mask is white everywhere: nothing of the picture is kept, and results are samples.")
     model, number = asked.model, asked.number(typed)
     unknown = mask[None].to(model.device)
-    settings = {name: options[name] for name in ("resamplings", "jump_length", "steps") if options[name] is not None}
+    settings = _given(asked, "resamplings", "jump_length", "steps", "strength")
     with progress("inpainting", 0) as advance:
         search = Search(**settings, advance=advance)
 
@@ -181,18 +179,23 @@ def _sdedit(asked: Edit) -> _Made:
 
 def _invert(asked: Edit) -> _Made:
     """Under the picture's own condition, and back under that of the result, or under the same."""
-    picture, source = asked.picture(), asked.told(source=_has_source(asked))
+    (picture, mask), source = _may_be_masked(asked), asked.told(source=_has_source(asked))
     typed = asked.told()
-    steps = asked.options["steps"] or editing.inversion.STEPS
+    settings = {"steps": editing.inversion.STEPS, "strength": 1.0} | _given(asked, "steps", "strength")
     model, image = asked.model, _float(asked, picture)
     _warn_of_guidance(asked, source)
-    noise = editing.invert(model, image, asked.rows(source, [0]), steps)
+    passed = editing.way(model, image, asked.rows(source, [0]), **settings)
+    noise = editing.noise_of(model, passed, **settings)
+    unknown = None if mask is None else mask[None].to(model.device)
 
     def edit(image: Tensor, condition: Condition | None, stream: RandomStream) -> Tensor:
-        return editing.revert(model, noise.expand(len(image), *noise.shape[1:]), condition, steps)
+        start = noise.expand(len(image), *noise.shape[1:])
+        result = editing.revert(model, start, condition, unknown=unknown, passed=passed, **settings)
+        return result if unknown is None else torch.where(unknown, result, image)
 
     results = asked.draw(image, typed, asked.number(typed), edit)
-    return {"input": picture.pixels}, results, noise
+    shown = {} if mask is None else {"mask": _shown(mask, picture.pixels)}
+    return {"input": picture.pixels, **shown}, results, noise
 
 
 def _interpolate(asked: Edit) -> _Made:
@@ -268,8 +271,25 @@ _METHODS = {
 # --- what the methods share -------------------------------------------------------------------------------------------
 
 
+def _given(asked: Edit, *names: str) -> dict[str, Any]:
+    """Those of the options that were typed; the others have the defaults of their method."""
+    return {name: asked.options[name] for name in names if asked.options[name] is not None}
+
+
 def _masked(asked: Edit) -> tuple[pictures.Picture, Tensor]:
     """The picture, and where it is to be replaced: (1, H, W) bool."""
+    picture, mask = _picture_and_mask(asked)
+    if not mask.any():
+        print("the mask is black everywhere: there is nothing to replace, and the picture stays as it is.")
+    return picture, mask
+
+
+def _may_be_masked(asked: Edit) -> tuple[pictures.Picture, Tensor | None]:
+    typed = any(asked.options[name] is not None for name in ("mask", "box"))
+    return _masked(asked) if typed else (asked.picture(), None)
+
+
+def _picture_and_mask(asked: Edit) -> tuple[pictures.Picture, Tensor]:
     options, shape = asked.options, asked.shape
     if options["extend"] is not None:
         path = read_path(options["image"][0])

@@ -76,10 +76,13 @@ OPTIONS: dict[str, dict[str, tuple[Any, str]]] = {
             None,
             "inpaint, sdedit, invert, interpolate, ddrm or dps. Default: what the other options are of",
         ),
-        "mask": (None, "a picture, white where image is to be replaced: method=inpaint (RePaint for diffusion)"),
+        "mask": (
+            None,
+            "a picture, white where image is to be replaced: inpaint (RePaint for diffusion), or invert (DiffEdit)",
+        ),
         "box": (None, "or a rectangle of the picture to be replaced: [x0,y0,x1,y1] in pixels"),
         "extend": (None, "or what to add around it, in pixels of the model: [left,top,right,bottom]"),
-        "strength": (None, "method=sdedit: the share of the sampler's steps, 0 (nothing changes) to 1"),
+        "strength": (None, "sdedit, invert, inpaint by diffusion: the share of the steps, 0 (nothing changes) to 1"),
         "super_resolution": (None, "method=ddrm or dps: how many times more pixels a side"),
         "colorize": (False, "method=ddrm or dps: colors for a gray picture"),
         "deblur": (None, "method=ddrm or dps: without a Gaussian blur of this many pixels"),
@@ -176,9 +179,9 @@ METHODS = {  # by command
 }
 # What each method takes beside the options of all.
 _OF_METHODS = {
-    "inpaint": ("mask", "box", "extend", "steps", "resamplings", "jump_length", "n", "batch_size"),
+    "inpaint": ("mask", "box", "extend", "steps", "strength", "resamplings", "jump_length", "n", "batch_size"),
     "sdedit": ("strength", "n", "batch_size"),
-    "invert": ("source_label", "source_prompt", "steps", "n", "batch_size"),
+    "invert": ("mask", "box", "source_label", "source_prompt", "steps", "strength", "n", "batch_size"),
     "interpolate": ("n", "steps", "fps"),
     "ddrm": ("mask", "box", "extend", "super_resolution", "colorize", "deblur", "noise", "n", "batch_size"),
 }
@@ -330,6 +333,8 @@ def edited(options: dict[str, Any]) -> str:
             + ("two pictures. Write image=[a.png,b.png]" if method == "interpolate" else "one picture. Name one.")
         )
     places = [name for name in ("mask", "box", "extend", *_MEASURED) if name in given]
+    if method == "invert" and len(places) > 1:
+        raise ConfigError("method=invert takes mask= or box=, and both are given. Leave box= out.")
     if method in ("inpaint", "ddrm", "dps") and len(places) != 1:
         found = " and ".join(places) or "nothing of that"
         more = ", or super_resolution=4, colorize=true or deblur=1.5" if method != "inpaint" else ""
@@ -339,8 +344,12 @@ def edited(options: dict[str, Any]) -> str:
         )
     if method == "sdedit" and "strength" not in given:
         raise ConfigError("method=sdedit needs to know how much may change. Say it: strength=0.5")
-    if method == "sdedit" and options["strength"] > 1:
-        raise ConfigError(f"strength={options['strength']} is a share of the sampler's steps. Use strength=1 or less.")
+    if method != "dps" and "strength" in given and options["strength"] > 1:
+        raise ConfigError(f"strength={options['strength']} is a share of the steps. Use strength=1 or less.")
+    if method == "inpaint" and "extend" in given and "strength" in given:
+        raise ConfigError(
+            "strength=... begins with the picture, and extend= adds what is not there. Leave strength= out."
+        )
     if method == "interpolate" and options["n"] == 1:
         raise ConfigError("n=1: a way between two pictures has both of them. Use n=2 or more.")
     is_video = str(options["out"] or "").lower().endswith((".gif", ".mp4"))
@@ -356,9 +365,9 @@ def _method_of(given: list[str], options: dict[str, Any]) -> str:
     if len(options["image"]) > 1:
         return "interpolate"
     for names, method in (
+        (("source_label", "source_prompt"), "invert"),
         (("mask", "box", "extend"), "inpaint"),
         (_MEASURED, "ddrm"),
-        (("source_label", "source_prompt"), "invert"),
         (("strength",), "sdedit"),
     ):
         if any(name in given for name in names):

@@ -4,7 +4,7 @@ All take images (N, C, H, W) in [-1, 1] on the model's device, one row of ``gene
 rows or None; the caller puts the model in eval mode. Sample i of a seed is the same in any batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,7 @@ class Search:
     steps: int | None = None  # of gradients in a latent, or of a Markov chain; None: the default of each
     resamplings: int = RESAMPLINGS  # of a denoiser's steps
     jump_length: int = JUMP_LENGTH  # levels that a repeated stretch has
+    strength: float = 1.0  # of a denoiser's steps, the share that is made
     advance: Advance = nothing_told  # told of each step of a search
 
 
@@ -51,8 +52,9 @@ def inpaint(
     """Images whose ``unknown`` (1, 1, H, W) places are the model's, and whose others are those of ``image`` to the last
     bit.
 
-    Where all is unknown they are the model's samples; where nothing is, the images. Diffusion: :func:`repaint`; of
-    latents, those that stand for an unknown place are unknown, and known pixels are pasted into what is decoded.
+    Where all is unknown they are the model's samples; where nothing is, the images. Diffusion: :func:`repaint`, from
+    noise or, at a strength below 1, from the images with noise; of latents, those that stand for an unknown place are
+    unknown, and known pixels are pasted into what is decoded.
     Masked models and transformers draw unknown tokens; transformers see only what comes before. Flows:
     :func:`langevin`. VAEs and GANs: the latent that agrees with what is known, whose image is pasted.
 
@@ -63,12 +65,17 @@ def inpaint(
     check(model, "inpaint")
     if not unknown.any():
         return image
-    if unknown.all():
-        return model.sample(len(image), condition, generator)
     search, space = search or Search(), space_of(model)
+    if space is None and search.strength != 1:
+        raise ConfigError(
+            f"strength={search.strength} is a share of the steps of diffusion, and a {type(model).__name__} has none. "
+            "Leave strength= out."
+        )
+    if unknown.all() and search.strength == 1:
+        return model.sample(len(image), condition, generator)
     if space is not None:
         z, hidden = space.encode(image, condition), space.unknown(unknown)
-        settings = (search.resamplings, search.jump_length)
+        settings = (search.resamplings, search.jump_length, search.strength)
         filled = repaint(space.model.denoiser(condition), space.model.sampler, z, hidden, generator, *settings)
         drawn = space.decode(filled, condition)
     elif isinstance(model, CompletesImages):
@@ -133,27 +140,60 @@ def sdedit(
 
 
 @torch.no_grad()
-def invert(
-    model: GenerativeModel, image: Tensor, condition: Condition | None, steps: int = inversion.STEPS
-) -> Tensor:  # fmt: skip
-    """The noise that the ODE of a diffusion model makes ``image`` of, under ``condition``: (N, *shape of what is
-    denoised); see :mod:`genlab.editing.inversion`. Raises ConfigError: no diffusion model, or one of consistency;
-    ValueError: ``steps`` is below 1."""
+def way(
+    model: GenerativeModel,
+    image: Tensor,
+    condition: Condition | None,
+    steps: int = inversion.STEPS,
+    strength: float = 1.0,
+) -> list[Tensor]:
+    """What :func:`invert` passes, with the noise of each of its levels: ``image`` first, (N, *shape of what is
+    denoised) each."""
     space = check(model, "invert")
     assert space is not None
-    levels = inversion.ode_levels(space.model.sampler, steps)
-    return inversion.to_noise(space.model.denoiser(condition), space.encode(image, condition), levels)
+    levels = inversion.ode_levels(space.model.sampler, steps, strength)
+    return inversion.way(space.model.denoiser(condition), space.encode(image, condition), levels)
+
+
+def invert(
+    model: GenerativeModel,
+    image: Tensor,
+    condition: Condition | None,
+    steps: int = inversion.STEPS,
+    strength: float = 1.0,
+) -> Tensor:
+    """The noise that the ODE of a diffusion model makes ``image`` of, under ``condition``: (N, *shape of what is
+    denoised); see :mod:`genlab.editing.inversion`. Of ``steps`` a share of ``strength`` is made. Raises ConfigError: no
+    diffusion model, or one of consistency; ValueError: ``steps`` is below 1, or ``strength`` outside [0, 1]."""
+    return noise_of(model, way(model, image, condition, steps, strength), steps, strength)
+
+
+def noise_of(model: GenerativeModel, passed: Sequence[Tensor], steps: int, strength: float) -> Tensor:
+    """The noise at the end of a :func:`way` of so many steps."""
+    space = check(model, "invert")
+    assert space is not None
+    return passed[-1] / inversion.ode_levels(space.model.sampler, steps, strength)[-1]
 
 
 @torch.no_grad()
 def revert(
-    model: GenerativeModel, noise: Tensor, condition: Condition | None, steps: int = inversion.STEPS
-) -> Tensor:  # fmt: skip
-    """The images of the noise that :func:`invert` gives, under the same condition or another: (N, C, H, W)."""
+    model: GenerativeModel,
+    noise: Tensor,
+    condition: Condition | None,
+    steps: int = inversion.STEPS,
+    strength: float = 1.0,
+    unknown: Tensor | None = None,
+    passed: Sequence[Tensor] = (),
+) -> Tensor:
+    """The images of the noise that :func:`invert` gives, with the same steps and strength, under the same condition or
+    another: (N, C, H, W). With ``unknown`` (N, 1, H, W) bool all other places keep what they have in ``passed``, the
+    :func:`way` to the noise: DiffEdit (Couairon et al. 2023), with a mask that is given. Of latents, those are kept
+    that stand for no unknown place."""
     space = check(model, "invert")
     assert space is not None
-    levels = inversion.ode_levels(space.model.sampler, steps)
-    return space.decode(inversion.of_noise(space.model.denoiser(condition), noise, levels), condition)
+    levels = inversion.ode_levels(space.model.sampler, steps, strength)
+    hidden = None if unknown is None else space.unknown(unknown)
+    return space.decode(inversion.of_noise(space.model.denoiser(condition), noise, levels, hidden, passed), condition)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab.editing.steps import levels_of, through
+from genlab.editing.steps import levels_made, through
 from genlab.model.parts import Denoiser
 from genlab.seeding import RandomStream
 
@@ -23,6 +23,7 @@ def repaint(
     generator: RandomStream,
     resamplings: int = RESAMPLINGS,
     jump_length: int = JUMP_LENGTH,
+    strength: float = 1.0,
 ) -> Tensor:
     """Algorithm 1, for data that are not scaled, with the steps of any sampler (``ancestral``: the paper's).
 
@@ -35,25 +36,28 @@ def repaint(
         denoise: D(x; sigma)
         sampler: a sampler with levels; D of a consistency model needs the consistency sampler (Song et al. 2023,
             algorithm 4, in which an image is denoised and noised in turn)
-        image: (N, C, H, W), clean; anything where it is unknown
+        image: (N, C, H, W), clean; at a strength of 1 anything where it is unknown
         unknown: (N, 1, H, W) bool
         generator: of N rows
         resamplings: 1 or more; 1 replaces known pixels and repeats nothing
         jump_length: 1 or more levels
+        strength: the share of the sampler's steps that are made, from 0 to 1: below 1 what is unknown begins as it is
+            in ``image``, with noise, as SDEdit does (Meng et al. 2021, algorithm 2)
 
     Returns:
         (N, C, H, W), equal to ``image`` to the last bit where it is known.
 
     Raises:
-        ValueError: ``resamplings`` or ``jump_length`` is below 1.
+        ValueError: ``resamplings`` or ``jump_length`` is below 1, or ``strength`` outside [0, 1].
     """
-    levels = levels_of(sampler)
+    levels = levels_made(sampler, strength)
 
     def with_known(x: Tensor, sigma: float) -> Tensor:
         known = image + sigma * generator.randn_like(image) if sigma > 0 else image
         return torch.where(unknown, x, known)
 
-    x = with_known(levels[0] * generator.randn_like(image), levels[0])
+    begun = 0 if strength == 1 else image
+    x = with_known(begun + levels[0] * generator.randn_like(image), levels[0])
     for here, there in pairwise(walk(len(levels) - 1, resamplings, jump_length)):
         sigma, sigma_next = levels[here], levels[there]
         if there > here:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from genlab.editing.steps import levels_of, through
+from genlab.editing.steps import levels_made, through
 from genlab.model.parts import Denoiser
 from genlab.seeding import RandomStream
 
@@ -23,16 +23,8 @@ def sdedit(denoise: Denoiser, sampler: Any, image: Tensor, strength: float, gene
     Raises:
         ValueError: ``strength`` is outside [0, 1].
     """
-    levels = levels_of(sampler)
-    start = len(levels) - 1 - steps_made(strength, len(levels) - 1)
-    if levels[start] == 0:
+    levels = levels_made(sampler, strength)
+    if levels[0] == 0:
         return image
-    noisy = image + levels[start] * generator.randn_like(image)
-    return through(sampler, levels[start:], denoise, noisy, generator)
-
-
-def steps_made(strength: float, num_steps: int) -> int:
-    """The steps of ``num_steps`` at a strength: 0 at 0, else one at least. Raises ValueError: it is outside [0, 1]."""
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength={strength} is outside [0, 1]: 0 keeps the picture, 1 begins with noise.")
-    return max(round(strength * num_steps), 1 if strength > 0 else 0)
+    noisy = image + levels[0] * generator.randn_like(image)
+    return through(sampler, levels, denoise, noisy, generator)

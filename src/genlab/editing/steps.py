@@ -17,6 +17,20 @@ def levels_of(sampler: Any) -> list[float]:
     return levels
 
 
+def levels_made(sampler: Any, strength: float) -> list[float]:
+    """Those of the last steps of a sampler, of which a share of ``strength`` is made: none at 0, else one at least; the
+    last level is 0. Raises ValueError: ``strength`` is outside [0, 1]."""
+    levels = levels_of(sampler)
+    return levels[len(levels) - 1 - steps_made(strength, len(levels) - 1) :]
+
+
+def steps_made(strength: float, num_steps: int) -> int:
+    """The steps of ``num_steps`` at a strength: 0 at 0, else one at least. Raises ValueError: it is outside [0, 1]."""
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength={strength} is outside [0, 1]: 0 keeps the picture, 1 begins with noise.")
+    return max(round(strength * num_steps), 1 if strength > 0 else 0)
+
+
 def through(
     sampler: Any, levels: Sequence[float], denoise: Denoiser, x: Tensor, generator: RandomStream
 ) -> Tensor:  # fmt: skip
