@@ -56,10 +56,10 @@ from genlab.sampling.best_of import BestOf
 from genlab.sampling.draw import in_batches
 from genlab.seeding import RandomStream, derive_seed
 
-RUNS = ("base", "weak", "noisy", "known", "layout", "personal", "personal_alone")  # of scripts/control.sh
+RUNS = ("base", "young", "weak", "noisy", "known", "layout", "personal", "personal_alone")  # of scripts/control.sh
 ABOUT = "guidance, edits, restored pictures, layouts and a new word, on scenes of one object at 32 pixels"
 STRENGTH = 2.0  # of classifier-free guidance, where it is not what is compared
-HALF = 0.5  # of the way to noise: inversions of a part
+PART = 0.4  # of the way to noise: inversions of a part
 LOW, HIGH = 0.3, 5.0  # noise levels of guidance by interval
 CANDIDATES = 4
 FACTOR = 4  # of super-resolution
@@ -214,7 +214,7 @@ class Guided:
     candidates: int = 1
 
     def __call__(self, bench: Bench, seed: int) -> Metrics:
-        model, problem = bench.run("base"), bench.problem(seed, new=True)
+        model, problem = bench.run("young"), bench.problem(seed, new=True)
         guidance = self.make(bench)
         if hasattr(guidance, "check_model"):
             guidance.check_model(model)
@@ -392,8 +392,8 @@ EDITS: dict[str, Callable[[Bench, int], Metrics]] = {
     **{f"sdedit_{share}": Edited(_sdedit(share / 100)) for share in (40, 50, 60)},
     "invert_1": Edited(_invert(1)),
     "invert_2": Edited(_invert(2)),
-    **{f"invert_half_{w}": Edited(_invert(w, HALF)) for w in (2, 3)},
-    **{f"invert_half_masked_{w}": Edited(_invert(w, HALF, masked=True)) for w in (2, 3)},
+    **{f"invert_part_{w}": Edited(_invert(w, PART)) for w in (2, 3, 4)},
+    **{f"invert_masked_{w}": Edited(_invert(w, PART, masked=True)) for w in (2, 3, 4)},
     **{f"inpaint_{resamplings}": Edited(_inpaint(resamplings)) for resamplings in (1, 2, 4, 8)},
     "inpaint_unguided_4": Edited(_inpaint(4, guidance=1)),
     **{f"inpaint_begun_{share}": Edited(_inpaint(1, strength=share / 100)) for share in (40, 50, 60)},

@@ -19,7 +19,7 @@ SLOTS=${SLOTS:-2}                         # trainings at a time, a core each
 SEEDS=${SEEDS:-0,1,2}
 PICTURES=${PICTURES:-50,500,5000}         # of each class, with their labels: 1 %, 10 % and all
 STARTS=${STARTS:-scratch,ssl,supervised,shuffled}
-EVERY=${EVERY:-8}                         # measurements of a run, spread over its budget
+EVERY=${EVERY:-6}                         # measurements of a run, spread over its budget
 OUT=${OUT:-$ROOT-report}
 PYTHON=${PYTHON:-python}
 : "${DATA:?Name a folder of pictures: DATA=/my/cifar10, with train/<class>/ and test/<class>/ in it.}"
@@ -55,7 +55,7 @@ one() {                                   # pictures of each class, how it begin
   # shellcheck disable=SC2086
   train "$ROOT/$pictures-$named/$seed" model=classifier $network $common $start data.per_class="$pictures" \
     data.flip=true data.only_classes=[5,6,7,8,9] seed="$seed" metrics=[accuracy] callbacks.evaluation.times="$EVERY" \
-    budget.value="$(budget 60000)"
+    budget.value="$(budget 40000)"
 }
 
 case ${1:-} in
