@@ -32,6 +32,7 @@ import docs_control
 import docs_finetune
 import docs_gans
 import docs_image_rewards
+import docs_representations
 import docs_rewards
 import docs_rlhf
 from docs_rows import MEASURED, REPOSITORY, row_of
@@ -395,6 +396,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     **docs_finetune.TABLES,
     **docs_gans.TABLES,
     **docs_image_rewards.TABLES,
+    **docs_representations.TABLES,
     **docs_rlhf.TABLES,
     **docs_rewards.TABLES,
 }  # fmt: skip
