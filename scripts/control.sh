@@ -6,18 +6,22 @@
 #   bash scripts/control.sh report                              # then: what is measured of them, the figure and the tables
 #
 # Repeating either command continues where it was interrupted, and runs nothing twice. "young" is what is guided: the base
-# draws what it is told without. "weak" is for autoguidance: half the channels and half the budget. "noisy" guides as a classifier, and chooses among candidates; "known" tells all sizes,
-# colors and shapes apart, and a cross that no other run has seen: of its features FIDs are made. The two that are
-# personal learn the cross from five pictures, with and without pictures of other shapes beside them.
+# draws what it is told without. "weak" is for autoguidance: half the channels and half the budget. "noisy" guides as a
+# classifier, and chooses among candidates; "known" tells all sizes, colors and shapes apart, and a cross that no other
+# run has seen: of its features FIDs are made. The two that are personal learn the cross from five pictures, with and
+# without pictures of other shapes beside them.
 set -euo pipefail
 ROOT=${ROOT:-runs/control}                # a folder for each run
 SCALE=${SCALE:-1}                         # of all budgets
 EXAMPLES=${EXAMPLES:-240000}              # of the base
 SLOTS=${SLOTS:-2}                         # trainings at a time, a core each
 COUNT=${COUNT:-50}                        # pictures of each class, for "known"
-PRIOR=${PRIOR:-a circle}                  # caption of the pictures that are to stay as they are
-N=${N:-200}                               # pictures that a number is measured on,
-SEEDS=${SEEDS:-3}                         # with so many seeds,
+# Captions of pictures that are to stay as they are: each shape three times, each color and size as often.
+PRIOR=${PRIOR:-a small red square,a large blue circle,a small green triangle,a large purple ring,a large yellow square,\
+a small white circle,a large red triangle,a small blue ring,a small yellow triangle,a large green circle,\
+a small purple square,a large white ring}
+N=${N:-100}                               # pictures that a number is measured on,
+SEEDS=${SEEDS:-4}                         # with so many seeds,
 EVALUATIONS=${EVALUATIONS:-80}            # each of so many evaluations of the network
 RECORD=${RECORD:-docs/measured/control.json}
 FIGURE=${FIGURE:-docs/images/control.png}
@@ -31,7 +35,7 @@ diffusion="model=diffusion $scenes model.conditions=[label,caption] model.condit
 classes="data=image_folder data.root=$ROOT/pictures/train data.val_root=$ROOT/pictures/val data.folders_are_classes=true
   data.image_size=32"
 concept="model=concept model.base=$ROOT/base model.word=sks data=captioned_folder data.root=$ROOT/pictures/concept
-  data.val_root=$ROOT/pictures/concept data.image_size=32 data.batch_size=4 model/adapter=lora metrics=[]"
+  data.val_root=$ROOT/pictures/concept data.image_size=32 data.batch_size=4 model/adapter=lora model.optimizer.lr=1e-3 metrics=[]"
 
 budget() { awk -v n="$EXAMPLES" -v s="$SCALE" -v k="$1" 'BEGIN { b = int(n * s * k); print (b < 64 ? 64 : b) }'; }
 
@@ -52,7 +56,7 @@ one() {
     noisy)          train noisy 0.25 model=classifier model/noise=uniform $scenes ;;
     known)          train known 0.25 model=classifier $classes ;;
     layout)         train layout 0.25 model=control model.base="$ROOT/base" model/hint=layout $scenes data.layout=true metrics=[] ;;
-    personal)       train personal 0.025 $concept model.prior_weight=1 "model.prior_prompt=$PRIOR" ;;
+    personal)       train personal 0.025 $concept model.prior_weight=1 model.prior_samples=96 "model.prior_prompt=[$PRIOR]" ;;
     personal_alone) train personal_alone 0.025 $concept ;;
     *) echo "error: there is no run '$1'." >&2; return 2 ;;
   esac

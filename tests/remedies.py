@@ -584,6 +584,13 @@ TRIED = (
     ),
     Tried(
         "model/concept.py",
+        "model.prior_prompt is empty",
+        (*SCENES, *CONCEPT, "model/adapter=lora", "model.prior_prompt=[]"),
+        ("'model.prior_prompt=a circle'",),
+        bases,
+    ),
+    Tried(
+        "model/concept.py",
         "only the vector of the word is trained",
         (*SCENES, *CONCEPT, "model.prior_weight=1", "model.prior_prompt=a circle"),
         ("model/adapter=lora", "model.prior_weight=0"),

@@ -140,6 +140,25 @@ def test_the_loss_of_the_class_by_hand() -> None:
     assert torch.isfinite(plain)
 
 
+def test_several_classes_are_drawn_in_turn() -> None:
+    base = of_captions()
+    model = learner(base, adapter=LoRA(rank=2), prior_weight=1.0, prior_prompt=["a dot", "dot"], prior_samples=5)
+    told = torch.cat([model.caption.read(text) for text in ("a dot", "dot", "a dot", "dot", "a dot")])
+    stream = RandomStream.for_samples(model.prior_seed, range(5))
+    model.prior = model.drawn_prior()
+    assert torch.equal(model.prior, base.sample(5, {"caption": told}, stream).clamp(-1, 1))
+    torch.manual_seed(3)
+    found = model.loss(batch()["image"], {"caption": told[:4]}, 0.0)
+    torch.manual_seed(3)
+    torch.rand(4)
+    first = model.objective.loss(model.network, batch()["image"], {"caption": told[:4]}, 0.0)
+    rows = torch.randint(5, (4,))
+    torch.rand(4)
+    torch.testing.assert_close(
+        found, first + model.objective.loss(model.network, model.prior[rows], {"caption": told[rows]}, 0.0)
+    )
+
+
 def test_pictures_have_the_prompts_in_turn_or_the_captions_of_the_data() -> None:
     model = learner(prompts=["a sks", "sks"])
     found = model.conditions.of(batch())
@@ -189,6 +208,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "class": ({"prior_weight": 1}, "model.prior_weight=1 needs the caption of the class"),
     "frozen": ({"prior_weight": 1, "prior_prompt": "a dot"}, "only the vector of the word is trained"),
     "strange class": ({"prior_prompt": "a cat"}, "model.prior_prompt: unknown word 'cat'"),
+    "no class": ({"prior_prompt": []}, r"model.prior_prompt is empty. Name the class"),
     "strange data": ({"told": {"caption": {"size": 3, "names": ["", "sks", "cat"]}}}, "the word 'cat', which the base"),
     "no word in data": ({"told": WORDS}, "no caption of the data has the word model.word=sks"),
 }  # fmt: skip

@@ -52,7 +52,7 @@ class Concept(Diffusion):
         starts_like: str | None = None,  # a word whose vector it begins with; None: the mean of all
         adapter: Adapter | None = None,  # of the network; None: only the word is trained
         prior_weight: float = 0.0,  # of the loss of the class; 0: without
-        prior_prompt: str | None = None,  # the class, such as "a circle"
+        prior_prompt: str | Sequence[str] | None = None,  # the class, such as "a circle", or several in turn
         prior_samples: int = 64,  # pictures of the class
         condition_dropout: float | None = None,  # share of examples without their caption; None: as in the base
         guidance: Guidance | None = None,  # None: that of the base
@@ -99,22 +99,24 @@ class Concept(Diffusion):
             guess = did_you_mean(starts_like, list(known.names[1:]))
             raise ValueError(f"model.starts_like={starts_like}: the base does not know this word.{guess}")
         self.prior_weight, self.prior_samples = prior_weight, prior_samples
-        self.prior_caption: Tensor | None = None  # (1, length)
+        self.prior_captions: Tensor | None = None  # (how many prompts, length)
         if prior_prompt is not None:
+            reads = self.caption if known.tokenized else known
+            classes = [prior_prompt] if isinstance(prior_prompt, str) else prior_prompt
             try:
-                self.prior_caption = (
-                    known.read(prior_prompt) if not known.tokenized else self.caption.read(prior_prompt)
-                )
+                self.prior_captions = torch.cat([reads.read(each) for each in classes])
             except ValueError as error:
                 raise ValueError(f"model.prior_prompt: {error}") from error
         self.register_buffer("has_begun", torch.zeros(()))
 
     @staticmethod
-    def _check_prior(weight: float, prompt: str | None, samples: int, adapter: Adapter | None) -> None:
+    def _check_prior(weight: float, prompt: str | Sequence[str] | None, samples: int, adapter: Adapter | None) -> None:
         if not 0 <= weight < math.inf:
             raise ValueError(f"model.prior_weight={weight} must be finite and at least 0.")
         if samples < 1:
             raise ValueError(f"model.prior_samples={samples} must be 1 or more.")
+        if prompt is not None and not prompt:
+            raise ValueError("model.prior_prompt is empty. Name the class, such as model.prior_prompt='a circle'")
         if weight and prompt is None:
             raise ValueError(
                 f"model.prior_weight={weight} needs the caption of the class that is to stay as it is, such as "
@@ -175,14 +177,18 @@ class Concept(Diffusion):
     def drawn_prior(self) -> Tensor:
         """Pictures (prior_samples, C, H, W) of the class, drawn by the base: the same on every rank, and after a
         restart."""
-        assert self.prior_caption is not None
         parts = []
         for first in range(0, self.prior_samples, _AT_A_TIME):
             indices = range(first, min(first + _AT_A_TIME, self.prior_samples))
             stream = RandomStream.for_samples(self.prior_seed, indices, self.device)
-            told = {_CAPTION: self.prior_caption.to(self.device).expand(len(indices), -1)}
+            told = self._told(torch.tensor(indices, device=self.device))
             parts.append(self.base.sample(len(indices), told, stream).clamp(-1, 1))
         return torch.cat(parts)
+
+    def _told(self, rows: Tensor) -> Condition:
+        """Captions of the pictures of the class that have these numbers."""
+        assert self.prior_captions is not None
+        return {_CAPTION: self.prior_captions.to(rows.device)[rows % len(self.prior_captions)]}
 
     def loss(self, x: Tensor, condition: Condition | None, progress: float) -> Tensor:
         """Of ``x`` (N, C, H, W), with some captions dropped; and of as many pictures of the class, with a prior. A
@@ -190,10 +196,8 @@ class Concept(Diffusion):
         loss = super().loss(x, condition, progress)
         if self.prior is None:
             return loss
-        assert self.prior_caption is not None
         rows = torch.randint(len(self.prior), (len(x),), device=x.device)
-        told = {_CAPTION: self.prior_caption.to(x.device).expand(len(x), -1)}
-        return loss + self.prior_weight * super().loss(self.prior[rows], told, progress)
+        return loss + self.prior_weight * super().loss(self.prior[rows], self._told(rows), progress)
 
     def teach(self, model: nn.Module) -> None:
         """Give its word to ``model``, a diffusion model on the same base, after the words that this one has. Raises
