@@ -35,6 +35,7 @@ import docs_image_rewards
 import docs_representations
 import docs_rewards
 import docs_rlhf
+import docs_transfer
 from docs_rows import MEASURED, REPOSITORY, row_of
 from genlab.report.significance import LEVEL, Pair, half_width, pairs
 
@@ -399,6 +400,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     **docs_representations.TABLES,
     **docs_rlhf.TABLES,
     **docs_rewards.TABLES,
+    **docs_transfer.TABLES,
 }  # fmt: skip
 
 _TABLE = re.compile(r"(<!-- table: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.S)

@@ -237,11 +237,12 @@ def _sentence(column: Column, task: TransferTask, each: Beginning) -> str:
     if pair is None:
         verdict = "one seed cannot say whether that is more than luck"
     elif pair.verdict == "not told apart":
-        verdict = f"gains nothing that is more than luck ({_gain(column, pair, each.row):+.3g} ±{pair.half_width:.2g})"
+        gain = f"{_gain(column, pair, each.row):+.3g} ±{pair.half_width:.2g}"
+        verdict = f"gains nothing that is more than luck ({gain}, corrected p {pair.told:.2g})"
     else:
-        gain = _gain(column, pair, each.row)
-        verb = "gains" if gain > 0 else "loses"
-        verdict = f"{verb} {abs(gain):.3g} ±{pair.half_width:.2g} (p {pair.told:.2g})"
+        difference = _gain(column, pair, each.row)
+        verb = "gains" if difference > 0 else "loses"
+        verdict = f"{verb} {abs(difference):.3g} ±{pair.half_width:.2g} (corrected p {pair.told:.2g})"
     return f"{each.name}, {said}: {verdict}; {_cost(column, task, each)}"
 
 
