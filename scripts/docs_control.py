@@ -206,10 +206,8 @@ def draw(path: Path) -> None:
     _plot(panes[1], groups, "both", {name: name.replace("_", ", ") for name in groups})
     panes[0].set_title("guidance: asked right, %", fontsize=10)
     panes[1].set_title("edits: asked right and others kept, %", fontsize=10)
-    for pane in panes:
-        pane.axvline(
-            statistics.fmean(values("guidance_real", "fid")), color="gray", lw=0.9, ls="--", label="real pictures"
-        )
+    for pane, real in zip(panes, ("guidance_real", "edits_perfect"), strict=True):
+        pane.axvline(statistics.fmean(values(real, "fid")), color="gray", lw=0.9, ls="--", label="real pictures")
         pane.set_xscale("log")
         pane.set_xlabel("FID, better to the left", fontsize=9)
         pane.tick_params(labelsize=8, which="both")
