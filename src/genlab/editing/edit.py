@@ -54,9 +54,9 @@ def inpaint(
 
     Where all is unknown they are the model's samples; where nothing is, the images. Diffusion: :func:`repaint`, from
     noise or, at a strength below 1, from the images with noise; of latents, those that stand for an unknown place are
-    unknown, and known pixels are pasted into what is decoded.
-    Masked models and transformers draw unknown tokens; transformers see only what comes before. Flows:
-    :func:`langevin`. VAEs and GANs: the latent that agrees with what is known, whose image is pasted.
+    unknown, and known pixels are pasted into what is decoded. Masked models and transformers draw unknown tokens;
+    transformers see only what comes before. Flows: :func:`langevin`. VAEs and GANs: the latent that agrees with what
+    is known, whose image is pasted.
 
     Raises:
         ConfigError: the family cannot.
