@@ -4,18 +4,22 @@ python scripts/docs_transfer.py labels REPORT RUNS      # of scripts/transfer_la
 python scripts/docs_transfer.py gan REPORT RUNS         # of scripts/transfer.sh report, with MODEL=model=gan
 python scripts/docs_transfer.py diffusion REPORT RUNS   # the same, with MODEL=model=diffusion
 
-REPORT: the folder that ``compare transfer=true`` wrote, whose transfer.csv is kept as it is; RUNS: that of the runs.
+REPORT: the folder that ``compare transfer=true`` wrote, whose transfer.csv is kept as it is; RUNS: that of the runs, in
+which there is a folder for each beginning, and in it one for each seed: their FIDs on the way are kept.
 """
 
 import csv
 import json
 import shutil
+import statistics
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from docs_rows import MEASURED, REPOSITORY, row_of
+from genlab.report.significance import half_width
 
 IMAGES = REPOSITORY / "docs" / "images"
 ABOUT = {
@@ -25,19 +29,22 @@ ABOUT = {
 }
 PLOTS = {  # of the report: what they are called on the page
     "labels": {"transfer-accuracy_val": "transfer_labels", "transfer-amounts-accuracy_val": "transfer_amounts"},
-    "gan": {"transfer-fid_digits64_500": "transfer_gan"},
-    "diffusion": {"transfer-fid_digits64_500": "transfer_diffusion"},
+    "gan": {"transfer-fid": "transfer_gan"},
+    "diffusion": {"transfer-fid": "transfer_diffusion"},
 }
 TEXTS = {"task", "begins_with"}
 RANDOM = "random weights"
-NAMES = {
+NAMES = {  # of beginnings, in the order of tables of samples
     RANDOM: RANDOM,
+    "scratch": RANDOM,
     "supervised": "a classifier of the other five classes",
     "ssl": "SimCLR of the other five classes",
-    "shuffled": "the control",
     "digits": "the digits 0 to 4",
     "frozen": "the digits 0 to 4, `start.freeze=[discriminator.blocks.0.*]`",
+    "shuffled": "the control",
 }
+SHOWN = {"gan": (0, 2, -1), "diffusion": (0, 2, -1)}  # measurements on the way that the table has
+GOOD = {"gan": 3.0, "diffusion": 6.0}  # the FID whose examples it has
 AMOUNTS = {"250": "1 %", "2500": "10 %", "25000": "all"}  # training examples of five classes: the share of labels
 
 
@@ -53,12 +60,28 @@ def record(what: str, report: Path, runs: Path) -> None:
         "hardware": "{cpu}, {cores} cores".format(**versions["hardware"]),
         "revision": versions["revision"],
     }
+    found = {} if what == "labels" else {row.name: curves(row) for row in sorted(runs.iterdir())}
+    drawn = ",\n".join(f"  {json.dumps(name)}: {json.dumps(line)}" for name, line in found.items())
     rows = ",\n".join(f"  {json.dumps(_rounded(line), ensure_ascii=False)}" for line in lines)
     head = json.dumps(content, indent=1, ensure_ascii=False).removesuffix("\n}")
     path = MEASURED / f"transfer_{what}.json"
-    path.write_text(f'{head},\n "beginnings": [\n{rows}\n ],\n "runs": [],\n "baselines": {{}}\n}}\n', encoding="utf-8")
+    lists = f' "beginnings": [\n{rows}\n ],\n "curves": {{\n{drawn}\n }}'
+    path.write_text(f'{head},\n{lists},\n "runs": [],\n "baselines": {{}}\n}}\n', encoding="utf-8")
     for plot, name in PLOTS[what].items():
         shutil.copyfile(report / "plots" / f"{plot}.png", IMAGES / f"{name}.png")
+
+
+def curves(row: Path) -> dict[str, list[float]]:
+    """FIDs of the runs of one beginning, by seed, after each number of examples."""
+    found: dict[str, list[float]] = {}
+    for path in sorted(row.glob("*/metrics.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                fid = next((value for name, value in line.items() if name.startswith("val/fid_") and value), None)
+                if fid is not None:
+                    seen = str(int(float(line["progress/examples"])))
+                    found.setdefault(seen, []).append(float(f"{float(fid):.6g}"))
+    return found
 
 
 def _rounded(line: dict[str, str]) -> dict[str, Any]:
@@ -108,24 +131,29 @@ def _percent(value: float | None) -> float | None:
 
 
 def samples(what: str) -> list[str]:
-    """FID in the end by what a run begins with, what it gains, and when it is where random weights end."""
-    headings = ["FID ↓", "better by", "examples to the end of random weights", "FLOPs of all training to there"]
+    """FID on the way and in the end by what a run begins with, and after how many examples the mean is a good one."""
+    found = json.loads((MEASURED / f"transfer_{what}.json").read_text(encoding="utf-8"))["curves"]
+    names = [name for name in NAMES if name in found]
+    times = [sorted(map(int, found[names[0]]))[i] for i in SHOWN[what]]
+    headings = [*(f"FID after {time:,} examples" for time in times), f"examples to a FID of {GOOD[what]:g}"]
     lines = [row_of(["begins with", *headings]), "|---|" + "---:|" * len(headings)]
-    rows = beginnings(what)
-    (fid,) = [name for name in rows[0] if name.startswith("fid_")]
-    spent = next(row["flops_to_random"] for row in rows if row["begins_with"] == RANDOM)
-    for row in rows:
-        is_random = row["begins_with"] == RANDOM
-        there = row["examples_to_random"]
-        flops = row["flops_to_random"]
-        cells = [
-            number(row[fid], row["half_width"], 2),
-            number(row["gain"], row["gain_half_width"], 2, signed=True),
-            f"{there:,.0f}" if there is not None else "never",
-            "" if flops is None else f"{flops / spent:.2g} times",
-        ]
-        lines.append(row_of([NAMES[row["begins_with"]], *cells[:3], "1" if is_random else cells[3]]))
+    for name in names:
+        drawn = [found[name][str(time)] for time in times]
+        cells = [number(statistics.fmean(values), half_width(values), 2) for values in drawn]
+        there = reached({int(time): statistics.fmean(values) for time, values in found[name].items()}, GOOD[what])
+        lines.append(row_of([NAMES[name], *cells, "more" if there is None else f"{there:,.0f}"]))
     return lines
+
+
+def reached(line: dict[int, float], good: float) -> float | None:
+    """Where a line through (examples, FID) first comes down to ``good``; None: it does not."""
+    points = sorted(line.items())
+    if points[0][1] <= good:
+        return points[0][0]
+    for (here, high), (there, low) in pairwise(points):
+        if low <= good:
+            return here + (there - here) * (high - good) / (high - low)
+    return None
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {

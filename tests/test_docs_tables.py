@@ -390,6 +390,40 @@ def test_pages_have_the_numbers_of_their_record(page: str, digits: int) -> None:
         assert f"| {' | '.join(cells)} |" in text
 
 
+def test_tables_of_transfer_are_of_what_was_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transfer = script("docs_transfer")
+    monkeypatch.setattr(transfer, "MEASURED", tmp_path)
+    monkeypatch.setattr(transfer, "PLOTS", {"labels": {}, "gan": {}})
+    beginnings = ("random weights,0.5,0.0123,,,", "ssl,0.6,,0.1,0.02,0.03", "shuffled,0.45,0.01,-0.05,0.04,0.2")
+    lines = [
+        "task,num_train,begins_with,accuracy_val,half_width,gain,gain_half_width,p",
+        *(f"c,250,{each}" for each in beginnings),
+    ]
+    (tmp_path / "transfer.csv").write_text("\n".join(lines))
+    run = tmp_path / "runs" / "scratch" / "0"
+    run.mkdir(parents=True)
+    (run / "versions.json").write_text('{"hardware": {"cpu": "x", "cores": 2}, "revision": "r"}')
+    transfer.record("labels", tmp_path, tmp_path / "runs")
+    assert transfer.labels() == [
+        "| begins with | 1 % of the labels |",
+        "|---|---:|",
+        "| random weights | 50.0 ±1.2 |",
+        "| SimCLR of the other five classes | 60.0 (+10.0 ±2.0) |",
+        "| the control | 45.0 ±1.0 (−5.0 ±4.0) |",
+    ]
+    for name, fids in (("scratch", (9, 5, 2)), ("digits", (2.5, 2, 1)), ("shuffled", (9, 8, 7))):
+        folder = tmp_path / "runs" / name / "0"
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = "".join(f"{100 * (i + 1)},{fid}\n" for i, fid in enumerate(fids))
+        (folder / "metrics.csv").write_text(f"progress/examples,val/fid_digits64_500\n50,\n{rows}")
+    transfer.record("gan", tmp_path, tmp_path / "runs")
+    assert transfer.samples("gan")[2:] == [
+        "| random weights | 9.00 | 2.00 | 2.00 | 267 |",  # from 5 to 2, at 3
+        "| the digits 0 to 4 | 2.50 | 1.00 | 1.00 | 100 |",
+        "| the control | 9.00 | 7.00 | 7.00 | more |",
+    ]
+
+
 def test_the_page_of_the_contrastive_judge_has_the_numbers_of_its_record() -> None:
     record = json.loads((REPOSITORY / "docs/measured/pages.json").read_text(encoding="utf-8"))["clip"]
     text = (REPOSITORY / "docs/clip.md").read_text(encoding="utf-8")
