@@ -5,7 +5,7 @@
 #   bash scripts/transfer.sh                              # 11 runs, two at a time
 #   SCALE=0.01 ROOT=/tmp/tried bash scripts/transfer.sh   # a hundredth of each budget
 #   bash scripts/transfer.sh report                       # then: tables, and plots with intervals over the seeds
-#   MODEL="model=diffusion data.batch_size=32" EXAMPLES=20000 ROOT=runs/transfer_diffusion bash scripts/transfer.sh
+#   MODEL="model=diffusion data.batch_size=32" EXAMPLES=10000 EVERY=5 ROOT=runs/transfer_diffusion bash scripts/transfer.sh
 #   MODEL=model=gan FREEZE=discriminator.blocks.0.* EXAMPLES=200000 ROOT=runs/transfer_gan bash scripts/transfer.sh
 #
 # The initial weights are trained once, with seed 0; the seeds are those of the runs that are compared. The same

@@ -210,6 +210,8 @@ def test_where_all_is_unknown_a_strength_below_1_is_that_of_sdedit() -> None:
         again = filled(model, UNKNOWN, search=Search(strength=0.0))
         known = ~UNKNOWN.expand(3, *SHAPE)
         assert torch.equal(again[known], picture().expand(3, -1, -1, -1)[known])
+        if choice != "latents":
+            assert torch.equal(again, picture().expand(3, -1, -1, -1))
 
 
 def test_a_latent_picture_comes_back_from_its_noise() -> None:
